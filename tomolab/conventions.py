@@ -1,0 +1,26 @@
+"""The conventions of the package, stated once.
+
+- Arrays are (z, y, x). Lengths are in Å, angles at the doors in degrees; inside, rotations are matrices.
+- The centre of n voxels is index ``n // 2``. Position (0, 0, 0) is the centre of voxel (0, 0, 0).
+- A rotation maps the reference into the tomogram and acts on zyx column vectors: a reference point ``r`` (from the
+  centre) of a particle at ``p`` lies at ``p + R @ r``. Only proper rotations (determinant +1).
+- The tilt axis is y and the beam runs along z. At tilt ``t`` a point (x, z) about the axis projects to
+  ``x cos t + z sin t``; so a tilt observes the Fourier plane whose direction in (kx, kz) is (cos t, sin t).
+- Density is bright on dark. Contrast is inverted at the door and recorded.
+- SNR is the variance of the signal after CTF and wedge over the variance of the noise.
+
+xyz order, Euler angles and pixel coordinates exist only at the file doors (`tomolab.files`, `tomolab.particles`).
+"""
+
+AXES = ("z", "y", "x")
+POSITION = ["z", "y", "x"]
+"""Particle table: position in Å."""
+ANGLES = ["rot", "tilt", "psi"]
+"""Particle table: orientation as RELION Euler angles (intrinsic ZYZ) in degrees."""
+WEDGE = ["tilt_min", "tilt_max"]
+"""Particle table: the tilts, in degrees, between which the particle was observed."""
+
+
+def centre(voxels: int) -> int:
+    """Index of the centre of `voxels` voxels along one axis."""
+    return voxels // 2

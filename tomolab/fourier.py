@@ -1,0 +1,134 @@
+"""Fourier space of cubic and oblong boxes: frequencies, masks, wedges, resizing, shell correlations.
+
+Masks have the shape of ``torch.fft.rfftn`` of the box, so they multiply a transform directly. Frequencies are in
+cycles per voxel, Nyquist is 0.5.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def frequencies(shape: Sequence[int], *, device: torch.device | None = None) -> Tensor:
+    """Frequency vectors of the rfftn grid, shape (z, y, x // 2 + 1, 3), zyx, in cycles per voxel."""
+    z, y, x = shape
+    axes = (torch.fft.fftfreq(z, device=device), torch.fft.fftfreq(y, device=device), torch.fft.rfftfreq(x, device=device))
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+
+
+def radius(shape: Sequence[int], *, device: torch.device | None = None) -> Tensor:
+    """Length of the frequency vectors of the rfftn grid, in cycles per voxel."""
+    return frequencies(shape, device=device).norm(dim=-1)
+
+
+def low_pass(shape: Sequence[int], voxel_size: float, resolution: float, *, width: float = 0.02, device: torch.device | None = None) -> Tensor:
+    """Mask that keeps detail coarser than `resolution` Å, with a cosine edge of `width` cycles per voxel."""
+    cut = voxel_size / resolution
+    distance = (radius(shape, device=device) - cut) / width
+    return 0.5 * (1 + torch.cos(torch.pi * distance.clamp(0, 1)))
+
+
+def wedge(box: int | Sequence[int], tilt_min: Tensor | float, tilt_max: Tensor | float, *, rotations: Tensor | None = None) -> Tensor:
+    """What a tilt range observes, as a mask on the rfftn grid, limited to the sphere inside Nyquist.
+
+    Parameters
+    ----------
+    box
+        Edge of the cubic box in voxels, or its (z, y, x) shape.
+    tilt_min, tilt_max
+        Degrees; numbers, or tensors of shape (n,) for a mask per particle.
+    rotations
+        Matrices (n, 3, 3), reference to tomogram. With them the mask is expressed in the frame of the reference: where
+        the particle's data would lie after rotating it back.
+
+    Returns
+    -------
+    Tensor
+        Float mask of 0 and 1, shape (n, z, y, x // 2 + 1); zero frequency is observed. n is 1 for numbers.
+
+    Raises
+    ------
+    ValueError
+        If a range is empty or wider than 180°.
+    """
+    low = torch.as_tensor(tilt_min, dtype=torch.float32).reshape(-1)
+    high = torch.as_tensor(tilt_max, dtype=torch.float32, device=low.device).reshape(-1)
+    if bool((high <= low).any()) or bool((high - low > 180).any()):
+        raise ValueError(f"a tilt range must be wider than 0° and at most 180°, got {low.tolist()} to {high.tolist()}")
+    shape = (box,) * 3 if isinstance(box, int) else tuple(box)
+    k = frequencies(shape, device=low.device)
+    inside = k.norm(dim=-1) <= 0.5
+    if rotations is None:
+        kz, kx = k[..., 0][None], k[..., 2][None]
+    else:
+        kz, kx = (torch.einsum("nj,zyxj->nzyx", rotations.to(k)[:, i], k) for i in (0, 2))
+    angle = torch.rad2deg(torch.atan2(kz, kx))
+    middle, half = (((low + high) / 2)[:, None, None, None], ((high - low) / 2)[:, None, None, None])
+    # A plane through the origin: angles are equal modulo 180°.
+    off = torch.remainder(angle - middle + 90, 180) - 90
+    on_axis = (kz.abs() < 1e-6) & (kx.abs() < 1e-6)
+    return ((off.abs() <= half + 1e-3) | on_axis).float() * inside
+
+
+def resize(batch: Tensor, shape: Sequence[int]) -> Tensor:
+    """Resample (..., z, y, x) to `shape` over the same extent by cropping or padding its transform.
+
+    Index 0 stays where it is and grey values are kept (a constant stays the same constant).
+    """
+    axes = (-3, -2, -1)
+    old = batch.shape[-3:]
+    transform = torch.fft.fftshift(torch.fft.fftn(batch, dim=axes), dim=axes)
+    out = torch.zeros(*batch.shape[:-3], *shape, dtype=transform.dtype, device=batch.device)
+    source, place = [], []
+    for n, m in zip(old, shape, strict=True):
+        common = min(n, m)
+        source.append(slice(n // 2 - common // 2, n // 2 - common // 2 + common))
+        place.append(slice(m // 2 - common // 2, m // 2 - common // 2 + common))
+    out[(..., *place)] = transform[(..., *source)]
+    scale = float(torch.tensor(shape).prod()) / float(torch.tensor(old).prod())
+    return torch.fft.ifftn(torch.fft.ifftshift(out, dim=axes), dim=axes).real * scale
+
+
+def shift_phases(shape: Sequence[int], shifts: Tensor) -> Tensor:
+    """Factors, shape (n, z, y, x // 2 + 1), that move volumes by `shifts` (n, 3; zyx, voxels, towards higher index)."""
+    k = frequencies(shape, device=shifts.device)
+    return torch.exp(-2j * torch.pi * torch.einsum("zyxj,nj->nzyx", k, shifts.to(k)))
+
+
+def shells(shape: Sequence[int], *, device: torch.device | None = None) -> Tensor:
+    """Index of the spherical shell of each point of the rfftn grid; one shell per 1 / max(shape) cycles per voxel."""
+    return (radius(shape, device=device) * max(shape)).round().long()
+
+
+def shell_correlation(first: Tensor, second: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    """Fourier shell correlation of two volumes (z, y, x), from shell 0 to Nyquist.
+
+    Parameters
+    ----------
+    first, second
+        Volumes of the same shape.
+    weight
+        Non-negative weights on the rfftn grid, such as the product of two sampling maps; 1 by default.
+        FSC = Re sum(w F1 F2*) / sqrt(sum(w |F1|^2) sum(w |F2|^2)) in every shell.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"shell correlation needs volumes of one shape, got {tuple(first.shape)} and {tuple(second.shape)}")
+    shape = first.shape
+    a, b = torch.fft.rfftn(first.double()), torch.fft.rfftn(second.double())
+    index = shells(shape, device=first.device).flatten()
+    count = max(shape) // 2 + 1
+    # The half grid holds all but the x = 0 and x = Nyquist planes once for two conjugate points.
+    twice = torch.full(a.shape, 2.0, dtype=torch.float64, device=first.device)
+    twice[..., 0] = 1
+    if shape[-1] % 2 == 0:
+        twice[..., -1] = 1
+    w = twice if weight is None else twice * weight
+
+    def total(values: Tensor) -> Tensor:
+        sums = torch.zeros(int(index.max()) + 1, dtype=torch.float64, device=first.device)
+        return sums.index_add_(0, index, values.flatten())[:count]
+
+    cross = total(w * (a * b.conj()).real)
+    power = (total(w * a.abs() ** 2) * total(w * b.abs() ** 2)).sqrt()
+    return torch.where(power > 0, cross / power.clamp_min(1e-300), torch.zeros_like(cross)).float()

@@ -1,0 +1,1 @@
+"""Looking: figures, the lasso scatter and napari. The only place of matplotlib, jupyter-scatter and napari."""

@@ -1,0 +1,173 @@
+"""Volumes: densities on a grid, and the geometry that moves them.
+
+`Volume` is the value that passes between stages. The functions below work on plain torch tensors (n, z, y, x) in
+batches, on the device of their input.
+
+>>> volume = Volume(np.zeros((40, 40, 40)), voxel_size=10.0)
+>>> smaller = resample(volume, 20.0)          # Fourier cropping, same field of view
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn.functional import grid_sample
+
+from tomolab import fourier
+from tomolab.conventions import centre
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A density map or tomogram.
+
+    Parameters
+    ----------
+    data
+        Grey values, shape (z, y, x); converted to float32.
+    voxel_size
+        Edge of a voxel in Å, positive.
+
+    Raises
+    ------
+    ValueError
+        If the array is not three-dimensional, holds NaN or infinity, or the voxel size is not positive.
+    """
+
+    data: np.ndarray
+    voxel_size: float
+
+    def __post_init__(self) -> None:
+        data = np.asarray(self.data, dtype=np.float32)
+        if data.ndim != 3 or min(data.shape) < 1:
+            raise ValueError(f"a volume needs a (z, y, x) array with at least one voxel, got shape {data.shape}")
+        if not np.isfinite(self.voxel_size) or self.voxel_size <= 0:
+            raise ValueError(f"voxel size must be a positive number of Å, got {self.voxel_size}")
+        bad = data.size - int(np.count_nonzero(np.isfinite(data)))
+        if bad:
+            raise ValueError(f"the volume holds {bad} values that are NaN or infinite, of {data.size}")
+        object.__setattr__(self, "data", data)
+        object.__setattr__(self, "voxel_size", float(self.voxel_size))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along z, y, x."""
+        return self.data.shape  # type: ignore[return-value]
+
+    @property
+    def extent(self) -> np.ndarray:
+        """Size along z, y, x in Å."""
+        return np.array(self.shape) * self.voxel_size
+
+    def __repr__(self) -> str:
+        z, y, x = self.shape
+        return f"Volume({z} x {y} x {x} voxels of {self.voxel_size:g} Å)"
+
+
+def fit(volume: Volume, shape: int | tuple[int, int, int]) -> Volume:
+    """Pad with zeros or crop about the centre to `shape` (one number for a cube); the centre voxel stays the centre."""
+    target = (shape,) * 3 if isinstance(shape, int) else tuple(shape)
+    out = np.zeros(target, dtype=np.float32)
+    source, place = [], []
+    for n, m in zip(volume.shape, target, strict=True):
+        start = centre(n) - centre(m)
+        low, high = max(start, 0), min(start + m, n)
+        source.append(slice(low, high))
+        place.append(slice(low - start, high - start))
+    out[tuple(place)] = volume.data[tuple(source)]
+    return Volume(out, volume.voxel_size)
+
+
+def invert(volume: Volume) -> Volume:
+    """Turn dark-on-bright into bright-on-dark, or back, keeping the mean."""
+    return Volume(2 * volume.data.mean() - volume.data, volume.voxel_size)
+
+
+def low_pass(volume: Volume, resolution: float) -> Volume:
+    """Remove detail finer than `resolution` Å (Fourier mask with a soft edge)."""
+    transform = torch.fft.rfftn(torch.from_numpy(volume.data))
+    mask = fourier.low_pass(volume.shape, volume.voxel_size, resolution)
+    return Volume(torch.fft.irfftn(transform * mask, s=volume.shape).numpy(), volume.voxel_size)
+
+
+def resample(volume: Volume, voxel_size: float, *, tolerance: float = 0.001) -> Volume:
+    """Change the voxel size by Fourier cropping or padding; position (0, 0, 0) and so every position in Å stays.
+
+    Parameters
+    ----------
+    volume
+        The volume to resample.
+    voxel_size
+        Wanted voxel size in Å.
+    tolerance
+        The grid must hold a whole number of new voxels; to get there within this relative difference, the far sides
+        are padded with the mean of the volume by as few voxels as possible.
+    """
+    ratio = volume.voxel_size / voxel_size
+    if abs(ratio - 1) < tolerance:
+        return volume
+    old = tuple(_commensurate(n, ratio, tolerance) for n in volume.shape)
+    mean = float(volume.data.mean())
+    padded = np.full(old, mean, dtype=np.float32)
+    z, y, x = volume.shape
+    padded[:z, :y, :x] = volume.data
+    new = tuple(max(1, round(n * ratio)) for n in old)
+    return Volume(fourier.resize(torch.from_numpy(padded), new).numpy(), voxel_size)
+
+
+def _commensurate(voxels: int, ratio: float, tolerance: float) -> int:
+    """Smallest length from `voxels` on that is nearly a whole number of new voxels."""
+    while abs(round(voxels * ratio) - voxels * ratio) > tolerance * voxels * ratio:
+        voxels += 1
+    return voxels
+
+
+def normalise(batch: torch.Tensor) -> torch.Tensor:
+    """Shift and scale each volume of (n, z, y, x) to mean 0 and standard deviation 1; a constant volume becomes 0."""
+    flat = batch.flatten(1)
+    mean = flat.mean(1)[:, None, None, None]
+    deviation = flat.std(1, correction=0)[:, None, None, None]
+    return (batch - mean) / deviation.clamp_min(torch.finfo(batch.dtype).tiny)
+
+
+def sphere(box: int, diameter: float | None = None, *, edge: float = 0.0, device: torch.device | None = None) -> torch.Tensor:
+    """Mask (box, box, box): 1 inside a centred sphere of `diameter` voxels (default: the box), cosine `edge` in voxels."""
+    radius = (box if diameter is None else diameter) / 2
+    axis = torch.arange(box, dtype=torch.float32, device=device) - centre(box)
+    distance = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt()
+    if edge <= 0:
+        return (distance <= radius).float()
+    return 0.5 * (1 + torch.cos(torch.pi * ((distance - radius) / edge).clamp(0, 1)))
+
+
+def transform(
+    batch: torch.Tensor, rotations: torch.Tensor, shifts: torch.Tensor | None = None, *, box: int | None = None, step: float = 1.0
+) -> torch.Tensor:
+    """Rotate volumes about their centres, then shift them: a point r moves to R r + shift (trilinear, zero outside).
+
+    Parameters
+    ----------
+    batch
+        Volumes, shape (n, z, y, x).
+    rotations
+        Matrices on zyx column vectors, shape (n, 3, 3), reference to tomogram.
+    shifts
+        Shape (n, 3), zyx, in voxels of the result; none by default.
+    box
+        Edge of the cubic result in voxels; the edge of the input by default.
+    step
+        Voxel of the result in voxels of the input: 2 samples an input of half the voxel size.
+    """
+    n, *shape = batch.shape
+    edge = box or shape[-1]
+    axis = torch.arange(edge, dtype=batch.dtype, device=batch.device) - centre(edge)
+    # R^-1 p is separable over the axes of p: three small outer products instead of a matrix product per voxel.
+    inverse = rotations.to(batch).transpose(1, 2) * step
+    origin = torch.zeros(n, 3, dtype=batch.dtype, device=batch.device) if shifts is None else shifts.to(batch)
+    start = -(inverse @ origin[..., None])[..., 0]
+    columns = [axis[None, :, None] * inverse[:, None, :, k] for k in range(3)]  # 3 x (n, edge, 3), k = z, y, x
+    points = columns[0][:, :, None, None] + columns[1][:, None, :, None] + columns[2][:, None, None, :] + start[:, None, None, None]
+    size = torch.tensor(shape, dtype=batch.dtype, device=batch.device)
+    middle = torch.tensor([centre(m) for m in shape], dtype=batch.dtype, device=batch.device)
+    grid = (points + middle) * (2 / (size - 1)) - 1
+    return grid_sample(batch[:, None], grid.flip(-1), mode="bilinear", padding_mode="zeros", align_corners=True)[:, 0]
