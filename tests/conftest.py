@@ -1,4 +1,10 @@
-"""Fixtures shared by all tests: a phantom without symmetry."""
+"""Fixtures shared by all tests: a phantom without symmetry, and a web server on this machine."""
+
+import threading
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,3 +29,36 @@ def phantom() -> Volume:
             data += 0.3 * blob(32, tuple(place), 1.5)
     data += 1.5 * blob(32, (-4, 3, 5), 1.5)
     return Volume(data, 10.0)
+
+
+@dataclass
+class Server:
+    """A web server on this machine: it serves `folder` at `url`, fails at /fail, and notes what was asked."""
+
+    folder: Path
+    url: str = ""
+    requests: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def server(tmp_path_factory):
+    state = Server(tmp_path_factory.mktemp("server"))
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state.requests.append(self.path)
+            if self.path == "/fail":
+                self.send_error(500)
+            else:
+                super().do_GET()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(state.folder))) as web:
+        state.url = f"http://127.0.0.1:{web.server_port}"
+        thread = threading.Thread(target=web.serve_forever)
+        thread.start()
+        yield state
+        web.shutdown()
+        thread.join()

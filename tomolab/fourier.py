@@ -22,14 +22,18 @@ def radius(shape: Sequence[int], *, device: torch.device | None = None) -> Tenso
     return frequencies(shape, device=device).norm(dim=-1)
 
 
-def low_pass(shape: Sequence[int], voxel_size: float, resolution: float, *, width: float = 0.02, device: torch.device | None = None) -> Tensor:
+def low_pass(
+    shape: Sequence[int], voxel_size: float, resolution: float, *, width: float = 0.02, device: torch.device | None = None
+) -> Tensor:
     """Mask that keeps detail coarser than `resolution` Å, with a cosine edge of `width` cycles per voxel."""
     cut = voxel_size / resolution
     distance = (radius(shape, device=device) - cut) / width
     return 0.5 * (1 + torch.cos(torch.pi * distance.clamp(0, 1)))
 
 
-def wedge(box: int | Sequence[int], tilt_min: Tensor | float, tilt_max: Tensor | float, *, rotations: Tensor | None = None) -> Tensor:
+def wedge(
+    box: int | Sequence[int], tilt_min: Tensor | float, tilt_max: Tensor | float, *, rotations: Tensor | None = None
+) -> Tensor:
     """What a tilt range observes, as a mask on the rfftn grid, limited to the sphere inside Nyquist.
 
     Parameters

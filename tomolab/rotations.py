@@ -39,7 +39,9 @@ def check(matrices: np.ndarray) -> None:
     unit = np.abs(matrices @ matrices.transpose(0, 2, 1) - np.eye(3)).max(initial=0.0)
     lowest = np.linalg.det(matrices).min(initial=1.0)
     if unit > 1e-3 or lowest < 0:
-        raise ValueError(f"expected proper rotations, got matrices with determinant down to {lowest:.3f} and {unit:.2g} off orthonormal")
+        raise ValueError(
+            f"expected proper rotations, got matrices with determinant down to {lowest:.3f} and {unit:.2g} off orthonormal"
+        )
 
 
 def random(count: int, generator: torch.Generator | None = None, *, device: torch.device | None = None) -> torch.Tensor:

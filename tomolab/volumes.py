@@ -130,6 +130,25 @@ def normalise(batch: torch.Tensor) -> torch.Tensor:
     return (batch - mean) / deviation.clamp_min(torch.finfo(batch.dtype).tiny)
 
 
+def clip(values: torch.Tensor, deviations: float, *, rounds: int = 3) -> torch.Tensor:
+    """Set values farther than `deviations` standard deviations from the mean to that limit.
+
+    Repeated, since outliers widen the deviation that they are measured with; few rounds, since a sparse signal without noise
+    is all outliers and must not vanish.
+
+    Raises
+    ------
+    ValueError
+        If `deviations` is not positive.
+    """
+    if not deviations > 0:
+        raise ValueError(f"deviations must be positive, got {deviations}")
+    for _ in range(rounds):
+        deviation, mean = torch.std_mean(values, correction=0)
+        values = values.clamp(mean - deviations * deviation, mean + deviations * deviation)
+    return values
+
+
 def sphere(box: int, diameter: float | None = None, *, edge: float = 0.0, device: torch.device | None = None) -> torch.Tensor:
     """Mask (box, box, box): 1 inside a centred sphere of `diameter` voxels (default: the box), cosine `edge` in voxels."""
     radius = (box if diameter is None else diameter) / 2
@@ -141,7 +160,12 @@ def sphere(box: int, diameter: float | None = None, *, edge: float = 0.0, device
 
 
 def transform(
-    batch: torch.Tensor, rotations: torch.Tensor, shifts: torch.Tensor | None = None, *, box: int | None = None, step: float = 1.0
+    batch: torch.Tensor,
+    rotations: torch.Tensor,
+    shifts: torch.Tensor | None = None,
+    *,
+    box: int | None = None,
+    step: float = 1.0,
 ) -> torch.Tensor:
     """Rotate volumes about their centres, then shift them: a point r moves to R r + shift (trilinear, zero outside).
 
@@ -166,7 +190,9 @@ def transform(
     origin = torch.zeros(n, 3, dtype=batch.dtype, device=batch.device) if shifts is None else shifts.to(batch)
     start = -(inverse @ origin[..., None])[..., 0]
     columns = [axis[None, :, None] * inverse[:, None, :, k] for k in range(3)]  # 3 x (n, edge, 3), k = z, y, x
-    points = columns[0][:, :, None, None] + columns[1][:, None, :, None] + columns[2][:, None, None, :] + start[:, None, None, None]
+    points = (
+        columns[0][:, :, None, None] + columns[1][:, None, :, None] + columns[2][:, None, None, :] + start[:, None, None, None]
+    )
     size = torch.tensor(shape, dtype=batch.dtype, device=batch.device)
     middle = torch.tensor([centre(m) for m in shape], dtype=batch.dtype, device=batch.device)
     grid = (points + middle) * (2 / (size - 1)) - 1

@@ -1,0 +1,67 @@
+# tomolab: everything one does with a checkout. `make` alone lists the commands.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+PYTHON_BIN := .venv/bin
+DISPLAY_RUN := xvfb-run --auto-servernum --server-args="-screen 0 1400x900x24"
+NOTEBOOK_TIMEOUT := 600
+LAB_OPTIONS ?= $(if $(filter 0,$(shell id -u)),--allow-root)
+
+.PHONY: help lab test test-unit test-notebooks test-browser check demo bench constraints clean
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-15s %s\n' "$$name" "$$text"; done
+
+.venv/.tomolab-%: pyproject.toml constraints.txt scripts/environment.sh
+	@scripts/environment.sh $*
+
+lab: .venv/.tomolab-lab  ## build the environment and open JupyterLab on the tour
+	@scripts/libraries.sh lab
+	$(PYTHON_BIN)/jupyter-lab $(LAB_OPTIONS) notebooks/00_tour.ipynb
+
+test: test-unit test-notebooks test-browser  ## build what the tests need and run them all
+
+# Qt must use the virtual display, whatever the user's desktop asks for; small tests gain nothing from many threads.
+test-unit: export QT_QPA_PLATFORM := xcb
+test-unit: export MPLBACKEND := Agg
+test-unit: export OMP_NUM_THREADS := 2
+test-unit: .venv/.tomolab-test  ## the modules, under a virtual display
+	@scripts/libraries.sh test
+	$(DISPLAY_RUN) $(PYTHON_BIN)/python -m pytest -m "not browser and not network" tests
+
+test-notebooks: export QT_QPA_PLATFORM := xcb
+test-notebooks: export TOMOLAB_SCALE := tiny
+# Entering Qt's loop in a kernel that nobody watches can hang it.
+test-notebooks: export NAPARI_APPLICATION_IPY_INTERACTIVE := 0
+test-notebooks: .venv/.tomolab-test  ## every notebook at its smallest scale, in a folder of its own
+	@scripts/libraries.sh test
+	runs=$$(mktemp -d) && trap 'rm -rf "$$runs"' EXIT && unset MPLBACKEND && TOMOLAB_RUNS=$$runs $(DISPLAY_RUN) \
+	    $(PYTHON_BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=$(NOTEBOOK_TIMEOUT) notebooks
+
+test-browser: .venv/.tomolab-test  ## the tour in JupyterLab, driven through Chromium
+	@scripts/libraries.sh test
+	$(PYTHON_BIN)/python -m pytest -m browser tests
+
+check: .venv/.tomolab-check  ## format, lint, types, layers, clean notebooks
+	$(PYTHON_BIN)/ruff format --check .
+	$(PYTHON_BIN)/ruff check .
+	$(PYTHON_BIN)/mypy
+	$(PYTHON_BIN)/lint-imports --no-logo
+	$(PYTHON_BIN)/nbstripout --verify notebooks/*.ipynb
+
+demo: .venv/.tomolab-lab  ## execute the notebooks in order and leave a report with pictures in runs/demo
+	@scripts/libraries.sh lab
+	QT_QPA_PLATFORM=xcb $(if $(shell command -v xvfb-run),$(DISPLAY_RUN)) $(PYTHON_BIN)/python scripts/demo.py
+
+bench: .venv/.tomolab-test  ## run the benchmarks; each prints a table and writes JSON
+	@for script in benchmarks/*.py; do echo "== $$script"; $(PYTHON_BIN)/python "$$script"; done
+
+constraints: .venv/.tomolab-check  ## write constraints.txt again, keeping pins that still fit
+	$(PYTHON_BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate \
+	    --custom-compile-command "make constraints" --output-file constraints.txt pyproject.toml
+
+clean:  ## remove the environment and everything that tools leave behind; runs/ stays
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,167 @@
+"""pyproject.toml, environment.yml and constraints.txt say the same; the set-up scripts do what they say."""
+
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "playwright": "playwright-python"}
+
+
+def wanted() -> dict[str, SpecifierSet]:
+    """Name and range of every requirement of pyproject.toml, extras included."""
+    texts = PROJECT["dependencies"] + [text for extra in PROJECT["optional-dependencies"].values() for text in extra]
+    requirements = [Requirement(text) for text in texts]
+    return {canonicalize_name(requirement.name): requirement.specifier for requirement in requirements}
+
+
+def conda() -> dict[str, SpecifierSet]:
+    """Name and range of every entry of environment.yml, its pip section included."""
+    entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = next(entry["pip"] for entry in entries if isinstance(entry, dict))
+    texts = [text for text in entries if isinstance(text, str)] + [text for text in pip if not text.startswith("-")]
+    matches = [re.fullmatch(r"([a-z0-9_-]+)\s*([<>=!~].*)?", text) for text in texts]
+    return {match[1]: SpecifierSet(match[2] or "") for match in matches}
+
+
+def pins() -> list[tuple[str, Version]]:
+    """Every pin of constraints.txt; a package may have two, for different versions of Python."""
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    requirements = [Requirement(line) for line in lines]
+    assert all(len(requirement.specifier) == 1 for requirement in requirements)
+    return [(requirement.name, Version(next(iter(requirement.specifier)).version)) for requirement in requirements]
+
+
+def test_environment_file_has_the_names_and_ranges_of_the_project():
+    expected = {CONDA_NAMES.get(name, name): span for name, span in wanted().items()}
+    expected |= {"python": SpecifierSet(PROJECT["requires-python"]), "pip": SpecifierSet("")}
+    assert conda() == expected
+
+
+def test_environment_file_installs_this_checkout():
+    entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert "--editable ." in next(entry["pip"] for entry in entries if isinstance(entry, dict))
+
+
+def test_pins_fit_the_ranges():
+    found = dict(pins())
+    assert set(wanted()) <= set(found), f"not pinned: {set(wanted()) - set(found)}; run `make constraints`"
+    assert {name: str(found[name]) for name, span in wanted().items() if found[name] not in span} == {}
+
+
+def test_pins_are_exact_public_versions():
+    assert [name for name, version in pins() if version.local] == []
+    assert "tomolab" not in dict(pins())
+
+
+def test_every_requirement_has_a_lower_bound():
+    assert [name for name, span in wanted().items() if not any(part.operator in (">=", "==") for part in span)] == []
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A machine where dpkg knows only what `installed` names, and where apt-get writes down what it is asked."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("bash", "tail", "mktemp", "rm", "env"):
+        (tools / name).symlink_to(shutil.which(name))
+
+    def program(name: str, text: str) -> None:
+        (tools / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tools / name).chmod(0o755)
+
+    program("id", "echo ${TEST_UID:-1000}")
+    program("sudo", "exit 1")
+    program("apt-get", f'echo "$@" >> {tmp_path}/asked; exit ${{TEST_APT:-0}}')
+    program(
+        "dpkg-query",
+        'for name in $TEST_INSTALLED; do if [ "$name" = "${!#}" ]; then echo -n installed; exit 0; fi; done; exit 1',
+    )
+
+    def run(group: str, **environment: str) -> tuple[int, str, str]:
+        variables = {"PATH": str(tools), **environment}
+        done = subprocess.run(
+            [ROOT / "scripts" / "libraries.sh", group], env=variables, capture_output=True, text=True, check=False
+        )
+        asked = tmp_path / "asked"
+        return done.returncode, done.stdout + done.stderr, asked.read_text() if asked.exists() else ""
+
+    run.program = program
+    return run
+
+
+def test_missing_libraries_without_rights_stop_the_tests_with_the_command(machine):
+    code, text, asked = machine("test")
+    assert code == 1
+    assert re.search(r"sudo apt-get install --no-install-recommends xvfb .*libegl1 .*chromium", text)
+    assert asked == ""
+
+
+def test_missing_libraries_without_rights_do_not_stop_the_lab(machine):
+    code, text, asked = machine("lab")
+    assert code == 0
+    assert "sudo apt-get install" in text
+    assert "chromium" not in text
+    assert "browser works" in text
+    assert asked == ""
+
+
+def test_root_installs_only_what_is_missing(machine):
+    _, text, _ = machine("test")
+    packages = text.split("--no-install-recommends ")[1].split()
+    present = [name for name in packages if name not in ("libegl1", "chromium")]
+    code, _, asked = machine("test", TEST_UID="0", TEST_INSTALLED=" ".join(present))
+    assert code == 0
+    assert asked.splitlines() == ["update", "install --yes --no-install-recommends libegl1 chromium"]
+
+
+def test_nothing_is_asked_of_a_machine_that_has_all(machine):
+    packages = machine("test")[1].split("--no-install-recommends ")[1].split()
+    assert machine("test", TEST_UID="0", TEST_INSTALLED=" ".join(packages)) == (0, "", "")
+
+
+def test_another_browser_will_do(machine):
+    machine.program("google-chrome", "exit 0")
+    assert "chromium" not in machine("test")[1]
+
+
+def test_failed_installation_stops_the_tests(machine):
+    code, text, _ = machine("test", TEST_UID="0", TEST_APT="100")
+    assert code == 1
+    assert "apt-get could not install: xvfb" in text
+
+
+def test_old_python_is_refused_in_words(tmp_path):
+    checkout = tmp_path / "checkout"
+    (checkout / "scripts").mkdir(parents=True)
+    shutil.copy(ROOT / "scripts" / "environment.sh", checkout / "scripts")
+    old = tmp_path / "python3.10"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "scripts/environment.sh", "lab"],
+        cwd=checkout,
+        env=os.environ | {"PYTHON": str(old)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "tomolab needs Python 3.11 to 3.13" in done.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_make_lists_its_commands():
+    done = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert {line.split()[1] for line in done.stdout.splitlines()} >= {"lab", "test", "check", "demo", "bench", "clean"}

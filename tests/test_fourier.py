@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+import torch
+
+from tomolab import fourier, rotations
+
+
+def test_resize_keeps_a_wave_and_a_constant() -> None:
+    x = torch.arange(24) / 24
+    wave = (2 + torch.cos(2 * torch.pi * 3 * x))[None, None].expand(20, 18, 24)
+    small = fourier.resize(wave, (10, 9, 12))
+    expected = 2 + torch.cos(2 * torch.pi * 3 * torch.arange(12) / 12)
+    assert torch.allclose(small[4, 5], expected, atol=1e-4)
+    assert torch.allclose(fourier.resize(small, (20, 18, 24)), wave, atol=1e-4)
+
+
+@pytest.mark.parametrize("box", [15, 16])
+def test_shift_phases_move_towards_higher_index(box: int) -> None:
+    volume = torch.rand(1, box, box, box)
+    moved = torch.fft.irfftn(
+        torch.fft.rfftn(volume, dim=(1, 2, 3)) * fourier.shift_phases((box,) * 3, torch.tensor([[1, -2, 3]])),
+        s=(box,) * 3,
+        dim=(1, 2, 3),
+    )
+    assert torch.allclose(moved[0], torch.roll(volume[0], (1, -2, 3), (0, 1, 2)), atol=1e-5)
+
+
+def test_wedge_keeps_the_share_of_the_tilt_range() -> None:
+    box = 48
+    inside = fourier.radius((box,) * 3) <= 0.5
+    for low, high in ((-60, 60), (-40, 40), (-30, 50)):
+        kept = fourier.wedge(box, low, high)[0][inside].mean()
+        assert float(kept) == pytest.approx((high - low) / 180, abs=0.02)
+
+
+def test_wedge_has_the_sign_of_the_projection_geometry() -> None:
+    # At tilt t the observed direction in (kx, kz) is (cos t, sin t): tilts 20° to 60° see kz/kx > 0 only.
+    mask = fourier.wedge(32, 20, 60)[0]
+    angle = np.deg2rad(40)
+    seen = (round(10 * np.sin(angle)), 0, round(10 * np.cos(angle)))
+    unseen = (-seen[0], 0, seen[2])
+    assert mask[seen] == 1
+    assert mask[unseen] == 0
+
+
+def test_wedge_turns_with_the_particle() -> None:
+    turn = rotations.random(3, torch.Generator().manual_seed(1))
+    turned = fourier.wedge(32, torch.tensor([-60.0] * 3), torch.tensor([60.0] * 3), rotations=turn)
+    k = fourier.frequencies((32,) * 3)
+    lab = torch.einsum("nij,zyxj->nzyxi", turn, k)
+    angle = torch.rad2deg(torch.atan2(lab[..., 0].abs(), lab[..., 2].abs()))
+    inner = (k.norm(dim=-1) < 0.49) & (k.norm(dim=-1) > 0.05)
+    assert bool((turned[:, inner] == (angle[:, inner] <= 60.001)).float().mean() > 0.999)
+
+
+def test_wedge_refuses_an_empty_range() -> None:
+    with pytest.raises(ValueError, match="wider than 0"):
+        fourier.wedge(16, 30, 30)
+
+
+def test_shell_correlation_sees_what_agrees() -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, other = torch.randn(2, 24, 24, 24, generator=generator)
+    assert torch.allclose(fourier.shell_correlation(first, first), torch.ones(13), atol=1e-5)
+    assert float(fourier.shell_correlation(first, other)[4:].abs().max()) < 0.3
+    mixed = fourier.shell_correlation(first + other, first)
+    assert float(mixed[6:].mean()) == pytest.approx(2**-0.5, abs=0.05)
+
+
+def test_shell_correlation_refuses_different_shapes() -> None:
+    with pytest.raises(ValueError, match="one shape"):
+        fourier.shell_correlation(torch.zeros(8, 8, 8), torch.zeros(8, 8, 9))

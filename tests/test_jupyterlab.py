@@ -1,0 +1,197 @@
+"""JupyterLab as a person meets it: opened in Chromium, all cells run from the menu, figures and scatter plots drawn."""
+
+import io
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).resolve().parents[1]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--force-device-scale-factor=1"),
+)
+# All cells in the page, seen or not; no questions about news.
+SETTINGS = {
+    "notebook-extension/tracker": {"windowingMode": "none"},
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+}
+STATE = """() => {
+    const cells = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')];
+    const prompts = cells.map(cell => cell.querySelector('.jp-InputPrompt').textContent);
+    const errors = [...document.querySelectorAll('[data-mime-type="application/vnd.jupyter.error"]')];
+    return {cells: cells.length, done: prompts.filter(text => /\\[\\d+\\]/.test(text)).length,
+            errors: errors.map(error => error.textContent)};
+}"""
+SMALL = [
+    "import numpy as np\nimport pandas as pd\nimport matplotlib.pyplot as plt\nimport jscatter",
+    "points = np.random.default_rng(0).normal(size=(500, 2))",
+    "plt.scatter(*points.T)\nplt.show()",
+    "table = pd.DataFrame(points, columns=['first', 'second'])\njscatter.Scatter(data=table, x='first', y='second').show()",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A copy of the notebooks, with one small notebook beside them."""
+    folder = tmp_path_factory.mktemp("lab") / "notebooks"
+    shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    small = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in SMALL])
+    small.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(small, folder / "small.ipynb")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lab(folder, tmp_path_factory) -> Iterator[str]:
+    """Address of a JupyterLab of our own on this machine, with `{}` where the notebook's name goes."""
+    home, token = tmp_path_factory.mktemp("jupyter"), secrets.token_hex(16)
+    for name, content in SETTINGS.items():
+        path = home / "lab" / "user-settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = f"http://127.0.0.1:{port}"
+    options = [
+        "--no-browser",
+        "--allow-root",
+        "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0",
+    ]
+    options += [f"--ServerApp.root_dir={folder}", f"--IdentityProvider.token={token}"]
+    variables = {name: value for name, value in os.environ.items() if name != "MPLBACKEND" and not name.startswith("JUPYTER")}
+    variables |= {"JUPYTER_CONFIG_DIR": str(home), "TOMOLAB_SCALE": "tiny", "TOMOLAB_RUNS": str(folder.parent / "runs")}
+    variables |= {"NAPARI_APPLICATION_IPY_INTERACTIVE": "0"}
+    log = home / "log.txt"
+    with (
+        log.open("w") as sink,
+        subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *options], env=variables, stdout=sink, stderr=subprocess.STDOUT
+        ) as process,
+    ):
+        try:
+            wait_for(f"{server}/api/status?token={token}", process, log)
+            yield f"{server}/lab/tree/{{}}?token={token}&reset"
+        finally:
+            process.terminate()
+
+
+def wait_for(address: str, process: subprocess.Popen, log: Path, *, seconds: float = 90) -> None:
+    """Return once the server answers; fail with its log if it stops or stays silent."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.3)
+    pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium from the system, since playwright's own may not be there."""
+    program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    assert program, f"none of {', '.join(BROWSERS)} is installed: run scripts/libraries.sh test"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser) -> Iterator[Page]:
+    """A fresh window."""
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    yield context.new_page()
+    context.close()
+
+
+def run_all(page: Page, address: str, *, seconds: float) -> dict:
+    """Open a notebook, run all cells from the menu, and wait until the last is done or one fails."""
+    page.goto(address, timeout=90_000)
+    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=90_000)
+    # Asked to run before the kernel answers, JupyterLab would ask which kernel.
+    page.locator(".jp-StatusBar-TextItem", has_text="| Idle").wait_for(timeout=90_000)
+    page.wait_for_timeout(1000)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        state = page.evaluate(STATE)
+        if state["errors"] or state["done"] == state["cells"]:
+            return state
+        page.wait_for_timeout(500)
+    return page.evaluate(STATE)
+
+
+def photograph(page: Page, name: str) -> Path:
+    """Keep a picture of the page in runs/browser, for people."""
+    path = ROOT / "runs" / "browser" / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=path)
+    return path
+
+
+def is_drawn(element: Locator, *, seconds: float = 60) -> bool:
+    """Whether an element shows more than one flat colour, within some time: WebGL without a GPU is slow to start."""
+    element.scroll_into_view_if_needed()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pixels = np.asarray(Image.open(io.BytesIO(element.screenshot())).convert("L"), dtype=float)
+        if pixels.std() > 1:
+            return True
+        time.sleep(0.5)
+    return False
+
+
+def check(page: Page, lab: str, name: str, *, seconds: float) -> None:
+    """Run a notebook and look at what it drew."""
+    state = run_all(page, lab.format(f"{name}.ipynb"), seconds=seconds)
+    try:
+        assert state["errors"] == []
+        assert state["done"] == state["cells"] > 0, f"only {state['done']} of {state['cells']} cells ran within {seconds} s"
+        figures = page.locator(".jp-OutputArea-output img")
+        assert figures.count() > 0, "no figure"
+        assert all(figures.nth(index).evaluate("image => image.naturalWidth") > 50 for index in range(figures.count()))
+        canvas = page.locator(".jp-OutputArea-output canvas").first
+        canvas.wait_for(timeout=60_000)
+        assert is_drawn(canvas), "the scatter plot stayed empty"
+    finally:
+        photograph(page, name)
+
+
+def test_figure_and_scatter_plot_are_drawn(page, lab):
+    check(page, lab, "small", seconds=120)
+
+
+def test_failing_cell_is_seen(page, lab, folder):
+    broken = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0"), nbformat.v4.new_code_cell("2")])
+    broken.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(broken, folder / "broken.ipynb")
+    state = run_all(page, lab.format("broken.ipynb"), seconds=60)
+    assert "ZeroDivisionError" in state["errors"][0]
+
+
+def test_tour_runs_from_top_to_bottom(page, lab):
+    check(page, lab, "00_tour", seconds=600)

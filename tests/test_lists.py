@@ -1,0 +1,144 @@
+"""Particle lists survive the way out and back, and RELION's conventions hold at the door."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import starfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from tomolab import files, particles
+
+SHAPES = {"TS_01": (200, 401, 300), "001": (101, 300, 300)}
+FORMATS = {
+    "a.csv": {},
+    "a.star": {"voxel_size": 7.84},
+    "b.star": {"voxel_size": 7.84, "format": "relion5", "tomogram_shape": SHAPES},
+}
+
+
+def some(seed: int = 0, count: int = 6) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    return particles.table(
+        rng.uniform(-50, 5000, (count, 3)),
+        tomogram=rng.choice(list(SHAPES), count).tolist(),
+        ids=rng.permutation(count) + 40,
+        rotations=Rotation.random(count, rng=rng).as_matrix(),
+        tilts=np.stack([rng.uniform(-70, -40, count), rng.uniform(40, 70, count)], axis=1),
+        label=rng.choice(["80S ribosome", "12", "a"], count).tolist(),
+        score=10.0 ** rng.integers(-9, 9, count) / 3,
+        rlnImageName=[f"000{i}@stack.mrcs" for i in range(count)],
+        cluster_2=rng.integers(0, 4, count),
+    )
+
+
+def back(table: pd.DataFrame, folder, name: str) -> pd.DataFrame:
+    """The table written and read again."""
+    path = files.write_particles(table, folder / name, **FORMATS[name])
+    known = {key: value for key, value in FORMATS[name].items() if key != "format"}
+    return files.read_particles(path, **known)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 9))
+def test_a_table_comes_back(tmp_path, name: str, seed: int, count: int) -> None:
+    table = some(seed, count)
+    read = back(table, tmp_path, name)
+    np.testing.assert_allclose(particles.positions(read), particles.positions(table), atol=1e-3)
+    np.testing.assert_allclose(particles.matrices(read), particles.matrices(table), atol=1e-6)
+    for column in ("particle_id", "tomogram", "label", "score", "cluster_2", "rlnImageName", "tilt_min", "tilt_max"):
+        assert read[column].tolist() == table[column].tolist(), column
+
+
+def test_csv_is_exact(tmp_path) -> None:
+    table = some().assign(picked=[True, False, True, True, False, True], note=["007", "x, y", 'say "so"', "None", "NA", "#"])
+    pd.testing.assert_frame_equal(back(table, tmp_path, "a.csv"), table)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_single_row_and_no_row(tmp_path, name: str) -> None:
+    assert back(some(count=1), tmp_path, name)["tomogram"].dtype == some()["tomogram"].dtype
+    assert len(back(some()[:0], tmp_path, name)) == 0
+
+
+@pytest.mark.parametrize("name", ["a.star", "b.star"])
+def test_writing_what_was_read_changes_nothing(tmp_path, name: str) -> None:
+    once = back(some(), tmp_path, name)
+    text = (tmp_path / name).read_text()
+    twice = back(once, tmp_path, name)
+    pd.testing.assert_frame_equal(once, twice)
+    assert (tmp_path / name).read_text() == text
+
+
+def test_relion31_columns_mean_what_relion_means(tmp_path) -> None:
+    table = particles.table([[30.0, 20.0, 10.0]], tomogram="TS_01", angles=[[10.0, 20.0, 30.0]], label="a")
+    blocks = starfile.read(files.write_particles(table, tmp_path / "a.star", voxel_size=10.0), always_dict=True)
+    row, optics = blocks["particles"].iloc[0], blocks["optics"].iloc[0]
+    assert [row[f"rlnCoordinate{axis}"] for axis in "XYZ"] == [1, 2, 3]
+    assert [row[f"rlnOrigin{axis}Angst"] for axis in "XYZ"] == [0, 0, 0]
+    assert [row[f"rlnAngle{angle}"] for angle in ("Rot", "Tilt", "Psi")] == [10, 20, 30]
+    assert row["rlnMicrographName"] == "TS_01"
+    assert row["rlnOpticsGroup"] == optics["rlnOpticsGroup"] == 1
+    assert optics["rlnImagePixelSize"] == 10
+    assert row["tomolabLabel"] == "a"
+    text = (tmp_path / "a.star").read_text()
+    assert text.count("# version 30001") == 2
+    assert text.index("# version") < text.index("data_optics") < text.index("data_particles")
+
+
+def test_relion5_counts_from_the_middle_of_the_tomogram(tmp_path) -> None:
+    table = particles.table([[30.0, 20.0, 10.0]], tomogram="TS_01")
+    path = files.write_particles(table, tmp_path / "a.star", voxel_size=10.0, format="relion5", tomogram_shape=(9, 40, 100))
+    row = starfile.read(path, always_dict=True)["particles"].iloc[0]
+    assert [row[f"rlnCenteredCoordinate{axis}Angst"] for axis in "XYZ"] == [10 - 500, 20 - 200, 30 - 45]
+    assert row["rlnTomoName"] == "TS_01"
+
+
+def test_optics_groups_come_back_apart(tmp_path) -> None:
+    table = some().assign(rlnOpticsGroup=[1, 2, 1, 2, 1, 1], rlnVoltage=[300.0, 200.0, 300.0, 200.0, 300.0, 300.0])
+    path = files.write_particles(table, tmp_path / "a.star", voxel_size=7.84)
+    optics = starfile.read(path, always_dict=True)["optics"]
+    assert optics["rlnOpticsGroup"].tolist() == [1, 2]
+    assert optics["rlnVoltage"].tolist() == [300, 200]
+    assert files.read_particles(path)["rlnVoltage"].tolist() == table["rlnVoltage"].tolist()
+    clash = table.assign(rlnOpticsGroup=1)
+    files.write_particles(clash, path, voxel_size=7.84)
+    assert files.read_particles(path)["rlnVoltage"].tolist() == table["rlnVoltage"].tolist()
+
+
+def test_only_known_tomograms_pass(tmp_path) -> None:
+    path = files.write_particles(some(count=20), tmp_path / "a.star", voxel_size=7.84)
+    assert len(files.read_particles(path, tomograms=SHAPES)) == 20
+    with pytest.raises(ValueError, match="names tomograms that are not there: 001; there are TS_01, TS_02"):
+        files.read_particles(path, tomograms=["TS_01", "TS_02"])
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("a.txt", {}, r"\.star or \.csv, got \.txt"),
+        ("a.star", {}, "needs voxel_size="),
+        ("a.star", {"voxel_size": 10.0, "format": "relion9"}, "unknown format 'relion9'; there are relion31, relion5"),
+        ("a.star", {"voxel_size": 10.0, "format": "relion5"}, "give tomogram_shape="),
+        (
+            "a.star",
+            {"voxel_size": 10.0, "format": "relion5", "tomogram_shape": {"x": (1, 1, 1)}},
+            "no entry for tomogram",
+        ),
+    ],
+)
+def test_writing_asks_for_what_it_needs(tmp_path, name: str, arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        files.write_particles(some(), tmp_path / name, **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ['say "so"', "it's", "a#b", "a\tb", "a\nb"])
+def test_text_that_star_cannot_hold_is_refused(tmp_path, text: str) -> None:
+    table = some(count=2).assign(label=["a", text])
+    with pytest.raises(ValueError, match="column tomolabLabel: 1 texts hold a quote, #, tab or line break"):
+        files.write_particles(table, tmp_path / "a.star", voxel_size=10.0)
+    with pytest.raises(ValueError, match="its name has a blank"):
+        files.write_particles(some().assign(**{"my note": 1}), tmp_path / "a.star", voxel_size=10.0)

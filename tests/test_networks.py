@@ -1,0 +1,102 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tomolab import networks
+
+CLASSES = [f"class{i}" for i in range(22)]
+
+
+def parameters(network: torch.nn.Module) -> int:
+    return sum(tensor.numel() for tensor in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "box", "millions"),
+    [("inception3d", 40, 17.42), ("inception3d", 32, 7.86), ("dsrf3d", 40, 33.24), ("dsrf3d", 32, 17.25)],
+)
+def test_the_papers_networks_have_the_papers_size(name: str, box: int, millions: float) -> None:
+    with torch.device("meta"):
+        network = networks.Network(name, box=box, classes=CLASSES, voxel_size=None)
+        networks.build(network)
+    assert parameters(network) / 1e6 == pytest.approx(millions, abs=0.01)
+
+
+def test_the_convolutions_of_inception3d_have_the_papers_size() -> None:
+    network = networks.create("inception3d", box=16, classes=CLASSES)
+    dense = [layer for layer in network.body if isinstance(layer, torch.nn.Linear)]
+    assert parameters(network) - sum(parameters(layer) for layer in dense) == 127_120
+
+
+@pytest.mark.parametrize(("name", "width"), [("compact", 64), ("dsrf3d", 512), ("inception3d", 22)])
+def test_features_logits_and_gradients(name: str, width: int) -> None:
+    network = networks.create(name, box=16, classes=CLASSES)
+    volumes = torch.randn(4, 16, 16, 16)
+    assert network.features(volumes).shape == (4, width)
+    logits = network(volumes[:, None])
+    assert logits.shape == (4, 22)
+    torch.nn.functional.cross_entropy(logits, torch.arange(4)).backward()
+    assert all(tensor.grad is not None and bool(tensor.grad.abs().sum() > 0) for tensor in network.parameters())
+
+
+@pytest.mark.parametrize("name", networks.names())
+def test_a_batch_does_not_change_its_members(name: str) -> None:
+    network = networks.create(name, box=12, classes=CLASSES).eval()
+    volumes = torch.randn(5, 12, 12, 12)
+    assert torch.allclose(network(volumes)[3], network(volumes[3:4])[0], atol=1e-4)
+
+
+def test_compact_is_small_and_takes_any_box() -> None:
+    network = networks.create("compact", box=20, classes=CLASSES).eval()
+    assert parameters(network) * 4 < 6e6
+    assert network.features(torch.randn(2, 26, 26, 26)).shape == (2, 64)
+
+
+def test_save_and_load_give_the_same_network(tmp_path: Path) -> None:
+    network = networks.create("compact", box=16, classes=CLASSES, voxel_size=20.0, seed=5).eval()
+    networks.save(network, tmp_path / "network.safetensors", record={"epochs": 3})
+    again = networks.load(tmp_path / "network.safetensors")
+    assert (again.name, again.box, again.classes, again.voxel_size) == ("compact", 16, tuple(CLASSES), 20.0)
+    assert networks.digest(again) == networks.digest(network)
+    assert networks.describe(tmp_path / "network.safetensors")["record"] == {"epochs": 3}
+    volumes = torch.randn(2, 16, 16, 16)
+    assert torch.equal(again(volumes), network(volumes))
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+    networks.save(networks.create("compact", box=16, classes=CLASSES), tmp_path / "network.safetensors")
+    with pytest.raises(ValueError, match=r"holds another network than dsrf3d with box 16 and 22 classes"):
+        networks.weights(networks.create("dsrf3d", box=16, classes=CLASSES), tmp_path / "network.safetensors")
+
+
+def test_changed_weights_are_noticed(tmp_path: Path) -> None:
+    for seed, name in ((1, "a"), (2, "b")):
+        networks.save(networks.create("compact", box=16, classes=CLASSES, seed=seed), tmp_path / f"{name}.safetensors")
+    (tmp_path / "a.safetensors").write_bytes((tmp_path / "b.safetensors").read_bytes())
+    with pytest.raises(ValueError, match="SHA-256 differs"):
+        networks.load(tmp_path / "a.safetensors")
+
+
+def test_what_is_no_network_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no network description"):
+        networks.load(tmp_path / "absent.safetensors")
+    (tmp_path / "odd.json").write_text(json.dumps({"name": "compact"}))
+    with pytest.raises(ValueError, match="lacks"):
+        networks.load(tmp_path / "odd.safetensors")
+    with pytest.raises(ValueError, match=r"unknown network 'resnet'; there are compact, dsrf3d, inception3d"):
+        networks.create("resnet", box=20, classes=CLASSES)
+    with pytest.raises(ValueError, match="at least two classes"):
+        networks.create("compact", box=20, classes=["one"])
+    with pytest.raises(ValueError, match="takes volumes of 20 x 20 x 20"):
+        networks.create("dsrf3d", box=20, classes=CLASSES).features(torch.zeros(1, 24, 24, 24))
+
+
+def test_the_seed_decides_the_weights_and_leaves_torch_alone() -> None:
+    before = torch.get_rng_state()
+    first, second, other = (
+        networks.digest(networks.create("compact", box=16, classes=CLASSES, seed=seed)) for seed in (1, 1, 2)
+    )
+    assert first == second != other
+    assert torch.equal(before, torch.get_rng_state())

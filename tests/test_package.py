@@ -1,0 +1,169 @@
+"""The house rules that a machine can hold: light imports, small signatures, documented names, thin notebooks."""
+
+import ast
+import inspect
+import json
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import tomolab
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "tomolab"
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in PACKAGE.rglob("*.py") if not path.name.startswith("__")
+)
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+TEXTS = sorted(
+    path
+    for pattern in (
+        "*.md",
+        "*.toml",
+        "*.yml",
+        "*.yaml",
+        "Makefile",
+        ".ci/run",
+        "*/**/*.py",
+        "*/**/*.sh",
+        "*/**/*.ipynb",
+        "*/**/*.md",
+    )
+    for path in ROOT.glob(pattern)
+    if not {".venv", "runs", ".ipynb_checkpoints", "build", "dist"} & set(path.relative_to(ROOT).parts)
+)
+LINES = 400
+CELL_LINES = 15
+# Written as patterns, so that this file does not hold what it forbids.
+FORBIDDEN = {
+    "path of one machine": r"/(?:work|root|opt|home/[a-z]+)/[a-z.]",
+    "host of a package registry": r"(?:files\.)?python[h]osted|pypi\.[o]rg|registry\.[n]pmjs|deb\.[d]ebian",
+    "unfinished work": r"\b(?:TO[D]O|FIX[M]E|XX[X])\b",
+    "pickle": r"\bimport pick[l]e\b|allow_pickle=Tr[u]e|weights_only=Fals[e]",
+}
+
+
+def loaded(statement: str) -> set[str]:
+    """Top-level modules that a fresh interpreter holds after `statement`."""
+    script = f"{statement}\nimport sys; print(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def public(name: str) -> dict[str, object]:
+    """Functions and classes that a module defines itself and offers to others."""
+    module = import_module(name)
+    members = inspect.getmembers(module, lambda member: inspect.isfunction(member) or inspect.isclass(member))
+    return {key: member for key, member in members if not key.startswith("_") and member.__module__ == name}
+
+
+def functions(name: str) -> dict[str, object]:
+    """Public functions of a module, with the public methods that its classes define themselves."""
+    found = {key: member for key, member in public(name).items() if inspect.isfunction(member)}
+    for title, kind in public(name).items():
+        if inspect.isclass(kind):
+            own = {
+                key: inspect.unwrap(member) for key, member in vars(kind).items() if inspect.isfunction(inspect.unwrap(member))
+            }
+            found |= {f"{title}.{key}": member for key, member in own.items() if not key.startswith("_")}
+    return found
+
+
+def test_version_is_a_release_number():
+    assert re.fullmatch(r"\d+\.\d+\.\d+", tomolab.__version__)
+
+
+def test_importing_tomolab_loads_nothing_heavy():
+    assert loaded("import tomolab") & {"torch", "napari", "matplotlib", "numpy", "pandas", "qtpy", "PySide6"} == set()
+
+
+def test_command_line_loads_nothing_heavy():
+    assert loaded("import tomolab.__main__") & {"torch", "napari", "matplotlib"} == set()
+
+
+def test_computing_loads_no_window_and_no_widget():
+    compute = [name for name in MODULES if not name.startswith("tomolab.ui")]
+    assert loaded(f"import {', '.join(compute)}") & {"napari", "PySide6", "jscatter", "ipywidgets"} == set()
+
+
+def test_looking_loads_napari_and_scatter_only_when_asked():
+    screens = [name for name in MODULES if name.startswith("tomolab.ui.")]
+    assert loaded("".join(f"import {name}\n" for name in screens)) & {"napari", "PySide6", "jscatter"} == set()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module_is_short_and_says_what_it_is(name):
+    path = ROOT / Path(*name.split(".")).with_suffix(".py")
+    text = path.read_text()
+    assert len(text.splitlines()) <= LINES
+    assert ast.get_docstring(ast.parse(text))
+    assert not re.search(r"util|helper|common|misc|manager", path.stem)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_public_functions_take_few_positional_parameters_and_are_documented(name):
+    faults = []
+    for key, member in functions(name).items():
+        parameters = inspect.signature(member).parameters.values()
+        positional = [
+            one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD and one.name not in ("self", "cls")
+        ]
+        if len(positional) > 3:
+            faults.append(f"{key} takes {len(positional)} positional parameters: {positional}")
+        text = inspect.getdoc(member) or ""
+        if not text:
+            faults.append(f"{key} has no docstring")
+        elif re.search(r"^Parameters\n-+$", text, re.MULTILINE):
+            names = [one.name for one in parameters if one.name not in ("self", "cls")]
+            faults += [
+                f"{key} does not document {one}" for one in names if not re.search(rf"^[\w, *]*\b{one}\b", text, re.MULTILINE)
+            ]
+    faults += [f"{key} has no docstring" for key, member in public(name).items() if not inspect.getdoc(member)]
+    assert faults == []
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_text_holds_nothing_forbidden(path):
+    text = path.read_text(encoding="utf-8")
+    assert {kind: match[0] for kind, pattern in FORBIDDEN.items() if (match := re.search(pattern, text))} == {}
+
+
+def code_cells(path: Path) -> list[dict]:
+    """Code cells of a notebook."""
+    return [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_thin(path):
+    assert re.fullmatch(r"\d\d_[a-z_]+", path.stem)
+    for cell in code_cells(path):
+        source = "".join(cell["source"])
+        assert len(source.splitlines()) <= CELL_LINES, source
+        assert not re.search(r"^\s*(def |class |!|%pip|%conda|%%bash|%gui)", source, re.MULTILINE), source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_cells_can_be_run_twice(path):
+    for cell in code_cells(path):
+        again = re.search(r"^(\w+) = \1\b(?!\()", "".join(cell["source"]), re.MULTILINE)
+        assert again is None, f"a second run changes the result: {again[0]}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_committed_without_outputs(path):
+    for cell in code_cells(path):
+        kept = cell["metadata"].get("keep_output") or "keep_output" in cell["metadata"].get("tags", [])
+        assert kept or not (cell["outputs"] or cell["execution_count"]), "".join(cell["source"])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_opens_with_a_title_and_explains_itself(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    assert cells[0]["cell_type"] == "markdown"
+    assert "".join(cells[0]["source"]).startswith("# ")
+    prose = sum(cell["cell_type"] == "markdown" for cell in cells)
+    assert prose >= 0.5 * len(code_cells(path))

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+import torch
+
+from tomolab import particles, rotations, simulation, specimens, subtomograms, volumes
+from tomolab.imaging import Imaging
+from tomolab.volumes import Volume
+
+QUIET = Imaging(snr=float("inf"), defocus=None, tilts=(-90, 90))
+
+
+@pytest.fixture(scope="module")
+def maps(phantom: Volume) -> dict[str, Volume]:
+    other = phantom.data.copy()
+    other[20:] = 0
+    return {"phantom": phantom, "maimed": Volume(other, phantom.voxel_size)}
+
+
+def correlation(first: np.ndarray, second: np.ndarray) -> float:
+    return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
+
+
+def test_truth_in_the_table_puts_the_density_back(maps: dict[str, Volume]) -> None:
+    made = simulation.subtomograms(maps, 4, imaging=QUIET, box=32, seed=3)
+    for row, volume in zip(made.particles.to_dict("records"), np.asarray(made.volumes), strict=True):
+        turn = rotations.from_euler([[row["true_rot"], row["true_tilt"], row["true_psi"]]])
+        shift = [(row[f"true_{axis}"] - row[axis]) / made.voxel_size for axis in "zyx"]
+        source = torch.from_numpy(maps[row["label"]].data)[None]
+        expected = volumes.transform(source, torch.from_numpy(turn.copy()), torch.tensor([shift]))[0].numpy()
+        assert correlation(volume, expected) > 0.98
+
+
+def test_counts_labels_and_normalisation(maps: dict[str, Volume]) -> None:
+    made = simulation.subtomograms(maps, {"maimed": 3, "phantom": 70}, imaging=Imaging(), box=24, seed=1)
+    assert made.particles["label"].value_counts().to_dict() == {"phantom": 70, "maimed": 3}
+    data = np.asarray(made.volumes, dtype=np.float32)
+    assert data.shape == (73, 24, 24, 24)
+    assert np.allclose(data.mean((1, 2, 3)), 0, atol=1e-3)
+    assert np.allclose(data.std((1, 2, 3)), 1, atol=1e-2)
+    assert particles.check(made.particles) is not None
+
+
+def test_the_same_seed_gives_the_same_particles(maps: dict[str, Volume]) -> None:
+    first, second, other = (simulation.subtomograms(maps, 2, imaging=Imaging(), box=16, seed=seed) for seed in (1, 1, 2))
+    assert np.array_equal(first.volumes, second.volumes)
+    assert not np.array_equal(first.volumes, other.volumes)
+
+
+def test_a_stream_repeats_an_epoch_and_varies_between_epochs(maps: dict[str, Volume]) -> None:
+    stream = simulation.stream(maps, imaging=Imaging(), box=16, batch_size=8, epoch_size=20, seed=1)
+    first, again, later = (list(stream.epoch(number)) for number in (0, 0, 1))
+    assert len(first) == stream.batches == 2
+    assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0][0], later[0][0])
+    assert first[0][0].shape == (8, 16, 16, 16)
+
+
+def test_neighbours_enter_the_box_but_not_the_centre(maps: dict[str, Volume]) -> None:
+    alone = Imaging(snr=float("inf"), defocus=None, tilts=(-90, 90), shift=0)
+    crowded = Imaging(snr=float("inf"), defocus=None, tilts=(-90, 90), shift=0, neighbours=3)
+    sources = specimens.prepare(maps, torch.device("cpu"))
+    labels = torch.zeros(30, dtype=torch.long)
+    lone, many = (
+        specimens.render(sources, labels, box=32, imaging=imaging, generator=torch.Generator().manual_seed(2))[0]
+        for imaging in (alone, crowded)
+    )
+    added = (many - lone).mean(0)
+    assert float(added[0].mean()) > 20 * float(added[15:18, 15:18, 15:18].mean().abs())
+
+
+def test_a_tomogram_holds_its_particles_at_their_places(maps: dict[str, Volume]) -> None:
+    volume, truth = simulation.tomogram(maps, {"phantom": 6, "maimed": 2}, shape=(60, 120, 120), imaging=QUIET, seed=5)
+    assert volume.shape == (60, 120, 120)
+    assert len(truth) == 8
+    cut = subtomograms.extract(volume, truth, box=18)
+    turns = torch.from_numpy(particles.matrices(cut.particles).copy())
+    for label, turn, found in zip(cut.particles["label"], turns, np.asarray(cut.volumes), strict=True):
+        expected = volumes.transform(torch.from_numpy(maps[label].data)[None], turn[None], box=18)[0].numpy()
+        assert correlation(found, expected) > 0.9
+
+
+def test_snr_of_a_tomogram_is_that_of_its_particles(maps: dict[str, Volume]) -> None:
+    kinds = [Imaging(snr=snr, defocus=None, shift=0) for snr in (float("inf"), 0.5)]
+    clean, noisy = (simulation.tomogram(maps, 4, shape=(64, 128, 128), imaging=imaging, seed=5)[0] for imaging in kinds)
+    truth = simulation.tomogram(maps, 4, shape=(64, 128, 128), imaging=kinds[0], seed=5)[1]
+    corners = np.floor(particles.positions(truth) / 10).astype(int) - 16
+    boxes = [tuple(slice(max(c, 0), c + 32) for c in corner) for corner in corners]
+    signal = np.mean([clean.data[inside].var() for inside in boxes])
+    assert signal / (noisy.data - clean.data).var() == pytest.approx(0.5, rel=0.05)
+
+
+def test_bad_requests_are_refused(maps: dict[str, Volume], phantom: Volume) -> None:
+    with pytest.raises(ValueError, match=r"no density for ribosome; there are phantom, maimed"):
+        simulation.subtomograms(maps, {"ribosome": 1}, imaging=QUIET, box=16, seed=0)
+    with pytest.raises(ValueError, match="one voxel size"):
+        simulation.subtomograms(maps | {"coarse": Volume(phantom.data, 20.0)}, 1, imaging=QUIET, box=16, seed=0)
+    with pytest.raises(ValueError, match="at least one density"):
+        simulation.stream({}, imaging=QUIET, box=16, seed=0)
+    with pytest.raises(ValueError, match="holds no batch"):
+        simulation.stream(maps, imaging=QUIET, box=16, batch_size=64, epoch_size=10, seed=0)
+    with pytest.raises(ValueError, match=r"only \d+ of 500 particles found room"):
+        simulation.tomogram(maps, {"phantom": 500}, shape=(40, 60, 60), imaging=QUIET, seed=0)
+    with pytest.raises(ValueError, match="does not fit"):
+        simulation.tomogram(maps, 1, shape=(8, 60, 60), imaging=QUIET, seed=0)
+
+
+def test_a_gpu_that_is_not_there_is_named(maps: dict[str, Volume], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="torch sees no GPU here"):
+        simulation.subtomograms(maps, 1, imaging=QUIET, box=16, seed=0, device="cuda")

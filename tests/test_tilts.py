@@ -1,0 +1,49 @@
+"""IMOD's text files are read line by line, and a wrong line is named."""
+
+import numpy as np
+import pytest
+
+from tomolab import files
+
+
+def test_angles_of_the_first_column(tmp_path) -> None:
+    (tmp_path / "a.rawtlt").write_text("# made by hand\n -60.0  1 0.5\n\n0\n 6.0e1 \n")
+    np.testing.assert_array_equal(files.read_tilts(tmp_path / "a.rawtlt"), [-60, 0, 60])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0\nthree\n", "line 2: expected numbers, got 'three'"),
+        ("0\n\n120\n", "line 3: a tilt lies within ±90°, got 120"),
+        ("nan\n", "line 1: expected 1 finite numbers"),
+        ("\n", "holds no numbers"),
+    ],
+)
+def test_wrong_angles_are_named(tmp_path, text: str, message: str) -> None:
+    (tmp_path / "a.tlt").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        files.read_tilts(tmp_path / "a.tlt")
+    with pytest.raises(FileNotFoundError, match="no file"):
+        files.read_tilts(tmp_path / "b.tlt")
+
+
+def test_transforms_keep_the_order_of_the_file(tmp_path) -> None:
+    (tmp_path / "a.xf").write_text("1.0 0.1 -0.2 0.9 12.5 -3.25\n0 -1 1 0 0 0\n")
+    matrices, shifts = files.read_transforms(tmp_path / "a.xf")
+    np.testing.assert_array_equal(matrices, [[[1, 0.1], [-0.2, 0.9]], [[0, -1], [1, 0]]])
+    np.testing.assert_array_equal(shifts, [[12.5, -3.25], [0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 0 0 1 0 0\n1 0 0 1 0\n", "line 2: expected 6 finite numbers"),
+        ("1 0 0 1 0 0 7\n", r"line 1: expected 6 numbers .* got 7"),
+        ("1 1 1 1 0 0\n", "line 1: the matrix .* cannot be inverted"),
+    ],
+)
+def test_wrong_transforms_are_named(tmp_path, text: str, message: str) -> None:
+    (tmp_path / "a.xf").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        files.read_transforms(tmp_path / "a.xf")

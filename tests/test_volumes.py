@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import torch
+
+from tomolab import rotations, volumes
+from tomolab.volumes import Volume
+
+
+def centre_of_mass(batch: torch.Tensor) -> torch.Tensor:
+    axes = torch.stack(torch.meshgrid(*[torch.arange(n) - n // 2 for n in batch.shape[1:]], indexing="ij"), dim=-1).float()
+    return (batch[..., None] * axes).sum((1, 2, 3)) / batch.sum((1, 2, 3))[:, None]
+
+
+def test_transform_moves_a_point_to_r_times_p_plus_shift(phantom: Volume) -> None:
+    turns = rotations.random(6, torch.Generator().manual_seed(2))
+    shifts = torch.tensor([[1.0, -2.0, 0.5]]).expand(6, 3)
+    batch = torch.from_numpy(phantom.data).expand(6, -1, -1, -1)
+    moved = centre_of_mass(volumes.transform(batch, turns, shifts))
+    assert torch.allclose(moved, turns @ centre_of_mass(batch)[0] + shifts, atol=0.05)
+
+
+def test_the_centre_stays_put_under_any_rotation() -> None:
+    point = torch.zeros(50, 15, 15, 15)
+    point[:, 7, 7, 7] = 1
+    turned = volumes.transform(point, rotations.random(50, torch.Generator().manual_seed(4)))
+    assert torch.allclose(turned[:, 7, 7, 7], torch.ones(50), atol=1e-4)
+
+
+def test_transform_of_an_oversampled_map_is_the_map(phantom: Volume) -> None:
+    fine = volumes.resample(phantom, 5.0)
+    back = volumes.transform(torch.from_numpy(fine.data)[None], torch.eye(3)[None], box=32, step=2)[0]
+    assert torch.allclose(back, torch.from_numpy(phantom.data), atol=1e-4)
+
+
+def test_a_mirrored_phantom_is_no_rotation_of_it(phantom: Volume) -> None:
+    turns = rotations.random(500, torch.Generator().manual_seed(5))
+    batch = volumes.transform(torch.from_numpy(phantom.data).expand(500, -1, -1, -1), turns)
+    mirrored = torch.from_numpy(phantom.data[:, :, ::-1].copy())
+    overlap = (volumes.normalise(batch) * volumes.normalise(mirrored[None])).mean((1, 2, 3))
+    assert float(overlap.max()) < 0.93
+
+
+@pytest.mark.parametrize("size", [20.0, 13.3, 7.0])
+def test_resample_keeps_positions_in_angstrom(size: float) -> None:
+    at = np.array([120.0, 90.0, 200.0])
+    axes = np.meshgrid(*[np.arange(32) * 10.0] * 3, indexing="ij")
+    bead = Volume(np.exp(-sum((a - p) ** 2 for a, p in zip(axes, at, strict=True)) / (2 * 25.0**2)), 10.0)
+    other = volumes.resample(bead, size)
+    grid = np.meshgrid(*[np.arange(n) * size for n in other.shape], indexing="ij")
+    weight = other.data.clip(0.05) - 0.05
+    found = [float((axis * weight).sum() / weight.sum()) for axis in grid]
+    assert np.allclose(found, at, atol=1.5)
+
+
+def test_fit_keeps_the_centre_voxel() -> None:
+    data = np.zeros((9, 10, 11))
+    data[4, 5, 5] = 1
+    for shape in (6, 15, (7, 20, 8)):
+        fitted = volumes.fit(Volume(data, 1.0), shape)
+        assert fitted.data[tuple(n // 2 for n in fitted.shape)] == 1
+
+
+def test_normalise_handles_a_constant() -> None:
+    batch = torch.stack([torch.full((4, 4, 4), 3.0), torch.rand(4, 4, 4) * 5 + 2])
+    done = volumes.normalise(batch)
+    assert torch.all(done[0] == 0)
+    assert float(done[1].std(correction=0)) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("data", "voxel_size", "message"),
+    [
+        (np.zeros((4, 4)), 10, "array with at least one voxel"),
+        (np.zeros((4, 4, 4)), 0, "positive number"),
+        (np.full((4, 4, 4), np.nan), 10, "64 values that are NaN"),
+    ],
+)
+def test_a_volume_refuses_nonsense(data: np.ndarray, voxel_size: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Volume(data, voxel_size)

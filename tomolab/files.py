@@ -1,0 +1,28 @@
+"""The only door to files of other programs: MRC maps, IMOD tilts and transforms, RELION STAR, CSV.
+
+Contrast is left as it is in the file; `tomolab.volumes.invert` turns it. Order xyz, pixels and Euler angles stay on the
+far side of this door.
+
+>>> tomogram = volumes.invert(files.read_volume("TS_01.mrc", voxel_size=10.0))
+>>> picks = files.read_particles("particles.star", voxel_size=10.0, tilts=(-60, 60))
+>>> files.write_particles(picks, "picks.star", voxel_size=10.0)
+"""
+
+from tomolab.lists import read_particles, write_particles
+from tomolab.mrc import read_stack, read_volume, write_volume
+from tomolab.paths import atomic, data_folder, inside, sha256
+from tomolab.tilts import read_tilts, read_transforms
+
+__all__ = [
+    "atomic",
+    "data_folder",
+    "inside",
+    "read_particles",
+    "read_stack",
+    "read_tilts",
+    "read_transforms",
+    "read_volume",
+    "sha256",
+    "write_particles",
+    "write_volume",
+]

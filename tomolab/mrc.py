@@ -1,0 +1,215 @@
+"""MRC files: maps, tomograms and tilt series, read with their header held against the file and the user's word.
+
+Modes 0 (int8), 1 (int16), 2 (float32), 6 (uint16) and 12 (float16) are read, plain, gzipped or bzip2ed; axes come out as
+(z, y, x) whatever their order in the file. Offsets in the header (nxstart, origin) are ignored: position 0 is the centre
+of voxel 0. Format: Cheng et al. 2015, MRC2014.
+"""
+
+import bz2
+import gzip
+import warnings
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import mrcfile
+import numpy as np
+import psutil
+
+from tomolab import __version__
+from tomolab.paths import atomic
+from tomolab.volumes import Volume
+
+TYPES = {0: np.int8, 1: np.int16, 2: np.float32, 6: np.uint16, 12: np.float16}
+HEADER_BYTES = 1024
+STEP = 2**24
+TOLERANCE = 0.01
+"""Relative difference up to which two voxel sizes are taken to be the same."""
+
+
+def read_volume(path: str | Path, *, voxel_size: float | None = None, permissive: bool = False) -> Volume:
+    """Read a map or tomogram.
+
+    Parameters
+    ----------
+    path
+        MRC file, also .gz or .bz2.
+    voxel_size
+        Å; needed where the header does not know it (0 or 1 Å), else held against the header.
+    permissive
+        Also read files whose map id, machine stamp or axis order are not set; mrcfile warns of what it guessed.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is not MRC, is shorter than its header says, does not fit into memory, is complex or a stack of
+        volumes, holds NaN, or its voxel size is unknown, not the same along all axes or unlike the one given.
+    """
+    header, swap = _header(Path(path), permissive)
+    perm = _axis_order(header, path, permissive)
+    found = _voxel_size(header, ("x", "y", "z"), path, stated=voxel_size)
+    data = _data(Path(path), header, swap)
+    try:
+        return Volume(np.ascontiguousarray(data.transpose(perm)), found)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_stack(path: str | Path, *, pixel_size: float | None = None, permissive: bool = False) -> tuple[np.ndarray, float]:
+    """Read a tilt series: images (n, y, x) float32 in the order of the file, and the pixel size in Å.
+
+    Parameters
+    ----------
+    path
+        MRC file (.mrc, .st, .ali), also .gz or .bz2.
+    pixel_size
+        Å; needed where the header does not know it (0 or 1 Å), else held against the header.
+    permissive
+        Also read files whose map id or machine stamp are not set.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `read_volume`.
+    """
+    header, swap = _header(Path(path), permissive)
+    found = _voxel_size(header, ("x", "y"), path, stated=pixel_size, name="pixel_size")
+    data = _data(Path(path), header, swap)
+    bad = data.size - int(np.count_nonzero(np.isfinite(data)))
+    if bad:
+        raise ValueError(f"{path}: the stack holds {bad} values that are NaN or infinite, of {data.size}")
+    return data, found
+
+
+def write_volume(volume: Volume, path: str | Path) -> Path:
+    """Write a volume as MRC mode 2 (float32), whole or not at all; compressed where the name ends in .gz or .bz2.
+
+    Parameters
+    ----------
+    volume
+        Its voxel size goes into the header, together with statistics and a label with the version of tomolab.
+    path
+        Where the file stands at the end; one that exists is replaced.
+    """
+    path = Path(path)
+    compression = {".gz": "gzip", ".bz2": "bzip2"}.get(path.suffix)
+    with atomic(path) as temporary, mrcfile.new(temporary, compression=compression) as file:
+        file.set_data(volume.data)
+        file.set_volume()
+        file.voxel_size = volume.voxel_size
+        file.header.label = b""
+        file.header.label[0] = f"tomolab {__version__}".encode()
+        file.header.nlabl = 1
+    return path
+
+
+def _header(path: Path, permissive: bool) -> tuple[Any, str]:
+    """Header as mrcfile reads it, and the byte order of the file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        with mrcfile.open(path, header_only=True, permissive=permissive) as file:
+            header = file.header.copy()
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as MRC: {error}") from error
+    mode = int(header.mode)
+    if mode not in TYPES:
+        kinds = {3: "complex", 4: "complex", 101: "4-bit"}
+        raise ValueError(
+            f"{path} has mode {mode} ({kinds.get(mode, 'unknown')}); modes {', '.join(map(str, TYPES))} can be read"
+        )
+    if min(int(header.nx), int(header.ny), int(header.nz)) < 1 or int(header.nsymbt) < 0:
+        raise ValueError(
+            f"{path} has a header of {header.nx} x {header.ny} x {header.nz} voxels, {header.nsymbt} bytes of extension"
+        )
+    if 401 <= int(header.ispg) <= 630:
+        raise ValueError(f"{path} holds a stack of volumes (space group {header.ispg}); split it into single volumes")
+    return header, header.mode.dtype.byteorder
+
+
+def _data(path: Path, header: Any, swap: str) -> np.ndarray:
+    """Grey values as float32, (sections, rows, columns), after the sizes in the header are found to be true."""
+    shape = (int(header.nz), int(header.ny), int(header.nx))
+    kind = np.dtype(TYPES[int(header.mode)]).newbyteorder(swap)
+    if kind == np.int8 and _unsigned_bytes(header):
+        kind = np.dtype(np.uint8)
+    voxels = shape[0] * shape[1] * shape[2]
+    expected = voxels * kind.itemsize
+    told = f"{path}: the header says {' x '.join(map(str, shape))} voxels (z, y, x), {expected:,} bytes of data,"
+    start = HEADER_BYTES + int(header.nsymbt)
+    opener = _opener(path)
+    if opener is open and path.stat().st_size < start + expected:
+        raise ValueError(f"{told} but the file holds {max(0, path.stat().st_size - start):,}")
+    free = psutil.virtual_memory().available
+    if expected + 4 * voxels > free:
+        raise ValueError(f"{told} but only {free:,} bytes of memory are free")
+    raw = np.empty(voxels, dtype=kind)
+    buffer, done = memoryview(raw).cast("B"), 0
+    with opener(path, "rb") as stream:
+        _skip(stream, start)
+        while done < expected:
+            try:
+                count = stream.readinto(buffer[done : done + STEP])
+            except EOFError:
+                # What gzip and bz2 raise for a stream cut short.
+                count = 0
+            if not count:
+                raise ValueError(f"{told} but the file holds {done:,}")
+            done += count
+        if stream.read(1):
+            warnings.warn(f"{told} and the file holds more; the rest is ignored", stacklevel=3)
+    return raw.reshape(shape).astype(np.float32, copy=False)
+
+
+def _opener(path: Path) -> Any:
+    with path.open("rb") as file:
+        start = file.read(3)
+    return gzip.open if start[:2] == b"\x1f\x8b" else bz2.open if start == b"BZh" else open
+
+
+def _skip(stream: BinaryIO, count: int) -> None:
+    while count > 0 and (got := len(stream.read(min(count, STEP)))):
+        count -= got
+
+
+def _unsigned_bytes(header: Any) -> bool:
+    """Whether IMOD wrote mode 0 as unsigned bytes: its stamp is there (words 39, 40) and the flag for signed bytes is not."""
+    extra = bytes(header.extra2)
+    stamp, flags = np.frombuffer(extra[40:48], dtype=np.dtype("i4").newbyteorder(header.mode.dtype.byteorder))
+    return int(stamp) == 1146047817 and not int(flags) & 1
+
+
+def _axis_order(header: Any, path: str | Path, permissive: bool) -> tuple[int, int, int]:
+    """Transposition from (sections, rows, columns) to (z, y, x)."""
+    order = [int(header.maps), int(header.mapr), int(header.mapc)]
+    if order == [0, 0, 0] and permissive:
+        return 0, 1, 2
+    if sorted(order) != [1, 2, 3]:
+        raise ValueError(f"{path}: columns, rows and sections are axes {order[::-1]}, expected each of 1, 2, 3 once")
+    return order.index(3), order.index(2), order.index(1)
+
+
+def _voxel_size(
+    header: Any, axes: tuple[str, ...], path: str | Path, *, stated: float | None, name: str = "voxel_size"
+) -> float:
+    """Å per voxel from the header and from the user, who must agree."""
+    if stated is not None and not (np.isfinite(stated) and stated > 0):
+        raise ValueError(f"{name} must be a positive number of Å, got {stated}")
+    steps = {axis: int(header[f"m{axis}"]) for axis in axes}
+    sizes = np.array([float(header.cella[axis]) / steps[axis] if steps[axis] > 0 else 0.0 for axis in axes])
+    told = " x ".join(f"{size:.4g}" for size in sizes)
+    known = np.isfinite(sizes) & (sizes > 0) & (np.abs(sizes - 1) > 1e-4)
+    if not known.all():
+        if stated is None:
+            raise ValueError(
+                f"{path}: the header says {told} Å per voxel, which is what programs leave when they do not know; give {name}="
+            )
+        sizes = sizes[known]
+    elif np.ptp(sizes) > TOLERANCE / 2 * sizes.mean():
+        raise ValueError(f"{path}: the header says {told} Å per voxel ({', '.join(axes)}), not the same along all axes")
+    if stated is None:
+        return float(sizes[0])
+    if (np.abs(sizes / stated - 1) > TOLERANCE).any():
+        raise ValueError(f"{path}: the header says {told} Å per voxel, but {name}={stated:g} was given")
+    return float(stated)

@@ -1,0 +1,186 @@
+"""Particle tables: where particles are, how they are oriented, and between which tilts they were observed.
+
+A particle table is a pandas DataFrame with the columns ``particle_id`` (int64, unique), ``tomogram`` (text), ``z y x``
+(Å, position 0 is the centre of voxel 0), ``rot tilt psi`` (degrees, RELION's ZYZ), ``tilt_min tilt_max`` (degrees), then
+free columns such as ``label``, ``score`` or ``cluster``. The columns of a user's own file are carried through untouched.
+
+>>> found = table([[120.0, 340.0, 80.0]], tomogram="TS_01", tilts=(-54, 60), label=["ribosome"])
+>>> positions(found)
+array([[120., 340.,  80.]])
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tomolab import rotations as rotation_matrices
+from tomolab.conventions import ANGLES, POSITION, WEDGE
+
+REQUIRED = ["particle_id", "tomogram", *POSITION, *ANGLES, *WEDGE]
+"""The columns of every particle table, in order."""
+
+
+def table(
+    positions_zyx: Any,
+    *,
+    tomogram: str | Sequence[str] = "tomogram",
+    ids: Any = None,
+    rotations: Any = None,
+    angles: Any = None,
+    tilts: Any = (-60.0, 60.0),
+    **columns: Any,
+) -> pd.DataFrame:
+    """Build a particle table.
+
+    Parameters
+    ----------
+    positions_zyx
+        Positions (n, 3) in Å, zyx.
+    tomogram
+        Name of the tomogram, or n names.
+    ids
+        n unique whole numbers; 0 to n - 1 by default.
+    rotations
+        Matrices (n, 3, 3) on zyx vectors, reference to tomogram; none rotated by default.
+    angles
+        Instead of matrices: (n, 3) rot, tilt, psi in degrees.
+    tilts
+        (lowest, highest) tilt in degrees, or one such pair per particle, (n, 2).
+    **columns
+        Free columns: n values, or one for all.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, both `rotations` and `angles` are given, or `check` finds a fault.
+    """
+    positions_zyx = _rows(positions_zyx, "positions_zyx", 3)
+    n = len(positions_zyx)
+    if rotations is not None and angles is not None:
+        raise ValueError("give either rotations (matrices) or angles (degrees), not both")
+    if rotations is not None:
+        matrices = np.asarray(rotations, dtype=float)
+        if matrices.shape != (n, 3, 3):
+            raise ValueError(f"rotations: expected matrices of shape ({n}, 3, 3), got {matrices.shape}")
+        angles = rotation_matrices.to_euler(matrices)
+    angles = np.zeros((n, 3)) if angles is None else _rows(angles, "angles", 3)
+    tilts = np.asarray(tilts, dtype=float)
+    tilts = np.broadcast_to(tilts, (n, 2)) if tilts.shape == (2,) else _rows(tilts, "tilts", 2)
+    if isinstance(tomogram, str):
+        tomogram = [tomogram] * n
+    data: dict[str, Any] = {"particle_id": np.arange(n) if ids is None else np.asarray(ids), "tomogram": list(tomogram)}
+    data |= {
+        name: values[:, i]
+        for values, names in ((positions_zyx, POSITION), (angles, ANGLES), (tilts, WEDGE))
+        for i, name in enumerate(names)
+    }
+    wrong = [f"{name} ({len(values)})" for name, values in data.items() if len(values) != n]
+    if wrong:
+        raise ValueError(f"{n} positions were given, but another number of {', '.join(wrong)}")
+    return check(pd.DataFrame(data).assign(**columns))
+
+
+def check(particles: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with the required columns first, in their types and with rows numbered from 0; refuse a faulty one.
+
+    Raises
+    ------
+    ValueError
+        If a required column is missing, an id is repeated or not a whole number, a number is not finite, a tomogram
+        has no name, or tilts are not lowest < highest within ±90°. The message names column, count and first ids.
+    """
+    missing = [name for name in REQUIRED if name not in particles.columns]
+    if missing:
+        raise ValueError(
+            f"a particle table needs the columns {', '.join(missing)}; this one has {', '.join(map(str, particles.columns))}"
+        )
+    out = particles[REQUIRED + [name for name in particles.columns if name not in REQUIRED]].reset_index(drop=True)
+    out["particle_id"] = _ids(out["particle_id"])
+    ids = out["particle_id"].to_numpy()
+    repeated = out["particle_id"].duplicated(keep=False).to_numpy()
+    if repeated.any():
+        raise ValueError(f"column particle_id: {_named(ids, repeated)} an id that another row has too")
+    nameless = out["tomogram"].isna().to_numpy() | (out["tomogram"].astype(str) == "").to_numpy()
+    if nameless.any():
+        raise ValueError(f"column tomogram: {_named(ids, nameless)} no name")
+    out["tomogram"] = out["tomogram"].astype(str)
+    for name in POSITION + ANGLES + WEDGE:
+        numbers = pd.to_numeric(out[name], errors="coerce").astype(float)
+        bad = ~np.isfinite(numbers.to_numpy())
+        if bad.any():
+            raise ValueError(f"column {name}: {_named(ids, bad)} no finite number")
+        out[name] = numbers
+    low, high = out["tilt_min"].to_numpy(), out["tilt_max"].to_numpy()
+    bad = (low >= high) | (low < -90) | (high > 90)
+    if bad.any():
+        first = int(np.flatnonzero(bad)[0])
+        raise ValueError(
+            f"columns tilt_min, tilt_max: {_named(ids, bad)} tilts that are not lowest < highest within ±90°, "
+            f"such as {low[first]:g} to {high[first]:g}"
+        )
+    return out
+
+
+def positions(particles: pd.DataFrame) -> np.ndarray:
+    """Positions (n, 3) in Å, zyx."""
+    return particles[POSITION].to_numpy(dtype=float)
+
+
+def matrices(particles: pd.DataFrame) -> np.ndarray:
+    """Rotations (n, 3, 3) on zyx vectors, reference to tomogram."""
+    return rotation_matrices.from_euler(particles[ANGLES].to_numpy(dtype=float))
+
+
+def rows(particles: pd.DataFrame, ids: Any) -> np.ndarray:
+    """Row numbers, in the order of `ids`, of the particles with these ids.
+
+    Raises
+    ------
+    ValueError
+        If an id is not in the table or asked for twice.
+    """
+    wanted = np.asarray(ids).reshape(-1)
+    if wanted.size and wanted.dtype.kind not in "iu":
+        raise ValueError(f"particle ids are whole numbers, got values of type {wanted.dtype}")
+    index = pd.Index(particles["particle_id"])
+    found = index.get_indexer(wanted.astype(np.int64))
+    if (found < 0).any():
+        unknown = wanted[found < 0]
+        raise ValueError(
+            f"{len(unknown)} of {len(wanted)} particle ids are not in this table of {len(index)}: {_first(unknown)}"
+        )
+    if len(np.unique(wanted)) < len(wanted):
+        values, counts = np.unique(wanted, return_counts=True)
+        raise ValueError(f"{(counts > 1).sum()} particle ids are asked for more than once: {_first(values[counts > 1])}")
+    return found
+
+
+def _ids(column: pd.Series) -> np.ndarray:
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    bad = ~np.isfinite(numbers) | (numbers != np.round(numbers))
+    if bad.any():
+        raise ValueError(
+            f"column particle_id: {bad.sum()} of {len(column)} are not whole numbers: {_first(column.to_numpy()[bad])}"
+        )
+    return column.to_numpy().astype(np.int64)
+
+
+def _rows(values: Any, name: str, width: int) -> np.ndarray:
+    """Give the values as a float array (n, width)."""
+    array = np.asarray(values, dtype=float)
+    if array.size == 0:
+        array = array.reshape(0, width)
+    if array.ndim != 2 or array.shape[1] != width:
+        raise ValueError(f"{name}: expected shape (n, {width}), got {array.shape}")
+    return array
+
+
+def _named(ids: np.ndarray, bad: np.ndarray) -> str:
+    return f"{bad.sum()} of {len(ids)} particles (particle_id {_first(ids[bad])}) have"
+
+
+def _first(values: np.ndarray, count: int = 5) -> str:
+    """List the first few values as text."""
+    return ", ".join(str(value) for value in values[:count]) + (", …" if len(values) > count else "")

@@ -1,0 +1,130 @@
+"""Paths: writing a file or a folder whole or not at all, names that stay inside a folder, and hashes."""
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Write a file or a folder whole or not at all.
+
+    Yields a path beside `path`, with its suffixes, where nothing exists yet. Write a file there, or make a folder. On
+    success it takes the place of `path`; on an error it is removed and whatever was at `path` stays.
+
+    Raises
+    ------
+    FileNotFoundError
+        If nothing was written.
+    ValueError
+        If a file would replace a folder or the other way round.
+
+    >>> with atomic("labels.json") as temporary:
+    ...     temporary.write_text("[]")
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    suffix = "".join(path.suffixes)
+    name = path.name.removesuffix(suffix) if suffix else path.name
+    temporary = path.with_name(f".{name}.tmp-{secrets.token_hex(4)}{suffix}")
+    try:
+        yield temporary
+        _settle(temporary)
+        _replace(temporary, path)
+    finally:
+        _remove(temporary)
+    _sync(path.parent)
+
+
+def inside(root: str | Path, name: str) -> Path:
+    """Path of `name` under the folder `root`; a name taken from a file must not lead out of it.
+
+    Raises
+    ------
+    ValueError
+        If the name is empty, absolute, contains ``..``, or leads out of `root` by a link.
+    """
+    parts = Path(name).parts
+    if not parts or Path(name).is_absolute() or ".." in parts or "\0" in name:
+        raise ValueError(f"{name!r} cannot name a file under {root}: it must be relative and without '..'")
+    path = Path(root) / name
+    if not path.resolve().is_relative_to(Path(root).resolve()):
+        raise ValueError(f"{name!r} leads out of {root}")
+    return path
+
+
+def data_folder() -> Path:
+    """Find the folder of shipped data: inside an installed package, or beside the package in a checkout.
+
+    Raises
+    ------
+    FileNotFoundError
+        If neither is there.
+    """
+    here = Path(__file__).resolve().parent
+    for folder in (here / "data", here.parent / "data"):
+        if (folder / "catalogue.csv").is_file():
+            return folder
+    raise FileNotFoundError(
+        f"tomolab's data are neither at {here / 'data'} nor at {here.parent / 'data'}; install tomolab again"
+    )
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file, or of a folder's files with their relative names, as hexadecimal text."""
+    path = Path(path)
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    if not path.is_dir():
+        raise FileNotFoundError(f"no file or folder {path}")
+    digest = hashlib.sha256()
+    for file_path in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(f"{file_path.relative_to(path).as_posix()}\0{sha256(file_path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _settle(path: Path) -> None:
+    """Bring what was written to disk, so that a power cut after the rename leaves no empty file."""
+    if path.is_dir():
+        for child in path.rglob("*"):
+            _sync(child)
+    elif not path.exists():
+        raise FileNotFoundError(f"nothing was written to {path}")
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    if path.exists() and path.is_dir() != temporary.is_dir():
+        kinds = {True: "a folder", False: "a file"}
+        raise ValueError(f"{path} is {kinds[path.is_dir()]} and would be replaced by {kinds[temporary.is_dir()]}")
+    if not path.is_dir():
+        os.replace(temporary, path)
+        return
+    old = path.with_name(f".{path.name}.old-{secrets.token_hex(4)}")
+    os.rename(path, old)
+    try:
+        os.rename(temporary, path)
+    except OSError:
+        os.rename(old, path)
+        raise
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

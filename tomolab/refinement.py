@@ -1,0 +1,255 @@
+"""Refinement: one set of subtomograms, from random orientations to poses and a reference, without any template.
+
+Expectation and maximisation in turn: every subtomogram is scored against the reference at random rotations and a grid of
+shifts (`alignment.search`), its best poses share it by their likelihood, and the sum over all of them, divided by the summed
+wedges, is the next reference. Fresh random rotations in every iteration keep it from settling in the featureless ball it
+starts from; detail grows from coarse to fine; in the end the poses are refined locally.
+
+The set is cut into folds, and a subtomogram is only ever scored against the sum of the other folds. Otherwise its own noise,
+which is in the reference at its present pose, holds it there and makes structure out of noise.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from tomolab import alignment, rotations, spectra
+from tomolab.alignment import Poses
+from tomolab.conventions import centre
+from tomolab.spectra import Spectra
+from tomolab.volumes import sphere
+
+FOLDS = 4
+FEW = 400
+"""Subtomograms that the search for a first reference looks at; the others join when there is one."""
+ROTATIONS = (700, 700, 700, 700, 1000, 1000, 1000, 1500, 1500, 2000, 2000, 3000, 3000)
+GROWTH = (1.0,) * 5 + (1.25,) * 4 + (1.5,) * 4
+"""Search: random rotations tried, and radius over the first radius, in each iteration."""
+ANGLES = (7.0, 5.0, 3.5, 2.5, 1.8, 1.3, 1.0)
+"""Local refinement: standard deviation in degrees of the small rotations in each iteration."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one refinement needs to know; lengths in voxels, `radius` and `finest` in cycles per box."""
+
+    radius: float
+    finest: float
+    diameter: float
+    reach: float
+    starts: int
+    search: int
+    local: int
+
+    @property
+    def steps(self) -> int:
+        """Iterations altogether."""
+        return self.starts * self.search + self.local
+
+
+@dataclass(frozen=True)
+class State:
+    """After an iteration: `poses` (of `rows` of the data), masked `density` and its `resolved` radius, mean `score`."""
+
+    stage: str
+    rows: Tensor
+    poses: Poses
+    density: Tensor
+    resolved: float
+    score: float
+
+
+@dataclass
+class _Set:
+    """A set under refinement: what stays, and what each iteration replaces."""
+
+    data: Spectra
+    fold: Tensor
+    poses: Poses
+    noise: Tensor
+    settings: Settings
+    generator: torch.Generator
+
+
+def run(data: Spectra, settings: Settings, *, generator: torch.Generator) -> Iterator[State]:
+    """Refine from random orientations, yielding after every iteration; the last state holds the poses of all.
+
+    Parameters
+    ----------
+    data
+        At least 2 subtomograms, with coefficients up to `settings.finest`.
+    settings
+        Radii, mask, iterations.
+    generator
+        All randomness; on the device of the data.
+    """
+    device = data.values.device
+    best: tuple[float, _Set | None] = (-float("inf"), None)
+    for _ in range(settings.starts):
+        rows = torch.randperm(len(data), generator=generator, device=device)[:FEW]
+        few = _begin(data.take(rows), settings, generator)
+        state = None
+        for step in range(settings.search):
+            state = _search(few, step, rows)
+            yield state
+        if state is not None and state.score > best[0]:
+            best = (state.score, replace(few))
+            chosen = rows
+    few = best[1]
+    everyone = _begin(data, settings, generator)
+    everyone.noise, radius = few.noise, settings.radius * GROWTH[settings.search - 1]
+    if len(data) == len(chosen):
+        for name in ("rotations", "shifts", "scores", "weights"):
+            getattr(everyone.poses, name)[chosen] = getattr(few.poses, name)
+        everyone.fold[chosen] = few.fold
+    else:
+        grid = _references(few, radius, ceiling=2.0)[0][-1]
+        everyone.poses = _score(everyone, [grid] * FOLDS, radius, count=ROTATIONS[-1])
+    everyone.poses = everyone.poses.best(3)
+    rows = torch.arange(len(data), device=device)
+    for step in range(settings.local):
+        state = _local(everyone, step, radius, rows)
+        radius = min(max(radius, state.resolved + 2), settings.finest)
+        yield state
+
+
+def _begin(data: Spectra, settings: Settings, generator: torch.Generator) -> _Set:
+    fold = torch.randperm(len(data), generator=generator, device=data.values.device) % min(FOLDS, len(data))
+    power = _by_shell(data, (data.values.abs() ** 2).sum(0))
+    return _Set(data, fold, alignment.start(len(data), 5, generator=generator), power, settings, generator)
+
+
+def _search(part: _Set, step: int, rows: Tensor) -> State:
+    at = min(step * len(GROWTH) // part.settings.search, len(GROWTH) - 1)
+    radius = min(part.settings.radius * GROWTH[at], part.settings.finest)
+    grids, density, resolved = _references(part, radius, ceiling=2.0)
+    if step:
+        _measure_noise(part, grids, radius)
+    part.poses = _score(part, grids, radius, count=ROTATIONS[at])
+    return State("search", rows, part.poses, density, resolved, float(part.poses.scores[:, 0].mean()))
+
+
+def _score(part: _Set, grids: list[Tensor], radius: float, *, count: int) -> Poses:
+    data = part.data.inside(radius)
+    turns = rotations.random(count, part.generator, device=part.fold.device)
+    shifts = alignment.ball(part.settings.reach, data.box / (4 * radius), device=part.fold.device)
+    noise = part.noise[_shell(data)]
+    poses = alignment.start(len(data), part.poses.scores.shape[1], generator=part.generator)
+    for fold, grid in enumerate(grids):
+        rows = (part.fold == fold).nonzero()[:, 0]
+        found = alignment.search(
+            grid, data.take(rows), turns=turns, shifts=shifts, noise=noise, keep=poses.scores.shape[1], spread=part.settings.reach / 2
+        )
+        poses.put(rows, found)
+    return poses
+
+
+def _local(part: _Set, step: int, radius: float, rows: Tensor) -> State:
+    grids, density, resolved = _references(part, radius, ceiling=20.0)
+    _measure_noise(part, grids, radius)
+    data = part.data.inside(radius)
+    noise = part.noise[_shell(data)]
+    angle = ANGLES[min(step * len(ANGLES) // part.settings.local, len(ANGLES) - 1)]
+    for fold, grid in enumerate(grids):
+        mine = (part.fold == fold).nonzero()[:, 0]
+        old = Poses(*(getattr(part.poses, name)[mine] for name in ("rotations", "shifts", "scores", "weights")))
+        found = alignment.refine(
+            grid,
+            data.take(mine),
+            old,
+            angle=angle,
+            step=data.box / (4 * radius) * (angle / 7),
+            noise=noise,
+            generator=part.generator,
+            spread=part.settings.reach / 2,
+        )
+        part.poses.put(mine, found)
+    return State("refine", rows, part.poses, density, resolved, float(part.poses.scores[:, 0].mean()))
+
+
+def _references(part: _Set, radius: float, *, ceiling: float) -> tuple[list[Tensor], Tensor, float]:
+    """For each fold the oversampled grid of the others; the masked density of all; and the radius up to which it is resolved.
+
+    Wiener filter with the signal power measured between odd and even folds, its strength held under `ceiling` times the mean
+    sampling, so that a shell without signal yet is damped, not lost.
+    """
+    data = part.data.inside(radius)
+    sums, sampling = gather(data, part.poses, part.fold)
+    plain = sums.shape[-1]
+    axis = torch.arange(plain, device=sums.device) - centre(plain)
+    shell = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).float().sqrt().round().long()
+    shell = shell.clamp_max(len(part.noise) - 1)
+    odd = torch.arange(len(sums), device=sums.device) % 2 == 1
+    one, other = (sums[w].sum(0) / (sampling[w].sum(0) + 0.5) for w in (odd, ~odd))
+    count = torch.bincount(shell.flatten(), minlength=len(part.noise)).clamp_min(1)
+
+    def mean(values: Tensor) -> Tensor:
+        return torch.zeros(len(part.noise), device=values.device).index_add_(0, shell.flatten(), values.flatten()) / count
+
+    signal, density = mean((one * other.conj()).real).clamp_min(1e-9), mean(sampling.sum(0))
+    damping = torch.minimum(part.noise / signal, ceiling * density + 0.5)[shell]
+    total, whole = sums.sum(0), sampling.sum(0)
+    mask = sphere(plain, part.settings.diameter / data.box * plain, edge=max(1.5, 0.06 * plain), device=sums.device)
+    leave = [(total - a, (whole - b).clamp_min(0)) for a, b in zip(sums, sampling, strict=True)]
+    grids = [spectra.oversample(_masked(spectra.to_density(a / (b + damping)), mask)) for a, b in leave]
+    ratio = (signal * density / part.noise)[1 : int(radius) + 1]
+    below = (ratio < 0.5).nonzero()
+    resolved = float(below[0]) if len(below) else float(int(radius))
+    return grids, _masked(spectra.to_density(total / (whole + damping)), mask), resolved
+
+
+def gather(data: Spectra, poses: Poses, fold: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of the data in the frame of the reference, and of their wedges, for each fold: plain grids (folds, g, g, g)."""
+    size = spectra.grid_size(float(data.points.norm(dim=1).max()))
+    sums, sampling = [], []
+    for one in range(int(fold.max()) + 1):
+        mine = (fold == one).nonzero()[:, 0]
+        total = None
+        for rows in mine.split(max(1, 4_000_000 // (poses.weights.shape[1] * len(data.points)))):
+            weights, shifts = poses.weights[rows], poses.shifts[rows]
+            values = data.values[rows][:, None] * spectra.phases(data.points, -shifts, data.box) * weights[..., None]
+            seen = data.wedges[data.kind[rows]][:, None] * weights[..., None]
+            turns = poses.rotations[rows].flatten(0, 1)
+            used = weights.flatten() > 1e-4
+            part = spectra.insert(values.flatten(0, 1)[used], seen.flatten(0, 1)[used], turns[used], points=data.points, size=size)
+            total = part if total is None else (total[0] + part[0], total[1] + part[1])
+        ready = spectra.condense(*total)
+        sums.append(ready[0])
+        sampling.append(ready[1])
+    return torch.stack(sums), torch.stack(sampling)
+
+
+def _masked(density: Tensor, mask: Tensor) -> Tensor:
+    # The data have no zero frequency: what surrounds the particle is brought to 0 before it is cut away.
+    edge = (mask > 0.05) & (mask < 0.95)
+    return (density - density[edge].mean()) * mask
+
+
+def _measure_noise(part: _Set, grids: list[Tensor], radius: float) -> None:
+    """Noise of every shell from what the reference at the best poses leaves over."""
+    data = part.data.inside(radius)
+    power = torch.zeros(len(data.points), device=data.points.device)
+    for fold, grid in enumerate(grids):
+        for rows in (part.fold == fold).nonzero()[:, 0].split(max(1, 4_000_000 // len(data.points))):
+            model = spectra.sample(grid, part.poses.rotations[rows, 0], data.points)
+            model = model * spectra.phases(data.points, part.poses.shifts[rows, 0], data.box)
+            power += (data.values[rows] - model * data.wedges[data.kind[rows]]).abs().pow(2).sum(0)
+    inside = _by_shell(data, power)
+    part.noise = part.noise.clone()
+    part.noise[: len(inside) - 1] = inside[:-1]
+
+
+def _shell(data: Spectra) -> Tensor:
+    return data.points.norm(dim=1).round().long()
+
+
+def _by_shell(data: Spectra, power: Tensor) -> Tensor:
+    """Mean over the observed coefficients of each shell, from power summed over the subtomograms (m,)."""
+    seen = data.wedges[data.kind].sum(0) if len(data.kind) < 1000 else torch.bincount(data.kind).float() @ data.wedges
+    shell = _shell(data)
+    total, count = (torch.zeros(int(shell.max()) + 2, device=power.device).index_add_(0, shell, x) for x in (power, seen))
+    out = total / count.clamp_min(1e-6)
+    out[0], out[-1] = out[1], out[-2]
+    return out.clamp_min(out.max() * 1e-6 + 1e-20)

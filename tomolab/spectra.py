@@ -1,0 +1,178 @@
+"""Spectra: subtomograms as Fourier coefficients inside a sphere, read out of and gathered into a reference.
+
+A map of `box` voxels is kept as a centred Fourier grid of twice the density ("oversampled", so that trilinear
+interpolation is accurate): `sample` reads it at rotated points, `insert` is its transpose, and `solve` turns what was
+inserted into a map again. Frequencies are in cycles per box, zyx; only one of each pair k, -k is kept, and not k = 0.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tomolab import fourier
+from tomolab.conventions import centre
+
+OVERSAMPLING = 2
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """Fourier coefficients of n subtomograms at m points.
+
+    `values` (n, m) complex, zero in the missing wedge; `points` (m, 3); `wedges` (u, m) the distinct wedges as masks of 0
+    and 1, and `kind` (n,) which of them each subtomogram has; `box` the edge in voxels.
+    """
+
+    values: Tensor
+    points: Tensor
+    wedges: Tensor
+    kind: Tensor
+    box: int
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, rows: Tensor) -> "Spectra":
+        """Only the subtomograms in `rows`."""
+        return Spectra(self.values[rows], self.points, self.wedges, self.kind[rows], self.box)
+
+    def inside(self, radius: float) -> "Spectra":
+        """Only the points up to `radius` cycles per box."""
+        keep = self.points.norm(dim=-1) <= radius + 1e-3
+        return Spectra(
+            self.values[:, keep].contiguous(), self.points[keep], self.wedges[:, keep].contiguous(), self.kind, self.box
+        )
+
+
+def half_sphere(box: int, radius: float, *, device: torch.device | None = None) -> Tensor:
+    """Points (m, 3) of the rfftn grid with 0 < length <= `radius` cycles per box, one of each pair k, -k."""
+    k = (fourier.frequencies((box,) * 3, device=device) * box).round()
+    z, y, x = k.unbind(-1)
+    upper = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
+    # Nyquist is its own mirror image and cannot be shifted: it stays out.
+    return k[upper & (k.norm(dim=-1) <= radius + 1e-3) & (k.abs().amax(-1) < box / 2)]
+
+
+def transform(volumes: Tensor, tilt_min: Tensor, tilt_max: Tensor, *, radius: float) -> Spectra:
+    """Coefficients up to `radius` cycles per box of volumes (n, box, box, box) with tilt ranges (n,) in degrees."""
+    box = volumes.shape[-1]
+    points = half_sphere(box, radius, device=volumes.device)
+    z, y, x = points.long().unbind(-1)
+    phase = _shift_phase(points, torch.full((1, 3), -float(centre(box)), device=volumes.device), box)
+    values = torch.fft.rfftn(volumes.float(), dim=(-3, -2, -1))[:, z, y, x] * phase
+    ranges, kind = torch.stack([tilt_min, tilt_max], dim=1).to(volumes).unique(dim=0, return_inverse=True)
+    wedges = torch.cat([fourier.wedge(box, low, high)[:, z, y, x] for low, high in ranges])
+    return Spectra(values * wedges[kind], points, wedges, kind, box)
+
+
+def phases(points: Tensor, shifts: Tensor, box: int) -> Tensor:
+    """Factors (..., m) that move density by `shifts` (..., 3) voxels, zyx, towards higher index."""
+    return _shift_phase(points, shifts, box)
+
+
+def _shift_phase(points: Tensor, shifts: Tensor, box: int) -> Tensor:
+    angle = shifts.to(points) @ points.T * (-2 * torch.pi / box)
+    return torch.complex(angle.cos(), angle.sin())
+
+
+def sample(grid: Tensor, rotations: Tensor, points: Tensor) -> Tensor:
+    """Coefficients (..., m) of the map behind `grid`, rotated by `rotations` (..., 3, 3), at `points` (m, 3).
+
+    The transform of a rotated density at k is that of the density at R^-1 k. Trilinear.
+    """
+    size = grid.shape[-1]
+    places = (points @ rotations) * (OVERSAMPLING * 2 / (size - 1))  # row vectors: k R is R^-1 k
+    places = places + (2 * centre(size) / (size - 1) - 1)
+    channels = torch.view_as_real(grid).permute(3, 0, 1, 2)[None]
+    flat = places.reshape(1, 1, 1, -1, 3).flip(-1)
+    out = torch.nn.functional.grid_sample(channels, flat, mode="bilinear", padding_mode="zeros", align_corners=True)
+    return torch.complex(out[0, 0, 0, 0], out[0, 1, 0, 0]).reshape(places.shape[:-1])
+
+
+def insert(values: Tensor, weights: Tensor, rotations: Tensor, *, points: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Gather coefficients into the frame of the reference: the transpose of `sample`.
+
+    Parameters
+    ----------
+    values, weights
+        Coefficients and their weights, shape (p, m). The values are taken as they are (already weighted).
+    rotations
+        Reference to tomogram, shape (p, 3, 3).
+    points
+        Frequencies of the coefficients, shape (m, 3), cycles per box.
+    size
+        Edge of the oversampled grid.
+
+    Returns
+    -------
+    sums, sampling
+        Grids (size, size, size), complex and real: sum of the values and of the weights at every grid point.
+    """
+    places = ((points @ rotations) * OVERSAMPLING + centre(size)).reshape(-1, 3)
+    corner = places.floor()
+    near = places - corner
+    channels = torch.stack([values.real.flatten(), values.imag.flatten(), weights.flatten()], dim=1)
+    out = torch.zeros(size**3, 3, dtype=channels.dtype, device=channels.device)
+    strides = torch.tensor([size * size, size, 1], device=places.device)
+    base = (corner.long() * strides).sum(-1)
+    for step in torch.cartesian_prod(*[torch.arange(2, device=places.device)] * 3):
+        share = torch.where(step.bool(), near, 1 - near).prod(-1)
+        out.index_add_(0, base + int((step * strides).sum()), channels * share[:, None])
+    out = out.reshape(size, size, size, 3)
+    sums, sampling = torch.complex(out[..., 0], out[..., 1]), out[..., 2]
+    return sums + _mirror(sums).conj(), sampling + _mirror(sampling)
+
+
+def _mirror(grid: Tensor) -> Tensor:
+    """The grid at -k (grid of even size, centred: index 0 has no partner and stays empty)."""
+    flipped = torch.zeros_like(grid)
+    flipped[1:, 1:, 1:] = grid[1:, 1:, 1:].flip(0, 1, 2)
+    return flipped
+
+
+def grid_size(radius: float) -> int:
+    """Edge of the oversampled grid of the smallest even plain grid that holds `radius` cycles per box with room to spare."""
+    return OVERSAMPLING * 2 * (int(radius) + 2)
+
+
+def condense(sums: Tensor, sampling: Tensor) -> tuple[Tensor, Tensor]:
+    """Bring an oversampled grid of sums and sampling back to the plain grid, by cropping in real space.
+
+    The crop takes away the copies of the particle that the finite box makes outside of it, and undoes the
+    attenuation of the trilinear kernel (sinc^2).
+    """
+    plain = sums.shape[-1] // OVERSAMPLING
+    first = centre(sums.shape[-1]) - centre(plain)
+    cut = (slice(first, first + plain),) * 3
+    kernel = attenuation(plain, device=sums.device)
+    density = to_density(sums)[cut] / kernel
+    spread = to_density(sampling.to(sums.dtype))[cut] / kernel
+    scale = OVERSAMPLING**3 / sums.new_ones((), dtype=torch.float32)
+    return to_grid(density) * scale, (to_grid(spread).real * scale).clamp_min(0)
+
+
+def attenuation(plain: int, *, device: torch.device | None = None) -> Tensor:
+    """What trilinear interpolation on the oversampled grid does to a density of `plain` voxels: sinc^2 along each axis."""
+    axis = torch.sinc((torch.arange(plain, device=device) - centre(plain)) / (plain * OVERSAMPLING)) ** 2
+    return axis[:, None, None] * axis[:, None] * axis
+
+
+def oversample(density: Tensor) -> Tensor:
+    """The oversampled grid of a density (plain, plain, plain), made for `sample`."""
+    plain = density.shape[-1]
+    size = plain * OVERSAMPLING
+    padded = torch.zeros(size, size, size, dtype=density.dtype, device=density.device)
+    first = centre(size) - centre(plain)
+    padded[(slice(first, first + plain),) * 3] = density / attenuation(plain, device=density.device)
+    return to_grid(padded)
+
+
+def to_grid(density: Tensor) -> Tensor:
+    """Centred Fourier grid of a centred density."""
+    return torch.fft.fftshift(torch.fft.fftn(torch.fft.ifftshift(density)))
+
+
+def to_density(grid: Tensor) -> Tensor:
+    """Centred density of a centred Fourier grid (real part)."""
+    return torch.fft.fftshift(torch.fft.ifftn(torch.fft.ifftshift(grid))).real

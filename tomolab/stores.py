@@ -1,0 +1,152 @@
+"""Stores: subtomograms on disk, larger than memory.
+
+A store is a Zarr v3 group with the array ``volumes`` (n, box, box, box) in float16 and, beside it, the particle table
+``particles.parquet``. The array is sharded: a shard is one file of about 16 MB, a chunk in it is what is read at least.
+Normalised noise does not compress, so nothing is compressed.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import zarr
+from tqdm.auto import tqdm
+
+from tomolab import files, particles
+
+FORMAT = 1
+"""Version of the layout."""
+CHUNK_BYTES, SHARD_BYTES = 256 * 1024, 16 * 1024 * 1024
+
+Part = tuple[Any, pd.DataFrame]
+"""Volumes (b, box, box, box), array or tensor, with their particle table of b rows."""
+
+
+def write(path: str | Path, parts: Iterable[Part], *, box: int, voxel_size: float, total: int | None = None) -> Path:
+    """Write a store from a stream of parts, whole or not at all; one that exists is replaced.
+
+    Parameters
+    ----------
+    path
+        Where the store stands at the end.
+    parts
+        Any number of parts of any length, at least one; particle ids must be unique over all of them.
+    box, voxel_size
+        Edge in voxels, and Å.
+    total
+        How many subtomograms will come, for the progress bar.
+
+    Raises
+    ------
+    ValueError
+        If no part comes, or one has another box, other rows than volumes, or values that float16 cannot hold.
+    """
+    chunk, shard = _layout(box)
+    rows: list[pd.DataFrame] = []
+    with files.atomic(path) as temporary, tqdm(total=total, unit="subtomogram", desc=Path(path).name, leave=False) as bar:
+        group = zarr.create_group(temporary, zarr_format=3)
+        cube = (box, box, box)
+        array = group.create_array(
+            "volumes", shape=(0, *cube), chunks=(chunk, *cube), shards=(shard, *cube), dtype="float16", compressors=None
+        )
+        for block in _blocks(parts, box, size=shard, rows=rows):
+            start = array.shape[0]
+            array.resize((start + len(block), *cube))
+            array[start:] = block
+            bar.update(len(block))
+        if not rows:
+            raise ValueError(f"no subtomograms came to be written to {path}")
+        joined = particles.check(pd.concat([part for part in rows if len(part)] or rows[:1], ignore_index=True))
+        group.attrs.update(
+            {"tomolab": "subtomograms", "format": FORMAT, "voxel_size": float(voxel_size), "box": box, "count": len(joined)}
+        )
+        joined.to_parquet(temporary / "particles.parquet", index=False)
+    return Path(path)
+
+
+def read(path: str | Path) -> tuple[zarr.Array, pd.DataFrame, float]:
+    """Open a store: its array, not yet read, its particle table, and the voxel size in Å.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at `path`.
+    ValueError
+        If it is not a store, has another format, or its array, table and attributes disagree.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no subtomograms at {path}")
+    if not (path / "zarr.json").is_file() or not (path / "particles.parquet").is_file():
+        raise ValueError(f"{path} is not a store of subtomograms: it lacks zarr.json or particles.parquet")
+    group = zarr.open_group(path, mode="r")
+    about = dict(group.attrs)
+    if about.get("tomolab") != "subtomograms" or "volumes" not in group:
+        raise ValueError(f"{path} is a Zarr group, but not a store of subtomograms")
+    if about.get("format") != FORMAT:
+        raise ValueError(f"{path} has format {about.get('format')}, this version of tomolab reads format {FORMAT}")
+    array, table = group["volumes"], pd.read_parquet(path / "particles.parquet")
+    if not array.shape[0] == len(table) == about["count"]:
+        raise ValueError(
+            f"{path} was written with {about['count']} subtomograms, "
+            f"but holds {array.shape[0]} volumes and {len(table)} particles"
+        )
+    if array.shape[1:] != (about["box"],) * 3:
+        raise ValueError(f"{path} says box {about['box']}, but its volumes have shape {array.shape[1:]}")
+    return array, table, float(about["voxel_size"])
+
+
+def take(array: zarr.Array, rows: np.ndarray) -> np.ndarray:
+    """Volumes of these rows, in this order. Neighbouring chunks are read together: that is ten times faster than one by one."""
+    out = np.empty((len(rows), *array.shape[1:]), dtype=array.dtype)
+    order = np.argsort(rows, kind="stable")
+    ascending = rows[order]
+    length = array.chunks[0]
+    chunks = ascending // length
+    # A run ends at a gap of 4 chunks, or where it would hold more than a shard in memory.
+    shard = array.shards[0] if array.shards else length
+    breaks = np.flatnonzero((np.diff(chunks) > 4) | (np.diff(ascending // shard) > 0)) + 1
+    for some in np.split(np.arange(len(rows)), breaks):
+        if len(some):
+            first, last = int(chunks[some[0]]) * length, (int(chunks[some[-1]]) + 1) * length
+            out[order[some]] = np.asarray(array[first:last])[ascending[some] - first]
+    return out
+
+
+def parts(volumes: Any, table: pd.DataFrame) -> Iterator[Part]:
+    """Yield volumes (n, box, box, box) as they are held, with their rows, in parts of one shard."""
+    n = _layout(int(volumes.shape[1]))[1]
+    for start in range(0, max(1, len(table)), n):
+        yield np.asarray(volumes[start : start + n]), table[start : start + n]
+
+
+def _layout(box: int) -> tuple[int, int]:
+    """Subtomograms per chunk and per shard."""
+    each = 2 * box**3
+    chunk = max(1, CHUNK_BYTES // each)
+    return chunk, chunk * max(1, SHARD_BYTES // (each * chunk))
+
+
+def _blocks(parts: Iterable[Part], box: int, *, size: int, rows: list[pd.DataFrame]) -> Iterator[np.ndarray]:
+    """Regroup a stream into blocks of `size` volumes, so that every shard is written once; collect the tables in `rows`."""
+    waiting: list[np.ndarray] = []
+    for volumes, table in parts:
+        data = volumes.detach().cpu().numpy() if isinstance(volumes, torch.Tensor) else np.asarray(volumes)
+        if data.shape != (len(table), box, box, box):
+            raise ValueError(f"{len(table)} particles need volumes ({len(table)}, {box}, {box}, {box}), got {data.shape}")
+        with np.errstate(over="ignore"):
+            data = data.astype(np.float16, copy=False)
+        wrong = data.size - int(np.count_nonzero(np.isfinite(data)))
+        if wrong:
+            raise ValueError(f"{wrong} values are not finite or beyond float16 (±65504); subtomograms are stored normalised")
+        rows.append(table)
+        waiting.append(data)
+        while sum(map(len, waiting)) >= size:
+            stack = np.concatenate(waiting)
+            yield stack[:size]
+            waiting = [stack[size:]]
+    if sum(map(len, waiting)):
+        yield np.concatenate(waiting)

@@ -1,0 +1,153 @@
+"""Curves: training, Fourier shell correlation and radial profiles as matplotlib Figures.
+
+>>> training(history)
+>>> fsc({"cluster 0": average})
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tomolab.conventions import centre
+from tomolab.ui import style
+from tomolab.ui.style import styled
+from tomolab.volumes import Volume
+
+
+@styled
+def training(history: pd.DataFrame) -> Figure:
+    """Loss and accuracy over the epochs.
+
+    Parameters
+    ----------
+    history
+        Columns ``epoch``, ``train_loss``, ``loss`` and ``accuracy`` (the last two on the validation data).
+
+    Raises
+    ------
+    ValueError
+        If a column is missing or there is no epoch yet.
+    """
+    style.require(history, ["epoch", "train_loss", "loss", "accuracy"], "the training history")
+    if history.empty:
+        raise ValueError("the training history holds no epoch yet")
+    figure = Figure((7, 2.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    point = {"marker": "o", "markersize": 3.5} if len(history) < 40 else {}
+    left.plot(history["epoch"], history["train_loss"], color=style.OKABE_ITO[4], label="training", **point)
+    left.plot(history["epoch"], history["loss"], color=style.OKABE_ITO[0], label="validation", **point)
+    left.set(title="Loss", xlabel="epoch", ylim=(0, None))
+    left.legend(loc="upper right")
+    right.plot(history["epoch"], history["accuracy"], color=style.OKABE_ITO[0], **point)
+    best = history.loc[history["accuracy"].idxmax()]
+    right.set(
+        title=f"Validation accuracy (best {best['accuracy']:.2f}, epoch {best['epoch']:g})", xlabel="epoch", ylim=(0, 1.02)
+    )
+    for ax in (left, right):
+        ax.grid(axis="y")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+@styled
+def fsc(averages: Any) -> Figure:
+    """Fourier shell correlation between half maps, with the resolution at 0.143 (Rosenthal and Henderson 2003).
+
+    Parameters
+    ----------
+    averages
+        An average, or averages by name; also tables with the columns ``resolution`` (Å) and ``fsc``.
+
+    Raises
+    ------
+    ValueError
+        If a table lacks a column.
+    """
+    named = _by_name(averages)
+    figure = Figure((5.2, 3.1), layout="constrained")
+    ax = figure.subplots()
+    finest, coarsest = np.inf, 0.0
+    for (name, average), ink in zip(named.items(), style.colours(len(named)), strict=True):
+        curve = average if isinstance(average, pd.DataFrame) else average.fsc
+        style.require(curve, ["resolution", "fsc"], "an FSC curve")
+        # Shell 0 has no resolution (infinite).
+        curve = curve[np.isfinite(curve["resolution"]) & (curve["resolution"] > 0)].sort_values("resolution", ascending=False)
+        frequency = 1 / curve["resolution"].to_numpy()
+        reached = _crossing(frequency, curve["fsc"].to_numpy(), 0.143)
+        text = f"{name}  " * bool(name) + (f"{1 / reached:.1f} Å" if np.isfinite(reached) else "above 0.143 to the end")
+        ax.plot(frequency, curve["fsc"], color=ink, label=text)
+        if np.isfinite(reached):
+            ax.plot([reached], [0.143], "o", color=ink, markersize=5)
+        finest, coarsest = min(finest, float(curve["resolution"].min())), max(coarsest, float(curve["resolution"].max()))
+    ax.axhline(0.143, color=style.QUIET, linewidth=0.8, linestyle=(0, (4, 3)))
+    ax.text(0.03 / finest, 0.155, "0.143", fontsize=8, color=style.QUIET)
+    ax.axhline(0, color=style.FAINT, linewidth=0.8)
+    _resolution_axis(ax, finest, coarsest)
+    ax.set(ylabel="FSC", ylim=(-0.1, 1.05))
+    ax.legend(loc="lower left", bbox_to_anchor=(0.01, 0.28))
+    return figure
+
+
+def _crossing(frequency: np.ndarray, curve: np.ndarray, threshold: float) -> float:
+    """Frequency at which a curve first falls to the threshold, linear between the points; infinite if it never does."""
+    below = np.flatnonzero(curve < threshold)
+    if len(below) == 0:
+        return np.inf
+    i = below[0]
+    if i == 0:
+        return float(frequency[0])
+    share = (curve[i - 1] - threshold) / (curve[i - 1] - curve[i])
+    return float(frequency[i - 1] + share * (frequency[i] - frequency[i - 1]))
+
+
+def _resolution_axis(ax: Axes, finest: float, coarsest: float) -> None:
+    """Axis of spatial frequency with its ticks at round resolutions in Å."""
+    steps = np.array([1, 1.5, 2, 2.5, 3, 4, 5, 6, 8])
+    round_values = np.concatenate([steps * 10.0**power for power in range(4)])
+    ticks = [v for v in round_values if finest <= v <= coarsest]
+    kept: list[float] = []
+    for value in ticks:
+        if not kept or (1 / kept[-1] - 1 / value) > 0.07 / finest:
+            kept.append(value)
+    ax.set_xticks([1 / v for v in kept], [f"{v:g}" for v in kept])
+    ax.set(xlabel="resolution (Å)", xlim=(0, 1 / finest * 1.02))
+
+
+@styled
+def radial_profile(volumes: Volume | Mapping[str, Volume]) -> Figure:
+    """Mean grey value in spherical shells about the centre of each volume.
+
+    Parameters
+    ----------
+    volumes
+        A volume, or volumes by name; grey values are scaled to a peak of 1 where there are several.
+    """
+    named = _by_name(volumes)
+    figure = Figure((5.2, 2.8), layout="constrained")
+    ax = figure.subplots()
+    for (name, volume), ink in zip(named.items(), style.colours(len(named)), strict=True):
+        radius, mean = profile(volume)
+        scale = np.abs(mean).max() if len(named) > 1 else 1.0
+        ax.plot(radius, mean / (scale or 1.0), color=ink, label=name)
+    ax.axhline(0, color=style.FAINT, linewidth=0.8, zorder=0)
+    ax.set(xlabel="distance from the centre (Å)", ylabel="density" if len(named) == 1 else "density (peak 1)", xlim=(0, None))
+    if len(named) > 1:
+        ax.legend()
+    return figure
+
+
+def profile(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
+    """Radii (Å) and mean grey values of the spherical shells, one voxel thick, that fit into the volume."""
+    axes = np.meshgrid(*[np.arange(n) - centre(n) for n in volume.shape], indexing="ij")
+    shell = np.sqrt(sum(axis.astype(float) ** 2 for axis in axes)).round().astype(int)  # type: ignore[call-overload]
+    count = max(1, (min(volume.shape) - 1) // 2 + 1)
+    sums = np.bincount(shell.ravel(), volume.data.ravel())[:count]
+    return np.arange(count) * volume.voxel_size, sums / np.bincount(shell.ravel())[:count]
+
+
+def _by_name(values: Any) -> dict[str, Any]:
+    return dict(values) if isinstance(values, Mapping) else {"": values}

@@ -1,0 +1,58 @@
+"""Images of volumes on axes in Å: contrast, extent and scale bar, shared by all pictures.
+
+x points right and y down, as napari shows them, so that a picture keeps the hand.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
+
+from tomolab.ui import style
+from tomolab.volumes import Volume
+
+
+def limits(image: np.ndarray, low: float = 0.5, high: float = 99.7) -> dict[str, float]:
+    """Grey values of black and white."""
+    black, white = np.percentile(image, [low, high])
+    return {"vmin": float(black), "vmax": float(max(white, black + 1e-6))}
+
+
+def show(ax: Axes, image: np.ndarray, voxel_size: float, *, first: float = 0.0, **options: Any) -> None:
+    """Image with axes in Å: the centre of the first voxel lies at `first`."""
+    y, x = image.shape
+    edge = first - voxel_size / 2
+    extent = (edge, edge + x * voxel_size, edge + y * voxel_size, edge)
+    ax.imshow(image, cmap="gray", extent=extent, **{"interpolation": "bilinear", **options})
+
+
+def scale_bar(ax: Axes, *, share: float = 0.3, dark: bool = False) -> None:
+    """Bar of a round length in the lower left corner of axes in Å."""
+    left, right = ax.get_xlim()
+    bottom, top = ax.get_ylim()
+    wanted = share * abs(right - left)
+    power = 10.0 ** np.floor(np.log10(wanted))
+    length = max(step * power for step in (1, 2, 5) if step * power <= wanted)
+    text = f"{length / 10:g} nm" if length >= 100 else f"{length:g} Å"
+    x, y = left + 0.05 * (right - left), bottom + 0.06 * (top - bottom)
+    ink, rim = (style.INK, "white") if dark else ("white", "black")
+    ax.plot(
+        [x, x + length],
+        [y, y],
+        color=ink,
+        linewidth=2.5,
+        solid_capstyle="butt",
+        path_effects=[withStroke(linewidth=3.5, foreground=rim)],
+    )
+    label = ax.text(x + length / 2, y + 0.025 * (top - bottom), text, color=ink, ha="center", va="bottom", fontsize=8)
+    label.set_path_effects([withStroke(linewidth=1.5, foreground=rim)])
+
+
+def named(volumes: Volume | Mapping[str, Volume]) -> dict[str, Volume]:
+    """Give volumes by name; a single one has none. ValueError if there are none."""
+    named = {"": volumes} if isinstance(volumes, Volume) else dict(volumes)
+    if not named:
+        raise ValueError("there is no volume to show")
+    return named

@@ -1,0 +1,168 @@
+"""The lasso scatter: millions of particles in the browser, and what is drawn around them as a `Selection`.
+
+>>> view = lasso(points, colour=labels)
+>>> view                                    # shows in a notebook; draw around points
+>>> ribosomes = view.selection("ribosomes", "lasso in t-SNE of run 7")
+"""
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from tomolab.selection import Selection
+from tomolab.ui import style
+
+if TYPE_CHECKING:
+    from jscatter import Scatter
+
+
+class Lasso:
+    """A scatter of particles whose selection is given in particle ids; made by `lasso`.
+
+    Parameters
+    ----------
+    scatter
+        The jupyter-scatter view; row i of it is ``ids[i]``.
+    ids
+        Particle ids (n,), unique.
+    """
+
+    def __init__(self, scatter: "Scatter", ids: np.ndarray) -> None:
+        self.scatter = scatter
+        self._index = pd.Index(np.asarray(ids, dtype=np.int64))
+
+    @property
+    def widget(self) -> Any:
+        """The widget itself, to lay out among others."""
+        return self.scatter.widget
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Ids of the particles that are selected now, sorted, int64.
+
+        Raises
+        ------
+        ValueError
+            If the browser reports rows that do not exist.
+        """
+        held = self.widget.selection
+        rows = np.unique(np.asarray([] if held is None else held, dtype=np.int64))
+        if len(rows) and rows[-1] >= len(self._index):
+            raise ValueError(f"the scatter reports row {rows[-1]} as selected, but shows {len(self._index)} particles")
+        return np.sort(self._index.to_numpy()[rows])
+
+    def selection(self, name: str, reason: str) -> Selection:
+        """Make a selection of what the lasso holds.
+
+        Parameters
+        ----------
+        name, reason
+            Of the selection.
+
+        Raises
+        ------
+        ValueError
+            If nothing is selected.
+        """
+        ids = self.ids
+        if len(ids) == 0:
+            raise ValueError("nothing is selected: hold the mouse on the scatter, or press the lasso button, and draw around points")
+        return Selection(name, ids, reason)
+
+    def select(self, ids: Iterable[int]) -> None:
+        """Select particles in the scatter; nothing happens if they are selected already.
+
+        Parameters
+        ----------
+        ids
+            Particle ids, or a `Selection`.
+
+        Raises
+        ------
+        ValueError
+            If a particle is not in the scatter.
+        """
+        wanted = np.unique(np.fromiter(ids, dtype=np.int64))
+        rows = self._index.get_indexer(wanted)
+        unknown = wanted[rows < 0]
+        if len(unknown):
+            raise ValueError(f"{len(unknown)} of {len(wanted)} particles are not in the scatter, such as {unknown[:5].tolist()}")
+        if not np.array_equal(wanted, self.ids):
+            self.scatter.selection(rows.tolist())
+
+    def on_change(self, function: Callable[[np.ndarray], None]) -> None:
+        """Call `function` with the ids of the selected particles whenever they change."""
+        self.widget.observe(lambda _: function(self.ids), names="selection")
+
+    def show(self) -> Any:
+        """Give the scatter with its buttons, for display."""
+        return self.scatter.show()
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        display(self.show())
+
+    def __repr__(self) -> str:
+        return f"Lasso({len(self._index):,} particles, {len(self.ids):,} selected)"
+
+
+def lasso(
+    points: pd.DataFrame, *, colour: pd.Series | None = None, particles: pd.DataFrame | None = None, height: int = 480
+) -> Lasso:
+    """Show particles in two dimensions to draw around.
+
+    Parameters
+    ----------
+    points
+        Columns ``particle_id`` (unique), ``x``, ``y`` (`embedding.flat`).
+    colour
+        A kind (text or whole numbers) or a number (float) per particle, indexed by particle id.
+    particles
+        Particle table; its ``label``, ``tomogram`` and ``score`` columns, where present, show under the mouse.
+    height
+        Of the view, in pixels.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, an id is repeated, a position is not finite, or a particle has no colour or no row in the
+        particle table.
+    """
+    style.require(points, ["particle_id", "x", "y"], "a scatter")
+    ids = points["particle_id"].to_numpy()
+    if len(np.unique(ids)) != len(ids):
+        raise ValueError(f"each particle must be one point, but {len(ids) - len(np.unique(ids))} ids are repeated")
+    bad = ids[~np.isfinite(points[["x", "y"]].to_numpy(dtype=float)).all(axis=1)]
+    if len(bad):
+        raise ValueError(f"the positions of {len(bad)} particles are not finite, such as particles {bad[:5].tolist()}")
+    import jscatter
+
+    data = points[["x", "y"]].reset_index(drop=True).assign(particle=ids)
+    shown = ["particle"]
+    if particles is not None:
+        rows = particles.set_index("particle_id")
+        for column in [name for name in ("label", "tomogram", "score") if name in rows]:
+            data[column] = style.aligned(rows[column], ids, name=column).to_numpy()
+            shown.append(column)
+    how: dict[str, Any] = {"default": style.OKABE_ITO[0]}
+    if colour is not None:
+        name = str(colour.name or "colour")
+        data[name], mapping = _encoded(style.aligned(colour, ids, name="colour"))
+        how, shown = {"by": name, "map": mapping}, [*(column for column in shown if column != name), name]
+    # use_index=False: selections are row numbers, which are translated and checked here.
+    view = jscatter.Scatter(data=data, x="x", y="y", data_use_index=False, height=height)
+    view.color(**how).legend(colour is not None).axes(False).background("white")
+    view.tooltip(enable=True, properties=shown, histograms=False)
+    return Lasso(view, ids)
+
+
+def _encoded(values: pd.Series) -> tuple[Any, Any]:
+    """Give values as a column of the scatter, and how to colour them."""
+    if not style.is_categorical(values):
+        return values.to_numpy(), "viridis"
+    # As text, so that whole numbers are kinds and keep the palette of the figures.
+    kinds = {str(kind): ink for kind, ink in style.categories(values).items()}
+    return pd.Categorical(values.astype(str), categories=list(kinds)), kinds

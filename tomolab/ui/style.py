@@ -1,0 +1,145 @@
+"""How figures look: one palette for figures, scatter and viewer, one set of sizes, and how a figure shows in a notebook.
+
+>>> dict(zip(classes, colours(len(classes)), strict=True))
+"""
+
+import colorsys
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+
+OKABE_ITO = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"]
+"""Colours that people with colour blindness can tell apart (Okabe and Ito 2008), without black."""
+MORE = ["#332288", "#882255", "#999933", "#CC6677", "#117733", "#8A6D5B", "#7F7F7F", "#AA4499", "#44AA99", "#A65628"]
+MORE += ["#88CCEE", "#DDCC77", "#1B1B1B"]
+"""What follows them, mostly Tol's muted scheme."""
+INK, QUIET, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
+"""Text; secondary text; lines that should stay behind the data."""
+RC: Any = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": QUIET,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "text.color": INK,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "image.interpolation": "nearest",
+}
+"""Settings under which every figure is made."""
+styled = matplotlib.rc_context(RC)
+"""Decorator: make the figure with these settings and leave the user's own alone."""
+
+
+def colours(count: int) -> list[str]:
+    """Give `count` different colours; the first 20 are chosen, then follow hues in golden steps.
+
+    A colour does not depend on how many there are.
+    """
+    # The golden ratio spreads any number of hues evenly; two lightnesses keep neighbours apart.
+    hues = (np.arange(max(0, count - 20)) * 0.618034) % 1
+    others = [to_hex(colorsys.hls_to_rgb(hue, (0.42, 0.66)[i % 2], 0.65)) for i, hue in enumerate(hues)]
+    return [*OKABE_ITO, *MORE, *others][:count]
+
+
+def lighter(colour: str, share: float = 0.35) -> str:
+    """Mix a colour with white, so that it stands out on a grey image."""
+    red, green, blue = (part * (1 - share) + share for part in to_rgb(colour))
+    return to_hex((red, green, blue))
+
+
+def categories(values: Iterable) -> dict[Any, str]:
+    """Colour of every distinct value, in sorted order; missing values have none."""
+    kinds = sorted(pd.Series(values).dropna().unique().tolist(), key=lambda kind: (isinstance(kind, str), kind))
+    return dict(zip(kinds, colours(len(kinds)), strict=True))
+
+
+def is_categorical(values: pd.Series) -> bool:
+    """Whether to show values as kinds (text, truth values, whole numbers) rather than on a scale."""
+    return not pd.api.types.is_float_dtype(values.dtype)
+
+
+def aligned(values: pd.Series, ids: np.ndarray, *, name: str) -> pd.Series:
+    """Values of these particles, in this order.
+
+    Parameters
+    ----------
+    values
+        A Series indexed by particle id.
+    ids
+        Particle ids (n,).
+    name
+        What to call the values in an error.
+
+    Raises
+    ------
+    ValueError
+        If a particle has no value or two.
+    """
+    if not values.index.is_unique:
+        raise ValueError(f"{name} must hold each particle id once, but {values.index.duplicated().sum()} are repeated")
+    rows = values.index.get_indexer(ids)
+    missing = np.asarray(ids)[rows < 0]
+    if len(missing):
+        raise ValueError(f"{name} is unknown for {len(missing)} of {len(rows)} particles, such as {missing[:5].tolist()}")
+    return values.iloc[rows]
+
+
+def require(table: pd.DataFrame, names: Sequence[str], what: str) -> None:
+    """Raise ValueError, calling the table `what`, if it lacks one of the columns."""
+    missing = [name for name in names if name not in table]
+    if missing:
+        raise ValueError(f"{what} needs the columns {', '.join(names)}; {', '.join(missing)} is missing")
+
+
+def grid(count: int, columns: int, *, size: float, extra: float = 0.0) -> tuple[Figure, list[Axes]]:
+    """Figure with `count` square panels without axes, `size` inches each and `extra` inches of title above each."""
+    columns = max(1, min(columns, count))
+    rows = -(-count // columns)
+    figure = Figure((columns * size, rows * (size + extra)), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)  # type: ignore[union-attr,call-arg]
+    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for ax in axes:
+        ax.axis("off")
+    return figure, axes[:count]
+
+
+def show_in_notebook() -> None:
+    """Teach the running notebook, if any, to show a returned figure as a sharp PNG.
+
+    Figures made without pyplot show only as text otherwise. Does nothing outside IPython.
+    """
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is not None:
+        shell.display_formatter.formatters["image/png"].for_type(Figure, _png)
+
+
+def _png(figure: Figure, *, sharpness: int = 2) -> tuple[bytes, dict[str, int]]:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=figure.dpi * sharpness)
+    width, height = (figure.get_size_inches() * figure.dpi).astype(int).tolist()
+    return buffer.getvalue(), {"width": width, "height": height}

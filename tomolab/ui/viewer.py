@@ -1,0 +1,320 @@
+"""The napari view: a tomogram with its particles coloured by cluster, and averages as surfaces, all in Å.
+
+Layers are built on `model()`, which needs neither Qt nor a display, or on the window that `open()` gives. Both go wherever
+a function takes a viewer. The camera looks along z with x right and y down, which keeps the hand; napari's own default
+shows (z, y, x) arrays mirrored.
+
+>>> view = open()
+>>> tomogram(view, volume, particles, colour=labels, diameter=250)
+>>> averages(view, {"cluster 0": average.volume})
+>>> chosen = selection(view, "ribosomes", "picked by hand")
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import to_rgba_array
+
+from tomolab import files, particles
+from tomolab.selection import Selection
+from tomolab.ui import style, surfaces
+from tomolab.volumes import Volume
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from napari.components import ViewerModel
+    from napari.layers import Image, Points, Surface
+
+PARTICLES = "particles"
+"""Name of the layer of particles."""
+UNITS = ("angstrom",) * 3
+
+
+def model() -> "ViewerModel":
+    """Give an empty viewer without a window: layers, cameras and selections, but nothing on a screen."""
+    from napari.components import ViewerModel
+
+    return ViewerModel(title="tomolab")
+
+
+def open(*, show: bool = True) -> "Viewer":
+    """Open a napari window.
+
+    Parameters
+    ----------
+    show
+        Put it on the screen at once.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no display; says what to do.
+    """
+    problem = display_problem()
+    if problem:
+        raise RuntimeError(
+            f"napari cannot open a window: {problem}. On a machine without a screen run Jupyter under a virtual display "
+            '(xvfb-run -a -s "-screen 0 1400x900x24" jupyter lab), over ssh use a remote desktop such as VNC (X forwarding '
+            "shows nothing), or stay in the notebook: tomolab.ui.plots needs no display"
+        )
+    import napari
+
+    return napari.Viewer(title="tomolab", show=show)
+
+
+def display_problem() -> str:
+    """Say why no window can open here, or give empty text if one can.
+
+    On Linux the display is really called: Qt ends the whole kernel if it does not answer.
+    """
+    if sys.platform != "linux" or os.environ.get("WAYLAND_DISPLAY"):
+        return ""
+    display = os.environ.get("DISPLAY", "")
+    if not display:
+        return "neither DISPLAY nor WAYLAND_DISPLAY is set"
+    host, _, rest = display.rpartition(":")
+    number = rest.split(".")[0]
+    if not number.isdigit():
+        return f"DISPLAY is {display!r}, which names no display"
+    remote = bool(host) and host != "unix"
+    places = [(socket.AF_INET, (host, 6000 + int(number)))] if remote else _sockets(number)
+    return "" if any(_answers(*place) for place in places) else f"the display {display} does not answer"
+
+
+def _sockets(number: str) -> list[tuple[int, str]]:
+    path = f"/tmp/.X11-unix/X{number}"
+    return [(socket.AF_UNIX, path), (socket.AF_UNIX, "\0" + path)]
+
+
+def _answers(family: int, address: str | tuple[str, int]) -> bool:
+    with socket.socket(family, socket.SOCK_STREAM) as caller:
+        caller.settimeout(3)
+        return caller.connect_ex(address) == 0
+
+
+def tomogram(
+    viewer: "ViewerModel",
+    volume: Volume,
+    table: pd.DataFrame,
+    *,
+    diameter: float,
+    colour: pd.Series | None = None,
+) -> tuple["Image", "Points"]:
+    """Add a tomogram and its particles.
+
+    Parameters
+    ----------
+    viewer
+        From `open` or `model`.
+    volume
+        The tomogram, bright on dark.
+    table
+        Particle table of this tomogram; its columns become the features of the points.
+    diameter
+        Of a particle, in Å.
+    colour
+        Kind of each particle, such as its cluster, indexed by particle id; the palette is that of the figures.
+
+    Returns
+    -------
+    tuple
+        The image layer "tomogram" and the points layer "particles".
+
+    Raises
+    ------
+    ValueError
+        If a particle has no colour or the table is not a particle table.
+    """
+    table = particles.check(table)
+    ids = table["particle_id"].to_numpy()
+    features = table.reset_index(drop=True)
+    inks = np.tile(to_rgba_array(style.lighter(style.OKABE_ITO[1])), (len(table), 1))
+    if colour is not None:
+        kinds = style.aligned(colour, ids, name="colour")
+        palette = {kind: style.lighter(ink, 0.2) for kind, ink in style.categories(kinds).items()}
+        inks = to_rgba_array([palette.get(kind, style.FAINT) for kind in kinds])
+        features = features.assign(**{str(colour.name or "colour"): kinds.to_numpy()})
+    # At most 64 slices: percentiles of a large tomogram would take seconds.
+    sample = volume.data[:: max(1, volume.shape[0] // 64)]
+    low, high = np.percentile(sample, [1, 99.8]).tolist()
+    image = viewer.add_image(
+        volume.data,
+        name="tomogram",
+        scale=[volume.voxel_size] * 3,
+        units=UNITS,
+        colormap="gray",
+        contrast_limits=(low, max(high, low + 1e-6)),
+        interpolation2d="linear",
+        projection_mode="none",
+    )
+    points = viewer.add_points(
+        particles.positions(table),
+        name=PARTICLES,
+        features=features,
+        size=diameter,
+        face_color=inks * [1, 1, 1, 0.18],
+        border_color=inks,
+        border_width=0.05,
+        units=UNITS,
+        projection_mode="rescale_spherical",
+    )
+    _arrange(viewer)
+    # Half a particle on both sides of the slice: a particle shows as the circle where the slice cuts it.
+    viewer.dims.margin_left = viewer.dims.margin_right = (diameter / 2, 0.0, 0.0)
+    return image, points
+
+
+def _arrange(viewer: "ViewerModel") -> None:
+    viewer.camera.orientation = ("away", "down", "right")
+    viewer.scale_bar.visible = True
+    viewer.scale_bar.colored = False
+
+
+def averages(
+    viewer: "ViewerModel",
+    volumes: Mapping[str, Volume],
+    *,
+    at: Mapping[str, pd.DataFrame] | None = None,
+    thresholds: Mapping[str, float] | None = None,
+    colours: Mapping[str, str] | None = None,
+) -> list["Surface"]:
+    """Add densities as surfaces, side by side or at every particle in its orientation.
+
+    Parameters
+    ----------
+    viewer
+        From `open` or `model`.
+    volumes
+        Cubic densities by name, such as the averages of clusters.
+    at
+        Particle table by name: the density is put at each particle, turned as the particle is. Side by side along x, as
+        they come, by default.
+    thresholds
+        Grey value of the outline by name; found by `surfaces.level` by default.
+    colours
+        By name; the palette of the figures, in order, by default.
+
+    Returns
+    -------
+    list
+        A surface layer per density, of its name.
+
+    Raises
+    ------
+    ValueError
+        If a name in `at` is not among the densities.
+    """
+    unknown = sorted(set(at or {}) - set(volumes))
+    if unknown:
+        raise ValueError(f"there is no density called {', '.join(unknown)}; there are {', '.join(volumes)}")
+    inks = dict(zip(volumes, style.colours(len(volumes)), strict=True)) | dict(colours or {})
+    layers, edge = [], 0.0
+    for name, volume in volumes.items():
+        vertices, faces, _ = surfaces.mesh(volume, (thresholds or {}).get(name), detail=2 if at is None else 1)
+        vertices = vertices - surfaces.middle(volume)
+        if at is None:
+            vertices[:, 2] += edge - vertices[:, 2].min()
+            edge = vertices[:, 2].max() + 0.15 * volume.extent[2]
+        elif name in at:
+            vertices, faces = _placed(vertices, faces, at[name])
+        else:
+            continue
+        layers.append(_surface(viewer, vertices, faces, name=name, ink=inks[name]))
+    _arrange(viewer)
+    return layers
+
+
+def _placed(vertices: np.ndarray, faces: np.ndarray, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Copy a mesh to every particle: a vertex r of the reference lies at p + R r."""
+    turned = np.einsum("pij,vj->pvi", particles.matrices(table), vertices) + particles.positions(table)[:, None]
+    offsets = np.arange(len(table))[:, None, None] * len(vertices)
+    return turned.reshape(-1, 3), (faces[None] + offsets).reshape(-1, 3)
+
+
+def _surface(viewer: "ViewerModel", vertices: np.ndarray, faces: np.ndarray, *, name: str, ink: str) -> "Surface":
+    from napari.utils import Colormap
+
+    plain = Colormap(to_rgba_array([ink, ink]), name=f"plain {ink}")
+    data = (vertices.astype(np.float32), faces, np.ones(len(vertices), dtype=np.float32))
+    return viewer.add_surface(data, name=name, colormap=plain, contrast_limits=(0, 1), shading="smooth", units=UNITS)
+
+
+def selection(viewer: "ViewerModel", name: str, reason: str) -> Selection:
+    """Make a selection of the particles that are selected in the viewer.
+
+    Parameters
+    ----------
+    viewer
+        A viewer filled by `tomogram`.
+    name, reason
+        Of the selection.
+
+    Raises
+    ------
+    ValueError
+        If no particle is selected, or the viewer has no particles.
+    """
+    layer = _particles(viewer)
+    rows = sorted(layer.selected_data)
+    if not rows:
+        raise ValueError('no particle is selected: choose the layer "particles" and draw around points with the lasso')
+    return Selection(name, layer.features["particle_id"].to_numpy()[rows], reason)
+
+
+def select(viewer: "ViewerModel", ids: Iterable[int]) -> None:
+    """Select particles in the viewer.
+
+    Parameters
+    ----------
+    viewer
+        A viewer filled by `tomogram`.
+    ids
+        Particle ids, or a `Selection`.
+
+    Raises
+    ------
+    ValueError
+        If a particle is not in the viewer.
+    """
+    layer = _particles(viewer)
+    wanted = np.fromiter(ids, dtype=np.int64)
+    rows = pd.Index(layer.features["particle_id"]).get_indexer(wanted)
+    unknown = wanted[rows < 0]
+    if len(unknown):
+        raise ValueError(f"{len(unknown)} of {len(wanted)} particles are not in the viewer, such as {unknown[:5].tolist()}")
+    if set(layer.selected_data) != set(rows.tolist()):
+        layer.selected_data = set(rows.tolist())
+
+
+def _particles(viewer: "ViewerModel") -> "Points":
+    if PARTICLES not in viewer.layers:
+        raise ValueError("the viewer has no particles: add them with viewer.tomogram(...)")
+    return viewer.layers[PARTICLES]
+
+
+def screenshot(viewer: "ViewerModel", path: str | Path) -> Path:
+    """Write what the viewer shows as a PNG, without its panels, and give the path back.
+
+    Parameters
+    ----------
+    viewer
+        From `open`.
+    path
+        Where to write it.
+
+    Raises
+    ------
+    ValueError
+        If the viewer has no window.
+    """
+    if not hasattr(viewer, "screenshot"):
+        raise ValueError("a viewer without a window shows nothing: use viewer.open(), or the figures of tomolab.ui.plots")
+    with files.atomic(path) as temporary:
+        viewer.screenshot(str(temporary), canvas_only=True, flash=False)
+    return Path(path)
