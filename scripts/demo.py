@@ -43,8 +43,10 @@ def execute(path: Path, folder: Path, *, timeout: int) -> Page:
     start, error = time.perf_counter(), ""
     try:
         client.execute()
-    except (CellExecutionError, CellTimeoutError, DeadKernelError) as problem:
-        error = str(problem).strip().splitlines()[-1]
+    except CellExecutionError as problem:
+        error = f"{problem.ename}: {problem.evalue}"
+    except (CellTimeoutError, DeadKernelError) as problem:
+        error = str(problem).strip().splitlines()[0]
     page, _ = HTMLExporter().from_notebook_node(notebook)
     (folder / f"{path.stem}.html").write_text(page, encoding="utf-8")
     picture = f"{path.stem}.png" if (images := pictures(notebook)) else ""
@@ -97,9 +99,8 @@ def main() -> int:
         return 1
     pages: list[Page] = []
     for number, path in enumerate(paths, start=1):
-        print(f"{path.stem:<24}", end="", flush=True)
         pages.append(execute(path, options.report, timeout=options.timeout))
-        print(pages[-1].error or f"{pages[-1].seconds:6.0f} s", flush=True)
+        print(f"{path.stem:<24}{pages[-1].error or f'{pages[-1].seconds:.0f} s'}", flush=True)
         (options.report / "index.html").write_text(index(pages, [later.stem for later in paths[number:]]), encoding="utf-8")
         if pages[-1].error:
             break

@@ -111,3 +111,14 @@ def test_summary_counts_and_names_clusters() -> None:
     assert list(clusters.summary(labels, table.drop(columns="label"))) == ["size", "share", "tomograms"]
     with pytest.raises(ValueError, match=r"1 of 4 labelled particles are not in the table, such as \[5\]"):
         clusters.summary(labels, table[:4])
+
+
+def test_likeness_puts_the_cluster_of_the_reference_first(groups) -> None:
+    embedding, truth = groups
+    labels = clusters.kmeans(embedding, 3, seed=0)
+    some = truth.index[truth == "small"][:7].to_numpy()
+    ranked = clusters.likeness(embedding, labels, embedding.take(some))
+    assert truth[labels.index[labels == ranked.index[0]]].iloc[0] == "small"
+    assert ranked.iloc[0] > 0.95 > 0.5 > ranked.iloc[1]
+    with pytest.raises(ValueError, match="two networks"):
+        clusters.likeness(embedding, labels, Embedding(embedding.ids, embedding.vectors, "another"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tomolab import densities, rotations, structures, volumes
+from tomolab import densities, files, rotations, structures, volumes
 from tomolab.structures import Structure
 from tomolab.volumes import Volume
 
@@ -188,8 +188,8 @@ def forget():
 
 
 def test_a_damaged_map_is_noticed(tmp_path, monkeypatch, forget):
-    data = shutil.copytree(densities.data_folder(), tmp_path / "data")
-    monkeypatch.setattr(densities, "data_folder", lambda: data)
+    data = shutil.copytree(files.data_folder(), tmp_path / "data")
+    monkeypatch.setattr(files, "data_folder", lambda: data)
     path = data / "densities" / "tric.mrc"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     densities.load("ribosome_70s")
@@ -198,7 +198,7 @@ def test_a_damaged_map_is_noticed(tmp_path, monkeypatch, forget):
 
 
 def test_a_shipped_map_can_be_made_again():
-    structure = structures.read(densities.data_folder() / "structures" / "1of6.pdb.gz")
+    structure = structures.read(files.data_folder() / "structures" / "1of6.pdb.gz")
     made = densities.from_structure(structure, voxel_size=10.0, resolution=densities.SHIPPED_RESOLUTION)
     shipped = densities.load("dahp_synthase", box=made.shape[0])["dahp_synthase"]
     np.testing.assert_allclose(shipped.data, made.data, atol=1e-3)
@@ -209,7 +209,7 @@ def test_the_script_writes_the_same_bytes_twice(tmp_path):
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     recipe = next(r for r in script.RECIPES if r.name == "dahp_synthase")
-    models = densities.data_folder() / "structures"
+    models = files.data_folder() / "structures"
     rows = [script.make(recipe, models, tmp_path / folder) for folder in ("first", "second")]
     assert rows[0] == rows[1]
     shipped = densities.catalogue().set_index("name").loc["dahp_synthase"]
@@ -217,7 +217,7 @@ def test_the_script_writes_the_same_bytes_twice(tmp_path):
 
 
 def test_readme_names_every_file_with_its_hash():
-    readme = (densities.data_folder() / "README.md").read_text()
+    readme = (files.data_folder() / "README.md").read_text()
     for row in densities.catalogue().query("shipped").itertuples():
         line = next(line for line in readme.splitlines() if line.startswith(f"| {row.file} "))
         assert row.sha256 in line

@@ -33,12 +33,13 @@ SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
+# JupyterLab shows tracebacks and warnings in the same kind of output; only a traceback opens with a rule or a cell's name.
 STATE = """() => {
-    const cells = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')];
-    const prompts = cells.map(cell => cell.querySelector('.jp-InputPrompt').textContent);
-    const errors = [...document.querySelectorAll('[data-mime-type="application/vnd.jupyter.error"]')];
-    return {cells: cells.length, done: prompts.filter(text => /\\[\\d+\\]/.test(text)).length,
-            errors: errors.map(error => error.textContent)};
+    const texts = query => [...document.querySelectorAll(query)].map(element => element.textContent);
+    const prompts = texts('.jp-Notebook .jp-CodeCell .jp-InputPrompt');
+    const complaints = texts('.jp-Notebook [data-mime-type="application/vnd.jupyter.stderr"]');
+    return {cells: prompts.length, done: prompts.filter(text => /\\[\\d+\\]/.test(text)).length,
+            errors: complaints.filter(text => /^\\s*(-{20,}|Cell In)/.test(text))};
 }"""
 SMALL = [
     "import numpy as np\nimport pandas as pd\nimport matplotlib.pyplot as plt\nimport jscatter",

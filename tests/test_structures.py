@@ -7,7 +7,7 @@ import gemmi
 import numpy as np
 import pytest
 
-from tomolab import densities, structures
+from tomolab import files, structures
 from tomolab.structures import Structure
 
 ATOMS = [
@@ -175,7 +175,7 @@ def test_diameter_of_a_shell():
 
 
 def test_shipped_model():
-    structure = structures.read(densities.data_folder() / "structures" / "1of6.pdb.gz")
+    structure = structures.read(files.data_folder() / "structures" / "1of6.pdb.gz")
     assert structure.mass == pytest.approx(277, abs=1)
     assert len(structure.elements) == 20912
 

@@ -59,7 +59,9 @@ def uniform(count: int, *, device: torch.device | None = None) -> Tensor:
     phi, psi = 2**0.5, 1.533751168755204288118041
     first, second = (s / count).sqrt(), (1 - s / count).sqrt()
     a, b = 2 * torch.pi * s / phi, 2 * torch.pi * s / psi
-    return rotations.from_quaternions(torch.stack([first * a.sin(), first * a.cos(), second * b.sin(), second * b.cos()], dim=1).float())
+    return rotations.from_quaternions(
+        torch.stack([first * a.sin(), first * a.cos(), second * b.sin(), second * b.cos()], dim=1).float()
+    )
 
 
 def ball(reach: float, step: float, *, device: torch.device | None = None) -> Tensor:
@@ -71,7 +73,7 @@ def ball(reach: float, step: float, *, device: torch.device | None = None) -> Te
 
 
 def search(
-    grid: Tensor, data: Spectra, *, turns: Tensor, shifts: Tensor, noise: Tensor, keep: int = 5, heat: float = 1.0, spread: float = 1.5
+    grid: Tensor, data: Spectra, *, turns: Tensor, shifts: Tensor, noise: Tensor, keep: int = 5, spread: float = 1.5
 ) -> Poses:
     """Score every rotation with every shift, and keep the best.
 
@@ -82,29 +84,32 @@ def search(
     data
         The subtomograms.
     turns, shifts
-        Rotations (r, 3, 3) and shifts (s, 3; voxels) to try, in every combination.
+        Rotations (r, 3, 3) and shifts in voxels, (s, 3) or (n, s, 3) for each its own, to try in every combination.
     noise
         Variance of the noise at each point, shape (m,).
     keep
-        Poses to keep; each has another rotation.
-    heat
-        Weights are the softmax of score / heat.
+        Poses to keep, each of another rotation; they are weighted by the softmax of their scores.
     spread
         Standard deviation, in voxels, of the shifts expected.
     """
     model = spectra.sample(grid, turns, data.points)
     power = (model.abs() ** 2 / noise) @ data.wedges.T
     model = torch.view_as_real(model).flatten(1)
-    wave = spectra.phases(data.points, -shifts, data.box)
-    prior = (shifts**2).sum(1) / (2 * spread**2)
+    shifts = shifts.expand(len(data), -1, -1)
+    count = shifts.shape[1]
     parts = []
-    for rows in torch.arange(len(data), device=shifts.device).split(max(1, CHUNK // (len(turns) * len(shifts)))):
+    for rows in torch.arange(len(data), device=shifts.device).split(
+        max(1, CHUNK // (count * max(len(turns), len(data.points))))
+    ):
+        wave = spectra.phases(data.points, -shifts[rows], data.box)
         moved = torch.view_as_real((data.values[rows] / noise)[:, None] * wave).flatten(2)
-        scores = (2 * moved.flatten(0, 1) @ model.T).reshape(len(rows), len(shifts), -1)
-        score, at = (scores - prior[:, None]).max(1)
+        scores = (2 * moved.flatten(0, 1) @ model.T).reshape(len(rows), count, -1)
+        prior = (shifts[rows] ** 2).sum(-1, keepdim=True) / (2 * spread**2)
+        score, at = (scores - prior).max(1)
         score = score - power.T[data.kind[rows]]
         top, turn = score.topk(min(keep, len(turns)), dim=1)
-        parts.append(Poses(turns[turn], shifts[at.gather(1, turn)], top, torch.softmax(top / heat, dim=1)))
+        place = shifts[rows].gather(1, at.gather(1, turn)[..., None].expand(-1, -1, 3))
+        parts.append(Poses(turns[turn], place, top, torch.softmax(top, dim=1)))
     return _joined(parts)
 
 
@@ -217,7 +222,9 @@ def align_map(moving: Volume, fixed: Volume, *, radius: float | None = None, rea
     for angle in (10.0, 7.0, 5.0, 3.0, 2.0, 1.0, 0.6, 0.3):
         part = coarse if angle > 5 else data
         noise = torch.full((len(part.points),), 1e-3)
-        poses = refine(grid, part, poses, angle=angle, step=step * angle / 12, noise=noise, generator=generator, tries=60, spread=1e6)
+        poses = refine(
+            grid, part, poses, angle=angle, step=step * angle / 12, noise=noise, generator=generator, tries=60, spread=1e6
+        )
         if angle <= 5:
             poses = poses.best(4)
     turn, shift = poses.rotations[0, 0], poses.shifts[0, 0]

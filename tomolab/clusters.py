@@ -156,6 +156,39 @@ def nearest(embedding: Embedding, labels: pd.Series, *, normalise: bool = True) 
     return pd.Series(np.linalg.norm(vectors.to_numpy() - centres.to_numpy(), axis=1), index=labels.index, name="distance")
 
 
+def likeness(embedding: Embedding, labels: pd.Series, reference: Embedding) -> pd.Series:
+    """How much the centre of each cluster looks like the centre of a reference, such as simulated particles of one complex.
+
+    Parameters
+    ----------
+    embedding
+        Vectors (n, d).
+    labels
+        Cluster of particles of the embedding, indexed by particle id.
+    reference
+        Vectors (m, d) of the same network.
+
+    Returns
+    -------
+    Series
+        Indexed by cluster, named "likeness": cosine between the mean directions of cluster and reference, largest first.
+
+    Raises
+    ------
+    ValueError
+        If the two embeddings are of different networks.
+    KeyError
+        If a particle is not in the embedding.
+    """
+    if embedding.network != reference.network:
+        raise ValueError(f"embeddings of two networks cannot be compared: {embedding.network[:8]} and {reference.network[:8]}")
+    vectors = pd.DataFrame(_vectors(embedding.take(labels.index.to_numpy()), True), index=labels.index)
+    centres = vectors.groupby(labels).mean()
+    direction = _vectors(reference, True).mean(axis=0)
+    cosine = (centres @ direction) / (np.linalg.norm(centres, axis=1) * np.linalg.norm(direction))
+    return cosine.rename("likeness").sort_values(ascending=False)
+
+
 def summary(labels: pd.Series, particles: pd.DataFrame, *, truth: str = "label") -> pd.DataFrame:
     """One row per cluster: how many particles, from how many tomograms and, where there is truth, of which class.
 

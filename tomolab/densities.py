@@ -11,7 +11,6 @@ complexes share one scale (protein is near 0.8, the solvent is 0).
 import difflib
 import functools
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -146,32 +145,15 @@ def load(names: str | Iterable[str] | None = None, *, voxel_size: float = 10.0, 
     return {name: volumes.fit(_resample(_shipped(name), voxel_size), box) for name in wanted}
 
 
-def data_folder() -> Path:
-    """Find the folder of shipped data: inside an installed package, or beside the package in a checkout.
-
-    Raises
-    ------
-    FileNotFoundError
-        If neither is there.
-    """
-    here = Path(__file__).resolve().parent
-    for folder in (here / "data", here.parent / "data"):
-        if (folder / "catalogue.csv").is_file():
-            return folder
-    raise FileNotFoundError(
-        f"tomolab's data are neither at {here / 'data'} nor at {here.parent / 'data'}; install tomolab again"
-    )
-
-
 @functools.cache
 def _catalogue() -> pd.DataFrame:
-    return pd.read_csv(data_folder() / "catalogue.csv", dtype={"shipped": bool, "pdb": str})
+    return pd.read_csv(files.data_folder() / "catalogue.csv", dtype={"shipped": bool, "pdb": str})
 
 
 @functools.cache
 def _shipped(name: str) -> Volume:
     row = _catalogue().set_index("name").loc[name]
-    path = data_folder() / row["file"]
+    path = files.data_folder() / row["file"]
     found = files.sha256(path)
     if found != row["sha256"]:
         raise ValueError(

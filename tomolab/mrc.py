@@ -7,9 +7,10 @@ of voxel 0. Format: Cheng et al. 2015, MRC2014.
 
 import bz2
 import gzip
+import sys
 import warnings
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import mrcfile
 import numpy as np
@@ -46,10 +47,10 @@ def read_volume(path: str | Path, *, voxel_size: float | None = None, permissive
         If the file is not MRC, is shorter than its header says, does not fit into memory, is complex or a stack of
         volumes, holds NaN, or its voxel size is unknown, not the same along all axes or unlike the one given.
     """
-    header, swap = _header(Path(path), permissive)
+    header, order = _header(Path(path), permissive)
     perm = _axis_order(header, path, permissive)
     found = _voxel_size(header, ("x", "y", "z"), path, stated=voxel_size)
-    data = _data(Path(path), header, swap)
+    data = _data(Path(path), header, order)
     try:
         return Volume(np.ascontiguousarray(data.transpose(perm)), found)
     except ValueError as error:
@@ -73,9 +74,9 @@ def read_stack(path: str | Path, *, pixel_size: float | None = None, permissive:
     FileNotFoundError, ValueError
         As `read_volume`.
     """
-    header, swap = _header(Path(path), permissive)
+    header, order = _header(Path(path), permissive)
     found = _voxel_size(header, ("x", "y"), path, stated=pixel_size, name="pixel_size")
-    data = _data(Path(path), header, swap)
+    data = _data(Path(path), header, order)
     bad = data.size - int(np.count_nonzero(np.isfinite(data)))
     if bad:
         raise ValueError(f"{path}: the stack holds {bad} values that are NaN or infinite, of {data.size}")
@@ -104,7 +105,7 @@ def write_volume(volume: Volume, path: str | Path) -> Path:
     return path
 
 
-def _header(path: Path, permissive: bool) -> tuple[Any, str]:
+def _header(path: Path, permissive: bool) -> tuple[Any, Literal["<", ">"]]:
     """Header as mrcfile reads it, and the byte order of the file."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
@@ -125,13 +126,13 @@ def _header(path: Path, permissive: bool) -> tuple[Any, str]:
         )
     if 401 <= int(header.ispg) <= 630:
         raise ValueError(f"{path} holds a stack of volumes (space group {header.ispg}); split it into single volumes")
-    return header, header.mode.dtype.byteorder
+    return header, _byte_order(header)
 
 
-def _data(path: Path, header: Any, swap: str) -> np.ndarray:
+def _data(path: Path, header: Any, order: Literal["<", ">"]) -> np.ndarray:
     """Grey values as float32, (sections, rows, columns), after the sizes in the header are found to be true."""
     shape = (int(header.nz), int(header.ny), int(header.nx))
-    kind = np.dtype(TYPES[int(header.mode)]).newbyteorder(swap)
+    kind = np.dtype(TYPES[int(header.mode)]).newbyteorder(order)
     if kind == np.int8 and _unsigned_bytes(header):
         kind = np.dtype(np.uint8)
     voxels = shape[0] * shape[1] * shape[2]
@@ -145,7 +146,7 @@ def _data(path: Path, header: Any, swap: str) -> np.ndarray:
     if expected + 4 * voxels > free:
         raise ValueError(f"{told} but only {free:,} bytes of memory are free")
     raw = np.empty(voxels, dtype=kind)
-    buffer, done = memoryview(raw).cast("B"), 0
+    buffer, done = raw.view(np.uint8).data, 0
     with opener(path, "rb") as stream:
         _skip(stream, start)
         while done < expected:
@@ -162,6 +163,11 @@ def _data(path: Path, header: Any, swap: str) -> np.ndarray:
     return raw.reshape(shape).astype(np.float32, copy=False)
 
 
+def _byte_order(header: Any) -> Literal["<", ">"]:
+    order = header.mode.dtype.byteorder
+    return ">" if order == ">" or (order == "=" and sys.byteorder == "big") else "<"
+
+
 def _opener(path: Path) -> Any:
     with path.open("rb") as file:
         start = file.read(3)
@@ -176,7 +182,7 @@ def _skip(stream: BinaryIO, count: int) -> None:
 def _unsigned_bytes(header: Any) -> bool:
     """Whether IMOD wrote mode 0 as unsigned bytes: its stamp is there (words 39, 40) and the flag for signed bytes is not."""
     extra = bytes(header.extra2)
-    stamp, flags = np.frombuffer(extra[40:48], dtype=np.dtype("i4").newbyteorder(header.mode.dtype.byteorder))
+    stamp, flags = np.frombuffer(extra[40:48], dtype=np.dtype("i4").newbyteorder(_byte_order(header)))
     return int(stamp) == 1146047817 and not int(flags) & 1
 
 

@@ -15,14 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.fft import next_fast_len
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.spatial import KDTree
 
-from tomolab import particles, volumes
+from tomolab import blobs, particles, volumes
 from tomolab.volumes import Volume
 
-RATIO = 1.1
-"""The wider Gaussian over the narrower one (Pei et al. 2016)."""
 FINEST = 12
 """Voxels per diameter from which on the tomogram is binned first: more cost time and find nothing else."""
 
@@ -84,18 +82,50 @@ def difference_of_gaussians(
     step = max(1, int(diameter / volume.voxel_size / FINEST))
     voxel_size = volume.voxel_size * step
     width = diameter / (2 * np.sqrt(3)) / voxel_size
-    filtered = _filter(_binned(volume.data, step).mean((1, 3, 5)), width, clip)
+    filtered = blobs.enhance(_binned(volume.data, step).mean((1, 3, 5)), width, clip)
     mask = None if exclude is None else _binned(exclude, step).any((1, 3, 5))
-    places, heights = _peaks(filtered, (diameter / 2 if edge is None else edge) / voxel_size, mask)
+    places, heights = blobs.peaks(filtered, (diameter / 2 if edge is None else edge) / voxel_size, mask)
     if len(heights):
         worst, best = heights.min(), heights.max()
         good = heights >= worst + threshold * (best - worst) / 20
         order = np.flatnonzero(good)[np.argsort(-heights[good], kind="stable")]
         places, heights = places[order], heights[order]
     # The middle of a block of voxels lies (step - 1) / 2 voxels from its first.
-    found = _refined(filtered, places) * voxel_size + (step - 1) / 2 * volume.voxel_size
-    kept = _apart(found, 2 * width * voxel_size if distance is None else distance)
+    found = blobs.refine(filtered, places) * voxel_size + (step - 1) / 2 * volume.voxel_size
+    kept = blobs.apart(found, 2 * width * voxel_size if distance is None else distance)
     return particles.table(found[kept], tomogram=tomogram, tilts=tilts, score=heights[kept] / filtered.std())
+
+
+def beads(volume: Volume, *, diameter: float = 100.0, deviations: float = 8.0) -> np.ndarray:
+    """Find gold beads and their streaks, as a mask for `exclude`.
+
+    Parameters
+    ----------
+    volume
+        Tomogram, bright on dark.
+    diameter
+        Å, of the beads.
+    deviations
+        How far beyond the mean the tomogram, smoothed to beads, is taken to be gold. In standard deviations after these very
+        outliers are clipped. Ribosomes reach 4 to 5.
+
+    Returns
+    -------
+    ndarray
+        Bool, of the shape of the volume, True within one bead's diameter of gold.
+
+    Raises
+    ------
+    ValueError
+        If `diameter` or `deviations` is not positive.
+    """
+    if not (diameter > 0 and deviations > 0):
+        raise ValueError(f"diameter and deviations must be positive, got {diameter:g} Å and {deviations:g}")
+    voxels = diameter / volume.voxel_size
+    smooth = gaussian_filter(volume.data, voxels / (2 * np.sqrt(3)), truncate=3)
+    calm = volumes.clip(torch.from_numpy(smooth), deviations / 2)
+    gold = np.abs(smooth - float(calm.mean())) > deviations * float(calm.std())
+    return distance_transform_edt(~gold) <= voxels if gold.any() else gold
 
 
 def score(picks: pd.DataFrame, truth: pd.DataFrame, *, distance: float) -> dict[str, Any]:
@@ -152,76 +182,6 @@ def _binned(data: np.ndarray, step: int) -> np.ndarray:
     """View blocks of step^3 voxels: shape (z, step, y, step, x, step), without what is left over at the far faces."""
     z, y, x = (n // step for n in data.shape)
     return data[: z * step, : y * step, : x * step].reshape(z, step, y, step, x, step)
-
-
-def _filter(data: np.ndarray, width: float, clip: float | None) -> np.ndarray:
-    """Difference of Gaussians of `width` voxels; the volume goes on mirrored beyond its faces."""
-    reach = int(np.ceil(3 * RATIO * width))
-    before = [min(reach, n) for n in data.shape]
-    after = [next_fast_len(n + 2 * low, real=True) - n - low for n, low in zip(data.shape, before, strict=True)]
-    smooth = torch.from_numpy(np.pad(data, list(zip(before, after, strict=True)), mode="symmetric"))
-    done = 0.0
-    if clip is not None:
-        done = width / 2
-        smooth = volumes.clip(_smoothed(smooth, [(1, done)]), clip)
-    # Variances of Gaussians add, so what the first smoothing did is left out of the second.
-    narrow, wide = (float(np.sqrt(w**2 - done**2)) for w in (width, RATIO * width))
-    smooth = _smoothed(smooth, [(1, narrow), (-1, wide)])
-    return smooth[tuple(slice(low, low + n) for low, n in zip(before, data.shape, strict=True))].numpy()
-
-
-def _smoothed(data: torch.Tensor, gaussians: list[tuple[int, float]]) -> torch.Tensor:
-    """Sum of smoothings by Gaussians, each a factor and a width in voxels; periodic."""
-    transform = torch.fft.rfftn(data)
-    ky, kx = torch.fft.fftfreq(data.shape[1])[:, None], torch.fft.rfftfreq(data.shape[2])
-    for i, kz in enumerate(torch.fft.fftfreq(data.shape[0])):
-        exponent = -2 * torch.pi**2 * (kz**2 + ky**2 + kx**2)
-        transform[i] *= sum(factor * torch.exp(exponent * width**2) for factor, width in gaussians)
-    return torch.fft.irfftn(transform, s=data.shape)
-
-
-def _peaks(filtered: np.ndarray, margin: float, exclude: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Find voxels (n, 3) higher than the 6 next to them, at least `margin` voxels inside, not excluded; and their heights."""
-    low = max(1, int(np.ceil(margin)))
-    inner = tuple(slice(low, n - low) for n in filtered.shape)
-    if any(n <= 2 * low for n in filtered.shape):
-        return np.empty((0, 3), dtype=int), np.empty(0, dtype=filtered.dtype)
-    middle = filtered[inner]
-    high = np.ones(middle.shape, dtype=bool) if exclude is None else ~exclude[inner].astype(bool)
-    for axis in range(3):
-        before, after = list(inner), list(inner)
-        n = filtered.shape[axis]
-        before[axis], after[axis] = slice(low - 1, n - low - 1), slice(low + 1, n - low + 1)
-        # > on one side and >= on the other: of a flat top one voxel is left.
-        high &= middle > filtered[tuple(before)]
-        high &= middle >= filtered[tuple(after)]
-    places = np.argwhere(high)
-    return places + low, middle[high]
-
-
-def _refined(filtered: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Tops of parabolas through each peak and its neighbours along z, y, x, in voxels."""
-    out = places.astype(float)
-    z, y, x = places.T
-    for axis, (dz, dy, dx) in enumerate(np.eye(3, dtype=int)):
-        before, here, after = filtered[z - dz, y - dy, x - dx], filtered[z, y, x], filtered[z + dz, y + dy, x + dx]
-        bend = (before - 2 * here + after).astype(float)
-        out[:, axis] += np.where(bend < 0, (before - after) / (2 * np.where(bend < 0, bend, 1)), 0)
-    return out
-
-
-def _apart(positions: np.ndarray, distance: float) -> np.ndarray:
-    """Greedy choice from the first on: row numbers of positions that are at least `distance` from all chosen before."""
-    if len(positions) == 0 or distance <= 0:
-        return np.arange(len(positions))
-    tree = KDTree(positions)
-    free = np.ones(len(positions), dtype=bool)
-    kept = []
-    for i, position in enumerate(positions):
-        if free[i]:
-            kept.append(i)
-            free[tree.query_ball_point(position, distance)] = False
-    return np.array(kept)
 
 
 def _pairs(picks: pd.DataFrame, truth: pd.DataFrame, distance: float) -> list[tuple[int, int, float]]:

@@ -22,6 +22,8 @@ from tomolab.spectra import Spectra
 from tomolab.volumes import sphere
 
 FOLDS = 4
+FLOOR = 0.1
+"""Least damping of the reference, as a part of the mean sampling of each shell."""
 FEW = 400
 """Subtomograms that the search for a first reference looks at; the others join when there is one."""
 ROTATIONS = (700, 700, 700, 700, 1000, 1000, 1000, 1500, 1500, 2000, 2000, 3000, 3000)
@@ -106,7 +108,7 @@ def run(data: Spectra, settings: Settings, *, generator: torch.Generator) -> Ite
         everyone.fold[chosen] = few.fold
     else:
         grid = _references(few, radius, ceiling=2.0)[0][-1]
-        everyone.poses = _score(everyone, [grid] * FOLDS, radius, count=ROTATIONS[-1])
+        everyone.poses = _score(everyone, [grid] * FOLDS, radius, count=ROTATIONS[-1], close=False)
     everyone.poses = everyone.poses.best(3)
     rows = torch.arange(len(data), device=device)
     for step in range(settings.local):
@@ -127,20 +129,30 @@ def _search(part: _Set, step: int, rows: Tensor) -> State:
     grids, density, resolved = _references(part, radius, ceiling=2.0)
     if step:
         _measure_noise(part, grids, radius)
-    part.poses = _score(part, grids, radius, count=ROTATIONS[at])
+    part.poses = _score(part, grids, radius, count=ROTATIONS[at], close=GROWTH[at] > 1)
     return State("search", rows, part.poses, density, resolved, float(part.poses.scores[:, 0].mean()))
 
 
-def _score(part: _Set, grids: list[Tensor], radius: float, *, count: int) -> Poses:
+def _score(part: _Set, grids: list[Tensor], radius: float, *, count: int, close: bool) -> Poses:
     data = part.data.inside(radius)
     turns = rotations.random(count, part.generator, device=part.fold.device)
-    shifts = alignment.ball(part.settings.reach, data.box / (4 * radius), device=part.fold.device)
+    step = data.box / (4 * radius)
+    if close:
+        shifts = part.poses.shifts[:, :1] + alignment.ball(1.5 * step, step, device=part.fold.device)
+    else:
+        shifts = alignment.ball(part.settings.reach, step, device=part.fold.device).expand(len(data), -1, -1)
     noise = part.noise[_shell(data)]
     poses = alignment.start(len(data), part.poses.scores.shape[1], generator=part.generator)
     for fold, grid in enumerate(grids):
         rows = (part.fold == fold).nonzero()[:, 0]
         found = alignment.search(
-            grid, data.take(rows), turns=turns, shifts=shifts, noise=noise, keep=poses.scores.shape[1], spread=part.settings.reach / 2
+            grid,
+            data.take(rows),
+            turns=turns,
+            shifts=shifts[rows],
+            noise=noise,
+            keep=poses.scores.shape[1],
+            spread=part.settings.reach / 2,
         )
         poses.put(rows, found)
     return poses
@@ -151,6 +163,7 @@ def _local(part: _Set, step: int, radius: float, rows: Tensor) -> State:
     _measure_noise(part, grids, radius)
     data = part.data.inside(radius)
     noise = part.noise[_shell(data)]
+    part.poses = part.poses.best(max(1, 3 - step // 2))
     angle = ANGLES[min(step * len(ANGLES) // part.settings.local, len(ANGLES) - 1)]
     for fold, grid in enumerate(grids):
         mine = (part.fold == fold).nonzero()[:, 0]
@@ -179,20 +192,23 @@ def _references(part: _Set, radius: float, *, ceiling: float) -> tuple[list[Tens
     sums, sampling = gather(data, part.poses, part.fold)
     plain = sums.shape[-1]
     axis = torch.arange(plain, device=sums.device) - centre(plain)
-    shell = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).float().sqrt().round().long()
-    shell = shell.clamp_max(len(part.noise) - 1)
-    odd = torch.arange(len(sums), device=sums.device) % 2 == 1
-    one, other = (sums[w].sum(0) / (sampling[w].sum(0) + 0.5) for w in (odd, ~odd))
+    distance = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).float().sqrt()
+    shell = distance.round().long().clamp_max(len(part.noise) - 1)
     count = torch.bincount(shell.flatten(), minlength=len(part.noise)).clamp_min(1)
 
     def mean(values: Tensor) -> Tensor:
         return torch.zeros(len(part.noise), device=values.device).index_add_(0, shell.flatten(), values.flatten()) / count
 
-    signal, density = mean((one * other.conj()).real).clamp_min(1e-9), mean(sampling.sum(0))
-    damping = torch.minimum(part.noise / signal, ceiling * density + 0.5)[shell]
-    total, whole = sums.sum(0), sampling.sum(0)
+    density = mean(sampling.sum(0))
+    # Cropping leaves ripples at the rim of the sphere, where there is no sampling to divide them by.
+    floor, inside = (FLOOR * density + 0.5)[shell], distance <= radius
+    odd = torch.arange(len(sums), device=sums.device) % 2 == 1
+    one, other = (inside * sums[w].sum(0) / (sampling[w].sum(0) + floor) for w in (odd, ~odd))
+    signal = mean((one * other.conj()).real).clamp_min(1e-9)
+    damping = torch.maximum(torch.minimum(part.noise / signal, ceiling * density)[shell], floor)
+    total, whole = sums.sum(0) * inside, sampling.sum(0)
     mask = sphere(plain, part.settings.diameter / data.box * plain, edge=max(1.5, 0.06 * plain), device=sums.device)
-    leave = [(total - a, (whole - b).clamp_min(0)) for a, b in zip(sums, sampling, strict=True)]
+    leave = [(total - a * inside, (whole - b).clamp_min(0)) for a, b in zip(sums, sampling, strict=True)]
     grids = [spectra.oversample(_masked(spectra.to_density(a / (b + damping)), mask)) for a, b in leave]
     ratio = (signal * density / part.noise)[1 : int(radius) + 1]
     below = (ratio < 0.5).nonzero()
@@ -213,7 +229,9 @@ def gather(data: Spectra, poses: Poses, fold: Tensor) -> tuple[Tensor, Tensor]:
             seen = data.wedges[data.kind[rows]][:, None] * weights[..., None]
             turns = poses.rotations[rows].flatten(0, 1)
             used = weights.flatten() > 1e-4
-            part = spectra.insert(values.flatten(0, 1)[used], seen.flatten(0, 1)[used], turns[used], points=data.points, size=size)
+            part = spectra.insert(
+                values.flatten(0, 1)[used], seen.flatten(0, 1)[used], turns[used], points=data.points, size=size
+            )
             total = part if total is None else (total[0] + part[0], total[1] + part[1])
         ready = spectra.condense(*total)
         sums.append(ready[0])

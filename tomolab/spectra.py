@@ -59,19 +59,24 @@ def transform(volumes: Tensor, tilt_min: Tensor, tilt_max: Tensor, *, radius: fl
     box = volumes.shape[-1]
     points = half_sphere(box, radius, device=volumes.device)
     z, y, x = points.long().unbind(-1)
-    phase = _shift_phase(points, torch.full((1, 3), -float(centre(box)), device=volumes.device), box)
+    phase = phases(points, torch.full((1, 3), -float(centre(box)), device=volumes.device), box)
     values = torch.fft.rfftn(volumes.float(), dim=(-3, -2, -1))[:, z, y, x] * phase
     ranges, kind = torch.stack([tilt_min, tilt_max], dim=1).to(volumes).unique(dim=0, return_inverse=True)
     wedges = torch.cat([fourier.wedge(box, low, high)[:, z, y, x] for low, high in ranges])
     return Spectra(values * wedges[kind], points, wedges, kind, box)
 
 
+def join(parts: list[Spectra]) -> Spectra:
+    """Spectra of the same points and box one after the other."""
+    every = torch.cat([part.wedges for part in parts])
+    starts = torch.tensor([0] + [len(part.wedges) for part in parts[:-1]], device=every.device).cumsum(0)
+    wedges, same = every.unique(dim=0, return_inverse=True)
+    kind = torch.cat([same[part.kind + start] for part, start in zip(parts, starts, strict=True)])
+    return Spectra(torch.cat([part.values for part in parts]), parts[0].points, wedges, kind, parts[0].box)
+
+
 def phases(points: Tensor, shifts: Tensor, box: int) -> Tensor:
     """Factors (..., m) that move density by `shifts` (..., 3) voxels, zyx, towards higher index."""
-    return _shift_phase(points, shifts, box)
-
-
-def _shift_phase(points: Tensor, shifts: Tensor, box: int) -> Tensor:
     angle = shifts.to(points) @ points.T * (-2 * torch.pi / box)
     return torch.complex(angle.cos(), angle.sin())
 

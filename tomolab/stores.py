@@ -83,12 +83,14 @@ def read(path: str | Path) -> tuple[zarr.Array, pd.DataFrame, float]:
     if not (path / "zarr.json").is_file() or not (path / "particles.parquet").is_file():
         raise ValueError(f"{path} is not a store of subtomograms: it lacks zarr.json or particles.parquet")
     group = zarr.open_group(path, mode="r")
-    about = dict(group.attrs)
+    about: dict[str, Any] = dict(group.attrs)
     if about.get("tomolab") != "subtomograms" or "volumes" not in group:
         raise ValueError(f"{path} is a Zarr group, but not a store of subtomograms")
     if about.get("format") != FORMAT:
         raise ValueError(f"{path} has format {about.get('format')}, this version of tomolab reads format {FORMAT}")
     array, table = group["volumes"], pd.read_parquet(path / "particles.parquet")
+    if not isinstance(array, zarr.Array):
+        raise ValueError(f"{path}: volumes is a Zarr group, expected an array")
     if not array.shape[0] == len(table) == about["count"]:
         raise ValueError(
             f"{path} was written with {about['count']} subtomograms, "
@@ -100,7 +102,7 @@ def read(path: str | Path) -> tuple[zarr.Array, pd.DataFrame, float]:
 
 
 def take(array: zarr.Array, rows: np.ndarray) -> np.ndarray:
-    """Volumes of these rows, in this order. Neighbouring chunks are read together: that is ten times faster than one by one."""
+    """Volumes of these rows, in this order. Neighbouring chunks are read together, which saves requests."""
     out = np.empty((len(rows), *array.shape[1:]), dtype=array.dtype)
     order = np.argsort(rows, kind="stable")
     ascending = rows[order]

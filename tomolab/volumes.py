@@ -38,7 +38,7 @@ class Volume:
     voxel_size: float
 
     def __post_init__(self) -> None:
-        data = np.asarray(self.data, dtype=np.float32)
+        data = np.ascontiguousarray(self.data, dtype=np.float32)
         if data.ndim != 3 or min(data.shape) < 1:
             raise ValueError(f"a volume needs a (z, y, x) array with at least one voxel, got shape {data.shape}")
         if not np.isfinite(self.voxel_size) or self.voxel_size <= 0:

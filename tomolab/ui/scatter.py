@@ -68,7 +68,7 @@ class Lasso:
         """
         ids = self.ids
         if len(ids) == 0:
-            raise ValueError("nothing is selected: hold the mouse on the scatter, or press the lasso button, and draw around points")
+            raise ValueError("nothing is selected: press the lasso button beside the scatter and draw around points")
         return Selection(name, ids, reason)
 
     def select(self, ids: Iterable[int]) -> None:
@@ -88,7 +88,7 @@ class Lasso:
         rows = self._index.get_indexer(wanted)
         unknown = wanted[rows < 0]
         if len(unknown):
-            raise ValueError(f"{len(unknown)} of {len(wanted)} particles are not in the scatter, such as {unknown[:5].tolist()}")
+            raise ValueError(f"{len(unknown)} of {len(wanted)} particles are not shown here, such as {unknown[:5].tolist()}")
         if not np.array_equal(wanted, self.ids):
             self.scatter.selection(rows.tolist())
 

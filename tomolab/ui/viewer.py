@@ -43,7 +43,7 @@ def model() -> "ViewerModel":
     return ViewerModel(title="tomolab")
 
 
-def open(*, show: bool = True) -> "Viewer":
+def open(*, show: bool = True) -> "Viewer":  # noqa: A001 - reads viewer.open
     """Open a napari window.
 
     Parameters
@@ -171,9 +171,9 @@ def tomogram(
 
 
 def _arrange(viewer: "ViewerModel") -> None:
-    viewer.camera.orientation = ("away", "down", "right")
-    viewer.scale_bar.visible = True
-    viewer.scale_bar.colored = False
+    viewer.scene.camera.orientation = ("away", "down", "right")
+    viewer.canvas.overlays.scale_bar.visible = True
+    viewer.canvas.overlays.scale_bar.colored = False
 
 
 def averages(
@@ -225,7 +225,7 @@ def averages(
             vertices, faces = _placed(vertices, faces, at[name])
         else:
             continue
-        layers.append(_surface(viewer, vertices, faces, name=name, ink=inks[name]))
+        layers.append(_surface(viewer, vertices, faces, name=name, ink=style.lighter(inks[name], 0.2)))
     _arrange(viewer)
     return layers
 
@@ -241,8 +241,13 @@ def _surface(viewer: "ViewerModel", vertices: np.ndarray, faces: np.ndarray, *, 
     from napari.utils import Colormap
 
     plain = Colormap(to_rgba_array([ink, ink]), name=f"plain {ink}")
-    data = (vertices.astype(np.float32), faces, np.ones(len(vertices), dtype=np.float32))
-    return viewer.add_surface(data, name=name, colormap=plain, contrast_limits=(0, 1), shading="smooth", units=UNITS)
+    # napari lights a scene from behind when its depth points away. Mirroring the data along z and back by the scale turns
+    # the normals it computes, and so the light, without moving anything.
+    mirror = np.array([-1, 1, 1])
+    data = ((vertices * mirror).astype(np.float32), faces, np.ones(len(vertices), dtype=np.float32))
+    return viewer.add_surface(
+        data, name=name, scale=mirror, colormap=plain, contrast_limits=(0, 1), shading="smooth", units=UNITS
+    )
 
 
 def selection(viewer: "ViewerModel", name: str, reason: str) -> Selection:

@@ -1,0 +1,113 @@
+"""What the lasso holds becomes a selection of the same particles, every one of them; no browser is needed."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tomolab import particles
+from tomolab.selection import Selection
+from tomolab.ui import scatter, style
+
+# jupyter-scatter 1.0 sets pandas tables in place while it is imported.
+pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")
+
+
+def points(n: int = 10, seed: int = 0) -> pd.DataFrame:
+    """Particles with ids that are neither in order nor row numbers."""
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame({"particle_id": rng.permutation(n) * 3 + 100, "x": rng.normal(size=n), "y": rng.normal(size=n)})
+
+
+def draw(view: scatter.Lasso, rows: np.ndarray) -> None:
+    """Set what the browser sets when points are drawn around."""
+    view.widget.selection = np.asarray(rows, dtype=np.uint32)
+
+
+def test_a_lasso_becomes_a_selection_of_particle_ids() -> None:
+    table = points()
+    view = scatter.lasso(table)
+    draw(view, [7, 2, 2])
+    chosen = view.selection("two", "drawn")
+    assert chosen == Selection("two", table["particle_id"].iloc[[2, 7]].to_numpy(), "drawn")
+    assert repr(view) == "Lasso(10 particles, 2 selected)"
+
+
+def test_a_large_lasso_loses_nobody() -> None:
+    table = points(150_000)
+    view = scatter.lasso(table)
+    rows = np.random.default_rng(1).permutation(150_000)[:149_000]
+    draw(view, rows)
+    chosen = view.selection("most", "drawn")
+    assert len(chosen) == 149_000
+    assert set(chosen) == set(table["particle_id"].to_numpy()[rows].tolist())
+    other = scatter.lasso(table)
+    other.select(chosen)
+    assert len(other.widget.selection) == 149_000
+    assert other.selection("most", "drawn") == chosen
+
+
+def test_nothing_selected_is_refused() -> None:
+    view = scatter.lasso(points())
+    with pytest.raises(ValueError, match="nothing is selected"):
+        view.selection("none", "")
+    draw(view, [1])
+    draw(view, [])
+    with pytest.raises(ValueError, match="nothing is selected"):
+        view.selection("none", "")
+
+
+def test_ids_that_are_not_shown_are_refused_and_leave_the_selection() -> None:
+    table = points()
+    view = scatter.lasso(table)
+    draw(view, [3])
+    with pytest.raises(ValueError, match=r"2 of 3 particles are not shown here, such as \[1, 2\]"):
+        view.select([table["particle_id"][0], 2, 1])
+    assert view.ids.tolist() == [table["particle_id"][3]]
+    draw(view, [99])
+    with pytest.raises(ValueError, match="reports row 99 as selected, but shows 10 particles"):
+        view.selection("odd", "")
+
+
+def test_changes_are_told_and_do_not_echo() -> None:
+    table = points()
+    view = scatter.lasso(table)
+    heard: list[list[int]] = []
+
+    def listen(ids: np.ndarray) -> None:
+        heard.append(ids.tolist())
+        view.select(ids)
+
+    view.on_change(listen)
+    draw(view, [4, 5])
+    view.select(table["particle_id"][[4, 5]])
+    assert heard == [sorted(table["particle_id"][[4, 5]])]
+
+
+def test_colours_are_those_of_the_figures() -> None:
+    table = points(12)
+    labels = pd.Series(np.arange(12) % 11, index=table["particle_id"].sample(frac=1, random_state=0), name="cluster")
+    view = scatter.lasso(table, colour=labels, particles=particles.table(np.zeros((12, 3)), ids=table["particle_id"]))
+    kinds = {int(kind): index for kind, index in view.widget.color_domain.items()}
+    palette = style.categories(labels)
+    for kind, index in kinds.items():
+        np.testing.assert_allclose(view.widget.color[index][:3], style.to_rgb(palette[kind]), atol=1e-6)
+    assert view.scatter._data["cluster"].astype(int).tolist() == labels.loc[table["particle_id"]].tolist()
+    scores = pd.Series(np.linspace(0, 1, 12), index=table["particle_id"], name="score")
+    assert scatter.lasso(table, colour=scores).widget.color_title == "score"
+
+
+def test_it_shows_in_a_notebook() -> None:
+    view = scatter.lasso(points())
+    assert view.show() is not None
+
+
+def test_bad_points_are_refused() -> None:
+    table = points()
+    with pytest.raises(ValueError, match="a scatter needs the columns particle_id, x, y; y is missing"):
+        scatter.lasso(table[["particle_id", "x"]])
+    with pytest.raises(ValueError, match="1 ids are repeated"):
+        scatter.lasso(table.assign(particle_id=[1, 1, *range(2, 10)]))
+    with pytest.raises(ValueError, match="1 particles are not finite"):
+        scatter.lasso(table.assign(x=[np.nan, *range(9)]))
+    with pytest.raises(ValueError, match="colour is unknown for 9 of 10"):
+        scatter.lasso(table, colour=pd.Series(["a"], index=table["particle_id"][:1]))

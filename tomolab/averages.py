@@ -1,0 +1,92 @@
+"""Averages: a structure, its half maps, their Fourier shell correlation, and the particles and record it rests on.
+
+>>> average = averages.load("runs/tour/averages/ribosome")
+>>> average.volume, average.resolution
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tomolab import files, particles
+from tomolab.volumes import Volume
+
+THRESHOLD = 0.143
+"""FSC of two half maps at which the sum of them correlates to 0.5 with the true density (Rosenthal and Henderson 2003)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Average:
+    """A structure and what it rests on.
+
+    Parameters
+    ----------
+    volume
+        Sum of both halves over their summed wedges, weighted in Fourier space by sqrt(2 FSC / (1 + FSC)).
+    half1, half2
+        Half maps, not filtered, in the frame of `volume`.
+    fsc
+        Table of the Fourier shell correlation of the half maps: `resolution` in Å, from coarse to fine, and `fsc`.
+    particles
+        Table of the particles used, with their refined positions and angles, `score` and `half` (1 or 2).
+    record
+        Seed, parameters, versions, seconds.
+    """
+
+    volume: Volume
+    half1: Volume
+    half2: Volume
+    fsc: pd.DataFrame
+    particles: pd.DataFrame
+    record: dict[str, Any]
+
+    @property
+    def resolution(self) -> float:
+        """Å at which the FSC first falls to 0.143, interpolated in frequency; Nyquist if it never does."""
+        return crossing(self.fsc, THRESHOLD)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write volume.mrc, half1.mrc, half2.mrc, fsc.csv, particles.parquet and record.json, all or nothing."""
+        with files.atomic(folder) as temporary:
+            temporary = Path(temporary)
+            temporary.mkdir(parents=True, exist_ok=True)
+            for name in ("volume", "half1", "half2"):
+                files.write_volume(getattr(self, name), temporary / f"{name}.mrc")
+            self.fsc.to_csv(temporary / "fsc.csv", index=False)
+            self.particles.to_parquet(temporary / "particles.parquet", index=False)
+            (temporary / "record.json").write_text(json.dumps(self.record, indent=1))
+        return Path(folder)
+
+
+def load(folder: str | Path) -> Average:
+    """Read what `Average.save` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or a file of it is missing.
+    """
+    folder = Path(folder)
+    for name in ("volume.mrc", "half1.mrc", "half2.mrc", "fsc.csv", "particles.parquet", "record.json"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} is not a saved average: it has no {name}")
+    maps = [files.read_volume(folder / f"{name}.mrc") for name in ("volume", "half1", "half2")]
+    table = particles.check(pd.read_parquet(folder / "particles.parquet"))
+    return Average(*maps, pd.read_csv(folder / "fsc.csv"), table, json.loads((folder / "record.json").read_text()))
+
+
+def crossing(fsc: pd.DataFrame, threshold: float) -> float:
+    """Resolution in Å at which an FSC table first falls under `threshold`, interpolated in frequency; the finest if never."""
+    values, frequency = fsc["fsc"].to_numpy(), 1 / fsc["resolution"].to_numpy()
+    below = np.flatnonzero(values < threshold)
+    if not len(below):
+        return float(1 / frequency[-1])
+    if below[0] == 0:
+        return float(1 / frequency[0])
+    i = below[0]
+    share = (values[i - 1] - threshold) / (values[i - 1] - values[i])
+    return float(1 / (frequency[i - 1] + share * (frequency[i] - frequency[i - 1])))
