@@ -56,14 +56,14 @@ def test_a_picture_shows_density_where_it_projects(phantom: Volume) -> None:
     assert (filled != shown).sum() < 0.3 * (filled != shown[:, ::-1]).sum()
 
 
-def test_a_picture_is_taken_from_low_z() -> None:
-    near, far = ball(5, (6, 16, 16)), ball(9, (22, 16, 16))
-    both = surfaces.shade(Volume(near.data + far.data, 10.0), threshold=0.5, pixels=64)
-    front = surfaces.shade(near, threshold=0.5, pixels=64)
-    back = surfaces.shade(Volume((near.data + far.data)[::-1], 10.0), threshold=0.5, pixels=64)
-    # The small ball shades its own rim on the face of the large one only when it is in front.
-    disc = front[..., 3] > 0.9
-    assert both[disc][:, :3].std() > back[disc][:, :3].std()
+def test_a_picture_is_taken_from_low_z_where_things_are_brighter() -> None:
+    near, far = ball(5, (6, 9, 9)), ball(5, (25, 22, 22))
+    picture = surfaces.shade(Volume(near.data + far.data, 10.0), threshold=0.5, pixels=64)
+    light = picture[..., :3].mean(-1)
+    opaque = picture[..., 3] > 0.9
+    assert light[:32, :32][opaque[:32, :32]].mean() > 1.1 * light[32:, 32:][opaque[32:, 32:]].mean()
+    upside_down = surfaces.shade(Volume((near.data + far.data)[::-1], 10.0), threshold=0.5, pixels=64)[..., :3].mean(-1)
+    assert upside_down[:32, :32][opaque[:32, :32]].mean() < upside_down[32:, 32:][opaque[32:, 32:]].mean()
 
 
 def test_views_are_proper_rotations_that_turn_the_picture(phantom: Volume) -> None:

@@ -170,7 +170,7 @@ def _spectra(chosen: Subtomograms, box: int, finest: float, device: torch.device
     """Coefficients of the middle `box` voxels of every subtomogram."""
     first = centre(chosen.box) - centre(box)
     middle = slice(first, first + box)
-    wedges = torch.from_numpy(chosen.particles[WEDGE].to_numpy(dtype=np.float32))
+    wedges = torch.from_numpy(chosen.particles[WEDGE].to_numpy(dtype=np.float32, copy=True))
     parts = [
         spectra.transform(torch.from_numpy(volumes[:, middle, middle, middle]).to(device), *tilts.T.to(device), radius=finest)
         for (_, volumes), tilts in zip(chosen.batches(BATCH), wedges.split(BATCH), strict=True)
@@ -281,7 +281,7 @@ def _sums(
     """Sums of the turned-back data and of their wedges on the rfftn grid; reads the subtomograms in batches."""
     where, box = devices.pick(device), subtomograms.box
     poses = torch.from_numpy(turns).float().to(where), torch.from_numpy(shifts / subtomograms.voxel_size).float().to(where)
-    tilts = torch.from_numpy(subtomograms.particles[WEDGE].to_numpy(dtype=np.float32)).to(where)
+    tilts = torch.from_numpy(subtomograms.particles[WEDGE].to_numpy(dtype=np.float32, copy=True)).to(where)
     size = spectra.grid_size(box / 2)
     total = torch.zeros(size, size, size, dtype=torch.complex64, device=where), torch.zeros(size, size, size, device=where)
     batches = zip(subtomograms.batches(BATCH), poses[0].split(BATCH), poses[1].split(BATCH), tilts.split(BATCH), strict=True)

@@ -18,7 +18,8 @@ RATIO = 1.1
 def enhance(data: np.ndarray, width: float, clip: float | None) -> np.ndarray:
     """Filter (z, y, x) by a Gaussian of `width` voxels less one RATIO times as wide.
 
-    Beyond its faces the volume goes on mirrored. With `clip`, values are limited to that many standard deviations from the mean after smoothing by half of `width`.
+    Beyond its faces the volume goes on mirrored. With `clip`, values are limited to that many standard deviations from the
+    mean after smoothing by half of `width`.
     """
     reach = int(np.ceil(3 * RATIO * width))
     before = [min(reach, n) for n in data.shape]
@@ -27,7 +28,7 @@ def enhance(data: np.ndarray, width: float, clip: float | None) -> np.ndarray:
     done = 0.0
     if clip is not None:
         done = width / 2
-        smooth = volumes.clip(_smoothed(smooth, [(1, done)]), clip)
+        smooth = volumes.clip(_smoothed(smooth, [(1, done)]), clip, rounds=1)
     # Variances of Gaussians add, so what the first smoothing did is left out of the second.
     narrow, wide = (float(np.sqrt(w**2 - done**2)) for w in (width, RATIO * width))
     smooth = _smoothed(smooth, [(1, narrow), (-1, wide)])

@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 from pathlib import Path
 
 import pooch
@@ -13,8 +14,8 @@ from tomolab import files
 
 
 def folder() -> Path:
-    """Give tomolab's cache folder in the user's home."""
-    return Path(pooch.os_cache("tomolab"))
+    """Give tomolab's cache folder: the environment variable TOMOLAB_CACHE, or one in the user's home."""
+    return Path(os.environ.get("TOMOLAB_CACHE") or pooch.os_cache("tomolab"))
 
 
 def cached(url: str, path: str | Path, *, sha256: str | None = None) -> Path:

@@ -97,6 +97,7 @@ def resize(batch: Tensor, shape: Sequence[int]) -> Tensor:
 def shift_phases(shape: Sequence[int], shifts: Tensor) -> Tensor:
     """Factors, shape (n, z, y, x // 2 + 1), that move volumes by `shifts` (n, 3; zyx, voxels, towards higher index)."""
     z, y, x = shape
+    shifts = shifts.to(torch.promote_types(shifts.dtype, torch.float32))
     axes = (torch.fft.fftfreq(z), torch.fft.fftfreq(y), torch.fft.rfftfreq(x))
     # The exponential of a sum is a product over the axes: a tenth of the time of one exponential per point.
     fz, fy, fx = (torch.exp(-2j * torch.pi * shifts[:, i, None] * axis.to(shifts)) for i, axis in enumerate(axes))

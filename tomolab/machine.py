@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import psutil
 from packaging.requirements import Requirement
@@ -94,13 +95,13 @@ def look() -> Facts:
     )
 
 
-def _torch() -> dict:
+def _torch() -> dict[str, Any]:
     """Import PyTorch and compute a little on each GPU, keeping its complaints instead of printing them."""
     try:
         import torch
     except (ImportError, OSError) as error:
         return {"torch_error": str(error).splitlines()[0]}
-    found = {"torch": str(torch.__version__), "torch_cuda": torch.version.cuda, "torch_gpus": 0}
+    found: dict[str, Any] = {"torch": str(torch.__version__), "torch_cuda": torch.version.cuda, "torch_gpus": 0}
     with warnings.catch_warnings(record=True) as complaints:
         warnings.simplefilter("always")
         try:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -234,7 +235,8 @@ def save(network: Network, path: str | Path, *, record: dict[str, Any] | None = 
         "record": record or {},
     }
     with files.atomic(target) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, temporary)
+        # Written by ourselves: safetensors would make a file that only its owner can read.
+        temporary.write_bytes(to_bytes({name: tensor.contiguous() for name, tensor in network.state_dict().items()}))
     with files.atomic(target.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(description, indent=1) + "\n")
 

@@ -35,7 +35,7 @@ def difference_of_gaussians(
     distance: float | None = None,
     edge: float | None = None,
     exclude: np.ndarray | None = None,
-    clip: float | None = 4.0,
+    clip: float | None = 10.0,
 ) -> pd.DataFrame:
     """Pick bright blobs of about one diameter.
 
@@ -50,8 +50,8 @@ def difference_of_gaussians(
     diameter
         Å, of the particles.
     threshold
-        t in the lowest accepted score ``m + t (M - m) / 20``, between the worst peak m and the best M. 3 was best in Pei
-        et al.; more picks fewer.
+        t in the lowest accepted score ``m + t (M - m) / 20``, between the worst peak m (0, the background, if all are above it)
+        and the best M. More picks fewer. 3 was best in Pei et al.
     tilts
         Lowest and highest tilt in degrees, for the table.
     tomogram
@@ -64,7 +64,8 @@ def difference_of_gaussians(
         Mask of the shape of the volume, True where nothing shall be picked, such as on carbon.
     clip
         After smoothing by half of the narrower Gaussian, densities farther than this many standard deviations from the mean
-        are set to that limit; otherwise gold beads own the best scores, and with them the threshold. None leaves them.
+        are set to that limit, or gold beads raise the threshold above all proteins. Gold still has the best scores; `beads`
+        finds it for `exclude`. None leaves everything.
 
     Returns
     -------
@@ -86,7 +87,7 @@ def difference_of_gaussians(
     mask = None if exclude is None else _binned(exclude, step).any((1, 3, 5))
     places, heights = blobs.peaks(filtered, (diameter / 2 if edge is None else edge) / voxel_size, mask)
     if len(heights):
-        worst, best = heights.min(), heights.max()
+        worst, best = min(heights.min(), 0.0), heights.max()
         good = heights >= worst + threshold * (best - worst) / 20
         order = np.flatnonzero(good)[np.argsort(-heights[good], kind="stable")]
         places, heights = places[order], heights[order]

@@ -22,6 +22,8 @@ from tomolab.spectra import Spectra
 from tomolab.volumes import sphere
 
 FOLDS = 4
+KEEP = 5
+"""Poses that share a subtomogram in the search."""
 FLOOR = 0.1
 """Least damping of the reference, as a part of the mean sampling of each shell."""
 FEW = 400
@@ -120,7 +122,7 @@ def run(data: Spectra, settings: Settings, *, generator: torch.Generator) -> Ite
 def _begin(data: Spectra, settings: Settings, generator: torch.Generator) -> _Set:
     fold = torch.randperm(len(data), generator=generator, device=data.values.device) % min(FOLDS, len(data))
     power = _by_shell(data, (data.values.abs() ** 2).sum(0))
-    return _Set(data, fold, alignment.start(len(data), 5, generator=generator), power, settings, generator)
+    return _Set(data, fold, alignment.start(len(data), KEEP, generator=generator), power, settings, generator)
 
 
 def _search(part: _Set, step: int, rows: Tensor) -> State:

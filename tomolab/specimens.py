@@ -100,7 +100,8 @@ def paste(specimen: Tensor, sources: Sources, labels: Tensor, *, rotations: Tens
     """Add the labelled densities (n,), turned by `rotations` (n, 3, 3), at `places` (n, 3; voxels) to a volume, in place."""
     box = sources.data.shape[-1] // 2
     whole = np.floor(places).astype(int)
-    for part in torch.arange(len(labels)).split(BATCH):
+    for start in range(0, len(labels), BATCH):
+        part = slice(start, start + BATCH)
         rest = torch.from_numpy(places[part] - whole[part]).to(specimen)
         turned = transform(sources.data[labels[part]], rotations[part], rest, box=box, step=2)
         for particle, corner in zip(turned, whole[part] - box // 2, strict=True):

@@ -24,7 +24,8 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 from torch.nn import functional
 from tqdm.auto import tqdm
@@ -376,7 +377,7 @@ def _checkpoint(lesson: _Lesson, folder: Path, plan: dict[str, Any], history: li
         }
     with files.atomic(folder / "checkpoint") as temporary:
         temporary.mkdir()
-        save_file(tensors, temporary / "state.safetensors")
+        (temporary / "state.safetensors").write_bytes(to_bytes(tensors))
         (temporary / "checkpoint.json").write_text(json.dumps({"plan": plan, "history": history}) + "\n")
     with files.atomic(folder / "history.csv") as temporary:
         pd.DataFrame(history).to_csv(temporary, index=False)

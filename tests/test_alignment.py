@@ -1,0 +1,108 @@
+"""Alignment: known rotations and shifts are found again, by the product of matrices and by the map on map fit."""
+
+import numpy as np
+import pytest
+import torch
+
+from tomolab import alignment, fourier, rotations, spectra, volumes
+from tomolab.volumes import Volume
+
+
+@pytest.fixture(scope="module")
+def small(phantom: Volume) -> Volume:
+    """The phantom at 20 Å in a box of 20."""
+    return volumes.fit(volumes.resample(phantom, 20.0), 20)
+
+
+def moved(volume: Volume, turns: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
+    """Copies of a volume, rotated and shifted (voxels) with little interpolation error."""
+    fine = fourier.resize(torch.from_numpy(volume.data), [2 * n for n in volume.shape])
+    return volumes.transform(fine.expand(len(turns), -1, -1, -1), turns, shifts, box=volume.shape[0], step=2.0)
+
+
+def mirrored(volume: Volume) -> Volume:
+    """The other hand, about the centre voxel."""
+    return Volume(np.roll(volume.data[:, :, ::-1], 1, axis=2).copy(), volume.voxel_size)
+
+
+def poses(count: int, seed: int, reach: float) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return rotations.random(count, generator), (2 * torch.rand(count, 3, generator=generator) - 1) * reach
+
+
+def test_uniform_rotations_leave_no_gap() -> None:
+    grid = alignment.uniform(2000)
+    asked = rotations.random(200, torch.Generator().manual_seed(0))
+    nearest = torch.stack([rotations.angle_between(grid, one.expand_as(grid)).min() for one in asked])
+    assert float(nearest.max()) < 22
+    rotations.check(grid.numpy())
+
+
+def test_ball_holds_all_short_shifts() -> None:
+    shifts = alignment.ball(2.0, 1.0)
+    assert len(shifts) == 33  # lattice points within 2 of the origin
+    assert (shifts == 0).all(1).any()
+
+
+def test_search_then_refine_find_poses_in_a_wedge(small: Volume) -> None:
+    turns, shifts = poses(12, 1, 1.5)
+    low = torch.full((12,), -60.0)
+    data = spectra.transform(moved(small, turns, shifts), low, -low, radius=7)
+    grid = spectra.oversample(torch.from_numpy(small.data - small.data.mean()))
+    coarse = data.inside(5)
+    noise = torch.full((len(coarse.points),), float(coarse.values.abs().square().mean()))
+    found = alignment.search(grid, coarse, turns=alignment.uniform(3000), shifts=alignment.ball(2.0, 1.0), noise=noise, spread=5)
+    off = rotations.angle_between(found.rotations[:, 0], turns)
+    assert float(off.median()) < 15
+    torch.testing.assert_close(found.weights.sum(1), torch.ones(12))
+
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.full((len(data.points),), float(data.values.abs().square().mean()))
+    for angle in (7.0, 5.0, 3.0, 2.0, 1.0):
+        found = alignment.refine(grid, data, found, angle=angle, step=angle / 10, noise=noise, generator=generator, spread=5)
+    assert float(rotations.angle_between(found.rotations[:, 0], turns).median()) < 3
+    assert float((found.shifts[:, 0] - shifts).norm(dim=1).median()) < 0.2
+
+
+def test_search_takes_shifts_of_each_its_own(small: Volume) -> None:
+    turns, shifts = poses(4, 2, 1.5)
+    low = torch.full((4,), -60.0)
+    data = spectra.transform(moved(small, turns, shifts), low, -low, radius=5)
+    grid = spectra.oversample(torch.from_numpy(small.data - small.data.mean()))
+    noise = torch.ones(len(data.points))
+    wrong = torch.zeros(1, 3) + 3
+    near = torch.stack([shifts, wrong.expand(4, 3)], dim=1)
+    found = alignment.search(grid, data, turns=turns, shifts=near, noise=noise, keep=1, spread=10)
+    torch.testing.assert_close(found.shifts[:, 0], shifts)
+    torch.testing.assert_close(found.rotations[:, 0], turns)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_align_map_finds_the_pose(small: Volume, seed: int) -> None:
+    turns, shifts = poses(1, seed, 1.5)
+    turned = Volume(moved(small, turns, shifts)[0].numpy(), small.voxel_size)
+    fit = alignment.align_map(small, turned)
+    assert float(rotations.angle_between(torch.from_numpy(fit.rotation)[None].float(), turns)) < 2
+    np.testing.assert_allclose(fit.shift, shifts[0].numpy() * 20.0, atol=2.0)
+    assert fit.score > 0.98
+    assert alignment.correlation(alignment.apply(small, fit), turned, radius=5) > 0.98
+
+
+def test_mirror_image_does_not_align(small: Volume) -> None:
+    fit = alignment.align_map(mirrored(small), small)
+    assert np.linalg.det(fit.rotation) == pytest.approx(1, abs=1e-5)
+    assert fit.score < 0.95 < alignment.align_map(small, small).score
+
+
+def test_correlation_of_opposites(small: Volume) -> None:
+    assert alignment.correlation(small, small) == pytest.approx(1)
+    assert alignment.correlation(small, Volume(5 - 2 * small.data, 20.0)) == pytest.approx(-1)
+
+
+def test_maps_that_cannot_be_compared_are_refused(small: Volume) -> None:
+    with pytest.raises(ValueError, match="one cubic box and voxel size"):
+        alignment.align_map(small, volumes.fit(small, 24))
+    with pytest.raises(ValueError, match="one cubic box and voxel size"):
+        alignment.correlation(small, Volume(small.data, 10.0))
+    with pytest.raises(ValueError, match="constant map"):
+        alignment.align_map(Volume(np.ones((20, 20, 20)), 20.0), small)
