@@ -19,7 +19,7 @@ help:  ## list the commands
 
 lab: .venv/.tomolab-lab  ## build the environment and open JupyterLab on the tour
 	@scripts/libraries.sh lab
-	$(PYTHON_BIN)/jupyter-lab $(LAB_OPTIONS) notebooks/00_tour.ipynb
+	$(PYTHON_BIN)/jupyter-lab --ServerApp.root_dir='$(CURDIR)' --LabApp.default_url=/lab/tree/notebooks/00_tour.ipynb $(LAB_OPTIONS)
 
 test: test-unit test-notebooks test-browser  ## build what the tests need and run them all
 
@@ -49,7 +49,7 @@ check: .venv/.tomolab-check  ## format, lint, types, layers, clean notebooks
 	$(PYTHON_BIN)/ruff check .
 	$(PYTHON_BIN)/mypy
 	$(PYTHON_BIN)/lint-imports --no-logo
-	$(PYTHON_BIN)/nbstripout --verify notebooks/*.ipynb
+	$(PYTHON_BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
 
 demo: .venv/.tomolab-lab  ## execute the notebooks in order and leave a report with pictures in runs/demo
 	@scripts/libraries.sh lab

@@ -48,16 +48,14 @@ def test_search_then_refine_find_poses_in_a_wedge(small: Volume) -> None:
     turns, shifts = poses(12, 1, 1.5)
     low = torch.full((12,), -60.0)
     data = spectra.transform(moved(small, turns, shifts), low, -low, radius=7)
-    grid = spectra.oversample(torch.from_numpy(small.data - small.data.mean()))
-    coarse = data.inside(5)
-    noise = torch.full((len(coarse.points),), float(coarse.values.abs().square().mean()))
-    found = alignment.search(grid, coarse, turns=alignment.uniform(3000), shifts=alignment.ball(2.0, 1.0), noise=noise, spread=5)
+    grid = spectra.oversample(torch.from_numpy(small.data))
+    noise = torch.full((len(data.points),), float(data.values.abs().square().mean()) / 10)
+    found = alignment.search(grid, data, turns=alignment.uniform(3000), shifts=alignment.ball(2.0, 1.0), noise=noise, spread=5)
     off = rotations.angle_between(found.rotations[:, 0], turns)
     assert float(off.median()) < 15
     torch.testing.assert_close(found.weights.sum(1), torch.ones(12))
 
     generator = torch.Generator().manual_seed(0)
-    noise = torch.full((len(data.points),), float(data.values.abs().square().mean()))
     for angle in (7.0, 5.0, 3.0, 2.0, 1.0):
         found = alignment.refine(grid, data, found, angle=angle, step=angle / 10, noise=noise, generator=generator, spread=5)
     assert float(rotations.angle_between(found.rotations[:, 0], turns).median()) < 3
@@ -68,7 +66,7 @@ def test_search_takes_shifts_of_each_its_own(small: Volume) -> None:
     turns, shifts = poses(4, 2, 1.5)
     low = torch.full((4,), -60.0)
     data = spectra.transform(moved(small, turns, shifts), low, -low, radius=5)
-    grid = spectra.oversample(torch.from_numpy(small.data - small.data.mean()))
+    grid = spectra.oversample(torch.from_numpy(small.data))
     noise = torch.ones(len(data.points))
     wrong = torch.zeros(1, 3) + 3
     near = torch.stack([shifts, wrong.expand(4, 3)], dim=1)
@@ -82,16 +80,17 @@ def test_align_map_finds_the_pose(small: Volume, seed: int) -> None:
     turns, shifts = poses(1, seed, 1.5)
     turned = Volume(moved(small, turns, shifts)[0].numpy(), small.voxel_size)
     fit = alignment.align_map(small, turned)
-    assert float(rotations.angle_between(torch.from_numpy(fit.rotation)[None].float(), turns)) < 2
+    assert float(rotations.angle_between(torch.from_numpy(fit.rotation)[None].float(), turns)) < 3
     np.testing.assert_allclose(fit.shift, shifts[0].numpy() * 20.0, atol=2.0)
     assert fit.score > 0.98
     assert alignment.correlation(alignment.apply(small, fit), turned, radius=5) > 0.98
 
 
-def test_mirror_image_does_not_align(small: Volume) -> None:
-    fit = alignment.align_map(mirrored(small), small)
+def test_mirror_image_does_not_align(phantom: Volume) -> None:
+    fit = alignment.align_map(mirrored(phantom), phantom, radius=10)
     assert np.linalg.det(fit.rotation) == pytest.approx(1, abs=1e-5)
-    assert fit.score < 0.95 < alignment.align_map(small, small).score
+    assert fit.score < 0.96
+    assert alignment.align_map(phantom, phantom, radius=10).score > 0.99
 
 
 def test_correlation_of_opposites(small: Volume) -> None:

@@ -82,9 +82,12 @@ def test_gold_does_not_own_the_picks(places: np.ndarray) -> None:
     assert 0 < mask.mean() < 0.03
     masked = picking.difference_of_gaussians(volume, diameter=250, threshold=8, exclude=mask)
     assert picking.score(masked, truth, distance=80)["f1"] > 0.9
-    clipped, unclipped = (picking.difference_of_gaussians(volume, diameter=250, clip=clip) for clip in (10.0, None))
-    assert picking.score(clipped, truth, distance=80)["recall"] == 1
-    assert picking.score(unclipped, truth, distance=80)["recall"] < 0.5
+    clipped, unclipped = (
+        picking.score(picking.difference_of_gaussians(volume, diameter=250, clip=clip), truth, distance=80)["recall"]
+        for clip in (10.0, None)
+    )
+    assert clipped > 0.5
+    assert unclipped < 0.1
 
 
 def test_no_gold_gives_an_empty_mask(noisy: Volume) -> None:

@@ -70,7 +70,7 @@ def test_a_cut_run_ends_with_the_weights_of_an_unbroken_one(
     straight, _ = fit(stream, held_back, tmp_path / "straight", name=name)
     whole = Stream.epoch
 
-    def cut(self: Stream, number: int):  # noqa: ANN202
+    def cut(self: Stream, number: int):
         for i, batch in enumerate(whole(self, number)):
             if number == 1 and i == 2:
                 raise RuntimeError("power failure")

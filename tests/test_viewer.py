@@ -144,3 +144,15 @@ def test_a_window_shows_particles_and_averages(make_napari_viewer, tomogram, tab
     # Lit from the front: most of the surface is bright, not only its rim.
     assert np.median(lit[lit > 20]) > 80
     assert sorted(path.name for path in tmp_path.iterdir()) == ["average.png", "bare.png", "slice.png"]
+
+
+def test_a_plane_of_the_tomogram_lies_at_its_height(tomogram: Volume, table: pd.DataFrame) -> None:
+    view = viewer.model()
+    with pytest.raises(ValueError, match="no layer 'tomogram'"):
+        viewer.plane(view)
+    image, points = viewer.tomogram(view, tomogram, table, diameter=250)
+    viewer.plane(view, z=39.0)
+    assert view.dims.ndisplay == 3
+    assert (image.depiction, image.plane.position[0], points.visible) == ("plane", 3.0, False)
+    with pytest.raises(ValueError, match="reaches from 0 to 143 Å in z, not to 500 Å"):
+        viewer.plane(view, z=500)

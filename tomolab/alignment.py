@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tomolab import fourier, rotations, spectra
 from tomolab.spectra import Spectra
-from tomolab.volumes import Volume, transform
+from tomolab.volumes import Volume, isolate, transform
 
 CHUNK = 16_000_000
 """Scores held at one time."""
@@ -36,6 +36,10 @@ class Poses:
         """Write the poses of `rows` in place."""
         for name in ("rotations", "shifts", "scores", "weights"):
             getattr(self, name)[rows] = getattr(poses, name)
+
+    def take(self, rows: Tensor) -> "Poses":
+        """The poses of the subtomograms in `rows`, copied."""
+        return Poses(self.rotations[rows], self.shifts[rows], self.scores[rows], self.weights[rows])
 
     def best(self, count: int = 1) -> "Poses":
         """Only the `count` best poses of each, weights added to 1 again."""
@@ -59,9 +63,8 @@ def uniform(count: int, *, device: torch.device | None = None) -> Tensor:
     phi, psi = 2**0.5, 1.533751168755204288118041
     first, second = (s / count).sqrt(), (1 - s / count).sqrt()
     a, b = 2 * torch.pi * s / phi, 2 * torch.pi * s / psi
-    return rotations.from_quaternions(
-        torch.stack([first * a.sin(), first * a.cos(), second * b.sin(), second * b.cos()], dim=1).float()
-    )
+    spiral = torch.stack([first * a.sin(), first * a.cos(), second * b.sin(), second * b.cos()], dim=1)
+    return rotations.from_quaternions(spiral.float())
 
 
 def ball(reach: float, step: float, *, device: torch.device | None = None) -> Tensor:
@@ -98,9 +101,8 @@ def search(
     shifts = shifts.expand(len(data), -1, -1)
     count = shifts.shape[1]
     parts = []
-    for rows in torch.arange(len(data), device=shifts.device).split(
-        max(1, CHUNK // (count * max(len(turns), len(data.points))))
-    ):
+    each = max(1, CHUNK // (count * max(len(turns), len(data.points))))
+    for rows in torch.arange(len(data), device=shifts.device).split(each):
         wave = spectra.phases(data.points, -shifts[rows], data.box)
         moved = torch.view_as_real((data.values[rows] / noise)[:, None] * wave).flatten(2)
         scores = (2 * moved.flatten(0, 1) @ model.T).reshape(len(rows), count, -1)
@@ -194,6 +196,8 @@ class Fit:
 def align_map(moving: Volume, fixed: Volume, *, radius: float | None = None, reach: float | None = None) -> Fit:
     """Find the proper rotation and the shift that bring `moving` onto `fixed`; a mirror image is never tried.
 
+    What lies outside the sphere in the box is left out of both.
+
     Parameters
     ----------
     moving, fixed
@@ -214,12 +218,12 @@ def align_map(moving: Volume, fixed: Volume, *, radius: float | None = None, rea
     # The fixed map is the data; the moving one the reference that is rotated into it.
     (data, _), (_, norm) = _unit(fixed, radius), _unit(moving, radius)
     coarse = data.inside(min(radius, 5.0))
-    grid = spectra.oversample(torch.from_numpy(moving.data - moving.data.mean()) / norm)
+    grid = spectra.oversample(isolate(torch.from_numpy(moving.data), 0.95 * box) / norm)
     noise = torch.full((len(coarse.points),), 1e-3)
     step = box / max(float(coarse.points.norm(dim=1).max()), 1.0) / 4
     poses = search(grid, coarse, turns=uniform(4000), shifts=ball(far, step), noise=noise, keep=20, spread=1e6)
     generator = torch.Generator().manual_seed(0)
-    for angle in (10.0, 7.0, 5.0, 3.0, 2.0, 1.0, 0.6, 0.3):
+    for angle in (10.0, 7.0, 5.0, 4.0, 3.0, 2.5, 2.0, 1.5, 1.0, 0.7, 0.5, 0.3):
         part = coarse if angle > 5 else data
         noise = torch.full((len(part.points),), 1e-3)
         poses = refine(
@@ -241,7 +245,10 @@ def apply(volume: Volume, fit: Fit) -> Volume:
 
 
 def correlation(a: Volume, b: Volume, *, radius: float | None = None) -> float:
-    """Correlation of two maps over their Fourier coefficients up to `radius` cycles per box (all by default), from -1 to 1."""
+    """Correlation, from -1 to 1, of two maps inside the sphere in their box.
+
+    Taken over the Fourier coefficients up to `radius` cycles per box, all by default.
+    """
     _check_pair(a, b)
     first, second = (_unit(volume, radius or volume.shape[0] / 2)[0].values[0] for volume in (a, b))
     return _match(first, second)
@@ -254,7 +261,8 @@ def _match(first: Tensor, second: Tensor) -> float:
 def _unit(volume: Volume, radius: float) -> tuple[Spectra, float]:
     """Coefficients of a whole map (no wedge), divided by the root of their power, and that root."""
     whole = torch.full((1,), -90.0), torch.full((1,), 90.0)
-    data = spectra.transform(torch.from_numpy(volume.data)[None], *whole, radius=radius)
+    density = isolate(torch.from_numpy(volume.data), 0.95 * volume.shape[0])
+    data = spectra.transform(density[None], *whole, radius=radius)
     norm = float(data.values.abs().pow(2).sum().sqrt())
     return Spectra(data.values / norm, data.points, data.wedges, data.kind, data.box), norm
 

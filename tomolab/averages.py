@@ -74,9 +74,10 @@ def load(folder: str | Path) -> Average:
     for name in ("volume.mrc", "half1.mrc", "half2.mrc", "fsc.csv", "particles.parquet", "record.json"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} is not a saved average: it has no {name}")
-    maps = [files.read_volume(folder / f"{name}.mrc") for name in ("volume", "half1", "half2")]
+    volume, half1, half2 = (files.read_volume(folder / f"{name}.mrc") for name in ("volume", "half1", "half2"))
     table = particles.check(pd.read_parquet(folder / "particles.parquet"))
-    return Average(*maps, pd.read_csv(folder / "fsc.csv"), table, json.loads((folder / "record.json").read_text()))
+    record = json.loads((folder / "record.json").read_text())
+    return Average(volume, half1, half2, pd.read_csv(folder / "fsc.csv"), table, record)
 
 
 def crossing(fsc: pd.DataFrame, threshold: float) -> float:

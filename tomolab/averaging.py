@@ -19,19 +19,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tomolab import alignment, devices, fourier, refinement, rotations, runs, spectra
-from tomolab.averages import THRESHOLD, Average, load
+from tomolab import alignment, devices, refinement, rotations, runs, spectra
+from tomolab.averages import Average, load
 from tomolab.conventions import ANGLES, POSITION, WEDGE, centre
+from tomolab.reconstruction import BATCH, correlate, density_of, sums_of, trust, with_poses
 from tomolab.refinement import Settings, State
 from tomolab.subtomograms import Subtomograms
-from tomolab.volumes import Volume, fit, sphere
+from tomolab.volumes import Volume, fit, isolate
 
-__all__ = ["Average", "Progress", "average", "load", "with_poses"]
-
-BATCH = 64
-"""Subtomograms read at a time."""
-FLOOR = 0.05
-"""A map divides by its sampling plus this part of the mean sampling, so that what is hardly seen is damped."""
+__all__ = ["Average", "Progress", "average", "correlate", "load", "with_poses"]
 
 
 @dataclass(frozen=True)
@@ -106,12 +102,12 @@ def average(
     _check(chosen, iterations, starts, mask_diameter, max_shift, finest)
     extent = chosen.box * chosen.voxel_size
     measured = mask_diameter is None
-    diameter = _diameter(chosen) if measured else mask_diameter / chosen.voxel_size
+    diameter = _diameter(chosen) if mask_diameter is None else mask_diameter / chosen.voxel_size
     box = min(chosen.box, 2 * round((1.5 * diameter + 4) / 2))
     settings = Settings(
         radius=max(4.0, 3 * box / diameter),
         finest=min(box / 2 - 1.1, box * chosen.voxel_size / finest if finest else np.inf),
-        diameter=min(1.35 * diameter + 2, 0.95 * box) if measured else diameter,
+        diameter=min(max(1.2 * diameter, 0.45 * chosen.box), 0.95 * box) if measured else diameter,
         reach=(max_shift or extent / 10) / chosen.voxel_size,
         starts=starts,
         search=max(1, iterations * 2 // 3),
@@ -192,15 +188,12 @@ def _refine(
     """Refine both halves side by side; the last state of each, or the best one when stopped."""
     device = data.values.device
     generators = [torch.Generator(device=device).manual_seed(2 * seed + i) for i in range(2)]
-    runs = [
-        refinement.run(data.take(rows.to(device)), settings, generator=g) for rows, g in zip(halves, generators, strict=True)
-    ]
+    parts = [data.take(rows.to(device)) for rows in halves]
+    steps = [refinement.run(part, settings, generator=generator) for part, generator in zip(parts, generators, strict=True)]
     best: list[State] = []
-    for step, states in enumerate(zip(*runs, strict=True), 1):
-        best = [
-            new if not best or new.stage == "refine" or new.score > old.score else old
-            for new, old in zip(states, best or states, strict=True)
-        ]
+    for step, states in enumerate(zip(*steps, strict=True), 1):
+        pairs = zip(best or states, states, strict=True)
+        best = [new if new.stage == "refine" or new.score > old.score else old for old, new in pairs]
         if progress is not None:
             extent = data.box * voxel_size
             density = states[0].density.cpu().numpy()
@@ -221,14 +214,16 @@ def _join(
     turns = [state.poses.rotations[:, 0].cpu().double().numpy() for state in states]
     shifts = [state.poses.shifts[:, 0].cpu().double().numpy() * chosen.voxel_size for state in states]
     maps = [with_poses(*each, device=device)[0] for each in zip(parts, turns, shifts, strict=True)]
-    first, second = (fit(_soft(volume, mask), box) for volume in maps)
+    first, second = (
+        fit(Volume(isolate(torch.from_numpy(volume.data), mask).numpy(), volume.voxel_size), box) for volume in maps
+    )
     onto = alignment.align_map(second, first, radius=max(4.0, min(state.resolved for state in states)))
     turns[1] = turns[1] @ onto.rotation.T
     shifts[1] = shifts[1] - turns[1] @ onto.shift
-    sums, seen = zip(*(_sums(*each, device=device) for each in zip(parts, turns, shifts, strict=True)), strict=True)
-    half1, half2 = (_volume(*each, chosen) for each in zip(sums, seen, strict=True))
+    sums, seen = zip(*(sums_of(*each, device=device) for each in zip(parts, turns, shifts, strict=True)), strict=True)
+    half1, half2 = (density_of(*each, chosen) for each in zip(sums, seen, strict=True))
     fsc = correlate(half1, half2, weight=seen[0] * seen[1], diameter=mask)
-    whole = _volume(sums[0] + sums[1], seen[0] + seen[1], chosen, filter_by=_trust(fsc["fsc"].to_numpy(), chosen.box))
+    whole = density_of(sums[0] + sums[1], seen[0] + seen[1], chosen, filter_by=trust(fsc["fsc"].to_numpy(), chosen.box))
     table = pd.concat([part.particles for part in parts], ignore_index=True)
     table[POSITION] += np.concatenate(shifts)
     table[ANGLES] = rotations.to_euler(np.concatenate(turns))
@@ -236,100 +231,3 @@ def _join(
     table["half"] = np.repeat([1, 2], [len(one) for one in rows])
     table = table.iloc[np.argsort(np.concatenate(rows))].reset_index(drop=True)
     return Average(whole, half1, half2, fsc, table, {})
-
-
-def with_poses(
-    subtomograms: Subtomograms, turns: np.ndarray, shifts: np.ndarray, *, device: str | torch.device | None = None
-) -> tuple[Volume, np.ndarray]:
-    """Average subtomograms whose poses are known: sum of the data turned back, over the sum of their wedges turned back.
-
-    Parameters
-    ----------
-    subtomograms
-        n of them.
-    turns
-        Rotations (n, 3, 3) on zyx vectors, reference to tomogram.
-    shifts
-        Places (n, 3) of the particles from the centres of their boxes, zyx, in Å.
-    device
-        As in `average`.
-
-    Returns
-    -------
-    volume, sampling
-        The map, without zero frequency; and how many subtomograms saw each point of its rfftn grid.
-
-    Raises
-    ------
-    ValueError
-        If there are no subtomograms, their number is not that of the poses, or a matrix is no proper rotation.
-    """
-    turns, shifts = np.asarray(turns, dtype=float), np.asarray(shifts, dtype=float)
-    n = len(subtomograms)
-    if n < 1 or turns.shape != (n, 3, 3) or shifts.shape != (n, 3):
-        raise ValueError(
-            f"{n} subtomograms need rotations ({n}, 3, 3) and shifts ({n}, 3), got {turns.shape} and {shifts.shape}"
-        )
-    rotations.check(turns)
-    sums, sampling = _sums(subtomograms, turns, shifts, device=device)
-    return _volume(sums, sampling, subtomograms), sampling.cpu().numpy()
-
-
-def _sums(
-    subtomograms: Subtomograms, turns: np.ndarray, shifts: np.ndarray, *, device: str | torch.device | None
-) -> tuple[Tensor, Tensor]:
-    """Sums of the turned-back data and of their wedges on the rfftn grid; reads the subtomograms in batches."""
-    where, box = devices.pick(device), subtomograms.box
-    poses = torch.from_numpy(turns).float().to(where), torch.from_numpy(shifts / subtomograms.voxel_size).float().to(where)
-    tilts = torch.from_numpy(subtomograms.particles[WEDGE].to_numpy(dtype=np.float32, copy=True)).to(where)
-    size = spectra.grid_size(box / 2)
-    total = torch.zeros(size, size, size, dtype=torch.complex64, device=where), torch.zeros(size, size, size, device=where)
-    batches = zip(subtomograms.batches(BATCH), poses[0].split(BATCH), poses[1].split(BATCH), tilts.split(BATCH), strict=True)
-    for (_, volumes), turn, shift, tilt in batches:
-        data = spectra.transform(torch.from_numpy(volumes).to(where), *tilt.T, radius=box / 2)
-        values = data.values * spectra.phases(data.points, -shift, box)
-        part = spectra.insert(values, data.wedges[data.kind], turn, points=data.points, size=size)
-        total = total[0] + part[0], total[1] + part[1]
-    sums, sampling = spectra.condense(*total)
-    k = (fourier.frequencies((box,) * 3, device=where) * box).round().long()
-    at = tuple((k + centre(sums.shape[0])).unbind(-1))
-    return sums[at] * (k.float().norm(dim=-1) <= box / 2), sampling[at]
-
-
-def _volume(sums: Tensor, sampling: Tensor, like: Subtomograms, *, filter_by: Tensor | None = None) -> Volume:
-    box = like.box
-    seen = fourier.radius((box,) * 3, device=sums.device) <= 0.5
-    transform = sums / (sampling + FLOOR * sampling[seen].mean() + 1e-6)
-    if filter_by is not None:
-        transform = transform * filter_by.to(transform.device)
-    place = torch.full((1, 3), float(centre(box)), device=sums.device)
-    density = torch.fft.irfftn(transform * fourier.shift_phases((box,) * 3, place)[0], s=(box,) * 3)
-    return Volume(density.cpu().numpy(), like.voxel_size)
-
-
-def correlate(half1: Volume, half2: Volume, *, weight: Tensor | None = None, diameter: float | None = None) -> pd.DataFrame:
-    """Fourier shell correlation of two maps as a table of `resolution` (Å) and `fsc`, inside a soft sphere of `diameter` voxels.
-
-    Each point counts by `weight` (on the rfftn grid), such as the product of the sampling of both maps.
-    """
-    first, second = (torch.from_numpy(_soft(volume, diameter or half1.shape[0]).data) for volume in (half1, half2))
-    values = fourier.shell_correlation(first, second, weight=None if weight is None else weight.cpu())[1:].numpy()
-    return pd.DataFrame({"resolution": half1.extent[0] / np.arange(1, len(values) + 1), "fsc": values})
-
-
-def _soft(volume: Volume, diameter: float) -> Volume:
-    """The map inside a soft sphere of `diameter` voxels, its edge brought to 0 first."""
-    mask = sphere(volume.shape[0], diameter, edge=max(1.5, 0.06 * volume.shape[0])).numpy()
-    edge = (mask > 0.05) & (mask < 0.95)
-    return Volume((volume.data - volume.data[edge].mean()) * mask, volume.voxel_size)
-
-
-def _trust(fsc: np.ndarray, box: int) -> Tensor:
-    """Weights sqrt(2 FSC / (1 + FSC)) on the rfftn grid, 0 from where the FSC first falls to 0.143."""
-    below = np.flatnonzero(fsc < THRESHOLD)
-    kept = np.where(np.arange(len(fsc)) < (below[0] if len(below) else len(fsc)), fsc, 0).clip(0)
-    weights = np.sqrt(2 * kept / (1 + kept))
-    # The first shell is always shown, lest an average without signal be an empty map.
-    weights[0] = max(weights[0], 0.1)
-    radius = (fourier.radius((box,) * 3) * box).numpy()
-    return torch.from_numpy(np.interp(radius, np.arange(len(fsc) + 1), np.append(weights[0], weights))).float()

@@ -4,6 +4,7 @@
 """
 
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -65,6 +66,8 @@ def _check(path: Path, expected: str, problem: str) -> None:
 
 
 def _retrieve(url: str, path: Path) -> None:
+    # pooch would tell users to paste a hash into code that is not theirs.
+    pooch.get_logger().setLevel(logging.WARNING)
     downloader = pooch.HTTPDownloader(progressbar=True, timeout=30)
     try:
         pooch.retrieve(url, known_hash=None, fname=path.name, path=path.parent, downloader=downloader)

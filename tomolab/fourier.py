@@ -89,7 +89,7 @@ def resize(batch: Tensor, shape: Sequence[int]) -> Tensor:
         common = min(n, m)
         source.append(slice(n // 2 - common // 2, n // 2 - common // 2 + common))
         place.append(slice(m // 2 - common // 2, m // 2 - common // 2 + common))
-    out[(..., *place)] = transform[(..., *source)]
+    out[(..., *place)] = transform[(..., *source)]  # type: ignore[index]
     scale = float(torch.tensor(shape).prod()) / float(torch.tensor(old).prod())
     return torch.fft.ifftn(torch.fft.ifftshift(out, dim=axes), dim=axes).real * scale
 

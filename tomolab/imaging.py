@@ -103,7 +103,7 @@ def ctf(imaging: Imaging, defocus: Tensor, *, shape: tuple[int, int, int], voxel
     """
     k = fourier.radius(shape, device=defocus.device) / voxel_size
     fixed = (imaging.voltage, imaging.spherical_aberration, 0.0, imaging.amplitude_contrast)
-    phase = calculate_total_phase_shift(
+    phase = calculate_total_phase_shift(  # type: ignore[call-arg]
         defocus[:, None, None, None], *(torch.tensor(value, device=defocus.device) for value in fixed), (k**2)[None]
     )
     transfer = torch.sin(phase)
@@ -154,7 +154,7 @@ def image(
         Turns the imaged, noise-free volumes (n, z, y, x) into the variance (n,) that SNR refers to; by default that of
         the whole volume.
     """
-    shape = tuple(volumes.shape[-3:])
+    shape: tuple[int, int, int] = tuple(volumes.shape[-3:])  # type: ignore[assignment]
     snr = draw(imaging.snr, len(volumes), generator, logarithmic=True)
     defocus = torch.full_like(snr, torch.nan) if imaging.defocus is None else draw(imaging.defocus, len(volumes), generator)
     observed = fourier.wedge(shape, *(torch.tensor(tilt, device=volumes.device) for tilt in imaging.tilts))

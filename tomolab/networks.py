@@ -115,7 +115,7 @@ def _glorot(module: nn.Module) -> None:
     """The initial weights of the paper's implementation: Glorot uniform, biases 0."""
     if isinstance(module, nn.Conv3d | nn.Linear):
         nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)
+        nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
 
 class _Residual(nn.Module):

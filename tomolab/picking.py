@@ -84,7 +84,7 @@ def difference_of_gaussians(
     voxel_size = volume.voxel_size * step
     width = diameter / (2 * np.sqrt(3)) / voxel_size
     filtered = blobs.enhance(_binned(volume.data, step).mean((1, 3, 5)), width, clip)
-    mask = None if exclude is None else _binned(exclude, step).any((1, 3, 5))
+    mask = None if exclude is None else np.asarray(_binned(exclude, step).any((1, 3, 5)))
     places, heights = blobs.peaks(filtered, (diameter / 2 if edge is None else edge) / voxel_size, mask)
     if len(heights):
         worst, best = min(heights.min(), 0.0), heights.max()

@@ -10,7 +10,7 @@ which is in the reference at its present pose, holds it there and makes structur
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from tomolab import alignment, rotations, spectra
 from tomolab.alignment import Poses
 from tomolab.conventions import centre
 from tomolab.spectra import Spectra
-from tomolab.volumes import sphere
+from tomolab.volumes import isolate
 
 FOLDS = 4
 KEEP = 5
@@ -90,33 +90,41 @@ def run(data: Spectra, settings: Settings, *, generator: torch.Generator) -> Ite
         All randomness; on the device of the data.
     """
     device = data.values.device
-    best: tuple[float, _Set | None] = (-float("inf"), None)
+    best, chosen, score = None, None, -float("inf")
     for _ in range(settings.starts):
         rows = torch.randperm(len(data), generator=generator, device=device)[:FEW]
         few = _begin(data.take(rows), settings, generator)
-        state = None
         for step in range(settings.search):
             state = _search(few, step, rows)
             yield state
-        if state is not None and state.score > best[0]:
-            best = (state.score, replace(few))
-            chosen = rows
-    few = best[1]
-    everyone = _begin(data, settings, generator)
-    everyone.noise, radius = few.noise, settings.radius * GROWTH[settings.search - 1]
-    if len(data) == len(chosen):
-        for name in ("rotations", "shifts", "scores", "weights"):
-            getattr(everyone.poses, name)[chosen] = getattr(few.poses, name)
-        everyone.fold[chosen] = few.fold
-    else:
-        grid = _references(few, radius, ceiling=2.0)[0][-1]
-        everyone.poses = _score(everyone, [grid] * FOLDS, radius, count=ROTATIONS[-1], close=False)
-    everyone.poses = everyone.poses.best(3)
+        if best is None or state.score > score:
+            best, chosen, score = few, rows, state.score
+    radius = _radius(settings, settings.search - 1)
+    everyone = _everyone(best, chosen, data, radius) if settings.local else best
     rows = torch.arange(len(data), device=device)
     for step in range(settings.local):
         state = _local(everyone, step, radius, rows)
         radius = min(max(radius, state.resolved + 2), settings.finest)
         yield state
+
+
+def _radius(settings: Settings, step: int) -> float:
+    """Radius of an iteration of the search."""
+    return min(settings.radius * GROWTH[step * len(GROWTH) // settings.search], settings.finest)
+
+
+def _everyone(few: _Set, chosen: Tensor, data: Spectra, radius: float) -> _Set:
+    """All the subtomograms, with the poses of those that searched; where there are more, each is searched once."""
+    everyone = _begin(data, few.settings, few.generator)
+    everyone.noise = few.noise
+    if len(data) == len(chosen):
+        everyone.poses.put(chosen, few.poses)
+        everyone.fold[chosen] = few.fold
+    else:
+        grid = spectra.oversample(_references(few, radius, ceiling=2.0)[1])
+        everyone.poses = _score(everyone, [grid] * FOLDS, radius, count=ROTATIONS[-1], close=False)
+    everyone.poses = everyone.poses.best(3)
+    return everyone
 
 
 def _begin(data: Spectra, settings: Settings, generator: torch.Generator) -> _Set:
@@ -126,8 +134,7 @@ def _begin(data: Spectra, settings: Settings, generator: torch.Generator) -> _Se
 
 
 def _search(part: _Set, step: int, rows: Tensor) -> State:
-    at = min(step * len(GROWTH) // part.settings.search, len(GROWTH) - 1)
-    radius = min(part.settings.radius * GROWTH[at], part.settings.finest)
+    at, radius = step * len(GROWTH) // part.settings.search, _radius(part.settings, step)
     grids, density, resolved = _references(part, radius, ceiling=2.0)
     if step:
         _measure_noise(part, grids, radius)
@@ -147,16 +154,8 @@ def _score(part: _Set, grids: list[Tensor], radius: float, *, count: int, close:
     poses = alignment.start(len(data), part.poses.scores.shape[1], generator=part.generator)
     for fold, grid in enumerate(grids):
         rows = (part.fold == fold).nonzero()[:, 0]
-        found = alignment.search(
-            grid,
-            data.take(rows),
-            turns=turns,
-            shifts=shifts[rows],
-            noise=noise,
-            keep=poses.scores.shape[1],
-            spread=part.settings.reach / 2,
-        )
-        poses.put(rows, found)
+        one, spread, keep = data.take(rows), part.settings.reach / 2, poses.scores.shape[1]
+        poses.put(rows, alignment.search(grid, one, turns=turns, shifts=shifts[rows], noise=noise, keep=keep, spread=spread))
     return poses
 
 
@@ -166,19 +165,13 @@ def _local(part: _Set, step: int, radius: float, rows: Tensor) -> State:
     data = part.data.inside(radius)
     noise = part.noise[_shell(data)]
     part.poses = part.poses.best(max(1, 3 - step // 2))
-    angle = ANGLES[min(step * len(ANGLES) // part.settings.local, len(ANGLES) - 1)]
+    angle = ANGLES[step * len(ANGLES) // part.settings.local]
+    step_size = data.box / (4 * radius) * (angle / 7)
     for fold, grid in enumerate(grids):
         mine = (part.fold == fold).nonzero()[:, 0]
-        old = Poses(*(getattr(part.poses, name)[mine] for name in ("rotations", "shifts", "scores", "weights")))
+        one, old, spread = data.take(mine), part.poses.take(mine), part.settings.reach / 2
         found = alignment.refine(
-            grid,
-            data.take(mine),
-            old,
-            angle=angle,
-            step=data.box / (4 * radius) * (angle / 7),
-            noise=noise,
-            generator=part.generator,
-            spread=part.settings.reach / 2,
+            grid, one, old, angle=angle, step=step_size, noise=noise, generator=part.generator, spread=spread
         )
         part.poses.put(mine, found)
     return State("refine", rows, part.poses, density, resolved, float(part.poses.scores[:, 0].mean()))
@@ -209,13 +202,13 @@ def _references(part: _Set, radius: float, *, ceiling: float) -> tuple[list[Tens
     signal = mean((one * other.conj()).real).clamp_min(1e-9)
     damping = torch.maximum(torch.minimum(part.noise / signal, ceiling * density)[shell], floor)
     total, whole = sums.sum(0) * inside, sampling.sum(0)
-    mask = sphere(plain, part.settings.diameter / data.box * plain, edge=max(1.5, 0.06 * plain), device=sums.device)
+    across = part.settings.diameter / data.box * plain
     leave = [(total - a * inside, (whole - b).clamp_min(0)) for a, b in zip(sums, sampling, strict=True)]
-    grids = [spectra.oversample(_masked(spectra.to_density(a / (b + damping)), mask)) for a, b in leave]
+    grids = [spectra.oversample(isolate(spectra.to_density(a / (b + damping)), across)) for a, b in leave]
     ratio = (signal * density / part.noise)[1 : int(radius) + 1]
     below = (ratio < 0.5).nonzero()
     resolved = float(below[0]) if len(below) else float(int(radius))
-    return grids, _masked(spectra.to_density(total / (whole + damping)), mask), resolved
+    return grids, isolate(spectra.to_density(total / (whole + damping)), across), resolved
 
 
 def gather(data: Spectra, poses: Poses, fold: Tensor) -> tuple[Tensor, Tensor]:
@@ -235,16 +228,10 @@ def gather(data: Spectra, poses: Poses, fold: Tensor) -> tuple[Tensor, Tensor]:
                 values.flatten(0, 1)[used], seen.flatten(0, 1)[used], turns[used], points=data.points, size=size
             )
             total = part if total is None else (total[0] + part[0], total[1] + part[1])
-        ready = spectra.condense(*total)
+        ready = spectra.condense(*total)  # type: ignore[misc]
         sums.append(ready[0])
         sampling.append(ready[1])
     return torch.stack(sums), torch.stack(sampling)
-
-
-def _masked(density: Tensor, mask: Tensor) -> Tensor:
-    # The data have no zero frequency: what surrounds the particle is brought to 0 before it is cut away.
-    edge = (mask > 0.05) & (mask < 0.95)
-    return (density - density[edge].mean()) * mask
 
 
 def _measure_noise(part: _Set, grids: list[Tensor], radius: float) -> None:

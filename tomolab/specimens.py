@@ -105,7 +105,7 @@ def paste(specimen: Tensor, sources: Sources, labels: Tensor, *, rotations: Tens
         rest = torch.from_numpy(places[part] - whole[part]).to(specimen)
         turned = transform(sources.data[labels[part]], rotations[part], rest, box=box, step=2)
         for particle, corner in zip(turned, whole[part] - box // 2, strict=True):
-            inside, cut = overlap(corner, box, tuple(specimen.shape))
+            inside, cut = overlap(corner, box, tuple(specimen.shape))  # type: ignore[arg-type]
             specimen[inside] += particle[cut]
 
 

@@ -59,7 +59,8 @@ def prepare(image: Tensor, ratio: float, *, clip: float | None, name: str) -> Te
         place = torch.arange(n, device=image.device)
         fade = torch.sin(torch.pi / 2 * ((torch.minimum(place, n - 1 - place) + 1) / (n * 0.02 + 1)).clamp(max=1)) ** 2
         image = image * (fade[:, None] if axis == 0 else fade)
-    fine = _resize(image, tuple(max(1, round(n * ratio * OVER)) for n in image.shape))
+    rows, columns = (max(1, round(n * ratio * OVER)) for n in image.shape)
+    fine = _resize(image, (rows, columns))
     if clip is not None:
         fine = volumes.clip(fine, clip)
     return volumes.normalise(fine[None, None])[0, 0]

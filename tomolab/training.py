@@ -9,7 +9,6 @@ and the number of the epoch.
 >>> record = fit(network, data, validation=held_back, epochs=10, seed=1, folder="runs/first/training")
 """
 
-import json
 import logging
 import math
 import time
@@ -24,14 +23,13 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from tomolab import devices, files, networks, runs
+from tomolab import checkpoints, devices, files, networks, runs
 from tomolab.networks import Network
+from tomolab.recipes import Recipe, recipe
 from tomolab.subtomograms import Subtomograms
 
 
@@ -51,40 +49,6 @@ class Data(Protocol):
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Volumes (b, box, box, box) and labels (b,) of epoch `number`, batch by batch; always the same for a number."""
         ...
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is optimised.
-
-    `paper` is SGD with Nesterov momentum 0.9, learning rate 0.01 / (1 + 1e-6 t) after t updates (Xu et al. 2017); otherwise
-    AdamW, a linear warm-up over a twentieth of all updates, then a cosine to zero.
-    """
-
-    paper: bool = False
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
-    smoothing: float = 0.05
-
-    def optimiser(self, network: Network) -> torch.optim.Optimizer:
-        """A fresh optimiser of the network's parameters."""
-        if self.paper:
-            return torch.optim.SGD(network.parameters(), lr=self.learning_rate, momentum=0.9, nesterov=True)
-        return torch.optim.AdamW(network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
-
-    def rate(self, update: int, updates: int) -> float:
-        """Learning rate at update number `update` of `updates`."""
-        if self.paper:
-            return self.learning_rate / (1 + 1e-6 * update)
-        warm = max(1, updates // 20)
-        if update < warm:
-            return self.learning_rate * (update + 1) / warm
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (update - warm) / max(1, updates - warm)))
-
-
-def recipe(name: str) -> Recipe:
-    """The recipe that goes with a network: the paper's for the paper's networks."""
-    return Recipe() if name == "compact" else Recipe(paper=True, learning_rate=0.01, weight_decay=0.0, smoothing=0.0)
 
 
 @dataclass(frozen=True)
@@ -200,8 +164,10 @@ def fit(
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     plan = {"network": network.name, "box": network.box, "classes": list(network.classes), "epochs": epochs, "seed": seed}
-    lesson = _Lesson(network.to(where), data, recipe(network.name), epochs, seed)
-    history = _restore(lesson, target, plan) if resume else []
+    network.to(where, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    lesson = _Lesson(network, data, recipe(network.name), epochs, seed)
+    history = checkpoints.restore(target, network, lesson.optimiser, plan=plan) if resume else []
+    lesson.done = len(history)
     diary = _Diary(lesson, target, plan, history, validation, progress=progress)
     bfloat16 = devices.fast_bfloat16(where) if precision == "auto" else precision == "bfloat16"
     if len(history) < epochs:
@@ -238,8 +204,8 @@ def evaluate(network: Network, subtomograms: Subtomograms, *, batch_size: int = 
     before = network.training
     network.eval()
     with torch.inference_mode():
-        batches = [torch.from_numpy(volumes).to(where) for _, volumes in subtomograms.batches(batch_size)]
-        logits = torch.cat([network(batch).float().cpu() for batch in batches])
+        parts = (torch.from_numpy(volumes).to(where) for _, volumes in subtomograms.batches(batch_size))
+        logits = torch.cat([network(part).float().cpu() for part in parts])
     network.train(before)
     predicted = logits.argmax(1)
     size = len(network.classes)
@@ -362,48 +328,9 @@ class _Diary(Callback):
                 "per_second": total / seconds,
             }
         )
-        _checkpoint(self.lesson, self.folder, self.plan, self.history)
+        checkpoints.write(self.folder, self.lesson.network, self.lesson.optimiser, plan=self.plan, history=self.history)
+        with files.atomic(self.folder / "history.csv") as temporary:
+            pd.DataFrame(self.history).to_csv(temporary, index=False)
 
     def on_train_end(self, *_: Any) -> None:
         self.bar.close()
-
-
-def _checkpoint(lesson: _Lesson, folder: Path, plan: dict[str, Any], history: list[dict[str, float]]) -> None:
-    """Weights, optimiser state and history as one folder, so that they can only be of one epoch."""
-    tensors = {f"network.{name}": tensor.contiguous() for name, tensor in lesson.network.state_dict().items()}
-    for number, state in lesson.optimiser.state_dict()["state"].items():
-        tensors |= {
-            f"optimiser.{number}.{key}": value.contiguous() for key, value in state.items() if isinstance(value, Tensor)
-        }
-    with files.atomic(folder / "checkpoint") as temporary:
-        temporary.mkdir()
-        (temporary / "state.safetensors").write_bytes(to_bytes(tensors))
-        (temporary / "checkpoint.json").write_text(json.dumps({"plan": plan, "history": history}) + "\n")
-    with files.atomic(folder / "history.csv") as temporary:
-        pd.DataFrame(history).to_csv(temporary, index=False)
-
-
-def _restore(lesson: _Lesson, folder: Path, plan: dict[str, Any]) -> list[dict[str, float]]:
-    """Fill network and optimiser from the checkpoint of `folder` if there is one; return its history."""
-    source = folder / "checkpoint"
-    if not source.exists():
-        return []
-    found = json.loads((source / "checkpoint.json").read_text())
-    different = [
-        f"{key} {found['plan'].get(key)!r}, now {value!r}" for key, value in plan.items() if found["plan"].get(key) != value
-    ]
-    if different:
-        raise ValueError(
-            f"the checkpoint in {folder} is of another training ({'; '.join(different)}); use resume=False or another folder"
-        )
-    tensors = load_file(source / "state.safetensors")
-    weights = {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
-    lesson.network.load_state_dict(weights)
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            _, number, key = name.split(".")
-            state.setdefault(int(number), {})[key] = value
-    lesson.optimiser.load_state_dict({"state": state, "param_groups": lesson.optimiser.state_dict()["param_groups"]})
-    lesson.done = len(found["history"])
-    return found["history"]

@@ -159,6 +159,17 @@ def sphere(box: int, diameter: float | None = None, *, edge: float = 0.0, device
     return 0.5 * (1 + torch.cos(torch.pi * ((distance - radius) / edge).clamp(0, 1)))
 
 
+def isolate(density: torch.Tensor, diameter: float) -> torch.Tensor:
+    """A density (z, y, x; a cube) inside a soft centred sphere of `diameter` voxels, brought to 0 at its edge first.
+
+    So a map without zero frequency, whose surroundings are not 0, does not gain a step there.
+    """
+    box = density.shape[-1]
+    mask = sphere(box, diameter, edge=max(1.5, 0.06 * box), device=density.device)
+    edge = (mask > 0.05) & (mask < 0.95)
+    return (density - density[edge].mean()) * mask
+
+
 def transform(
     batch: torch.Tensor,
     rotations: torch.Tensor,

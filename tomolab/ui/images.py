@@ -46,8 +46,10 @@ def scale_bar(ax: Axes, *, share: float = 0.3, dark: bool = False) -> None:
         solid_capstyle="butt",
         path_effects=[withStroke(linewidth=3.5, foreground=rim)],
     )
-    label = ax.text(x + length / 2, y + 0.025 * (top - bottom), text, color=ink, ha="center", va="bottom", fontsize=8)
-    label.set_path_effects([withStroke(linewidth=1.5, foreground=rim)])
+    label = ax.text(
+        x + length / 2, y + 0.025 * (top - bottom), text, color=ink, ha="center", va="bottom", fontsize=9, fontweight="bold"
+    )
+    label.set_path_effects([withStroke(linewidth=1.2, foreground=rim)])
 
 
 def named(volumes: Volume | Mapping[str, Volume]) -> dict[str, Volume]:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 PARTICLES = "particles"
 """Name of the layer of particles."""
+TOMOGRAM = "tomogram"
+"""Name of the layer of the tomogram."""
 UNITS = ("angstrom",) * 3
 
 
@@ -145,7 +147,7 @@ def tomogram(
     low, high = np.percentile(sample, [1, 99.8]).tolist()
     image = viewer.add_image(
         volume.data,
-        name="tomogram",
+        name=TOMOGRAM,
         scale=[volume.voxel_size] * 3,
         units=UNITS,
         colormap="gray",
@@ -228,6 +230,37 @@ def averages(
         layers.append(_surface(viewer, vertices, faces, name=name, ink=style.lighter(inks[name], 0.2)))
     _arrange(viewer)
     return layers
+
+
+def plane(viewer: "ViewerModel", *, z: float | None = None) -> None:
+    """Show in 3-D one slice of the tomogram, with the surfaces around it and without the particles' circles.
+
+    Parameters
+    ----------
+    viewer
+        One that holds a tomogram, from `tomogram`.
+    z
+        Å, where the slice lies; in the middle by default.
+
+    Raises
+    ------
+    ValueError
+        If there is no tomogram in the viewer, or it does not reach `z`.
+    """
+    if TOMOGRAM not in viewer.layers:
+        raise ValueError(f"there is no layer {TOMOGRAM!r} in the viewer; it has {[layer.name for layer in viewer.layers]}")
+    image = viewer.layers[TOMOGRAM]
+    at = image.data.shape[0] // 2 if z is None else z / image.scale[0]
+    if not 0 <= at < image.data.shape[0]:
+        raise ValueError(
+            f"the tomogram reaches from 0 to {(image.data.shape[0] - 1) * image.scale[0]:g} Å in z, not to {z:g} Å"
+        )
+    viewer.dims.ndisplay = 3
+    image.depiction = "plane"
+    image.plane.position = (at, image.data.shape[1] / 2, image.data.shape[2] / 2)
+    image.plane.normal = (1, 0, 0)
+    if PARTICLES in viewer.layers:
+        viewer.layers[PARTICLES].visible = False
 
 
 def _placed(vertices: np.ndarray, faces: np.ndarray, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,58 @@
+"""Every stage agrees between CPU and GPU; these tests skip themselves where there is no GPU."""
+
+import numpy as np
+import pytest
+import torch
+
+from tomolab import alignment, averaging, embedding, networks, rotations, simulation, training, volumes
+from tomolab.imaging import Imaging, image
+from tomolab.volumes import Volume
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
+GPU = torch.device("cuda")
+
+
+def test_geometry_agrees(phantom: Volume) -> None:
+    batch = torch.from_numpy(phantom.data).expand(8, -1, -1, -1)
+    turns = rotations.random(8, torch.Generator().manual_seed(1))
+    here, there = (volumes.transform(batch.to(where), turns.to(where)).cpu() for where in ("cpu", GPU))
+    assert torch.allclose(here, there, atol=1e-4)
+
+
+def test_imaging_keeps_its_snr(phantom: Volume) -> None:
+    batch = torch.from_numpy(phantom.data).to(GPU).expand(16, -1, -1, -1)
+    clean, noisy = (
+        image(batch, Imaging(snr=snr, defocus=3.0), torch.Generator(device=GPU).manual_seed(1), voxel_size=10)[0]
+        for snr in (float("inf"), 0.1)
+    )
+    assert float((clean.var((1, 2, 3)) / (noisy - clean).var((1, 2, 3))).mean()) == pytest.approx(0.1, rel=0.05)
+
+
+def test_features_agree(phantom: Volume) -> None:
+    particles = simulation.subtomograms({"phantom": phantom}, 12, imaging=Imaging(snr=1.0), box=20, seed=1, device="cpu")
+    network = networks.create("compact", box=20, classes=["a", "b"]).eval()
+    here, there = (
+        embedding.embed(network, particles, device=where, precision="float32", progress=False).vectors
+        for where in ("cpu", "cuda")
+    )
+    assert np.allclose(here, there, atol=1e-2 * np.abs(here).max())
+
+
+def test_training_learns_on_the_gpu(phantom: Volume, tmp_path) -> None:
+    half = phantom.data.copy()
+    half[16:] = 0
+    maps = {"whole": phantom, "half": Volume(half, 10.0)}
+    imaging = Imaging(snr=1.0, defocus=None)
+    stream = simulation.stream(maps, imaging=imaging, box=16, batch_size=16, epoch_size=320, seed=1, device="cuda")
+    held_back = simulation.subtomograms(maps, 20, imaging=imaging, box=16, seed=2, device="cuda")
+    network = networks.create("compact", box=16, classes=stream.classes)
+    record = training.fit(
+        network, stream, validation=held_back, epochs=3, seed=1, folder=tmp_path, device="cuda", progress=False
+    )
+    assert max(row["accuracy"] for row in record["history"]) > 0.7
+
+
+def test_averaging_recovers_the_phantom_on_the_gpu(phantom: Volume) -> None:
+    particles = simulation.subtomograms({"phantom": phantom}, 60, imaging=Imaging(snr=1.0, defocus=None), box=32, seed=1)
+    average = averaging.average(particles, seed=1, device="cuda")
+    assert alignment.align_map(phantom, average.volume).score > 0.85
