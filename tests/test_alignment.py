@@ -50,9 +50,9 @@ def test_search_then_refine_find_poses_in_a_wedge(small: Volume) -> None:
     data = spectra.transform(moved(small, turns, shifts), low, -low, radius=7)
     grid = spectra.oversample(torch.from_numpy(small.data))
     noise = torch.full((len(data.points),), float(data.values.abs().square().mean()) / 10)
-    found = alignment.search(grid, data, turns=alignment.uniform(3000), shifts=alignment.ball(2.0, 1.0), noise=noise, spread=5)
+    found = alignment.search(grid, data, turns=alignment.uniform(3000), shifts=alignment.ball(2.1, 0.7), noise=noise, spread=5)
     off = rotations.angle_between(found.rotations[:, 0], turns)
-    assert float(off.median()) < 15
+    assert float(off.median()) < 20  # the spacing of 3000 rotations
     torch.testing.assert_close(found.weights.sum(1), torch.ones(12))
 
     generator = torch.Generator().manual_seed(0)

@@ -44,6 +44,9 @@ class Average:
     particles: pd.DataFrame
     record: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return f"Average({len(self.particles)} particles, {self.volume!r}, halves agree to {self.resolution:.0f} Å)"
+
     @property
     def resolution(self) -> float:
         """Å at which the FSC first falls to 0.143, interpolated in frequency; Nyquist if it never does."""

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from tomolab import alignment, devices, refinement, rotations, runs, spectra
 from tomolab.averages import Average, load
@@ -48,11 +49,11 @@ def average(
     *,
     seed: int,
     iterations: int = 20,
-    starts: int = 1,
+    starts: int = 2,
     mask_diameter: float | None = None,
     max_shift: float | None = None,
     finest: float | None = None,
-    progress: Callable[[Progress], Any] | None = None,
+    progress: bool | Callable[[Progress], Any] = True,
     stop: Callable[[], bool] | None = None,
     device: str | None = None,
 ) -> Average:
@@ -81,7 +82,7 @@ def average(
     finest
         Detail used in the alignment is no finer than this many Å; Nyquist by default.
     progress
-        Called after every iteration with a `Progress`.
+        True shows a progress bar; a function is called after every iteration with a `Progress` instead.
     stop
         Asked after every iteration; when it answers True, the average of the best poses so far is returned.
     device
@@ -116,7 +117,8 @@ def average(
     order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))
     data = _spectra(chosen, box, settings.finest, where)
     halves = [order[::2].sort().values, order[1::2].sort().values]
-    states = _refine(data, halves, settings, seed=seed, voxel_size=chosen.voxel_size, progress=progress, stop=stop, began=began)
+    told = _bar(settings.steps) if progress is True else progress or None
+    states = _refine(data, halves, settings, seed=seed, voxel_size=chosen.voxel_size, progress=told, stop=stop, began=began)
     record = {
         "seed": seed,
         "parameters": {
@@ -133,6 +135,19 @@ def average(
     result = _join(chosen, halves, states, box=box, mask=settings.diameter, device=where)
     result.record.update(record, seconds=round(time.perf_counter() - began, 2))
     return result
+
+
+def _bar(steps: int) -> Callable[[Progress], Any]:
+    """A progress bar that says stage and resolution."""
+    bar = tqdm(total=steps, desc="averaging", unit="iteration")
+
+    def tell(now: Progress) -> None:
+        bar.set_postfix_str(f"{now.stage}, {now.resolution:.0f} Å", refresh=False)
+        bar.update(now.iteration - bar.n)
+        if now.iteration == now.of:
+            bar.close()
+
+    return tell
 
 
 def _check(chosen: Subtomograms, iterations: int, starts: int, *lengths: float | None) -> None:
