@@ -180,6 +180,8 @@ def composition(labels: pd.Series, truth: pd.Series) -> Figure:
     for row, (total, largest) in enumerate(zip(counts.sum(axis=1), counts.max(axis=1), strict=True)):
         ax.text(total, row, f" {100 * largest / total:.0f} %", va="center", fontsize=7.5, color=style.QUIET)
     ax.invert_yaxis()
+    # Room for the percentage beside the longest bar.
+    ax.set_xlim(0, 1.12 * counts.sum(axis=1).max())
     purity = counts.max(axis=1).sum() / len(labels)
     ax.set(title=f"Purity {purity:.2f}", xlabel="particles", ylabel="cluster")
     ax.spines["left"].set_visible(False)
