@@ -90,15 +90,15 @@ def run(data: Spectra, settings: Settings, *, generator: torch.Generator) -> Ite
         All randomness; on the device of the data.
     """
     device = data.values.device
-    best, chosen, score = None, None, -float("inf")
+    searches: list[tuple[float, _Set, Tensor]] = []
     for _ in range(settings.starts):
         rows = torch.randperm(len(data), generator=generator, device=device)[:FEW]
         few = _begin(data.take(rows), settings, generator)
         for step in range(settings.search):
             state = _search(few, step, rows)
             yield state
-        if best is None or state.score > score:
-            best, chosen, score = few, rows, state.score
+        searches.append((state.score, few, rows))
+    _, best, chosen = max(searches, key=lambda search: search[0])
     radius = _radius(settings, settings.search - 1)
     everyone = _everyone(best, chosen, data, radius) if settings.local else best
     rows = torch.arange(len(data), device=device)
