@@ -154,9 +154,19 @@ def lasso(
         how, shown = {"by": name, "map": mapping}, [*(column for column in shown if column != name), name]
     # use_index=False: selections are row numbers, which are translated and checked here.
     view = jscatter.Scatter(data=data, x="x", y="y", data_use_index=False, height=height)
+    view.x(scale=_domain(data["x"])).y(scale=_domain(data["y"]))
+    # Few points are drawn large enough to be hit, many small enough to leave gaps.
+    view.size(default=float(np.clip(120 / np.sqrt(max(1, len(ids))), 2, 8)))
     view.color(**how).legend(colour is not None).axes(False).background("white")
     view.tooltip(enable=True, properties=shown, histograms=False)
     return Lasso(view, ids)
+
+
+def _domain(values: pd.Series) -> tuple[float, float]:
+    """Range of an axis with room at both ends, so that no point is cut by the edge of the view."""
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    room = 0.05 * (high - low) or 1.0
+    return low - room, high + room
 
 
 def _encoded(values: pd.Series) -> tuple[Any, Any]:
