@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn.functional import grid_sample
+from torch.nn.functional import affine_grid, grid_sample
 
 from tomolab import fourier
 from tomolab.conventions import centre
@@ -195,16 +195,16 @@ def transform(
     """
     n, *shape = batch.shape
     edge = box or shape[-1]
-    axis = torch.arange(edge, dtype=batch.dtype, device=batch.device) - centre(edge)
-    # R^-1 p is separable over the axes of p: three small outer products instead of a matrix product per voxel.
-    inverse = rotations.to(batch).transpose(1, 2) * step
-    origin = torch.zeros(n, 3, dtype=batch.dtype, device=batch.device) if shifts is None else shifts.to(batch)
-    start = -(inverse @ origin[..., None])[..., 0]
-    columns = [axis[None, :, None] * inverse[:, None, :, k] for k in range(3)]  # 3 x (n, edge, 3), k = z, y, x
-    points = (
-        columns[0][:, :, None, None] + columns[1][:, None, :, None] + columns[2][:, None, None, :] + start[:, None, None, None]
-    )
+    half = (edge - 1) / 2
     size = torch.tensor(shape, dtype=batch.dtype, device=batch.device)
     middle = torch.tensor([centre(m) for m in shape], dtype=batch.dtype, device=batch.device)
-    grid = (points + middle) * (2 / (size - 1)) - 1
-    return grid_sample(batch[:, None], grid.flip(-1), mode="bilinear", padding_mode="zeros", align_corners=True)[:, 0]
+    # Torch counts positions from -1 to 1: voxel i of the result is at u = i / half - 1, so p = half u + half - centre.
+    inverse = rotations.to(batch).transpose(1, 2) * step
+    origin = torch.full((n, 3), half - centre(edge), dtype=batch.dtype, device=batch.device)
+    if shifts is not None:
+        origin = origin - shifts.to(batch)
+    unit = (2 / (size - 1))[:, None]
+    affine = torch.cat([inverse * half * unit, (inverse @ origin[..., None] + middle[:, None]) * unit - 1], dim=-1)
+    xyz = torch.cat([affine[:, :, :3].flip(1, 2), affine[:, :, 3:].flip(1)], dim=-1)
+    grid = affine_grid(xyz, [n, 1, edge, edge, edge], align_corners=True)
+    return grid_sample(batch[:, None], grid, mode="bilinear", padding_mode="zeros", align_corners=True)[:, 0]
