@@ -39,8 +39,7 @@ def main() -> None:
     gold = timed("find beads", lambda: picking.beads(tomogram), lambda made: f"{made.mean():.2%} of voxels")
     options = {"diameter": DIAMETER, "threshold": 10.0, "tilts": wedge, "exclude": gold}
     picks = timed("pick", lambda: picking.difference_of_gaussians(tomogram, **options), lambda made: f"{len(made)} picks")
-    inside = picks[((picks[["z", "y", "x"]] >= 200) & (picks[["z", "y", "x"]] <= tomogram.extent - 220)).all(axis=1)]
-    cut = timed("extract", lambda: boxes.extract(tomogram, inside, box=network.box), repr)
+    cut = timed("extract", lambda: boxes.extract(tomogram, picks, box=network.box), repr)
     features = timed("embed", lambda: embedding.embed(network, cut, progress=False), repr)
     labels = timed("cluster", lambda: clusters.kmeans(features, K, seed=SEED), lambda made: f"{made.nunique()} clusters")
     ribosome = densities.load("ribosome_70s", voxel_size=VOXEL_SIZE, box=network.box)

@@ -20,3 +20,11 @@ def test_bfloat16_is_fast_where_the_processor_has_it(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(devices.Path, "exists", lambda path: True)
         monkeypatch.setattr(devices.Path, "read_text", lambda path, flags=flags: f"flags : {flags}\n")
         assert devices.fast_bfloat16(torch.device("cpu")) is fast
+
+
+def test_precision_is_one_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "fast_bfloat16", lambda device: True)
+    answers = [devices.bfloat16(torch.device("cpu"), precision) for precision in ("auto", "bfloat16", "float32")]
+    assert answers == [True, True, False]
+    with pytest.raises(ValueError, match="got 'bf16'"):
+        devices.bfloat16(torch.device("cpu"), "bf16")

@@ -5,8 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
 
-from tomolab import networks, simulation, training
+from tomolab import checkpoints, networks, simulation, training
 from tomolab.imaging import Imaging
 from tomolab.simulation import Stream
 from tomolab.subtomograms import Subtomograms
@@ -101,7 +102,8 @@ def test_a_checkpoint_of_another_training_is_refused(stream: Stream, held_back: 
     fit(stream, held_back, tmp_path, epochs=1)
     with pytest.raises(ValueError, match=r"another training \(network 'compact', now 'dsrf3d'"):
         fit(stream, held_back, tmp_path, name="dsrf3d", epochs=1)
-    assert json.loads((tmp_path / "checkpoint" / "checkpoint.json").read_text())["plan"]["network"] == "compact"
+    with safe_open(tmp_path / checkpoints.NAME, framework="pt") as file:
+        assert json.loads(file.metadata()["plan"])["network"] == "compact"
 
 
 def test_labelled_subtomograms_train_too(held_back: Subtomograms, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from tomolab.conventions import ANGLES, POSITION, WEDGE, centre
 from tomolab.reconstruction import BATCH, correlate, density_of, sums_of, trust, with_poses
 from tomolab.refinement import Settings, State
 from tomolab.subtomograms import Subtomograms
-from tomolab.volumes import Volume, fit, isolate
+from tomolab.volumes import Volume, distance, fit, isolate
 
 __all__ = ["Average", "Progress", "average", "correlate", "load", "with_poses"]
 
@@ -168,8 +168,7 @@ def _diameter(chosen: Subtomograms) -> float:
     _, volumes = next(chosen.batches(refinement.FEW))
     mean = torch.from_numpy(volumes.mean(0))
     box = chosen.box
-    axis = torch.arange(box) - centre(box)
-    shell = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).float().sqrt().round().long().flatten()
+    shell = distance(box).round().long().flatten()
     profile = torch.bincount(shell, weights=mean.flatten().double()) / torch.bincount(shell)
     profile = profile[: box // 2]
     profile = profile - profile[int(0.38 * box) :].median()

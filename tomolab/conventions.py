@@ -12,7 +12,6 @@
 xyz order, Euler angles and pixel coordinates exist only at the file doors (`tomolab.files`, `tomolab.particles`).
 """
 
-AXES = ("z", "y", "x")
 POSITION = ["z", "y", "x"]
 """Particle table: position in Å."""
 ANGLES = ["rot", "tilt", "psi"]

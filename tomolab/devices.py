@@ -27,3 +27,16 @@ def fast_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     information = Path("/proc/cpuinfo")
     return information.exists() and bool({"amx_bf16", "avx512_bf16"} & set(information.read_text().split()))
+
+
+def bfloat16(device: torch.device, precision: str) -> bool:
+    """Whether to compute in bfloat16: as `precision` says, and with "auto" where the device does it fast.
+
+    Raises
+    ------
+    ValueError
+        If `precision` is not "auto", "float32" or "bfloat16".
+    """
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f'precision is "auto", "float32" or "bfloat16", got {precision!r}')
+    return precision == "bfloat16" or (precision == "auto" and fast_bfloat16(device))

@@ -11,7 +11,6 @@ so memory holds one batch and the vectors.
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -130,19 +129,22 @@ def embed(
         If the box or the voxel size (by more than 1 %) is not the one of the network, if there is nothing to embed,
         or if a GPU is asked for and absent.
     """
-    _check_fit(network, subtomograms)
+    if len(subtomograms) == 0:
+        raise ValueError("there are no subtomograms to embed")
+    networks.check(network, box=subtomograms.box, voxel_size=subtomograms.voxel_size)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     features: Callable[[torch.Tensor], torch.Tensor] = network.features  # type: ignore[assignment]
     home = next((p.device for p in network.parameters()), torch.device("cpu"))
     target = devices.pick(home if device is None else device)
+    rough = devices.bfloat16(target, precision)
     modes = [(module, module.training) for module in network.modules()]
     ids, vectors, done = np.empty(len(subtomograms), np.int64), None, 0
     try:
         # Channels last is faster for 3-D convolutions on both kinds of device, and changes no more than rounding.
         network.to(device=target, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
         bar = tqdm(total=len(ids), desc="embedding", unit=" subtomograms", disable=not progress)
-        with torch.inference_mode(), _autocast(target, precision), bar:
+        with torch.inference_mode(), torch.autocast(target.type, dtype=torch.bfloat16, enabled=rough), bar:
             for batch_ids, volumes in _ahead(subtomograms.batches(batch_size)):
                 batch = torch.from_numpy(np.ascontiguousarray(volumes, dtype=np.float32)).to(target, non_blocking=True)
                 found = features(batch).float().cpu().numpy()
@@ -159,33 +161,6 @@ def embed(
     if vectors is None or done != len(ids):
         raise ValueError(f"the subtomograms gave {done} volumes, expected {len(ids)}")
     return Embedding(ids, vectors, networks.digest(network))
-
-
-def _check_fit(network: torch.nn.Module, subtomograms: Subtomograms) -> None:
-    """Refuse subtomograms that the network was not made for."""
-    name = getattr(network, "name", type(network).__name__)
-    if len(subtomograms) == 0:
-        raise ValueError("there are no subtomograms to embed")
-    box, any_box = getattr(network, "box", None), getattr(network, "any_box", False)
-    if box is not None and not any_box and box != subtomograms.box:
-        raise ValueError(
-            f"network {name!r} takes boxes of {box} voxels, the subtomograms have {subtomograms.box}: "
-            f"extract them with box={box}, or use a network that takes any box"
-        )
-    voxel_size = getattr(network, "voxel_size", None)
-    if voxel_size is not None and abs(subtomograms.voxel_size / voxel_size - 1) > 0.01:
-        raise ValueError(
-            f"network {name!r} was trained on voxels of {voxel_size:g} Å, the subtomograms have {subtomograms.voxel_size:g} Å: "
-            f"extract them with voxel_size={voxel_size:g}"
-        )
-
-
-def _autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """Mixed precision as asked for; "auto" takes bfloat16 where there are instructions for it."""
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise ValueError(f'precision is "auto", "float32" or "bfloat16", got {precision!r}')
-    rough = precision == "bfloat16" or (precision == "auto" and devices.fast_bfloat16(device))
-    return torch.autocast(device.type, dtype=torch.bfloat16) if rough else nullcontext()
 
 
 def _ahead(batches: Iterator) -> Iterator:

@@ -211,6 +211,36 @@ def build(network: Network) -> Network:
     return network
 
 
+def check(network: nn.Module, *, box: int, voxel_size: float) -> None:
+    """Refuse subtomograms that a network was not made for.
+
+    Parameters
+    ----------
+    network
+        One of ours, or any module; what it does not say of itself is not checked.
+    box, voxel_size
+        Of the subtomograms: edge in voxels, and Å.
+
+    Raises
+    ------
+    ValueError
+        If the box, or the voxel size by more than 1 %, is not that of the network.
+    """
+    name = getattr(network, "name", type(network).__name__)
+    wanted, any_box = getattr(network, "box", None), getattr(network, "any_box", False)
+    if wanted is not None and not any_box and wanted != box:
+        raise ValueError(
+            f"network {name!r} takes boxes of {wanted} voxels, the subtomograms have {box}: "
+            f"extract them with box={wanted}, or use a network that takes any box"
+        )
+    trained = getattr(network, "voxel_size", None)
+    if trained is not None and abs(voxel_size / trained - 1) > 0.01:
+        raise ValueError(
+            f"network {name!r} was trained on voxels of {trained:g} Å, the subtomograms have {voxel_size:g} Å: "
+            f"extract them with voxel_size={trained:g}"
+        )
+
+
 def digest(network: nn.Module) -> str:
     """SHA-256 of all weights, in order of their names: which network made an embedding."""
     total = hashlib.sha256()

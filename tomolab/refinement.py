@@ -17,9 +17,8 @@ from torch import Tensor
 
 from tomolab import alignment, rotations, spectra
 from tomolab.alignment import Poses
-from tomolab.conventions import centre
 from tomolab.spectra import Spectra
-from tomolab.volumes import isolate
+from tomolab.volumes import distance, isolate
 
 FOLDS = 4
 KEEP = 5
@@ -185,10 +184,8 @@ def _references(part: _Set, radius: float, *, ceiling: float) -> tuple[list[Tens
     """
     data = part.data.inside(radius)
     sums, sampling = gather(data, part.poses, part.fold)
-    plain = sums.shape[-1]
-    axis = torch.arange(plain, device=sums.device) - centre(plain)
-    distance = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).float().sqrt()
-    shell = distance.round().long().clamp_max(len(part.noise) - 1)
+    away = distance(sums.shape[-1], device=sums.device)
+    shell = away.round().long().clamp_max(len(part.noise) - 1)
     count = torch.bincount(shell.flatten(), minlength=len(part.noise)).clamp_min(1)
 
     def mean(values: Tensor) -> Tensor:
@@ -196,13 +193,13 @@ def _references(part: _Set, radius: float, *, ceiling: float) -> tuple[list[Tens
 
     density = mean(sampling.sum(0))
     # Cropping leaves ripples at the rim of the sphere, where there is no sampling to divide them by.
-    floor, inside = (FLOOR * density + 0.5)[shell], distance <= radius
+    floor, inside = (FLOOR * density + 0.5)[shell], away <= radius
     odd = torch.arange(len(sums), device=sums.device) % 2 == 1
     one, other = (inside * sums[w].sum(0) / (sampling[w].sum(0) + floor) for w in (odd, ~odd))
     signal = mean((one * other.conj()).real).clamp_min(1e-9)
     damping = torch.maximum(torch.minimum(part.noise / signal, ceiling * density)[shell], floor)
     total, whole = sums.sum(0) * inside, sampling.sum(0)
-    across = part.settings.diameter / data.box * plain
+    across = part.settings.diameter / data.box * sums.shape[-1]
     leave = [(total - a * inside, (whole - b).clamp_min(0)) for a, b in zip(sums, sampling, strict=True)]
     grids = [spectra.oversample(isolate(spectra.to_density(a / (b + damping)), across)) for a, b in leave]
     ratio = (signal * density / part.noise)[1 : int(radius) + 1]

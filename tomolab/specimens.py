@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tomolab import fourier, rotations
 from tomolab.imaging import Imaging
-from tomolab.volumes import Volume, fit, transform
+from tomolab.volumes import Volume, distance, fit, transform
 
 BATCH = 64
 """Particles rendered at a time; larger batches are not faster on a CPU."""
@@ -54,13 +54,11 @@ def prepare(densities: Mapping[str, Volume], device: torch.device) -> Sources:
 
 def _radii(maps: Tensor) -> Tensor:
     """Radius in voxels, shape (n,), of the centred sphere that holds 95 % of each map's positive density."""
-    n = maps.shape[-1]
-    axis = torch.arange(n) - n // 2
-    distance = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt().flatten()
-    order = distance.argsort()
+    away = distance(maps.shape[-1]).flatten()
+    order = away.argsort()
     mass = maps.clamp_min(0).flatten(1)[:, order].cumsum(1)
     reached = (mass < 0.95 * mass[:, -1:]).sum(1)
-    return distance[order][reached.clamp_max(len(order) - 1)]
+    return away[order][reached.clamp_max(len(order) - 1)]
 
 
 def _poses(count: int, box: int, imaging: Imaging, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -82,8 +80,8 @@ def render(
         other = torch.randint(len(sources.names), (len(owner),), generator=generator, device=generator.device)
         direction = torch.nn.functional.normalize(torch.randn(len(owner), 3, generator=generator, device=generator.device))
         gap = 0.1 * box * torch.rand(len(owner), generator=generator, device=generator.device)
-        distance = sources.radii[labels[owner]] + sources.radii[other] + gap
-        places = shifts[owner] + direction * distance[:, None]
+        reach = sources.radii[labels[owner]] + sources.radii[other] + gap
+        places = shifts[owner] + direction * reach[:, None]
         turns_other = rotations.random(len(owner), generator, device=generator.device)
         volumes = volumes.index_add(0, owner, transform(sources.data[other], turns_other, places, box=box, step=2))
     return volumes, turns, shifts

@@ -1,8 +1,8 @@
 """Spectra: subtomograms as Fourier coefficients inside a sphere, read out of and gathered into a reference.
 
 A map of `box` voxels is kept as a centred Fourier grid of twice the density ("oversampled", so that trilinear
-interpolation is accurate): `sample` reads it at rotated points, `insert` is its transpose, and `solve` turns what was
-inserted into a map again. Frequencies are in cycles per box, zyx; only one of each pair k, -k is kept, and not k = 0.
+interpolation is accurate): `sample` reads it at rotated points, `insert` is its transpose, and `condense` brings what
+was inserted back to the plain grid. Frequencies are in cycles per box, zyx; only one of each pair k, -k is kept, and not k = 0.
 """
 
 from dataclasses import dataclass
@@ -153,7 +153,7 @@ def condense(sums: Tensor, sampling: Tensor) -> tuple[Tensor, Tensor]:
     kernel = attenuation(plain, device=sums.device)
     density = to_density(sums)[cut] / kernel
     spread = to_density(sampling.to(sums.dtype))[cut] / kernel
-    scale = OVERSAMPLING**3 / sums.new_ones((), dtype=torch.float32)
+    scale = OVERSAMPLING**3
     return to_grid(density) * scale, (to_grid(spread).real * scale).clamp_min(0)
 
 

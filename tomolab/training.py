@@ -1,7 +1,7 @@
 """Training: fit a network to labelled subtomograms, simulated on the fly or the user's own; stop and resume at will.
 
 `fit` leaves in its folder ``network.safetensors`` and ``network.json`` (the trained network), ``history.csv`` (a row per
-epoch) and ``checkpoint.*`` (weights and optimiser state of the last whole epoch). A run that was cut continues from
+epoch) and ``checkpoint.safetensors`` (weights and optimiser state of the last whole epoch). A run that was cut continues from
 there and ends, on a CPU, with the numbers of an unbroken run: data, drop-out and learning rate depend only on the seed
 and the number of the epoch.
 
@@ -157,9 +157,11 @@ def fit(
     Raises
     ------
     ValueError
-        If the classes disagree, a volume has the wrong size, the device is absent, or the checkpoint is of another run.
+        If the classes disagree, a volume has the wrong size, the precision is unknown, the device is absent, or the
+        checkpoint is of another run.
     """
     where = devices.pick(device)
+    bfloat16 = devices.bfloat16(where, precision)
     _agree(network, data, validation)
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
@@ -169,7 +171,6 @@ def fit(
     history = checkpoints.restore(target, network, lesson.optimiser, plan=plan) if resume else []
     lesson.done = len(history)
     diary = _Diary(lesson, target, plan, history, validation, progress=progress)
-    bfloat16 = devices.fast_bfloat16(where) if precision == "auto" else precision == "bfloat16"
     if len(history) < epochs:
         with _quiet():
             trainer = Trainer(
@@ -220,8 +221,7 @@ def evaluate(network: Network, subtomograms: Subtomograms, *, batch_size: int = 
 def _agree(network: Network, data: Data, validation: Subtomograms) -> None:
     if tuple(data.classes) != network.classes:
         raise ValueError(f"the data have classes {', '.join(data.classes)}, the network {', '.join(network.classes)}")
-    if validation.box != network.box and not network.any_box:
-        raise ValueError(f"validation volumes have a box of {validation.box} voxels, the network one of {network.box}")
+    networks.check(network, box=validation.box, voxel_size=validation.voxel_size)
     labels_of(validation, network.classes)
 
 

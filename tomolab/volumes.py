@@ -149,14 +149,19 @@ def clip(values: torch.Tensor, deviations: float, *, rounds: int = 3) -> torch.T
     return values
 
 
+def distance(box: int, *, device: torch.device | None = None) -> torch.Tensor:
+    """Distance in voxels of every voxel of a cube (box, box, box) from its centre."""
+    axis = torch.arange(box, dtype=torch.float32, device=device) - centre(box)
+    return (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt()
+
+
 def sphere(box: int, diameter: float | None = None, *, edge: float = 0.0, device: torch.device | None = None) -> torch.Tensor:
     """Mask (box, box, box): 1 inside a centred sphere of `diameter` voxels (default: the box), cosine `edge` in voxels."""
     radius = (box if diameter is None else diameter) / 2
-    axis = torch.arange(box, dtype=torch.float32, device=device) - centre(box)
-    distance = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt()
+    beyond = distance(box, device=device) - radius
     if edge <= 0:
-        return (distance <= radius).float()
-    return 0.5 * (1 + torch.cos(torch.pi * ((distance - radius) / edge).clamp(0, 1)))
+        return (beyond <= 0).float()
+    return 0.5 * (1 + torch.cos(torch.pi * (beyond / edge).clamp(0, 1)))
 
 
 def isolate(density: torch.Tensor, diameter: float) -> torch.Tensor:
