@@ -72,6 +72,23 @@ def test_known_poses_give_the_phantom_back(phantom: Volume) -> None:
     assert volume.voxel_size == phantom.voxel_size
 
 
+def test_the_wedge_follows_the_tilt_axis_of_the_table(phantom: Volume) -> None:
+    generator = torch.Generator().manual_seed(4)
+    turns = rotations.random(20, generator)
+    clean = volumes.transform(torch.from_numpy(phantom.data).expand(20, -1, -1, -1), turns)
+    axes = torch.linspace(-90, 60, 20)
+    wedge = fourier.wedge(32, -40, 40, axis=axes)
+    seen = torch.fft.irfftn(torch.fft.rfftn(clean, dim=(1, 2, 3)) * wedge, s=(32,) * 3, dim=(1, 2, 3))
+    table = particles.table(np.full((20, 3), 160.0), tilts=(-40, 40), tilt_axis=axes.numpy())
+    right, wrong = (
+        averaging.with_poses(Subtomograms(seen.numpy(), rows, 10.0), turns.double().numpy(), np.zeros((20, 3)), device="cpu")[0]
+        for rows in (table, table.drop(columns="tilt_axis"))
+    )
+    scores = [averaging.correlate(volume, phantom, diameter=28)["fsc"].to_numpy()[:8].mean() for volume in (right, wrong)]
+    assert scores[0] > 0.995
+    assert 1 - scores[1] > 5 * (1 - scores[0])
+
+
 def test_poses_of_the_wrong_sense_do_not(small: Volume) -> None:
     clean, turns, shifts = imaged(small, 30, snr=1e6, seed=3)
     scores = [

@@ -53,6 +53,28 @@ def test_wedge_turns_with_the_particle() -> None:
     assert bool((turned[:, inner] == (angle[:, inner] <= 60.001)).float().mean() > 0.999)
 
 
+def test_wedge_turns_with_the_tilt_axis() -> None:
+    # The axis from y towards x by 30°: (y, x) = (cos 30°, sin 30°) is seen at every tilt, z across it at none.
+    mask = fourier.wedge(48, -40, 40, axis=30.0)[0]
+    at = {"along": (0, round(14 * np.cos(np.pi / 6)), round(14 * np.sin(np.pi / 6))), "beam": (14, 0, 0)}
+    assert [int(mask[place]) for place in at.values()] == [1, 0]
+    k = fourier.frequencies((48,) * 3)
+    tilts = fourier.tilts(k, 90.0)
+    # With the axis along x, what is seen at tilt t has (-ky, kz) along (cos t, sin t).
+    assert float(tilts[6, -6, 3]) == pytest.approx(45, abs=1e-3)
+    assert float(tilts[6, 6, 3]) == pytest.approx(-45, abs=1e-3)
+    assert bool(tilts[0, 0, 5].isnan())
+    each = fourier.wedge(24, torch.tensor([-40.0, -40.0]), torch.tensor([40.0, 40.0]), axis=torch.tensor([0.0, 30.0]))
+    assert torch.equal(each[0], fourier.wedge(24, -40, 40)[0])
+    assert torch.equal(each[1], fourier.wedge(24, -40, 40, axis=30.0)[0])
+
+
+def test_wedge_of_a_turned_axis_is_that_of_a_turned_particle() -> None:
+    turn = torch.tensor([[[1.0, 0, 0], [0, np.cos(0.5), -np.sin(0.5)], [0, np.sin(0.5), np.cos(0.5)]]])
+    turned = fourier.wedge(32, -50, 60, axis=float(np.rad2deg(0.5)), rotations=turn)
+    assert float((turned != fourier.wedge(32, -50, 60)).float().mean()) < 2e-3
+
+
 def test_wedge_refuses_an_empty_range() -> None:
     with pytest.raises(ValueError, match="wider than 0"):
         fourier.wedge(16, 30, 30)

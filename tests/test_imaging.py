@@ -1,75 +1,29 @@
-import numpy as np
 import pytest
 import torch
 
-from tomolab import fourier, rotations, volumes
-from tomolab.imaging import Imaging, ctf, image
-from tomolab.volumes import Volume
-
-QUIET = Imaging(snr=float("inf"), defocus=None)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-@pytest.mark.parametrize("defocus", [None, 3.0])
-@pytest.mark.parametrize("snr", [0.05, 1.0])
-def test_noise_has_the_snr_that_was_asked_for(phantom: Volume, snr: float, defocus: float | None) -> None:
-    turned = volumes.transform(torch.from_numpy(phantom.data).expand(40, -1, -1, -1), rotations.random(40, generator(9)))
-    clean, _ = image(turned, Imaging(snr=float("inf"), defocus=defocus), generator(1), voxel_size=10)
-    noisy, exposure = image(turned, Imaging(snr=snr, defocus=defocus), generator(1), voxel_size=10)
-    noise = (noisy - clean).var((1, 2, 3))
-    assert float((clean.var((1, 2, 3)) / noise).mean()) == pytest.approx(snr, rel=0.05)
-    assert torch.allclose(exposure.snr, torch.tensor(snr))
-
-
-def test_nothing_is_observed_in_the_wedge(phantom: Volume) -> None:
-    noisy, _ = image(torch.from_numpy(phantom.data)[None], Imaging(snr=0.1, tilts=(-50, 60)), generator(), voxel_size=10)
-    power = torch.fft.rfftn(noisy[0]).abs() ** 2
-    missing = 1 - fourier.wedge(32, -50, 60)[0]
-    assert float((power * missing).sum() / power.sum()) < 0.01
-
-
-def test_without_noise_wedge_and_ctf_the_volume_comes_back(phantom: Volume) -> None:
-    same, _ = image(
-        torch.from_numpy(phantom.data)[None],
-        Imaging(snr=float("inf"), defocus=None, tilts=(-90, 90)),
-        generator(),
-        voxel_size=10,
-    )
-    assert float(fourier.shell_correlation(same[0], torch.from_numpy(phantom.data))[:9].min()) > 0.999
-
-
-def test_ctf_crosses_zero_where_optics_says() -> None:
-    # Phase contrast alone, Cs ~ 0: sin(π λ Δz k²) first vanishes at k = 1 / sqrt(λ Δz); λ = 0.0197 Å at 300 kV.
-    imaging = Imaging(envelope=None, amplitude_contrast=0.0, spherical_aberration=1e-6)
-    transfer = ctf(imaging, torch.tensor([4.0]), shape=(1, 1, 256), voxel_size=5.0)[0, 0, 0]
-    k = torch.arange(129) / 256 / 5.0
-    crossing = float(k[1:-1][(transfer[1:-1] > 0) & (transfer[2:] <= 0)][0])
-    assert crossing == pytest.approx((0.0197 * 4e4) ** -0.5, rel=0.03)
-    assert float(transfer[3]) > 0
-
-
-def test_ranges_are_drawn_anew_for_every_particle(phantom: Volume) -> None:
-    batch = torch.from_numpy(phantom.data).expand(200, -1, -1, -1)[:, 8:24, 8:24, 8:24]
-    _, exposure = image(batch, Imaging(snr=(0.01, 1), defocus=(1, 3)), generator(), voxel_size=10)
-    assert 0.01 <= float(exposure.snr.min()) < 0.02
-    assert 0.5 < float(exposure.snr.max()) <= 1
-    assert float(exposure.snr.log10().median()) == pytest.approx(-1, abs=0.25)
-    assert float(exposure.defocus.min()) >= 1
-    assert float(exposure.defocus.max()) <= 3
+from tomolab.imaging import Imaging, draw
+from tomolab.optics import Lens
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"tilts": (60, -60)}, "within ±90"),
+        ({"tilts": ((-60, 10), (0, 60))}, "do not meet"),
         ({"snr": 0.0}, "snr must be a number above 0"),
         ({"snr": (1.0, 0.1)}, "snr must be"),
+        ({"snr": None}, "either snr or dose"),
+        ({"dose": -3.0}, "dose must be"),
+        ({"tilt_step": 0.0}, "tilt_step must be"),
+        ({"tilt_axis": float("nan")}, "tilt_axis must be"),
         ({"amplitude_contrast": 7.0}, "fraction from 0 to 1"),
-        ({"shift": 2.0}, "fraction of the box"),
-        ({"neighbours": -1.0}, "neighbours not negative"),
+        ({"voltage": -300.0}, "voltage"),
+        ({"shift": 2.0}, "shift must be a number from 0 to 0.5"),
+        ({"neighbours": -1.0}, "neighbours must be"),
+        ({"membranes": 1.5}, "membranes must be a number from 0 to 1"),
+        ({"solutes": (-5.0, 10.0)}, "solutes must be"),
+        ({"misalignment": -1.0}, "misalignment must be"),
+        ({"detector_pixel": 0.0}, "detector_pixel must be"),
     ],
 )
 def test_imaging_refuses_nonsense(arguments: dict, message: str) -> None:
@@ -77,8 +31,25 @@ def test_imaging_refuses_nonsense(arguments: dict, message: str) -> None:
         Imaging(**arguments)
 
 
-def test_the_same_generator_gives_the_same_image(phantom: Volume) -> None:
-    batch = torch.from_numpy(phantom.data)[None]
-    first, second, other = (image(batch, Imaging(), generator(seed), voxel_size=10)[0] for seed in (4, 4, 5))
-    assert torch.equal(first, second)
-    assert not np.allclose(first, other)
+def test_imaging_knows_its_lens() -> None:
+    imaging = Imaging(voltage=200.0, spherical_aberration=2.0, amplitude_contrast=0.1)
+    assert imaging.lens == Lens(voltage=200.0, spherical_aberration=2.0, amplitude_contrast=0.1)
+
+
+def test_cells_have_all_of_it_and_can_be_changed() -> None:
+    cells = Imaging.in_cells(dose=100.0)
+    assert cells.dose == 100.0
+    assert cells.snr is None
+    assert min(cells.neighbours, cells.membranes, cells.thickness, cells.misalignment) > 0
+    with pytest.raises(TypeError, match="colour"):
+        Imaging.in_cells(colour="blue")
+
+
+def test_draws_fill_their_range() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = draw((0.01, 1.0), 2000, generator, logarithmic=True)
+    assert float(values.min()) >= 0.01
+    assert float(values.max()) <= 1
+    assert float(values.log10().mean()) == pytest.approx(-1, abs=0.05)
+    assert float(draw((-5.0, 5.0), 2000, generator).mean()) == pytest.approx(0, abs=0.2)
+    assert draw(3.0, 2, generator).tolist() == [3.0, 3.0]

@@ -101,3 +101,11 @@ def test_building_refuses_shapes_that_disagree(arguments: dict, message: str) ->
         particles.table(np.zeros((2, 3)), **arguments)
     with pytest.raises(ValueError, match=r"positions_zyx: expected shape \(n, 3\), got \(2, 2\)"):
         particles.table(np.zeros((2, 2)))
+
+
+def test_geometries_have_an_axis_where_the_table_has_one() -> None:
+    plain = particles.table([[1.0, 2, 3], [4, 5, 6]], tilts=[[-60, 60], [-50, 40]])
+    assert particles.geometries(plain).tolist() == [[-60, 60, 0], [-50, 40, 0]]
+    assert particles.geometries(plain.assign(tilt_axis=[5, -7.5]))[:, 2].tolist() == [5, -7.5]
+    with pytest.raises(ValueError, match="tilt_axis: 1 of 2 particles"):
+        particles.geometries(plain.assign(tilt_axis=["5", "no"]))

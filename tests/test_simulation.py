@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from tomolab import particles, rotations, simulation, specimens, subtomograms, volumes
+from tomolab import complexes, fourier, particles, rotations, simulation, subtomograms, volumes
 from tomolab.imaging import Imaging
 from tomolab.volumes import Volume
 
@@ -58,14 +58,50 @@ def test_a_stream_repeats_an_epoch_and_varies_between_epochs(maps: dict[str, Vol
 def test_neighbours_enter_the_box_but_not_the_centre(maps: dict[str, Volume]) -> None:
     alone = Imaging(snr=float("inf"), defocus=None, tilts=(-90, 90), shift=0)
     crowded = Imaging(snr=float("inf"), defocus=None, tilts=(-90, 90), shift=0, neighbours=3)
-    sources = specimens.prepare(maps, torch.device("cpu"))
+    sources = complexes.prepare(maps, torch.device("cpu"))
     labels = torch.zeros(30, dtype=torch.long)
     lone, many = (
-        specimens.render(sources, labels, box=32, imaging=imaging, generator=torch.Generator().manual_seed(2))[0]
+        complexes.render(sources, labels, box=32, imaging=imaging, generator=torch.Generator().manual_seed(2))[0]
         for imaging in (alone, crowded)
     )
     added = (many - lone).mean(0)
     assert float(added[0].mean()) > 20 * float(added[15:18, 15:18, 15:18].mean().abs())
+
+
+def test_the_table_says_what_was_drawn_for_each_particle(maps: dict[str, Volume]) -> None:
+    imaging = Imaging(dose=(80, 120), tilts=((-70, -40), (40, 70)), tilt_axis=(-20, 20), snr=(0.5, 1), defocus=(1, 4))
+    made = simulation.subtomograms(maps, 40, imaging=imaging, box=16, seed=3)
+    table = particles.check(made.particles)
+    for name, low, high in (
+        ("dose", 80, 120),
+        ("tilt_min", -70, -40),
+        ("tilt_axis", -20, 20),
+        ("snr", 0.5, 1),
+        ("defocus", 1, 4),
+    ):
+        assert low <= table[name].min() < table[name].max() <= high
+    wedges = fourier.wedge(16, *(torch.from_numpy(column) for column in particles.geometries(table).T[:2]),
+                           axis=torch.from_numpy(particles.geometries(table)[:, 2]))  # fmt: skip
+    power = torch.fft.rfftn(torch.from_numpy(np.asarray(made.volumes)), dim=(1, 2, 3)).abs() ** 2
+    assert float((power * (1 - wedges)).sum() / power.sum()) < 1e-4
+    plain = simulation.subtomograms(maps, 1, imaging=Imaging(), box=16, seed=3).particles
+    assert not {"dose", "tilt_axis"} & set(plain)
+
+
+def test_the_full_model_gives_finite_particles_that_repeat(maps: dict[str, Volume]) -> None:
+    imaging = Imaging.in_cells(membranes=1.0)
+    first, second = (simulation.subtomograms(maps, 6, imaging=imaging, box=20, seed=2) for _ in range(2))
+    assert np.array_equal(first.volumes, second.volumes)
+    assert np.isfinite(first.volumes).all()
+    assert np.allclose(np.asarray(first.volumes).std((1, 2, 3)), 1, atol=1e-3)
+    assert (first.particles["snr"] > 0).all()
+
+
+def test_a_stream_of_the_full_model_is_that_of_its_seed(maps: dict[str, Volume]) -> None:
+    streams = [simulation.stream(maps, imaging=Imaging.in_cells(), box=16, epoch_size=64, seed=seed) for seed in (1, 1, 2)]
+    first, again, other = (next(stream.epoch(0))[0] for stream in streams)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_a_tomogram_holds_its_particles_at_their_places(maps: dict[str, Volume]) -> None:
@@ -98,10 +134,10 @@ def test_bad_requests_are_refused(maps: dict[str, Volume], phantom: Volume) -> N
         simulation.stream({}, imaging=QUIET, box=16, seed=0)
     with pytest.raises(ValueError, match="holds no batch"):
         simulation.stream(maps, imaging=QUIET, box=16, batch_size=64, epoch_size=10, seed=0)
-    with pytest.raises(ValueError, match=r"only \d+ of 500 particles found room"):
+    with pytest.raises(ValueError, match=r"not all particles found room in \(40, 60, 60\) voxels \(\d+ of 500 phantom\)"):
         simulation.tomogram(maps, {"phantom": 500}, shape=(40, 60, 60), imaging=QUIET, seed=0)
-    with pytest.raises(ValueError, match="does not fit"):
-        simulation.tomogram(maps, 1, shape=(8, 60, 60), imaging=QUIET, seed=0)
+    with pytest.raises(ValueError, match="in any orientation"):
+        simulation.tomogram(maps, 1, shape=(5, 60, 60), imaging=QUIET, seed=0)
 
 
 def test_a_gpu_that_is_not_there_is_named(maps: dict[str, Volume], monkeypatch: pytest.MonkeyPatch) -> None:

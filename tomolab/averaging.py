@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tomolab import alignment, devices, refinement, rotations, runs, spectra
+from tomolab import alignment, devices, particles, refinement, rotations, runs, spectra
 from tomolab.averages import Average, load
-from tomolab.conventions import ANGLES, POSITION, WEDGE, centre
+from tomolab.conventions import ANGLES, POSITION, centre
 from tomolab.reconstruction import BATCH, correlate, density_of, sums_of, trust, with_poses
 from tomolab.refinement import Settings, State
 from tomolab.subtomograms import Subtomograms
@@ -66,7 +66,7 @@ def average(
     Parameters
     ----------
     subtomograms
-        In memory or on disk; each has its own wedge from `tilt_min` and `tilt_max`.
+        In memory or on disk; each has its own wedge from `tilt_min`, `tilt_max` and, if there is such a column, `tilt_axis`.
     ids
         Particles to use; all by default.
     seed
@@ -180,10 +180,12 @@ def _spectra(chosen: Subtomograms, box: int, finest: float, device: torch.device
     """Coefficients of the middle `box` voxels of every subtomogram."""
     first = centre(chosen.box) - centre(box)
     middle = slice(first, first + box)
-    wedges = torch.from_numpy(chosen.particles[WEDGE].to_numpy(dtype=np.float32, copy=True))
+    wedges = torch.from_numpy(particles.geometries(chosen.particles)).float().to(device)
     parts = [
-        spectra.transform(torch.from_numpy(volumes[:, middle, middle, middle]).to(device), *tilts.T.to(device), radius=finest)
-        for (_, volumes), tilts in zip(chosen.batches(BATCH), wedges.split(BATCH), strict=True)
+        spectra.transform(
+            torch.from_numpy(volumes[:, middle, middle, middle]).to(device), low, high, tilt_axis=axis, radius=finest
+        )
+        for (_, volumes), (low, high, axis) in zip(chosen.batches(BATCH), (part.T for part in wedges.split(BATCH)), strict=True)
     ]
     return spectra.join(parts)
 

@@ -6,6 +6,9 @@
   centre) of a particle at ``p`` lies at ``p + R @ r``. Only proper rotations (determinant +1).
 - The tilt axis is y and the beam runs along z. At tilt ``t`` a point (x, z) about the axis projects to
   ``x cos t + z sin t``; so a tilt observes the Fourier plane whose direction in (kx, kz) is (cos t, sin t).
+- At tilt ``t`` that point lies at height ``z cos t - x sin t``. Its underfocus is that of the image plus ``HAND`` times the
+  height: of two points at one place, the one at larger z is farther under focus. Series of other microscopes may have
+  the other hand.
 - Density is bright on dark. Contrast is inverted at the door and recorded.
 - SNR is the variance of the signal after CTF and wedge over the variance of the noise.
 
@@ -18,6 +21,11 @@ ANGLES = ["rot", "tilt", "psi"]
 """Particle table: orientation as RELION Euler angles (intrinsic ZYZ) in degrees."""
 WEDGE = ["tilt_min", "tilt_max"]
 """Particle table: the tilts, in degrees, between which the particle was observed."""
+AXIS = "tilt_axis"
+"""Particle table: direction of the tilt axis in degrees from y towards x; 0 where there is no such column."""
+
+HAND = 1
+"""Sign with which the underfocus of a point grows with its height."""
 
 
 def centre(voxels: int) -> int:

@@ -1,4 +1,4 @@
-"""The only door to files of other programs: MRC maps, IMOD tilts and transforms, RELION STAR, CSV.
+"""The only door to files of other programs: MRC maps, tilt series of IMOD, SerialEM and Warp, RELION STAR, CSV.
 
 Contrast is left as it is in the file; `tomolab.volumes.invert` turns it. Order xyz, pixels and Euler angles stay on the
 far side of this door.
@@ -9,19 +9,24 @@ far side of this door.
 """
 
 from tomolab.lists import read_particles, write_particles
+from tomolab.mdoc import read_mdoc
 from tomolab.mrc import read_stack, read_volume, write_volume
 from tomolab.paths import atomic, data_folder, inside, sha256
 from tomolab.tilts import read_tilts, read_transforms
+from tomolab.warp import read_tomostar, read_warp
 
 __all__ = [
     "atomic",
     "data_folder",
     "inside",
+    "read_mdoc",
     "read_particles",
     "read_stack",
     "read_tilts",
+    "read_tomostar",
     "read_transforms",
     "read_volume",
+    "read_warp",
     "sha256",
     "write_particles",
     "write_volume",

@@ -31,8 +31,31 @@ def low_pass(
     return 0.5 * (1 + torch.cos(torch.pi * distance.clamp(0, 1)))
 
 
+def tilts(k: Tensor, axis: Tensor | float = 0.0) -> Tensor:
+    """Tilt in degrees, -90 to 90, at which frequency vectors are observed; NaN on the tilt axis: every tilt does.
+
+    Parameters
+    ----------
+    k
+        Frequency vectors (..., 3), zyx.
+    axis
+        Direction of the tilt axis in degrees from y towards x; what broadcasts with k without its last axis.
+    """
+    turn = torch.deg2rad(torch.as_tensor(axis, dtype=k.dtype, device=k.device))
+    kz = k[..., 0]
+    across = k[..., 2] * torch.cos(turn) - k[..., 1] * torch.sin(turn)
+    # Rounding leaves points of the axis a little beside it.
+    on_axis = (kz.abs() < 1e-6) & (across.abs() < 1e-6)
+    return torch.rad2deg(torch.atan(kz / across)).masked_fill(on_axis, torch.nan)
+
+
 def wedge(
-    box: int | Sequence[int], tilt_min: Tensor | float, tilt_max: Tensor | float, *, rotations: Tensor | None = None
+    box: int | Sequence[int],
+    tilt_min: Tensor | float,
+    tilt_max: Tensor | float,
+    *,
+    axis: Tensor | float = 0.0,
+    rotations: Tensor | None = None,
 ) -> Tensor:
     """What a tilt range observes, as a mask on the rfftn grid, limited to the sphere inside Nyquist.
 
@@ -42,6 +65,8 @@ def wedge(
         Edge of the cubic box in voxels, or its (z, y, x) shape.
     tilt_min, tilt_max
         Degrees; numbers, or tensors of shape (n,) for a mask per particle.
+    axis
+        Direction of the tilt axis in the plane of the tomogram, in degrees from y towards x; a number or shape (n,).
     rotations
         Matrices (n, 3, 3), reference to tomogram. With them the mask is expressed in the frame of the reference: where
         the particle's data would lie after rotating it back.
@@ -63,16 +88,13 @@ def wedge(
     shape = (box,) * 3 if isinstance(box, int) else tuple(box)
     k = frequencies(shape, device=low.device)
     inside = k.norm(dim=-1) <= 0.5
-    if rotations is None:
-        kz, kx = k[..., 0][None], k[..., 2][None]
-    else:
-        kz, kx = (torch.einsum("nj,zyxj->nzyx", rotations.to(k)[:, i], k) for i in (0, 2))
-    angle = torch.rad2deg(torch.atan2(kz, kx))
+    lab = k[None] if rotations is None else torch.einsum("nij,zyxj->nzyxi", rotations.to(k), k)
+    turn = torch.as_tensor(axis, dtype=torch.float32, device=low.device).reshape(-1)
+    angle = tilts(lab, turn[:, None, None, None])
     middle, half = (((low + high) / 2)[:, None, None, None], ((high - low) / 2)[:, None, None, None])
     # A plane through the origin: angles are equal modulo 180°.
     off = torch.remainder(angle - middle + 90, 180) - 90
-    on_axis = (kz.abs() < 1e-6) & (kx.abs() < 1e-6)
-    return ((off.abs() <= half + 1e-3) | on_axis).float() * inside
+    return ((off.abs() <= half + 1e-3) | angle.isnan()).float() * inside
 
 
 def resize(batch: Tensor, shape: Sequence[int]) -> Tensor:

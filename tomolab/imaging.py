@@ -1,23 +1,32 @@
-"""Imaging: what the microscope does to a volume, as factors in Fourier space.
+"""Imaging: how particles and tomograms are imaged, in one description.
 
-`Imaging` says how particles are imaged; the functions turn it into transfer functions on the rfftn grid, where the
-image of a volume is ``irfftn(rfftn(volume) * ctf * wedge)`` plus noise. CTF phases come from torch-ctf.
+`Imaging` says it; `tomolab.microscope` does it to boxes in Fourier space.
 
 >>> imaging = Imaging(tilts=(-60, 60), snr=(0.03, 0.1), defocus=(2, 5))
+>>> cells = Imaging.in_cells(dose=120.0)
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch_ctf import calculate_total_phase_shift
 
-from tomolab import fourier
+from tomolab.optics import Lens
 
 Range = float | tuple[float, float]
 """One number, or (low, high) to draw from uniformly for every particle."""
+
+_ABOVE = {"snr": 0.0, "dose": 0.0, "defocus": -50.0, "tilt_step": 0.0, "envelope": 0.0, "detector_pixel": 0.0}
+_WITHIN = {
+    "tilt_axis": (-180.0, 180.0),
+    "misalignment": (0.0, 1e3),
+    "thickness": (0.0, 1e5),
+    "shift": (0.0, 0.5),
+    "neighbours": (0.0, 1e3),
+    "membranes": (0.0, 1.0),
+    "solutes": (0.0, 1e3),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +36,18 @@ class Imaging:
     Parameters
     ----------
     tilts
-        Lowest and highest tilt in degrees; what lies outside is the missing wedge.
+        Lowest and highest tilt in degrees; what lies outside is the missing wedge. Either may be a range.
+    tilt_step
+        Degrees between the images of a series. The wedge of a particle is taken as continuous.
+    tilt_axis
+        Direction of the tilt axis in the plane of the tomogram, in degrees from y towards x. Only for particles.
     snr
         Variance of the signal after CTF and wedge over variance of the noise (logarithmically uniform in a range);
-        ``float("inf")`` for no noise.
+        ``float("inf")`` for no noise. None leaves the noise to the electrons of `dose`, and takes densities as Da/Å³.
+    dose
+        Electrons per Å² over the whole series, in dose-symmetric order, which damage the specimen; None for no damage.
     defocus
-        Underfocus in µm; None leaves the CTF and its envelope out.
+        Underfocus in µm, of the middle of the slab; None leaves the CTF and its envelope out.
     voltage
         Acceleration voltage in kV.
     spherical_aberration
@@ -41,44 +56,104 @@ class Imaging:
         Fraction of amplitude contrast, 0 to 1.
     envelope
         Å at which the envelope exp(-(k envelope)²) of the CTF has fallen to 1/e; None for no envelope.
+    misalignment
+        Å, standard deviation along each axis of the error that is left in the alignment of an image.
+    detector_pixel
+        Å, pixels whose modulation transfer the detector has; those of the simulation by default.
+    thickness
+        Å of ice. The more a slab is tilted, the more electrons are lost in it; a particle lies at any height in it and
+        anywhere in the field of view, so that its defocus changes with the tilt.
+    weighted
+        Colour the noise of particles as weighted back-projection leaves it, with a power that grows with the distance from
+        the tilt axis in Fourier space, instead of white. The noise of `dose` always is.
     shift
         Off-centre displacement along each axis, uniform within ± this fraction of the box.
     neighbours
         Mean number of other complexes that touch the particle and reach into its box, as in a crowded cell.
+    membranes
+        Probability that a piece of membrane passes beside the particle through its box. Only for particles.
+    solutes
+        mg/ml of small soluble protein, as noise with the power spectrum of such a solution. Only for particles.
 
     Raises
     ------
     ValueError
-        If a value is outside what it can be.
+        If a value is outside what it can be, or neither `snr` nor `dose` says how much noise there is.
     """
 
-    tilts: tuple[float, float] = (-60.0, 60.0)
-    snr: Range = 0.05
+    tilts: tuple[Range, Range] = (-60.0, 60.0)
+    tilt_step: float = 3.0
+    tilt_axis: Range = 0.0
+    snr: Range | None = 0.05
+    dose: Range | None = None
     defocus: Range | None = (2.0, 5.0)
     voltage: float = 300.0
     spherical_aberration: float = 2.7
     amplitude_contrast: float = 0.07
     envelope: float | None = 50.0
+    misalignment: float = 0.0
+    detector_pixel: float | None = None
+    thickness: float = 0.0
+    weighted: bool = False
     shift: float = 0.05
     neighbours: float = 0.0
+    membranes: float = 0.0
+    solutes: Range = 0.0
 
     def __post_init__(self) -> None:
-        low, high = self.tilts
-        if not -90 <= low < high <= 90:
-            raise ValueError(f"tilts must be (lowest, highest) within ±90°, got {self.tilts}")
-        for name, smallest in (("snr", 0.0), ("defocus", -50.0)):
+        _check_tilts(self.tilts)
+        if self.snr is None and self.dose is None:
+            raise ValueError("either snr or dose must say how much noise there is, got None for both")
+        for name, smallest in _ABOVE.items():
             value = getattr(self, name)
             if value is not None and not smallest < bounds(value)[0] <= bounds(value)[1]:
                 raise ValueError(f"{name} must be a number above {smallest:g} or (low, high), got {value}")
-        if not 0 <= self.amplitude_contrast <= 1:
-            raise ValueError(f"amplitude contrast is a fraction from 0 to 1, got {self.amplitude_contrast}")
-        if not 0 <= self.shift <= 0.5:
-            raise ValueError(f"shift is a fraction of the box from 0 to 0.5, got {self.shift}")
-        if min(self.voltage, self.spherical_aberration, self.envelope or 1.0) <= 0 or self.neighbours < 0:
-            raise ValueError(
-                "voltage, spherical aberration and envelope must be positive and neighbours not negative, got "
-                f"{self.voltage} kV, {self.spherical_aberration} mm, {self.envelope} Å, {self.neighbours}"
-            )
+        for name, (low, high) in _WITHIN.items():
+            value = getattr(self, name)
+            if not low <= bounds(value)[0] <= bounds(value)[1] <= high:
+                raise ValueError(f"{name} must be a number from {low:g} to {high:g}, got {value}")
+        _ = self.lens  # refuses what no microscope has
+
+    @property
+    def lens(self) -> Lens:
+        """What forms the contrast."""
+        return Lens(
+            voltage=self.voltage,
+            spherical_aberration=self.spherical_aberration,
+            amplitude_contrast=self.amplitude_contrast,
+        )
+
+    @classmethod
+    def in_cells(cls, **changes: Any) -> "Imaging":
+        """The full model, with ranges fit for crowded cells: what encoders for measured tomograms train on.
+
+        Parameters
+        ----------
+        **changes
+            Fields that shall be otherwise.
+        """
+        cells: dict[str, Any] = {
+            "tilts": ((-66.0, -40.0), (40.0, 66.0)),
+            "snr": None,
+            "dose": (80.0, 140.0),
+            "defocus": (1.5, 5.5),
+            "envelope": 12.0,
+            "misalignment": 4.0,
+            "thickness": 2000.0,
+            "shift": 0.1,
+            "neighbours": 2.0,
+            "membranes": 0.2,
+            "solutes": (50.0, 200.0),
+        }
+        return cls(**(cells | changes))
+
+
+def _check_tilts(tilts: tuple[Range, Range]) -> None:
+    if len(tilts) != 2:
+        raise ValueError(f"tilts must be (lowest, highest), got {tilts}")
+    (lowest, low), (high, highest) = (bounds(tilt) for tilt in tilts)
+    if not -90 <= lowest <= low < high <= highest <= 90:
+        raise ValueError(f"tilts must be (lowest, highest) within ±90°, numbers or (low, high) that do not meet, got {tilts}")
 
 
 def bounds(value: Range) -> tuple[float, float]:
@@ -93,95 +168,3 @@ def draw(value: Range, count: int, generator: torch.Generator, *, logarithmic: b
         return torch.full((count,), float(low), device=generator.device)
     share = torch.rand(count, generator=generator, device=generator.device)
     return low * (high / low) ** share if logarithmic else low + (high - low) * share
-
-
-def ctf(imaging: Imaging, defocus: Tensor, *, shape: tuple[int, int, int], voxel_size: float) -> Tensor:
-    """Contrast transfer functions, shape (n, z, y, x // 2 + 1), positive at low frequency, for underfocus (n,) in µm.
-
-    sin(χ(k)) exp(-(k envelope)²) with χ from torch-ctf (defocus, Cs and amplitude contrast): radially symmetric and
-    the same for all tilts, as for a small volume.
-    """
-    k = fourier.radius(shape, device=defocus.device) / voxel_size
-    fixed = (imaging.voltage, imaging.spherical_aberration, 0.0, imaging.amplitude_contrast)
-    phase = calculate_total_phase_shift(  # type: ignore[call-arg]
-        defocus[:, None, None, None], *(torch.tensor(value, device=defocus.device) for value in fixed), (k**2)[None]
-    )
-    transfer = torch.sin(phase)
-    # torch-ctf counts phases so that a dark-protein image is negative; density here is bright on dark.
-    transfer = transfer * torch.sign(torch.sin(phase.flatten(1)[:, 1]))[:, None, None, None]
-    if imaging.envelope is not None:
-        transfer = transfer * torch.exp(-((k * imaging.envelope) ** 2))
-    return transfer
-
-
-def detector(shape: tuple[int, int, int], *, device: torch.device | None = None) -> Tensor:
-    """Modulation transfer of the detector on the rfftn grid: sin(u) / u with u = π/2 times the fraction of Nyquist."""
-    return torch.sinc(fourier.radius(shape, device=device))
-
-
-@dataclass(frozen=True)
-class Exposure:
-    """What was drawn for a batch of particles: SNR, and underfocus in µm (NaN without CTF), each of shape (n,)."""
-
-    snr: Tensor
-    defocus: Tensor
-
-
-def image(
-    volumes: Tensor,
-    imaging: Imaging,
-    generator: torch.Generator,
-    *,
-    voxel_size: float,
-    variance: Callable[[Tensor], Tensor] | None = None,
-) -> tuple[Tensor, Exposure]:
-    """Image clean volumes (n, z, y, x): CTF and missing wedge, then noise at the SNR that was asked for.
-
-    Half the variance of the noise enters before the CTF and half after it through the detector; both halves are scaled so
-    that after all filters noise has the variance of the imaged signal divided by SNR (Förster et al. 2008).
-
-    Parameters
-    ----------
-    volumes
-        Density, bright on dark.
-    imaging
-        How they are imaged; ranges are drawn per volume.
-    generator
-        Source of all that is drawn, on the device of the volumes.
-    voxel_size
-        Å.
-    variance
-        Turns the imaged, noise-free volumes (n, z, y, x) into the variance (n,) that SNR refers to; by default that of
-        the whole volume.
-    """
-    shape: tuple[int, int, int] = tuple(volumes.shape[-3:])  # type: ignore[assignment]
-    snr = draw(imaging.snr, len(volumes), generator, logarithmic=True)
-    defocus = torch.full_like(snr, torch.nan) if imaging.defocus is None else draw(imaging.defocus, len(volumes), generator)
-    observed = fourier.wedge(shape, *(torch.tensor(tilt, device=volumes.device) for tilt in imaging.tilts))
-    optics = observed if imaging.defocus is None else observed * ctf(imaging, defocus, shape=shape, voxel_size=voxel_size)
-    signal = torch.fft.rfftn(volumes, dim=(1, 2, 3)) * optics
-    if variance is None:
-        power = _power(signal, shape)
-    else:
-        power = variance(torch.fft.irfftn(signal, s=shape, dim=(1, 2, 3)))
-    for filters in (optics, observed * detector(shape, device=volumes.device)):
-        white = torch.randn(volumes.shape, generator=generator, device=volumes.device)
-        # White noise of variance 1 has, after a filter, the mean square of the filter over the whole grid as its variance.
-        gain = (0.5 * power / snr / (filters**2 * _twice(shape, volumes.device)).sum((1, 2, 3)) * prod(shape)).sqrt()
-        signal = signal + torch.fft.rfftn(white, dim=(1, 2, 3)) * filters * gain[:, None, None, None]
-    return torch.fft.irfftn(signal, s=shape, dim=(1, 2, 3)), Exposure(snr, defocus)
-
-
-def _twice(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """How often each x plane of the rfftn grid stands in the whole grid: the inner ones stand for two."""
-    twice = torch.full((shape[-1] // 2 + 1,), 2.0, device=device)
-    twice[0] = 1
-    if shape[-1] % 2 == 0:
-        twice[-1] = 1
-    return twice
-
-
-def _power(transforms: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Variance (n,) of the volumes behind rfftn transforms (n, z, y, x // 2 + 1), by Parseval."""
-    power = transforms.abs() ** 2 * _twice(shape, transforms.device)
-    return (power.sum((1, 2, 3)) - power[:, 0, 0, 0]) / float(prod(shape)) ** 2

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from tomolab import rotations as rotation_matrices
-from tomolab.conventions import ANGLES, POSITION, WEDGE
+from tomolab.conventions import ANGLES, AXIS, POSITION, WEDGE
 
 REQUIRED = ["particle_id", "tomogram", *POSITION, *ANGLES, *WEDGE]
 """The columns of every particle table, in order."""
@@ -131,6 +131,22 @@ def positions(particles: pd.DataFrame) -> np.ndarray:
 def matrices(particles: pd.DataFrame) -> np.ndarray:
     """Rotations (n, 3, 3) on zyx vectors, reference to tomogram."""
     return rotation_matrices.from_euler(particles[ANGLES].to_numpy(dtype=float))
+
+
+def geometries(particles: pd.DataFrame) -> np.ndarray:
+    """How each particle was observed, (n, 3) in degrees: `tilt_min`, `tilt_max`, and `tilt_axis` where there is one, else 0.
+
+    Raises
+    ------
+    ValueError
+        If a tilt axis is no finite number.
+    """
+    axes = pd.to_numeric(particles[AXIS], errors="coerce").to_numpy(dtype=float) if AXIS in particles else 0.0
+    out = np.column_stack([particles[WEDGE].to_numpy(dtype=float), np.broadcast_to(axes, len(particles))])
+    bad = ~np.isfinite(out[:, 2])
+    if bad.any():
+        raise ValueError(f"column {AXIS}: {_named(particles['particle_id'].to_numpy(), bad)} no finite number")
+    return out
 
 
 def rows(particles: pd.DataFrame, ids: Any) -> np.ndarray:

@@ -9,9 +9,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tomolab import devices, fourier, rotations, spectra
+from tomolab import devices, fourier, particles, rotations, spectra
 from tomolab.averages import THRESHOLD
-from tomolab.conventions import WEDGE, centre
+from tomolab.conventions import centre
 from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume, isolate
 
@@ -67,12 +67,13 @@ def sums_of(
     """
     where, box = devices.pick(device), subtomograms.box
     poses = torch.from_numpy(turns).float().to(where), torch.from_numpy(shifts / subtomograms.voxel_size).float().to(where)
-    tilts = torch.from_numpy(subtomograms.particles[WEDGE].to_numpy(dtype=np.float32, copy=True)).to(where)
+    tilts = torch.from_numpy(particles.geometries(subtomograms.particles)).float().to(where)
     size = spectra.grid_size(box / 2)
     total = torch.zeros(size, size, size, dtype=torch.complex64, device=where), torch.zeros(size, size, size, device=where)
     batches = zip(subtomograms.batches(BATCH), poses[0].split(BATCH), poses[1].split(BATCH), tilts.split(BATCH), strict=True)
     for (_, volumes), turn, shift, tilt in batches:
-        data = spectra.transform(torch.from_numpy(volumes).to(where), *tilt.T, radius=box / 2)
+        low, high, axis = tilt.T
+        data = spectra.transform(torch.from_numpy(volumes).to(where), low, high, tilt_axis=axis, radius=box / 2)
         values = data.values * spectra.phases(data.points, -shift, box)
         part = spectra.insert(values, data.wedges[data.kind], turn, points=data.points, size=size)
         total = total[0] + part[0], total[1] + part[1]

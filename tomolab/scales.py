@@ -23,6 +23,8 @@ class Scale:
         Training: epochs, and simulated subtomograms in each.
     tomogram_shape, tomogram_count
         Simulated tomogram: voxels (z, y, x), and particles per class in it.
+    field
+        Pixels (y, x) of 10 Å of a simulated tilt series; 630 by 652 is that of the measured one.
     average_count
         Subtomograms in an average, at most.
     """
@@ -35,15 +37,16 @@ class Scale:
     epoch_size: int
     tomogram_shape: tuple[int, int, int]
     tomogram_count: int
+    field: tuple[int, int]
     average_count: int
 
 
 SCALES = {
     scale.name: scale
     for scale in (
-        Scale("tiny", 20.0, 20, 8, 1, 256, (40, 128, 128), 6, 24),
-        Scale("laptop", 20.0, 20, 150, 20, 4000, (80, 200, 200), 40, 200),
-        Scale("paper", 10.0, 40, 1000, 10, 22000, (200, 500, 500), 100, 1000),
+        Scale("tiny", 20.0, 20, 8, 1, 256, (40, 128, 128), 6, (150, 160), 24),
+        Scale("laptop", 20.0, 20, 150, 20, 4000, (80, 200, 200), 40, (630, 652), 200),
+        Scale("paper", 10.0, 40, 1000, 10, 22000, (200, 500, 500), 100, (630, 652), 1000),
     )
 }
 

@@ -1,8 +1,7 @@
 """Simulation: labelled subtomograms and tomograms from densities, in batches on the device of your choice.
 
-A particle is a density in a random pose, off centre by a little, perhaps with neighbours, imaged with CTF and missing
-wedge; noise is added so that SNR = variance of the signal after CTF and wedge / variance of the noise, half of it
-before the CTF and half through the detector (the recipe of Förster et al. 2008).
+A particle is a density in a random pose, off centre by a little, perhaps with neighbours and a membrane beside it
+(`complexes`), imaged with CTF, missing wedge and noise, perhaps in a solution of small proteins (`microscope`).
 
 >>> maps = densities.load(["ribosome_70s", "apoferritin"], voxel_size=20, box=20)
 >>> particles = subtomograms(maps, 100, imaging=Imaging(snr=0.1), box=20, seed=1)
@@ -10,16 +9,19 @@ before the CTF and half through the detector (the recipe of Förster et al. 2008
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from tomolab import devices, particles, rotations, specimens
-from tomolab.imaging import Exposure, Imaging, image
+from tomolab import acquisition, complexes, devices, microscope, particles, rotations, specimens, tomograms
+from tomolab.conventions import AXIS, WEDGE
+from tomolab.imaging import Imaging
+from tomolab.microscope import Exposure, Microscope
 from tomolab.subtomograms import Subtomograms
-from tomolab.volumes import Volume, normalise
+from tomolab.volumes import Volume
 
 
 def subtomograms(
@@ -51,8 +53,9 @@ def subtomograms(
     Returns
     -------
     Subtomograms
-        In memory. The table has `label`, `snr`, `defocus` (µm) and the truth: `true_rot true_tilt true_psi` (degrees) and
-        `true_z true_y true_x` (Å); z, y, x are the centre of the box, as an extraction would have it.
+        In memory. The table has `label`, `snr`, `defocus` (µm), if asked for also `dose` (e/Å²) and `tilt_axis` (degrees), and
+        the truth: `true_rot true_tilt true_psi` (degrees) and `true_z true_y true_x` (Å); z, y, x are the centre of the box,
+        as an extraction would have it.
 
     Raises
     ------
@@ -60,20 +63,35 @@ def subtomograms(
         If `count` names classes without a density, the box is too small, or the device is absent.
     """
     where = devices.pick(device)
-    sources = specimens.prepare(densities, where)
+    sources = complexes.prepare(densities, where)
     labels = torch.from_numpy(_labels(sources.names, count)).to(where)
     if box < 8:
         raise ValueError(f"a box of at least 8 voxels is needed, got {box}")
     generator = torch.Generator(device=where).manual_seed(seed)
-    volumes, tables = [], []
-    for part in labels.split(specimens.BATCH):
-        clean, turns, shifts = specimens.render(sources, part, box=box, imaging=imaging, generator=generator)
-        images, exposure = image(clean, imaging, generator, voxel_size=sources.voxel_size)
-        volumes.append(normalise(images).cpu().numpy())
-        tables.append(_truth(part, turns, shifts, exposure))
-    truth = pd.concat(tables, ignore_index=True)
-    table = _table(truth, sources, imaging=imaging, box=box)
-    return Subtomograms(np.concatenate(volumes), table, voxel_size=sources.voxel_size)
+    scope = microscope.prepare(imaging, (box,) * 3, voxel_size=sources.voxel_size, device=where)
+    volumes = np.empty((len(labels), box, box, box), dtype=np.float32)
+    tables, done = [], 0
+    for part in labels.split(complexes.BATCH):
+        images, pose, exposures = _made(sources, part, scope, generator)
+        volumes[done : done + len(part)] = images.cpu().numpy()
+        tables.append(pd.concat([_truth(part, *pose), exposures.table(len(part))], axis=1))
+        done += len(part)
+    table = _table(pd.concat(tables, ignore_index=True), sources, imaging=imaging, box=box)
+    return Subtomograms(volumes, table, voxel_size=sources.voxel_size)
+
+
+def _made(
+    sources: complexes.Sources, labels: Tensor, scope: Microscope, generator: torch.Generator
+) -> tuple[Tensor, tuple[Tensor, Tensor], Exposure]:
+    """Normalised images (n, box, box, box) of the labelled complexes, their poses, and what was drawn for them."""
+    box = scope.shape[0]
+    clean, turns, shifts = complexes.render(sources, labels, box=box, imaging=scope.imaging, generator=generator)
+    step = max(1, complexes.VOXELS // box**3) if clean.device.type == "cpu" else len(clean)
+    exposures = []
+    for part in clean.split(step):
+        part[:], exposure = microscope.image(part, scope, generator, unit=True)
+        exposures.append(exposure)
+    return clean, (turns, shifts), microscope.join(exposures)
 
 
 def _labels(names: tuple[str, ...], count: int | Mapping[str, int]) -> np.ndarray:
@@ -86,22 +104,22 @@ def _labels(names: tuple[str, ...], count: int | Mapping[str, int]) -> np.ndarra
     return np.repeat(np.arange(len(names)), [counts.get(name, 0) for name in names])
 
 
-def _truth(labels: Tensor, turns: Tensor, shifts: Tensor, exposure: Exposure) -> pd.DataFrame:
+def _truth(labels: Tensor, turns: Tensor, shifts: Tensor) -> pd.DataFrame:
     angles = rotations.to_euler(turns.cpu().numpy())
     columns = {f"true_{name}": angles[:, i] for i, name in enumerate(("rot", "tilt", "psi"))}
     columns |= {f"true_{name}": shifts[:, i].cpu().numpy() for i, name in enumerate("zyx")}
-    return pd.DataFrame(
-        {"label": labels.cpu().numpy(), "snr": exposure.snr.cpu().numpy(), "defocus": exposure.defocus.cpu().numpy()} | columns
-    )
+    return pd.DataFrame({"label": labels.cpu().numpy()} | columns)
 
 
-def _table(truth: pd.DataFrame, sources: specimens.Sources, *, imaging: Imaging, box: int) -> pd.DataFrame:
+def _table(truth: pd.DataFrame, sources: complexes.Sources, *, imaging: Imaging, box: int) -> pd.DataFrame:
     middle = (box // 2) * sources.voxel_size
-    table = particles.table(np.full((len(truth), 3), middle), tomogram="simulated", tilts=imaging.tilts)
+    table = particles.table(np.full((len(truth), 3), middle), tomogram="simulated", tilts=truth[WEDGE].to_numpy())
     for axis in "zyx":
         truth[f"true_{axis}"] = truth[f"true_{axis}"] * sources.voxel_size + middle
     truth["label"] = np.array(sources.names)[truth["label"].to_numpy()]
-    return pd.concat([table, truth], axis=1)
+    # What was not asked for has no column.
+    unused = [name for name, value in ((AXIS, imaging.tilt_axis), ("dose", imaging.dose)) if value in (None, 0.0)]
+    return pd.concat([table, truth.drop(columns=[*WEDGE, *unused])], axis=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,17 +144,22 @@ class Stream:
         """Edge of a voxel in Å."""
         return next(iter(self.densities.values())).voxel_size
 
+    @cached_property
+    def _ready(self) -> tuple[complexes.Sources, Microscope]:
+        """What all epochs share."""
+        where = devices.pick(self.device)
+        sources = complexes.prepare(self.densities, where)
+        scope = microscope.prepare(self.imaging, (self.box,) * 3, voxel_size=sources.voxel_size, device=where)
+        return sources, scope
+
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of volumes (b, box, box, box) and labels (b,) of epoch `number`: the same number gives the same data."""
-        where = devices.pick(self.device)
-        sources = specimens.prepare(self.densities, where)
+        sources, scope = self._ready
         # A stride far beyond any number of epochs keeps the epochs of two seeds apart.
-        generator = torch.Generator(device=where).manual_seed(self.seed * 1_000_003 + number)
+        generator = torch.Generator(device=sources.data.device).manual_seed(self.seed * 1_000_003 + number)
         for _ in range(self.batches):
-            labels = torch.randint(len(sources.names), (self.batch_size,), generator=generator, device=where)
-            clean, _, _ = specimens.render(sources, labels, box=self.box, imaging=self.imaging, generator=generator)
-            images, _ = image(clean, self.imaging, generator, voxel_size=sources.voxel_size)
-            yield normalise(images), labels
+            labels = torch.randint(len(sources.names), (self.batch_size,), generator=generator, device=generator.device)
+            yield _made(sources, labels, scope, generator)[0], labels
 
 
 def stream(
@@ -170,7 +193,7 @@ def stream(
     """
     if epoch_size < batch_size or batch_size < 1:
         raise ValueError(f"an epoch of {epoch_size} subtomograms holds no batch of {batch_size}")
-    specimens.check(densities)
+    complexes.check(densities)
     devices.pick(device)
     return Stream(
         densities=densities,
@@ -191,64 +214,70 @@ def tomogram(
     imaging: Imaging,
     seed: int,
     device: str | None = None,
+    progress: bool = False,
 ) -> tuple[Volume, pd.DataFrame]:
-    """Simulate a tomogram of complexes at random poses whose bounding spheres do not overlap, and its truth.
+    """Simulate a tomogram of complexes in ice, and its truth: a specimen, its tilt series, and their reconstruction.
 
-    The whole volume is imaged at once, with one SNR, one defocus and one tilt range. SNR refers to the mean variance of the
-    signal in boxes of the densities' size about the particles, so that it means the same as in `subtomograms`.
+    SNR refers to the mean variance of the signal in boxes of the densities' size about the particles, so that it means the
+    same as in `subtomograms`. For membranes, beads and soluble protein, for the labels of voxels and the tilt series itself,
+    take the three steps one by one: `specimens.build`, `acquisition.acquire`, `tomograms.reconstruct`.
 
     Parameters
     ----------
     densities
-        Maps by class name, all of one voxel size, which is that of the result.
+        Maps by class name, all of one voxel size, which is that of the result; in Da/Å³.
     counts
         Particles per class, or a number for each class name.
     shape
         Voxels along z, y, x.
     imaging
-        How the specimen is imaged.
+        How the specimen is imaged. Its `thickness` is that of the ice; 0 fills the volume.
     seed
         Decides all that is drawn.
     device
         "cpu", "cuda", or by default the GPU if there is one.
+    progress
+        Show progress bars.
 
     Returns
     -------
     volume, particles
-        The tomogram, and the true particle table (positions, angles, `label`).
+        The tomogram, and the true particle table (positions, angles, `label`, `visibility`, `snr`, `defocus`).
 
     Raises
     ------
     ValueError
         If the particles do not fit, saying how many did.
     """
-    where = devices.pick(device)
-    sources = specimens.prepare(densities, where)
-    labels = _labels(sources.names, counts)
-    radii = sources.radii.cpu().numpy()
-    # Large ones first: small ones find room between them, not the other way round.
-    labels = labels[np.argsort(-radii[labels], kind="stable")]
-    places = specimens.places(radii[labels], shape, np.random.default_rng(seed))
-    generator = torch.Generator(device=where).manual_seed(seed)
-    turns = rotations.random(len(labels), generator, device=where)
-    specimen = torch.zeros(shape, device=where)
-    specimens.paste(specimen, sources, torch.from_numpy(labels).to(where), rotations=turns, places=places)
-    box = sources.data.shape[-1] // 2
-    corners = np.floor(places).astype(int) - box // 2
-
-    def variance(images: Tensor) -> Tensor:
-        return torch.stack(
-            [images[0][specimens.overlap(corner, box, shape)[0]].var(correction=0) for corner in corners]
-        ).mean()[None]
-
-    images, exposure = image(specimen[None], imaging, generator, voxel_size=sources.voxel_size, variance=variance)
-    table = particles.table(
-        places * sources.voxel_size,
-        tomogram="simulated",
-        rotations=turns.cpu().numpy(),
-        tilts=imaging.tilts,
-        label=np.array(sources.names)[labels],
-        snr=float(exposure.snr),
-        defocus=float(exposure.defocus),
+    box = max(max(volume.shape) for volume in densities.values())
+    specimen = specimens.build(
+        densities,
+        counts,
+        shape=shape,
+        thickness=imaging.thickness or None,
+        # With this much around them, most complexes have room for the box that they are cut out in.
+        margin=box / 4 * complexes.check(densities),
+        seed=seed,
+        device=device,
+        progress=progress,
     )
-    return Volume(images[0].cpu().numpy(), sources.voxel_size), table
+    missing = specimen.report[specimen.report["placed"] < specimen.report["asked"]]
+    if len(missing):
+        told = ", ".join(f"{row.placed} of {row.asked} {row.name}" for row in missing.itertuples(index=False))
+        raise ValueError(f"not all particles found room in {shape} voxels ({told}); ask for fewer or a larger volume")
+    series = acquisition.acquire(specimen, imaging, seed=seed + 1, box=box, device=device, progress=progress)
+    volume = tomograms.reconstruct(
+        series.images,
+        series.tilts,
+        voxel_size=series.pixel_size,
+        shape=shape,
+        clip=None,
+        # An SNR is reached with the grey values as they are; counts fall with the tilt and have to be made alike.
+        normalise=imaging.snr is None,
+        device=device,
+        progress=progress,
+    )
+    table = specimen.particles.assign(
+        tilt_min=series.tilts.min(), tilt_max=series.tilts.max(), snr=series.table["snr"].iloc[0], defocus=series.defocus.mean()
+    )
+    return volume, table

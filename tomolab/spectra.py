@@ -54,15 +54,21 @@ def half_sphere(box: int, radius: float, *, device: torch.device | None = None) 
     return k[upper & (k.norm(dim=-1) <= radius + 1e-3) & (k.abs().amax(-1) < box / 2)]
 
 
-def transform(volumes: Tensor, tilt_min: Tensor, tilt_max: Tensor, *, radius: float) -> Spectra:
-    """Coefficients up to `radius` cycles per box of volumes (n, box, box, box) with tilt ranges (n,) in degrees."""
+def transform(
+    volumes: Tensor, tilt_min: Tensor, tilt_max: Tensor, *, radius: float, tilt_axis: Tensor | float = 0.0
+) -> Spectra:
+    """Coefficients up to `radius` cycles per box of volumes (n, box, box, box).
+
+    Tilt ranges (n,) are in degrees, as is `tilt_axis` (a number or (n,); from y towards x).
+    """
     box = volumes.shape[-1]
     points = half_sphere(box, radius, device=volumes.device)
     z, y, x = points.long().unbind(-1)
     phase = phases(points, torch.full((1, 3), -float(centre(box)), device=volumes.device), box)
     values = torch.fft.rfftn(volumes.float(), dim=(-3, -2, -1))[:, z, y, x] * phase
-    ranges, kind = torch.stack([tilt_min, tilt_max], dim=1).to(volumes).unique(dim=0, return_inverse=True)
-    wedges = torch.cat([fourier.wedge(box, low, high)[:, z, y, x] for low, high in ranges])
+    axis = torch.as_tensor(tilt_axis).to(tilt_min).expand_as(tilt_min)
+    geometries, kind = torch.stack([tilt_min, tilt_max, axis], dim=1).to(volumes).unique(dim=0, return_inverse=True)
+    wedges = torch.cat([fourier.wedge(box, low, high, axis=turn)[:, z, y, x] for low, high, turn in geometries])
     return Spectra(values * wedges[kind], points, wedges, kind, box)
 
 

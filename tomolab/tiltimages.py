@@ -4,9 +4,11 @@ Works on one image (y, x) at a time, as a torch tensor on its device.
 
 >>> image = prepare(pixels, ratio=0.5, clip=10.0, name="image 0")
 >>> rows = align(image, pixels.shape, 0.5, transform=None, size=(315, 652))
+>>> flipped = restore(rows, 30.0, voxel_size=20.0, reach=3260.0, lens=Lens(), defocus=3.0)
 """
 
 from collections.abc import Sequence
+from math import ceil
 
 import numpy as np
 import torch
@@ -15,15 +17,15 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from tomolab import volumes
-from tomolab.conventions import centre
+from tomolab.conventions import HAND, centre
+from tomolab.optics import Lens, damage, depth_of_focus, phases
+from tomolab.projection import FINE, unblur
 
 OVER = 2
 """Samples per voxel of a prepared image, so that cubic interpolation loses nothing."""
-FINE = 4
-"""Columns per voxel of a weighted image: there linear interpolation leaves detail up to Nyquist as it is, within 2 %."""
 
 
-def prepare(image: Tensor, ratio: float, *, clip: float | None, name: str) -> Tensor:
+def prepare(image: Tensor, ratio: float, *, clip: float | None, normalise: bool = True, name: str) -> Tensor:
     """Clip outliers, fade out the border, sample twice a voxel, low-pass to a voxel's Nyquist, normalise.
 
     Parameters
@@ -34,13 +36,15 @@ def prepare(image: Tensor, ratio: float, *, clip: float | None, name: str) -> Te
         Pixel size over voxel size.
     clip
         Limit for outliers in standard deviations, or None.
+    normalise
+        Bring the result to standard deviation 1; otherwise only the mean is taken off.
     name
         What to call the image in errors.
 
     Returns
     -------
     Tensor
-        Mean 0, standard deviation 1, shape close to (y, x) * ratio * OVER, over the same extent; index 0 stays in place.
+        Shape close to (y, x) * ratio * OVER, over the same extent; index 0 stays in place.
 
     Raises
     ------
@@ -63,7 +67,7 @@ def prepare(image: Tensor, ratio: float, *, clip: float | None, name: str) -> Te
     fine = _resize(image, (rows, columns))
     if clip is not None:
         fine = volumes.clip(fine, clip)
-    return volumes.normalise(fine[None, None])[0, 0]
+    return volumes.normalise(fine[None, None])[0, 0] if normalise else fine
 
 
 def _resize(image: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -121,23 +125,78 @@ def align(
     return grid_sample(fine[None, None], grid[None], mode="bicubic", padding_mode="zeros", align_corners=True)[0, 0]
 
 
-def weight(image: Tensor) -> Tensor:
-    """Weight rows by the ramp ``|k|`` and refine them from OVER to FINE columns per voxel.
+def restore(
+    image: Tensor,
+    tilt: float,
+    *,
+    voxel_size: float,
+    reach: float,
+    lens: Lens | None = None,
+    defocus: float = 0.0,
+    hand: int = HAND,
+    dose: float = 0.0,
+) -> Tensor:
+    """Turn over the frequencies at which the contrast transfer is negative, and damp what radiation has destroyed.
 
-    The ramp is made in real space, so that its zero frequency is right (Kak & Slaney, 1988, eq. 3.61). The blur of the linear
-    interpolation that follows is undone in advance.
+    Across the tilt axis the specimen rises and falls with the tilt, and defocus with it. The image is flipped at a few
+    defoci, no farther apart than the depth of focus, and every column takes its own between the nearest two.
+
+    Parameters
+    ----------
+    image
+        What `align` returned, (y, x), its columns half a voxel wide and the tilt axis in the middle one.
+    tilt
+        Degrees.
+    voxel_size
+        Å.
+    reach
+        Å from the tilt axis to the border of the specimen, which ends the gradient.
+    lens, defocus
+        Optics, and the underfocus in µm at the tilt axis; without a lens phases are left as they are.
+    hand
+        1 or -1: whether a point at greater height is farther under focus, or less far (`tomolab.conventions`).
+    dose
+        e/Å² that the specimen had before the image (Grant & Grigorieff 2015, eq. 5).
     """
-    length = 2 * next_fast_len(image.shape[1], real=True)
-    distance = torch.minimum(torch.arange(length), length - torch.arange(length)).double()
-    kernel = torch.where(distance % 2 == 1, -1 / (torch.pi * distance.clamp_min(1)) ** 2, 0.0)
-    kernel[0] = 0.25
-    times = FINE // OVER
-    ramp = torch.fft.rfft(kernel).real.float() * unblur(length * times)[: length // 2 + 1] * (OVER * times)
-    fine = torch.fft.irfft(torch.fft.rfft(image, n=length) * ramp.to(image.device), n=length * times)
+    if lens is None and dose == 0:
+        return image
+    ky = torch.fft.fftfreq(image.shape[0], device=image.device) / voxel_size
+    kx = torch.fft.rfftfreq(image.shape[1], device=image.device) * OVER / voxel_size
+    k = torch.hypot(ky[:, None], kx)
+    transform = torch.fft.rfft2(image)
+    if dose > 0:
+        transform *= damage(k, torch.tensor(dose, device=k.device), voltage=(lens or Lens()).voltage)
+    if lens is None:
+        return torch.fft.irfft2(transform, s=image.shape)
+    phase = phases(k, lens)
+    x = (torch.arange(image.shape[1], device=k.device) - image.shape[1] // 2) * (voxel_size / OVER)
+    rise, top = np.tan(np.deg2rad(tilt)), abs(np.sin(np.deg2rad(tilt))) * reach
+    focus = defocus + hand * 1e-4 * (-x * float(rise)).clamp(-top, top)
+    low, high = float(focus.min()), float(focus.max())
+    steps = max(1, ceil((high - low) / (depth_of_focus(voxel_size, lens.voltage) * 1e-4)))
+    out = torch.zeros_like(image)
+    for step in range(steps + 1):
+        value = low + (high - low) * step / steps
+        share = (1 - (focus - value).abs() / ((high - low) / steps or 1)).clamp_min(0)
+        flipped = torch.where(torch.sin(phase["flat"] + phase["per_micron"] * value) < 0, -transform, transform)
+        out += share * torch.fft.irfft2(flipped, s=image.shape)
+        if high == low:
+            break
+    return out
+
+
+def weight(image: Tensor, weights: Tensor) -> Tensor:
+    """Weight rows (y, x) in Fourier space and refine them from OVER to FINE columns per voxel.
+
+    The blur of the linear interpolation that follows is undone in advance. Weights are those of `tomolab.weighting`, on the
+    rfft grid of `padded(x)` columns.
+    """
+    length, times = padded(image.shape[1]), FINE // OVER
+    response = weights.to(image.device) * unblur(length * times)[: length // 2 + 1].to(image.device) * times
+    fine = torch.fft.irfft(torch.fft.rfft(image, n=length) * response, n=length * times)
     return fine[:, : image.shape[1] * times]
 
 
-def unblur(length: int) -> Tensor:
-    """Undo the blur of linear interpolation on FINE columns per voxel; 0 beyond a voxel's Nyquist. On the rfft grid."""
-    k = torch.fft.rfftfreq(length)
-    return (k <= 0.5 / FINE) / torch.sinc(k) ** 2
+def padded(columns: int) -> int:
+    """Columns to which a row is padded, so that weighting does not wrap around."""
+    return 2 * next_fast_len(columns, real=True)

@@ -1,8 +1,103 @@
-"""Files that IMOD writes beside a tilt series: tilt angles (.tlt, .rawtlt) and alignments (.xf)."""
+"""What is known of each image of a tilt series: IMOD's angles (.tlt, .rawtlt) and alignments (.xf), and the tilt table."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+COLUMNS = ["tilt", "order", "dose", "exposure", "defocus"]
+"""Tilt table: degrees; place in the order of exposure, from 0; e/Å² before the image; e/Å² of the image; µm underfocus."""
+LARGEST = 2**26
+"""Bytes of a metadata file; those of a tilt series hold less than a hundredth of it."""
+
+
+def table(
+    tilts: ArrayLike,
+    *,
+    order: ArrayLike | None = None,
+    dose: ArrayLike | None = None,
+    exposure: ArrayLike | None = None,
+    defocus: ArrayLike | None = None,
+    **further: Any,
+) -> pd.DataFrame:
+    """Make a tilt table, a row an image; what follows from the rest is filled in, what is not known is NaN.
+
+    Parameters
+    ----------
+    tilts
+        n angles in degrees.
+    order
+        Place of each image in the order of exposure, from 0; by default that of growing dose.
+    dose
+        e/Å² that the specimen had before each image; by default the sum of the exposures before it.
+    exposure
+        e/Å² of each image; by default the growth of the dose to the next image. The last image, which has none, is taken
+        to be exposed as the one before it.
+    defocus
+        Underfocus in µm.
+    **further
+        More columns.
+    """
+    angles = np.asarray(tilts, dtype=float)
+    known = [
+        np.full(len(angles), np.nan) if given is None else np.asarray(given, dtype=float) for given in (order, dose, exposure)
+    ]
+    turn, before, each = known
+    if np.isnan(turn).any() and not np.isnan(before).any() and len(np.unique(before)) == len(before):
+        turn = np.argsort(np.argsort(before)).astype(float)
+    if not np.isnan(turn).any():
+        first = np.argsort(turn, kind="stable")
+        if np.isnan(before).all():
+            before = np.empty(len(angles))
+            before[first] = np.cumsum(each[first]) - each[first]
+        if np.isnan(each).all() and len(angles) > 1:
+            growth = np.diff(before[first])
+            each = np.empty(len(angles))
+            each[first] = np.append(growth, growth[-1])
+    focus = np.nan if defocus is None else defocus
+    columns = dict(zip(COLUMNS, (angles, turn, before, each, focus), strict=True))
+    return pd.DataFrame(columns | further)
+
+
+def check_transforms(transforms: tuple[ArrayLike, ArrayLike], images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Transforms as arrays (n, 2, 2) and (n, 2).
+
+    Raises
+    ------
+    ValueError
+        If there is not one for every image, or one holds NaN or cannot be inverted.
+    """
+    matrices, shifts = (np.asarray(part, dtype=float) for part in transforms)
+    if matrices.shape != (images, 2, 2) or shifts.shape != (images, 2):
+        raise ValueError(
+            f"transforms must be matrices ({images}, 2, 2) and shifts ({images}, 2), one for every image; "
+            f"got shapes {matrices.shape} and {shifts.shape}"
+        )
+    good = np.isfinite(matrices).all((1, 2)) & np.isfinite(shifts).all(1)
+    good[good] = np.abs(np.linalg.det(matrices[good])) > 1e-3
+    if not good.all():
+        raise ValueError(f"the transforms of images {np.flatnonzero(~good).tolist()} hold NaN or cannot be inverted")
+    return matrices, shifts
+
+
+def text(path: str | Path) -> str:
+    """Text of a metadata file, without the byte order mark that programs of Windows write.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is larger than metadata are.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes; metadata of a tilt series have less than {LARGEST}")
+    return path.read_text(encoding="utf-8-sig", errors="replace")
 
 
 def read_tilts(path: str | Path) -> np.ndarray:
@@ -48,20 +143,17 @@ def read_transforms(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _numbers(path: str | Path, *, least: int) -> list[tuple[int, list[float]]]:
     """Line number and finite numbers of each line that is neither empty nor a comment (#)."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
     rows = []
-    for line, text in enumerate(path.read_text(errors="replace").splitlines(), start=1):
-        words = text.split("#")[0].split()
+    for line, written in enumerate(text(path).splitlines(), start=1):
+        words = written.split("#")[0].split()
         if not words:
             continue
         try:
             row = [float(word) for word in words]
         except ValueError as error:
-            raise ValueError(f"{path}, line {line}: expected numbers, got {text.strip()[:60]!r}") from error
+            raise ValueError(f"{path}, line {line}: expected numbers, got {written.strip()[:60]!r}") from error
         if len(row) < least or not np.isfinite(row).all():
-            raise ValueError(f"{path}, line {line}: expected {least} finite numbers, got {text.strip()[:60]!r}")
+            raise ValueError(f"{path}, line {line}: expected {least} finite numbers, got {written.strip()[:60]!r}")
         rows.append((line, row))
     if not rows:
         raise ValueError(f"{path} holds no numbers")

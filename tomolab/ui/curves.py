@@ -1,4 +1,4 @@
-"""Curves: training, Fourier shell correlation and radial profiles as matplotlib Figures.
+"""Curves: training, Fourier shell correlation, power spectra, histograms and profiles as matplotlib Figures.
 
 >>> training(history)
 >>> fsc({"cluster 0": average})
@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tomolab import comparison
 from tomolab.conventions import centre
 from tomolab.ui import style
 from tomolab.ui.style import styled
@@ -137,6 +138,63 @@ def radial_profile(volumes: Volume | Mapping[str, Volume]) -> Figure:
     ax.set(xlabel="distance from the centre (Å)", ylabel="density" if len(named) == 1 else "density (peak 1)", xlim=(0, None))
     if len(named) > 1:
         ax.legend()
+    return figure
+
+
+@styled
+def power(spectra: Mapping[str, pd.DataFrame], *, between: tuple[float, float] = (400, 40)) -> Figure:
+    """Radial power spectra, each scaled to a geometric mean of 1 between two resolutions in Å, and their ratio to the first.
+
+    Parameters
+    ----------
+    spectra
+        What `comparison.power` returned, by name.
+    between
+        Coarsest and finest resolution.
+    """
+    figure = Figure((6.4, 2.8), layout="constrained")
+    ax, below = figure.subplots(1, 2)
+    reference = None
+    for (name, table), ink in zip(spectra.items(), style.colours(len(spectra)), strict=True):
+        reference = table if reference is None else reference
+        inside = table[table["frequency"].between(1 / between[0], 1 / between[1])]
+        scale = np.exp(np.log(inside["power"]).mean())
+        ax.plot(inside["frequency"], inside["power"] / scale, color=ink, label=name)
+        bands = comparison.ratio(reference, table, between=between)
+        below.plot(1 / bands["resolution"], bands["ratio"], color=ink, marker="o", markersize=3, label=name)
+    ax.set(yscale="log", ylabel="power")
+    below.axhspan(0.75, 1.25, color=style.FAINT, alpha=0.5, zorder=0, linewidth=0)
+    below.set(ylabel="ratio to the first", ylim=(0, 2))
+    for panel in (ax, below):
+        _resolution_axis(panel, between[1], between[0])
+    ax.legend()
+    return figure
+
+
+@styled
+def histograms(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Histograms of grey values, a panel for each region; what `comparison.histograms` returned, by name."""
+    regions = [column for column in next(iter(tables.values())) if column != "value"]
+    figure = Figure((3.2 * len(regions), 2.5), layout="constrained")
+    for ax, region in zip(figure.subplots(1, len(regions), squeeze=False, sharey=True)[0], regions, strict=True):
+        for (name, table), ink in zip(tables.items(), style.colours(len(tables)), strict=True):
+            ax.plot(table["value"], table[region], color=ink, label=name)
+        ax.set_title(region)
+        ax.set(xlabel="grey value (standard deviations)", ylim=(0, None))
+    figure.axes[0].legend()
+    return figure
+
+
+@styled
+def profiles(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """Mean grey values at distances in Å from particles: what `comparison.profile` returned, by name."""
+    figure = Figure((5.2, 2.8), layout="constrained")
+    ax = figure.subplots()
+    for (name, (radii, values)), ink in zip(curves.items(), style.colours(len(curves)), strict=True):
+        ax.plot(radii, values, color=ink, label=name)
+    ax.axhline(0, color=style.FAINT, linewidth=0.8, zorder=0)
+    ax.set(xlabel="distance from the particle (Å)", ylabel="grey value (standard deviations)", xlim=(0, None))
+    ax.legend()
     return figure
 
 

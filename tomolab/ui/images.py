@@ -22,7 +22,7 @@ def limits(image: np.ndarray, low: float = 0.5, high: float = 99.7) -> dict[str,
 
 def show(ax: Axes, image: np.ndarray, voxel_size: float, *, first: float = 0.0, **options: Any) -> None:
     """Image with axes in Å: the centre of the first voxel lies at `first`."""
-    y, x = image.shape
+    y, x = image.shape[:2]
     edge = first - voxel_size / 2
     extent = (edge, edge + x * voxel_size, edge + y * voxel_size, edge)
     ax.imshow(image, cmap="gray", extent=extent, **{"interpolation": "bilinear", **options})

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.collections import EllipseCollection
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from tomolab import particles
 from tomolab import volumes as densities
 from tomolab.conventions import centre
+from tomolab.specimens import Specimen
 from tomolab.ui import images, style, surfaces
 from tomolab.ui.style import styled
 from tomolab.volumes import Volume
@@ -87,6 +89,46 @@ def picks(
     images.scale_bar(ax, share=0.2)
     ax.set(title=f"{int(cut.sum())} of {len(table)} particles at z = {height:.0f} Å", xlabel="x (Å)", ylabel="y (Å)")
     ax.spines[:].set_visible(False)
+    return figure
+
+
+@styled
+def specimen(model: Specimen, *, z: float | None = None, size: float = 4.0) -> Figure:
+    """A slice of a specimen: its clean density, and beside it what every voxel belongs to.
+
+    Parameters
+    ----------
+    model
+        Specimen.
+    z
+        Height of the slice in Å; the middle by default.
+    size
+        Width of a panel in inches.
+
+    Raises
+    ------
+    ValueError
+        If z is outside the specimen.
+    """
+    volume = model.density
+    layer = centre(volume.shape[0]) if z is None else round(z / volume.voxel_size)
+    if not 0 <= layer < volume.shape[0]:
+        raise ValueError(f"z = {z:g} Å is outside the specimen, which is {volume.extent[0]:g} Å high")
+    figure = Figure((2 * size + 1.6, 0.3 + size * volume.shape[1] / volume.shape[2]), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    # Gold would leave the rest of the picture black.
+    images.show(left, volume.data[layer], volume.voxel_size, **images.limits(volume.data[layer], 0.5, 99.5))
+    palette = style.categories(model.names)
+    colours = np.array([to_rgb("white"), *(to_rgb(ink) for ink in palette.values())])
+    images.show(right, colours[model.labels[layer]], volume.voxel_size, interpolation="nearest")
+    numbers = model.particles["label"].value_counts()
+    for name, ink in palette.items():
+        right.plot([], [], "s", color=ink, label=f"{name}  ({numbers[name]})" if name in numbers else name)
+    right.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.2)
+    for ax, title in ((left, "density"), (right, "truth")):
+        ax.set_title(title)
+        ax.axis("off")
+    images.scale_bar(left)
     return figure
 
 

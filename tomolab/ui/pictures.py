@@ -14,6 +14,7 @@ from tomolab import fourier
 from tomolab import volumes as densities
 from tomolab.conventions import centre
 from tomolab.subtomograms import Subtomograms
+from tomolab.tiltseries import TiltSeries
 from tomolab.ui import images, style, surfaces
 from tomolab.ui.style import styled
 from tomolab.volumes import Volume
@@ -64,6 +65,68 @@ def slices(volume: Volume, *, at: Sequence[float] | None = None, low_pass: float
     axes[1, 1].text(
         0.5, 0.5, f"{size}\nvoxels of {volume.voxel_size:g} Å", ha="center", va="center", color=style.QUIET, fontsize=8
     )
+    return figure
+
+
+@styled
+def beside(
+    volumes: Mapping[str, Volume], *, z: float | None = None, low_pass: float | None = None, size: float = 3.2
+) -> Figure:
+    """Slices of several volumes side by side, each in its own greys.
+
+    Parameters
+    ----------
+    volumes
+        By name.
+    z
+        Å, where to cut; the middle of each by default.
+    low_pass
+        Show only detail coarser than this, in Å.
+    size
+        Width of a panel in inches.
+
+    Raises
+    ------
+    ValueError
+        If z is outside a volume, or there is none.
+    """
+    named = images.named(volumes)
+    tallest = max(volume.shape[1] / volume.shape[2] for volume in named.values())
+    figure = Figure((size * len(named), 0.35 + size * tallest), layout="constrained")
+    axes = figure.subplots(1, len(named), squeeze=False)[0]
+    for ax, (name, volume) in zip(axes, named.items(), strict=True):
+        layer = centre(volume.shape[0]) if z is None else round(z / volume.voxel_size)
+        if not 0 <= layer < volume.shape[0]:
+            raise ValueError(f"z = {z:g} Å is outside {name or 'the volume'} of {volume.extent[0]:g} Å")
+        shown = volume if low_pass is None else densities.low_pass(volume, low_pass)
+        images.show(ax, shown.data[layer], volume.voxel_size, **images.limits(shown.data[layer]))
+        ax.set_title(name)
+        ax.axis("off")
+        images.scale_bar(ax)
+    return figure
+
+
+@styled
+def tilt_images(series: TiltSeries, *, at: Sequence[float] = (-60, -30, 0, 30, 60), size: float = 1.9) -> Figure:
+    """Images of a tilt series at the tilts nearest to some angles, as they were recorded: protein is dark.
+
+    Parameters
+    ----------
+    series
+        Tilt series.
+    at
+        Degrees.
+    size
+        Width of a panel in inches.
+    """
+    order = list(dict.fromkeys(int(np.abs(series.tilts - tilt).argmin()) for tilt in at))
+    ratio = series.images.shape[1] / series.images.shape[2]
+    figure = Figure((size * len(order), 0.35 + size * ratio), layout="constrained")
+    for ax, i in zip(figure.subplots(1, len(order), squeeze=False)[0], order, strict=True):
+        images.show(ax, series.images[i], series.pixel_size, **images.limits(series.images[i], 0.3, 99.7))
+        ax.set_title(f"{series.tilts[i]:.0f}°")
+        ax.axis("off")
+    images.scale_bar(figure.axes[0])
     return figure
 
 

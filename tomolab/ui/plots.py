@@ -9,24 +9,30 @@ Each function returns a matplotlib Figure and needs no display; importing this m
 
 from tomolab.ui import style
 from tomolab.ui.charts import cluster_sizes, composition, confusion, scatter
-from tomolab.ui.curves import fsc, profile, radial_profile, training
-from tomolab.ui.outlines import picks, surface
-from tomolab.ui.pictures import gallery, projections, slices
+from tomolab.ui.curves import fsc, histograms, power, profile, profiles, radial_profile, training
+from tomolab.ui.outlines import picks, specimen, surface
+from tomolab.ui.pictures import beside, gallery, projections, slices, tilt_images
 from tomolab.ui.surfaces import mesh as volume_mesh
 
 __all__ = [
+    "beside",
     "cluster_sizes",
     "composition",
     "confusion",
     "fsc",
     "gallery",
+    "histograms",
     "picks",
+    "power",
     "profile",
+    "profiles",
     "projections",
     "radial_profile",
     "scatter",
     "slices",
+    "specimen",
     "surface",
+    "tilt_images",
     "training",
     "volume_mesh",
 ]

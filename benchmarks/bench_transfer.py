@@ -1,0 +1,156 @@
+"""Which imaging model makes a better encoder for measured data: the simple one, or the full one of crowded cells?
+
+Two encoders are trained alike at laptop scale and differ in nothing but `Imaging`. Both then describe the same boxes of a
+measured tilt series (EMPIAR-10499, TS_01): picks that a template match with the known 70S ribosome ranks highest, which no
+encoder had a say in, and background: boxes at random places away from all picks, and the picks that match worst. How well
+the likeness to simulated ribosomes tells them apart is the area under the ROC curve (0.5 is chance).
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import record
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import cross_val_score
+
+from tomolab import (
+    alignment,
+    densities,
+    embedding,
+    files,
+    fourier,
+    networks,
+    optics,
+    particles,
+    picking,
+    samples,
+    scales,
+    simulation,
+    spectra,
+    subtomograms,
+    tomograms,
+    training,
+)
+from tomolab.imaging import Imaging
+from tomolab.subtomograms import Subtomograms
+from tomolab.volumes import Volume
+
+LAPTOP = scales.SCALES["laptop"]
+VOXEL_SIZE, BOX, SHAPE = LAPTOP.voxel_size, LAPTOP.box, (160, 315, 326)
+DIAMETER, DEFOCUS, COUNT = 250.0, 1.77, 150
+MODELS = {
+    "simple": Imaging(snr=(0.02, 0.4), defocus=(1.0, 5.0), shift=0.1),
+    "simple, with neighbours": Imaging(snr=(0.02, 0.4), defocus=(1.0, 5.0), shift=0.1, neighbours=1.0),
+    "full": Imaging.in_cells(),
+}
+
+
+def main() -> None:
+    """Train one encoder for each model and seed, and judge them all on the same boxes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=LAPTOP.epochs)
+    parser.add_argument("--seeds", type=int, default=2)
+    options = parser.parse_args()
+    boxes = measured()
+    rows = []
+    for seed in range(1, options.seeds + 1):
+        for name, imaging in MODELS.items():
+            network = train(imaging, seed=seed, epochs=options.epochs)
+            rows.append({"model": name, "seed": seed} | judge(network, boxes))
+            print(rows[-1], flush=True)
+    table = pd.DataFrame(rows).drop(columns="seed").groupby("model", sort=False).mean().reset_index()
+    settings = {"models": {name: str(imaging) for name, imaging in MODELS.items()}, "rows of single runs": rows}
+    settings |= {"epochs": options.epochs, "epoch size": LAPTOP.epoch_size, "boxes of each kind": COUNT}
+    record.write("transfer", table.to_dict("records"), settings=settings)
+
+
+def measured() -> dict[str, Subtomograms]:
+    """Boxes of the measured tomogram by kind."""
+    series = samples.fetch("empiar_10499_ts01")
+    stack, pixel_size = files.read_stack(series.stack, pixel_size=series.pixel_size)
+    tilts, transforms = files.read_tilts(series.tilts), files.read_transforms(series.transforms)
+    options = {"voxel_size": VOXEL_SIZE, "pixel_size": pixel_size, "transforms": transforms, "shape": SHAPE, "progress": False}
+    tomogram = tomograms.reconstruct(stack, tilts, **options)
+    wedge = (float(tilts.min()), float(tilts.max()))
+    gold = picking.beads(tomogram)
+    found = {"diameter": DIAMETER, "tilts": wedge, "exclude": gold}
+    picks = subtomograms.extract(
+        tomogram, picking.difference_of_gaussians(tomogram, threshold=10.0, **found), box=BOX, progress=False
+    )
+    order = np.argsort(-matched(picks))
+    ids = picks.particles["particle_id"].to_numpy()[order]
+    every = picking.difference_of_gaussians(tomogram, threshold=6.0, **found)
+    empty = elsewhere(tomogram, particles.positions(every), gold, wedge)
+    return {
+        "ribosome-like": picks.take(ids[:COUNT]),
+        "worst matching picks": picks.take(ids[-COUNT:]),
+        "away from picks": subtomograms.extract(tomogram, empty, box=BOX, progress=False),
+    }
+
+
+def elsewhere(tomogram: Volume, taken: np.ndarray, gold: np.ndarray, wedge: tuple[float, float]) -> pd.DataFrame:
+    """Random places in the middle of the slab, a radius away from all picks and from gold."""
+    rng = np.random.default_rng(5)
+    low, high = np.array([0.25, 0.05, 0.05]) * tomogram.extent, np.array([0.65, 0.95, 0.95]) * tomogram.extent
+    places = low + rng.random((20_000, 3)) * (high - low)
+    index = np.rint(places / tomogram.voxel_size).astype(int)
+    away = np.array([((taken - place) ** 2).sum(1).min() > (DIAMETER / 2) ** 2 for place in places]) & ~gold[tuple(index.T)]
+    return particles.table(places[away][:COUNT], tomogram="TS_01", tilts=wedge)
+
+
+def matched(boxes: Subtomograms) -> np.ndarray:
+    """Best correlation of every box with the imaged 70S ribosome, over 2,000 orientations and shifts to 2 voxels."""
+    known = torch.from_numpy(densities.load("ribosome_70s", voxel_size=VOXEL_SIZE, box=BOX)["ribosome_70s"].data)
+    k = fourier.radius(known.shape) / VOXEL_SIZE
+    transfer = optics.contrast(k, torch.tensor(DEFOCUS), optics.Lens(amplitude_contrast=0.1))
+    template = torch.fft.irfftn(torch.fft.rfftn(known) * transfer, s=known.shape)
+    low, high = (torch.from_numpy(boxes.particles[name].to_numpy(dtype=np.float32)) for name in ("tilt_min", "tilt_max"))
+    data = spectra.transform(torch.from_numpy(np.asarray(boxes.volumes, dtype=np.float32)), low, high, radius=BOX / 2 - 2)
+    # A faint template makes the likelihood a plain correlation.
+    grid = spectra.oversample(template * (1e-3 / template.std()))
+    poses = alignment.search(
+        grid, data, turns=alignment.uniform(2000), shifts=alignment.ball(2, 1), noise=torch.ones(len(data.points)), keep=1
+    )
+    return (poses.scores[:, 0] / data.values.abs().pow(2).sum(1).sqrt()).numpy()
+
+
+def train(imaging: Imaging, *, seed: int, epochs: int) -> networks.Network:
+    """An encoder of all shipped complexes."""
+    maps = densities.load(voxel_size=VOXEL_SIZE, box=BOX)
+    stream = simulation.stream(maps, imaging=imaging, box=BOX, epoch_size=LAPTOP.epoch_size, seed=seed)
+    validation = simulation.subtomograms(maps, 10, imaging=imaging, box=BOX, seed=seed + 100)
+    network = networks.create("compact", box=BOX, classes=stream.classes, voxel_size=VOXEL_SIZE, seed=seed)
+    with tempfile.TemporaryDirectory() as folder:
+        training.fit(network, stream, validation=validation, epochs=epochs, seed=seed, folder=Path(folder))
+    return network
+
+
+def judge(network: networks.Network, boxes: dict[str, Subtomograms]) -> dict[str, float]:
+    """How well an encoder tells ribosome-like boxes from the others."""
+    features = {kind: directions(network, some) for kind, some in boxes.items()}
+    known = densities.load("ribosome_70s", voxel_size=VOXEL_SIZE, box=BOX)
+    example = simulation.subtomograms(known, 100, imaging=Imaging(snr=0.1, defocus=DEFOCUS), box=BOX, seed=7)
+    middle = directions(network, example).mean(0)
+    out = {"likeness of ribosome-like": float((features["ribosome-like"] @ middle / np.linalg.norm(middle)).mean())}
+    for kind in list(features)[1:]:
+        truth = np.repeat([1, 0], [len(features["ribosome-like"]), len(features[kind])])
+        both = np.concatenate([features["ribosome-like"], features[kind]])
+        out[f"AUC by likeness, {kind}"] = roc_auc_score(truth, both @ middle)
+        probe = LogisticRegression(C=1.0, max_iter=2000)
+        out[f"AUC by linear probe, {kind}"] = cross_val_score(probe, both, truth, cv=5, scoring="roc_auc").mean()
+    return out
+
+
+def directions(network: networks.Network, some: Subtomograms) -> np.ndarray:
+    """Embedding, each vector of length 1."""
+    vectors = embedding.embed(network, some, progress=False).vectors
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,285 @@
+"""Acquisition: a specimen in the microscope becomes a tilt series.
+
+At every tilt the specimen is projected in slabs thin enough for one defocus each; every slab passes through its own CTF,
+gold absorbs, the beam loses electrons in the ice and does damage, and the detector counts what is left. The missing wedge
+is painted on nowhere: it is what these tilts do not see.
+
+>>> specimen = specimens.build(maps, 20, shape=(100, 400, 400), seed=1)
+>>> series = acquire(specimen, Imaging(snr=None, dose=120.0, defocus=3.0, envelope=None), seed=1)
+>>> tomogram = tomograms.reconstruct(series.images, series.tilts, voxel_size=series.pixel_size)
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from tomolab import beads, devices, optics, particles, projection, tiltseries, tomograms
+from tomolab.complexes import overlap
+from tomolab.conventions import HAND, centre
+from tomolab.imaging import Imaging, draw
+from tomolab.specimens import Specimen
+from tomolab.tiltseries import TiltSeries
+
+GOLD_PATH = 130.0
+"""Å of gold that let 1/e of the electrons through to the image: of 100 Å beads, a little less than half. Read off the
+beads of EMPIAR-10499 (300 kV), where this includes what is scattered beyond the aperture and the energy filter."""
+ROWS = 24
+"""Rows of a volume from which the variance of back-projected noise is measured."""
+
+
+def acquire(
+    specimen: Specimen,
+    imaging: Imaging,
+    *,
+    seed: int,
+    box: int | None = None,
+    scheme: pd.DataFrame | None = None,
+    field: Sequence[int] | None = None,
+    device: str | None = None,
+    progress: bool = True,
+) -> TiltSeries:
+    """Record a tilt series of a specimen, its pixels the size of the specimen's voxels.
+
+    Image contrast is that of a weak phase object: ``1 - 2 Σ sin χ(k; Δf + h) σ V`` over slabs at height h, with V the projected
+    potential above ice; gold absorbs as well. With a dose, electrons are counted (Poisson) and the values are counts. With an
+    SNR the values are intensities about 1, and noise is added so that after weighted back-projection its variance is that of
+    the signal in boxes about the complexes over SNR: half of it through the CTF, half through the detector, as for particles.
+
+    Parameters
+    ----------
+    specimen
+        What is imaged. What is outside of it is taken as ice.
+    imaging
+        How it is imaged; a range is drawn once. What only concerns single particles is not used.
+    seed
+        Decides all that is drawn; the same seed on the same device gives the same series.
+    box
+        Edge in voxels of the boxes about the complexes in which the signal for `snr` is measured; needed with a finite SNR.
+    scheme
+        Tilts, doses and defoci to use instead of those of `imaging`, with the columns of `TiltSeries.table`: to record a
+        specimen as a measured series was.
+    field
+        Pixels (y, x) of the images, about the middle of the specimen; all of it by default. A specimen wider than the field
+        leaves no edge in tilted images.
+    device
+        "cpu", "cuda", or by default the GPU if there is one.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    TiltSeries
+        Sorted by tilt, protein dark. The table also has `shift_y shift_x` (Å), how far each image is off, and `snr` (NaN with a
+        dose).
+
+    Raises
+    ------
+    ValueError
+        If a scheme lacks a column, the field is larger than the specimen, densities cannot be in Da/Å³ where electrons are
+        counted, there is no complex to measure the signal at, or the device is absent.
+    """
+    where = devices.pick(device)
+    generator = torch.Generator(device=where).manual_seed(seed)
+    table = _table(imaging, scheme, generator)
+    size = _field(specimen, field)
+    snr = None if imaging.snr is None else float(draw(imaging.snr, 1, generator, logarithmic=True))
+    if snr is not None and np.isfinite(snr) and (box is None or specimen.particles.empty):
+        raise ValueError(f"an SNR of {snr:g} needs complexes and the box they are measured in, got {len(specimen.particles)} "
+                         f"complexes and box {box}")  # fmt: skip
+    if snr is None:
+        _check_units(specimen)
+    clean = _clean(specimen, imaging, table, where=where, progress=progress)
+    if snr is None:
+        images = _counted(clean, imaging, table, specimen, generator)
+    else:
+        images = _blurred(clean, imaging, specimen.density.voxel_size)
+        if np.isfinite(snr):
+            images = images + _noise(images, imaging, table, specimen, generator, snr=snr, box=box or 0)
+    cut = tuple(slice(centre(n) - centre(m), centre(n) - centre(m) + m) for n, m in zip(images.shape[1:], size, strict=True))
+    table["snr"] = np.nan if snr is None else snr
+    return TiltSeries(images[:, cut[0], cut[1]].cpu().numpy(), table, specimen.density.voxel_size)
+
+
+def _check_units(specimen: Specimen) -> None:
+    """Raise ValueError unless the densest complex could be made of protein or RNA: a dose tells nothing of other units."""
+    densest = float(specimen.density.data[specimen.instances > 0].max(initial=0))
+    if specimen.instances.any() and not 0.1 < densest < 3:
+        raise ValueError(
+            f"to count electrons, densities must be in Da/Å³ above ice (protein near 0.8, as densities.from_structure gives "
+            f"them); the densest complex has {densest:.3g}"
+        )
+
+
+def _table(imaging: Imaging, scheme: pd.DataFrame | None, generator: torch.Generator) -> pd.DataFrame:
+    """Tilt, order, dose, exposure, defocus and shift of every image."""
+    low, high = (float(draw(limit, 1, generator)) for limit in imaging.tilts)
+    dose = None if imaging.dose is None else float(draw(imaging.dose, 1, generator))
+    defocus = np.nan if imaging.defocus is None else float(draw(imaging.defocus, 1, generator))
+    if scheme is None:
+        table = tiltseries.dose_symmetric(low, high, step=imaging.tilt_step, dose=dose)
+        table["defocus"] = defocus
+    else:
+        needed = ["tilt", *(["dose", "exposure"] if imaging.dose is not None else [])]
+        needed += [] if imaging.defocus is None else ["defocus"]
+        absent = [name for name in needed if name not in scheme or scheme[name].isna().any()]
+        if absent:
+            raise ValueError(
+                f"the scheme needs {', '.join(needed)} for every image; missing or incomplete: {', '.join(absent)}"
+            )
+        table = scheme.reset_index(drop=True).copy()
+    shifts = torch.randn(len(table), 2, generator=generator, device=generator.device).cpu().numpy() * imaging.misalignment
+    return table.assign(shift_y=shifts[:, 0], shift_x=shifts[:, 1])
+
+
+def _field(specimen: Specimen, field: Sequence[int] | None) -> tuple[int, int]:
+    rows, columns = specimen.density.shape[1:]
+    if field is None:
+        return rows, columns
+    if len(field) != 2 or not (0 < field[0] <= rows and 0 < field[1] <= columns):
+        raise ValueError(f"a field is pixels (y, x) within the {rows} x {columns} of the specimen, got {tuple(field)}")
+    return int(field[0]), int(field[1])
+
+
+def _frequencies(shape: Sequence[int], pixel: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Frequency components (y, x) in 1/Å on the rfft2 grid."""
+    ky = torch.fft.fftfreq(shape[0], d=pixel, device=device)[:, None]
+    return ky, torch.fft.rfftfreq(shape[1], d=pixel, device=device)
+
+
+def _clean(specimen: Specimen, imaging: Imaging, table: pd.DataFrame, *, where: torch.device, progress: bool) -> Tensor:
+    """Intensity before the detector, 1 where there is only ice; shape (n, y, x)."""
+    pixel = specimen.density.voxel_size
+    data = projection.turn_over(torch.from_numpy(_without_gold(specimen)).to(where))
+    phase = 2 * optics.POTENTIAL * optics.interaction(imaging.voltage) * pixel
+    depth = None if imaging.defocus is None else optics.depth_of_focus(pixel, imaging.voltage) / pixel
+    ky, kx = _frequencies(data.shape[1:], pixel, where)
+    k = torch.hypot(ky, kx)
+    images = torch.empty(len(table), *data.shape[1:], device=where)
+    for i, row in enumerate(tqdm(table.to_dict("records"), desc="tilts", disable=not progress)):
+        slabs, heights = projection.slabs(data, row["tilt"], width=data.shape[2], depth=depth)
+        wave = torch.zeros(k.shape, dtype=torch.complex64, device=where)
+        for slab, height in zip(slabs, heights.tolist(), strict=True):
+            focus = torch.tensor(row["defocus"] + HAND * height * pixel * 1e-4, device=where)
+            transfer = 1.0 if imaging.defocus is None else optics.contrast(k, focus, imaging.lens)
+            wave += torch.fft.rfft2(slab) * transfer * phase
+        if imaging.defocus is not None and imaging.envelope is not None:
+            wave *= torch.exp(-((k * imaging.envelope) ** 2))
+        if imaging.dose is not None:
+            wave *= optics.damage(k, torch.tensor(row["dose"] + row["exposure"] / 2, device=where), voltage=imaging.voltage)
+        if len(specimen.beads):
+            wave += torch.fft.rfft2(_absorbed(specimen, row["tilt"], data.shape[1:], where))
+        wave *= torch.exp(-2j * torch.pi * (ky * row["shift_y"] + kx * row["shift_x"]))
+        images[i] = 1 - torch.fft.irfft2(wave, s=data.shape[1:])
+    return images
+
+
+def _without_gold(specimen: Specimen) -> np.ndarray:
+    """Density without the beads: gold absorbs, and its potential is far beyond that of a weak phase object."""
+    data = specimen.density.data
+    if specimen.beads.empty:
+        return data
+    data = data.copy()
+    for bead in specimen.beads.itertuples():
+        centre_of = np.array([bead.z, bead.y, bead.x], dtype=float) / specimen.density.voxel_size
+        corner, share = beads.at(centre_of, float(bead.diameter) / specimen.density.voxel_size)
+        inside, cut = overlap(corner, len(share), specimen.density.shape)
+        data[inside] -= beads.GOLD * share[cut]
+    return data
+
+
+def _absorbed(specimen: Specimen, tilt: float, size: Sequence[int], where: torch.device) -> Tensor:
+    """Fraction of electrons that gold takes out of an image (y, x) at a tilt."""
+    pixel = specimen.density.voxel_size
+    shape = specimen.density.shape
+    out = torch.zeros(tuple(size))
+    turn = np.deg2rad(tilt)
+    for bead in specimen.beads.itertuples():
+        x, z = (float(place) / pixel - centre(n) for place, n in ((bead.x, shape[2]), (bead.z, shape[0])))
+        middle = np.array([float(bead.y) / pixel, x * np.cos(turn) + z * np.sin(turn) + centre(size[1])])
+        radius = float(bead.diameter) / 2 / pixel
+        low = np.clip(np.floor(middle - radius), 0, size).astype(int)
+        high = np.clip(np.ceil(middle + radius) + 1, 0, size).astype(int)
+        # A tilted bead may lie beyond the image: then there is nothing between the two.
+        inside = tuple(slice(first, max(first, last)) for first, last in zip(low, high, strict=True))
+        rows, columns = (torch.arange(part.start, part.stop) for part in inside)
+        chord = 2 * (radius**2 - (rows[:, None] - middle[0]) ** 2 - (columns - middle[1]) ** 2).clamp_min(0).sqrt() * pixel
+        out[inside] += chord.float()
+    return (1 - torch.exp(-out / GOLD_PATH)).to(where)
+
+
+def _modulation(imaging: Imaging, size: Sequence[int], pixel: float, where: torch.device) -> Tensor:
+    ky, kx = _frequencies(size, pixel, where)
+    return optics.detector(torch.hypot(ky, kx), imaging.detector_pixel or pixel)
+
+
+def _blurred(images: Tensor, imaging: Imaging, pixel: float) -> Tensor:
+    """Images (n, y, x) as the detector passes them on."""
+    size = images.shape[1:]
+    modulation = _modulation(imaging, size, pixel, images.device)
+    return torch.stack([torch.fft.irfft2(torch.fft.rfft2(image) * modulation, s=size) for image in images])
+
+
+def _counted(images: Tensor, imaging: Imaging, table: pd.DataFrame, specimen: Specimen, generator: torch.Generator) -> Tensor:
+    """Electrons counted in every pixel: Poisson numbers, then the detector's modulation."""
+    pixel = specimen.density.voxel_size
+    tilts = torch.tensor(table["tilt"].to_numpy(dtype=float), device=images.device)
+    alive = optics.survivors(specimen.thickness, tilts)
+    exposure = torch.tensor(table["exposure"].to_numpy(dtype=float), device=images.device)
+    for i, count in enumerate((exposure * alive * pixel**2).tolist()):
+        images[i] = torch.poisson(images[i].clamp_min(0) * count, generator=generator)
+    return _blurred(images, imaging, pixel)
+
+
+def _noise(
+    images: Tensor,
+    imaging: Imaging,
+    table: pd.DataFrame,
+    specimen: Specimen,
+    generator: torch.Generator,
+    *,
+    snr: float,
+    box: int,
+) -> Tensor:
+    """Noise images (n, y, x) that after back-projection have the variance of the signal about the complexes over `snr`."""
+    tilts = table["tilt"].to_numpy(dtype=float)
+    pixel = specimen.density.voxel_size
+    signal = tomograms.reconstruct(
+        images.cpu(), tilts, voxel_size=pixel, shape=specimen.density.shape, clip=None, normalise=False, progress=False
+    )
+    wanted = _signal(signal.data, specimen, box) / snr
+    ky, kx = _frequencies(images.shape[1:], pixel, images.device)
+    k = torch.hypot(ky, kx)
+    modulation = _modulation(imaging, images.shape[1:], pixel, images.device)
+    total = torch.zeros_like(images)
+    for optical in (True, False):
+        noise = torch.randn(images.shape, generator=generator, device=images.device)
+        for i, defocus in enumerate(table["defocus"] if "defocus" in table else [np.nan] * len(table)):
+            transfer = modulation
+            if optical and imaging.defocus is not None:
+                transfer = transfer * optics.contrast(k, torch.tensor(defocus, device=k.device), imaging.lens)
+                transfer = transfer if imaging.envelope is None else transfer * torch.exp(-((k * imaging.envelope) ** 2))
+            noise[i] = torch.fft.irfft2(torch.fft.rfft2(noise[i]) * transfer, s=images.shape[1:])
+        total += noise * (0.5 * wanted / _variance(noise, tilts, specimen)) ** 0.5
+    return total
+
+
+def _signal(volume: np.ndarray, specimen: Specimen, box: int) -> float:
+    """Mean variance in boxes about the complexes."""
+    corners = np.floor(particles.positions(specimen.particles) / specimen.density.voxel_size).astype(int) - box // 2
+    return float(np.mean([volume[overlap(corner, box, specimen.density.shape)[0]].var() for corner in corners]))
+
+
+def _variance(noise: Tensor, tilts: np.ndarray, specimen: Specimen) -> float:
+    """Variance of the back-projection of noise images, from some rows of it, since rows are alike."""
+    z, y, x = specimen.density.shape
+    rows = min(ROWS, y)
+    start = (y - rows) // 2
+    part = noise[:, start : start + rows].cpu()
+    options = {"clip": None, "normalise": False, "progress": False}
+    volume = tomograms.reconstruct(part, tilts, voxel_size=specimen.density.voxel_size, shape=(z, rows, x), **options)
+    middle = slice(rows // 4, rows - rows // 4) if rows >= 4 else slice(None)
+    return float(volume.data[:, middle].var())

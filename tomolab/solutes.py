@@ -1,0 +1,122 @@
+"""Solutes: the small soluble proteins that fill the space between complexes, too small to be told apart.
+
+>>> add(density, free, 100.0, voxel_size=10.0, rng=np.random.default_rng(1))
+"""
+
+from math import pi, sqrt
+
+import numpy as np
+import torch
+from scipy.special import ndtr, ndtri
+
+MASSES = (1e3, 100e3)
+"""Smallest and largest mass in Da: from peptides to the largest proteins that are not complexes of their own."""
+MEDIAN, SPREAD = 8e3, 1.0
+"""Median in Da and standard deviation in the logarithm of the masses, before they are cut to `MASSES`. By mass the median is
+near 20 kDa. Larger ones make the power spectrum of a cell fall off faster between 1/100 and 1/40 Å⁻¹ than the measured one of
+EMPIAR-10499 does (`benchmarks/bench_realism.py`)."""
+DALTON = 6.022e-4
+"""Da/Å³ of 1 mg/ml."""
+NOT_HYDROGEN = 0.93
+"""Share of a protein's mass in atoms other than hydrogen, which is what densities hold."""
+SPECIFIC_VOLUME = 1.21
+"""Å³ that a protein takes per Da (0.73 ml/g)."""
+BLUR = 0.45
+"""Voxels, sigma: a resolution of two voxels."""
+BATCH = 1_000
+"""Most proteins placed at a time."""
+TRIES = 200
+"""Places tried for each protein; the few that find none in a dense specimen are left out."""
+
+
+def masses(shares: np.ndarray) -> np.ndarray:
+    """Masses in Da below which these shares (0 to 1) of the proteins lie: a log-normal distribution cut to `MASSES`."""
+    low, high = ndtr(np.log(np.array(MASSES) / MEDIAN) / SPREAD)
+    return MEDIAN * np.exp(SPREAD * ndtri(low + (high - low) * shares))
+
+
+def add(density: np.ndarray, free: np.ndarray, concentration: float, *, voxel_size: float, rng: np.random.Generator) -> int:
+    """Add soluble proteins to a density, in place, and return how many.
+
+    Their number is Poisson, and each is a ball with the mass and the volume of a globular protein, blurred to two voxels as
+    densities on this grid are; so mean and fluctuation of the background are those of such a solution. They keep out of
+    complexes and of each other, but for grazes: each is tested at its centre and at six points within its surface.
+
+    Parameters
+    ----------
+    density
+        Da/Å³, float32, shape (z, y, x), contiguous.
+    free
+        Where they may lie, bool, of the same shape; beyond the volume as at its faces.
+    concentration
+        mg of protein per ml of free room.
+    voxel_size
+        Å.
+    rng
+        Source of all that is drawn.
+    """
+    typical = masses((np.arange(1000) + 0.5) / 1000).mean()
+    count = rng.poisson(concentration * DALTON / typical * np.count_nonzero(free) * voxel_size**3)
+    # Large ones first: small ones find room between them. Neighbours in size also need boxes of one size.
+    mass = np.sort(masses(rng.random(count)))[::-1]
+    radius = (3 * SPECIFIC_VOLUME * mass / (4 * np.pi)) ** (1 / 3) / voxel_size
+    # Those of a batch do not see each other, so a batch takes little of the room.
+    batch = int(np.clip(0.01 * np.count_nonzero(free) * voxel_size**3 / (SPECIFIC_VOLUME * typical), 1, BATCH))
+    free = free.copy()
+    placed = 0
+    for start in range(0, count, batch):
+        part = slice(start, start + batch)
+        places, found = _places(free, radius[part], rng)
+        _splat(density, free, places[found], radii=radius[part][found], sums=NOT_HYDROGEN * mass[part][found] / voxel_size**3)
+        placed += int(found.sum())
+    return placed
+
+
+def _places(free: np.ndarray, radii: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Places (n, 3) in voxels of balls that lie in free room, and which of them found one."""
+    points = np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)]) * 0.8
+    last = np.array(free.shape) - 1
+    places, found = np.zeros((len(radii), 3)), np.zeros(len(radii), dtype=bool)
+    for _ in range(TRIES):
+        left = np.flatnonzero(~found)
+        if not len(left):
+            break
+        tried = rng.random((len(left), 3)) * free.shape - 0.5
+        tested = np.rint(tried[:, None] + points * radii[left, None, None]).astype(np.int64).clip(0, last)
+        good = free[tuple(tested.transpose(2, 0, 1))].all(1)
+        places[left[good]], found[left[good]] = tried[good], True
+    return places, found
+
+
+def _splat(density: np.ndarray, free: np.ndarray, places: np.ndarray, *, radii: np.ndarray, sums: np.ndarray) -> None:
+    """Add blurred balls of the given sums at places (n, 3; voxels), and take their room."""
+    if not len(places):
+        return
+    half = int(np.ceil(radii.max() + 3 * BLUR))
+    whole = np.rint(places).astype(np.int64)
+    step = np.arange(-half, half + 1)
+    rest = torch.from_numpy(places - whole)[:, :, None] - torch.from_numpy(step)
+    z, y, x = (rest.float() ** 2).unbind(1)
+    balls = _ball((z[:, :, None, None] + y[:, None, :, None] + x[:, None, None, :]).sqrt(), torch.from_numpy(radii).float())
+    indices = torch.zeros(1, dtype=torch.long)
+    inside = torch.ones(1, dtype=torch.bool)
+    for axis, size in enumerate(density.shape):
+        view = [-1, 1, 1, 1]
+        view[axis + 1] = len(step)
+        at = torch.from_numpy(whole[:, axis, None] + step).reshape(view)
+        inside = inside & (at >= 0) & (at < size)
+        indices = indices * size + at.clamp(0, size - 1)
+    scale = torch.from_numpy(sums).float() / balls.sum((1, 2, 3))
+    # What reaches beyond the volume is left out.
+    balls *= inside
+    free.reshape(-1)[indices[balls > 0.5].numpy()] = False
+    torch.from_numpy(density.reshape(-1)).index_add_(0, indices.reshape(-1), (balls * scale[:, None, None, None]).reshape(-1))
+
+
+def _ball(away: torch.Tensor, radii: torch.Tensor) -> torch.Tensor:
+    """Density at distances (n, …) from the centre of a ball of density 1 and radius (n,), blurred by `BLUR`."""
+    away = away.clamp_min(1e-3)
+    radii = radii[:, None, None, None]
+    near, far = (radii - away) / (sqrt(2) * BLUR), (radii + away) / (sqrt(2) * BLUR)
+    rim = (torch.exp(-(near**2)) - torch.exp(-(far**2))) * BLUR / (sqrt(2 * pi) * away)
+    return (torch.erf(near) + torch.erf(far)) / 2 - rim
