@@ -7,26 +7,6 @@ from tomolab.imaging import Imaging
 from tomolab.volumes import Volume, transform
 
 
-def test_paste_puts_a_density_where_it_belongs(phantom: Volume) -> None:
-    sources = complexes.prepare({"phantom": phantom}, torch.device("cpu"))
-    turn = rotations.random(1, torch.Generator().manual_seed(1))
-    place = np.array([[20.4, 30.7, 25.0]])
-    specimen = torch.zeros(48, 56, 50)
-    complexes.paste(specimen, sources, torch.tensor([0]), rotations=turn, places=place)
-    axes = torch.stack(torch.meshgrid(*[torch.arange(n) for n in specimen.shape], indexing="ij"), dim=-1).float()
-    found = (specimen[..., None] * axes).sum((0, 1, 2)) / specimen.sum()
-    own = torch.stack(torch.meshgrid(*[torch.arange(32) - 16.0] * 3, indexing="ij"), dim=-1)
-    middle = (torch.from_numpy(phantom.data)[..., None] * own).sum((0, 1, 2)) / phantom.data.sum()
-    assert torch.allclose(found, torch.from_numpy(place[0]).float() + turn[0] @ middle, atol=0.1)
-
-
-def test_paste_cuts_what_leaves_the_volume(phantom: Volume) -> None:
-    sources = complexes.prepare({"phantom": phantom}, torch.device("cpu"))
-    specimen = torch.zeros(20, 20, 20)
-    complexes.paste(specimen, sources, torch.tensor([0]), rotations=torch.eye(3)[None], places=np.array([[0.0, 19, 10]]))
-    assert torch.allclose(specimen[:16, 4:20, 0:20], torch.from_numpy(phantom.data)[16:, 1:17, 6:26], atol=1e-3)
-
-
 def test_radii_enclose_the_density(phantom: Volume) -> None:
     ball = np.zeros((32, 32, 32), dtype=np.float32)
     axes = np.meshgrid(*[np.arange(32) - 16] * 3, indexing="ij")

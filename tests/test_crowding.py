@@ -3,8 +3,7 @@ import pytest
 import torch
 
 from tomolab import crowding, densities, particles, scenes
-from tomolab.complexes import overlap
-from tomolab.volumes import Volume, sphere, transform
+from tomolab.volumes import Volume, overlap, sphere, transform
 
 CPU = torch.device("cpu")
 

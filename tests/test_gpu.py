@@ -4,8 +4,21 @@ import numpy as np
 import pytest
 import torch
 
-from tomolab import alignment, averaging, embedding, networks, rotations, simulation, training, volumes
-from tomolab.imaging import Imaging, image
+from tomolab import (
+    acquisition,
+    alignment,
+    averaging,
+    embedding,
+    microscope,
+    networks,
+    rotations,
+    simulation,
+    specimens,
+    tomograms,
+    training,
+    volumes,
+)
+from tomolab.imaging import Imaging
 from tomolab.volumes import Volume
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
@@ -21,11 +34,35 @@ def test_geometry_agrees(phantom: Volume) -> None:
 
 def test_imaging_keeps_its_snr(phantom: Volume) -> None:
     batch = torch.from_numpy(phantom.data).to(GPU).expand(16, -1, -1, -1)
-    clean, noisy = (
-        image(batch, Imaging(snr=snr, defocus=3.0), torch.Generator(device=GPU).manual_seed(1), voxel_size=10)[0]
-        for snr in (float("inf"), 0.1)
-    )
+    images = []
+    for snr in (float("inf"), 0.1):
+        scope = microscope.prepare(Imaging(snr=snr, defocus=3.0), phantom.shape, voxel_size=10.0, device=GPU)
+        images.append(microscope.image(batch, scope, torch.Generator(device=GPU).manual_seed(1))[0])
+    clean, noisy = images
     assert float((clean.var((1, 2, 3)) / (noisy - clean).var((1, 2, 3))).mean()) == pytest.approx(0.1, rel=0.05)
+
+
+def test_particles_look_alike(phantom: Volume) -> None:
+    """What is rendered on the GPU, neighbours and all, has the power of what is rendered on the CPU."""
+    imaging = Imaging.in_cells(dose=120.0)
+    here, there = (
+        simulation.subtomograms({"phantom": phantom}, 200, imaging=imaging, box=24, seed=1, device=where)
+        for where in ("cpu", "cuda")
+    )
+    power = [np.abs(np.fft.rfftn(np.asarray(one.volumes, dtype=np.float32), axes=(1, 2, 3))) ** 2 for one in (here, there)]
+    assert power[0][:, :6, :6, 1:6].mean() == pytest.approx(power[1][:, :6, :6, 1:6].mean(), rel=0.05)
+
+
+def test_a_tilt_series_and_its_tomogram_agree(phantom: Volume) -> None:
+    made = specimens.build({"phantom": phantom}, 2, shape=(48, 64, 64), seed=1, device="cpu", progress=False)
+    imaging = Imaging(snr=float("inf"), defocus=3.0, tilt_step=10.0)
+    here, there = (acquisition.acquire(made, imaging, seed=1, device=where, progress=False) for where in ("cpu", "cuda"))
+    assert np.allclose(here.images, there.images, atol=1e-3)
+    volumes_of = [
+        tomograms.reconstruct(here.images, here.tilts, voxel_size=10.0, device=where, progress=False).data
+        for where in ("cpu", "cuda")
+    ]
+    assert np.corrcoef(volumes_of[0].ravel(), volumes_of[1].ravel())[0, 1] > 0.999
 
 
 def test_features_agree(phantom: Volume) -> None:

@@ -1,4 +1,4 @@
-from math import pi, prod
+from math import pi
 
 import numpy as np
 import pytest
@@ -220,11 +220,3 @@ def test_the_same_generator_gives_the_same_image(phantom: Volume) -> None:
     first, second, other = (imaged(one, Imaging.in_cells(), seed)[0] for seed in (4, 4, 5))
     assert torch.equal(first, second)
     assert not np.allclose(first, other)
-
-
-def test_variance_may_be_measured_elsewhere(phantom: Volume) -> None:
-    one = torch.from_numpy(phantom.data)[None]
-    scope = microscope.prepare(Imaging(snr=1.0, defocus=None), one.shape[1:], voxel_size=10.0)
-    images, _ = microscope.image(0 * one, scope, generator(), variance=lambda volumes: volumes.new_full((1,), 4.0))
-    assert float(images.var()) == pytest.approx(4, rel=0.05)
-    assert images.numel() == prod(phantom.shape)

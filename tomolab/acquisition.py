@@ -17,18 +17,16 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tomolab import beads, devices, optics, particles, projection, tiltseries, tomograms
-from tomolab.complexes import overlap
+from tomolab import beads, detector, devices, fourier, optics, projection, tiltseries
 from tomolab.conventions import HAND, centre
 from tomolab.imaging import Imaging, draw
 from tomolab.specimens import Specimen
 from tomolab.tiltseries import TiltSeries
+from tomolab.volumes import overlap
 
 GOLD_PATH = 130.0
 """Å of gold that let 1/e of the electrons through to the image: of 100 Å beads, a little less than half. Read off the
 beads of EMPIAR-10499 (300 kV), where this includes what is scattered beyond the aperture and the energy filter."""
-ROWS = 24
-"""Rows of a volume from which the variance of back-projected noise is measured."""
 
 
 def acquire(
@@ -94,11 +92,11 @@ def acquire(
         _check_units(specimen)
     clean = _clean(specimen, imaging, table, where=where, progress=progress)
     if snr is None:
-        images = _counted(clean, imaging, table, specimen, generator)
+        images = detector.count(clean, imaging, table, specimen=specimen, generator=generator)
     else:
-        images = _blurred(clean, imaging, specimen.density.voxel_size)
+        images = detector.blur(clean, imaging, specimen.density.voxel_size)
         if np.isfinite(snr):
-            images = images + _noise(images, imaging, table, specimen, generator, snr=snr, box=box or 0)
+            images += detector.noise(images, imaging, table, specimen=specimen, snr=snr, box=box or 0, generator=generator)
     cut = tuple(slice(centre(n) - centre(m), centre(n) - centre(m) + m) for n, m in zip(images.shape[1:], size, strict=True))
     table["snr"] = np.nan if snr is None else snr
     return TiltSeries(images[:, cut[0], cut[1]].cpu().numpy(), table, specimen.density.voxel_size)
@@ -144,19 +142,13 @@ def _field(specimen: Specimen, field: Sequence[int] | None) -> tuple[int, int]:
     return int(field[0]), int(field[1])
 
 
-def _frequencies(shape: Sequence[int], pixel: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Frequency components (y, x) in 1/Å on the rfft2 grid."""
-    ky = torch.fft.fftfreq(shape[0], d=pixel, device=device)[:, None]
-    return ky, torch.fft.rfftfreq(shape[1], d=pixel, device=device)
-
-
 def _clean(specimen: Specimen, imaging: Imaging, table: pd.DataFrame, *, where: torch.device, progress: bool) -> Tensor:
     """Intensity before the detector, 1 where there is only ice; shape (n, y, x)."""
     pixel = specimen.density.voxel_size
     data = projection.turn_over(torch.from_numpy(_without_gold(specimen)).to(where))
     phase = 2 * optics.POTENTIAL * optics.interaction(imaging.voltage) * pixel
     depth = None if imaging.defocus is None else optics.depth_of_focus(pixel, imaging.voltage) / pixel
-    ky, kx = _frequencies(data.shape[1:], pixel, where)
+    ky, kx = fourier.frequencies_2d(data.shape[1:], pixel, device=where)
     k = torch.hypot(ky, kx)
     images = torch.empty(len(table), *data.shape[1:], device=where)
     for i, row in enumerate(tqdm(table.to_dict("records"), desc="tilts", disable=not progress)):
@@ -166,8 +158,7 @@ def _clean(specimen: Specimen, imaging: Imaging, table: pd.DataFrame, *, where: 
             focus = torch.tensor(row["defocus"] + HAND * height * pixel * 1e-4, device=where)
             transfer = 1.0 if imaging.defocus is None else optics.contrast(k, focus, imaging.lens)
             wave += torch.fft.rfft2(slab) * transfer * phase
-        if imaging.defocus is not None and imaging.envelope is not None:
-            wave *= torch.exp(-((k * imaging.envelope) ** 2))
+        wave *= imaging.blur(k)
         if imaging.dose is not None:
             wave *= optics.damage(k, torch.tensor(row["dose"] + row["exposure"] / 2, device=where), voltage=imaging.voltage)
         if len(specimen.beads):
@@ -209,77 +200,3 @@ def _absorbed(specimen: Specimen, tilt: float, size: Sequence[int], where: torch
         chord = 2 * (radius**2 - (rows[:, None] - middle[0]) ** 2 - (columns - middle[1]) ** 2).clamp_min(0).sqrt() * pixel
         out[inside] += chord.float()
     return (1 - torch.exp(-out / GOLD_PATH)).to(where)
-
-
-def _modulation(imaging: Imaging, size: Sequence[int], pixel: float, where: torch.device) -> Tensor:
-    ky, kx = _frequencies(size, pixel, where)
-    return optics.detector(torch.hypot(ky, kx), imaging.detector_pixel or pixel)
-
-
-def _blurred(images: Tensor, imaging: Imaging, pixel: float) -> Tensor:
-    """Images (n, y, x) as the detector passes them on."""
-    size = images.shape[1:]
-    modulation = _modulation(imaging, size, pixel, images.device)
-    return torch.stack([torch.fft.irfft2(torch.fft.rfft2(image) * modulation, s=size) for image in images])
-
-
-def _counted(images: Tensor, imaging: Imaging, table: pd.DataFrame, specimen: Specimen, generator: torch.Generator) -> Tensor:
-    """Electrons counted in every pixel: Poisson numbers, then the detector's modulation."""
-    pixel = specimen.density.voxel_size
-    tilts = torch.tensor(table["tilt"].to_numpy(dtype=float), device=images.device)
-    alive = optics.survivors(specimen.thickness, tilts)
-    exposure = torch.tensor(table["exposure"].to_numpy(dtype=float), device=images.device)
-    for i, count in enumerate((exposure * alive * pixel**2).tolist()):
-        images[i] = torch.poisson(images[i].clamp_min(0) * count, generator=generator)
-    return _blurred(images, imaging, pixel)
-
-
-def _noise(
-    images: Tensor,
-    imaging: Imaging,
-    table: pd.DataFrame,
-    specimen: Specimen,
-    generator: torch.Generator,
-    *,
-    snr: float,
-    box: int,
-) -> Tensor:
-    """Noise images (n, y, x) that after back-projection have the variance of the signal about the complexes over `snr`."""
-    tilts = table["tilt"].to_numpy(dtype=float)
-    pixel = specimen.density.voxel_size
-    signal = tomograms.reconstruct(
-        images.cpu(), tilts, voxel_size=pixel, shape=specimen.density.shape, clip=None, normalise=False, progress=False
-    )
-    wanted = _signal(signal.data, specimen, box) / snr
-    ky, kx = _frequencies(images.shape[1:], pixel, images.device)
-    k = torch.hypot(ky, kx)
-    modulation = _modulation(imaging, images.shape[1:], pixel, images.device)
-    total = torch.zeros_like(images)
-    for optical in (True, False):
-        noise = torch.randn(images.shape, generator=generator, device=images.device)
-        for i, defocus in enumerate(table["defocus"] if "defocus" in table else [np.nan] * len(table)):
-            transfer = modulation
-            if optical and imaging.defocus is not None:
-                transfer = transfer * optics.contrast(k, torch.tensor(defocus, device=k.device), imaging.lens)
-                transfer = transfer if imaging.envelope is None else transfer * torch.exp(-((k * imaging.envelope) ** 2))
-            noise[i] = torch.fft.irfft2(torch.fft.rfft2(noise[i]) * transfer, s=images.shape[1:])
-        total += noise * (0.5 * wanted / _variance(noise, tilts, specimen)) ** 0.5
-    return total
-
-
-def _signal(volume: np.ndarray, specimen: Specimen, box: int) -> float:
-    """Mean variance in boxes about the complexes."""
-    corners = np.floor(particles.positions(specimen.particles) / specimen.density.voxel_size).astype(int) - box // 2
-    return float(np.mean([volume[overlap(corner, box, specimen.density.shape)[0]].var() for corner in corners]))
-
-
-def _variance(noise: Tensor, tilts: np.ndarray, specimen: Specimen) -> float:
-    """Variance of the back-projection of noise images, from some rows of it, since rows are alike."""
-    z, y, x = specimen.density.shape
-    rows = min(ROWS, y)
-    start = (y - rows) // 2
-    part = noise[:, start : start + rows].cpu()
-    options = {"clip": None, "normalise": False, "progress": False}
-    volume = tomograms.reconstruct(part, tilts, voxel_size=specimen.density.voxel_size, shape=(z, rows, x), **options)
-    middle = slice(rows // 4, rows - rows // 4) if rows >= 4 else slice(None)
-    return float(volume.data[:, middle].var())

@@ -14,7 +14,7 @@ GOLD = 5.6
 """Density of gold in the scale of proteins, Da/Å³ above ice.
 
 19.3 g/cm³ are 0.059 atoms per Å³, of 10.6 Å elastic scattering length at zero angle (Doyle & Turner 1968): 29.9 V, 25.4 V above
-ice, over the 4.5 V of `optics.POTENTIAL`. A heavy atom scatters less for its mass than a light one, so this is not its mass.
+ice, over the 4.5 V of `optics.FREE_ATOMS`. A heavy atom scatters less for its mass than a light one, so this is not its mass.
 """
 SPREAD = 0.05
 """Standard deviation of the diameters, as a share of them."""

@@ -6,7 +6,6 @@ What is rendered here is clean density; `tomolab.imaging` then images it.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
@@ -14,7 +13,7 @@ from torch.nn.functional import grid_sample
 from tomolab import fourier, rotations, surroundings
 from tomolab.conventions import centre
 from tomolab.imaging import Imaging
-from tomolab.volumes import Volume, distance, fit, transform
+from tomolab.volumes import Volume, distance, fit
 
 BATCH = 64
 """Particles rendered at a time."""
@@ -255,23 +254,3 @@ def _neighbours(
     turned = torch.where(edge * sources.voxel_size > away, 2 * ahead, torch.zeros_like(ahead))
     direction = direction - turned[:, None] * normal
     return owner, other, shifts[owner] + direction * reach[:, None]
-
-
-def overlap(corner: np.ndarray, box: int, shape: tuple[int, int, int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """The part of a box at `corner` that lies in a volume: as slices of the volume and of the box."""
-    low, high = np.maximum(corner, 0), np.minimum(corner + box, shape)
-    inside = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    return inside, tuple(slice(a - c, b - c) for a, b, c in zip(low, high, corner, strict=True))
-
-
-def paste(specimen: Tensor, sources: Sources, labels: Tensor, *, rotations: Tensor, places: np.ndarray) -> None:
-    """Add the labelled densities (n,), turned by `rotations` (n, 3, 3), at `places` (n, 3; voxels) to a volume, in place."""
-    box = sources.data.shape[-1] // 2
-    whole = np.floor(places).astype(int)
-    for start in range(0, len(labels), BATCH):
-        part = slice(start, start + BATCH)
-        rest = torch.from_numpy(places[part] - whole[part]).to(specimen)
-        turned = transform(sources.data[labels[part]], rotations[part], rest, box=box, step=2)
-        for particle, corner in zip(turned, whole[part] - box // 2, strict=True):
-            inside, cut = overlap(corner, box, tuple(specimen.shape))  # type: ignore[arg-type]
-            specimen[inside] += particle[cut]

@@ -14,11 +14,11 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from tomolab import fourier, packing, particles, rotations
-from tomolab.complexes import BATCH, Sources, check, overlap, prepare
+from tomolab.complexes import BATCH, Sources, check, prepare
 from tomolab.conventions import centre
 from tomolab.packing import TRIES, Room, Shape
 from tomolab.scenes import Scene
-from tomolab.volumes import Volume, fit, transform
+from tomolab.volumes import Volume, fit, overlap, transform
 
 SURFACE = 0.8
 """Contour of a complex's surface, as a share of the density that its mass lies in on average. For the shipped complexes at 10

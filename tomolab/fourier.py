@@ -17,6 +17,12 @@ def frequencies(shape: Sequence[int], *, device: torch.device | None = None) -> 
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
 
 
+def frequencies_2d(shape: Sequence[int], pixel: float, *, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """Frequencies of the rfft2 grid of an image (y, x) with pixels in Å: ky (y, 1) and kx (x // 2 + 1,) in 1/Å."""
+    y, x = shape
+    return torch.fft.fftfreq(y, d=pixel, device=device)[:, None], torch.fft.rfftfreq(x, d=pixel, device=device)
+
+
 def radius(shape: Sequence[int], *, device: torch.device | None = None) -> Tensor:
     """Length of the frequency vectors of the rfftn grid, in cycles per voxel."""
     return frequencies(shape, device=device).norm(dim=-1)

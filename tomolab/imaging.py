@@ -123,6 +123,10 @@ class Imaging:
             amplitude_contrast=self.amplitude_contrast,
         )
 
+    def blur(self, k: Tensor) -> Tensor:
+        """Envelope exp(-(k envelope)²) of the CTF at frequencies k in 1/Å; 1 without an envelope or a CTF."""
+        return torch.exp(-((k * (self.envelope if self.envelope and self.defocus is not None else 0.0)) ** 2))
+
     @classmethod
     def in_cells(cls, **changes: Any) -> "Imaging":
         """The full model, with ranges fit for crowded cells: what encoders for measured tomograms train on.
@@ -143,7 +147,7 @@ class Imaging:
             "shift": 0.1,
             "neighbours": 2.0,
             "membranes": 0.2,
-            "solutes": (50.0, 200.0),
+            "solutes": (30.0, 120.0),
         }
         return cls(**(cells | changes))
 

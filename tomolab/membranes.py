@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tomolab.optics import POTENTIAL
+from tomolab.optics import FREE_ATOMS
 
 HALF_THICKNESS = 25.0
 """Å from the middle of a bilayer to the outer edge of its head groups."""
@@ -30,7 +30,7 @@ STEP = 8
 """Layers of a volume worked on at a time."""
 
 # Potential above ice (4.48 V) in V Å and Å of one leaflet of DOPC at 30 °C, from the scattering of its atoms as in
-# `optics.POTENTIAL`: 319 Å³ of head group and 984 Å³ of chains on 72.4 Å² of surface, head groups at 18.4 Å, chains to
+# `optics.FREE_ATOMS`: 319 Å³ of head group and 984 Å³ of chains on 72.4 Å² of surface, head groups at 18.4 Å, chains to
 # 13.6 Å, methyl groups of 53.5 Å³ (Kučerka et al. 2008; Nagle & Tristram-Nagle 2000).
 _HEAD = 18.7
 _HEAD_PLACE, _HEAD_WIDTH = 18.4, 3.4
@@ -114,7 +114,7 @@ def profile(distance: Tensor, *, resolution: float = 0.0) -> Tensor:
     chain = _CHAIN_POTENTIAL / 2 * (_step(distance + _CHAIN_END, blur) - _step(distance - _CHAIN_END, blur))
     head, methyl = sqrt(_HEAD_WIDTH**2 + blur**2), sqrt(_METHYL_WIDTH**2 + blur**2)
     heads = _HEAD * (_gaussian(distance - _HEAD_PLACE, head) + _gaussian(distance + _HEAD_PLACE, head))
-    return (heads + chain + 2 * _METHYL * _gaussian(distance, methyl)) / POTENTIAL
+    return (heads + chain + 2 * _METHYL * _gaussian(distance, methyl)) / FREE_ATOMS
 
 
 def _gaussian(distance: Tensor, sigma: float) -> Tensor:

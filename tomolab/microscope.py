@@ -7,7 +7,7 @@ defocus, damage and loss of electrons, is a function of that tilt. Points beyond
 >>> images, exposure = image(volumes, microscope, generator)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import pi, prod, radians
 
@@ -101,7 +101,6 @@ def prepare(imaging: Imaging, shape: Sequence[int], *, voxel_size: float, device
     k = cycles / voxel_size
     radius = k.norm(dim=-1)
     parts = optics.phases(radius, imaging.lens)
-    blur = imaging.envelope if imaging.envelope is not None and imaging.defocus is not None else 0.0
     alone = (cycles[:, 2] == 0) | (cycles[:, 2] == 0.5)
     return Microscope(
         imaging=imaging,
@@ -112,7 +111,7 @@ def prepare(imaging: Imaging, shape: Sequence[int], *, voxel_size: float, device
         counts=torch.where(alone, 1.0, 2.0) * (radius > 0),
         mirrored=_mirrored(index, (z, y, x), alone),
         phases=torch.stack([parts["flat"], parts["per_micron"]]),
-        envelope=torch.exp(-((radius * blur) ** 2)),
+        envelope=imaging.blur(radius),
         misaligned=torch.exp(-2 * (pi * imaging.misalignment * radius) ** 2),
         modulation=optics.detector(radius, imaging.detector_pixel or voxel_size),
         decay=-optics.damage(radius, torch.tensor(1.0, device=device), voltage=imaging.voltage).log(),
@@ -212,7 +211,6 @@ def image(
     generator: torch.Generator,
     *,
     unit: bool = False,
-    variance: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Exposure]:
     """Image clean volumes (n, z, y, x), bright on dark.
 
@@ -230,9 +228,6 @@ def image(
         Source of all that is drawn, on the device of the volumes.
     unit
         Shift and scale each image to mean 0 and standard deviation 1.
-    variance
-        Turns the imaged, noise-free volumes (n, z, y, x) into the variance (n,) that SNR refers to; by default that of
-        the whole volume.
 
     Returns
     -------
@@ -242,7 +237,7 @@ def image(
     exposure = expose(microscope.imaging, len(volumes), generator)
     signal, lens, observed = transfer(microscope, exposure)
     points = torch.fft.rfftn(volumes, dim=(1, 2, 3)).flatten(1)[:, microscope.index] * signal
-    power = _power(points, microscope) if variance is None else variance(_volumes(points, microscope))
+    power = _power(points, microscope)
     noise: Tensor | float = 0.0
     if bounds(microscope.imaging.solutes)[1] > 0:
         # Protein takes the room of solution, so all there is stands out the less.

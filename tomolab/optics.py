@@ -16,13 +16,21 @@ from torch import Tensor
 from torch_ctf import calculate_relativistic_electron_wavelength, calculate_total_phase_shift
 from torch_fourier_filter.dose_weight import critical_exposure
 
-POTENTIAL = 4.5
-"""Volts of mean inner potential above vitreous ice for a density of 1 Da/Å³ of atoms other than hydrogen.
+FREE_ATOMS = 4.5
+"""Volts of mean inner potential above vitreous ice for a density of 1 Da/Å³ of atoms other than hydrogen, if atoms were free.
 
 From the elastic scattering of single atoms at zero angle (H 0.53, C 2.51, N 2.21, O 1.98, P 5.5, S 5.1 Å; Peng 1996),
 47.88 V Å² per Å: ice of 0.92 g/cm³ has 4.5 V, protein of 1.35 g/cm³ 7.9 V, RNA of 1.75 g/cm³ 9.0 V. Both differences come
 to 4.4-4.6 V per Da/Å³.
 """
+BOUND = 0.75
+"""What is left of that contrast in a cell: bonds lower the potential of atoms, and what is dissolved raises that of the water.
+
+Calibrated on EMPIAR-10499: with it, the some 280 ribosomes that such a field holds (Tegunov et al. 2021) have the measured
+power at 1/400 to 1/150 Å⁻¹; free atoms would have it with half as many (`benchmarks/bench_realism.py`).
+"""
+POTENTIAL = BOUND * FREE_ATOMS
+"""Volts above ice for a density of 1 Da/Å³."""
 MEAN_FREE_PATH = 3000.0
 """Å of vitreous ice after which 1/e of the electrons have lost no energy, at 300 kV (about 3000 Å; Grimm et al. 1996 and
 Rice et al. 2018 give 2800-3500): the others are taken away by an energy filter."""
@@ -73,7 +81,7 @@ def phases(k: Tensor, lens: Lens) -> dict[str, Tensor]:
 
     def phase(defocus: float) -> Tensor:
         focus = torch.tensor(defocus, device=k.device, dtype=k.dtype)
-        return calculate_total_phase_shift(focus, *settings, k**2)
+        return calculate_total_phase_shift(focus, *settings, k**2)  # type: ignore[call-arg]
 
     flat = -phase(0.0)
     per_micron = -phase(1.0) - flat

@@ -175,6 +175,13 @@ def isolate(density: torch.Tensor, diameter: float) -> torch.Tensor:
     return (density - density[edge].mean()) * mask
 
 
+def overlap(corner: np.ndarray, box: int, shape: tuple[int, int, int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """The part of a box at `corner` that lies in a volume: as slices of the volume and of the box."""
+    low, high = np.maximum(corner, 0), np.minimum(corner + box, shape)
+    inside = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    return inside, tuple(slice(a - c, b - c) for a, b, c in zip(low, high, corner, strict=True))
+
+
 def transform(
     batch: torch.Tensor,
     rotations: torch.Tensor,

@@ -180,7 +180,8 @@ def histograms(tables: Mapping[str, pd.DataFrame]) -> Figure:
         for (name, table), ink in zip(tables.items(), style.colours(len(tables)), strict=True):
             ax.plot(table["value"], table[region], color=ink, label=name)
         ax.set_title(region)
-        ax.set(xlabel="grey value (standard deviations)", ylim=(0, None))
+        ax.set(xlabel="grey value (standard deviations)")
+    figure.axes[0].set(ylabel="share per unit", ylim=(0, None))
     figure.axes[0].legend()
     return figure
 

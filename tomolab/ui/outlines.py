@@ -119,11 +119,11 @@ def specimen(model: Specimen, *, z: float | None = None, size: float = 4.0) -> F
     # Gold would leave the rest of the picture black.
     images.show(left, volume.data[layer], volume.voxel_size, **images.limits(volume.data[layer], 0.5, 99.5))
     palette = style.categories(model.names)
-    colours = np.array([to_rgb("white"), *(to_rgb(ink) for ink in palette.values())])
+    colours = np.array([to_rgb("white"), *(to_rgb(palette[name]) for name in model.names)])
     images.show(right, colours[model.labels[layer]], volume.voxel_size, interpolation="nearest")
     numbers = model.particles["label"].value_counts()
-    for name, ink in palette.items():
-        right.plot([], [], "s", color=ink, label=f"{name}  ({numbers[name]})" if name in numbers else name)
+    for name in model.names:
+        right.plot([], [], "s", color=palette[name], label=f"{name}  ({numbers[name]})" if name in numbers else name)
     right.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.2)
     for ax, title in ((left, "density"), (right, "truth")):
         ax.set_title(title)

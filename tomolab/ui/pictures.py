@@ -124,7 +124,7 @@ def tilt_images(series: TiltSeries, *, at: Sequence[float] = (-60, -30, 0, 30, 6
     figure = Figure((size * len(order), 0.35 + size * ratio), layout="constrained")
     for ax, i in zip(figure.subplots(1, len(order), squeeze=False)[0], order, strict=True):
         images.show(ax, series.images[i], series.pixel_size, **images.limits(series.images[i], 0.3, 99.7))
-        ax.set_title(f"{series.tilts[i]:.0f}°")
+        ax.set_title(f"{round(series.tilts[i])}°")
         ax.axis("off")
     images.scale_bar(figure.axes[0])
     return figure
