@@ -4,8 +4,6 @@ Every row is measured in a process of its own. The lower bounds are what no prog
 one linear interpolation a voxel a tilt, here made on operands that never leave the cache.
 """
 
-import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -90,29 +88,21 @@ ROWS: dict[str, Callable[[], Callable[[], Any]]] = {
 }
 
 
-def measure(name: str, results: Any) -> None:
+def measure(name: str) -> dict[str, Any]:
     """Prepare a step, repeat it, and tell its median seconds, and the GB before it and at its peak."""
     work = ROWS[name]()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = record.peak_memory()
     seconds = []
     for _ in range(REPEATS):
         start = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    results.put({"step": name, "seconds": statistics.median(seconds), "GB before": before / 2**20, "GB peak": peak / 2**20})
+    return {"step": name, "seconds": statistics.median(seconds), "GB before": before, "GB peak": record.peak_memory()}
 
 
 def main() -> None:
     """Run the rows one after another."""
-    context = multiprocessing.get_context("spawn")
-    rows = []
-    for name in ROWS:
-        results = context.Queue()
-        process = context.Process(target=measure, args=(name, results))
-        process.start()
-        rows.append(results.get())
-        process.join()
+    rows = [record.apart(measure, name) for name in ROWS]
     settings = {"voxel size (Å)": VOXEL_SIZE, "shape (z, y, x)": SHAPE, "repeats": REPEATS, "threads": torch.get_num_threads()}
     record.write("reconstruction", rows, settings=settings)
 

@@ -1,10 +1,7 @@
 """Specimens: time, memory and the crowding that is reached, at the size of a tomogram."""
 
-import resource
 import statistics
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import Any
 
 import record
@@ -35,10 +32,7 @@ def main() -> None:
 
 def repeated(maps: dict[str, Any], counts: Any, options: dict[str, Any]) -> dict[str, Any]:
     """Medians over fresh processes, so that each peak of memory is that of one specimen."""
-    made = []
-    for seed in range(REPEATS):
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            made.append(pool.submit(measured, maps, counts, options, seed).result())
+    made = [record.apart(measured, maps, counts, options, seed) for seed in range(REPEATS)]
     return {name: statistics.median(one[name] for one in made) for name in made[0]}
 
 
@@ -53,7 +47,7 @@ def measured(maps: dict[str, Any], counts: Any, options: dict[str, Any], seed: i
         "placed": int(listed["placed"].sum()),
         "crowding": round(made.crowding, 3),
         "seconds, median": round(seconds, 1),
-        "peak memory (GB)": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
+        "peak memory (GB)": round(record.peak_memory(), 2),
     }
 
 

@@ -1,7 +1,11 @@
-"""What all benchmarks do with their rows: print them as a table, and write them as JSON with the machine and versions."""
+"""What all benchmarks share: rows printed as a table and written as JSON with the machine and versions; peaks of memory."""
 
 import json
+import resource
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,3 +24,14 @@ def write(name: str, rows: list[dict[str, Any]], *, settings: dict[str, Any]) ->
     result = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine, "settings": settings, "rows": rows}
     with files.atomic(RESULTS / f"{name}.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def apart(work: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of a benchmark returns in a fresh process, so that its peak of memory is its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
+
+
+def peak_memory() -> float:
+    """Most memory in GB that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tomolab import acquisition, beads, fourier, optics, particles, specimens, tiltseries, tomograms, volumes
+from tomolab import acquisition, beads, fourier, microscope, optics, particles, specimens, tiltseries, tomograms, volumes
 from tomolab.imaging import Imaging
 from tomolab.specimens import Specimen
 from tomolab.volumes import Volume
@@ -193,3 +193,26 @@ def test_bad_requests_are_refused(phantom: Volume) -> None:
         acquisition.acquire(of(phantom), QUIET, seed=0, field=(32, 64))
     with pytest.raises(ValueError, match=r"an SNR of 0\.05 needs complexes and the box"):
         acquisition.acquire(of(phantom), Imaging(), seed=0)
+
+
+def test_particles_have_the_shot_noise_of_tomograms() -> None:
+    """The noise that a box is given alone is, in Da/Å³ and in every direction, that of electrons counted in a tilt series."""
+    shape, dose = (64, 96, 96), 60.0
+    imaging = Imaging(snr=None, dose=dose, defocus=None, detector_pixel=1e-3)
+    empty = of(Volume(np.zeros(shape), 10.0), thickness=1e-3)
+    series = acquisition.acquire(empty, imaging, seed=1, progress=False)
+    relative = series.images / series.images.mean((1, 2), keepdims=True)
+    whole = tomograms.reconstruct(
+        relative, series.tilts, voxel_size=10.0, shape=shape, clip=None, normalise=False, progress=False
+    ).data
+    contrast = 2 * optics.POTENTIAL * optics.interaction(300.0) * 10.0
+    middle = torch.from_numpy(whole[16:48, 32:64, 32:64] / contrast)
+    boxes = torch.stack([middle, *(torch.from_numpy(whole[16:48, y : y + 32, 32:64] / contrast) for y in (8, 56))])
+    scope = microscope.prepare(imaging, (32, 32, 32), voxel_size=10.0)
+    alone, _ = microscope.image(torch.zeros(24, 32, 32, 32), scope, torch.Generator().manual_seed(1))
+    k = fourier.frequencies((32, 32, 32))
+    away, inside = torch.hypot(k[..., 0], k[..., 2]), fourier.wedge(32, -50, 50)[0] > 0
+    for low, high in ((0.1, 0.2), (0.2, 0.3), (0.3, 0.38)):
+        ring = inside & (away > low) & (away < high) & (k[..., 1].abs() < 0.3)
+        power = [(torch.fft.rfftn(one, dim=(1, 2, 3)).abs() ** 2).mean(0)[ring].mean() for one in (boxes, alone)]
+        assert float(power[0] / power[1]) == pytest.approx(1, abs=0.15)

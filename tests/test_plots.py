@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.collections import EllipseCollection
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from tomolab import particles
+from tomolab import comparison, particles, specimens, tiltseries
 from tomolab.subtomograms import Subtomograms
+from tomolab.tiltseries import TiltSeries
 from tomolab.ui import plots, style
 from tomolab.volumes import Volume
 
@@ -202,3 +204,51 @@ def test_a_notebook_shows_a_returned_figure(phantom: Volume) -> None:
         InteractiveShell.clear_instance()
     assert shown["image/png"].startswith(b"\x89PNG")
     assert size["image/png"]["width"] > 100
+
+
+def test_slices_stand_beside_each_other() -> None:
+    rng = np.random.default_rng(0)
+    both = {"measured": Volume(rng.normal(size=(8, 20, 30)), 10.0), "simulated": Volume(rng.normal(size=(8, 20, 30)), 10.0)}
+    figure = plots.beside(both, z=30.0)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["measured", "simulated"]
+    assert np.array_equal(figure.axes[1].images[0].get_array(), both["simulated"].data[3])
+    with pytest.raises(ValueError, match="z = 90 Å is outside measured of 80 Å"):
+        plots.beside(both, z=90.0)
+
+
+def test_tilt_images_are_the_nearest_ones() -> None:
+    table = tiltseries.dose_symmetric(-60, 60, step=3.0).assign(defocus=np.nan)
+    images = np.arange(41, dtype=np.float32)[:, None, None] + np.random.default_rng(0).normal(0, 0.1, (41, 8, 9))
+    series = TiltSeries(images, table, 10.0)
+    figure = plots.tilt_images(series, at=(-61, 1, 29))
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["-60°", "0°", "30°"]
+    assert [round(float(ax.images[0].get_array().mean())) for ax in figure.axes] == [0, 20, 30]
+
+
+def test_a_specimen_is_drawn_in_the_colours_of_its_legend(phantom: Volume) -> None:
+    maps = {"zebra": phantom, "ant": Volume(phantom.data[8:24, 8:24, 8:24], 10.0)}
+    model = specimens.build(maps, {"zebra": 6, "ant": 12}, shape=(32, 60, 60), seed=1, progress=False)
+    figure = plots.specimen(model)
+    picture = np.asarray(figure.axes[1].images[0].get_array())
+    legend = {line.get_label().split()[0]: to_rgb(line.get_color()) for line in figure.axes[1].lines}
+    for number, name in enumerate(model.names, start=1):
+        here = model.labels[16] == number
+        assert here.any()
+        assert np.allclose(picture[here], legend[name])
+    with pytest.raises(ValueError, match="outside the specimen, which is 320 Å high"):
+        plots.specimen(model, z=400.0)
+
+
+def test_comparisons_show_every_name() -> None:
+    rng = np.random.default_rng(1)
+    volumes = {name: Volume(rng.normal(size=(40, 60, 60)), 10.0) for name in ("measured", "simulated")}
+    regions = {"left": np.indices((40, 60, 60))[2] < 30, "right": np.indices((40, 60, 60))[2] >= 30}
+    power = plots.power({name: comparison.power(one) for name, one in volumes.items()}, between=(200, 25))
+    assert [line.get_label() for line in power.axes[0].lines] == list(volumes)
+    assert np.allclose(power.axes[1].lines[0].get_ydata(), 1)
+    bars = plots.histograms({name: comparison.histograms(one, regions) for name, one in volumes.items()})
+    assert [ax.get_title(loc="left") for ax in bars.axes] == ["left", "right"]
+    highest = max(line.get_ydata().max() for ax in bars.axes for line in ax.lines)
+    assert bars.axes[0].get_ylim()[1] > highest
+    curves = plots.profiles({name: (np.arange(5.0), np.arange(5.0)) for name in volumes})
+    assert [line.get_label() for line in curves.axes[0].lines[:2]] == list(volumes)
