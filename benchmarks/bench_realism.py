@@ -18,9 +18,10 @@ NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "02_tomograms.ipynb"
 
 def main() -> None:
     """Execute the notebook in a run folder of its own and read the tables that it left."""
+    here = {"metadata": {"path": str(NOTEBOOK.parent)}}
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {"TOMOLAB_SCALE": "laptop", "TOMOLAB_RUNS": folder}
-        NotebookClient(nbformat.read(NOTEBOOK, as_version=4), timeout=1800).execute()
+        NotebookClient(nbformat.read(NOTEBOOK, as_version=4), timeout=1800, resources=here).execute()
         run = Path(folder) / "tomograms"
         power, values, profiles = (pd.read_csv(run / f"{name}.csv") for name in ("power", "grey_values", "profiles"))
     settings = {"grey values": values.to_dict("records"), "profiles": profiles.to_dict("records")}
