@@ -95,12 +95,7 @@ def _made(
 
 
 def _labels(names: tuple[str, ...], count: int | Mapping[str, int]) -> np.ndarray:
-    counts = dict.fromkeys(names, count) if isinstance(count, int) else dict(count)
-    unknown = sorted(set(counts) - set(names))
-    if unknown:
-        raise ValueError(f"no density for {', '.join(unknown)}; there are {', '.join(names)}")
-    if sum(counts.values()) < 1 or min(counts.values()) < 0:
-        raise ValueError(f"counts must be 0 or more and not all 0, got {counts}")
+    counts = specimens.wanted(names, count)
     return np.repeat(np.arange(len(names)), [counts.get(name, 0) for name in names])
 
 

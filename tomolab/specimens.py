@@ -27,7 +27,7 @@ from tomolab.membranes import Membrane
 from tomolab.scenes import GOLD, MEMBRANE
 from tomolab.volumes import Volume
 
-__all__ = ["GOLD", "MEMBRANE", "Specimen", "available", "build", "counts_of", "fill", "load"]
+__all__ = ["GOLD", "MEMBRANE", "Specimen", "available", "build", "counts_of", "fill", "load", "wanted"]
 
 AVOGADRO = 6.022e-10
 """Molecules per Å³ of 1 µM."""
@@ -295,23 +295,23 @@ def build(
     """
     where = devices.pick(device)
     voxel_size = check(densities)
-    wanted = _wanted(tuple(densities), counts)
+    asked = wanted(tuple(densities), counts)
     if min(solutes, medium, beads, gap) < 0:
         raise ValueError(f"solutes, medium, beads and gap are 0 or more, got {solutes} and {medium} mg/ml, {beads} and {gap} Å")
     some = cell is not None or bool(vesicles)
     names = (*densities, *([MEMBRANE] if some else []), *([GOLD] if beads else []))
     scene = scenes.start(
-        names, shape=shape, voxel_size=voxel_size, thickness=thickness, particles=sum(wanted.values()), seed=seed, device=where
+        names, shape=shape, voxel_size=voxel_size, thickness=thickness, particles=sum(asked.values()), seed=seed, device=where
     )
     scenes.keep_off(scene, round(margin / voxel_size))
-    kinds = crowding.kinds({name: densities[name] for name in wanted}, where)
+    kinds = crowding.kinds({name: densities[name] for name in asked}, where)
     for kind in kinds.values():
         crowding.check_fits(kind, (scene.layers[1] - scene.layers[0], *shape[1:]))
     rows = scenes.bilayers(scene, cell, vesicles)
     table, gold_rows = scenes.gold(scene, beads, diameter=bead_diameter, site=bead_site, cell=cell is not None)
-    found, complex_rows = crowding.add(scene, kinds, wanted, gap=gap, progress=progress)
+    found, complex_rows = crowding.add(scene, kinds, asked, gap=gap, progress=progress)
     if found.empty:
-        raise ValueError(f"none of {sum(wanted.values())} complexes found room: {complex_rows[0][-1]} ({complex_rows[0][0]})")
+        raise ValueError(f"none of {sum(asked.values())} complexes found room: {complex_rows[0][-1]} ({complex_rows[0][0]})")
     scenes.solution(scene, solutes, medium=medium)
     return Specimen(
         density=Volume(scene.density, voxel_size),
@@ -326,12 +326,18 @@ def build(
     )
 
 
-def _wanted(names: tuple[str, ...], counts: int | Mapping[str, int]) -> dict[str, int]:
-    """How many of each class are asked for, without those of which there are none."""
-    wanted = dict.fromkeys(names, counts) if isinstance(counts, int) else dict(counts)
-    unknown = sorted(set(wanted) - set(names))
+def wanted(names: tuple[str, ...], counts: int | Mapping[str, int]) -> dict[str, int]:
+    """How many of each class are asked for, without those of which there are none.
+
+    Raises
+    ------
+    ValueError
+        If a class is unknown, a number is negative, or all are 0.
+    """
+    found = dict.fromkeys(names, counts) if isinstance(counts, int) else dict(counts)
+    unknown = sorted(set(found) - set(names))
     if unknown:
         raise ValueError(f"no density for {', '.join(unknown)}; there are {', '.join(names)}")
-    if sum(wanted.values()) < 1 or min(wanted.values()) < 0:
-        raise ValueError(f"counts must be 0 or more and not all 0, got {wanted}")
-    return {name: count for name, count in wanted.items() if count}
+    if sum(found.values()) < 1 or min(found.values()) < 0:
+        raise ValueError(f"counts must be 0 or more and not all 0, got {found}")
+    return {name: count for name, count in found.items() if count}
