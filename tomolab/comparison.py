@@ -41,18 +41,8 @@ def power(volume: Volume, region: np.ndarray | None = None, *, edge: float = 100
     mean = float((volume.data * weight).sum() / weight.sum())
     data = torch.from_numpy((volume.data - mean) * weight)
     transform = torch.fft.rfftn(data)
-    index = fourier.shells(data.shape).flatten()
-    count = max(data.shape) // 2 + 1
-    # The inner x planes of the half grid stand for two.
-    twice = torch.full(transform.shape, 2.0)
-    twice[..., 0] = 1
-    if data.shape[-1] % 2 == 0:
-        twice[..., -1] = 1
-    sums, number = (
-        torch.zeros(int(index.max()) + 1, dtype=torch.float64).index_add_(0, index, values.flatten().double())[:count]
-        for values in (transform.abs() ** 2 * twice, twice)
-    )
-    frequency = np.arange(count) / max(data.shape) / volume.voxel_size
+    sums, number = (fourier.shell_sums(values, data.shape) for values in (transform.abs() ** 2, torch.ones(transform.shape)))
+    frequency = np.arange(len(sums)) / max(data.shape) / volume.voxel_size
     with np.errstate(divide="ignore"):
         resolution = 1 / frequency
     spectrum = (sums / number).numpy() / float((weight**2).sum())

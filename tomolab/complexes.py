@@ -1,6 +1,6 @@
-"""Complexes: densities rendered in random poses, with neighbours, and pasted into a volume.
+"""Complexes: densities rendered in random poses in boxes of their own, with neighbours and membranes beside them.
 
-What is rendered here is clean density; `tomolab.imaging` then images it.
+What is rendered here is clean density; `tomolab.microscope` then images it.
 """
 
 from collections.abc import Mapping

@@ -137,6 +137,18 @@ def shells(shape: Sequence[int], *, device: torch.device | None = None) -> Tenso
     return (radius(shape, device=device) * max(shape)).round().long()
 
 
+def shell_sums(values: Tensor, shape: Sequence[int]) -> Tensor:
+    """Sums of values on the rfftn grid of a box over the shells of its whole grid, from shell 0 to Nyquist; float64."""
+    # The half grid holds all but the x = 0 and x = Nyquist planes once for two conjugate points.
+    twice = torch.full(values.shape, 2.0, dtype=torch.float64, device=values.device)
+    twice[..., 0] = 1
+    if shape[-1] % 2 == 0:
+        twice[..., -1] = 1
+    index = shells(shape, device=values.device).flatten()
+    sums = torch.zeros(int(index.max()) + 1, dtype=torch.float64, device=values.device)
+    return sums.index_add_(0, index, (twice * values).flatten())[: max(shape) // 2 + 1]
+
+
 def shell_correlation(first: Tensor, second: Tensor, *, weight: Tensor | None = None) -> Tensor:
     """Fourier shell correlation of two volumes (z, y, x), from shell 0 to Nyquist.
 
@@ -152,18 +164,10 @@ def shell_correlation(first: Tensor, second: Tensor, *, weight: Tensor | None = 
         raise ValueError(f"shell correlation needs volumes of one shape, got {tuple(first.shape)} and {tuple(second.shape)}")
     shape = first.shape
     a, b = torch.fft.rfftn(first.double()), torch.fft.rfftn(second.double())
-    index = shells(shape, device=first.device).flatten()
-    count = max(shape) // 2 + 1
-    # The half grid holds all but the x = 0 and x = Nyquist planes once for two conjugate points.
-    twice = torch.full(a.shape, 2.0, dtype=torch.float64, device=first.device)
-    twice[..., 0] = 1
-    if shape[-1] % 2 == 0:
-        twice[..., -1] = 1
-    w = twice if weight is None else twice * weight
+    w = 1.0 if weight is None else weight
 
     def total(values: Tensor) -> Tensor:
-        sums = torch.zeros(int(index.max()) + 1, dtype=torch.float64, device=first.device)
-        return sums.index_add_(0, index, values.flatten())[:count]
+        return shell_sums(values, shape)
 
     cross = total(w * (a * b.conj()).real)
     power = (total(w * a.abs() ** 2) * total(w * b.abs() ** 2)).sqrt()
