@@ -18,72 +18,6 @@ def groups() -> tuple[Embedding, pd.Series]:
     return Embedding(ids, vectors, ""), pd.Series(np.array(["small", "large", "middle"])[true], index=ids)
 
 
-def test_kmeans_recovers_groups_largest_first(groups) -> None:
-    embedding, truth = groups
-    labels = clusters.kmeans(embedding, 3, seed=0)
-    assert (labels.name, labels.index.name) == ("cluster", "particle_id")
-    assert labels.index.tolist() == embedding.ids.tolist()
-    assert clusters.agreement(labels, truth) == pytest.approx({"ari": 1, "homogeneity": 1, "completeness": 1, "purity": 1})
-    assert [truth[labels.index[labels == k]].iloc[0] for k in range(3)] == ["large", "middle", "small"]
-
-
-def test_kmeans_repeats_with_its_seed(groups) -> None:
-    embedding, _ = groups
-    first, again, other = (clusters.kmeans(embedding, 12, seed=seed) for seed in (1, 1, 2))
-    pd.testing.assert_series_equal(first, again)
-    assert not first.equals(other)
-
-
-def test_normalised_kmeans_ignores_the_length_of_vectors(groups) -> None:
-    embedding, truth = groups
-    lengths = np.exp(np.random.default_rng(0).normal(size=(90, 1)) * 2)
-    stretched = Embedding(embedding.ids, embedding.vectors * lengths, "")
-    assert clusters.purity(clusters.kmeans(stretched, 3, seed=0), truth) == 1
-    assert clusters.purity(clusters.kmeans(stretched, 3, seed=0, normalise=False), truth) < 0.9
-
-
-def test_kmeans_of_many_particles_uses_batches(groups, monkeypatch: pytest.MonkeyPatch) -> None:
-    embedding, truth = groups
-    monkeypatch.setattr(clusters, "MANY", 50)
-    assert clusters.agreement(clusters.kmeans(embedding, 3, seed=0), truth)["ari"] == pytest.approx(1)
-
-
-@pytest.mark.parametrize("k", [0, 91])
-def test_kmeans_refuses_impossible_numbers_of_clusters(groups, k: int) -> None:
-    with pytest.raises(ValueError, match=f"90 particles makes 1 to 90 clusters, got k={k}"):
-        clusters.kmeans(groups[0], k, seed=0)
-
-
-def test_agreement_on_a_known_partition() -> None:
-    ids = [11, 12, 13, 14, 15, 16]
-    truth = pd.Series(list("aaabbb"), index=ids)
-    labels = pd.Series([0, 0, 1, 1, 1, 1], index=ids)
-    scores = clusters.agreement(labels, truth.sample(frac=1, random_state=0))
-    # Of 15 pairs 7 are together in the clusters, 6 in truth, 4 in both: (4 - 2.8) / (6.5 - 2.8).
-    assert scores["ari"] == pytest.approx((4 - 2.8) / (6.5 - 2.8))
-    assert scores["purity"] == pytest.approx(5 / 6)
-    assert clusters.agreement(labels.map({0: 9, 1: 4}), truth) == pytest.approx(scores)
-    swapped = clusters.agreement(truth, labels)
-    assert (swapped["homogeneity"], swapped["completeness"]) == pytest.approx((scores["completeness"], scores["homogeneity"]))
-
-
-def test_one_cluster_per_particle_is_homogeneous_but_not_complete() -> None:
-    truth = pd.Series(list("aabb"))
-    scores = clusters.agreement(pd.Series(range(4)), truth)
-    assert (scores["homogeneity"], scores["purity"]) == pytest.approx((1, 1))
-    assert scores["completeness"] == pytest.approx(0.5)
-
-
-def test_agreement_names_particles_without_truth() -> None:
-    labels = pd.Series([0, 1, 1], index=[5, 6, 7])
-    with pytest.raises(ValueError, match=r"unknown for 2 of 3 particles, such as \[6, 7\]"):
-        clusters.agreement(labels, pd.Series(["a", None], index=[5, 6]))
-    with pytest.raises(ValueError, match="truth must have one entry per particle id, but 1 ids are repeated"):
-        clusters.purity(labels, pd.Series(["a", "b"], index=[5, 5]))
-    with pytest.raises(ValueError, match="no labels"):
-        clusters.purity(labels.iloc[:0], pd.Series(["a"], index=[5]))
-
-
 def test_nearest_puts_outliers_last(groups) -> None:
     embedding, _ = groups
     labels = clusters.kmeans(embedding, 3, seed=0)
@@ -122,3 +56,69 @@ def test_likeness_puts_the_cluster_of_the_reference_first(groups) -> None:
     assert ranked.iloc[0] > 0.95 > 0.5 > ranked.iloc[1]
     with pytest.raises(ValueError, match="two networks"):
         clusters.likeness(embedding, labels, Embedding(embedding.ids, embedding.vectors, "another"))
+
+
+def test_merge_joins_what_it_is_told_and_keeps_the_largest_first() -> None:
+    labels = pd.Series([0, 0, 0, 1, 1, 2, 3, -1], index=range(10, 18), name="cluster")
+    merged = clusters.merge(labels, [[1, 2, 3]])
+    assert merged.tolist() == [1, 1, 1, 0, 0, 0, 0, -1]
+    assert (merged.name, merged.index.name, merged.index.tolist()) == ("cluster", "particle_id", list(range(10, 18)))
+    table = clusters.became(labels, merged)
+    assert table[["before", "after", "particles"]].to_numpy().tolist() == [
+        [-1, -1, 1],
+        [0, 1, 3],
+        [1, 0, 2],
+        [2, 0, 1],
+        [3, 0, 1],
+    ]
+    assert table["jaccard"].tolist() == [1, 1, 0.5, 0.25, 0.25]
+    pd.testing.assert_series_equal(clusters.merge(labels, []), labels.rename_axis("particle_id"))
+    with pytest.raises(ValueError, match="no cluster -1, 7; there are 0, 1, 2, 3"):
+        clusters.merge(labels, [[0, 7], [-1]])
+    with pytest.raises(ValueError, match=r"\[1\] are in two"):
+        clusters.merge(labels, [[0, 1], [1, 2]])
+
+
+def test_split_divides_one_cluster_and_leaves_the_others(groups) -> None:
+    embedding, truth = groups
+    labels = truth.map({"large": 0, "middle": 0, "small": 1}).rename("cluster")
+    labels.iloc[3] = -1
+    found = clusters.split(embedding, labels, 0, seed=1)
+    held = found[found >= 0]
+    assert clusters.purity(held, truth) == 1
+    assert held.nunique() == 3
+    assert found.iloc[3] == -1
+    table = clusters.became(labels, found)
+    assert table.loc[table["before"] == 0, "share"].sum() == pytest.approx(1)
+    assert table.loc[table["before"] == 1, "share"].tolist() == [1]
+    with pytest.raises(ValueError, match="no cluster 9"):
+        clusters.split(embedding, labels, 9, seed=1)
+    with pytest.raises(ValueError, match="makes 1 to"):
+        clusters.split(embedding, labels, 1, k=90, seed=1)
+
+
+def test_became_needs_the_same_particles() -> None:
+    with pytest.raises(ValueError, match=r"2 particles have only one of two labels, such as \[1, 3\]"):
+        clusters.became(pd.Series([0, 0], index=[1, 2]), pd.Series([0, 0], index=[2, 3]))
+
+
+def test_particles_in_no_cluster_take_no_part(groups) -> None:
+    embedding, truth = groups
+    labels = clusters.kmeans(embedding, 3, seed=0)
+    lost = labels.index[::7]
+    holes = labels.where(~labels.index.isin(lost), -1)
+    held = labels.drop(lost)
+    pd.testing.assert_frame_equal(clusters.centres(embedding, holes), clusters.centres(embedding, held))
+    assert clusters.centres(embedding, holes).index.tolist() == [0, 1, 2]
+    distances = clusters.nearest(embedding, holes)
+    assert distances.index[distances.isna()].tolist() == lost.tolist()
+    pd.testing.assert_series_equal(distances.drop(lost), clusters.nearest(embedding, held))
+    reference = embedding.take(truth.index[truth == "small"][:5].to_numpy())
+    pd.testing.assert_series_equal(
+        clusters.likeness(embedding, holes, reference), clusters.likeness(embedding, held, reference)
+    )
+    table = particles.table(np.zeros((90, 3))).assign(particle_id=embedding.ids)
+    assert clusters.summary(holes, table).index.tolist() == [0, 1, 2, -1]
+    assert clusters.summary(holes, table)["size"].sum() == 90
+    with pytest.raises(ValueError, match="none of 90 particles is in a cluster"):
+        clusters.centres(embedding, labels * 0 - 1)

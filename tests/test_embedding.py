@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from tomolab import embedding, particles
-from tomolab.embedding import Embedding
 from tomolab.subtomograms import Subtomograms
 
 
@@ -33,11 +32,6 @@ def subtomograms() -> Subtomograms:
     volumes = np.random.default_rng(1).normal(size=(11, 8, 8, 8)).astype(np.float32)
     table = particles.table(np.zeros((11, 3)))
     return Subtomograms(volumes, table.assign(particle_id=np.arange(11)[::-1] * 7), 10.0)
-
-
-def vectors(n: int = 40, d: int = 6, seed: int = 0) -> Embedding:
-    rng = np.random.default_rng(seed)
-    return Embedding(np.arange(n) + 100, rng.normal(size=(n, d)) * np.arange(d, 0, -1), "abc")
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
@@ -123,73 +117,77 @@ def test_embed_refuses_features_that_are_not_finite(subtomograms: Subtomograms) 
         embedding.embed(network, subtomograms, progress=False)
 
 
-def test_an_embedding_must_be_consistent() -> None:
-    with pytest.raises(ValueError, match=r"got shapes \(2,\) and \(3, 4\)"):
-        Embedding([1, 2], np.zeros((3, 4)), "")
-    with pytest.raises(ValueError, match=r"unique, but 1 are repeated: \[2\]"):
-        Embedding([2, 2, 3], np.zeros((3, 4)), "")
-    with pytest.raises(ValueError, match="ids must be integers, got float64"):
-        Embedding([1.5, 2, 3], np.zeros((3, 4)), "")
+class Breaks(Moments):
+    """Fails at its third batch, as often as it is told."""
+
+    breaks = 1
+
+    def features(self, volumes: torch.Tensor) -> torch.Tensor:
+        if len(self.seen) == 2 and self.breaks:
+            self.breaks -= 1
+            raise KeyboardInterrupt
+        return super().features(volumes)
 
 
-def test_take_follows_the_ids_asked_for() -> None:
-    whole = vectors()
-    part = whole.take([120, 101])
-    assert part.ids.tolist() == [120, 101]
-    np.testing.assert_array_equal(part.vectors, whole.vectors[[20, 1]])
-    with pytest.raises(KeyError, match=r"1 of 2 particles are not in the embedding, such as \[7\]"):
-        whole.take([101, 7])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_cut_run_goes_on_where_it_stopped(subtomograms: Subtomograms, tmp_path, dtype: str) -> None:
+    network, path = Breaks(), tmp_path / "embedding.npz"
+    unbroken = Moments()
+    unbroken.load_state_dict(network.state_dict())
+    settings = {"batch_size": 3, "dtype": dtype, "progress": False}
+    with pytest.raises(KeyboardInterrupt):
+        embedding.embed(network, subtomograms, path=path, **settings)
+    assert not path.exists()
+    network.seen.clear()
+    found = embedding.embed(network, subtomograms, path=path, **settings)
+    # Two batches of three were done; the third and the fourth remained.
+    assert network.seen == [3, 2]
+    whole = embedding.embed(unbroken, subtomograms, **settings)
+    assert found.vectors.dtype == whole.vectors.dtype == dtype
+    np.testing.assert_array_equal(found.vectors, whole.vectors)
+    np.testing.assert_array_equal(found.ids, whole.ids)
+    assert isinstance(found.vectors, np.memmap)
+    assert [one.name for one in tmp_path.iterdir()] == ["embedding.npz"]
+    np.testing.assert_array_equal(embedding.load(path).vectors, whole.vectors)
 
 
-def test_save_and_load(tmp_path) -> None:
-    whole = vectors()
-    whole.save(tmp_path / "embedding.npz")
-    read = embedding.load(tmp_path / "embedding.npz")
-    np.testing.assert_array_equal(read.ids, whole.ids)
-    np.testing.assert_array_equal(read.vectors, whole.vectors)
-    assert read.network == "abc"
-    assert [path.name for path in tmp_path.iterdir()] == ["embedding.npz"]
+def test_a_part_of_something_else_is_refused(subtomograms: Subtomograms, tmp_path) -> None:
+    network, path = Breaks(), tmp_path / "embedding.npz"
+    with pytest.raises(KeyboardInterrupt):
+        embedding.embed(network, subtomograms, path=path, batch_size=3, precision="float32", progress=False)
+    other = Subtomograms(subtomograms.volumes[::-1], subtomograms.particles, 10.0)
+    with pytest.raises(ValueError, match=r"begun otherwise: subtomograms was .{12}, is .{12}; delete"):
+        embedding.embed(network, other, path=path, precision="float32", progress=False)
+    with pytest.raises(ValueError, match="begun otherwise: network was"):
+        embedding.embed(Breaks(), subtomograms, path=path, precision="float32", progress=False)
+    with pytest.raises(ValueError, match="dtype was float32, is float16, precision was float32, is bfloat16"):
+        embedding.embed(network, subtomograms, path=path, dtype="float16", precision="bfloat16", progress=False)
 
 
-def test_load_refuses_other_files(tmp_path) -> None:
-    np.savez(tmp_path / "other.npz", ids=np.arange(3))
-    with pytest.raises(ValueError, match="not an embedding: it has no network, vectors"):
-        embedding.load(tmp_path / "other.npz")
-    np.savez(tmp_path / "pickled.npz", ids=np.array([{}]), vectors=np.zeros((1, 2)), network="")
-    with pytest.raises(ValueError, match="allow_pickle=False"):
-        embedding.load(tmp_path / "pickled.npz")
-    with pytest.raises(FileNotFoundError):
-        embedding.load(tmp_path / "absent.npz")
+def test_embed_to_a_file_holds_one_batch_in_memory(tmp_path) -> None:
+    class Endless:
+        """Volumes made when they are asked for."""
+
+        shape = (3000, 8, 8, 8)
+
+        def __getitem__(self, rows: slice) -> np.ndarray:
+            first, last, _ = rows.indices(self.shape[0])
+            assert last - first <= 100
+            return np.arange(first, last, dtype=np.float32)[:, None, None, None] + np.zeros((8, 8, 8), np.float32)
+
+    many = Subtomograms(Endless(), particles.table(np.zeros((3000, 3))), 10.0)
+    found = embedding.embed(Moments(), many, path=tmp_path / "many.npz", batch_size=100, progress=False)
+    np.testing.assert_allclose(found.vectors[:, 0], np.arange(3000), rtol=1e-6)
 
 
-def test_pca_orders_directions_by_variance_and_keeps_distances() -> None:
-    whole = vectors()
-    full = embedding.pca(whole, 6)
-    assert (np.diff(full.vectors.var(0)) < 0).all()
-    pairs = [np.linalg.norm(e.vectors[:, None] - e.vectors[None], axis=-1) for e in (whole, full)]
-    np.testing.assert_allclose(pairs[0], pairs[1], atol=1e-3)
-    np.testing.assert_allclose(embedding.pca(whole, 3, whiten=True).vectors.var(0, ddof=1), 1, rtol=1e-4)
-    assert full.network == whole.network
-    with pytest.raises(ValueError, match="40 particles with 6 features has 1 to 6 components, got components=7"):
-        embedding.pca(whole, 7)
-
-
-@pytest.mark.parametrize("method", ["pca", "tsne"])
-def test_flat_keeps_groups_apart_and_repeats(method: str) -> None:
-    rng = np.random.default_rng(2)
-    groups = np.repeat([0, 1], 30)
-    far = Embedding(np.arange(60)[::-1], rng.normal(size=(60, 5)) + 20 * groups[:, None], "")
-    points = embedding.flat(far, method=method, seed=4)
-    assert points.columns.tolist() == ["particle_id", "x", "y"]
-    assert points["particle_id"].tolist() == far.ids.tolist()
-    middles = points.groupby(groups)[["x", "y"]].mean()
-    spread = points.groupby(groups)[["x", "y"]].std().to_numpy().max()
-    assert np.linalg.norm(middles.loc[0] - middles.loc[1]) > 3 * spread
-    np.testing.assert_array_equal(points, embedding.flat(far, method=method, seed=4))
-
-
-def test_flat_refuses_unknown_methods_and_too_few_particles() -> None:
-    with pytest.raises(ValueError, match="got 'umap'"):
-        embedding.flat(vectors(), method="umap")
-    with pytest.raises(ValueError, match="at least 5 particles, got 4"):
-        embedding.flat(vectors(4), method="tsne")
+def test_float16_halves_the_space_and_refuses_what_it_cannot_hold(subtomograms: Subtomograms) -> None:
+    network = Moments()
+    exact, rounded = (embedding.embed(network, subtomograms, dtype=d, progress=False) for d in ("float32", "float16"))
+    np.testing.assert_allclose(rounded.vectors, exact.vectors, rtol=1 / 2048)
+    assert (rounded.vectors.nbytes, exact.vectors.nbytes) == (11 * 3 * 2, 11 * 3 * 4)
+    assert rounded.take(rounded.ids[:2]).vectors.dtype == np.float16
+    loud = Subtomograms(subtomograms.volumes * 1e5, subtomograms.particles, 10.0)
+    with pytest.raises(ValueError, match="beyond float16"):
+        embedding.embed(network, loud, dtype="float16", progress=False)
+    with pytest.raises(ValueError, match="got 'int8'"):
+        embedding.embed(network, subtomograms, dtype="int8", progress=False)

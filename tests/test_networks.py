@@ -13,15 +13,78 @@ def parameters(network: torch.nn.Module) -> int:
     return sum(tensor.numel() for tensor in network.parameters())
 
 
+def imagined(name: str, box: int) -> networks.Network:
+    """A network whose weights take no memory."""
+    with torch.device("meta"):
+        return networks.build(networks.Network(name, box=box, classes=CLASSES, voxel_size=None))
+
+
 @pytest.mark.parametrize(
     ("name", "box", "millions"),
-    [("inception3d", 40, 17.42), ("inception3d", 32, 7.86), ("dsrf3d", 40, 33.24), ("dsrf3d", 32, 17.25)],
+    [
+        *(("inception3d", 40, 17.42), ("inception3d", 32, 7.86), ("dsrf3d", 40, 33.24), ("dsrf3d", 32, 17.25)),
+        # The successors are given to three digits.
+        *(("dsrf3d_v2", 40, 18.3), ("rb3d", 40, 263)),
+    ],
 )
-def test_the_papers_networks_have_the_papers_size(name: str, box: int, millions: float) -> None:
-    with torch.device("meta"):
-        network = networks.Network(name, box=box, classes=CLASSES, voxel_size=None)
-        networks.build(network)
-    assert parameters(network) / 1e6 == pytest.approx(millions, abs=0.01)
+def test_published_networks_have_their_published_size(name: str, box: int, millions: float) -> None:
+    within = 0.01 if name in ("inception3d", "dsrf3d") else 0.003 * millions
+    assert parameters(imagined(name, box)) / 1e6 == pytest.approx(millions, abs=within)
+
+
+def test_the_mean_of_inception3d_is_average_pooling() -> None:
+    layer = networks.create("inception3d", box=8, classes=CLASSES).body[3]
+    batch = torch.randn(2, 3, 5, 5, 5, dtype=torch.double)
+    torch.testing.assert_close(layer(batch), torch.nn.functional.avg_pool3d(batch, 2, stride=1))
+
+
+def test_dense_layers_stay_in_float32_on_cpus() -> None:
+    network = networks.create("dsrf3d", box=8, classes=CLASSES).eval()
+    seen = []
+    for layer in network.body:
+        layer.register_forward_hook(lambda layer, _, out: seen.append((type(layer).__name__, out.dtype)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        network.features(torch.randn(2, 8, 8, 8))
+    assert {kind for name, kind in seen if name == "_Dense"} == {torch.float32}
+    assert seen[0] == ("Sequential", torch.bfloat16)
+
+
+@pytest.mark.parametrize(("name", "features"), [("dsrf3d_v2", 16_000), ("rb3d", 256_000), ("cb3d", 10_240), ("yopo", 1360)])
+def test_published_networks_have_as_many_features_before_their_dense_layers(name: str, features: int) -> None:
+    dense = [layer for layer in imagined(name, 40).modules() if isinstance(layer, torch.nn.Linear)]
+    assert dense[0].in_features == features
+
+
+def test_yopo_has_ten_convolutions_and_fills_up_small_boxes_only() -> None:
+    network = networks.create("yopo", box=20, classes=CLASSES).eval()
+    found = [layer.out_channels for layer in network.modules() if isinstance(layer, torch.nn.Conv3d)]
+    assert found == list(range(64, 209, 16))
+    volumes = torch.randn(2, 20, 20, 20)
+    framed = torch.nn.functional.pad(volumes, (2,) * 6)
+    assert torch.equal(network.features(volumes), network.features(framed))
+    larger = torch.randn(2, 22, 22, 22)
+    padded = torch.nn.functional.pad(larger, (1,) * 6)
+    assert not torch.allclose(network.features(larger), network.features(padded))
+
+
+def test_gaussian_dropout_has_mean_and_spread_in_training_only() -> None:
+    layer = networks.create("yopo", box=16, classes=CLASSES).body[0]
+    ones = torch.ones(100_000)
+    noisy = layer(ones)
+    assert float(noisy.mean()) == pytest.approx(1, abs=0.02)
+    assert float(noisy.std()) == pytest.approx(1, abs=0.02)
+    assert torch.equal(layer.eval()(ones), ones)
+
+
+@pytest.mark.parametrize(
+    ("name", "smallest"), [("compact", 8), ("inception3d", 8), ("dsrf3d", 4), ("dsrf3d_v2", 8), ("cb3d", 16)]
+)
+def test_boxes_that_are_too_small_are_refused(name: str, smallest: int) -> None:
+    with pytest.raises(ValueError, match=f"{name} needs a box of at least {smallest} voxels, got {smallest - 1}"):
+        imagined(name, smallest - 1)
+    assert imagined(name, smallest).box == smallest
+    with pytest.raises(ValueError, match="at least 16 voxels, which are filled up to 24"):
+        imagined("yopo", 15)
 
 
 def test_the_convolutions_of_inception3d_have_the_papers_size() -> None:
@@ -30,7 +93,10 @@ def test_the_convolutions_of_inception3d_have_the_papers_size() -> None:
     assert parameters(network) - sum(parameters(layer) for layer in dense) == 127_120
 
 
-@pytest.mark.parametrize(("name", "width"), [("compact", 64), ("dsrf3d", 512), ("inception3d", 22)])
+WIDTHS = {"compact": 64, "dsrf3d": 512, "inception3d": 22, "dsrf3d_v2": 1024, "rb3d": 1024, "cb3d": 4096, "yopo": 1024}
+
+
+@pytest.mark.parametrize(("name", "width"), WIDTHS.items())
 def test_features_logits_and_gradients(name: str, width: int) -> None:
     network = networks.create(name, box=16, classes=CLASSES)
     volumes = torch.randn(4, 16, 16, 16)
@@ -43,8 +109,8 @@ def test_features_logits_and_gradients(name: str, width: int) -> None:
 
 @pytest.mark.parametrize("name", networks.names())
 def test_a_batch_does_not_change_its_members(name: str) -> None:
-    network = networks.create(name, box=12, classes=CLASSES).eval()
-    volumes = torch.randn(5, 12, 12, 12)
+    network = networks.create(name, box=16, classes=CLASSES).eval()
+    volumes = torch.randn(5, 16, 16, 16)
     assert torch.allclose(network(volumes)[3], network(volumes[3:4])[0], atol=1e-4)
 
 
@@ -85,7 +151,9 @@ def test_what_is_no_network_is_refused(tmp_path: Path) -> None:
     (tmp_path / "odd.json").write_text(json.dumps({"name": "compact"}))
     with pytest.raises(ValueError, match="lacks"):
         networks.load(tmp_path / "odd.safetensors")
-    with pytest.raises(ValueError, match=r"unknown network 'resnet'; there are compact, dsrf3d, inception3d"):
+    with pytest.raises(
+        ValueError, match=r"unknown network 'resnet'; there are compact, dsrf3d, inception3d, dsrf3d_v2, rb3d, cb3d, yopo"
+    ):
         networks.create("resnet", box=20, classes=CLASSES)
     with pytest.raises(ValueError, match="at least two classes"):
         networks.create("compact", box=20, classes=["one"])

@@ -53,6 +53,9 @@ def test_a_stream_repeats_an_epoch_and_varies_between_epochs(maps: dict[str, Vol
     assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0][0], later[0][0])
     assert first[0][0].shape == (8, 16, 16, 16)
+    rest = list(stream.epoch(0, start=1))
+    assert len(rest) == 1
+    assert torch.equal(rest[0][0], first[1][0])
 
 
 def test_neighbours_enter_the_box_but_not_the_centre(maps: dict[str, Volume]) -> None:

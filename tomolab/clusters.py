@@ -1,132 +1,162 @@
-"""Clusters: grouping particles by their features, and measuring the groups against truth where there is some.
+"""Clusters: grouping particles by their features, looking into the groups, merging and splitting them.
 
 In comes an `Embedding`, out come labels: a Series named "cluster", indexed by particle id, with the largest cluster
-first (0). The founding paper over-partitions: more clusters than classes, which are then looked at and merged.
+first (0) and -1 for particles in no cluster. The founding paper over-partitions: more clusters than classes, which are then
+looked at and merged (`trees` proposes how).
 
 >>> labels = kmeans(embedding, 12, seed=0)
->>> agreement(labels, truth)            # {"ari": ..., "homogeneity": ..., "completeness": ..., "purity": ...}
+>>> fewer = merge(labels, [[0, 3], [5, 7, 8]])
+>>> became(labels, fewer)
+>>> agreement(labels, truth)            # {"ari": ..., "homogeneity": ..., "completeness": ..., "purity": ..., "clustered": ...}
 >>> summary(labels, particles)
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
-from sklearn.cluster import KMeans, MiniBatchKMeans
-from sklearn.metrics import adjusted_rand_score, homogeneity_score
-from sklearn.preprocessing import normalize
 
-from tomolab.embedding import Embedding
+from tomolab.agreements import agreement, by_class, purity
+from tomolab.partitions import Mixture, directions, gaussians, hdbscan, kmeans, series
+from tomolab.vectors import Embedding
 
-MANY = 100_000
-"""Particles above which k-means works on random batches."""
+__all__ = [
+    "Mixture",
+    "agreement",
+    "became",
+    "by_class",
+    "centres",
+    "gaussians",
+    "hdbscan",
+    "kmeans",
+    "likeness",
+    "merge",
+    "nearest",
+    "purity",
+    "split",
+    "summary",
+]
 
 
-def kmeans(embedding: Embedding, k: int, *, seed: int, normalise: bool = True) -> pd.Series:
-    """Cluster by k-means (best of 10 starts, k-means++).
+def merge(labels: pd.Series, groups: Iterable[Iterable[int]]) -> pd.Series:
+    """Join clusters.
 
-    Above 100,000 particles batches of 8,192 are used (Sculley 2010), which finds slightly looser clusters in linear time
-    and bounded memory.
+    Parameters
+    ----------
+    labels
+        Cluster of each particle, indexed by particle id.
+    groups
+        Clusters that become one, group by group; those not named stay as they are. `trees.cut` proposes groups.
+
+    Returns
+    -------
+    Series
+        Like `labels`, with clusters numbered anew from the largest; `became` tells what became what.
+
+    Raises
+    ------
+    ValueError
+        If a cluster is unknown or named twice.
+    """
+    told = [[int(cluster) for cluster in group] for group in groups]
+    named = [cluster for group in told for cluster in group]
+    _known(labels, named)
+    if len(set(named)) < len(named):
+        raise ValueError(f"a cluster can go into one group, but {sorted({c for c in named if named.count(c) > 1})} are in two")
+    joined = {cluster: group[0] for group in told for cluster in group}
+    return series(labels.map(lambda cluster: joined.get(cluster, cluster)).to_numpy(), labels.index.to_numpy())
+
+
+def split(embedding: Embedding, labels: pd.Series, cluster: int, *, k: int = 2, seed: int, normalise: bool = True) -> pd.Series:
+    """Divide one cluster into k by k-means among its own particles.
 
     Parameters
     ----------
     embedding
         Vectors (n, d).
+    labels
+        Cluster of particles of the embedding, indexed by particle id.
+    cluster
+        The one to divide.
     k
-        Number of clusters, 1 to n.
-    seed
-        Seed of the starts: same seed, same labels.
-    normalise
-        Scale every vector to length 1 first. The length of a feature vector goes mostly with signal to noise, its
-        direction with structure.
+        Into how many.
+    seed, normalise
+        As in `kmeans`.
 
     Returns
     -------
     Series
-        Cluster of each particle, 0 the largest, named "cluster" and indexed by particle id.
+        Like `labels`, with clusters numbered anew from the largest; `became` tells what became what.
 
     Raises
     ------
     ValueError
-        If k is less than 1 or more than there are particles.
+        If there is no such cluster, or it has less than k particles.
+    KeyError
+        If a particle of it is not in the embedding.
     """
-    if not 1 <= k <= len(embedding):
-        raise ValueError(f"k-means of {len(embedding)} particles makes 1 to {len(embedding)} clusters, got k={k}")
-    if len(embedding) > MANY:
-        method: KMeans | MiniBatchKMeans = MiniBatchKMeans(k, batch_size=8192, n_init=10, random_state=seed)
-    else:
-        method = KMeans(k, n_init=10, random_state=seed)
-    found = method.fit_predict(_vectors(embedding, normalise))
-    order = np.argsort(-np.bincount(found, minlength=k), kind="stable")
-    return pd.Series(np.argsort(order)[found], index=pd.Index(embedding.ids, name="particle_id"), name="cluster")
+    _known(labels, [cluster])
+    inside = embedding.take(labels.index[labels == cluster].to_numpy())
+    parts = kmeans(inside, k, seed=seed, normalise=normalise)
+    found = labels.copy()
+    found.loc[parts.index] = parts + labels.max() + 1
+    return series(found.to_numpy(), labels.index.to_numpy())
 
 
-def _vectors(embedding: Embedding, normalise: bool) -> np.ndarray:
-    return normalize(embedding.vectors) if normalise else embedding.vectors
-
-
-def _aligned(labels: pd.Series, truth: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Turn both into integer codes in the order of `labels`."""
-    for name, series in (("labels", labels), ("truth", truth)):
-        if not series.index.is_unique:
-            raise ValueError(
-                f"{name} must have one entry per particle id, but {series.index.duplicated().sum()} ids are repeated"
-            )
-    missing = labels.index.difference(truth.dropna().index)
-    if len(missing):
-        raise ValueError(f"truth is unknown for {len(missing)} of {len(labels)} particles, such as {missing[:5].tolist()}")
-    if labels.empty:
-        raise ValueError("there are no labels to compare")
-    return pd.factorize(labels)[0], pd.factorize(truth.loc[labels.index])[0]
-
-
-def agreement(labels: pd.Series, truth: pd.Series) -> dict[str, float]:
-    """How well clusters agree with the true classes; 1 is perfect in every number.
+def became(before: pd.Series, after: pd.Series) -> pd.DataFrame:
+    """What became of each cluster: by merging, splitting, or another method or seed.
 
     Parameters
     ----------
-    labels
-        Cluster of each particle, indexed by particle id.
-    truth
-        Class of each particle, indexed by particle id; may know more particles than `labels`.
+    before, after
+        Cluster of each particle, indexed by the same particle ids.
 
     Returns
     -------
-    dict
-        ``ari``: adjusted Rand index (Hubert and Arabie 1985), 0 for a chance partition. ``homogeneity`` and
-        ``completeness`` (Rosenberg and Hirschberg 2007): each cluster holds one class; each class lies in one cluster.
-        ``purity``: share of particles that belong to the commonest class of their cluster; it rises with more clusters.
+    DataFrame
+        A row for every pair of clusters that share particles, the largest share of each cluster before first: ``before``,
+        ``after``, ``particles``, ``share`` of the cluster before, and ``jaccard``, particles in both over particles in either.
 
     Raises
     ------
     ValueError
-        If truth does not know some of the particles, or an id is repeated.
+        If the two do not label the same particles.
     """
-    found, true = _aligned(labels, truth)
-    return {
-        "ari": float(adjusted_rand_score(true, found)),
-        "homogeneity": float(homogeneity_score(true, found)),
-        # Completeness is homogeneity with the parts exchanged.
-        "completeness": float(homogeneity_score(found, true)),
-        "purity": purity(labels, truth),
-    }
+    other = before.index.symmetric_difference(after.index)
+    if len(other):
+        raise ValueError(f"{len(other)} particles have only one of two labels, such as {other[:5].tolist()}")
+    pairs = pd.DataFrame({"before": before, "after": after.loc[before.index]})
+    out = pairs.groupby(["before", "after"]).size().rename("particles").reset_index()
+    sizes = [out.groupby(name)["particles"].transform("sum") for name in ("before", "after")]
+    out["share"] = out["particles"] / sizes[0]
+    out["jaccard"] = out["particles"] / (sizes[0] + sizes[1] - out["particles"])
+    return out.sort_values(["before", "particles"], ascending=[True, False], ignore_index=True)
 
 
-def purity(labels: pd.Series, truth: pd.Series) -> float:
-    """Share of particles that belong to the commonest class of their cluster.
+def centres(embedding: Embedding, labels: pd.Series, *, normalise: bool = True) -> pd.DataFrame:
+    """Mean vector of every cluster, (clusters, d), indexed by cluster; particles in no cluster take no part.
 
     Parameters
     ----------
+    embedding
+        Vectors (n, d).
     labels
-        Cluster of each particle, indexed by particle id.
-    truth
-        Class of each particle, indexed by particle id.
+        Cluster of particles of the embedding, indexed by particle id; -1 for none.
+    normalise
+        As in `kmeans`: then it is the mean of directions, of length below 1.
 
     Raises
     ------
     ValueError
-        If truth does not know some of the particles, or an id is repeated.
+        If no particle is in a cluster.
+    KeyError
+        If a particle is not in the embedding.
     """
-    found, true = _aligned(labels, truth)
-    return float(np.asarray(pd.crosstab(found, true)).max(axis=1).sum() / len(found))
+    held = labels[labels != -1]
+    if held.empty:
+        raise ValueError(f"none of {len(labels)} particles is in a cluster")
+    vectors = pd.DataFrame(directions(embedding.take(held.index.to_numpy()), normalise))
+    return vectors.groupby(held.to_numpy()).mean().rename_axis("cluster")
 
 
 def nearest(embedding: Embedding, labels: pd.Series, *, normalise: bool = True) -> pd.Series:
@@ -137,23 +167,25 @@ def nearest(embedding: Embedding, labels: pd.Series, *, normalise: bool = True) 
     embedding
         Vectors (n, d).
     labels
-        Cluster of particles of the embedding, indexed by particle id.
+        Cluster of particles of the embedding, indexed by particle id; -1 for none.
     normalise
         As in `kmeans`.
 
     Returns
     -------
     Series
-        Distances named "distance", in the order of `labels` and with its index.
+        Distances named "distance", in the order of `labels` and with its index; NaN for particles in no cluster.
 
     Raises
     ------
+    ValueError
+        If no particle is in a cluster.
     KeyError
         If a particle is not in the embedding.
     """
-    vectors = pd.DataFrame(_vectors(embedding.take(labels.index.to_numpy()), normalise), index=labels.index)
-    centres = vectors.groupby(labels).transform("mean")
-    return pd.Series(np.linalg.norm(vectors.to_numpy() - centres.to_numpy(), axis=1), index=labels.index, name="distance")
+    vectors = directions(embedding.take(labels.index.to_numpy()), normalise)
+    middle = centres(embedding, labels, normalise=normalise).reindex(labels.to_numpy())
+    return pd.Series(np.linalg.norm(vectors - middle.to_numpy(), axis=1), index=labels.index, name="distance")
 
 
 def likeness(embedding: Embedding, labels: pd.Series, reference: Embedding) -> pd.Series:
@@ -164,7 +196,7 @@ def likeness(embedding: Embedding, labels: pd.Series, reference: Embedding) -> p
     embedding
         Vectors (n, d).
     labels
-        Cluster of particles of the embedding, indexed by particle id.
+        Cluster of particles of the embedding, indexed by particle id; -1 for none.
     reference
         Vectors (m, d) of the same network.
 
@@ -176,16 +208,15 @@ def likeness(embedding: Embedding, labels: pd.Series, reference: Embedding) -> p
     Raises
     ------
     ValueError
-        If the two embeddings are of different networks.
+        If the two embeddings are of different networks, or no particle is in a cluster.
     KeyError
         If a particle is not in the embedding.
     """
     if embedding.network != reference.network:
         raise ValueError(f"embeddings of two networks cannot be compared: {embedding.network[:8]} and {reference.network[:8]}")
-    vectors = pd.DataFrame(_vectors(embedding.take(labels.index.to_numpy()), True), index=labels.index)
-    centres = vectors.groupby(labels).mean()
-    direction = _vectors(reference, True).mean(axis=0)
-    cosine = (centres @ direction) / (np.linalg.norm(centres, axis=1) * np.linalg.norm(direction))
+    middle = centres(embedding, labels)
+    direction = directions(reference, True).mean(axis=0)
+    cosine = (middle @ direction) / (np.linalg.norm(middle, axis=1) * np.linalg.norm(direction))
     return cosine.rename("likeness").sort_values(ascending=False)
 
 
@@ -195,7 +226,7 @@ def summary(labels: pd.Series, particles: pd.DataFrame, *, truth: str = "label")
     Parameters
     ----------
     labels
-        Cluster of each particle, indexed by particle id.
+        Cluster of each particle, indexed by particle id; particles in no cluster make the last row, -1.
     particles
         Particle table; must hold the particles of `labels`.
     truth
@@ -227,4 +258,12 @@ def summary(labels: pd.Series, particles: pd.DataFrame, *, truth: str = "label")
         counts = pd.crosstab(labels, table[truth])
         out["class"] = counts.idxmax(axis=1)
         out["purity"] = counts.max(axis=1) / out["size"]
-    return out
+    return out.loc[np.roll(out.index, -1) if out.index[0] == -1 else out.index]
+
+
+def _known(labels: pd.Series, named: Iterable[int]) -> None:
+    """Refuse clusters that are not in the labels, -1 among them: it is no cluster."""
+    known = sorted(set(labels.unique()) - {-1})
+    unknown = sorted(set(named) - set(known))
+    if unknown:
+        raise ValueError(f"there is no cluster {', '.join(map(str, unknown))}; there are {', '.join(map(str, known))}")

@@ -4,6 +4,8 @@
 x is (n, box, box, box) or (n, 1, box, box, box), each volume of mean 0 and standard deviation 1.
 
 - ``inception3d`` and ``dsrf3d``: the two networks of Xu et al. 2017, arXiv 1701.08404, layer by layer.
+- ``dsrf3d_v2``, ``rb3d``, ``cb3d``: their successors (Che et al. 2018, arXiv 1707.04885).
+- ``yopo``: the feature extractor of DISCA (Zeng et al. 2023), trained here with labels as all others; takes any box size.
 - ``compact``: ours: residual, global pooling (any box size), cosine classifier, about 4 MB.
 
 >>> network = create("compact", box=20, classes=["ribosome_70s", "apoferritin"], voxel_size=20)
@@ -20,159 +22,19 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
-from tomolab import files
+from tomolab import architectures, files
+from tomolab.architectures import Network, build
+
+__all__ = ["Network", "build", "check", "create", "describe", "digest", "load", "names", "renewed", "save", "weights"]
 
 FORMAT = 1
 
 
-class Network(nn.Module):
-    """What all networks share: a name, what they were made for, features and a classifier on top of them."""
-
-    def __init__(self, name: str, *, box: int, classes: Sequence[str], voxel_size: float | None) -> None:
-        super().__init__()
-        self.name, self.box, self.classes, self.voxel_size = name, box, tuple(classes), voxel_size
-        self.any_box = False
-        self.body: nn.Module = nn.Identity()
-        self.head: nn.Module = nn.Identity()
-
-    def features(self, volumes: Tensor) -> Tensor:
-        """Structural features (n, d) of volumes (n, box, box, box) or (n, 1, box, box, box)."""
-        batch = volumes[:, None] if volumes.ndim == 4 else volumes
-        if batch.ndim != 5 or batch.shape[1] != 1 or (not self.any_box and batch.shape[2:] != (self.box,) * 3):
-            raise ValueError(
-                f"{self.name} takes volumes of {self.box} x {self.box} x {self.box} voxels, got {tuple(volumes.shape)}"
-            )
-        return self.body(batch)
-
-    def forward(self, volumes: Tensor) -> Tensor:
-        """Logits (n, classes)."""
-        return self.head(self.features(volumes))
-
-
-class _Same(nn.Module):
-    """Max pooling over 2 voxels with stride 1 that keeps the size, padded at the far side."""
-
-    def forward(self, batch: Tensor) -> Tensor:
-        return functional.max_pool3d(functional.pad(batch, (0, 1) * 3, value=-torch.inf), 2, stride=1)
-
-
-def _conv(channels_in: int, channels_out: int, kernel: int, *, padding: str = "same") -> nn.Sequential:
-    return nn.Sequential(nn.Conv3d(channels_in, channels_out, kernel, padding=padding), nn.ReLU())
-
-
-class _Inception(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.branches = nn.ModuleList(
-            [
-                _conv(32, 32, 1),
-                nn.Sequential(_conv(32, 32, 1), _conv(32, 64, 3)),
-                nn.Sequential(_conv(32, 16, 1), _conv(16, 32, 5)),
-                nn.Sequential(_Same(), _conv(32, 32, 1)),
-            ]
-        )
-
-    def forward(self, batch: Tensor) -> Tensor:
-        return torch.cat([branch(batch) for branch in self.branches], dim=1)
-
-
-def _inception3d(network: Network) -> None:
-    """GoogLeNet-like; the structural feature is the linear layer of L units before the softmax."""
-    edge = (network.box - 4) // 2 - 1
-    if edge < 1:
-        raise ValueError(f"inception3d needs a box of at least 8 voxels, got {network.box}")
-    network.body = nn.Sequential(
-        _conv(1, 32, 5, padding="valid"),
-        nn.MaxPool3d(2),
-        _Inception(),
-        nn.AvgPool3d(2, stride=1),
-        nn.Flatten(),
-        nn.Dropout(0.7),
-        nn.Linear(160 * edge**3, len(network.classes)),
-    )
-    network.head = nn.Identity()
-    network.apply(_glorot)
-
-
-def _dsrf3d(network: Network) -> None:
-    """VGG-like with small receptive fields; the structural feature is the second layer of 512 units."""
-    edge = network.box // 4
-    if edge < 1:
-        raise ValueError(f"dsrf3d needs a box of at least 4 voxels, got {network.box}")
-    network.body = nn.Sequential(
-        *(_conv(1, 32, 3), _conv(32, 32, 3), nn.MaxPool3d(2)),
-        *(_conv(32, 64, 3), _conv(64, 64, 3), nn.MaxPool3d(2)),
-        *(nn.Flatten(), nn.Linear(64 * edge**3, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU()),
-    )
-    network.head = nn.Linear(512, len(network.classes))
-    network.apply(_glorot)
-
-
-def _glorot(module: nn.Module) -> None:
-    """The initial weights of the paper's implementation: Glorot uniform, biases 0."""
-    if isinstance(module, nn.Conv3d | nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-
-
-class _Residual(nn.Module):
-    def __init__(self, channels_in: int, channels_out: int) -> None:
-        super().__init__()
-        self.first = nn.Conv3d(channels_in, channels_out, 3, padding=1, bias=False)
-        self.second = nn.Conv3d(channels_out, channels_out, 3, padding=1, bias=False)
-        self.norms = nn.ModuleList([nn.BatchNorm3d(channels_out), nn.BatchNorm3d(channels_out)])
-        self.skip = nn.Conv3d(channels_in, channels_out, 1, bias=False) if channels_in != channels_out else nn.Identity()
-
-    def forward(self, batch: Tensor) -> Tensor:
-        inner = torch.relu(self.norms[0](self.first(batch)))
-        return torch.relu(self.norms[1](self.second(inner)) + self.skip(batch))
-
-
-class _Pooled(nn.Module):
-    """Mean and maximum over the volume: what is there, wherever it lies."""
-
-    def forward(self, batch: Tensor) -> Tensor:
-        return torch.cat([batch.mean((2, 3, 4)), batch.amax((2, 3, 4))], dim=1)
-
-
-class _Cosine(nn.Module):
-    """Classifier on directions: logits are scaled cosines between features and class vectors.
-
-    Features of a class gather around one direction; classes never seen then find directions of their own.
-    """
-
-    def __init__(self, features: int, classes: int, *, scale: float = 16.0) -> None:
-        super().__init__()
-        self.vectors = nn.Parameter(torch.randn(classes, features) * features**-0.5)
-        self.scale = scale
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.scale * functional.normalize(features) @ functional.normalize(self.vectors).T
-
-
-def _compact(network: Network) -> None:
-    if network.box < 8:
-        raise ValueError(f"compact needs a box of at least 8 voxels, got {network.box}")
-    network.any_box = True
-    network.body = nn.Sequential(
-        # A wide first kernel at every second voxel averages noise where it is cheapest.
-        nn.Conv3d(1, 48, 6, stride=2, padding=2, bias=False),
-        *(nn.BatchNorm3d(48), nn.ReLU(), _Residual(48, 48), nn.MaxPool3d(2)),
-        *(_Residual(48, 96), _Residual(96, 96)),
-        *(_Pooled(), nn.Linear(192, 64), nn.BatchNorm1d(64)),
-    )
-    network.head = _Cosine(64, len(network.classes))
-
-
-_ARCHITECTURES = {"compact": _compact, "dsrf3d": _dsrf3d, "inception3d": _inception3d}
-
-
 def names() -> list[str]:
     """Names of the networks that `create` knows."""
-    return list(_ARCHITECTURES)
+    return list(architectures.BUILDERS)
 
 
 def create(name: str, *, box: int, classes: Sequence[str], voxel_size: float | None = None, seed: int = 0) -> Network:
@@ -196,7 +58,7 @@ def create(name: str, *, box: int, classes: Sequence[str], voxel_size: float | N
     ValueError
         If the name is unknown, the box too small, or the classes too few or repeated.
     """
-    if name not in _ARCHITECTURES:
+    if name not in architectures.BUILDERS:
         raise ValueError(f"unknown network {name!r}; there are {', '.join(names())}")
     if len(classes) < 2 or len(set(classes)) != len(classes):
         raise ValueError(f"a network needs at least two classes, each named once, got {list(classes)}")
@@ -205,10 +67,32 @@ def create(name: str, *, box: int, classes: Sequence[str], voxel_size: float | N
         return build(Network(name, box=box, classes=classes, voxel_size=voxel_size))
 
 
-def build(network: Network) -> Network:
-    """Give a network the layers that go with its name, freshly initialised."""
-    _ARCHITECTURES[network.name](network)
-    return network
+def renewed(network: Network, classes: Sequence[str], *, seed: int = 0) -> Network:
+    """Give a trained network a new classifier for other classes; all that comes before is copied.
+
+    Parameters
+    ----------
+    network
+        A trained network; not changed.
+    classes
+        Names of the new classes.
+    seed
+        Decides the initial weights of the classifier.
+    """
+    fresh = create(network.name, box=network.box, classes=classes, voxel_size=network.voxel_size, seed=seed)
+    layer = _classifier(fresh)
+    found = {name: value for name, value in network.state_dict().items() if not name.startswith(layer)}
+    missing, odd = fresh.load_state_dict(found, strict=False)
+    if odd or not all(name.startswith(layer) for name in missing):
+        raise ValueError(f"the network is not a {network.name!r} of ours: it lacks {missing}, and has {odd} besides")
+    return fresh
+
+
+def _classifier(network: Network) -> str:
+    """Prefix of the weights that depend on the classes: the head, or where it has none the last layer before it."""
+    if any(True for _ in network.head.parameters()):
+        return "head."
+    return list(network.state_dict())[-1].rpartition(".")[0] + "."
 
 
 def check(network: nn.Module, *, box: int, voxel_size: float) -> None:

@@ -147,12 +147,16 @@ class Stream:
         scope = microscope.prepare(self.imaging, (self.box,) * 3, voxel_size=sources.voxel_size, device=where)
         return sources, scope
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of volumes (b, box, box, box) and labels (b,) of epoch `number`: the same number gives the same data."""
+    def epoch(self, number: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of volumes (b, box, box, box) and labels (b,) of epoch `number` from batch `start` on.
+
+        The same number gives the same data, wherever it starts: every batch is drawn from a seed of its own.
+        """
         sources, scope = self._ready
-        # A stride far beyond any number of epochs keeps the epochs of two seeds apart.
-        generator = torch.Generator(device=sources.data.device).manual_seed(self.seed * 1_000_003 + number)
-        for _ in range(self.batches):
+        generator = torch.Generator(device=sources.data.device)
+        for batch in range(start, self.batches):
+            state = np.random.SeedSequence((self.seed, number, batch)).generate_state(1, np.uint64)
+            generator.manual_seed(int(state[0] >> 1))
             labels = torch.randint(len(sources.names), (self.batch_size,), generator=generator, device=generator.device)
             yield _made(sources, labels, scope, generator)[0], labels
 

@@ -1,114 +1,39 @@
 """Training: fit a network to labelled subtomograms, simulated on the fly or the user's own; stop and resume at will.
 
-`fit` leaves in its folder ``network.safetensors`` and ``network.json`` (the trained network), ``history.csv`` (a row per
-epoch) and ``checkpoint.safetensors`` (weights and optimiser state of the last whole epoch). A run that was cut continues from
-there and ends, on a CPU, with the numbers of an unbroken run: data, drop-out and learning rate depend only on the seed
-and the number of the epoch.
+`fit` leaves in its folder ``network.safetensors`` and ``network.json`` (the trained network and its record), ``history.csv``
+(a row per epoch) and ``checkpoint.safetensors``. A run that was cut goes on from its last checkpoint, in the middle of an epoch
+too, and ends, on a CPU, with the numbers of an unbroken run: data, drop-out and learning rate depend only on the seed and
+the numbers of epoch and batch. The same call under ``torchrun --nproc-per-node=4 script.py`` uses four GPUs, or four
+processes on CPUs; the folder must then be one that all of them see.
 
 >>> network = networks.create("compact", box=20, classes=data.classes, voxel_size=20)
 >>> record = fit(network, data, validation=held_back, epochs=10, seed=1, folder="runs/first/training")
+>>> record = tune("default", lessons.labelled(mine), validation=held_back, epochs=5, seed=1, folder="runs/mine")
 """
 
-import logging
-import math
+import copy
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
-from torch.nn import functional
 from tqdm.auto import tqdm
 
-from tomolab import checkpoints, devices, files, networks, runs
+from tomolab import checkpoints, devices, loops, networks, recipes, scores
+from tomolab.checkpoints import Progress
+from tomolab.diaries import COLUMNS, Diary
+from tomolab.lessons import Data
+from tomolab.loops import Loop
 from tomolab.networks import Network
-from tomolab.recipes import Recipe, recipe
+from tomolab.recipes import Recipe
+from tomolab.scores import evaluate
 from tomolab.subtomograms import Subtomograms
 
-
-class Data(Protocol):
-    """What `fit` learns from: `simulation.stream(...)` and `labelled(...)` are such."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names; a label is an index into them."""
-        ...
-
-    @property
-    def batches(self) -> int:
-        """Batches in an epoch."""
-        ...
-
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Volumes (b, box, box, box) and labels (b,) of epoch `number`, batch by batch; always the same for a number."""
-        ...
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Subtomograms with a `label` column as training data; made by `labelled`."""
-
-    subtomograms: Subtomograms
-    classes: tuple[str, ...]
-    batch_size: int
-    seed: int
-
-    @property
-    def batches(self) -> int:
-        """Batches in an epoch, the last one perhaps smaller."""
-        return math.ceil(len(self.subtomograms) / self.batch_size)
-
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All subtomograms in an order of their own for every epoch."""
-        ids = self.subtomograms.particles["particle_id"].to_numpy()
-        order = np.random.default_rng((self.seed, number)).permutation(ids)
-        for part in np.array_split(order, self.batches):
-            chosen = self.subtomograms.take(part)
-            yield torch.from_numpy(np.asarray(chosen.volumes, dtype=np.float32)), labels_of(chosen, self.classes)
-
-
-def labelled(
-    subtomograms: Subtomograms, *, classes: tuple[str, ...] | None = None, batch_size: int = 32, seed: int = 0
-) -> Labelled:
-    """Use subtomograms whose table has a `label` column as training data.
-
-    Parameters
-    ----------
-    subtomograms
-        The data.
-    classes
-        Class names in the order of the network's outputs; by default the labels that occur, sorted.
-    batch_size
-        Subtomograms per batch.
-    seed
-        Decides the order.
-
-    Raises
-    ------
-    ValueError
-        If there is no `label` column or a label is not among the classes.
-    """
-    if "label" not in subtomograms.particles:
-        raise ValueError(f"training needs a column 'label'; the particle table has {', '.join(subtomograms.particles.columns)}")
-    wanted = classes or tuple(sorted(subtomograms.particles["label"].astype(str).unique()))
-    labels_of(subtomograms, wanted)
-    return Labelled(subtomograms, wanted, batch_size, seed)
-
-
-def labels_of(subtomograms: Subtomograms, classes: tuple[str, ...]) -> Tensor:
-    """Class indices (n,) of the `label` column, or ValueError naming labels that are no class."""
-    labels = subtomograms.particles["label"].astype(str)
-    unknown = sorted(set(labels) - set(classes))
-    if unknown:
-        raise ValueError(f"labels {', '.join(unknown)} are not among the classes {', '.join(classes)}")
-    return torch.from_numpy(pd.Categorical(labels, categories=list(classes)).codes.astype(np.int64))
+__all__ = ["estimate", "evaluate", "fit", "tune"]
 
 
 def fit(
@@ -119,6 +44,14 @@ def fit(
     epochs: int,
     seed: int,
     folder: str | Path,
+    novel: Subtomograms | None = None,
+    recipe: Recipe | None = None,
+    keep: str = "last",
+    by: str | None = None,
+    patience: int | None = None,
+    notes: dict[str, Any] | None = None,
+    watch: Callable[[pd.DataFrame], object] | None = None,
+    checkpoint_minutes: float = 5.0,
     resume: bool = True,
     device: str | None = None,
     precision: str = "auto",
@@ -131,7 +64,7 @@ def fit(
     network
         From `networks.create`; trained in place.
     data
-        Training data whose classes are the network's.
+        Training data whose classes are the network's: `simulation.stream` or `lessons.labelled`.
     validation
         Labelled subtomograms that are not trained on; evaluated after every epoch.
     epochs
@@ -140,6 +73,24 @@ def fit(
         Decides drop-out; the data carry their own seed.
     folder
         Where the network, its history and checkpoints go.
+    novel
+        Labelled subtomograms of at least two classes that are *not* trained on. After every epoch their features are
+        clustered: what a network is worth for classes nobody trained for.
+    recipe
+        How the network is optimised; by default what goes with its name.
+    keep
+        "last", the weights after the last epoch, or "best", those of the epoch that was best in the column `by`.
+    by
+        Column of the history: "novel_ari" (the default where there are `novel` subtomograms), "novel_purity", "accuracy"
+        (else the default) or "loss".
+    patience
+        Stop when the column `by` was not improved for so many epochs.
+    notes
+        What else to write in the record, numbers, text and lists; a run is only resumed with the same.
+    watch
+        Called with the history, a table with a row per epoch, after every epoch.
+    checkpoint_minutes
+        Minutes between checkpoints; after each epoch there is one as well.
     resume
         Continue from a checkpoint in `folder`; False starts anew.
     device
@@ -152,185 +103,198 @@ def fit(
     Returns
     -------
     dict
-        The record: history (a row per epoch), confusion matrix, seed, recipe, seconds, machine.
+        The record: history (a row per epoch: ``epoch``, ``train_loss``, ``train_accuracy``, ``loss`` and ``accuracy`` of the
+        validation, perhaps ``novel_ari`` and ``novel_purity``, ``seconds``, ``per_second``), the ``kept`` epoch, the confusion
+        matrix, seed, recipe, seconds, processes, machine.
 
     Raises
     ------
     ValueError
-        If the classes disagree, a volume has the wrong size, the precision is unknown, the device is absent, or the
-        checkpoint is of another run.
+        If the classes disagree, a volume has the wrong size, an option is unknown, the device is absent, or the checkpoint
+        is of another run.
     """
     where = devices.pick(device)
     bfloat16 = devices.bfloat16(where, precision)
-    _agree(network, data, validation)
+    column = _column(keep, by, novel)
+    _agree(network, data)
+    scores.check(network, validation, novel)
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
+    fabric = loops.spread(where, bfloat16=bfloat16)
+    loop = Loop(network, data, recipe=recipe or recipes.recipe(network.name), epochs=epochs, seed=seed, fabric=fabric)
     plan = {"network": network.name, "box": network.box, "classes": list(network.classes), "epochs": epochs, "seed": seed}
-    network.to(where, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    lesson = _Lesson(network, data, recipe(network.name), epochs, seed)
-    history = checkpoints.restore(target, network, lesson.optimiser, plan=plan) if resume else []
-    lesson.done = len(history)
-    diary = _Diary(lesson, target, plan, history, validation, progress=progress)
-    if len(history) < epochs:
-        with _quiet():
-            trainer = Trainer(
-                accelerator="gpu" if where.type == "cuda" else "cpu",
-                devices=[where.index or 0] if where.type == "cuda" else 1,
-                max_epochs=epochs - len(history),
-                precision="bf16-mixed" if bfloat16 else "32-true",
-                gradient_clip_val=None if lesson.recipe.paper else 1.0,
-                callbacks=[diary],
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                reload_dataloaders_every_n_epochs=1,
-            )
-            trainer.fit(lesson)
-    record = plan | {
-        "recipe": vars(lesson.recipe),
-        "precision": "bfloat16" if bfloat16 else "float32",
-        "history": diary.history,
-        "confusion": evaluate(network, validation)["confusion"].tolist(),
-        "machine": runs.machine(),
-    }
-    networks.save(network.eval(), target / "network.safetensors", record=record)
-    return record
+    plan |= {"recipe": vars(loop.recipe), "keep": keep, "by": column, "notes": notes or {}}
+    so_far = checkpoints.restore(target, network, loop.optimiser, plan=plan) if resume else Progress()
+    rounding = "bfloat16" if bfloat16 else "float32"
+    diary = Diary(loop, so_far, folder=target, plan=plan, validation=validation, novel=novel, precision=rounding)
+    with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
+        loop.start()
+        _train(loop, diary, patience=patience, watch=watch, every=60 * checkpoint_minutes, progress=progress)
+    return diary.close()
 
 
-def evaluate(network: Network, subtomograms: Subtomograms, *, batch_size: int = 128) -> dict[str, Any]:
-    """Loss, accuracy and confusion matrix (true class, predicted class) of a network on labelled subtomograms."""
-    truth = labels_of(subtomograms, network.classes)
-    where = next(network.parameters()).device
-    before = network.training
-    network.eval()
-    with torch.inference_mode():
-        parts = (torch.from_numpy(volumes).to(where) for _, volumes in subtomograms.batches(batch_size))
-        logits = torch.cat([network(part).float().cpu() for part in parts])
-    network.train(before)
-    predicted = logits.argmax(1)
-    size = len(network.classes)
-    confusion = torch.bincount(truth * size + predicted, minlength=size * size).reshape(size, size).numpy()
-    return {
-        "loss": float(functional.cross_entropy(logits, truth)),
-        "accuracy": float((predicted == truth).float().mean()),
-        "confusion": confusion,
-    }
+def tune(
+    network: Network | str | Path,
+    data: Data,
+    *,
+    validation: Subtomograms,
+    epochs: int = 5,
+    seed: int,
+    folder: str | Path,
+    recipe: Recipe | None = None,
+    **more: Any,
+) -> tuple[Network, dict[str, Any]]:
+    """Train a trained network on for other classes: its features are kept as a start, its classifier is new.
+
+    Parameters
+    ----------
+    network
+        A trained network, where it lies, or "default" for the one that tomolab ships; not changed.
+    data
+        Training data of any classes, such as `lessons.labelled` of the user's own subtomograms.
+    validation
+        Labelled subtomograms that are not trained on.
+    epochs, seed, folder
+        As in `fit`.
+    recipe
+        By default that of the network's name with a third of its learning rate.
+    **more
+        What else `fit` takes.
+
+    Returns
+    -------
+    network, record
+        The new network and the record of `fit`; its notes name the network that it started from.
+
+    Raises
+    ------
+    ValueError
+        If box or voxel size are not those of the trained network, or as `fit` does.
+    """
+    trained = network if isinstance(network, Network) else networks.load(network)
+    networks.check(trained, box=validation.box, voxel_size=validation.voxel_size)
+    tuned = networks.renewed(trained, tuple(data.classes), seed=seed)
+    usual = recipes.recipe(trained.name)
+    notes = more.pop("notes", {}) | {"tuned_from": networks.digest(trained)}
+    record = fit(
+        tuned,
+        data,
+        validation=validation,
+        epochs=epochs,
+        seed=seed,
+        folder=folder,
+        recipe=recipe or replace(usual, learning_rate=usual.learning_rate / 3),
+        notes=notes,
+        **more,
+    )
+    return tuned, record
 
 
-def _agree(network: Network, data: Data, validation: Subtomograms) -> None:
+def estimate(
+    network: Network,
+    data: Data,
+    *,
+    epochs: int,
+    batches: int = 4,
+    recipe: Recipe | None = None,
+    device: str | None = None,
+    precision: str = "auto",
+) -> dict[str, float]:
+    """How long `fit` will take: a copy of the network learns from a few batches.
+
+    Parameters
+    ----------
+    network, data, epochs
+        As for `fit`; the network is not changed.
+    batches
+        How many batches to measure, after a first that is not counted.
+    recipe, device, precision
+        As for `fit`.
+
+    Returns
+    -------
+    dict
+        ``per_second``, subtomograms per second, the making of the data included, and ``seconds`` for all epochs, without
+        validation.
+    """
+    _agree(network, data)
+    where = devices.pick(device)
+    fabric = loops.spread(where, bfloat16=devices.bfloat16(where, precision))
+    used = recipe or recipes.recipe(network.name)
+    loop = Loop(copy.deepcopy(network), data, recipe=used, epochs=epochs, seed=0, fabric=fabric)
+    with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
+        loop.start()
+        count, seconds = loops.measure(loop, batches)
+    return {"per_second": count / seconds, "seconds": seconds / batches * data.batches * epochs}
+
+
+def _agree(network: Network, data: Data) -> None:
     if tuple(data.classes) != network.classes:
         raise ValueError(f"the data have classes {', '.join(data.classes)}, the network {', '.join(network.classes)}")
-    networks.check(network, box=validation.box, voxel_size=validation.voxel_size)
-    labels_of(validation, network.classes)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's notes on the machine and on its own use of torch, which a user can do nothing about."""
-    log = logging.getLogger("lightning.pytorch")
-    level = log.level
-    log.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
-            warnings.filterwarnings("ignore", message="GPU available but not used")
-            yield
-    finally:
-        log.setLevel(level)
+def _column(keep: str, by: str | None, novel: Subtomograms | None) -> str:
+    """The column that decides, or ValueError."""
+    if keep not in ("last", "best"):
+        raise ValueError(f'keep is "last" or "best", got {keep!r}')
+    column = by or ("accuracy" if novel is None else "novel_ari")
+    if column not in COLUMNS:
+        raise ValueError(f"by is one of {', '.join(COLUMNS)}, got {by!r}")
+    if column.startswith("novel") and novel is None:
+        raise ValueError(f"{column} needs novel subtomograms")
+    return column
 
 
-class _Lesson(LightningModule):
-    """The network in Lightning's terms. Epochs and updates are counted over all runs, so that a resumed run goes on."""
-
-    def __init__(self, network: Network, data: Data, recipe: Recipe, epochs: int, seed: int) -> None:
-        super().__init__()
-        self.network, self.data, self.recipe, self.epochs, self.seed = network, data, recipe, epochs, seed
-        self.optimiser = recipe.optimiser(network)
-        self.done = 0
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self.optimiser
-
-    def train_dataloader(self) -> "_Epoch":
-        torch.manual_seed(self.seed * 1_000_003 + self.done)
-        return _Epoch(self.data, self.done)
-
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> dict[str, Tensor]:
-        volumes, labels = batch
-        update, updates = self.done * self.data.batches + index, self.epochs * self.data.batches
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.rate(update, updates)
-        logits = self.network(volumes[:, None].contiguous(memory_format=torch.channels_last_3d)).float()
-        loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.smoothing)
-        return {"loss": loss, "right": (logits.argmax(1) == labels).float().sum(), "count": torch.tensor(len(labels))}
-
-
-class _Epoch:
-    """One epoch of the data, as the loader that Lightning asks for."""
-
-    def __init__(self, data: Data, number: int) -> None:
-        self.data, self.number = data, number
-
-    def __len__(self) -> int:
-        return self.data.batches
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return self.data.epoch(self.number)
+def _train(
+    loop: Loop,
+    diary: Diary,
+    *,
+    patience: int | None,
+    watch: Callable[[pd.DataFrame], object] | None,
+    every: float,
+    progress: bool,
+) -> None:
+    """Train until all epochs are done or nothing gets better."""
+    so_far, batches = diary.so_far, loop.data.batches
+    bar = tqdm(
+        total=loop.epochs * batches,
+        initial=len(so_far.history) * batches + so_far.batch,
+        disable=not (progress and diary.leads),
+        unit="batch",
+        desc="training",
+    )
+    with closing(bar):
+        if watch is not None and so_far.history and diary.leads:
+            watch(pd.DataFrame(so_far.history))
+        while len(so_far.history) < loop.epochs and (patience is None or diary.stale() < patience):
+            _epoch(loop, diary, every=every, bar=bar)
+            diary.judge()
+            if watch is not None and diary.leads:
+                watch(pd.DataFrame(so_far.history))
 
 
-class _Diary(Callback):
-    """Keeps the history, shows progress and writes a checkpoint after every epoch."""
+def _epoch(loop: Loop, diary: Diary, *, every: float, bar: Any) -> None:
+    """What is left of an epoch, with a checkpoint now and then."""
+    so_far = diary.so_far
+    sums = torch.tensor(so_far.sums, dtype=torch.float64, device=loop.fabric.device)
+    begun = time.perf_counter() - so_far.seconds
+    saved = shown = time.perf_counter()
+    for more in loop.epoch(len(so_far.history), start=so_far.batch):
+        sums += more
+        so_far.batch += 1
+        bar.update()
+        now = time.perf_counter()
+        # Reading the sums waits for the device, so it is done now and then only.
+        if now - shown > 0.5 or now - saved > every or so_far.batch == loop.data.batches:
+            shown = now
+            so_far.sums, so_far.seconds = sums.tolist(), now - begun
+            bar.set_postfix_str(_told(so_far), refresh=False)
+        if now - saved > every:
+            saved = now
+            diary.save()
+    so_far.seconds = time.perf_counter() - begun
 
-    def __init__(
-        self,
-        lesson: _Lesson,
-        folder: Path,
-        plan: dict[str, Any],
-        history: list[dict[str, float]],
-        validation: Subtomograms,
-        *,
-        progress: bool,
-    ) -> None:
-        self.lesson, self.folder, self.plan, self.history, self.validation = lesson, folder, plan, history, validation
-        batches = lesson.data.batches
-        self.bar = tqdm(
-            total=lesson.epochs * batches, initial=len(history) * batches, disable=not progress, unit="batch", desc="training"
-        )
-        self.sums = np.zeros(3)
 
-    def on_train_epoch_start(self, *_: Any) -> None:
-        self.sums, self.started = np.zeros(3), time.perf_counter()
-
-    def on_train_batch_end(self, _trainer: Trainer, _module: LightningModule, outputs: Any, *_: Any) -> None:
-        count = float(outputs["count"])
-        self.sums += [float(outputs["loss"]) * count, float(outputs["right"]), count]
-        loss, right, total = self.sums
-        rate = total / (time.perf_counter() - self.started)
-        self.bar.set_postfix_str(
-            f"loss {loss / total:.3f}, accuracy {right / total:.3f}, {rate:.0f} subtomograms/s", refresh=False
-        )
-        self.bar.update()
-
-    def on_train_epoch_end(self, *_: Any) -> None:
-        loss, right, total = self.sums
-        seconds = time.perf_counter() - self.started
-        judged = evaluate(self.lesson.network, self.validation)
-        self.lesson.done += 1
-        self.history.append(
-            {
-                "epoch": self.lesson.done,
-                "train_loss": loss / total,
-                "train_accuracy": right / total,
-                "loss": judged["loss"],
-                "accuracy": judged["accuracy"],
-                "seconds": seconds,
-                "per_second": total / seconds,
-            }
-        )
-        checkpoints.write(self.folder, self.lesson.network, self.lesson.optimiser, plan=self.plan, history=self.history)
-        with files.atomic(self.folder / "history.csv") as temporary:
-            pd.DataFrame(self.history).to_csv(temporary, index=False)
-
-    def on_train_end(self, *_: Any) -> None:
-        self.bar.close()
+def _told(so_far: Progress) -> str:
+    loss, right, count = so_far.sums
+    return f"loss {loss / count:.3f}, accuracy {right / count:.3f}, {count / so_far.seconds:.0f} subtomograms/s"

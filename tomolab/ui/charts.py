@@ -24,7 +24,7 @@ def scatter(points: pd.DataFrame, *, colour: pd.Series | None = None, title: str
     Parameters
     ----------
     points
-        Columns ``particle_id``, ``x``, ``y`` (`embedding.flat`).
+        Columns ``particle_id``, ``x``, ``y`` (`layouts.flat`).
     colour
         A kind (text or whole numbers) or a number (float) per particle, indexed by particle id; particles where it is
         missing (NaN) are grey.

@@ -1,6 +1,5 @@
-"""Curves: training, Fourier shell correlation, power spectra, histograms and profiles as matplotlib Figures.
+"""Curves: Fourier shell correlation, power spectra, histograms and profiles as matplotlib Figures.
 
->>> training(history)
 >>> fsc({"cluster 0": average})
 """
 
@@ -17,41 +16,6 @@ from tomolab.conventions import centre
 from tomolab.ui import style
 from tomolab.ui.style import styled
 from tomolab.volumes import Volume
-
-
-@styled
-def training(history: pd.DataFrame) -> Figure:
-    """Loss and accuracy over the epochs.
-
-    Parameters
-    ----------
-    history
-        Columns ``epoch``, ``train_loss``, ``loss`` and ``accuracy`` (the last two on the validation data).
-
-    Raises
-    ------
-    ValueError
-        If a column is missing or there is no epoch yet.
-    """
-    style.require(history, ["epoch", "train_loss", "loss", "accuracy"], "the training history")
-    if history.empty:
-        raise ValueError("the training history holds no epoch yet")
-    figure = Figure((7, 2.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    point = {"marker": "o", "markersize": 3.5} if len(history) < 40 else {}
-    left.plot(history["epoch"], history["train_loss"], color=style.OKABE_ITO[4], label="training", **point)
-    left.plot(history["epoch"], history["loss"], color=style.OKABE_ITO[0], label="validation", **point)
-    left.set(title="Loss", xlabel="epoch", ylim=(0, None))
-    left.legend(loc="upper right")
-    right.plot(history["epoch"], history["accuracy"], color=style.OKABE_ITO[0], **point)
-    best = history.loc[history["accuracy"].idxmax()]
-    right.set(
-        title=f"Validation accuracy (best {best['accuracy']:.2f}, epoch {best['epoch']:g})", xlabel="epoch", ylim=(0, 1.02)
-    )
-    for ax in (left, right):
-        ax.grid(axis="y")
-        ax.xaxis.get_major_locator().set_params(integer=True)
-    return figure
 
 
 @styled

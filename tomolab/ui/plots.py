@@ -9,9 +9,11 @@ Each function returns a matplotlib Figure and needs no display; importing this m
 
 from tomolab.ui import style
 from tomolab.ui.charts import cluster_sizes, composition, confusion, scatter
-from tomolab.ui.curves import fsc, histograms, power, profile, profiles, radial_profile, training
+from tomolab.ui.curves import fsc, histograms, power, profile, profiles, radial_profile
+from tomolab.ui.learning import live_training, training
 from tomolab.ui.outlines import picks, specimen, surface
 from tomolab.ui.pictures import beside, gallery, projections, slices, tilt_images
+from tomolab.ui.subdivision import criteria, dendrogram, stability
 from tomolab.ui.surfaces import mesh as volume_mesh
 
 __all__ = [
@@ -19,9 +21,12 @@ __all__ = [
     "cluster_sizes",
     "composition",
     "confusion",
+    "criteria",
+    "dendrogram",
     "fsc",
     "gallery",
     "histograms",
+    "live_training",
     "picks",
     "power",
     "profile",
@@ -31,6 +36,7 @@ __all__ = [
     "scatter",
     "slices",
     "specimen",
+    "stability",
     "surface",
     "tilt_images",
     "training",

@@ -117,7 +117,7 @@ def lasso(
     Parameters
     ----------
     points
-        Columns ``particle_id`` (unique), ``x``, ``y`` (`embedding.flat`).
+        Columns ``particle_id`` (unique), ``x``, ``y`` (`layouts.flat`).
     colour
         A kind (text or whole numbers) or a number (float) per particle, indexed by particle id.
     particles

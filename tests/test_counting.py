@@ -1,0 +1,99 @@
+"""The number of clusters that were put in is found again, and clusters that are none are told."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tomolab import counting, partitions
+from tomolab.embedding import Embedding
+
+
+def made(sizes: list[int], spread: float = 0.6, seed: int = 1) -> tuple[Embedding, np.ndarray]:
+    """Groups in as many directions, and which particle belongs to which."""
+    rng = np.random.default_rng(seed)
+    true = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    vectors = 4 * np.eye(12)[true] + spread * rng.normal(size=(len(true), 12))
+    return Embedding(rng.permutation(len(true)) + 50, vectors, ""), true
+
+
+@pytest.mark.parametrize("sizes", [[60] * 3, [90, 60, 40, 30, 25]])
+def test_the_number_of_groups_is_found(sizes: list[int]) -> None:
+    embedding, _ = made(sizes)
+    table = counting.criteria(embedding, range(2, 8), seed=0, progress=False)
+    assert table.index.tolist() == list(range(2, 8))
+    assert counting.choose(table) == len(sizes)
+    assert table["silhouette"].idxmax() == len(sizes)
+    assert table["calinski_harabasz"].idxmax() == len(sizes)
+    assert table["davies_bouldin"].idxmin() == len(sizes)
+    assert table["bic"].idxmin() == len(sizes)
+    assert table["strength"].loc[len(sizes)] > 0.95
+
+
+def test_one_group_is_not_divided() -> None:
+    embedding, _ = made([150], spread=2.0)
+    table = counting.criteria(embedding, [3, 2, 5, 5], seed=0, progress=False)
+    assert table.index.tolist() == [2, 3, 5]
+    assert counting.choose(table) == 1
+
+
+def test_many_particles_are_judged_by_a_sample_and_seeds_repeat() -> None:
+    embedding, _ = made([200] * 4)
+    first, again = (counting.criteria(embedding, [3, 4], seed=2, most=200, progress=False) for _ in range(2))
+    pd.testing.assert_frame_equal(first, again)
+    assert counting.choose(first) == 4
+    with pytest.raises(ValueError, match="of 200 particles 2 to 50 clusters can be judged, got 2 to 51"):
+        counting.criteria(embedding, [2, 51], seed=2, most=200)
+    with pytest.raises(ValueError, match="got none"):
+        counting.criteria(embedding, [], seed=2)
+
+
+def test_together_counts_pairs() -> None:
+    # Of cluster 0 with three members two are together elsewhere: 1 of 3 pairs. Cluster 1 stays whole; 2 has no pair.
+    assert counting._together(np.array([0, 0, 1, 2, 2, 2]), np.array([0, 0, 0, 1, 1, 2]), 3).tolist() == pytest.approx(
+        [1 / 3, 1, 1]
+    )
+
+
+def test_real_clusters_come_back_and_arbitrary_cuts_do_not() -> None:
+    embedding, true = made([80, 60, 40])
+    labels = pd.Series(true, index=embedding.ids)
+    table = counting.stability(embedding, labels, seed=0, repeats=8, progress=False)
+    assert table.index.tolist() == [0, 1, 2]
+    assert table["size"].tolist() == [80, 60, 40]
+    assert (table["jaccard"] > 0.95).all()
+    assert (table["recovered"] == 1).all()
+    # The largest group is cut at random; the others stay.
+    rng = np.random.default_rng(0)
+    torn = labels.where(labels != 0, rng.choice([0, 3], len(labels)))
+    table = counting.stability(embedding, torn, seed=0, repeats=8, progress=False)
+    assert (table.loc[[1, 2], "jaccard"] > 0.8).all()
+    assert (table.loc[[0, 3], "jaccard"] < 0.7).all()
+    assert (table.loc[[0, 3], "recovered"] < 0.5).all()
+    assert (table["lowest"] <= table["jaccard"]).all()
+
+
+def test_stability_repeats_the_partition_it_is_given() -> None:
+    embedding, _ = made([80, 60, 40])
+    labels = partitions.hdbscan(embedding, smallest=8)
+    seeds = []
+
+    def anew(some: Embedding, seed: int) -> pd.Series:
+        seeds.append(seed)
+        return partitions.hdbscan(some, smallest=5, seed=seed)
+
+    table = counting.stability(embedding, labels, seed=3, repeats=4, partition=anew, progress=False)
+    assert len(set(seeds)) == 4
+    assert -1 not in table.index
+    pd.testing.assert_frame_equal(
+        table, counting.stability(embedding, labels, seed=3, repeats=4, partition=anew, progress=False)
+    )
+    with pytest.raises(ValueError, match="got 0 clusters, 180 particles, 20 repeats"):
+        counting.stability(embedding, labels * 0 - 1, seed=0)
+
+
+def test_a_cluster_of_one_can_be_judged() -> None:
+    embedding, true = made([60, 60])
+    labels = pd.Series(true, index=embedding.ids)
+    labels.iloc[0] = 2
+    table = counting.stability(embedding, labels, seed=0, repeats=1, progress=False)
+    assert np.isnan(table.loc[2, "jaccard"]) == (table.loc[2, "recovered"] == 0)

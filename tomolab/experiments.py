@@ -1,0 +1,287 @@
+"""Experiments: methods side by side on complexes that nobody trained for, and the structures found among them.
+
+A `Plan` says which complexes are left out, how particles are imaged and how long networks train; `run` makes all trials of
+all methods (`trials`), one file each, so that what was cut goes on where it stopped; `summary` makes the table.
+
+>>> rows = run(PLANS["laptop"], METHODS, maps=maps, folder="runs/experiments")
+>>> summary(rows, by=["method", "snr", "tilt"])
+"""
+
+import dataclasses
+import hashlib
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+from tqdm.auto import tqdm
+
+from tomolab import alignment, averaging, clusters, files, fourier, simulation, trials
+from tomolab.averages import crossing
+from tomolab.trials import STANDARD, Condition, Method
+from tomolab.volumes import Volume
+
+SPLITS = (
+    ("apoferritin", "atcase", "capsid_mottle", "mm_cpn_closed", "ribosome_50s"),
+    ("tric", "ribosome_30s", "dahp_synthase", "erythrocruorin", "capsid_triatoma"),
+    ("ruvab", "spliceosome", "ribosome_80s", "mm_cpn_open", "capsid_phix174"),
+)
+"""Complexes that are left out of training, five at a time: small and large ones, and some that a known one resembles."""
+
+METHODS: dict[str, Method] = {
+    "invariants": Method(baseline="invariants"),
+    "invariants, masked": Method(baseline="invariants, masked"),
+    "pose normalisation": Method(baseline="normalised"),
+    "pose normalisation, masked": Method(baseline="normalised, masked"),
+    "inception3d": Method(network="inception3d"),
+    "dsrf3d": Method(network="dsrf3d"),
+    "dsrf3d_v2": Method(network="dsrf3d_v2"),
+    "rb3d": Method(network="rb3d"),
+    "cb3d": Method(network="cb3d", slow=True),
+    "yopo": Method(network="yopo", slow=True),
+    "compact": Method(network="compact", batch_size=64),
+}
+"""Baselines, the networks of Xu et al. 2017, their successors, and ours."""
+
+MEASURES = (
+    *("accuracy", "ari", "purity", "homogeneity", "ari_twice", "purity_twice", "homogeneity_twice"),
+    *("novelty", "novelty_clusters"),
+)
+"""Columns with a result (`trials.judge`); all are better when larger."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is tried.
+
+    Parameters
+    ----------
+    box
+        Edge of the subtomograms in voxels.
+    splits
+        Names of the complexes that are left out, split by split.
+    snrs, tilts
+        Conditions: every signal-to-noise ratio with every tilt range (± degrees).
+    seconds
+        Training of each network: how many subtomograms it sees in them is measured once for all networks, side by side.
+    counts
+        Particles of each known, and each unknown complex, per condition.
+    seed
+        Decides everything drawn.
+    """
+
+    box: int = 20
+    splits: tuple[tuple[str, ...], ...] = SPLITS
+    snrs: tuple[float, ...] = (1.0, 0.5, 0.1, 0.05, 0.03, 0.01)
+    tilts: tuple[float, ...] = (60.0, 50.0, 40.0)
+    seconds: float = 80.0
+    counts: tuple[int, int] = (25, 50)
+    seed: int = 1
+
+    def conditions(self, method: Method) -> list[Condition]:
+        """Conditions under which a method is judged."""
+        if method.slow:
+            return [STANDARD]
+        return [Condition(snr=snr, tilt=tilt) for tilt in self.tilts for snr in self.snrs]
+
+
+PLANS = {
+    "tiny": Plan(splits=SPLITS[:1], snrs=(0.5, 0.05), tilts=(60.0,), seconds=1.0, counts=(4, 12)),
+    "laptop": Plan(snrs=(0.5, 0.1, 0.05, 0.02), tilts=(60.0, 40.0), seconds=40.0),
+    "paper": Plan(box=40, seconds=1800.0, counts=(100, 200)),
+}
+"""What notebook 09 tries at each scale; a plain `Plan` is the hour of ``benchmarks/bench_experiments.py``."""
+
+
+def run(
+    plan: Plan,
+    methods: Mapping[str, Method],
+    *,
+    maps: Mapping[str, Volume],
+    folder: str | Path,
+    others: Mapping[str, Volume] | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Make all trials, or those that are not yet in `folder`.
+
+    Parameters
+    ----------
+    plan
+        What is tried.
+    methods
+        By name.
+    maps
+        All complexes by name, of one voxel size; those of a split are unknown in it, the others known.
+    folder
+        Where each trial leaves its rows. A trial of another plan or method is made anew.
+    others
+        Further complexes that are never trained on: judged after the first split, as a split of its own, "others".
+    progress
+        Show a bar.
+
+    Returns
+    -------
+    DataFrame
+        A row for each method, split (number from 1, or "others"), ``snr`` and ``tilt``: `MEASURES`, and ``seen``,
+        subtomograms in training.
+
+    Raises
+    ------
+    ValueError
+        If a split names a complex without a map.
+    """
+    absent = sorted({name for split in plan.splits for name in split} - set(maps))
+    if absent:
+        raise ValueError(f"there are no maps of {', '.join(absent)}, which are to be left out")
+    budget = budgets(plan, methods, maps=maps, folder=folder)
+    work = [(number, title) for number in range(1, len(plan.splits) + 1) for title in methods]
+    parts = []
+    for number, title in tqdm(work, desc="trials", disable=not progress):
+        path = Path(folder) / f"{number}-{title.replace(' ', '-')}-{_digest(plan, methods[title], others)}.csv"
+        if not path.exists():
+            rows = _trial(plan, methods[title], maps=maps, number=number, others=others or {}, seen=budget.get(title, 0))
+            with files.atomic(path) as temporary:
+                pd.DataFrame(rows).to_csv(temporary, index=False)
+        parts.append(pd.read_csv(path, dtype={"split": str}).assign(method=title))
+    return pd.concat(parts, ignore_index=True)
+
+
+def budgets(
+    plan: Plan, methods: Mapping[str, Method], *, maps: Mapping[str, Volume], folder: str | Path, rounds: int = 5
+) -> dict[str, int]:
+    """Subtomograms that each network sees in the seconds of the plan; measured once, and kept in ``speeds.json`` of `folder`.
+
+    All networks learn from a few batches in turn, several times: what else the machine does just then meets all alike.
+    """
+    path = Path(folder) / "speeds.json"
+    speeds = json.loads(path.read_text()) if path.exists() else {}
+    known = {name: volume for name, volume in maps.items() if name not in plan.splits[0]}
+    keys = {title: str(method) for title, method in methods.items() if method.network is not None}
+    missing = {key: methods[title] for title, key in keys.items() if key not in speeds}
+    found = [{key: trials.speed(method, known, box=plan.box) for key, method in missing.items()} for _ in range(rounds)]
+    speeds |= {key: statistics.median(one[key] for one in found) for key in missing}
+    if missing:
+        with files.atomic(path) as temporary:
+            temporary.write_text(json.dumps(speeds, indent=1))
+    return {title: round(speeds[key] * plan.seconds) for title, key in keys.items()}
+
+
+def _digest(plan: Plan, method: Method, others: Mapping[str, Volume] | None) -> str:
+    """What a trial depends on, in eight letters."""
+    said = json.dumps([str(plan), str(method), sorted(others or {})])
+    return hashlib.sha256(said.encode()).hexdigest()[:8]
+
+
+def _trial(
+    plan: Plan, method: Method, *, maps: Mapping[str, Volume], number: int, others: Mapping[str, Volume], seen: int
+) -> list[dict[str, float | str]]:
+    left_out = plan.splits[number - 1]
+    known = {name: volume for name, volume in maps.items() if name not in left_out}
+    ready = trials.prepare(method, known, box=plan.box, seen=seen, seed=plan.seed + number)
+    sets = {str(number): {name: maps[name] for name in left_out}}
+    if others and number == 1:
+        sets["others"] = dict(others)
+    rows = []
+    for split, unknown in sets.items():
+        for condition in plan.conditions(method):
+            seed = plan.seed * 1000 + number
+            found = trials.judge(ready, known, unknown, condition=condition, box=plan.box, seed=seed, counts=plan.counts)
+            rows.append({"split": split, **dataclasses.asdict(condition), **found, "seen": ready.seen})
+    return rows
+
+
+def summary(rows: pd.DataFrame, *, by: Sequence[str] = ("method",), measures: Sequence[str] = MEASURES) -> pd.DataFrame:
+    """Means over splits, each with half of its 95 % confidence interval (Student's t) in a column ``<name> ±``.
+
+    Parameters
+    ----------
+    rows
+        From `run`; rows of the split "others" should be taken apart first.
+    by
+        Columns that tell the lines of the table apart.
+    measures
+        Columns to average.
+    """
+    groups = rows.groupby(list(by), sort=False)[list(measures)]
+    mean, count = groups.mean(), groups.count()
+    # With one split there is no interval, and none is shown.
+    half = groups.std(ddof=1) / np.sqrt(count) * stats.t.ppf(0.975, (count - 1).clip(lower=1))
+    half = half.rename(columns=lambda name: f"{name} ±")
+    return pd.concat([mean, half], axis=1)[[column for name in measures for column in (name, f"{name} ±")]]
+
+
+def advantage(rows: pd.DataFrame, method: str, *, measures: Sequence[str] = MEASURES) -> pd.DataFrame:
+    """By how much one method is better than each other, split by split under the same condition, as in `summary`."""
+    keys = ["split", "snr", "tilt"]
+    table = rows.set_index([*keys, "method"])[list(measures)]
+    ours = table.xs(method, level="method")
+    rest = rows.loc[rows["method"] != method].set_index(keys)
+    better = ours.loc[rest.index].sub(rest[list(measures)]).assign(method=rest["method"]).reset_index()
+    return summary(better, measures=measures)
+
+
+def recover(
+    ready: trials.Ready,
+    unknown: Mapping[str, Volume],
+    *,
+    box: int,
+    seed: int,
+    count: int = 100,
+    condition: Condition = STANDARD,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Find structures that nobody trained for: cluster particles of unknown complexes, average each cluster, compare.
+
+    Parameters
+    ----------
+    ready
+        From `trials.prepare`.
+    unknown
+        Maps by class name; clusters are as many as they are.
+    box
+        Edge of the subtomograms in voxels.
+    seed
+        Decides particles, clusters and averages.
+    count
+        Particles of each complex.
+    condition
+        How they are imaged.
+    progress
+        Show a bar.
+
+    Returns
+    -------
+    DataFrame
+        A row per cluster: ``size``, ``class`` (the commonest) and ``purity``; ``fit`` and ``mirror``, the correlation of its
+        average with the known map of that class and with its mirror image, each in its best pose; ``resolution``, Å at which
+        the Fourier shell correlation of average and known map falls to 0.5; ``halves``, Å at which that of the half maps,
+        which needs no known map, falls to 0.143.
+    """
+    found = simulation.subtomograms(unknown, count, imaging=condition.imaging, box=box, seed=seed)
+    (described,) = ready.embed(found)
+    labels = clusters.kmeans(described, len(unknown), seed=seed)
+    table = clusters.summary(labels, found.particles)[["size", "class", "purity"]]
+    measured = []
+    for cluster, name in tqdm(table["class"].items(), total=len(table), desc="averages", disable=not progress):
+        ids = labels.index[labels == cluster].to_numpy()
+        average = averaging.average(found, ids, seed=seed, progress=False)
+        measured.append({"halves": average.resolution, **_against(average.volume, unknown[name])})
+    return table.assign(**pd.DataFrame(measured, index=table.index))
+
+
+def _against(average: Volume, known: Volume) -> dict[str, float]:
+    fit = alignment.align_map(known, average)
+    mirror = alignment.align_map(Volume(known.data[:, :, ::-1].copy(), known.voxel_size), average)
+    truth = alignment.apply(known, fit)
+    fsc = fourier.shell_correlation(torch.from_numpy(average.data), torch.from_numpy(truth.data))[1:].numpy()
+    resolution = average.extent[0] / np.arange(1, len(fsc) + 1)
+    return {
+        "fit": fit.score,
+        "mirror": mirror.score,
+        "resolution": crossing(pd.DataFrame({"resolution": resolution, "fsc": fsc}), 0.5),
+    }

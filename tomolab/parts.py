@@ -1,0 +1,113 @@
+"""Parts: an array (n, d) that is filled from the top, in memory or in a folder from where a cut run goes on.
+
+>>> with Part(1_000_000, dtype="float16", folder="embedding.npz.part", about={"network": digest}) as part:
+...     for rows in compute(start=part.done):
+...         part.add(rows)
+>>> part.array, part.remove()
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from tomolab import files
+from tomolab.vectors import release
+
+KEEP = 1024
+"""Rows after which a part in a folder notes how far it is."""
+
+
+class Part:
+    """Rows of an array as they come.
+
+    Parameters
+    ----------
+    count
+        Rows in the end.
+    dtype
+        "float32" or "float16".
+    folder
+        Where to keep the array, with a description of how far it is; None for memory. If a cut run left a folder there,
+        the array goes on from it, when `about` is the same.
+    about
+        What the rows are of: plain values by name.
+
+    Raises
+    ------
+    ValueError
+        If the folder was begun with other values of `about`.
+    """
+
+    def __init__(
+        self, count: int, *, dtype: str, folder: str | Path | None = None, about: dict[str, Any] | None = None
+    ) -> None:
+        self.about = {"dtype": dtype, "count": count, **(about or {})}
+        self.folder = None if folder is None else Path(folder)
+        self.array: np.ndarray = np.empty((count, 0), dtype)
+        self.done = 0
+        if self.folder is not None and (self.folder / "about.json").is_file():
+            self._resume(self.folder)
+
+    def _resume(self, folder: Path) -> None:
+        begun = json.loads((folder / "about.json").read_text())
+        self.done = begun.pop("done")
+        other = [name for name in sorted(self.about | begun) if begun.get(name) != self.about.get(name)]
+        if other:
+            told = ", ".join(f"{name} was {_short(begun.get(name))}, is {_short(self.about.get(name))}" for name in other)
+            raise ValueError(f"{folder} was begun otherwise: {told}; delete the folder to begin anew")
+        self.array = np.load(folder / "array.npy", mmap_mode="r+", allow_pickle=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._keep()
+
+    def add(self, rows: np.ndarray) -> None:
+        """Append rows (b, d).
+
+        Raises
+        ------
+        ValueError
+            If they are beyond the dtype, of another width than those before, or more than there is room for.
+        """
+        shape = (len(self.array), rows.shape[1])
+        if self.array.shape[1] == 0:
+            self.array = self._room(shape)
+        if self.array.shape != shape or self.done + len(rows) > len(self.array):
+            raise ValueError(f"rows {rows.shape} do not fit after row {self.done} of {self.array.shape}")
+        with np.errstate(over="ignore"):
+            rounded = rows.astype(self.array.dtype)
+        if (np.isinf(rounded) & np.isfinite(rows)).any():
+            raise ValueError(f"some numbers are beyond float16 (±65504), up to {np.abs(rows).max():.3g}; use float32")
+        start, self.done = self.done, self.done + len(rows)
+        self.array[start : self.done] = rounded
+        if start // KEEP < self.done // KEEP:
+            self._keep()
+
+    def _room(self, shape: tuple[int, int]) -> np.ndarray:
+        if self.folder is None:
+            return np.empty(shape, self.array.dtype)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return np.lib.format.open_memmap(self.folder / "array.npy", mode="w+", dtype=self.array.dtype, shape=shape)
+
+    def _keep(self) -> None:
+        """Note how far the array is, after what it holds has reached the disk."""
+        if self.folder is not None and isinstance(self.array, np.memmap):
+            self.array.flush()
+            release(self.array)
+            with files.atomic(self.folder / "about.json") as temporary:
+                temporary.write_text(json.dumps(self.about | {"done": self.done}, indent=1) + "\n")
+
+    def remove(self) -> None:
+        """Remove the folder, once the array stands elsewhere."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder)
+
+
+def _short(value: Any) -> str:
+    """A value as an error shows it; of a digest its first figures."""
+    return str(value)[:12]
