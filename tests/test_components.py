@@ -45,6 +45,7 @@ def test_parts_and_the_whole_give_the_same_components(monkeypatch: pytest.Monkey
     monkeypatch.setattr(vectors, "ROWS", 64)
     parts = components.fit(far, 4)
     np.testing.assert_allclose(parts.axes, whole.axes, atol=1e-6)
+    np.testing.assert_allclose(parts.apply(far).vectors.mean(axis=0), 0, atol=1e-3)
     monkeypatch.setattr(components, "WIDE", 3)
     wide = components.fit(far, 4)
     # sklearn works in float32 where the covariance was summed in float64.

@@ -91,6 +91,18 @@ def test_stability_repeats_the_partition_it_is_given() -> None:
         counting.stability(embedding, labels * 0 - 1, seed=0)
 
 
+def test_what_is_left_in_no_cluster_is_not_a_cluster_that_came_back() -> None:
+    embedding, true = made([80, 60, 40])
+    labels = pd.Series(true, index=embedding.ids)
+
+    def losing(some: Embedding, seed: int) -> pd.Series:
+        return labels.loc[some.ids].replace(0, -1)
+
+    table = counting.stability(embedding, labels, seed=0, repeats=3, partition=losing, progress=False)
+    assert table["jaccard"].tolist() == [0, 1, 1]
+    assert table["dissolved"].tolist() == [1, 0, 0]
+
+
 def test_a_cluster_of_one_can_be_judged() -> None:
     embedding, true = made([60, 60])
     labels = pd.Series(true, index=embedding.ids)

@@ -44,10 +44,15 @@ def test_normalised_kmeans_ignores_the_length_of_vectors(groups) -> None:
     assert agreements.purity(partitions.kmeans(stretched, 3, seed=0, normalise=False), truth) < 0.9
 
 
-def test_kmeans_of_many_particles_uses_batches(groups, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("normalise", [True, False])
+def test_kmeans_of_many_particles_improves_the_centres_of_a_sample(groups, monkeypatch, normalise: bool) -> None:
     embedding, truth = groups
-    monkeypatch.setattr(partitions, "MANY", 50)
-    assert agreements.agreement(partitions.kmeans(embedding, 3, seed=0), truth)["ari"] == pytest.approx(1)
+    before = embedding.vectors.copy()
+    monkeypatch.setattr(partitions, "MANY", 30)
+    labels = partitions.kmeans(embedding, 3, seed=0, normalise=normalise)
+    assert agreements.agreement(labels, truth)["ari"] == pytest.approx(1)
+    np.testing.assert_array_equal(embedding.vectors, before)
+    assert len(partitions.kmeans(embedding, 40, seed=0, normalise=normalise).unique()) == 40
 
 
 @pytest.mark.parametrize("k", [0, 91])

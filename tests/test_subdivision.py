@@ -85,6 +85,8 @@ def test_dendrogram_has_the_colours_of_the_merged_clusters(divided) -> None:
         assert to_hex(text.get_color()) == palette[became[int(name)]].lower()
     # Seven merges and the line of the cut, which is crossed by three groups.
     assert len(ax.lines) == 8
+    # Two merges lie above the cut, grey; the others have the colours of their groups.
+    assert [line.get_color() for line in ax.lines[:-1]].count(style.QUIET) == 2
     place = ax.lines[-1].get_xdata()[0]
     assert (tree.links[:, 2] > place).sum() == 2
     assert bars.get_legend_handles_labels()[1] == ["a", "b", "c"]

@@ -91,7 +91,7 @@ class Plan:
 
 
 PLANS = {
-    "tiny": Plan(splits=SPLITS[:1], snrs=(0.5, 0.05), tilts=(60.0,), seconds=1.0, counts=(4, 12)),
+    "tiny": Plan(splits=(("atcase", "ribosome_50s"),), snrs=(0.5, 0.05), tilts=(60.0,), seconds=1.0, counts=(4, 12)),
     "laptop": Plan(snrs=(0.5, 0.1, 0.05, 0.02), tilts=(60.0, 40.0), seconds=40.0),
     "paper": Plan(box=40, seconds=1800.0, counts=(100, 200)),
 }

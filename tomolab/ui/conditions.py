@@ -48,7 +48,8 @@ def conditions(rows: pd.DataFrame, *, measures: Mapping[str, str] | None = None,
     methods = list(dict.fromkeys(rows["method"]))
     others = [method for method in methods if method != highlight]
     inks = dict(zip(others, style.colours(len(others)), strict=True)) | dict.fromkeys(set(methods) - set(others), style.INK)
-    figure = Figure((2.1 + 2.5 * len(tilts), 0.7 + 1.55 * len(shown)), layout="constrained")
+    width = 2.1 + 2.5 * len(tilts)
+    figure = Figure((width, 0.7 + 1.55 * len(shown)), layout="constrained")
     panels = figure.subplots(len(shown), len(tilts), sharex=True, sharey="row", squeeze=False)
     for line, (measure, title) in zip(panels, shown.items(), strict=True):
         for ax, tilt in zip(line, tilts, strict=True):
@@ -59,7 +60,7 @@ def conditions(rows: pd.DataFrame, *, measures: Mapping[str, str] | None = None,
     for ax in panels[-1]:
         ax.set_xlabel("signal-to-noise ratio")
     handles = {handle.get_label(): handle for ax in panels.flat for handle in ax.get_lines()}
-    figure.legend([handles[name] for name in methods], methods, loc="outside lower center", ncols=min(5, len(methods)))
+    figure.legend([handles[name] for name in methods], methods, loc="outside lower center", ncols=max(1, int(width / 2)))
     return figure
 
 

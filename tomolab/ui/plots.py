@@ -9,7 +9,9 @@ Each function returns a matplotlib Figure and needs no display; importing this m
 
 from tomolab.ui import style
 from tomolab.ui.charts import cluster_sizes, composition, confusion, scatter
+from tomolab.ui.conditions import conditions
 from tomolab.ui.curves import fsc, histograms, power, profile, profiles, radial_profile
+from tomolab.ui.discoveries import novelty
 from tomolab.ui.learning import live_training, training
 from tomolab.ui.outlines import picks, specimen, surface
 from tomolab.ui.pictures import beside, gallery, projections, slices, tilt_images
@@ -20,6 +22,7 @@ __all__ = [
     "beside",
     "cluster_sizes",
     "composition",
+    "conditions",
     "confusion",
     "criteria",
     "dendrogram",
@@ -27,6 +30,7 @@ __all__ = [
     "gallery",
     "histograms",
     "live_training",
+    "novelty",
     "picks",
     "power",
     "profile",

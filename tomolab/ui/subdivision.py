@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy.cluster import hierarchy
 
 from tomolab import counting, trees
@@ -55,7 +56,7 @@ def criteria(table: pd.DataFrame, *, chosen: int | None = None) -> Figure:
         best = curve.idxmax() if high else curve.idxmin()
         ax.plot([best], [curve[best]], "o", markersize=9, markerfacecolor="none", markeredgecolor=style.OKABE_ITO[0])
         ax.set_title(f"{title}: {'high' if high else 'low'} is good")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         ax.grid(axis="y")
     strength = panels["strength"]
     strength.axhline(counting.STRONG, color=style.QUIET, linewidth=0.8, linestyle=(0, (4, 3)))
