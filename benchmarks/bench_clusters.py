@@ -5,8 +5,8 @@ made when they are asked for); fitting UMAP and placing particles with it. Each 
 memory: the first rows are what Python, the vectors and a particle table take before anything is done with them.
 
 Rules: the shipped encoder's features of the complexes left out of its training, alone and among those of the training, at SNR
-0.1 and 0.05, in even and uneven numbers. How often is the number of classes met, and what adjusted Rand index is lost
-against the best number?
+0.1 and 0.05, some tens or some hundreds of each, in even and uneven numbers. How often is the number of classes met, and
+what adjusted Rand index is lost against the best number?
 """
 
 import tempfile
@@ -28,9 +28,12 @@ from tomolab.subtomograms import Subtomograms
 FEATURES, K, MANY = 64, 100, 1_000_000
 NUMBERS = range(2, 21)
 RULES: dict[str, Callable[[pd.DataFrame], int]] = {
-    "prediction strength >= 0.65 (tomolab's)": counting.choose,
+    "highest Calinski-Harabasz, if a division repeats itself (tomolab's)": counting.choose,
+    "middle one of strength, Calinski-Harabasz, BIC": lambda table: int(
+        counting.proposals(table)[["strength", "calinski_harabasz", "bic"]].median()
+    ),
+    "largest with prediction strength 0.7": lambda table: counting.proposals(table)["strength"],
     "highest silhouette": lambda table: table["silhouette"].idxmax(),
-    "highest Calinski-Harabasz": lambda table: table["calinski_harabasz"].idxmax(),
     "lowest Davies-Bouldin": lambda table: table["davies_bouldin"].idxmin(),
     "lowest BIC of Gaussians": lambda table: table["bic"].idxmin(),
 }
@@ -130,7 +133,7 @@ def rules() -> list[dict[str, Any]]:
     unknown = [name for name in maps if name not in network.classes]
     rows = []
     for snr in (0.1, 0.05):
-        pool = simulation.subtomograms(maps, 200, imaging=Imaging(snr=snr, tilts=(-60, 60)), box=network.box, seed=5)
+        pool = simulation.subtomograms(maps, 700, imaging=Imaging(snr=snr, tilts=(-60, 60)), box=network.box, seed=5)
         features = embedding.embed(network, pool, progress=False)
         truth = pool.particles.set_index("particle_id")["label"]
         for number, seed in [(n, seed) for n in (3, 4, 5, 6, 10, 14) for seed in range(4)]:
@@ -152,11 +155,12 @@ def rules() -> list[dict[str, Any]]:
 
 
 def draw(truth: pd.Series, unknown: list[str], number: int, *, seed: int) -> np.ndarray:
-    """Particles of some classes: left-out ones, and beyond their number known ones; 100 of each, or for odd seeds 30 to 200."""
+    """Particles of left-out classes, then known ones; by seed 100 of each, 30 to 200, 350, or 100 to 700."""
     rng = np.random.default_rng((number, seed))
     others = sorted(set(truth) - set(unknown))
     names = [*rng.permutation(unknown)[:number], *rng.permutation(others)[: max(0, number - len(unknown))]]
-    sizes = np.exp(rng.uniform(np.log(30), np.log(200), number)).astype(int) if seed % 2 else [100] * number
+    least, most = ((100, 100), (30, 200), (350, 350), (100, 700))[seed]
+    sizes = np.exp(rng.uniform(np.log(least), np.log(most), number)).round().astype(int)
     return np.concatenate(
         [rng.choice(truth.index[truth == name], size, replace=False) for name, size in zip(names, sizes, strict=True)]
     )

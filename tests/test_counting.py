@@ -29,6 +29,29 @@ def test_the_number_of_groups_is_found(sizes: list[int]) -> None:
     assert table["strength"].loc[len(sizes)] > 0.95
 
 
+def test_calinski_and_harabasz_choose_where_a_division_repeats_itself() -> None:
+    table = pd.DataFrame(
+        {
+            "strength": [0.9, 0.6, 0.75, 0.3, 0.2],
+            "silhouette": [0, 1, 0, 0, 0],
+            "calinski_harabasz": [9, 1, 1, 1, 1],
+            "davies_bouldin": [5, 4, 3, 2, 1],
+            "bic": [3, 3, 3, 2, 1],
+        },
+        index=pd.Index(range(2, 7), name="k"),
+    )
+    assert counting.proposals(table).to_dict() == {
+        "strength": 4,
+        "silhouette": 3,
+        "calinski_harabasz": 2,
+        "davies_bouldin": 6,
+        "bic": 6,
+    }
+    assert counting.choose(table) == 2
+    assert counting.choose(table.assign(calinski_harabasz=[0, 0, 0, 1, 0])) == 5
+    assert counting.choose(table.assign(strength=0.6)) == 1
+
+
 def test_one_group_is_not_divided() -> None:
     embedding, _ = made([150], spread=2.0)
     table = counting.criteria(embedding, [3, 2, 5, 5], seed=0, progress=False)

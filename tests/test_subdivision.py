@@ -38,18 +38,20 @@ def test_criteria_mark_the_chosen_number_and_the_best_of_each() -> None:
     )
     figure = drawn(plots.criteria(table))
     assert len(figure.axes) == 5
-    assert figure.axes[0].get_title(loc="left") == "Prediction strength: 3 clusters"
-    # The first line of a panel marks the choice, the last one rings its own best.
-    assert {ax.lines[0].get_xdata()[0] for ax in figure.axes} == {3}
-    best = {ax.get_title(loc="left").split(":")[0]: ax.lines[2].get_xdata()[0] for ax in figure.axes}
-    assert best == {
-        "Prediction strength": 2,
+    assert figure.get_suptitle() == "2 clusters"
+    assert figure.axes[0].get_title(loc="left") == "Prediction strength: 3 come back"
+    # The first line of a panel marks the choice, the last one rings its own proposal.
+    assert {ax.lines[0].get_xdata()[0] for ax in figure.axes} == {2}
+    own = {ax.get_title(loc="left").split(":")[0]: ax.lines[2].get_xdata()[0] for ax in figure.axes}
+    assert own == {
+        "Prediction strength": 3,
         "Silhouette": 3,
         "Calinski-Harabasz": 2,
         "Davies-Bouldin": 4,
         "BIC of Gaussians": 3,
     }
-    assert plots.criteria(table * 0).axes[0].get_title(loc="left") == "Prediction strength: no division repeats itself"
+    none = drawn(plots.criteria(table.assign(strength=0.1)))
+    assert none.axes[0].get_title(loc="left") == "Prediction strength: no division repeats itself"
     assert plots.criteria(table, chosen=4).axes[0].lines[0].get_xdata()[0] == 4
     with pytest.raises(ValueError, match="bic is missing"):
         plots.criteria(table.drop(columns="bic"))

@@ -35,8 +35,9 @@ def kmeans(embedding: Embedding, k: int, *, seed: int, normalise: bool = True) -
     """Cluster by k-means (k-means++, best of 10 starts; above 20,000 particles, where starts differ little, best of 3).
 
     Above 50,000 particles the centres are found among so many drawn at random, and then improved by ten rounds of Lloyd's
-    algorithm over all. For a million vectors this took less time than steps over small batches (Sculley 2010), and
-    recovered groups better: adjusted Rand index 0.55 against 0.52, and where groups overlap much 0.17 against 0.12.
+    algorithm over all. For a million vectors this took less time than steps over small batches (Sculley 2010), and recovered
+    groups that overlap better: adjusted Rand index 0.55 against 0.52, and where they overlap much 0.17 against 0.12;
+    groups that stand apart 0.78 against 0.79.
 
     Parameters
     ----------

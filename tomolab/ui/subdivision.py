@@ -29,7 +29,7 @@ TITLES = {
 
 @styled
 def criteria(table: pd.DataFrame, *, chosen: int | None = None) -> Figure:
-    """Every criterion against the number of clusters, with the chosen number marked in all and each one's own best ringed.
+    """Every criterion against the number of clusters, with the chosen number marked in all and each one's own proposal ringed.
 
     Parameters
     ----------
@@ -45,6 +45,7 @@ def criteria(table: pd.DataFrame, *, chosen: int | None = None) -> Figure:
     """
     style.require(table, list(TITLES), "a chart of criteria")
     chosen = counting.choose(table) if chosen is None else chosen
+    proposed = counting.proposals(table)
     figure = Figure((9, 3.4), layout="constrained")
     panels = figure.subplot_mosaic(
         [["strength", "silhouette", "calinski_harabasz"], ["strength", "davies_bouldin", "bic"]], width_ratios=[1.5, 1, 1]
@@ -53,15 +54,18 @@ def criteria(table: pd.DataFrame, *, chosen: int | None = None) -> Figure:
         ax, curve = panels[name], table[name]
         ax.axvline(chosen, color=style.OKABE_ITO[1], linewidth=5, alpha=0.3, zorder=0)
         ax.plot(curve.index, curve, color=style.OKABE_ITO[0], marker="o", markersize=3)
-        best = curve.idxmax() if high else curve.idxmin()
-        ax.plot([best], [curve[best]], "o", markersize=9, markerfacecolor="none", markeredgecolor=style.OKABE_ITO[0])
+        own = [k for k in (proposed[name],) if k in table.index]
+        ax.plot(own, curve[own], "o", markersize=9, markerfacecolor="none", markeredgecolor=style.OKABE_ITO[0])
         ax.set_title(f"{title}: {'high' if high else 'low'} is good")
         ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         ax.grid(axis="y")
+        # Room for the rings.
+        ax.margins(y=0.12)
     strength = panels["strength"]
     strength.axhline(counting.STRONG, color=style.QUIET, linewidth=0.8, linestyle=(0, (4, 3)))
-    told = f"{chosen} clusters" if (table["strength"] >= counting.STRONG).any() else "no division repeats itself"
+    told = "no division repeats itself" if proposed["strength"] == 1 else f"{proposed['strength']} come back"
     strength.set(ylim=(0, 1.04), title=f"Prediction strength: {told}", xlabel="clusters")
+    figure.suptitle(f"{chosen} clusters", x=0.01, ha="left", fontsize=11)
     strength.annotate(f"{counting.STRONG}", (table.index.min(), counting.STRONG + 0.015), fontsize=8, color=style.QUIET)
     return figure
 
