@@ -95,7 +95,7 @@ PLANS = {
     "laptop": Plan(snrs=(0.5, 0.1, 0.05, 0.02), tilts=(60.0, 40.0), seconds=40.0),
     "paper": Plan(box=40, seconds=1800.0, counts=(100, 200)),
 }
-"""What notebook 09 tries at each scale; a plain `Plan` is the hour of ``benchmarks/bench_experiments.py``."""
+"""What notebook 09 tries at each scale; a plain `Plan` is that of ``benchmarks/bench_experiments.py``."""
 
 
 def run(
