@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: a phantom without symmetry, and a web server on this machine."""
+"""Fixtures shared by all tests: a phantom without symmetry, groups of features, and a web server on this machine."""
 
 import threading
 from dataclasses import dataclass, field
@@ -7,8 +7,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from tomolab.vectors import Embedding
 from tomolab.volumes import Volume
 
 
@@ -29,6 +31,16 @@ def phantom() -> Volume:
             data += 0.3 * blob(32, tuple(place), 1.5)
     data += 1.5 * blob(32, (-4, 3, 5), 1.5)
     return Volume(data, 10.0)
+
+
+@pytest.fixture
+def groups() -> tuple[Embedding, pd.Series]:
+    """Three directions in feature space with 40, 30 and 20 particles, in random order, and the truth."""
+    rng = np.random.default_rng(3)
+    true = rng.permutation(np.repeat([0, 1, 2], [20, 40, 30]))
+    ids = rng.choice(10_000, 90, replace=False)
+    vectors = 5 * np.eye(8)[true] + 0.3 * rng.normal(size=(90, 8))
+    return Embedding(ids, vectors, ""), pd.Series(np.array(["small", "large", "middle"])[true], index=ids)
 
 
 @dataclass

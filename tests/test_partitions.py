@@ -8,16 +8,6 @@ from tomolab import agreements, partitions
 from tomolab.embedding import Embedding
 
 
-@pytest.fixture
-def groups() -> tuple[Embedding, pd.Series]:
-    """Three directions in feature space with 40, 30 and 20 particles, in random order, and the truth."""
-    rng = np.random.default_rng(3)
-    true = rng.permutation(np.repeat([0, 1, 2], [20, 40, 30]))
-    ids = rng.choice(10_000, 90, replace=False)
-    vectors = 5 * np.eye(8)[true] + 0.3 * rng.normal(size=(90, 8))
-    return Embedding(ids, vectors, ""), pd.Series(np.array(["small", "large", "middle"])[true], index=ids)
-
-
 def test_kmeans_recovers_groups_largest_first(groups) -> None:
     embedding, truth = groups
     labels = partitions.kmeans(embedding, 3, seed=0)

@@ -87,6 +87,11 @@ class _Inception(nn.Module):
         return torch.cat([branch(batch) for branch in self.branches], dim=1)
 
 
+def _block(channels_in: int, channels_out: int) -> list[nn.Module]:
+    """Two convolutions and a pooling that halves the edge."""
+    return [_conv(channels_in, channels_out, 3), _conv(channels_out, channels_out, 3), nn.MaxPool3d(2)]
+
+
 def _inception3d(network: Network) -> None:
     """GoogLeNet-like; the structural feature is the linear layer of L units before the softmax."""
     edge = (network.box - 4) // 2 - 1
@@ -111,8 +116,8 @@ def _dsrf3d(network: Network) -> None:
     if edge < 1:
         raise ValueError(f"dsrf3d needs a box of at least 4 voxels, got {network.box}")
     network.body = nn.Sequential(
-        *(_conv(1, 32, 3), _conv(32, 32, 3), nn.MaxPool3d(2)),
-        *(_conv(32, 64, 3), _conv(64, 64, 3), nn.MaxPool3d(2)),
+        *_block(1, 32),
+        *_block(32, 64),
         *(nn.Flatten(), _Dense(64 * edge**3, 512), nn.ReLU(), _Dense(512, 512), nn.ReLU()),
     )
     network.head = nn.Linear(512, len(network.classes))
@@ -140,9 +145,9 @@ def _dsrf3d_v2(network: Network) -> None:
     if edge < 1:
         raise ValueError(f"dsrf3d_v2 needs a box of at least 8 voxels, got {network.box}")
     network.body = nn.Sequential(
-        *(_conv(1, 32, 3), _conv(32, 32, 3), nn.MaxPool3d(2)),
-        *(_conv(32, 64, 3), _conv(64, 64, 3), nn.MaxPool3d(2)),
-        *(_conv(64, 128, 3), _conv(128, 128, 3), nn.MaxPool3d(2)),
+        *_block(1, 32),
+        *_block(32, 64),
+        *_block(64, 128),
         *(nn.Flatten(), *_pair(128 * edge**3, 1024, 0.7)),
     )
     network.head = nn.Linear(1024, len(network.classes))
@@ -190,8 +195,8 @@ def _cb3d(network: Network) -> None:
         # The first pooling spares the beam axis.
         *(_conv(1, 64, 3), nn.MaxPool3d((1, 2, 2))),
         *(_conv(64, 128, 3), nn.MaxPool3d(2)),
-        *(_conv(128, 256, 3), _conv(256, 256, 3), nn.MaxPool3d(2)),
-        *(_conv(256, 512, 3), _conv(512, 512, 3), nn.MaxPool3d(2)),
+        *_block(128, 256),
+        *_block(256, 512),
         *(nn.Flatten(), *_pair(512 * depth * edge**2, 4096, 0.5)),
     )
     network.head = nn.Linear(4096, len(network.classes))

@@ -11,16 +11,14 @@ vectors lie in memory, or are written to a file as they come, and a run that was
 
 import hashlib
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from tomolab import devices, networks
+from tomolab import devices, networks, stores
 from tomolab import particles as tables
 from tomolab.components import pca
 from tomolab.parts import Part
@@ -82,7 +80,7 @@ def embed(
     if path is not None:
         about["subtomograms"] = _fingerprint(subtomograms)
     part = Part(len(ids), dtype=dtype, folder=None if path is None else f"{path}.part", about=about)
-    batches = _ahead(_batches(subtomograms, part.done, size=batch_size))
+    batches = stores.ahead(_batches(subtomograms, part.done, size=batch_size))
     bar = tqdm(total=len(ids), initial=part.done, desc="embedding", unit=" subtomograms", disable=not progress)
     with part, bar, closing(_features(network, batches, home=home, target=target, rough=rough)) as stream:
         for found in stream:
@@ -141,12 +139,3 @@ def _batches(subtomograms: Subtomograms, start: int, *, size: int) -> Iterator[n
     """Volumes (b, box, box, box) from row `start` on."""
     for first in range(start, len(subtomograms), size):
         yield np.ascontiguousarray(subtomograms.volumes[first : first + size], dtype=np.float32)
-
-
-def _ahead(batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Read each batch while the one before is computed on."""
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(lambda: list(islice(batches, 1)))
-        while batch := coming.result():
-            coming = reader.submit(lambda: list(islice(batches, 1)))
-            yield batch[0]

@@ -10,7 +10,6 @@ import logging
 import os
 import time
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -21,7 +20,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import Tensor, nn
 
-from tomolab import objectives
+from tomolab import objectives, stores
 from tomolab.lessons import Data
 from tomolab.networks import Network
 from tomolab.recipes import Recipe
@@ -86,7 +85,7 @@ class Loop:
         """Train on the batches of an epoch from `start` on; yields after each (loss times n, right answers, n), float64."""
         self.network.train()
         updates = self.epochs * self.data.batches
-        for batch, (volumes, labels) in enumerate(_ahead(self.data.epoch(number, start=start)), start):
+        for batch, (volumes, labels) in enumerate(stores.ahead(self.data.epoch(number, start=start)), start):
             self._rate(number * self.data.batches + batch, updates)
             # Drop-out depends on nothing but where the training is.
             place = np.random.SeedSequence((self.seed, number, batch, self.fabric.global_rank))
@@ -137,15 +136,6 @@ class _Pupil(nn.Module):
         # The classifier is small: it costs nothing to have its logits in full precision.
         with torch.autocast(features.device.type, enabled=False):
             return features, self.network.head(features)
-
-
-def _ahead(batches: Iterator) -> Iterator:
-    """Make each batch while the one before is learned from."""
-    with ThreadPoolExecutor(1) as maker:
-        coming = maker.submit(lambda: list(islice(batches, 1)))
-        while batch := coming.result():
-            coming = maker.submit(lambda: list(islice(batches, 1)))
-            yield batch[0]
 
 
 def measure(loop: Loop, batches: int) -> tuple[float, float]:

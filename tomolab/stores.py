@@ -6,8 +6,10 @@ Normalised noise does not compress, so nothing is compressed.
 """
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -152,3 +154,16 @@ def _blocks(parts: Iterable[Part], box: int, *, size: int, rows: list[pd.DataFra
             waiting = [stack[size:]]
     if sum(map(len, waiting)):
         yield np.concatenate(waiting)
+
+
+_Item = TypeVar("_Item")
+
+
+def ahead(items: Iterable[_Item]) -> Iterator[_Item]:
+    """Read or make each item, such as a batch, in a thread of its own while the one before is worked on."""
+    rest = iter(items)
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(lambda: list(islice(rest, 1)))
+        while found := coming.result():
+            coming = reader.submit(lambda: list(islice(rest, 1)))
+            yield found[0]
