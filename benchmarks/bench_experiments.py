@@ -10,6 +10,7 @@ SHREC'21 contest, from MRC maps ``<pdb>_10A.mrc.gz``.
 """
 
 import argparse
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,13 +45,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/experiments"))
     parser.add_argument("--seconds", type=float, default=Plan.seconds, help="training of each network")
     parser.add_argument("--others", type=Path, help="folder with the maps of SHREC'21")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="trials at a time")
     options = parser.parse_args()
     plan = Plan(seconds=options.seconds)
     maps = densities.load(voxel_size=VOXEL_SIZE, box=plan.box)
     others = foreign(options.others, box=plan.box) if options.others else {}
     settings: dict[str, Any] = {"plan": vars(plan), "training": str(trials.WIDE), "others": sorted(others)}
 
-    rows = experiments.run(plan, METHODS, maps=maps, folder=options.folder, others=others)
+    rows = experiments.run(plan, METHODS, maps=maps, folder=options.folder, others=others, workers=options.workers)
     if others:
         written("experiments_others", rows[rows["split"] == "others"].query(_STANDARD).set_index("method"), settings)
     rows = rows[rows["split"] != "others"]
@@ -61,7 +63,7 @@ def main() -> None:
     written("experiments_advantage", experiments.advantage(middle, "compact"), settings)
 
     short = replace(plan, snrs=(STANDARD.snr,), tilts=(STANDARD.tilt,), splits=plan.splits[:1])
-    changed = experiments.run(short, ABLATION, maps=maps, folder=options.folder)
+    changed = experiments.run(short, ABLATION, maps=maps, folder=options.folder, workers=options.workers)
     seen = changed.groupby("method", sort=False)[["seen"]].mean()
     written("experiments_ablation", experiments.summary(changed).join(seen), settings)
     seen = experiments.budgets(plan, {"ours": OURS}, maps=maps, folder=options.folder)["ours"]

@@ -50,6 +50,16 @@ def test_a_trial_is_made_once(maps: dict[str, Volume], made: list, tmp_path: Pat
     assert len(made) == 9
 
 
+def test_trials_side_by_side_are_the_same_trials(maps: dict[str, Volume], tmp_path: Path) -> None:
+    plan = Plan(splits=(("a",), ("b",)), snrs=(0.5,), tilts=(60.0,), counts=(10, 12))
+    methods = {"plain": Method(baseline="invariants, masked", reference=30)}
+    one, two = (
+        experiments.run(plan, methods, maps=maps, folder=tmp_path / str(workers), workers=workers, progress=False)
+        for workers in (1, 2)
+    )
+    pd.testing.assert_frame_equal(one, two)
+
+
 def test_speeds_are_measured_once_and_give_every_network_its_time(
     maps: dict[str, Volume], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,10 +14,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from joblib import Parallel, delayed
 from scipy import stats
 from tqdm.auto import tqdm
 
@@ -105,6 +107,7 @@ def run(
     maps: Mapping[str, Volume],
     folder: str | Path,
     others: Mapping[str, Volume] | None = None,
+    workers: int = 1,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Make all trials, or those that are not yet in `folder`.
@@ -121,6 +124,8 @@ def run(
         Where each trial leaves its rows. A trial of another plan or method is made anew.
     others
         Further complexes that are never trained on: judged after the first split, as a split of its own, "others".
+    workers
+        Trials at a time, each in a process with its share of the cores: a small network leaves cores idle when alone.
     progress
         Show a bar.
 
@@ -140,14 +145,19 @@ def run(
         raise ValueError(f"there are no maps of {', '.join(absent)}, which are to be left out")
     budget = budgets(plan, methods, maps=maps, folder=folder)
     work = [(number, title) for number in range(1, len(plan.splits) + 1) for title in methods]
-    parts = []
-    for number, title in tqdm(work, desc="trials", disable=not progress):
-        path = Path(folder) / f"{number}-{title.replace(' ', '-')}-{_digest(plan, methods[title], others)}.csv"
-        if not path.exists():
-            rows = _trial(plan, methods[title], maps=maps, number=number, others=others or {}, seen=budget.get(title, 0))
-            with files.atomic(path) as temporary:
-                pd.DataFrame(rows).to_csv(temporary, index=False)
-        parts.append(pd.read_csv(path, dtype={"split": str}).assign(method=title))
+    paths = {
+        (number, title): Path(folder) / f"{number}-{title.replace(' ', '-')}-{_digest(plan, methods[title], others)}.csv"
+        for number, title in work
+    }
+    missing = [
+        delayed(_recorded)(path, plan, methods[title], maps=maps, number=number, others=others or {}, seen=budget.get(title, 0))
+        for (number, title), path in paths.items()
+        if not path.exists()
+    ]
+    made = Parallel(workers, return_as="generator_unordered")(missing)
+    for _ in tqdm(made, desc="trials", initial=len(work) - len(missing), total=len(work), disable=not progress):
+        pass
+    parts = [pd.read_csv(path, dtype={"split": str}).assign(method=title) for (_, title), path in paths.items()]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -175,6 +185,13 @@ def _digest(plan: Plan, method: Method, others: Mapping[str, Volume] | None) -> 
     """What a trial depends on, in eight letters."""
     said = json.dumps([str(plan), str(method), sorted(others or {})])
     return hashlib.sha256(said.encode()).hexdigest()[:8]
+
+
+def _recorded(path: Path, plan: Plan, method: Method, **options: Any) -> None:
+    """Make a trial, and leave its rows in a file."""
+    rows = pd.DataFrame(_trial(plan, method, **options))
+    with files.atomic(path) as temporary:
+        rows.to_csv(temporary, index=False)
 
 
 def _trial(
