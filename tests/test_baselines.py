@@ -124,7 +124,7 @@ def test_classify_learns_from_known_particles(shapes) -> None:
 def test_classify_refuses_what_it_cannot_learn_from(shapes) -> None:
     features = baselines.invariants(shapes, progress=False)
     truth = shapes.particles.set_index("particle_id")["label"]
-    with pytest.raises(ValueError, match=r"20 of 40 known particles have no label, such as \[70, 71"):
+    with pytest.raises(ValueError, match=r"20 of 40 particles have no label, such as \[70, 71"):
         baselines.classify(features, truth[:20], features)
     with pytest.raises(ValueError, match=r"at least two classes, got \['one'\]"):
         baselines.classify(features, pd.Series("one", index=shapes.ids), features)

@@ -1,5 +1,7 @@
 """Every stage agrees between CPU and GPU; these tests skip themselves where there is no GPU."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from tomolab import (
     acquisition,
     alignment,
     averaging,
+    baselines,
     embedding,
     microscope,
     networks,
@@ -18,6 +21,7 @@ from tomolab import (
     training,
     volumes,
 )
+from tomolab.embedding import Embedding
 from tomolab.imaging import Imaging
 from tomolab.volumes import Volume
 
@@ -65,14 +69,24 @@ def test_a_tilt_series_and_its_tomogram_agree(phantom: Volume) -> None:
     assert np.corrcoef(volumes_of[0].ravel(), volumes_of[1].ravel())[0, 1] > 0.999
 
 
-def test_features_agree(phantom: Volume) -> None:
+@pytest.mark.parametrize("name", networks.names())
+def test_features_agree(phantom: Volume, name: str) -> None:
     particles = simulation.subtomograms({"phantom": phantom}, 12, imaging=Imaging(snr=1.0), box=20, seed=1, device="cpu")
-    network = networks.create("compact", box=20, classes=["a", "b"]).eval()
+    network = networks.create(name, box=20, classes=["a", "b"]).eval()
     here, there = (
         embedding.embed(network, particles, device=where, precision="float32", progress=False).vectors
         for where in ("cpu", "cuda")
     )
     assert np.allclose(here, there, atol=1e-2 * np.abs(here).max())
+
+
+@pytest.mark.parametrize("describe", [baselines.invariants, baselines.normalised])
+def test_baselines_agree(phantom: Volume, describe: Callable[..., Embedding]) -> None:
+    particles = simulation.subtomograms({"phantom": phantom}, 60, imaging=Imaging(snr=5.0), box=20, seed=1, device="cpu")
+    here, there = (describe(particles, device=where, progress=False).vectors for where in ("cpu", "cuda"))
+    # Where two axes of a particle are nearly alike, a rounding can turn its pose; and an axis of PCA may point either way.
+    alike = np.abs((here * there).sum(0)) / np.sqrt((here**2).sum(0) * (there**2).sum(0))
+    assert np.median(alike) > 0.99
 
 
 def test_training_learns_on_the_gpu(phantom: Volume, tmp_path) -> None:

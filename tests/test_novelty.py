@@ -145,7 +145,7 @@ def test_the_same_seed_judges_the_same(known) -> None:
 
 def test_what_cannot_be_judged_is_refused(known) -> None:
     some, truth = drawn({0: 20, 1: 20}, seed=8)
-    with pytest.raises(ValueError, match=r"1 of 40 known particles have no label, such as \[0\]"):
+    with pytest.raises(ValueError, match=r"1 of 40 particles have no label, such as \[0\]"):
         novelty.reference(some, truth[1:])
     with pytest.raises(ValueError, match="one entry per particle id, but 40 ids are repeated"):
         novelty.reference(some, pd.concat([truth, truth]))

@@ -211,17 +211,15 @@ def classify(known: Embedding, labels: pd.Series, embedding: Embedding, *, cost:
     Raises
     ------
     ValueError
-        If the two embeddings are not comparable, known particles have no label, or there are fewer than two classes.
+        If the two embeddings are not comparable, known particles have no label or several, or there are fewer than two classes.
     """
     if known.network != embedding.network:
         raise ValueError(f"embeddings of two kinds cannot be compared: {known.network[:8]} and {embedding.network[:8]}")
-    truth = labels.reindex(known.ids)
-    if truth.isna().any():
-        missing = truth.index[truth.isna()]
-        raise ValueError(f"{len(missing)} of {len(known)} known particles have no label, such as {missing[:5].tolist()}")
-    if truth.nunique() < 2:
-        raise ValueError(f"a classifier needs at least two classes, got {truth.unique().tolist()}")
+    truth = known.labelled(labels)
+    classes = np.unique(truth)
+    if len(classes) < 2:
+        raise ValueError(f"a classifier needs at least two classes, got {classes.tolist()}")
     machine = make_pipeline(StandardScaler(), SVC(C=cost, class_weight="balanced"))
-    machine.fit(known.vectors, truth.to_numpy())
+    machine.fit(known.vectors, truth)
     index = pd.Index(embedding.ids, name="particle_id")
     return pd.Series(machine.predict(embedding.vectors), index=index, name="class")

@@ -141,13 +141,7 @@ def reference(known: Embedding, labels: pd.Series, *, seed: int = 0) -> "Referen
     ValueError
         If known particles have no label, an id is repeated, there are fewer than two classes, or fewer than 8 particles of one.
     """
-    if not labels.index.is_unique:
-        raise ValueError(f"labels must have one entry per particle id, but {labels.index.duplicated().sum()} ids are repeated")
-    truth = labels.reindex(known.ids)
-    unknown = truth.index[truth.isna()]
-    if len(unknown):
-        raise ValueError(f"{len(unknown)} of {len(known)} known particles have no label, such as {unknown[:5].tolist()}")
-    codes, classes = pd.factorize(truth.to_numpy(), sort=True)
+    codes, classes = pd.factorize(known.labelled(labels), sort=True)
     counts = np.bincount(codes, minlength=len(classes))
     if len(classes) < 2 or counts.min() < FEWEST:
         raise ValueError(

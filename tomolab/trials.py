@@ -226,8 +226,8 @@ def judge(
     judged = novelty.reference(compared, names)
     return {
         "accuracy": float(right.mean()),
-        **_agreement(unseen, truth, len(unknown), ""),
-        **_agreement(unseen, truth, 2 * len(unknown), "_twice"),
+        **divided(unseen, truth, len(unknown)),
+        **{f"{name}_twice": value for name, value in divided(unseen, truth, 2 * len(unknown)).items()},
         "novelty": float(roc_auc_score(new, judged.particles(described))),
         "novelty_clusters": statistics.median(_clusters_found(judged, described, new, 2 * len(wanted))),
     }
@@ -237,10 +237,22 @@ def _labels(particles: Subtomograms) -> pd.Series:
     return particles.particles.set_index("particle_id")["label"]
 
 
-def _agreement(unseen: Embedding, truth: pd.Series, k: int, suffix: str) -> dict[str, float]:
-    """Medians over k-means from several seeds."""
-    scores = [clusters.agreement(clusters.kmeans(unseen, k, seed=seed), truth) for seed in range(STARTS)]
-    return {f"{name}{suffix}": statistics.median(one[name] for one in scores) for name in ("ari", "purity", "homogeneity")}
+def divided(features: Embedding, truth: pd.Series, k: int, *, starts: int = STARTS) -> dict[str, float]:
+    """``ari``, ``purity`` and ``homogeneity`` of `k` clusters, medians over k-means from several seeds.
+
+    Parameters
+    ----------
+    features
+        Of the particles to divide.
+    truth
+        Class of each, indexed by particle id.
+    k
+        How many clusters.
+    starts
+        How many seeds.
+    """
+    scores = [clusters.agreement(clusters.kmeans(features, k, seed=seed), truth) for seed in range(starts)]
+    return {name: statistics.median(one[name] for one in scores) for name in ("ari", "purity", "homogeneity")}
 
 
 def _clusters_found(judged: novelty.Reference, described: Embedding, new: pd.Series, k: int) -> Iterator[float]:

@@ -77,6 +77,24 @@ class Embedding:
             raise KeyError(f"{len(unknown)} of {len(rows)} particles are not in the embedding, such as {unknown[:5].tolist()}")
         return Embedding(self.ids[rows], np.asarray(self.vectors[rows]), self.network)
 
+    def labelled(self, labels: pd.Series) -> np.ndarray:
+        """Labels (n,) of the particles in their order, from a series indexed by particle id that may name more.
+
+        Raises
+        ------
+        ValueError
+            If an id is repeated in `labels`, or particles have no label.
+        """
+        if not labels.index.is_unique:
+            raise ValueError(
+                f"labels must have one entry per particle id, but {labels.index.duplicated().sum()} ids are repeated"
+            )
+        found = labels.reindex(self.ids)
+        missing = found.index[found.isna()]
+        if len(missing):
+            raise ValueError(f"{len(missing)} of {len(self)} particles have no label, such as {missing[:5].tolist()}")
+        return found.to_numpy()
+
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield rows and their vectors in float32, a part at a time, so that memory holds one part."""
         for rows, part in _blocks(self.vectors):
