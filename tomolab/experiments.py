@@ -81,7 +81,7 @@ class Plan:
     splits: tuple[tuple[str, ...], ...] = SPLITS
     snrs: tuple[float, ...] = (1.0, 0.5, 0.1, 0.05, 0.03, 0.01)
     tilts: tuple[float, ...] = (60.0, 50.0, 40.0)
-    seconds: float = 80.0
+    seconds: float = 100.0
     counts: tuple[int, int] = (25, 50)
     seed: int = 1
 
