@@ -23,6 +23,7 @@ from tomolab.experiments import METHODS, Plan
 from tomolab.imaging import Imaging
 from tomolab.recipes import recipe
 from tomolab.trials import STANDARD, Method
+from tomolab.ui import plots
 from tomolab.volumes import Volume
 
 VOXEL_SIZE = 20.0
@@ -37,6 +38,7 @@ ABLATION: dict[str, Method] = {
     "trained at SNR 0.05 and ±60° only": replace(OURS, imaging=Imaging(snr=0.05)),
     "DSRF3D, our recipe": replace(OURS, network="dsrf3d"),
 }
+SHOWN = ("invariants", "pose normalisation", "pose normalisation, masked", "inception3d", "dsrf3d", "compact")
 LONGER = {"ours, four times as long": OURS}
 
 
@@ -57,6 +59,8 @@ def main() -> None:
     if others:
         written("experiments_others", rows[rows["split"] == "others"].query(_STANDARD).set_index("method"), settings)
     rows = rows[rows["split"] != "others"]
+    shown = rows[rows["method"].isin(SHOWN)]
+    plots.conditions(shown).savefig(options.folder / "conditions.png", dpi=110)
     written("experiments_conditions", experiments.summary(rows, by=["method", "tilt", "snr"]), settings)
     middle = rows.query(_STANDARD)
     seen = middle.groupby("method", sort=False)[["seen"]].mean()

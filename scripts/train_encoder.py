@@ -1,6 +1,6 @@
 """Train the general encoder that tomolab ships as data/networks/default.safetensors.
 
-    python scripts/train_encoder.py --folder runs/encoder --epochs 40 --epoch-size 8192
+    python scripts/train_encoder.py --folder runs/encoder --ship
 
 Six of the shipped complexes are left out of training, so that benchmarks and notebooks can say what the features are worth
 for complexes nobody trained for. A run that is cut goes on where it stopped. With --ship the result goes to data/networks.
@@ -14,8 +14,8 @@ from tomolab.imaging import Imaging
 
 LEFT_OUT = ("apoferritin", "atcase", "capsid_mottle", "mm_cpn_closed", "ribosome_50s", "spliceosome")
 VOXEL_SIZE, BOX = 20.0, 20
-# Wider than any one data set: noise, defocus, off-centre picks and crowding must not decide what a feature says.
-IMAGING = Imaging(snr=(0.02, 0.4), defocus=(1.0, 5.0), shift=0.1, neighbours=1.0)
+# Wider than any one data set: noise, wedge, defocus, off-centre picks and crowding must not decide what a feature says.
+IMAGING = Imaging(snr=(0.02, 0.4), tilts=((-66.0, -40.0), (40.0, 66.0)), defocus=(1.0, 5.0), shift=0.1, neighbours=1.0)
 
 
 def main() -> None:
@@ -31,7 +31,13 @@ def main() -> None:
     shipped = densities.catalogue().query("shipped")["name"]
     maps = densities.load([name for name in shipped if name not in LEFT_OUT], voxel_size=VOXEL_SIZE, box=BOX)
     stream = simulation.stream(
-        maps, imaging=IMAGING, box=BOX, epoch_size=options.epoch_size, seed=options.seed, device=options.device
+        maps,
+        imaging=IMAGING,
+        box=BOX,
+        batch_size=64,
+        epoch_size=options.epoch_size,
+        seed=options.seed,
+        device=options.device,
     )
     validation = simulation.subtomograms(maps, 50, imaging=IMAGING, box=BOX, seed=options.seed + 1, device=options.device)
     network = networks.create("compact", box=BOX, classes=stream.classes, voxel_size=VOXEL_SIZE, seed=options.seed)

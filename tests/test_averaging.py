@@ -7,7 +7,18 @@ import pandas as pd
 import pytest
 import torch
 
-from tomolab import alignment, averages, averaging, fourier, particles, rotations, volumes
+from tomolab import (
+    alignment,
+    averaging,
+    coefficients,
+    fourier,
+    particles,
+    rotations,
+    snapshots,
+    subtomograms,
+    symmetry,
+    volumes,
+)
 from tomolab.averaging import Average, Progress
 from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
@@ -138,6 +149,7 @@ def test_progress_tells_how_far(result: Average, seen: list[Progress]) -> None:
     assert seen[-1].resolution < seen[0].resolution
 
 
+@pytest.mark.filterwarnings("ignore:the two halves agree on nothing")  # so few particles, so few iterations
 def test_same_seed_same_average(data: tuple[Subtomograms, np.ndarray, np.ndarray]) -> None:
     ids = data[0].ids[:16]
     one, same, other = (averaging.average(data[0], ids, seed=seed, iterations=3, device="cpu") for seed in (5, 5, 6))
@@ -154,12 +166,97 @@ def test_stop_returns_what_there_is(data: tuple[Subtomograms, np.ndarray, np.nda
     assert len(result.particles) == 80
 
 
-def test_pure_noise_has_no_resolution(small: Volume) -> None:
-    noise, _, _ = imaged(small, 40, snr=1e-6, seed=4)
-    result = averaging.average(noise, seed=0, iterations=12, device="cpu")
+@pytest.mark.parametrize("seed", range(3))
+def test_pure_noise_gives_no_structure_and_says_so(small: Volume, seed: int) -> None:
+    noise, _, _ = imaged(small, 40, snr=1e-6, seed=4 + seed)
+    with pytest.warns(UserWarning, match=r"agree on nothing finer than .* Å\): do not believe"):
+        result = averaging.average(noise, seed=seed, iterations=12, device="cpu", progress=False)
+    assert not result.believable
     # The halves are turned onto each other, which makes the first shells of any two maps alike.
-    assert result.resolution > 80
+    assert result.resolution > 60
     assert result.fsc["fsc"].iloc[5:].mean() < 0.143
+    assert abs(result.particles["agreement"].mean()) < 0.2
+    assert "not to be believed" in repr(result)
+
+
+def test_particles_agree_with_the_half_that_they_are_not_in(result: Average, data: tuple, small: Volume) -> None:
+    assert result.believable
+    assert result.particles["agreement"].between(0.2, 1).all()
+    # Some boxes of noise among the particles stand out, since they have no part in what they are compared with.
+    empty, _, _ = imaged(small, 10, snr=1e-6, seed=9)
+    table = empty.particles.assign(particle_id=np.arange(10))
+    mixed = subtomograms.join([data[0].take(data[0].ids[:40]), Subtomograms(empty.volumes, table, VOXEL)])
+    found = averaging.average(mixed, seed=1, device="cpu", progress=False).particles.set_index("particle_id")["agreement"]
+    assert found[found.index < 10].max() < 0.3 < found[found.index >= 100].min()
+
+
+class CutError(Exception):
+    """What a kill looks like from within."""
+
+
+@pytest.mark.filterwarnings("ignore:the two halves agree on nothing")  # so few particles, so few iterations
+def test_a_cut_run_ends_as_an_unbroken_one(data: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "EVERY", 0.0)
+    few, path = data[0].take(data[0].ids[:16]), tmp_path / "state.safetensors"
+    options = {"seed": 3, "iterations": 5, "device": "cpu"}
+    straight = averaging.average(few, progress=False, **options)
+    for moment in (2, 7):  # in the search, and in the local refinement
+
+        def cut(now: Progress, moment: int = moment) -> None:
+            if now.iteration == moment:
+                raise CutError
+
+        with pytest.raises(CutError):
+            averaging.average(few, progress=cut, checkpoint=path, **options)
+    seen: list[int] = []
+    resumed = averaging.average(few, progress=lambda now: seen.append(now.iteration), checkpoint=path, **options)
+    assert seen == [8]
+    np.testing.assert_array_equal(resumed.volume.data, straight.volume.data)
+    pd.testing.assert_frame_equal(resumed.particles, straight.particles)
+    assert not path.exists()
+
+
+@pytest.mark.filterwarnings("ignore:the two halves agree on nothing")  # so few particles, so few iterations
+def test_a_checkpoint_of_another_average_is_refused(data: tuple, tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    ids = data[0].ids
+    averaging.average(data[0], ids[:16], seed=3, iterations=4, progress=False, checkpoint=path, stop=lambda: True, device="cpu")
+    with pytest.raises(ValueError, match="is of an average begun otherwise"):
+        averaging.average(data[0], ids[1:17], seed=3, iterations=4, progress=False, checkpoint=path, device="cpu")
+    with pytest.raises(ValueError, match=r"a checkpoint is a \.safetensors file, got state\.json"):
+        averaging.average(data[0], ids[:16], seed=3, checkpoint=tmp_path / "state.json")
+
+
+def test_given_angles_are_refined_and_nothing_is_searched(data: tuple) -> None:
+    whole, turns, shifts = data
+    generator = torch.Generator().manual_seed(7)
+    off = rotations.from_quaternions(torch.cat([torch.ones(80, 1), 0.06 * torch.randn(80, 3, generator=generator)], dim=1))
+    table = whole.particles.copy()
+    table[["rot", "tilt", "psi"]] = rotations.to_euler((off.double() @ torch.from_numpy(turns)).numpy())
+    steps: list[Progress] = []
+    near = Subtomograms(whole.volumes, table, VOXEL)
+    result = averaging.average(near, seed=1, given=True, progress=steps.append, device="cpu")
+    assert {step.stage for step in steps} == {"refine"}
+    found = torch.from_numpy(particles.matrices(result.particles))
+    # The frame of the average is that of the angles given, but for the turn of one half onto the other.
+    apart = rotations.angle_between(found, torch.from_numpy(turns)).median()
+    before = rotations.angle_between(off.double(), torch.eye(3, dtype=torch.float64).expand(80, 3, 3)).median()
+    assert float(apart) < 0.7 * float(before)
+    assert np.linalg.norm(particles.positions(result.particles) - BOX // 2 * VOXEL - shifts, axis=1).mean() < 0.6 * VOXEL
+
+
+@pytest.mark.filterwarnings("ignore:the two halves agree on nothing")  # so few particles, so few iterations
+def test_a_store_is_averaged_as_memory_is(data: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = data[0].take(data[0].ids[:12])
+    few.save(tmp_path / "some.zarr")
+    stored = subtomograms.open(tmp_path / "some.zarr")
+    here = Subtomograms(np.asarray(stored.volumes[:], dtype=np.float32), few.particles, VOXEL)
+    options = {"seed": 2, "iterations": 3, "progress": False, "device": "cpu"}
+    one = averaging.average(here, **options)
+    # Coefficients in a file instead of in memory change nothing.
+    monkeypatch.setattr(coefficients, "MOST", 0)
+    two = averaging.average(stored, stored.ids, **options)
+    np.testing.assert_array_equal(one.volume.data, two.volume.data)
 
 
 def test_an_average_is_saved_and_loaded(result: Average, tmp_path: Path) -> None:
@@ -174,24 +271,46 @@ def test_an_average_is_saved_and_loaded(result: Average, tmp_path: Path) -> None
         averaging.load(tmp_path / "average")
 
 
-def test_crossing_is_interpolated_in_frequency() -> None:
-    fsc = pd.DataFrame({"resolution": [400.0, 200.0, 400 / 3], "fsc": [0.9, 0.243, 0.043]})
-    assert averages.crossing(fsc, 0.143) == pytest.approx(400 / 2.5)
-    assert averages.crossing(fsc, 0.01) == pytest.approx(400 / 3)
-    assert averages.crossing(fsc, 0.95) == pytest.approx(400)
-
-
 def test_bad_input_is_refused(data: tuple[Subtomograms, np.ndarray, np.ndarray]) -> None:
-    subtomograms, turns, shifts = data
+    whole, turns, shifts = data
     with pytest.raises(ValueError, match="1 of 2 particle ids"):
-        averaging.average(subtomograms, [100, 7], seed=0)
+        averaging.average(whole, [100, 7], seed=0)
     with pytest.raises(ValueError, match="at least 4 particles, got 3"):
-        averaging.average(subtomograms, [100, 101, 102], seed=0)
+        averaging.average(whole, [100, 101, 102], seed=0)
     with pytest.raises(ValueError, match="mask_diameter must be over 0"):
-        averaging.average(subtomograms, seed=0, mask_diameter=4000.0)
+        averaging.average(whole, seed=0, mask_diameter=4000.0)
     with pytest.raises(ValueError, match="at least 2 iterations"):
-        averaging.average(subtomograms, seed=0, iterations=1)
+        averaging.average(whole, seed=0, iterations=1)
     with pytest.raises(ValueError, match="80 subtomograms need rotations"):
-        averaging.with_poses(subtomograms, turns[:3], shifts)
+        averaging.with_poses(whole, turns[:3], shifts)
     with pytest.raises(ValueError, match="proper rotations"):
-        averaging.with_poses(subtomograms, -turns, shifts)
+        averaging.with_poses(whole, -turns, shifts)
+
+
+@pytest.fixture(scope="module")
+def threefold(small: Volume) -> tuple[Subtomograms, Volume]:
+    """Subtomograms of three phantoms about an axis, and the map that they show."""
+    aside = volumes.transform(torch.from_numpy(small.data)[None], torch.eye(3)[None], torch.tensor([[0.0, 3.0, 1.0]]))[0]
+    turns = torch.from_numpy(symmetry.group("C3")).float()
+    truth = Volume(volumes.transform(aside.expand(3, -1, -1, -1), turns).sum(0).numpy(), VOXEL)
+    return imaged(truth, 40, snr=0.2, seed=6)[0], truth
+
+
+def test_symmetry_is_found_and_used(threefold: tuple[Subtomograms, Volume]) -> None:
+    data, truth = threefold
+    options = {"seed": 1, "iterations": 12, "device": "cpu"}
+    steps: list[Progress] = []
+    plain = averaging.average(data, progress=False, **options)
+    found = averaging.average(data, symmetry="find", progress=steps.append, **options)
+    assert found.record["symmetry"] == "C3"
+    assert steps[-1].iteration == steps[-1].of == len(steps)
+    # It stands in the standard frame, and is better than without.
+    again = alignment.apply(found.volume, alignment.Fit(symmetry.group("C3")[1], np.zeros(3), 1.0))
+    assert alignment.correlation(found.volume, again, radius=6) > 0.97
+    scores = [alignment.align_map(truth, one.volume, radius=8).score for one in (plain, found)]
+    assert scores[1] > scores[0]
+
+
+def test_an_unknown_symmetry_is_refused_before_work(data: tuple) -> None:
+    with pytest.raises(ValueError, match="symmetry is C1 to C60"):
+        averaging.average(data[0], seed=1, symmetry="C")

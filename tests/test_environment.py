@@ -121,14 +121,34 @@ def test_root_installs_only_what_is_missing(machine):
     _, text, _ = machine("test")
     packages = text.split("--no-install-recommends ")[1].split()
     present = [name for name in packages if name not in ("libegl1", "chromium")]
-    code, _, asked = machine("test", TEST_UID="0", TEST_INSTALLED=" ".join(present))
+    code, _, asked = machine("test", TEST_UID="0", TEST_INSTALLED=" ".join([*present, "openmpi-bin"]))
     assert code == 0
-    assert asked.splitlines() == ["update", "install --yes --no-install-recommends libegl1 chromium"]
+    asking = "install --yes --no-install-recommends"
+    assert asked.splitlines() == ["update", f"{asking} libegl1 chromium", f"{asking} relion"]
 
 
 def test_nothing_is_asked_of_a_machine_that_has_all(machine):
     packages = machine("test")[1].split("--no-install-recommends ")[1].split()
+    present = " ".join([*packages, "relion", "openmpi-bin"])
+    assert machine("test", TEST_UID="0", TEST_INSTALLED=present) == (0, "", "")
+    assert machine("lab", TEST_UID="0", TEST_INSTALLED=" ".join(packages)) == (0, "", "")
+
+
+def test_relion_of_another_source_will_do(machine):
+    packages = machine("test")[1].split("--no-install-recommends ")[1].split()
+    for name in ("relion_refine_mpi", "mpirun"):
+        machine.program(name, "exit 0")
     assert machine("test", TEST_UID="0", TEST_INSTALLED=" ".join(packages)) == (0, "", "")
+
+
+def test_without_relion_the_tests_go_on_and_say_so(machine):
+    packages = " ".join(machine("test")[1].split("--no-install-recommends ")[1].split())
+    code, text, asked = machine("test", TEST_INSTALLED=packages)
+    assert (code, asked) == (0, "")
+    assert "tests with RELION will be skipped: install it with sudo apt-get install" in text
+    code, text, _ = machine("test", TEST_UID="0", TEST_APT="100", TEST_INSTALLED=packages)
+    assert code == 0
+    assert "tests with RELION will be skipped: apt-get could not install relion openmpi-bin" in text
 
 
 def test_another_browser_will_do(machine):

@@ -4,11 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import starfile
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from tomolab import files, particles
+from tomolab import files, particles, volumes
 
 SHAPES = {"TS_01": (200, 401, 300), "001": (101, 300, 300)}
 FORMATS = {
@@ -16,6 +17,12 @@ FORMATS = {
     "a.star": {"voxel_size": 7.84},
     "b.star": {"voxel_size": 7.84, "format": "relion5", "tomogram_shape": SHAPES},
 }
+OTHERS = {
+    **FORMATS,
+    "a.tbl": {"voxel_size": 7.84},
+    "c.star": {"voxel_size": 7.84, "format": "stopgap"},
+}
+"""Those too that keep certain columns only."""
 
 
 def some(seed: int = 0, count: int = 6) -> pd.DataFrame:
@@ -35,9 +42,10 @@ def some(seed: int = 0, count: int = 6) -> pd.DataFrame:
 
 def back(table: pd.DataFrame, folder, name: str) -> pd.DataFrame:
     """The table written and read again."""
-    path = files.write_particles(table, folder / name, **FORMATS[name])
-    known = {key: value for key, value in FORMATS[name].items() if key != "format"}
-    return files.read_particles(path, **known)
+    path = files.write_particles(table, folder / name, **OTHERS[name])
+    known = {key: value for key, value in OTHERS[name].items() if key != "format"}
+    # A motive list does not know the tilts.
+    return files.read_particles(path, **known, **({"tilts": (-60, 60)} if name == "c.star" else {}))
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -50,6 +58,39 @@ def test_a_table_comes_back(tmp_path, name: str, seed: int, count: int) -> None:
     np.testing.assert_allclose(particles.matrices(read), particles.matrices(table), atol=1e-6)
     for column in ("particle_id", "tomogram", "label", "score", "cluster_2", "rlnImageName", "tilt_min", "tilt_max"):
         assert read[column].tolist() == table[column].tolist(), column
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    places=st.lists(st.tuples(*[st.floats(-500, 9000)] * 3), min_size=1, max_size=5),
+    # Tilts of 0° and 180°, where two angles become one, among them.
+    angles=st.tuples(st.floats(-360, 360), st.sampled_from([0.0, 1e-7, 33.0, 90.0, 180.0]), st.floats(-360, 360)),
+)
+def test_a_pose_comes_back_from_every_format(tmp_path, name: str, places: list, angles: tuple) -> None:
+    table = particles.table(places, ids=np.arange(len(places)) + 1, angles=[angles] * len(places), score=0.5)
+    read = back(table, tmp_path, name) if name != "b.star" else back(table.assign(tomogram="TS_01"), tmp_path, name)
+    np.testing.assert_allclose(particles.positions(read), particles.positions(table), atol=1e-3)
+    np.testing.assert_allclose(particles.matrices(read), particles.matrices(table), atol=1e-6)
+    assert read["particle_id"].tolist() == table["particle_id"].tolist()
+    assert read["score"].tolist() == table["score"].tolist()
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_phantom_lies_where_it_lay(tmp_path, phantom, name: str) -> None:
+    turns = Rotation.random(4, rng=2).as_matrix()
+    places = 10 * np.random.default_rng(1).uniform(-3, 3, (4, 3)) + 1000
+    table = particles.table(places, tomogram="TS_01", rotations=turns, ids=np.arange(4) + 1)
+    read = back(table, tmp_path, name)
+
+    def seen(matrices: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        batch = torch.from_numpy(phantom.data).expand(4, -1, -1, -1)
+        return volumes.transform(batch, torch.from_numpy(matrices), torch.from_numpy((positions - 1000) / 10)).numpy()
+
+    true = seen(turns, places)
+    np.testing.assert_allclose(seen(particles.matrices(read), particles.positions(read)), true, atol=1e-3)
+    for wrong in (seen(turns.transpose(0, 2, 1), places), seen(turns, 2000 - places)):
+        assert min(np.abs(wrong - true).max(axis=(1, 2, 3))) > 0.3
 
 
 def test_csv_is_exact(tmp_path) -> None:
@@ -118,9 +159,9 @@ def test_only_known_tomograms_pass(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("a.txt", {}, r"\.star or \.csv, got \.txt"),
+        ("a.txt", {}, r"\.star, \.tbl or \.csv, got \.txt"),
         ("a.star", {}, "needs voxel_size="),
-        ("a.star", {"voxel_size": 10.0, "format": "relion9"}, "unknown format 'relion9'; there are relion31, relion5"),
+        ("a.star", {"voxel_size": 10.0, "format": "relion9"}, "unknown format 'relion9'; there are relion31, relion5, stopgap"),
         ("a.star", {"voxel_size": 10.0, "format": "relion5"}, "give tomogram_shape="),
         (
             "a.star",

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tomolab import fourier, refinement, rotations, spectra, volumes
-from tomolab.refinement import Settings
+from tomolab.refinement import Refinement, Settings
 from tomolab.spectra import Spectra
 from tomolab.volumes import Volume
 
@@ -29,7 +29,7 @@ def data(small: torch.Tensor) -> Spectra:
 
 
 def run(data: Spectra, settings: Settings, seed: int = 0) -> list[refinement.State]:
-    return list(refinement.run(data, settings, generator=torch.Generator().manual_seed(seed)))
+    return list(Refinement(data, settings, generator=torch.Generator().manual_seed(seed)))
 
 
 def test_steps_and_stages(data: Spectra) -> None:

@@ -86,3 +86,32 @@ def test_take_and_inside() -> None:
     assert float(few.points.norm(dim=1).max()) <= 3
     keep = data.points.norm(dim=1) <= 3
     torch.testing.assert_close(few.values, data.values[[2, 0]][:, keep])
+
+
+def test_slopes_are_derivatives(density: torch.Tensor) -> None:
+    """Between two points close by the transform changes as its derivative says."""
+    slopes = spectra.slopes(density)
+    points = spectra.half_sphere(32, 8)
+    turn = rotations.random(1, torch.Generator().manual_seed(3))[0]
+    step = 0.02 * torch.tensor([1.0, -2.0, 0.5])
+    exact = [(density * torch.exp(-2j * torch.pi * _waves(32, k))).sum() for k in (points[40], points[40] + step)]
+    plain = torch.complex(*spectra.sample_parts(slopes, torch.eye(3), points))[:, 40]
+    assert abs(complex(plain[0] - exact[0])) < 0.02 * abs(complex(exact[0]))
+    assert abs(complex((plain[1:] * step).sum() - (exact[1] - exact[0]))) < 0.05 * abs(complex(exact[1] - exact[0]))
+    # Four grids at once are read as one by one.
+    one = torch.stack([spectra.sample(grid, turn, points) for grid in slopes])
+    torch.testing.assert_close(torch.complex(*spectra.sample_parts(slopes, turn, points)), one)
+
+
+def _waves(box: int, k: torch.Tensor) -> torch.Tensor:
+    axis = (torch.arange(box) - box // 2) / box
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    return k[0] * z + k[1] * y + k[2] * x
+
+
+def test_coarse_points_come_first(density: torch.Tensor) -> None:
+    data = spectra.transform(density[None], *WHOLE, radius=9)
+    assert (data.points.norm(dim=1).diff() >= -1e-6).all()
+    few = data.inside(4)
+    assert len(few.points) == len(spectra.half_sphere(32, 4))
+    assert few.values.data_ptr() == data.values.data_ptr()

@@ -7,6 +7,7 @@ over all rotations, shifts and subtomograms at once. Only proper rotations are e
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -115,66 +116,113 @@ def search(
     return _joined(parts)
 
 
-def refine(
-    grid: Tensor,
-    data: Spectra,
-    poses: Poses,
-    *,
-    angle: float,
-    step: float,
-    noise: Tensor,
-    generator: torch.Generator,
-    tries: int = 40,
-    spread: float = 1.5,
-) -> Poses:
-    """Try small rotations and shifts about each pose, and keep the best of each.
+def polish(slopes: Tensor, data: Spectra, poses: Poses, *, noise: Tensor, steps: int = 4, spread: float = 1.5) -> Poses:
+    """Move every pose uphill to the best one near by: damped Gauss-Newton steps (Levenberg-Marquardt) on its likelihood.
+
+    A pose ends where it should if it starts within about half a turn of phase at the finest detail: turned by less than
+    radians of 1 over twice the radius, or so.
 
     Parameters
     ----------
-    grid, data, noise, spread
+    slopes
+        Oversampled Fourier grids of the reference and of its derivatives (`spectra.slopes`).
+    data, noise, spread
         As in `search`.
     poses
         Where to start, p per subtomogram; p come back, sorted, weighted by the softmax of their scores.
-    angle
-        Standard deviation, in degrees about each axis, of the small rotations.
-    step
-        Distance of the neighbouring shifts, in voxels.
-    generator
-        Draws the small rotations.
-    tries
-        Small rotations per pose; none at all is always among them.
+    steps
+        Steps of each pose; one that would make it worse is taken back, and shorter ones follow.
     """
-    offsets = ball(step * 1.5, step, device=noise.device)
-    wave = spectra.phases(data.points, -offsets, data.box)
-    wave = torch.stack([wave.real, wave.imag], dim=-1).flatten(1).T.contiguous()
     p = poses.scores.shape[1]
     parts = []
-    for rows in torch.arange(len(data), device=noise.device).split(max(1, CHUNK // (p * tries * len(data.points)))):
-        turns = _nearby(poses.rotations[rows], angle, tries, generator)
-        model = spectra.sample(grid, turns, data.points)  # (n, p, tries, m)
-        power = (model.abs() ** 2 * (data.wedges[data.kind[rows]] / noise)[:, None, None]).sum(-1)
-        moved = (data.values[rows] / noise)[:, None] * spectra.phases(data.points, -poses.shifts[rows], data.box)
-        # Re(F w T*) = Re(w conj(T F*)): interleaving real and imaginary parts makes it a real product.
-        cross = torch.view_as_real(model * moved[:, :, None].conj()).flatten(-2)
-        shifts = poses.shifts[rows][:, :, None] + offsets
-        scores = 2 * cross @ wave - power[..., None] - (shifts**2).sum(-1)[:, :, None] / (2 * spread**2)
-        top, at = scores.flatten(2).max(-1)
-        turn, shift = at // len(offsets), at % len(offsets)
-        chosen = turns.gather(2, turn[..., None, None, None].expand(-1, -1, 1, 3, 3))[:, :, 0]
-        moved_by = shifts.gather(2, shift[..., None, None].expand(-1, -1, 1, 3))[:, :, 0]
-        order = top.argsort(1, descending=True)
+    for rows in torch.arange(len(data), device=noise.device).split(max(1, CHUNK // (32 * p * len(data.points)))):
+        some = data.take(rows.repeat_interleave(p))
+        climb = _Climb(slopes, some, some.wedges[some.kind] / noise, noise, spread)
+        found = climb.run(poses.rotations[rows].flatten(0, 1), poses.shifts[rows].flatten(0, 1), steps)
+        turns, shifts, scores = (one.reshape(len(rows), p, *one.shape[1:]) for one in found)
+        order = scores.argsort(1, descending=True)
         pick = torch.arange(len(rows), device=order.device)[:, None]
-        top = top[pick, order]
-        parts.append(Poses(chosen[pick, order], moved_by[pick, order], top, torch.softmax(top, dim=1)))
+        scores = scores[pick, order]
+        parts.append(Poses(turns[pick, order], shifts[pick, order], scores, torch.softmax(scores, dim=1)))
     return _joined(parts)
 
 
-def _nearby(turns: Tensor, angle: float, tries: int, generator: torch.Generator) -> Tensor:
-    """Rotations (n, p, tries, 3, 3) about each of (n, p, 3, 3), that one first."""
-    half = torch.randn(*turns.shape[:2], tries, 3, generator=generator, device=turns.device) * (np.radians(angle) / 2)
-    half[:, :, 0] = 0
-    small = rotations.from_quaternions(torch.cat([torch.ones_like(half[..., :1]), half], dim=-1))
-    return small @ turns[:, :, None]
+@dataclass(frozen=True)
+class _Climb:
+    """Gauss-Newton steps of q poses, each against its own row of `data`, whose points weigh `weight` (q, m)."""
+
+    slopes: Tensor
+    data: Spectra
+    weight: Tensor
+    noise: Tensor
+    spread: float
+
+    def run(self, turns: Tensor, shifts: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotations (q, 3, 3), shifts (q, 3) and scores (q,) after `steps`."""
+        score, slope, bend = self._look(turns, shifts)
+        damping = torch.full_like(score, 1e-2)
+        for _ in range(steps):
+            move = self._step(slope, bend, damping)
+            there = turned(move[:, :3]) @ turns, shifts + move[:, 3:]
+            new = self._look(*there)
+            better = new[0] > score
+            damping = torch.where(better, damping / 5, damping * 10)
+            turns, shifts, score, slope, bend = (
+                torch.where(better.reshape(-1, *[1] * (one.ndim - 1)), one, old)
+                for one, old in zip((*there, *new), (turns, shifts, score, slope, bend), strict=True)
+            )
+        return turns, shifts, score
+
+    def _look(self, turns: Tensor, shifts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Score (q,), its slope (q, 6) by small rotations and shifts, and its curvature (q, 6, 6) after Gauss and Newton."""
+        data, points = self.data, self.data.points
+        # Instead of the model, its slopes and all, the data are moved, the other way.
+        moved = data.values * spectra.phases(points, -shifts, data.box)
+        moved = torch.stack([moved.real, moved.imag], dim=1)
+        parts = spectra.sample_parts(self.slopes, turns, points)
+        model = parts[:, 0].transpose(0, 1)
+        change = self._change(parts, turns)
+        left = moved / self.noise - self.weight[:, None] * model
+        slope = 2 * (change.flatten(2) @ left.flatten(1)[..., None])[..., 0]
+        bend = 2 * (change * self.weight[:, None, None]).flatten(2) @ change.flatten(2).mT
+        score = (2 * moved * model / self.noise - self.weight[:, None] * model.square()).sum((1, 2))
+        score = score - shifts.square().sum(1) / (2 * self.spread**2)
+        slope[:, 3:] -= shifts / self.spread**2
+        bend[:, 3:, 3:] += torch.eye(3, device=bend.device) / self.spread**2
+        return score, slope, bend
+
+    def _change(self, parts: Tensor, turns: Tensor) -> Tensor:
+        """Derivatives (q, 6, 2, m) of the model by small rotations and shifts, real and imaginary, from `sample_parts`."""
+        (a, b, c), q = self.data.points.T, len(turns)
+        # A small rotation w takes T(R^-1 k) to T(R^-1 (k - w x k)): its derivative by w is (R grad T) x k.
+        steep = (turns @ parts[:, 1:].permute(2, 1, 0, 3).flatten(2)).reshape(q, 3, 2, -1)
+        change = torch.empty(q, 6, 2, len(a), device=turns.device)
+        change[:, 0] = steep[:, 1] * c - steep[:, 2] * b
+        change[:, 1] = steep[:, 2] * a - steep[:, 0] * c
+        change[:, 2] = steep[:, 0] * b - steep[:, 1] * a
+        # And by a shift -2 pi i k / box times the model.
+        waves = self.data.points.T * (2 * torch.pi / self.data.box)
+        change[:, 3:, 0] = parts[1, 0][:, None] * waves
+        change[:, 3:, 1] = -parts[0, 0][:, None] * waves
+        return change
+
+    def _step(self, slope: Tensor, bend: Tensor, damping: Tensor) -> Tensor:
+        """Small rotation (radians) and shift (voxels), (q, 6); none so long that the slope would say nothing of its end."""
+        level = bend.diagonal(dim1=1, dim2=2)
+        ridge = damping[:, None] * level + 1e-6 * level.amax(1, keepdim=True) + 1e-20
+        move = torch.linalg.solve(bend + torch.diag_embed(ridge), slope)
+        finest = float(self.data.points[-1].norm())
+        longest = torch.tensor([1 / finest, self.data.box / (6 * finest)], device=move.device)
+        long = torch.stack([move[:, :3].norm(dim=1), move[:, 3:].norm(dim=1)], dim=1)
+        return move * (longest / long.clamp_min(1e-12)).clamp(max=1).repeat_interleave(3, dim=1)
+
+
+def turned(vectors: Tensor) -> Tensor:
+    """Rotations (q, 3, 3) about vectors (q, 3), by their lengths in radians."""
+    across = torch.zeros(*vectors.shape[:-1], 3, 3, dtype=vectors.dtype, device=vectors.device)
+    a, b, c = vectors.unbind(-1)
+    across[..., 2, 1], across[..., 0, 2], across[..., 1, 0] = a, b, c
+    return torch.linalg.matrix_exp(across - across.mT)
 
 
 def _joined(parts: list[Poses]) -> Poses:
@@ -218,21 +266,16 @@ def align_map(moving: Volume, fixed: Volume, *, radius: float | None = None, rea
     # The fixed map is the data; the moving one the reference that is rotated into it.
     (data, _), (_, norm) = _unit(fixed, radius), _unit(moving, radius)
     coarse = data.inside(min(radius, 5.0))
-    grid = spectra.oversample(isolate(torch.from_numpy(moving.data), 0.95 * box) / norm)
-    noise = torch.full((len(coarse.points),), 1e-3)
+    slopes = spectra.slopes(isolate(torch.from_numpy(moving.data), 0.95 * box) / norm)
     step = box / max(float(coarse.points.norm(dim=1).max()), 1.0) / 4
-    poses = search(grid, coarse, turns=uniform(4000), shifts=ball(far, step), noise=noise, keep=20, spread=1e6)
-    generator = torch.Generator().manual_seed(0)
-    for angle in (10.0, 7.0, 5.0, 4.0, 3.0, 2.5, 2.0, 1.5, 1.0, 0.7, 0.5, 0.3):
-        part = coarse if angle > 5 else data
-        noise = torch.full((len(part.points),), 1e-3)
-        poses = refine(
-            grid, part, poses, angle=angle, step=step * angle / 12, noise=noise, generator=generator, tries=60, spread=1e6
-        )
-        if angle <= 5:
-            poses = poses.best(4)
+    # Against so little noise the likelihood is a plain correlation.
+    faint = torch.full((len(data.points),), 1e-3)
+    like: dict[str, Any] = {"noise": faint[: len(coarse.points)], "spread": 1e6}
+    poses = search(slopes[0], coarse, turns=uniform(4000), shifts=ball(far, step), keep=20, **like)
+    poses = polish(slopes, coarse, poses, steps=8, **like).best(4)
+    poses = polish(slopes, data, poses, steps=12, noise=faint, spread=1e6)
     turn, shift = poses.rotations[0, 0], poses.shifts[0, 0]
-    score = _match(spectra.sample(grid, turn, data.points) * spectra.phases(data.points, shift, box), data.values[0])
+    score = _match(spectra.sample(slopes[0], turn, data.points) * spectra.phases(data.points, shift, box), data.values[0])
     return Fit(turn.double().numpy(), shift.double().numpy() * fixed.voxel_size, score)
 
 

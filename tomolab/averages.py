@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 
 from tomolab import files, particles
+from tomolab.resolution import THRESHOLD, crossing
 from tomolab.volumes import Volume
 
-THRESHOLD = 0.143
-"""FSC of two half maps at which the sum of them correlates to 0.5 with the true density (Rosenthal and Henderson 2003)."""
+BELIEF = 0.2
+"""Mean FSC of three shells from which structure is believed: over 0.143, since noise scatters about 0 in so few numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,7 @@ class Average:
     half1, half2
         Half maps, not filtered, in the frame of `volume`.
     fsc
-        Table of the Fourier shell correlation of the half maps: `resolution` in Å, from coarse to fine, and `fsc`.
+        Table of the Fourier shell correlation of the half maps (`resolution.correlate`), from coarse to fine.
     particles
         Table of the particles used, with their refined positions and angles, `score` and `half` (1 or 2).
     record
@@ -45,12 +46,22 @@ class Average:
     record: dict[str, Any]
 
     def __repr__(self) -> str:
-        return f"Average({len(self.particles)} particles, {self.volume!r}, halves agree to {self.resolution:.0f} Å)"
+        belief = "" if self.believable else ", not to be believed"
+        return f"Average({len(self.particles)} particles, {self.volume!r}, halves agree to {self.resolution:.0f} Å{belief})"
 
     @property
     def resolution(self) -> float:
         """Å at which the FSC first falls to 0.143, interpolated in frequency; Nyquist if it never does."""
         return crossing(self.fsc, THRESHOLD)
+
+    @property
+    def believable(self) -> bool:
+        """Whether the halves agree where noise would not: beyond the detail by which they were brought together.
+
+        That is ``record["together"]`` in Å; for an average made elsewhere, whose record does not say, all detail counts.
+        """
+        beyond = self.fsc["fsc"][self.fsc["resolution"] < 0.999 * self.record.get("together", np.inf)]
+        return bool(beyond.iloc[:3].mean() > BELIEF)
 
     def save(self, folder: str | Path) -> Path:
         """Write volume.mrc, half1.mrc, half2.mrc, fsc.csv, particles.parquet and record.json, all or nothing."""
@@ -81,16 +92,3 @@ def load(folder: str | Path) -> Average:
     table = particles.check(pd.read_parquet(folder / "particles.parquet"))
     record = json.loads((folder / "record.json").read_text())
     return Average(volume, half1, half2, pd.read_csv(folder / "fsc.csv"), table, record)
-
-
-def crossing(fsc: pd.DataFrame, threshold: float) -> float:
-    """Resolution in Å at which an FSC table first falls under `threshold`, interpolated in frequency; the finest if never."""
-    values, frequency = fsc["fsc"].to_numpy(), 1 / fsc["resolution"].to_numpy()
-    below = np.flatnonzero(values < threshold)
-    if not len(below):
-        return float(1 / frequency[-1])
-    if below[0] == 0:
-        return float(1 / frequency[0])
-    i = below[0]
-    share = (values[i - 1] - threshold) / (values[i - 1] - values[i])
-    return float(1 / (frequency[i - 1] + share * (frequency[i] - frequency[i - 1])))

@@ -24,7 +24,7 @@ from scipy import stats
 from tqdm.auto import tqdm
 
 from tomolab import alignment, averaging, clusters, files, fourier, simulation, trials
-from tomolab.averages import crossing
+from tomolab.resolution import crossing
 from tomolab.trials import STANDARD, Condition, Method
 from tomolab.volumes import Volume
 

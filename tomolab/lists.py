@@ -1,25 +1,27 @@
-"""Particle lists of RELION (STAR), Warp (STAR) and our own (CSV), to and from particle tables.
+"""Particle lists of RELION (STAR), Warp (STAR), Dynamo, STOPGAP and our own (CSV), to and from particle tables.
 
 Read: RELION 3.1 to 5 with an optics table, and the one table of RELION 3.0 and Warp (`tomolab.star` has the geometry). All
 other columns are carried through under their names, those of the optics table too. Our own columns are written as
-``tomolabLabel`` and the like, and read back.
+``tomolabLabel`` and the like, and read back. Dynamo and STOPGAP know certain columns only; `tomolab.dynamo` and
+`tomolab.stopgap` say which, and keep the names of the tomograms in a list beside the file.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from tomolab import dynamo, rotations, star, stopgap
 from tomolab import particles as tables
-from tomolab import rotations, star
 from tomolab.conventions import ANGLES, POSITION, WEDGE
 from tomolab.paths import atomic
-from tomolab.star import Shape
+from tomolab.star import Shape, Tilts
 
-Tilts = tuple[float, float] | Mapping[str, tuple[float, float]]
-"""(Lowest, highest) tilt in degrees of all tomograms, or of each by name."""
+STOPGAP = "stopgap"
+FORMATS = [*star.VERSIONS, STOPGAP]
+"""What a .star file can be written for."""
 
 
 def read_particles(
@@ -31,16 +33,16 @@ def read_particles(
     tomogram: str | None = None,
     tomograms: Collection[str] | None = None,
 ) -> pd.DataFrame:
-    """Read a particle table from a STAR file, or from a CSV file that `write_particles` made.
+    """Read a particle table from a STAR file, a Dynamo table, or a CSV file that `write_particles` made.
 
     Parameters
     ----------
     path
-        .star or .csv.
+        .star (RELION, Warp or STOPGAP, by what it holds), .tbl (Dynamo) or .csv.
     voxel_size
         Å per pixel of the coordinates: of the tomogram they were picked in. Taken from the file where it says so.
     tilts
-        Tilts between which the particles were observed; taken from the file if tomolab wrote it.
+        Tilts between which the particles were observed; taken from the file if it is Dynamo's or tomolab wrote it.
     tomogram_shape
         For centred coordinates (RELION 5): voxels of `voxel_size` that the whole tomogram holds.
     tomogram
@@ -67,10 +69,12 @@ def read_particles(
     try:
         if path.suffix == ".csv":
             found = _read_csv(path)
+        elif path.suffix == ".tbl":
+            found = dynamo.read(path, voxel_size=voxel_size, tilts=tilts, tomogram=tomogram)
         elif path.suffix == ".star":
             found = _read_star(path, voxel_size=voxel_size, tilts=tilts, shape=tomogram_shape, tomogram=tomogram)
         else:
-            raise ValueError(f"particle lists are .star or .csv, got {path.suffix or 'a name without suffix'}")
+            raise ValueError(f"particle lists are .star, .tbl or .csv, got {path.suffix or 'a name without suffix'}")
         found = tables.check(found)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -90,35 +94,50 @@ def write_particles(
     format: str = "relion31",  # noqa: A002 - the word users look for
     tomogram_shape: Shape | None = None,
 ) -> Path:
-    """Write a particle table, whole or not at all: STAR for RELION, or CSV (our own columns, exact) by the suffix.
+    """Write a particle table, whole or not at all: STAR for RELION or STOPGAP, for Dynamo, or CSV (exact), by the suffix.
+
+    RELION's file carries all columns. Dynamo's and STOPGAP's drop those that they have no place for (`dynamo.text` and
+    `stopgap.text` name what they keep), and a list of tomograms is written beside them: ``a.doc`` for ``a.tbl``,
+    ``a_tomolist.txt`` for ``a.star``.
 
     Parameters
     ----------
     particles
         The table.
     path
-        .star or .csv.
+        .star, .tbl (Dynamo) or .csv.
     voxel_size
-        Å per voxel of the tomogram in which coordinates are counted; needed for .star.
+        Å per voxel of the tomogram in which coordinates are counted; needed but for .csv.
     format
-        ``"relion31"`` (coordinates in pixels from 0) or ``"relion5"`` (Å from the middle of the tomogram).
+        Of a .star file: ``"relion31"`` (coordinates in pixels from 0), ``"relion5"`` (Å from the middle of the tomogram) or
+        ``"stopgap"`` (a motive list).
     tomogram_shape
         For ``"relion5"``: voxels of the tomogram.
 
     Raises
     ------
     ValueError
-        If something needed is not given, the format is unknown, or a text cannot stand in a STAR file.
+        If something needed is not given, the format is unknown, or something in the table cannot stand in such a file.
     """
     path = Path(path)
     particles = tables.check(particles)
+    listed = None
     if path.suffix == ".csv":
         text = particles.to_csv(index=False)
+    elif path.suffix == ".tbl":
+        text, tomograms = dynamo.text(particles, voxel_size=voxel_size)
+        listed = path.with_suffix(".doc"), tomograms
+    elif path.suffix == ".star" and format == STOPGAP:
+        text, tomograms = stopgap.text(particles, voxel_size=voxel_size)
+        listed = stopgap.companion(path), tomograms
     elif path.suffix == ".star":
-        blocks = _star_tables(particles, voxel_size=voxel_size, version=format, shape=tomogram_shape)
+        blocks = star_tables(particles, voxel_size=voxel_size, version=format, shape=tomogram_shape)
         text = star.text(blocks, version=star.VERSIONS[format])
     else:
-        raise ValueError(f"particle lists are .star or .csv, got {path.suffix or 'a name without suffix'} in {path}")
+        raise ValueError(f"particle lists are .star, .tbl or .csv, got {path.suffix or 'a name without suffix'} in {path}")
+    if listed is not None:
+        with atomic(listed[0]) as temporary:
+            temporary.write_text(listed[1])
     with atomic(path) as temporary:
         temporary.write_text(text)
     return path
@@ -132,7 +151,10 @@ def _read_csv(path: Path) -> pd.DataFrame:
 def _read_star(
     path: Path, *, voxel_size: float | None, tilts: Tilts | None, shape: Shape | None, tomogram: str | None
 ) -> pd.DataFrame:
-    rows = star.joined(star.blocks(path))
+    blocks = star.blocks(path)
+    if stopgap.BLOCK in blocks:
+        return stopgap.table(blocks[stopgap.BLOCK], path, voxel_size=voxel_size, tilts=tilts, tomogram=tomogram)
+    rows = star.joined(blocks)
     named = next((name for name in ("rlnTomoName", "rlnMicrographName") if name in rows), None)
     if named is None and tomogram is None:
         raise ValueError("there is neither rlnTomoName nor rlnMicrographName; give tomogram=")
@@ -146,20 +168,34 @@ def _read_star(
     if "particle_id" not in out:
         out["particle_id"] = np.arange(len(out))
     if tilts is not None:
-        out[WEDGE] = np.array([star.of(tilts, name, "tilts") for name in out["tomogram"]], dtype=float).reshape(-1, 2)
+        out[WEDGE] = star.tilts_of(tilts, out["tomogram"])
     elif not set(WEDGE) <= set(out):
         raise ValueError("the file does not say between which tilts the particles were observed; give tilts=(lowest, highest)")
     return out
 
 
-def _star_tables(
-    particles: pd.DataFrame, *, voxel_size: float | None, version: str, shape: Shape | None
+def star_tables(
+    particles: pd.DataFrame, *, voxel_size: float | None, version: str = "relion31", shape: Shape | None = None
 ) -> dict[str, pd.DataFrame]:
-    """Optics and particles with RELION's columns."""
+    """Optics and particles with RELION's columns.
+
+    Parameters
+    ----------
+    particles
+        A particle table that `particles.check` passed.
+    voxel_size, shape
+        As `voxel_size` and `tomogram_shape` of `write_particles`.
+    version
+        ``"relion31"`` or ``"relion5"``.
+
+    Raises
+    ------
+    ValueError
+        If something needed is not given, or the version is unknown.
+    """
     if version not in star.VERSIONS:
-        raise ValueError(f"unknown format {version!r}; there are {', '.join(star.VERSIONS)}")
-    if voxel_size is None or not (np.isfinite(voxel_size) and voxel_size > 0):
-        raise ValueError(f"a STAR file needs voxel_size=, the Å per voxel of the tomogram, got {voxel_size}")
+        raise ValueError(f"unknown format {version!r}; there are {', '.join(FORMATS)}")
+    voxel_size = star.check_voxel_size(voxel_size, "a STAR file")
     rows = pd.DataFrame(index=particles.index)
     positions = tables.positions(particles)
     if version == "relion5":

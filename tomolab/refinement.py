@@ -1,42 +1,46 @@
 """Refinement: one set of subtomograms, from random orientations to poses and a reference, without any template.
 
 Expectation and maximisation in turn: every subtomogram is scored against the reference at random rotations and a grid of
-shifts (`alignment.search`), its best poses share it by their likelihood, and the sum over all of them, divided by the summed
-wedges, is the next reference. Fresh random rotations in every iteration keep it from settling in the featureless ball it
-starts from; detail grows from coarse to fine; in the end the poses are refined locally.
+shifts (`alignment.search`), its best poses are moved uphill (`alignment.polish`) and share it by their likelihood, and the
+sum over all of them, divided by the summed wedges, is the next reference (`references`). Fresh random rotations in every
+iteration keep it from settling in the featureless ball it starts from; detail grows from coarse to fine; in the end poses
+only move uphill, with ever finer detail.
 
-The set is cut into folds, and a subtomogram is only ever scored against the sum of the other folds. Otherwise its own noise,
-which is in the reference at its present pose, holds it there and makes structure out of noise.
+>>> for state in Refinement(data, settings, generator=generator):
+...     print(state.stage, state.resolved)
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tomolab import alignment, rotations, spectra
+from tomolab import alignment, references, rotations
 from tomolab.alignment import Poses
+from tomolab.references import References, shell_of
 from tomolab.spectra import Spectra
-from tomolab.volumes import distance, isolate
 
 FOLDS = 4
 KEEP = 5
 """Poses that share a subtomogram in the search."""
-FLOOR = 0.1
-"""Least damping of the reference, as a part of the mean sampling of each shell."""
 FEW = 400
 """Subtomograms that the search for a first reference looks at; the others join when there is one."""
-ROTATIONS = (700, 700, 700, 700, 1000, 1000, 1000, 1500, 1500, 2000, 2000, 3000, 3000)
+ROTATIONS = 700
+"""Random rotations tried in each iteration of the search: 25 degrees apart, from where `alignment.polish` finds the best."""
 GROWTH = (1.0,) * 5 + (1.25,) * 4 + (1.5,) * 4
-"""Search: random rotations tried, and radius over the first radius, in each iteration."""
-ANGLES = (7.0, 5.0, 3.5, 2.5, 1.8, 1.3, 1.0)
-"""Local refinement: standard deviation in degrees of the small rotations in each iteration."""
+"""Search: radius over the first radius in each iteration."""
+SEARCH_STEPS, LOCAL_STEPS = 2, 4
+"""Steps by which poses are improved in each iteration of the search, and of the local refinement."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What one refinement needs to know; lengths in voxels, `radius` and `finest` in cycles per box."""
+    """What one refinement needs to know; lengths in voxels, `radius` and `finest` in cycles per box.
+
+    Without `starts` it begins from poses that are given; `group` (g, 3, 3) are the rotations of a symmetry, if there is one.
+    """
 
     radius: float
     finest: float
@@ -45,6 +49,7 @@ class Settings:
     starts: int
     search: int
     local: int
+    group: Tensor | None = None
 
     @property
     def steps(self) -> int:
@@ -54,7 +59,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class State:
-    """After an iteration: `poses` (of `rows` of the data), masked `density` and its `resolved` radius, mean `score`."""
+    """After an iteration: `poses` (of `rows` of the data), masked `density` and its `resolved` radius, mean `score`.
+
+    `box` are the voxels of a subtomogram, over which the grid of the density is spread.
+    """
 
     stage: str
     rows: Tensor
@@ -62,22 +70,22 @@ class State:
     density: Tensor
     resolved: float
     score: float
+    box: int
 
 
 @dataclass
 class _Set:
-    """A set under refinement: what stays, and what each iteration replaces."""
+    """Subtomograms under refinement: rows of the data, and what each iteration replaces."""
 
-    data: Spectra
+    rows: Tensor
     fold: Tensor
     poses: Poses
     noise: Tensor
-    settings: Settings
-    generator: torch.Generator
+    score: float = -torch.inf
 
 
-def run(data: Spectra, settings: Settings, *, generator: torch.Generator) -> Iterator[State]:
-    """Refine from random orientations, yielding after every iteration; the last state holds the poses of all.
+class Refinement:
+    """One refinement, an iteration at a time; the last state holds the poses of all.
 
     Parameters
     ----------
@@ -87,173 +95,168 @@ def run(data: Spectra, settings: Settings, *, generator: torch.Generator) -> Ite
         Radii, mask, iterations.
     generator
         All randomness; on the device of the data.
+    given
+        Poses to start from, one each, where `settings.starts` is 0.
     """
-    device = data.values.device
-    searches: list[tuple[float, _Set, Tensor]] = []
-    for _ in range(settings.starts):
-        rows = torch.randperm(len(data), generator=generator, device=device)[:FEW]
-        few = _begin(data.take(rows), settings, generator)
-        for step in range(settings.search):
-            state = _search(few, step, rows)
-            yield state
-        searches.append((state.score, few, rows))
-    _, best, chosen = max(searches, key=lambda search: search[0])
-    radius = _radius(settings, settings.search - 1)
-    everyone = _everyone(best, chosen, data, radius) if settings.local else best
-    rows = torch.arange(len(data), device=device)
-    for step in range(settings.local):
-        state = _local(everyone, step, radius, rows)
-        radius = min(max(radius, state.resolved + 2), settings.finest)
-        yield state
 
+    def __init__(self, data: Spectra, settings: Settings, *, generator: torch.Generator, given: Poses | None = None) -> None:
+        if (given is None) == (settings.starts == 0):
+            raise ValueError(f"refinement starts from given poses or searches for some, got {settings.starts} starts")
+        self.data, self.settings, self.generator = data, settings, generator
+        self.step, self.radius = 0, settings.radius * GROWTH[-1]
+        every = torch.arange(len(data), device=data.values.device)
+        self.now = self._begin(every)
+        if given is not None:
+            self.now.poses = given
+        self.best = self.now
 
-def _radius(settings: Settings, step: int) -> float:
-    """Radius of an iteration of the search."""
-    return min(settings.radius * GROWTH[step * len(GROWTH) // settings.search], settings.finest)
+    def __iter__(self) -> Iterator[State]:
+        while self.step < self.settings.steps:
+            yield self.advance()
 
+    def advance(self) -> State:
+        """Make the next iteration."""
+        settings, searches = self.settings, self.settings.starts * self.settings.search
+        if self.step < searches:
+            state = self._search(self.step % settings.search)
+        else:
+            if self.step == searches and searches:
+                self.now = self._everyone()
+            state = self._local(self.step - searches)
+        self.step += 1
+        return state
 
-def _everyone(few: _Set, chosen: Tensor, data: Spectra, radius: float) -> _Set:
-    """All the subtomograms, with the poses of those that searched; where there are more, each is searched once."""
-    everyone = _begin(data, few.settings, few.generator)
-    everyone.noise = few.noise
-    if len(data) == len(chosen):
-        everyone.poses.put(chosen, few.poses)
-        everyone.fold[chosen] = few.fold
-    else:
-        grid = spectra.oversample(_references(few, radius, ceiling=2.0)[1])
-        everyone.poses = _score(everyone, [grid] * FOLDS, radius, count=ROTATIONS[-1], close=False)
-    everyone.poses = everyone.poses.best(3)
-    return everyone
+    def saved(self) -> dict[str, Tensor]:
+        """All that `restore` needs to go on as if there had been no break."""
+        out = {"generator": self.generator.get_state(), "at": torch.tensor([self.step, self.radius], dtype=torch.float64)}
+        sets = {"now": self.now} | ({"best": self.best} if self.best is not self.now else {})
+        for name, one in sets.items():
+            parts: dict[str, Any] = {"rows": one.rows, "fold": one.fold, "noise": one.noise, "score": torch.tensor(one.score)}
+            parts |= vars(one.poses)
+            out |= {f"{name}.{key}": value.cpu().contiguous() for key, value in parts.items()}
+        return out
 
+    def restore(self, saved: Mapping[str, Tensor]) -> None:
+        """Go back to where `saved` was taken, of a refinement of the same data and settings."""
+        self.generator.set_state(saved["generator"])
+        self.step, self.radius = int(saved["at"][0]), float(saved["at"][1])
+        device = self.data.values.device
 
-def _begin(data: Spectra, settings: Settings, generator: torch.Generator) -> _Set:
-    fold = torch.randperm(len(data), generator=generator, device=data.values.device) % min(FOLDS, len(data))
-    power = _by_shell(data, (data.values.abs() ** 2).sum(0))
-    return _Set(data, fold, alignment.start(len(data), KEEP, generator=generator), power, settings, generator)
+        def one(name: str) -> _Set:
+            parts = {key.partition(".")[2]: value.to(device) for key, value in saved.items() if key.startswith(f"{name}.")}
+            poses = Poses(*(parts[key] for key in ("rotations", "shifts", "scores", "weights")))
+            return _Set(parts["rows"], parts["fold"], poses, parts["noise"], float(parts["score"]))
 
+        self.now = one("now")
+        self.best = one("best") if "best.rows" in saved else self.now
 
-def _search(part: _Set, step: int, rows: Tensor) -> State:
-    at, radius = step * len(GROWTH) // part.settings.search, _radius(part.settings, step)
-    grids, density, resolved = _references(part, radius, ceiling=2.0)
-    if step:
-        _measure_noise(part, grids, radius)
-    part.poses = _score(part, grids, radius, count=ROTATIONS[at], close=GROWTH[at] > 1)
-    return State("search", rows, part.poses, density, resolved, float(part.poses.scores[:, 0].mean()))
+    def _begin(self, rows: Tensor) -> _Set:
+        few = self.data.take(rows) if len(rows) < len(self.data) else self.data
+        count, device = len(rows), rows.device
+        fold = torch.randperm(count, generator=self.generator, device=device) % min(FOLDS, count)
+        # Of the first ones alone, where there are many: it is a first guess, and reading all of a mapped file takes time.
+        some = few.take(torch.arange(min(FEW, count), device=device))
+        noise = references.by_shell(some, (some.values.abs() ** 2).sum(0))
+        return _Set(rows, fold, alignment.start(count, KEEP, generator=self.generator), noise)
 
+    def _search(self, step: int) -> State:
+        if step == 0:
+            rows = torch.randperm(len(self.data), generator=self.generator, device=self.now.rows.device)[:FEW]
+            self.now = self._begin(rows)
+        part, growth = self.now, GROWTH[step * len(GROWTH) // self.settings.search]
+        data = self._data(part, min(self.settings.radius * growth, self.settings.finest))
+        made = self._references(part, data, ceiling=2.0)
+        if step:
+            part.noise = references.measure_noise(data, part.poses, part.fold, references=made, noise=part.noise)
+        part.poses = self._score(part, data, made.slopes, close=growth > 1)
+        part.score = float(part.poses.scores[:, 0].mean())
+        if step == self.settings.search - 1 and (self.step < self.settings.search or part.score > self.best.score):
+            self.best = part
+        return State("search", part.rows, part.poses, made.density, made.resolved, part.score, data.box)
 
-def _score(part: _Set, grids: list[Tensor], radius: float, *, count: int, close: bool) -> Poses:
-    data = part.data.inside(radius)
-    turns = rotations.random(count, part.generator, device=part.fold.device)
-    step = data.box / (4 * radius)
-    if close:
-        shifts = part.poses.shifts[:, :1] + alignment.ball(1.5 * step, step, device=part.fold.device)
-    else:
-        shifts = alignment.ball(part.settings.reach, step, device=part.fold.device).expand(len(data), -1, -1)
-    noise = part.noise[_shell(data)]
-    poses = alignment.start(len(data), part.poses.scores.shape[1], generator=part.generator)
-    for fold, grid in enumerate(grids):
-        rows = (part.fold == fold).nonzero()[:, 0]
-        one, spread, keep = data.take(rows), part.settings.reach / 2, poses.scores.shape[1]
-        poses.put(rows, alignment.search(grid, one, turns=turns, shifts=shifts[rows], noise=noise, keep=keep, spread=spread))
-    return poses
+    def _local(self, step: int) -> State:
+        part = self.now
+        data = self._data(part, self.radius)
+        made = self._references(part, data, ceiling=20.0)
+        part.noise = references.measure_noise(data, part.poses, part.fold, references=made, noise=part.noise)
+        part.poses = part.poses.best(max(1, 3 - step))
+        expected = self._expected(part, data)
+        for fold, slopes in enumerate(made.slopes):
+            mine = (part.fold == fold).nonzero()[:, 0]
+            found = alignment.polish(slopes, data.take(mine), part.poses.take(mine), steps=LOCAL_STEPS, **expected)
+            part.poses.put(mine, found)
+        self.radius = min(max(self.radius, made.resolved + 2), self.settings.finest)
+        part.score = float(part.poses.scores[:, 0].mean())
+        return State("refine", part.rows, part.poses, made.density, made.resolved, part.score, data.box)
 
+    def _everyone(self) -> _Set:
+        """All the subtomograms, with the poses of those that searched; where there are more, each is searched once."""
+        few, everyone = self.best, self._begin(torch.arange(len(self.data), device=self.best.rows.device))
+        everyone.noise = few.noise
+        # Those that searched stay in their folds: what they are scored against must not hold themselves.
+        everyone.fold[few.rows] = few.fold
+        self.radius = min(self.radius, self.settings.finest)
+        if len(everyone.rows) == len(few.rows):
+            everyone.poses.put(few.rows, few.poses)
+        else:
+            made = self._references(few, self._data(few, self.radius), ceiling=2.0)
+            data = self._data(everyone, self.radius)
+            everyone.poses = self._score(everyone, data, made.slopes, close=False)
+        return everyone
 
-def _local(part: _Set, step: int, radius: float, rows: Tensor) -> State:
-    grids, density, resolved = _references(part, radius, ceiling=20.0)
-    _measure_noise(part, grids, radius)
-    data = part.data.inside(radius)
-    noise = part.noise[_shell(data)]
-    part.poses = part.poses.best(max(1, 3 - step // 2))
-    angle = ANGLES[step * len(ANGLES) // part.settings.local]
-    step_size = data.box / (4 * radius) * (angle / 7)
-    for fold, grid in enumerate(grids):
-        mine = (part.fold == fold).nonzero()[:, 0]
-        one, old, spread = data.take(mine), part.poses.take(mine), part.settings.reach / 2
-        found = alignment.refine(
-            grid, one, old, angle=angle, step=step_size, noise=noise, generator=part.generator, spread=spread
+    def _data(self, part: _Set, radius: float) -> Spectra:
+        inside, every = self.data.inside(radius), torch.arange(len(self.data), device=part.rows.device)
+        # Not copied where all are there in order, for then there may be many.
+        return inside if torch.equal(part.rows, every) else inside.take(part.rows)
+
+    def _references(self, part: _Set, data: Spectra, *, ceiling: float) -> References:
+        settings = self.settings
+        return references.make(
+            data, part.poses, part.fold, noise=part.noise, diameter=settings.diameter, ceiling=ceiling, group=settings.group
         )
-        part.poses.put(mine, found)
-    return State("refine", rows, part.poses, density, resolved, float(part.poses.scores[:, 0].mean()))
+
+    def _expected(self, part: _Set, data: Spectra) -> dict[str, Any]:
+        return {"noise": part.noise[shell_of(data)], "spread": self.settings.reach / 2}
+
+    def _score(self, part: _Set, data: Spectra, slopes: list[Tensor], *, close: bool) -> Poses:
+        step = data.box / (4 * float(data.points[-1].norm()))
+        if close:
+            shifts = part.poses.shifts[:, :1] + alignment.ball(1.5 * step, step, device=part.fold.device)
+        else:
+            shifts = alignment.ball(self.settings.reach, step, device=part.fold.device).expand(len(data), -1, -1)
+        return explore(data, part.fold, slopes, shifts=shifts, generator=self.generator, **self._expected(part, data))
 
 
-def _references(part: _Set, radius: float, *, ceiling: float) -> tuple[list[Tensor], Tensor, float]:
-    """For each fold the oversampled grid of the others; the masked density of all; and the radius up to which it is resolved.
+def explore(
+    data: Spectra,
+    fold: Tensor,
+    slopes: list[Tensor],
+    *,
+    shifts: Tensor,
+    noise: Tensor,
+    spread: float,
+    generator: torch.Generator,
+) -> Poses:
+    """Try fresh random rotations of every subtomogram with shifts, and move the best poses to the best ones near by.
 
-    Wiener filter with the signal power measured between odd and even folds, its strength held under `ceiling` times the mean
-    sampling, so that a shell without signal yet is damped, not lost.
+    Parameters
+    ----------
+    data, noise, spread
+        As in `alignment.search`.
+    fold
+        Number of the fold of each subtomogram, which says against which of `slopes` it is scored.
+    slopes
+        Grids of the references of all folds (`spectra.slopes`).
+    shifts
+        Shifts to try, (n, s, 3).
+    generator
+        Draws the rotations, the same for all.
     """
-    data = part.data.inside(radius)
-    sums, sampling = gather(data, part.poses, part.fold)
-    away = distance(sums.shape[-1], device=sums.device)
-    shell = away.round().long().clamp_max(len(part.noise) - 1)
-    count = torch.bincount(shell.flatten(), minlength=len(part.noise)).clamp_min(1)
-
-    def mean(values: Tensor) -> Tensor:
-        return torch.zeros(len(part.noise), device=values.device).index_add_(0, shell.flatten(), values.flatten()) / count
-
-    density = mean(sampling.sum(0))
-    # Cropping leaves ripples at the rim of the sphere, where there is no sampling to divide them by.
-    floor, inside = (FLOOR * density + 0.5)[shell], away <= radius
-    odd = torch.arange(len(sums), device=sums.device) % 2 == 1
-    one, other = (inside * sums[w].sum(0) / (sampling[w].sum(0) + floor) for w in (odd, ~odd))
-    signal = mean((one * other.conj()).real).clamp_min(1e-9)
-    damping = torch.maximum(torch.minimum(part.noise / signal, ceiling * density)[shell], floor)
-    total, whole = sums.sum(0) * inside, sampling.sum(0)
-    across = part.settings.diameter / data.box * sums.shape[-1]
-    leave = [(total - a * inside, (whole - b).clamp_min(0)) for a, b in zip(sums, sampling, strict=True)]
-    grids = [spectra.oversample(isolate(spectra.to_density(a / (b + damping)), across)) for a, b in leave]
-    ratio = (signal * density / part.noise)[1 : int(radius) + 1]
-    below = (ratio < 0.5).nonzero()
-    resolved = float(below[0]) if len(below) else float(int(radius))
-    return grids, isolate(spectra.to_density(total / (whole + damping)), across), resolved
-
-
-def gather(data: Spectra, poses: Poses, fold: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of the data in the frame of the reference, and of their wedges, for each fold: plain grids (folds, g, g, g)."""
-    size = spectra.grid_size(float(data.points.norm(dim=1).max()))
-    sums, sampling = [], []
-    for one in range(int(fold.max()) + 1):
-        mine = (fold == one).nonzero()[:, 0]
-        total = None
-        for rows in mine.split(max(1, 4_000_000 // (poses.weights.shape[1] * len(data.points)))):
-            weights, shifts = poses.weights[rows], poses.shifts[rows]
-            values = data.values[rows][:, None] * spectra.phases(data.points, -shifts, data.box) * weights[..., None]
-            seen = data.wedges[data.kind[rows]][:, None] * weights[..., None]
-            turns = poses.rotations[rows].flatten(0, 1)
-            used = weights.flatten() > 1e-4
-            part = spectra.insert(
-                values.flatten(0, 1)[used], seen.flatten(0, 1)[used], turns[used], points=data.points, size=size
-            )
-            total = part if total is None else (total[0] + part[0], total[1] + part[1])
-        ready = spectra.condense(*total)  # type: ignore[misc]
-        sums.append(ready[0])
-        sampling.append(ready[1])
-    return torch.stack(sums), torch.stack(sampling)
-
-
-def _measure_noise(part: _Set, grids: list[Tensor], radius: float) -> None:
-    """Noise of every shell from what the reference at the best poses leaves over."""
-    data = part.data.inside(radius)
-    power = torch.zeros(len(data.points), device=data.points.device)
-    for fold, grid in enumerate(grids):
-        for rows in (part.fold == fold).nonzero()[:, 0].split(max(1, 4_000_000 // len(data.points))):
-            model = spectra.sample(grid, part.poses.rotations[rows, 0], data.points)
-            model = model * spectra.phases(data.points, part.poses.shifts[rows, 0], data.box)
-            power += (data.values[rows] - model * data.wedges[data.kind[rows]]).abs().pow(2).sum(0)
-    inside = _by_shell(data, power)
-    part.noise = part.noise.clone()
-    part.noise[: len(inside) - 1] = inside[:-1]
-
-
-def _shell(data: Spectra) -> Tensor:
-    return data.points.norm(dim=1).round().long()
-
-
-def _by_shell(data: Spectra, power: Tensor) -> Tensor:
-    """Mean over the observed coefficients of each shell, from power summed over the subtomograms (m,)."""
-    seen = data.wedges[data.kind].sum(0) if len(data.kind) < 1000 else torch.bincount(data.kind).float() @ data.wedges
-    shell = _shell(data)
-    total, count = (torch.zeros(int(shell.max()) + 2, device=power.device).index_add_(0, shell, x) for x in (power, seen))
-    out = total / count.clamp_min(1e-6)
-    out[0], out[-1] = out[1], out[-2]
-    return out.clamp_min(out.max() * 1e-6 + 1e-20)
+    turns = rotations.random(ROTATIONS, generator, device=fold.device)
+    poses = alignment.start(len(data), KEEP, generator=generator)
+    for number, one in enumerate(slopes):
+        rows = (fold == number).nonzero()[:, 0]
+        some = data.take(rows)
+        found = alignment.search(one[0], some, turns=turns, shifts=shifts[rows], noise=noise, keep=KEEP, spread=spread)
+        poses.put(rows, alignment.polish(one, some, found, noise=noise, steps=SEARCH_STEPS, spread=spread))
+    return poses

@@ -20,8 +20,8 @@ OVERSAMPLING = 2
 class Spectra:
     """Fourier coefficients of n subtomograms at m points.
 
-    `values` (n, m) complex, zero in the missing wedge; `points` (m, 3); `wedges` (u, m) the distinct wedges as masks of 0
-    and 1, and `kind` (n,) which of them each subtomogram has; `box` the edge in voxels.
+    `values` (n, m) complex, zero in the missing wedge; `points` (m, 3), coarse to fine; `wedges` (u, m) the distinct wedges
+    as masks of 0 and 1, and `kind` (n,) which of them each subtomogram has; `box` the edge in voxels.
     """
 
     values: Tensor
@@ -38,20 +38,19 @@ class Spectra:
         return Spectra(self.values[rows], self.points, self.wedges, self.kind[rows], self.box)
 
     def inside(self, radius: float) -> "Spectra":
-        """Only the points up to `radius` cycles per box."""
-        keep = self.points.norm(dim=-1) <= radius + 1e-3
-        return Spectra(
-            self.values[:, keep].contiguous(), self.points[keep], self.wedges[:, keep].contiguous(), self.kind, self.box
-        )
+        """Only the points up to `radius` cycles per box; nothing is copied, for they come first."""
+        count = int((self.points.norm(dim=-1) <= radius + 1e-3).sum())
+        return Spectra(self.values[:, :count], self.points[:count], self.wedges[:, :count], self.kind, self.box)
 
 
 def half_sphere(box: int, radius: float, *, device: torch.device | None = None) -> Tensor:
-    """Points (m, 3) of the rfftn grid with 0 < length <= `radius` cycles per box, one of each pair k, -k."""
+    """Points (m, 3) of the rfftn grid with 0 < length <= `radius` cycles per box, by length, one of each pair k, -k."""
     k = (fourier.frequencies((box,) * 3, device=device) * box).round()
     z, y, x = k.unbind(-1)
     upper = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
     # Nyquist is its own mirror image and cannot be shifted: it stays out.
-    return k[upper & (k.norm(dim=-1) <= radius + 1e-3) & (k.abs().amax(-1) < box / 2)]
+    points = k[upper & (k.norm(dim=-1) <= radius + 1e-3) & (k.abs().amax(-1) < box / 2)]
+    return points[points.norm(dim=-1).argsort(stable=True)]
 
 
 def transform(
@@ -92,13 +91,19 @@ def sample(grid: Tensor, rotations: Tensor, points: Tensor) -> Tensor:
 
     The transform of a rotated density at k is that of the density at R^-1 k. Trilinear.
     """
-    size = grid.shape[-1]
+    (real,), (imaginary,) = sample_parts(grid[None], rotations, points)
+    return torch.complex(real, imaginary)
+
+
+def sample_parts(grids: Tensor, rotations: Tensor, points: Tensor) -> Tensor:
+    """As `sample` of several grids (c, size, size, size), for little more than one: (2, c, ..., m), real and imaginary."""
+    size = grids.shape[-1]
     places = (points @ rotations) * (OVERSAMPLING * 2 / (size - 1))  # row vectors: k R is R^-1 k
     places = places + (2 * centre(size) / (size - 1) - 1)
-    channels = torch.view_as_real(grid).permute(3, 0, 1, 2)[None]
+    channels = torch.cat([grids.real, grids.imag])[None]
     flat = places.reshape(1, 1, 1, -1, 3).flip(-1)
     out = torch.nn.functional.grid_sample(channels, flat, mode="bilinear", padding_mode="zeros", align_corners=True)
-    return torch.complex(out[0, 0, 0, 0], out[0, 1, 0, 0]).reshape(places.shape[:-1])
+    return out.reshape(2, len(grids), *places.shape[:-1])
 
 
 def insert(values: Tensor, weights: Tensor, rotations: Tensor, *, points: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -177,6 +182,18 @@ def oversample(density: Tensor) -> Tensor:
     first = centre(size) - centre(plain)
     padded[(slice(first, first + plain),) * 3] = density / attenuation(plain, device=density.device)
     return to_grid(padded)
+
+
+def slopes(density: Tensor) -> Tensor:
+    """Oversampled grids (4, size, size, size) of a density: its transform, and the derivatives of that by z, y and x.
+
+    By the theorem of the derivative, d/dk of the transform of f(r) is the transform of -2 pi i r / box f(r): exact, where
+    differences of interpolated values would be as coarse as the grid.
+    """
+    plain = density.shape[-1]
+    axis = (torch.arange(plain, device=density.device) - centre(plain)) / plain
+    places = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"))
+    return torch.stack([oversample(density), *(-2j * torch.pi * oversample(density * place) for place in places)])
 
 
 def to_grid(density: Tensor) -> Tensor:

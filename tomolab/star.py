@@ -48,6 +48,8 @@ VERSIONS = {"relion31": 30001, "relion5": 50001}
 
 Shape = tuple[int, int, int] | Mapping[str, tuple[int, int, int]]
 """Voxels (z, y, x) of all tomograms, or of each by name."""
+Tilts = tuple[float, float] | Mapping[str, tuple[float, float]]
+"""(Lowest, highest) tilt in degrees of all tomograms, or of each by name."""
 
 
 def blocks(path: Path) -> dict[str, pd.DataFrame]:
@@ -149,15 +151,15 @@ def _positions(rows: pd.DataFrame, names: pd.Series, *, voxel_size: float | None
                 "coordinates are Å from the middle of the tomogram (RELION 5); give voxel_size= and tomogram_shape= (z, y, x)"
             )
         middles = np.array([of(shape, name, "tomogram_shape") for name in names], dtype=float).reshape(-1, 3) / 2 * voxel_size
-        return _numbers(rows, CENTRED) + middles
+        return numbers(rows, CENTRED) + middles
     told = next((name for name in ("rlnTomoTiltSeriesPixelSize", "rlnMicrographPixelSize") if name in rows), None)
     if told is not None and voxel_size is not None:
-        sizes = _numbers(rows, [told])
+        sizes = numbers(rows, [told])
         if (np.abs(sizes / voxel_size - 1) > TOLERANCE).any():
             raise ValueError(
                 f"{told} is {', '.join(f'{size:g}' for size in np.unique(sizes))} Å, but voxel_size={voxel_size:g} was given"
             )
-    return _numbers(rows, PIXELS) * _pixel_size(rows, voxel_size)
+    return numbers(rows, PIXELS) * _pixel_size(rows, voxel_size)
 
 
 def _pixel_size(rows: pd.DataFrame, voxel_size: float | None) -> np.ndarray:
@@ -166,10 +168,10 @@ def _pixel_size(rows: pd.DataFrame, voxel_size: float | None) -> np.ndarray:
         return np.full((len(rows), 1), voxel_size)
     for name in ("rlnTomoTiltSeriesPixelSize", "rlnMicrographPixelSize", "rlnImagePixelSize", "rlnPixelSize"):
         if name in rows:
-            return _numbers(rows, [name])
+            return numbers(rows, [name])
     if {"rlnDetectorPixelSize", "rlnMagnification"} <= set(rows):
         # Detector pixels are µm.
-        return _numbers(rows, ["rlnDetectorPixelSize"]) * 1e4 / _numbers(rows, ["rlnMagnification"])
+        return numbers(rows, ["rlnDetectorPixelSize"]) * 1e4 / numbers(rows, ["rlnMagnification"])
     raise ValueError("the file does not say the pixel size of its coordinates; give voxel_size=")
 
 
@@ -178,21 +180,21 @@ def _origins(rows: pd.DataFrame, voxel_size: float | None) -> np.ndarray:
     out = np.zeros((len(rows), 3))
     for axis in range(3):
         if ORIGINS[axis] in rows:
-            out[:, axis] = _numbers(rows, [ORIGINS[axis]])[:, 0]
+            out[:, axis] = numbers(rows, [ORIGINS[axis]])[:, 0]
         elif OLD_ORIGINS[axis] in rows:
-            scale = _numbers(rows, ["rlnImagePixelSize"]) if "rlnImagePixelSize" in rows else _pixel_size(rows, voxel_size)
-            out[:, axis] = (_numbers(rows, [OLD_ORIGINS[axis]]) * scale)[:, 0]
+            scale = numbers(rows, ["rlnImagePixelSize"]) if "rlnImagePixelSize" in rows else _pixel_size(rows, voxel_size)
+            out[:, axis] = (numbers(rows, [OLD_ORIGINS[axis]]) * scale)[:, 0]
     return out
 
 
 def _matrices(rows: pd.DataFrame, names: list[str]) -> np.ndarray:
     """Rotations (n, 3, 3) from three angle columns; a missing one is 0, as in RELION."""
-    angles = [_numbers(rows, [name])[:, 0] if name in rows else np.zeros(len(rows)) for name in names]
+    angles = [numbers(rows, [name])[:, 0] if name in rows else np.zeros(len(rows)) for name in names]
     return rotations.from_euler(np.stack(angles, axis=1))
 
 
-def _numbers(rows: pd.DataFrame, names: list[str]) -> np.ndarray:
-    """Columns as floats (n, columns)."""
+def numbers(rows: pd.DataFrame, names: list[str]) -> np.ndarray:
+    """Columns as floats (n, columns); a ValueError if a value is not a finite number."""
     out = rows[names].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
     bad = ~np.isfinite(out)
     if bad.any():
@@ -210,6 +212,18 @@ def typed(column: pd.Series) -> pd.Series:
     if len(known) and not known.str.fullmatch(r"[+-]?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?").all():
         return column
     return pd.to_numeric(column) if len(known) else column
+
+
+def tilts_of(tilts: Tilts, names: pd.Series) -> np.ndarray:
+    """Lowest and highest tilt of each row, (n, 2), by the name of its tomogram."""
+    return np.array([of(tilts, name, "tilts") for name in names], dtype=float).reshape(-1, 2)
+
+
+def check_voxel_size(voxel_size: float | None, what: str) -> float:
+    """Give the voxel size back; a ValueError that names `what` needs it if it is not a positive number."""
+    if voxel_size is None or not (np.isfinite(voxel_size) and voxel_size > 0):
+        raise ValueError(f"{what} needs voxel_size=, the Å per voxel of the tomogram, got {voxel_size}")
+    return float(voxel_size)
 
 
 def of(values: Any, name: str, what: str) -> Any:

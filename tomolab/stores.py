@@ -120,6 +120,25 @@ def take(array: zarr.Array, rows: np.ndarray) -> np.ndarray:
     return out
 
 
+class Rows:
+    """Some volumes of an array, in an order of their own, read when they are asked for as ``rows[a:b]``."""
+
+    def __init__(self, array: Any, rows: np.ndarray) -> None:
+        # A choice among chosen ones is a choice among all.
+        inside = isinstance(array, Rows)
+        self.array: Any = array.array if inside else array
+        self.rows: np.ndarray = array.rows[rows] if inside else rows
+        self.shape = (len(rows), *array.shape[1:])
+        self.dtype = array.dtype
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        wanted = self.rows[rows]
+        return take(self.array, wanted) if isinstance(self.array, zarr.Array) else np.asarray(self.array)[wanted]
+
+
 def parts(volumes: Any, table: pd.DataFrame) -> Iterator[Part]:
     """Yield volumes (n, box, box, box) as they are held, with their rows, in parts of one shard."""
     n = _layout(int(volumes.shape[1]))[1]

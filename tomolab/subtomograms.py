@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import zarr
 
 from tomolab import fourier, stores
 from tomolab import particles as tables
@@ -89,9 +88,13 @@ class Subtomograms:
 
     def take(self, ids: Any) -> "Subtomograms":
         """Return the subtomograms with these particle ids, in this order, in memory; a ValueError for unknown ones."""
+        chosen = self.choose(ids)
+        return Subtomograms(chosen.volumes[:], chosen.particles, self.voxel_size)
+
+    def choose(self, ids: Any) -> "Subtomograms":
+        """As `take`, but the volumes stay where they are, and are read when they are asked for."""
         rows = tables.rows(self.particles, ids)
-        data = stores.take(self.volumes, rows) if isinstance(self.volumes, zarr.Array) else np.asarray(self.volumes)[rows]
-        return Subtomograms(data, self.particles.iloc[rows], self.voxel_size)
+        return Subtomograms(stores.Rows(self.volumes, rows), self.particles.iloc[rows], self.voxel_size)
 
     def batches(self, n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (ids (b,), volumes (b, box, box, box) float32) with b up to `n`, in order, reading only what is yielded."""

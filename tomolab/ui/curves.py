@@ -51,7 +51,7 @@ def fsc(averages: Any) -> Figure:
     ax.axhline(0.143, color=style.QUIET, linewidth=0.8, linestyle=(0, (4, 3)))
     ax.text(0.03 / finest, 0.155, "0.143", fontsize=8, color=style.QUIET)
     ax.axhline(0, color=style.FAINT, linewidth=0.8)
-    _resolution_axis(ax, finest, coarsest)
+    resolution_axis(ax, finest, coarsest)
     ax.set(ylabel="FSC", ylim=(-0.1, 1.05))
     ax.legend(loc="lower left", bbox_to_anchor=(0.01, 0.28))
     return figure
@@ -69,7 +69,7 @@ def _crossing(frequency: np.ndarray, curve: np.ndarray, threshold: float) -> flo
     return float(frequency[i - 1] + share * (frequency[i] - frequency[i - 1]))
 
 
-def _resolution_axis(ax: Axes, finest: float, coarsest: float) -> None:
+def resolution_axis(ax: Axes, finest: float, coarsest: float) -> None:
     """Axis of spatial frequency with its ticks at round resolutions in Å."""
     steps = np.array([1, 1.5, 2, 2.5, 3, 4, 5, 6, 8])
     round_values = np.concatenate([steps * 10.0**power for power in range(4)])
@@ -130,7 +130,7 @@ def power(spectra: Mapping[str, pd.DataFrame], *, between: tuple[float, float] =
     below.axhspan(0.75, 1.25, color=style.FAINT, alpha=0.5, zorder=0, linewidth=0)
     below.set(ylabel="ratio to the first", ylim=(0, 2))
     for panel in (ax, below):
-        _resolution_axis(panel, between[1], between[0])
+        resolution_axis(panel, between[1], between[0])
     ax.legend()
     return figure
 

@@ -17,6 +17,7 @@ from tomolab.ui.outlines import picks, specimen, surface
 from tomolab.ui.pictures import beside, gallery, projections, slices, tilt_images
 from tomolab.ui.subdivision import criteria, dendrogram, stability
 from tomolab.ui.surfaces import mesh as volume_mesh
+from tomolab.ui.twins import two_averages
 
 __all__ = [
     "beside",
@@ -44,6 +45,7 @@ __all__ = [
     "surface",
     "tilt_images",
     "training",
+    "two_averages",
     "volume_mesh",
 ]
 

@@ -1,0 +1,145 @@
+"""Dynamo's tables mean what Dynamo means by them, and come back."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from tomolab import dynamo, files, particles
+
+COLUMN = {name: number for number, name in enumerate(dynamo.COLUMNS, 1)}
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a table by Dynamo's names of the columns."""
+    return [dict(zip(dynamo.COLUMNS, line.split(), strict=True)) for line in path.read_text().splitlines()]
+
+
+def foreign(folder: Path, *, columns: int = 35, **values: object) -> Path:
+    """A table of one particle as another program writes it: zeros but for `values`."""
+    row = ["0"] * columns
+    for name, value in {"tag": 7, "tomo": 3, "ftype": 1, "ymintilt": -60, "ymaxtilt": 54, **values}.items():
+        row[COLUMN[name.rstrip("_")] - 1] = str(value)
+    (folder / "a.tbl").write_text(" ".join(row) + "\n")
+    return folder / "a.tbl"
+
+
+def test_columns_stand_where_dynamo_looks_for_them(tmp_path) -> None:
+    assert {name: COLUMN[name] for name in ("tag", "dx", "tdrot", "cc", "ftype", "ymintilt", "tomo", "reg", "class", "x")} == {
+        "tag": 1, "dx": 4, "tdrot": 7, "cc": 10, "ftype": 13, "ymintilt": 14, "tomo": 20, "reg": 21, "class": 22, "x": 24
+    }  # fmt: skip
+    assert {name: COLUMN[name] for name in ("otag", "npar", "ref", "sref", "apix")} == {
+        "otag": 31, "npar": 32, "ref": 34, "sref": 35, "apix": 36
+    }  # fmt: skip
+    table = particles.table(
+        [[30.0, 20.0, 10.0], [0, 0, 0]], tomogram=["TS_01", "b"], ids=[5, 9], tilts=(-50, 60), score=[0.25, 1], label="ribosome"
+    )
+    first, second = rows(files.write_particles(table, tmp_path / "a.tbl", voxel_size=10.0))
+    # The centre of voxel 0 is at 0.5 of Dynamo's coordinates.
+    assert [float(first[axis]) for axis in "xyz"] == [1.5, 2.5, 3.5]
+    assert [float(second[axis]) for axis in "xyz"] == [0.5, 0.5, 0.5]
+    assert (first["tag"], second["tag"], first["tomo"], second["tomo"]) == ("5", "9", "1", "2")
+    assert [float(first[name]) for name in ("ftype", "ymintilt", "ymaxtilt", "cc", "apix")] == [1, -50, 60, 0.25, 10]
+    assert (tmp_path / "a.doc").read_text() == "1 TS_01\n2 b\n"
+    assert "ribosome" not in (tmp_path / "a.tbl").read_text()
+
+
+def test_angles_are_dynamos(tmp_path) -> None:
+    """Dynamo -47.2730, 1.1777, -132.3000 is RELION 137.7000, 1.1777, 42.7270."""
+    path = foreign(tmp_path, tdrot=-47.2730, tilt=1.1777, narot=-132.3000, x=10.5, y=20.5, z=30.5)
+    read = files.read_particles(path, voxel_size=8.0)
+    expected = particles.matrices(particles.table([[0, 0, 0]], angles=[[137.7, 1.1777, 42.727]]))
+    np.testing.assert_allclose(particles.matrices(read), expected, atol=2e-4)
+    again = rows(files.write_particles(read, tmp_path / "b.tbl", voxel_size=8.0))[0]
+    np.testing.assert_allclose(
+        [float(again[name]) for name in ("tdrot", "tilt", "narot")], [-47.273, 1.1777, -132.3], atol=1e-3
+    )
+
+
+def test_angles_turn_as_dynamo_turns(phantom) -> None:
+    """Turned about z by tdrot, about the new x by tilt, about the new z by narot, all of the axes, is the way back."""
+    angles = np.array([[20.0, 50.0, -110.0], [10.0, 0.0, 0.0], [0.0, 30.0, 0.0]])
+
+    def about(axis: int, degrees: float) -> np.ndarray:
+        """Active rotation about x (0) or z (2), right-handed, on xyz vectors."""
+        return Rotation.from_rotvec(np.radians(degrees) * np.eye(3)[axis]).as_matrix()
+
+    for row, matrix in zip(angles, dynamo.from_zxz(angles), strict=True):
+        tdrot, tilt, narot = row
+        onto_reference = about(2, narot) @ about(0, tilt) @ about(2, tdrot)
+        np.testing.assert_allclose(matrix[::-1, ::-1], np.linalg.inv(onto_reference), atol=1e-12)
+    np.testing.assert_allclose(dynamo.to_zxz(dynamo.from_zxz(angles))[0], angles[0], atol=1e-9)
+
+
+def test_shifts_are_added(tmp_path) -> None:
+    path = foreign(tmp_path, dx=1, dy=-2, dz=0.25, x=10.5, y=20.5, z=30.5)
+    np.testing.assert_allclose(particles.positions(files.read_particles(path, voxel_size=8.0)), [[30.25 * 8, 18 * 8, 11 * 8]])
+
+
+def test_what_a_table_says_besides_is_kept(tmp_path) -> None:
+    path = foreign(tmp_path, cc=0.3, class_=4, reg=2, annotation=9, daxis="0+1.5i", x=1, y=2, z=3)
+    read = files.read_particles(path, voxel_size=8.0)
+    assert read.loc[0, ["particle_id", "tomogram", "score", "class", "tilt_min", "tilt_max"]].tolist() == [
+        7,
+        "3",
+        0.3,
+        4,
+        -60,
+        54,
+    ]
+    assert read.loc[0, ["dynamo_reg", "dynamo_annotation", "dynamo_daxis", "dynamo_aligned"]].tolist() == [2, 9, "0+1.5i", 0]
+    assert "dynamo_cc2" not in read
+    again = rows(files.write_particles(read, tmp_path / "b.tbl", voxel_size=8.0))[0]
+    assert [again[name] for name in ("tomo", "class", "reg", "annotation", "daxis", "aligned")] == [
+        "3",
+        "4.0",
+        "2",
+        "9",
+        "0+1.5i",
+        "0",
+    ]
+
+
+def test_tomograms_are_named_by_the_list_beside_the_table(tmp_path) -> None:
+    path = foreign(tmp_path)
+    (tmp_path / "a.doc").write_text("1 tomograms/TS_01.mrc\n3 tomograms/TS_03.mrc\n")
+    assert files.read_particles(path, voxel_size=8.0)["tomogram"].tolist() == ["tomograms/TS_03.mrc"]
+    (tmp_path / "a.doc").write_text("1 TS_01\n")
+    with pytest.raises(ValueError, match=r"a\.doc does not name the tomograms 3"):
+        files.read_particles(path, voxel_size=8.0)
+    (tmp_path / "a.doc").write_text("TS_01\n")
+    with pytest.raises(ValueError, match="must be a number and a name, got 'TS_01'"):
+        files.read_particles(path, voxel_size=8.0)
+    (tmp_path / "a.doc").unlink()
+    assert files.read_particles(path, voxel_size=8.0, tomogram="TS_07")["tomogram"].tolist() == ["TS_07"]
+
+
+def test_what_is_not_known_must_be_given(tmp_path) -> None:
+    path = foreign(tmp_path)
+    with pytest.raises(ValueError, match=r"does not say one pixel size, but none; give voxel_size="):
+        files.read_particles(path)
+    path = foreign(tmp_path, columns=36, apix=5.5, ftype=0)
+    with pytest.raises(ValueError, match=r"series tilted about y for 1 of 1 particles; give tilts="):
+        files.read_particles(path)
+    assert files.read_particles(path, tilts={"3": (-40, 50)})[["tilt_min", "tilt_max"]].to_numpy().tolist() == [[-40, 50]]
+    with pytest.raises(ValueError, match=r"column 36 is 5\.5 Å, but voxel_size=8 was given"):
+        files.read_particles(path, voxel_size=8.0)
+    path.write_text("1 2 3\n")
+    with pytest.raises(ValueError, match="at least 26 columns, this one 3"):
+        files.read_particles(path)
+
+
+def test_what_a_table_cannot_hold_is_refused(tmp_path) -> None:
+    good = particles.table([[1.0, 2.0, 3.0]], ids=[1])
+    for table, message in (
+        (good.assign(particle_id=0), "Dynamo counts particles from 1, but 1 of 1"),
+        (good.assign(tomogram="two words"), "names with blanks, such as 'two words'"),
+        (good.assign(tilt_axis=90.0), "tilt axes along y, but 1 of 1 have another tilt_axis"),
+        (good.assign(score="high"), "score of row 0: 'high'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            files.write_particles(table, tmp_path / "a.tbl", voxel_size=10.0)
+    with pytest.raises(ValueError, match="a Dynamo table needs voxel_size="):
+        files.write_particles(good, tmp_path / "a.tbl")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,55 @@
+"""Sorting: strangers in a set are named, whichever structure they have, and a pure set loses few to its second class."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tomolab import densities, simulation, sorting, subtomograms
+from tomolab.imaging import Imaging
+from tomolab.subtomograms import Subtomograms
+
+IMAGING = Imaging(snr=0.2, tilts=(-60.0, 60.0), shift=0.05)
+
+
+@pytest.fixture(scope="module")
+def mixed() -> Subtomograms:
+    """Forty of one complex, and ten of another that is about as large."""
+    maps = densities.load(["tric", "ruvab"], voxel_size=20.0, box=20)
+    return simulation.subtomograms(maps, {"tric": 40, "ruvab": 10}, imaging=IMAGING, box=20, seed=3, device="cpu")
+
+
+def test_strangers_are_named(mixed: Subtomograms) -> None:
+    truth = mixed.particles.set_index("particle_id")["label"]
+    found = sorting.sort(mixed, seed=1, rounds=3, progress=False, device="cpu")
+    assert found.labels.name == "class"
+    assert found.labels.index.tolist() == truth.index.tolist()
+    assert found.labels[truth == "ruvab"].mean() > 0.85
+    assert found.labels[truth == "tric"].mean() < 0.1
+    assert found.certainty.between(0.5, 1).all()
+    assert len(found.volumes) == 2
+    # The largest class comes first, and a chosen part is sorted like a whole.
+    some = sorting.sort(
+        mixed, truth.index[truth == "ruvab"].append(truth.index[truth == "tric"][:8]), seed=1, rounds=2, progress=False
+    )
+    assert some.labels.value_counts().index[0] == 0
+
+
+def test_the_same_seed_sorts_alike_from_a_store(mixed: Subtomograms, tmp_path: Path) -> None:
+    few = mixed.take(mixed.ids[::2])
+    few.save(tmp_path / "few.zarr")
+    stored = subtomograms.open(tmp_path / "few.zarr")
+    here = Subtomograms(np.asarray(stored.volumes[:], dtype=np.float32), few.particles, 20.0)
+    one, two = (sorting.sort(data, seed=2, rounds=1, progress=False, device="cpu") for data in (here, stored))
+    np.testing.assert_array_equal(one.labels, two.labels)
+    stopped = sorting.sort(here, seed=2, rounds=50, progress=False, stop=lambda: True, device="cpu")
+    assert len(stopped.labels) == len(few)
+
+
+def test_bad_input_is_refused(mixed: Subtomograms) -> None:
+    with pytest.raises(ValueError, match="2 classes or more with 8 particles each, got 1 for 50"):
+        sorting.sort(mixed, seed=1, classes=1)
+    with pytest.raises(ValueError, match="got 2 for 10 particles"):
+        sorting.sort(mixed, mixed.ids[:10], seed=1)
+    with pytest.raises(ValueError, match="max_shift must be over 0"):
+        sorting.sort(mixed, seed=1, max_shift=-5.0)

@@ -1,0 +1,140 @@
+"""Pairs: two halves refined side by side, so that both are at the same iteration, shown, kept and stopped together."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from tomolab import alignment, coefficients, halves
+from tomolab.averages import Average
+from tomolab.halves import Half
+from tomolab.refinement import Refinement, Settings, State
+from tomolab.snapshots import Snapshot
+from tomolab.subtomograms import Subtomograms
+from tomolab.volumes import Volume
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where an average stands: `iteration` of `of`, `resolution` in Å, the present map of the first half, seconds.
+
+    `left` are the seconds that it may still take.
+    """
+
+    stage: str
+    iteration: int
+    of: int
+    resolution: float
+    volume: Volume
+    seconds: float
+    left: float
+
+
+class Pair:
+    """Both halves side by side, through one or two passes of refinement.
+
+    Parameters
+    ----------
+    parts
+        The subtomograms of each half.
+    box
+        Voxels in the middle of their boxes that are looked at.
+    seed
+        Of all that is random; each half has a stream of its own.
+    device
+        Where to compute.
+    told
+        Called after every iteration.
+    stop
+        Asked after every iteration.
+    steps
+        Iterations of all passes.
+    """
+
+    def __init__(
+        self,
+        parts: list[Subtomograms],
+        *,
+        box: int,
+        seed: int,
+        device: torch.device,
+        told: Callable[[Progress], Any],
+        stop: Callable[[], bool] | None,
+        steps: int,
+    ) -> None:
+        self.parts, self.box, self.seed, self.device = parts, box, seed, device
+        self.told, self.stop, self.steps = told, stop, steps
+        self.began, self.before, self.made, self.stopped = time.perf_counter(), 0, 0, False
+
+    def refine(self, settings: Settings, snapshot: Snapshot, *, given: list[Half] | None) -> tuple[Average, list[Half]]:
+        """One pass: from random orientations, or from the poses of halves that are given; what `halves.join` gives."""
+        pair = [self._refinement(number, settings, given[number] if given else None) for number in range(2)]
+        snapshot.restore(pair)
+        states = self._states(pair, snapshot)
+        self.before += settings.steps
+        done = [_half(part, state, settings.group) for part, state in zip(self.parts, states, strict=True)]
+        radius = max(4.0, min(state.resolved for state in states) / 2)
+        return halves.join(*done, box=self.box, mask=settings.diameter, radius=radius, device=self.device)
+
+    def _refinement(self, number: int, settings: Settings, given: Half | None) -> Refinement:
+        generator = torch.Generator(device=self.device).manual_seed(2 * self.seed + number)
+        part = self.parts[number] if given is None else given.subtomograms
+        data = coefficients.read(part, box=self.box, radius=settings.finest, device=self.device)
+        if given is None:
+            return Refinement(data, settings, generator=generator)
+        poses = alignment.start(len(part), 1, generator=generator)
+        poses.rotations[:, 0] = torch.from_numpy(given.turns).to(poses.rotations)
+        poses.shifts[:, 0] = torch.from_numpy(given.shifts / part.voxel_size).to(poses.shifts)
+        return Refinement(data, settings, generator=generator, given=poses)
+
+    def _states(self, pair: list[Refinement], snapshot: Snapshot) -> list[State]:
+        """Refine; the last state of each half, or the best one when stopped."""
+        best: list[State] = []
+        for states in zip(*pair, strict=True):
+            old = best or list(states)
+            best = [
+                new if new.stage == "refine" or new.score > was.score else was for was, new in zip(old, states, strict=True)
+            ]
+            # The last state is not kept: without a step to go, there would be none to give.
+            if pair[0].step < pair[0].settings.steps:
+                snapshot.write(pair)
+            self.made += 1
+            self.told(self._progress(self.before + pair[0].step, states))
+            if self.stop is not None and self.stop():
+                self.stopped = True
+                break
+        return best
+
+    def _progress(self, step: int, states: tuple[State, ...]) -> Progress:
+        density = states[0].density.cpu().numpy()
+        extent = self.box * self.parts[0].voxel_size
+        seconds = time.perf_counter() - self.began
+        return Progress(
+            stage=states[0].stage,
+            iteration=step,
+            of=self.steps,
+            resolution=extent / max(1.0, min(state.resolved for state in states)),
+            volume=Volume(density, extent / len(density)),
+            seconds=seconds,
+            left=seconds / self.made * (self.steps - step),
+        )
+
+
+def _better(was: State, new: State) -> State:
+    """What to give when stopped: in the search scores may fall, since every iteration draws other rotations."""
+    return new if new.stage == "refine" or new.score > was.score else was
+
+
+def _half(part: Subtomograms, state: State, group: torch.Tensor | None) -> Half:
+    """The particles that a state has poses of, with the best pose of each."""
+    rows, poses = state.rows.cpu().numpy(), state.poses
+    return Half(
+        part.choose(part.ids[rows]),
+        poses.rotations[:, 0].cpu().double().numpy(),
+        poses.shifts[:, 0].cpu().double().numpy() * part.voxel_size,
+        poses.scores[:, 0].cpu().numpy(),
+        np.eye(3)[None] if group is None else group.cpu().double().numpy(),
+    )
