@@ -30,8 +30,10 @@ MOST = 60
 """Largest number of axes of C and D that is taken as meant."""
 CANDIDATES = ("C2", "C3", "C4", "C5", "C6", "C7", "C8", "D2", "D3", "D4", "D5", "D6", "D7", "D8", "T", "O", "I")
 """Groups that `find` tries."""
-STARTS = 8
+STARTS = 4
 """Orientations from which the axes are refined, the best of those tried."""
+SOME = 6
+"""Rotations of a group by which its axes are looked for: they say where it is; all of them say how well it fits."""
 
 
 def group(name: str) -> np.ndarray:
@@ -79,14 +81,13 @@ def locate(volume: Volume, name: str, *, radius: float | None = None) -> Fit:
     data, grid = _coefficients(volume, radius or box / 4)
     shift = torch.from_numpy(_middle(volume)).float()
     coarse = data.inside(min(5.0, radius or 5.0))
-    # A few rotations that make up the group say where it is; all of them say how well it fits.
-    some = turns[:4]
-    tried = alignment.uniform(4000)
+    tried, some = alignment.uniform(4000), turns[:SOME]
     scores = torch.cat([_alike(grid, coarse, part, shift.expand(len(part), 3), some) for part in tried.split(500)])
     frames = tried[scores.topk(STARTS).indices]
     middles = shift.expand(STARTS, 3)
     for part in (coarse, data):
-        frames, middles, scores = _climb(grid, part, frames, middles, turns)
+        frames, middles = _climb(grid, part, frames, middles, some)
+    scores = _alike(grid, data, frames, middles, turns)
     best = int(scores.argmax())
     turn = frames[best].double().numpy()
     return Fit(turn, -turn @ (middles[best].double().numpy() * volume.voxel_size), float(scores[best]))
@@ -163,8 +164,8 @@ def _rotated(grid: Tensor, data: Spectra, frames: Tensor, middles: Tensor, turns
     return spectra.sample(grid, about, data.points) * spectra.phases(data.points, moved, data.box)
 
 
-def _climb(grid: Tensor, data: Spectra, frames: Tensor, middles: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Frames, middles and scores after gradient steps (L-BFGS) from each."""
+def _climb(grid: Tensor, data: Spectra, frames: Tensor, middles: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
+    """Frames and middles after gradient steps (L-BFGS) from each."""
     found = []
     for frame, middle in zip(frames, middles, strict=True):
         move = torch.zeros(6, requires_grad=True)
@@ -182,5 +183,5 @@ def _climb(grid: Tensor, data: Spectra, frames: Tensor, middles: Tensor, turns: 
 
         steps.step(closure)
         with torch.no_grad():
-            found.append((alignment.turned(move[None, :3])[0] @ frame, middle + move[3:], -loss()))
+            found.append((alignment.turned(move[None, :3])[0] @ frame, middle + move[3:]))
     return tuple(torch.stack(part) for part in zip(*found, strict=True))  # type: ignore[return-value]
