@@ -35,9 +35,9 @@ def kmeans(embedding: Embedding, k: int, *, seed: int, normalise: bool = True) -
     """Cluster by k-means (k-means++, best of 10 starts; above 20,000 particles, where starts differ little, best of 3).
 
     Above 50,000 particles the centres are found among so many drawn at random, and then improved by ten rounds of Lloyd's
-    algorithm over all. For a million vectors this took less time than steps over small batches (Sculley 2010), and recovered
-    groups that overlap better: adjusted Rand index 0.55 against 0.52, and where they overlap much 0.17 against 0.12;
-    groups that stand apart 0.78 against 0.79.
+    algorithm over all. For a million vectors this took about as long as steps over small batches (Sculley 2010), and
+    recovered 100 groups better where they touch (adjusted Rand index 0.67 against 0.60) and overlap (0.12 against 0.03),
+    and a little worse where they stand apart (0.92 against 0.93): ``benchmarks/bench_partitions.py``.
 
     Parameters
     ----------
@@ -96,8 +96,8 @@ def hdbscan(
         Fewest particles that make a cluster.
     leaves
         Take the finest clusters; otherwise the most persistent ones, which are fewer and larger. Of six complexes never
-        seen in training, 200 particles each at SNR 0.1 and 0.05, the finest held 82 and 89 % with an adjusted Rand
-        index of 0.99 and 0.82 among these; the most persistent 98 and 96 % with 0.82 and 0.69.
+        seen in training, 200 particles each at SNR 0.1 and 0.05, the finest held 88 and 67 % with an adjusted Rand
+        index of 0.81 and 0.87 among these; the most persistent 97 and 85 % with 0.69 and 0.71 (``bench_partitions.py``).
     components
         Principal components to work in; density means little in many dimensions.
     seed
@@ -170,8 +170,8 @@ def gaussians(
         Principal components to work in. A Gaussian has its own full covariance, which takes about as many particles
         as components squared over 2.
     starts
-        Times to begin anew, of which the best is kept. Of four to six unseen complexes at SNR 0.1 and 0.05, the adjusted
-        Rand index was 0.87 with one start, 0.94 with five, and 0.93 with k-means.
+        Times to begin anew, of which the best is kept. Of six unseen complexes at SNR 0.1 and 0.05, the adjusted Rand
+        index was 0.74 and 0.75 with one start, 0.89 and 0.75 with five; 0.94 and 0.83 with k-means (``bench_partitions.py``).
     normalise
         As in `kmeans`.
 
