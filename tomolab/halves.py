@@ -63,10 +63,12 @@ def join(
     average, halves
         With its particles half by half; and both halves in its frame.
     """
-    maps = [_middle(half, box, mask, device) for half in (first, second)]
-    second = second.onto(alignment.align_map(maps[1], maps[0], radius=radius))
-    sums, seen = zip(*(_sums(half, device) for half in (first, second)), strict=True)
     like = first.subtomograms
+    still = _sums(first, device)
+    maps = [_middle(density_of(*one, like), box, mask) for one in (still, _sums(second, device))]
+    second = second.onto(alignment.align_map(maps[1], maps[0], radius=radius))
+    # The first half does not move, so it is gathered once.
+    sums, seen = zip(still, _sums(second, device), strict=True)
     half1, half2 = (density_of(*each, like) for each in zip(sums, seen, strict=True))
     fsc = correlate(half1, half2, weight=seen[0] * seen[1], diameter=mask)
     weights = trust(fsc["fsc"].to_numpy(), like.box)
@@ -87,9 +89,8 @@ def _sums(half: Half, device: torch.device) -> tuple[Tensor, Tensor]:
     return sums_of(half.subtomograms, half.turns, half.shifts, group=half.group, device=device)
 
 
-def _middle(half: Half, box: int, mask: float, device: torch.device) -> Volume:
-    """The masked map of a half in a box of its size."""
-    volume = density_of(*_sums(half, device), half.subtomograms)
+def _middle(volume: Volume, box: int, mask: float) -> Volume:
+    """The map of a half, masked, in a box of its size."""
     return fit(Volume(isolate(torch.from_numpy(volume.data), mask).numpy(), volume.voxel_size), box)
 
 
