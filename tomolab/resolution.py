@@ -88,15 +88,20 @@ def _scrambled(density: Tensor, first: int, *, seed: int) -> Tensor:
 
 def crossing(fsc: pd.DataFrame, threshold: float) -> float:
     """Resolution in Å at which an FSC table first falls under `threshold`, interpolated in frequency; the finest if never."""
-    values, frequency = fsc["fsc"].to_numpy(), 1 / fsc["resolution"].to_numpy()
-    below = np.flatnonzero(values < threshold)
+    frequency = 1 / fsc["resolution"].to_numpy()
+    return float(1 / min(falls(frequency, fsc["fsc"].to_numpy(), threshold), frequency[-1]))
+
+
+def falls(frequency: np.ndarray, curve: np.ndarray, threshold: float) -> float:
+    """Frequency at which a curve (n,) first falls under a threshold, linear between the points; infinite if it never does."""
+    below = np.flatnonzero(curve < threshold)
     if not len(below):
-        return float(1 / frequency[-1])
+        return float(np.inf)
     if below[0] == 0:
-        return float(1 / frequency[0])
+        return float(frequency[0])
     i = below[0]
-    share = (values[i - 1] - threshold) / (values[i - 1] - values[i])
-    return float(1 / (frequency[i - 1] + share * (frequency[i] - frequency[i - 1])))
+    share = (curve[i - 1] - threshold) / (curve[i - 1] - curve[i])
+    return float(frequency[i - 1] + share * (frequency[i] - frequency[i - 1]))
 
 
 def trust(fsc: np.ndarray, box: int) -> Tensor:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from tomolab import comparison
 from tomolab.conventions import centre
+from tomolab.resolution import falls
 from tomolab.ui import style
 from tomolab.ui.style import styled
 from tomolab.volumes import Volume
@@ -42,7 +43,7 @@ def fsc(averages: Any) -> Figure:
         # Shell 0 has no resolution (infinite).
         curve = curve[np.isfinite(curve["resolution"]) & (curve["resolution"] > 0)].sort_values("resolution", ascending=False)
         frequency = 1 / curve["resolution"].to_numpy()
-        reached = _crossing(frequency, curve["fsc"].to_numpy(), 0.143)
+        reached = falls(frequency, curve["fsc"].to_numpy(), 0.143)
         text = f"{name}  " * bool(name) + (f"{1 / reached:.1f} Å" if np.isfinite(reached) else "above 0.143 to the end")
         ax.plot(frequency, curve["fsc"], color=ink, label=text)
         if np.isfinite(reached):
@@ -55,18 +56,6 @@ def fsc(averages: Any) -> Figure:
     ax.set(ylabel="FSC", ylim=(-0.1, 1.05))
     ax.legend(loc="lower left", bbox_to_anchor=(0.01, 0.28))
     return figure
-
-
-def _crossing(frequency: np.ndarray, curve: np.ndarray, threshold: float) -> float:
-    """Frequency at which a curve first falls to the threshold, linear between the points; infinite if it never does."""
-    below = np.flatnonzero(curve < threshold)
-    if len(below) == 0:
-        return np.inf
-    i = below[0]
-    if i == 0:
-        return float(frequency[0])
-    share = (curve[i - 1] - threshold) / (curve[i - 1] - curve[i])
-    return float(frequency[i - 1] + share * (frequency[i] - frequency[i - 1]))
 
 
 def resolution_axis(ax: Axes, finest: float, coarsest: float) -> None:
