@@ -25,13 +25,18 @@ def values(words: list[str], option: str) -> list[str]:
 
 
 def test_the_command_is_a_gold_standard_refinement() -> None:
-    words = relionprograms.command(diameter=280, symmetry="D2", processes=5, threads=2, initial_low_pass=70.0, seed=3, name="a")
+    words = relionprograms.command(
+        diameter=280, symmetry="D2", processes=5, threads=2, initial_low_pass=70.0, seed=3, name="a", reach=3.2
+    )
     assert words[:4] == ["mpirun", "-n", "5", "relion_refine_mpi"]
     assert {"--auto_refine", "--split_random_halves", "--ctf"} <= set(words)
-    asked = {option: values(words, option) for option in ("--i", "--o", "--ref", "--sym", "--ini_high", "--j", "--random_seed")}
+    asked = {
+        option: values(words, option)
+        for option in ("--i", "--o", "--ref", "--sym", "--ini_high", "--j", "--random_seed", "--offset_range")
+    }
     assert asked == {
         "--i": ["particles.star"], "--o": ["a/run"], "--ref": ["a/reference.mrc"], "--sym": ["D2"], "--ini_high": ["70"],
-        "--j": ["2"], "--random_seed": ["3"],
+        "--j": ["2"], "--random_seed": ["3"], "--offset_range": ["3.2"],
     }  # fmt: skip
     assert values(words, "--particle_diameter") == ["280"]
     options = [word for word in words if word.startswith("--")]
@@ -61,7 +66,7 @@ def test_the_log_tells_iteration_resolution_and_time_left() -> None:
     log = Log(told.append)
     for line in OUTPUT.splitlines():
         log(line)
-    assert [(now.iteration, now.stage, now.remaining) for now in told] == [
+    assert [(now.iteration, now.stage, now.left) for now in told] == [
         (2, "start", None),
         (2, "start", None),
         (2, "expectation", None),

@@ -7,6 +7,7 @@ import pytest
 
 from tomolab import densities, simulation, sorting, subtomograms
 from tomolab.imaging import Imaging
+from tomolab.progress import Progress
 from tomolab.subtomograms import Subtomograms
 
 IMAGING = Imaging(snr=0.2, tilts=(-60.0, 60.0), shift=0.05)
@@ -42,8 +43,22 @@ def test_the_same_seed_sorts_alike_from_a_store(mixed: Subtomograms, tmp_path: P
     here = Subtomograms(np.asarray(stored.volumes[:], dtype=np.float32), few.particles, 20.0)
     one, two = (sorting.sort(data, seed=2, rounds=1, progress=False, device="cpu") for data in (here, stored))
     np.testing.assert_array_equal(one.labels, two.labels)
-    stopped = sorting.sort(here, seed=2, rounds=50, progress=False, stop=lambda: True, device="cpu")
-    assert len(stopped.labels) == len(few)
+
+
+def test_progress_is_told_and_a_stop_gives_what_there_is(mixed: Subtomograms) -> None:
+    few, seen = mixed.take(mixed.ids[::2]), list[Progress]()
+    sorting.sort(few, seed=2, rounds=2, progress=seen.append, device="cpu")
+    assert [now.iteration for now in seen] == list(range(1, seen[0].of + 1))
+    assert list(dict.fromkeys(now.stage for now in seen)) == ["structure 1", "structure 2", "sorting"]
+    assert seen[-1].left == 0
+    # In the first structure, in the second one, and after the first round.
+    for moment, classes in ((3, 1), (len(seen) // 2 + 3, 2), (len(seen) - 1, 2)):
+        told: list[Progress] = []
+        options = {"progress": told.append, "stop": lambda told=told, moment=moment: len(told) == moment}
+        stopped = sorting.sort(few, seed=2, rounds=2, device="cpu", **options)
+        assert len(told) == moment
+        assert len(stopped.volumes) == classes
+        assert stopped.labels.index.tolist() == few.ids.tolist()
 
 
 def test_bad_input_is_refused(mixed: Subtomograms) -> None:

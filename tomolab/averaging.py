@@ -12,8 +12,7 @@ which says how far they agree (`tomolab.halves`).
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
 from tomolab import devices, particles, refinement, runs
 from tomolab import symmetry as groups
 from tomolab.averages import Average, load
 from tomolab.halves import Half
-from tomolab.pairs import Pair, Progress
+from tomolab.pairs import Pair
+from tomolab.progress import Progress, told
 from tomolab.reconstruction import with_poses
 from tomolab.refinement import Settings
 from tomolab.resolution import correlate
@@ -122,8 +121,8 @@ def average(
     about = {"seed": seed, "parameters": parameters, "symmetry": symmetry, "particles": _digest(chosen)}
     steps = settings.steps + (settings.local if symmetry != "C1" else 0)
     passes = [Snapshot(path, about) for path in _paths(checkpoint)]
-    with _told(progress, steps) as told:
-        run = Pair(parts, box=box, seed=seed, device=where, told=told, stop=stop, steps=steps)
+    with told(progress, steps, "averaging") as tell:
+        run = Pair(parts, box=box, seed=seed, device=where, told=tell, stop=stop, steps=steps)
         result, pair = run.refine(settings, passes[0], given=[_given(part) for part in parts] if given else None)
         name = "C1" if run.stopped else _named(symmetry, result)
         if name != "C1":
@@ -227,21 +226,6 @@ def _given(part: Subtomograms) -> Half:
     """Particles at the centres of their boxes, turned as their table says."""
     turns, count = particles.matrices(part.particles), len(part)
     return Half(part, turns, np.zeros((count, 3)), np.zeros(count), np.eye(3)[None])
-
-
-@contextmanager
-def _told(progress: bool | Callable[[Progress], Any], steps: int) -> Iterator[Callable[[Progress], Any]]:
-    """What is told of progress: a bar with stage and resolution, the user's own function, or nothing."""
-    if not isinstance(progress, bool):
-        yield progress
-        return
-    with tqdm(total=steps, desc="averaging", unit="iteration", disable=not progress) as bar:
-
-        def tell(now: Progress) -> None:
-            bar.set_postfix_str(f"{now.stage}, {now.resolution:.0f} Å", refresh=False)
-            bar.update(now.iteration - bar.n)
-
-        yield tell
 
 
 def _in_order(table: pd.DataFrame, ids: np.ndarray) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,26 +10,11 @@ import torch
 from tomolab import alignment, coefficients, halves
 from tomolab.averages import Average
 from tomolab.halves import Half
+from tomolab.progress import Progress
 from tomolab.refinement import Refinement, Settings, State
 from tomolab.snapshots import Snapshot
 from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where an average stands: `iteration` of `of`, `resolution` in Å, the present map of the first half, seconds.
-
-    `left` are the seconds that it may still take.
-    """
-
-    stage: str
-    iteration: int
-    of: int
-    resolution: float
-    volume: Volume
-    seconds: float
-    left: float
 
 
 class Pair:
@@ -95,9 +79,7 @@ class Pair:
         best: list[State] = []
         for states in zip(*pair, strict=True):
             old = best or list(states)
-            best = [
-                new if new.stage == "refine" or new.score > was.score else was for was, new in zip(old, states, strict=True)
-            ]
+            best = [_better(was, new) for was, new in zip(old, states, strict=True)]
             # The last state is not kept: without a step to go, there would be none to give.
             if pair[0].step < pair[0].settings.steps:
                 snapshot.write(pair)

@@ -67,6 +67,7 @@ def refine(
     symmetry: str = "C1",
     reference: Volume | None = None,
     initial_low_pass: float = 60.0,
+    max_shift: float | None = None,
     processes: int = 3,
     threads: int = 1,
     seed: int = 0,
@@ -95,6 +96,8 @@ def refine(
         and RELION may end in a wrong structure from it; an average of `tomolab.averaging` is a better one.
     initial_low_pass
         Å.
+    max_shift
+        Longest distance of a particle from the centre of its box, in Å; a tenth of the box by default.
     processes
         MPI processes, at least 3: one leads, the others share the two halves.
     threads
@@ -130,9 +133,11 @@ def refine(
     began = time.perf_counter()
     folder, programs = Path(folder), required("refine_mpi", "mpirun", "reconstruct")
     images = _images(folder)
-    _check(images, diameter, processes, threads, reference)
+    lengths = {"diameter": diameter} | ({} if max_shift is None else {"max_shift": max_shift})
+    _check(images, processes, threads, reference, **lengths)
+    reach = float(images["rlnImageSize"]) / 10 if max_shift is None else max_shift / float(images["rlnImagePixelSize"])
     given: dict[str, Any] = {"diameter": diameter, "symmetry": symmetry, "reference": _hash(reference)}
-    given |= {"initial_low_pass": initial_low_pass, "seed": seed, "extra": list(extra)}
+    given |= {"initial_low_pass": initial_low_pass, "reach": round(reach, 3), "seed": seed, "extra": list(extra)}
     numbers: dict[str, Any] = {"processes": processes, "threads": threads, "name": name}
     last, most = _last(folder, name, given), int(parsed(extra).get(MOST, ["999"])[0])
     if not (folder / name / FINISHED).is_file() and last < most:
@@ -192,10 +197,11 @@ def _images(folder: Path) -> pd.Series:
     return star.blocks(folder / LIST)["optics"].iloc[0]
 
 
-def _check(images: pd.Series, diameter: float, processes: int, threads: int, reference: Volume | None) -> None:
+def _check(images: pd.Series, processes: int, threads: int, reference: Volume | None, **lengths: float) -> None:
     box, voxel_size = int(images["rlnImageSize"]), float(images["rlnImagePixelSize"])
-    if not 0 < diameter <= box * voxel_size:
-        raise ValueError(f"diameter must be over 0 and at most the box, {box * voxel_size:g} Å, got {diameter}")
+    for name, value in lengths.items():
+        if not 0 < value <= box * voxel_size:
+            raise ValueError(f"{name} must be over 0 and at most the box, {box * voxel_size:g} Å, got {value}")
     if processes < 3 or threads < 1:
         raise ValueError(f"at least 3 MPI processes and 1 thread are needed, got {processes} and {threads}")
     if reference is None:

@@ -50,14 +50,14 @@ class Progress:
     stage: str = "start"
     resolution: float = np.inf
     seconds: float = 0.0
-    remaining: float | None = None
+    left: float | None = None
 
     def __str__(self) -> str:
         parts = [f"iteration {self.iteration}", self.stage]
         if np.isfinite(self.resolution):
             parts.append(f"{self.resolution:.0f} Å")
-        if self.remaining is not None:
-            parts.append(f"{self.remaining:.0f} s left")
+        if self.left is not None:
+            parts.append(f"{self.left:.0f} s left")
         return ", ".join(parts)
 
 
@@ -96,6 +96,7 @@ def command(
     threads: int = 1,
     seed: int = 0,
     name: str = "run",
+    reach: float = 5.0,
     extra: Sequence[str] = (),
 ) -> list[str]:
     """The command of a gold-standard refinement, to be given inside the folder that `relion.write` made.
@@ -104,6 +105,8 @@ def command(
     ----------
     diameter, symmetry, initial_low_pass, processes, threads, seed, name, extra
         As in `relion.refine`. The reference is ``reference.mrc`` in the folder `name`.
+    reach
+        Voxels that a particle may be off the centre of its box.
     """
     options: dict[str, list[str]] = {
         "--i": [LIST],
@@ -122,7 +125,7 @@ def command(
         "--scale": [],
         "--healpix_order": ["2"],
         "--auto_local_healpix_order": ["4"],
-        "--offset_range": ["5"],
+        "--offset_range": [f"{reach:g}"],
         "--offset_step": ["2"],
         "--oversampling": ["1"],
         "--low_resol_join_halves": ["40"],
@@ -202,14 +205,14 @@ class Log:
 
 def _news(line: str, now: Progress) -> Progress:
     if found := re.match(r"\s*([\d.]+)/\s*([\d.]+) (sec|min|hrs)", line):
-        return replace(now, remaining=max(0.0, float(found[2]) - float(found[1])) * SECONDS[found[3]])
+        return replace(now, left=max(0.0, float(found[2]) - float(found[1])) * SECONDS[found[3]])
     if found := re.search(r"Auto-refine: Resolution=\s*([\d.]+)", line):
         return replace(now, resolution=float(found[1]))
     if found := re.search(r"Auto-refine: Iteration=\s*(\d+)", line):
-        return replace(now, iteration=int(found[1]), stage="start", remaining=None)
+        return replace(now, iteration=int(found[1]), stage="start", left=None)
     for text, stage in STAGES.items():
         if text in line:
-            return replace(now, stage=stage, remaining=None)
+            return replace(now, stage=stage, left=None)
     return now
 
 

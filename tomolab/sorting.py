@@ -9,8 +9,10 @@ structures are made anew from their shares.
 >>> averaging.average(subtomograms, found.labels.index[found.labels == 0], seed=1)
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,10 @@ import pandas as pd
 import torch
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from tomolab import alignment, averaging, coefficients, devices, references, refinement, spectra
 from tomolab.alignment import Poses
+from tomolab.progress import Progress, told
 from tomolab.references import References, shell_of
 from tomolab.refinement import FOLDS, Refinement, Settings
 from tomolab.spectra import Spectra
@@ -60,7 +62,7 @@ def sort(
     rounds: int = 6,
     mask_diameter: float | None = None,
     max_shift: float | None = None,
-    progress: bool = True,
+    progress: bool | Callable[[Progress], Any] = True,
     stop: Callable[[], bool] | None = None,
     device: str | None = None,
 ) -> Sorted:
@@ -81,9 +83,10 @@ def sort(
     mask_diameter, max_shift
         As in `averaging.average`.
     progress
-        Show a bar.
+        True shows a bar; a function is called with a `Progress` after every iteration, of the structure in hand.
     stop
-        Asked after every round; when it answers True, what there is is returned.
+        Asked after every iteration; when it answers True, no other is made, and what there is is returned, perhaps with fewer
+        classes.
     device
         As in `averaging.average`.
 
@@ -101,17 +104,38 @@ def sort(
     generator = torch.Generator(device=devices.pick(device)).manual_seed(seed)
     radius = min(settings.radius * refinement.GROWTH[-1], settings.finest)
     data = coefficients.read(chosen, box=box, radius=radius, device=generator.device)
-    with tqdm(total=classes + rounds, desc="sorting", unit="step", disable=not progress) as bar:
-        sorter = _Sorter(data, replace(settings, finest=radius), generator)
-        for _ in range(classes):
-            sorter.begin()
-            bar.update()
-        for _ in range(rounds):
-            sorter.advance()
-            bar.update()
-            if stop is not None and stop():
+    sorter = _Sorter(data, replace(settings, finest=radius), generator)
+    with told(progress, classes * settings.steps + rounds, "sorting") as tell:
+        steps = _Steps(tell, stop, of=classes * settings.steps + rounds, extent=box * chosen.voxel_size)
+        for number in range(classes):
+            sorter.begin(partial(steps.made, f"structure {number + 1}"))
+            if steps.stopped:
                 break
+        while not steps.over:
+            sorter.advance(partial(steps.made, "sorting"))
     return _sorted(sorter, chosen)
+
+
+class _Steps:
+    """Tells of each iteration, and whether it is the last."""
+
+    def __init__(self, tell: Callable[[Progress], Any], stop: Callable[[], bool] | None, *, of: int, extent: float) -> None:
+        self.tell, self.stop, self.of, self.extent = tell, stop, of, extent
+        self.step, self.stopped, self.began = 0, False, time.perf_counter()
+
+    @property
+    def over(self) -> bool:
+        return self.stopped or self.step == self.of
+
+    def made(self, stage: str, density: Tensor, resolved: float) -> bool:
+        """Tell; whether to stop."""
+        self.step += 1
+        seconds = time.perf_counter() - self.began
+        volume, resolution = Volume(density.cpu().numpy(), self.extent / len(density)), self.extent / max(1.0, resolved)
+        left = seconds / self.step * (self.of - self.step)
+        self.tell(Progress(stage, self.step, self.of, resolution, volume, seconds, left))
+        self.stopped = self.stop is not None and self.stop()
+        return self.stopped
 
 
 class _Sorter:
@@ -126,29 +150,30 @@ class _Sorter:
         self.evidence = torch.zeros(count, 0, device=device)
         self.noise = references.by_shell(data, data.values.abs().square().sum(0))
 
-    def begin(self) -> None:
-        """Find a structure of those that agree least with the ones there are."""
+    def begin(self, made: Callable[[Tensor, float], bool]) -> None:
+        """Find a structure of those that agree least with the ones there are, until `made` of an iteration answers True."""
         rows = self._strangers()
-        run = Refinement(self.data.take(rows), self.settings, generator=self.generator)
-        for _ in run:
-            pass
-        one = run.now
-        one_data = self.data.take(rows[one.rows])
-        made = self._references(one_data, one.poses, one.fold)
-        self.noise = one.noise if not self.made else self.noise
+        one = Refinement(self.data.take(rows), self.settings, generator=self.generator)
+        for state in one:
+            if made(state.density, state.resolved):
+                break
+        part = one.now
+        found = self._references(self.data.take(rows[part.rows]), part.poses, part.fold)
+        self.noise = part.noise if not self.made else self.noise
         # To begin with all are held against the same sum: who is in which fold of it is not known of all.
-        whole = replace(made, slopes=[spectra.slopes(made.density)] * FOLDS)
-        self.made.append(whole)
+        self.made.append(replace(found, slopes=[spectra.slopes(found.density)] * FOLDS))
         self._score()
 
-    def advance(self) -> None:
-        """Score everything against all structures, and make these anew."""
+    def advance(self, made: Callable[[Tensor, float], bool]) -> None:
+        """Make all structures anew from their shares, and score everything against them; `made` is told of the largest."""
         share = torch.softmax(self.evidence, dim=1)
         self.made = [
             self._references(self.data, replace(poses, weights=poses.weights * part[:, None]), self.fold)
             for poses, part in zip(self.poses, share.T, strict=True)
         ]
         self._score()
+        largest = self.made[int(share.sum(0).argmax())]
+        made(largest.density, largest.resolved)
 
     def _score(self) -> None:
         step = self.data.box / (4 * float(self.data.points[-1].norm()))

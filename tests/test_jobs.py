@@ -1,0 +1,166 @@
+"""Jobs run in the background one after another, tell how far they are, stop when asked, and keep what went wrong."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tomolab import averaging, densities, jobs, simulation
+from tomolab.averages import Average
+from tomolab.imaging import Imaging
+from tomolab.jobs import Job
+from tomolab.subtomograms import Subtomograms
+from tomolab.ui import watching
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """Work made by `counting` goes on when it is set; whatever happens, in the end it is."""
+    gate = threading.Event()
+    yield gate
+    gate.set()
+
+
+def counting(steps: int, gate: threading.Event, *, progress: Callable[[Any], Any], stop: Callable[[], bool]) -> int:
+    """Count, telling every step, and wait for the gate after the first."""
+    for step in range(1, steps + 1):
+        progress(SimpleNamespace(iteration=step, of=steps))
+        gate.wait(30)
+        if stop():
+            return step
+    return steps
+
+
+def until(question: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not question():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.002)
+
+
+def test_a_job_tells_how_far_it_is_and_gives_its_result(gate: threading.Event) -> None:
+    job = jobs.start("count", counting, 3, gate)
+    until(lambda: job.progress is not None)
+    assert job.state == "running"
+    assert not job.over
+    assert job.progress.iteration == 1
+    with pytest.raises(TimeoutError):
+        job.result(timeout=0.01)
+    gate.set()
+    assert job.result(20) == 3
+    assert (job.state, job.over) == ("done", True)
+    seconds = job.seconds
+    assert seconds > 0
+    job.stop()
+    assert (job.state, job.seconds) == ("done", seconds)
+
+
+def test_jobs_run_one_after_another(gate: threading.Event) -> None:
+    first, second = (jobs.start(name, counting, 2, gate) for name in ("first", "second"))
+    until(lambda: first.progress is not None)
+    assert (first.state, second.state) == ("running", "waiting")
+    assert second.seconds == 0
+    gate.set()
+    assert second.result(20) == 2
+    assert first.over
+
+
+def test_a_stopped_job_gives_what_it_has(gate: threading.Event) -> None:
+    job = jobs.start("count", counting, 5, gate)
+    until(lambda: job.progress is not None)
+    job.stop()
+    assert job.state == "stopping"
+    gate.set()
+    assert job.result(20) == 1
+    assert job.state == "stopped"
+
+
+def test_a_job_that_is_stopped_while_it_waits_never_begins(gate: threading.Event) -> None:
+    first, second = (jobs.start(name, counting, 2, gate) for name in ("first", "second"))
+    news: list[str] = []
+    second.watch(lambda job: news.append(job.state))
+    second.stop()
+    assert (second.state, second.over, second.seconds) == ("stopped", True, 0)
+    assert news == ["waiting", "stopped"]
+    with pytest.raises(RuntimeError, match="second was stopped before it began"):
+        second.result()
+    gate.set()
+    assert first.result(20) == 2
+    assert second.progress is None
+
+
+def test_what_goes_wrong_is_raised_where_the_result_is_asked_for() -> None:
+    def fails(*, progress: Any, stop: Any) -> None:
+        raise ValueError("there are no particles")
+
+    job = jobs.start("nothing", fails)
+    with pytest.raises(ValueError, match="there are no particles"):
+        job.result(20)
+    assert job.state == "failed"
+    assert repr(job) == "Job('nothing', failed: there are no particles)"
+    assert watching.told(job) == "there are no particles"
+
+
+def test_a_watcher_that_fails_is_left_out_and_ends_nothing(gate: threading.Event) -> None:
+    told: list[tuple[str, int | None]] = []
+
+    def failing(job: Job) -> None:
+        if job.progress is not None and job.progress.iteration > 1:
+            raise KeyError("the view is gone")
+
+    def go_on() -> None:
+        gate.set()
+        until(lambda: told[-1][0] == "done")
+
+    job = jobs.start("count", counting, 3, gate)
+    job.watch(failing)
+    job.watch(lambda job: told.append((job.state, getattr(job.progress, "iteration", None))))
+    with pytest.warns(UserWarning, match="count is no longer watched .*the view is gone"):
+        go_on()
+    assert job.result() == 3
+    assert told[-2:] == [("running", 3), ("done", 3)]
+
+
+@pytest.fixture(scope="module")
+def few() -> Subtomograms:
+    imaging = Imaging(snr=0.3, tilts=(-60.0, 60.0), shift=0.05)
+    maps = densities.load(["tric"], voxel_size=20.0, box=20)
+    return simulation.subtomograms(maps, 24, imaging=imaging, box=20, seed=3, device="cpu")
+
+
+def test_an_average_in_the_background_is_the_one_made_in_front(few: Subtomograms) -> None:
+    options: dict[str, Any] = {"seed": 1, "iterations": 6, "starts": 1, "device": "cpu"}
+    job: Job[Average] = jobs.start("tric", averaging.average, few, **options)
+    panel = watching.watch(job).children[0]
+    behind, front = job.result(120), averaging.average(few, progress=False, **options)
+    assert (behind.volume.data == front.volume.data).all()
+    until(lambda: panel.button.disabled)
+    assert panel.bar.value == 1
+    assert "24 particles, halves agree to" in panel.text.value
+    assert panel.image.value == watching.picture(behind.volume)
+
+
+def test_the_notebook_stays_free_and_the_panel_stops_the_average(few: Subtomograms) -> None:
+    pictures: set[bytes] = set()
+    job: Job[Average] = jobs.start("tric", averaging.average, few, seed=1, iterations=600, device="cpu")
+    panel = watching.watch(job).children[0]
+    panel.image.observe(lambda change: pictures.add(change["new"]), "value")
+    until(lambda: job.progress is not None)
+    waits = []
+    for _ in range(100):
+        began = time.perf_counter()
+        time.sleep(0.01)
+        waits.append(time.perf_counter() - began)
+    assert sorted(waits)[90] < 0.1
+    until(lambda: len(pictures) > 1)
+    assert 0 < panel.bar.value < 0.5
+    assert "Å" in panel.text.value
+    panel.button.click()
+    assert panel.button.disabled
+    average = job.result(60)
+    assert job.state == "stopped"
+    assert len(average.particles) == 24
+    until(lambda: "stopped; 24 particles" in panel.text.value)

@@ -1,0 +1,123 @@
+"""Watching: jobs as they run in the background, with a bar, the average so far, and a button to stop each.
+
+>>> job = jobs.start("cluster 3", averaging.average, subtomograms, chosen.ids, seed=1)
+>>> watch(job)
+"""
+
+import html
+import io
+import time
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+from ipywidgets import HTML, Box, Button, FloatProgress, HBox, Image, Layout, VBox
+from scipy import ndimage
+
+from tomolab.averages import Average
+from tomolab.conventions import centre
+from tomolab.jobs import Job
+from tomolab.ui import images, style
+from tomolab.volumes import Volume
+
+EVERY = 0.25
+"""Seconds between two pictures, so that a fast job does not flood the browser."""
+SIDE = 96
+"""Pixels of a slice."""
+COLOURS = {"done": style.OKABE_ITO[2], "failed": style.OKABE_ITO[5], "stopped": style.OKABE_ITO[1]}
+
+
+class Panel(HBox):  # type: ignore[misc]
+    """One job: name, bar, what is known, and central slices of the average so far. It follows the job until that is over.
+
+    What changes here is changed in the thread of the job, so that it is seen while the notebook computes something else.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job, self._drawn = job, -EVERY
+        self.bar = FloatProgress(0.0, min=0.0, max=1.0, layout=Layout(width="100%", height="14px"))
+        self.button = Button(description="Stop", icon="stop", layout=Layout(width="84px"))
+        self.button.tooltip = "End now, with the best average so far"
+        self.text, self.title = HTML(), HTML()
+        self.image = Image(format="png", layout=Layout(width=f"{3 * SIDE + 8}px", height=f"{SIDE}px", flex="0 0 auto"))
+        self.button.on_click(lambda _: job.stop())
+        words = VBox(
+            [HBox([self.title, self.button], layout=Layout(justify_content="space-between")), self.bar, self.text],
+            layout=Layout(width="100%", padding="0 12px 0 0"),
+        )
+        super().__init__([words, self.image], layout=Layout(max_width="820px", margin="2px 0 6px 0"))
+        job.watch(self._follow)
+
+    def _follow(self, job: Job) -> None:
+        self.title.value = f"<b>{html.escape(job.name)}</b>"
+        self.text.value = f"<span style='color:{style.QUIET}'>{html.escape(told(job))}</span>"
+        self.bar.value = 1.0 if job.state == "done" else share(job.progress)
+        if job.over:
+            self.button.disabled, self.button.tooltip = True, "This is over"
+            self.bar.style.bar_color = COLOURS[job.state]
+        elif job.state == "stopping":
+            self.button.disabled, self.button.tooltip = True, "It stops after this iteration"
+        volume = shown(job)
+        if volume is not None and (job.over or time.monotonic() - self._drawn > EVERY):
+            self.image.value, self._drawn = picture(volume), time.monotonic()
+
+
+def watch(*jobs: Job) -> Box:
+    """Follow jobs, each with a bar, central slices across z, y and x of the average so far, and a button to stop it.
+
+    Parameters
+    ----------
+    jobs
+        Of `jobs.start`.
+    """
+    return VBox([Panel(job) for job in jobs])
+
+
+def told(job: Job) -> str:
+    """What to say of a job."""
+    if job.state == "waiting":
+        return "waits for the jobs before it"
+    if job.state == "failed":
+        return repr(job).partition("failed: ")[2][:-1]
+    outcome = _outcome(job)
+    if outcome is None:
+        return job.state if job.over or job.progress is None else f"{'stopping: ' * (job.state == 'stopping')}{job.progress}"
+    said = repr(outcome)
+    if isinstance(outcome, Average):
+        belief = "" if outcome.believable else ": do not believe it"
+        said = f"{len(outcome.particles)} particles, halves agree to {outcome.resolution:.0f} Å{belief}"
+    return f"{'stopped; ' * (job.state == 'stopped')}{said}, {job.seconds:.0f} s"
+
+
+def share(progress: Any) -> float:
+    """How much is done, from 0 to 1, as far as the work tells `iteration` and `of` how many."""
+    return progress.iteration / progress.of if getattr(progress, "of", 0) else 0.0
+
+
+def shown(job: Job) -> Volume | None:
+    """The final average, or else the one so far, if the work tells any."""
+    outcome = _outcome(job)
+    return getattr(job.progress if outcome is None else outcome, "volume", None)
+
+
+def picture(volume: Volume) -> bytes:
+    """PNG of central slices across z, y and x, in one range of grey."""
+    middle = centre(volume.shape[0])
+    cuts = [volume.data[middle], volume.data[:, middle], volume.data[:, :, middle]]
+    low, high = images.limits(np.stack(cuts), 1, 99.8).values()
+    scale = SIDE / volume.shape[0]
+    # Cubic, so that a running average of a dozen voxels is seen as a density and not as tiles.
+    large = [np.clip(ndimage.zoom(cut, scale, order=3, mode="nearest"), low, high) for cut in cuts]
+    gap = np.full((len(large[0]), 4), np.nan)
+    buffer = io.BytesIO()
+    matplotlib.image.imsave(
+        buffer, np.hstack([large[0], gap, large[1], gap, large[2]]), cmap="gray", format="png", vmin=low, vmax=high
+    )
+    return buffer.getvalue()
+
+
+def _outcome(job: Job) -> Any:
+    """The result of a job that has one."""
+    if job.state == "done" or (job.state == "stopped" and job.seconds):
+        return job.result()
+    return None
