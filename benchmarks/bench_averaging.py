@@ -8,7 +8,11 @@ average of the same particles in their true poses. A seed succeeds that comes wi
 """
 
 import argparse
+import tempfile
 import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +20,20 @@ import pandas as pd
 import record
 import torch
 
-from tomolab import alignment, averaging, densities, particles, resolution, rotations, simulation, sorting, volumes
+from tomolab import (
+    alignment,
+    averaging,
+    densities,
+    particles,
+    resolution,
+    rotations,
+    simulation,
+    sorting,
+    stores,
+    subtomograms,
+    symmetry,
+    volumes,
+)
 from tomolab.averaging import Average, Progress
 from tomolab.imaging import Imaging
 from tomolab.subtomograms import Subtomograms
@@ -24,6 +41,8 @@ from tomolab.volumes import Volume
 
 BOX, VOXEL_SIZE, MASK = 32, 10.0, 28
 COMPLEXES = ("ribosome_70s", "spliceosome", "ruvab", "mm_cpn_open")
+SYMMETRY = {"mm_cpn_open": "D8"}
+PARTS = ("oracle", "poses", "noise", "speed", "strangers", "large")
 COUNT = 200
 RECOGNISABLE = 60.0
 """Å, at which a running average shows what it is."""
@@ -34,18 +53,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--count", type=int, default=COUNT)
+    parser.add_argument("--large", type=int, nargs="*", default=[1000, 4000, 16000], help="particles of sets on disk")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure")
     options = parser.parse_args()
-    settings = {"box": BOX, "voxel size (Å)": VOXEL_SIZE, "particles": options.count, "seeds": options.seeds}
     # The largest complex needs a larger box to be made in; what it has beyond ours is its faint rim.
     maps = {name: volumes.fit(one, BOX) for name, one in densities.load(COMPLEXES, voxel_size=VOXEL_SIZE, box=40).items()}
-    rows = [
-        against_oracle(name, truth, snr=snr, count=options.count, seeds=range(1, options.seeds + 1))
-        for snr in (0.1, 0.05)
-        for name, truth in maps.items()
-    ]
-    record.write("averaging", rows, settings=settings)
-    record.write("averaging_speed", [speed(maps["ribosome_70s"], count) for count in (125, 250, 500, 1000)], settings=settings)
-    record.write("averaging_strangers", [strangers(maps, seed=seed) for seed in range(1, 4)], settings=settings)
+    ribosome, count, seeds = maps[COMPLEXES[0]], options.count, range(1, options.seeds + 1)
+    measured: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "oracle": lambda: [
+            against_oracle(*one, snr=snr, count=count, seeds=seeds) for snr in (0.1, 0.05) for one in maps.items()
+        ],
+        "poses": lambda: [
+            against_oracle(COMPLEXES[0], ribosome, snr=snr, count=count, seeds=seeds[:2])
+            for snr in (0.4, 0.2, 0.1, 0.05, 0.03, 0.02)
+        ],
+        "noise": lambda: [nothing(ribosome, count=count, seed=seed) for seed in seeds],
+        "speed": lambda: [speed(ribosome, count) for count in (125, 250, 500, 1000)],
+        "strangers": lambda: [strangers(maps, seed=seed) for seed in range(1, 4)],
+        "large": lambda: [record.apart(large, ribosome, count) for count in options.large],
+    }
+    settings = {"box": BOX, "voxel size (Å)": VOXEL_SIZE, "particles": count, "seeds": options.seeds}
+    for part in options.parts:
+        record.write("averaging" if part == "oracle" else f"averaging_{part}", measured[part](), settings=settings)
 
 
 def imaged(maps: dict[str, Volume], counts: int | dict[str, int], *, snr: float, seed: int) -> Subtomograms:
@@ -68,14 +97,21 @@ def to_truth(volume: Volume, truth: Volume) -> tuple[float, alignment.Fit]:
     return resolution.crossing(table.assign(fsc=table["masked"]), 0.5), fit
 
 
-def errors(average: Average, data: Subtomograms, fit: alignment.Fit) -> tuple[float, float]:
-    """Median errors of the poses: degrees, and Å."""
+def errors(average: Average, data: Subtomograms, fit: alignment.Fit, axes: alignment.Fit, group: str) -> tuple[float, float]:
+    """Median errors of the poses: degrees, and Å; of poses that the symmetry of the truth makes alike, the nearest counts."""
     turns, shifts = poses(data)
     # A point r of the truth lies at R r + s in the average, and at T (R r + s) + t in the particle.
     found = particles.matrices(average.particles)
-    angle = rotations.angle_between(torch.from_numpy(found @ fit.rotation), torch.from_numpy(turns))
     moved = particles.positions(average.particles) - particles.positions(data.particles) + found @ fit.shift
-    return float(angle.median()), float(np.median(np.linalg.norm(moved - shifts, axis=1)))
+    angles, distances = [], []
+    for turn in symmetry.group(group):
+        # What maps the truth onto itself: into the frame of the group, turned there, and back.
+        alike = axes.rotation.T @ turn @ axes.rotation
+        across = axes.rotation.T @ (turn @ axes.shift - axes.shift)
+        angles.append(rotations.angle_between(torch.from_numpy(found @ fit.rotation), torch.from_numpy(turns @ alike)).numpy())
+        distances.append(np.linalg.norm(moved - shifts - turns @ across, axis=1))
+    nearest = np.argmin(angles, axis=0)[None]
+    return tuple(float(np.median(np.take_along_axis(np.array(all_), nearest, axis=0))) for all_ in (angles, distances))
 
 
 def against_oracle(name: str, truth: Volume, *, snr: float, count: int, seeds: range) -> dict[str, Any]:
@@ -84,13 +120,15 @@ def against_oracle(name: str, truth: Volume, *, snr: float, count: int, seeds: r
     oracle, _ = to_truth(averaging.with_poses(data, *poses(data))[0], truth)
     # Shells are numbered by the box over the resolution.
     last = BOX * VOXEL_SIZE / oracle - 1
+    group = SYMMETRY.get(name, "C1")
+    axes = symmetry.locate(truth, group) if group != "C1" else alignment.Fit(np.eye(3), np.zeros(3), 1.0)
     mirror = Volume(np.roll(truth.data[:, :, ::-1], 1, axis=2).copy(), truth.voxel_size)
     rows = []
     for seed in seeds:
         average = averaging.average(data, seed=seed, progress=False)
         reached, fit = to_truth(average.volume, truth)
         wrong = alignment.align_map(mirror, average.volume, radius=BOX / 3).score
-        degrees, distance = errors(average, data, fit)
+        degrees, distance = errors(average, data, fit, axes, group)
         seconds = average.record["seconds"]
         rows.append((reached, average.resolution, fit.score, wrong, degrees, distance, seconds, average.believable))
     table = pd.DataFrame(rows, columns=["reached", "halves", "fit", "mirror", "degrees", "distance", "seconds", "believable"])
@@ -109,6 +147,57 @@ def against_oracle(name: str, truth: Volume, *, snr: float, count: int, seeds: r
         "pose error (°)": middle["degrees"],
         "shift error (Å)": middle["distance"],
         "seconds": middle["seconds"],
+    }
+
+
+def nothing(truth: Volume, *, count: int, seed: int) -> dict[str, Any]:
+    """What comes out of particles that are only noise: the halves shall agree on nothing, and the average not be believed."""
+    data = imaged({"noise": truth}, count, snr=1e-6, seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        average = averaging.average(data, seed=seed, progress=False)
+    together = average.record["together"]
+    beyond = average.fsc.loc[average.fsc["resolution"] < 0.999 * together, "fsc"]
+    return {
+        "seed": seed,
+        "brought together by (Å)": together,
+        "halves (Å)": average.resolution,
+        "FSC of the next three shells": beyond.iloc[:3].mean(),
+        "largest FSC beyond": beyond.max(),
+        "believed": average.believable,
+        "agreement": average.particles["agreement"].mean(),
+    }
+
+
+def store(truth: Volume, count: int, path: Path) -> None:
+    """Write a set to disk, a thousand at a time."""
+
+    def parts() -> Iterator[stores.Part]:
+        for start in range(0, count, 1000):
+            made = imaged({"one": truth}, min(1000, count - start), snr=0.1, seed=start)
+            yield made.volumes, made.particles.assign(particle_id=made.ids + start)
+
+    stores.write(path, parts(), box=BOX, voxel_size=VOXEL_SIZE, total=count)
+
+
+def large(truth: Volume, count: int) -> dict[str, Any]:
+    """Seconds and peak of memory of a set on disk, with 6 iterations of which 2 go through all of it."""
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place, "set.zarr")
+        record.apart(store, truth, count, path)
+        data = subtomograms.open(path)
+        before, start = record.peak_memory(), time.perf_counter()
+        average = averaging.average(data, seed=1, iterations=6, progress=False)
+        seconds = time.perf_counter() - start
+    reached, _ = to_truth(average.volume, truth)
+    return {
+        "particles": count,
+        "store (GB)": count * 2 * BOX**3 / 1e9,
+        "seconds": seconds,
+        "seconds of 1,000": 1000 * seconds / count,
+        "memory before (GB)": before,
+        "peak (GB)": record.peak_memory(),
+        "reached (Å)": reached,
     }
 
 

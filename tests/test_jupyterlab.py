@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -47,16 +48,24 @@ SMALL = [
     "plt.scatter(*points.T)\nplt.show()",
     "table = pd.DataFrame(points, columns=['first', 'second'])\njscatter.Scatter(data=table, x='first', y='second').show()",
 ]
+AVERAGE = [
+    "import time\n\nfrom tomolab import averaging, densities, imaging, jobs, simulation\nfrom tomolab.ui import watching",
+    "look = imaging.Imaging(snr=0.3, tilts=(-60, 60))\nmaps = densities.load(['tric'], voxel_size=20, box=20)\n"
+    "few = simulation.subtomograms(maps, 24, imaging=look, box=20, seed=1)",
+    "job = jobs.start('chaperonin', averaging.average, few, seed=1, iterations=5000)\nwatching.watch(job)",
+    "time.sleep(12)",
+]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A copy of the notebooks, with one small notebook beside them."""
+    """A copy of the notebooks, with small ones beside them."""
     folder = tmp_path_factory.mktemp("lab") / "notebooks"
     shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    small = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in SMALL])
-    small.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(small, folder / "small.ipynb")
+    for name, cells in {"small": SMALL, "average": AVERAGE, "broken": ["1 / 0", "2"]}.items():
+        small = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+        small.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(small, folder / f"{name}.ipynb")
     return folder
 
 
@@ -128,8 +137,8 @@ def page(browser) -> Iterator[Page]:
     context.close()
 
 
-def run_all(page: Page, address: str, *, seconds: float) -> dict:
-    """Open a notebook, run all cells from the menu, and wait until the last is done or one fails."""
+def begin(page: Page, address: str) -> None:
+    """Open a notebook, and run all cells from the menu."""
     page.goto(address, timeout=90_000)
     page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=90_000)
     # Asked to run before the kernel answers, JupyterLab would ask which kernel.
@@ -137,6 +146,11 @@ def run_all(page: Page, address: str, *, seconds: float) -> dict:
     page.wait_for_timeout(1000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+
+def run_all(page: Page, address: str, *, seconds: float) -> dict:
+    """Run all cells of a notebook, and wait until the last is done or one fails."""
+    begin(page, address)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         state = page.evaluate(STATE)
@@ -186,12 +200,25 @@ def test_figure_and_scatter_plot_are_drawn(page, lab):
     check(page, lab, "small", seconds=120)
 
 
-def test_failing_cell_is_seen(page, lab, folder):
-    broken = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0"), nbformat.v4.new_code_cell("2")])
-    broken.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(broken, folder / "broken.ipynb")
+def test_failing_cell_is_seen(page, lab):
     state = run_all(page, lab.format("broken.ipynb"), seconds=60)
     assert "ZeroDivisionError" in state["errors"][0]
+
+
+def test_an_average_is_watched_while_a_cell_computes_and_is_stopped(page, lab):
+    begin(page, lab.format("average.ipynb"))
+    said, picture = page.get_by_text(re.compile(r"^search \d+ of .* Å")), page.locator(".jp-OutputArea-output img")
+    said.wait_for(timeout=120_000)
+    seen = set()
+    while page.evaluate(STATE)["done"] < len(AVERAGE):
+        seen.add((said.text_content(), picture.get_attribute("src")))
+        page.wait_for_timeout(250)
+    assert len({text for text, _ in seen}) > 3
+    assert len({source for _, source in seen}) > 3
+    photograph(page, "average")
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text(re.compile(r"^stopped; 24 particles, halves agree to \d+ Å")).wait_for(timeout=60_000)
+    assert page.get_by_role("button", name="Stop").is_disabled()
 
 
 def test_tour_runs_from_top_to_bottom(page, lab):

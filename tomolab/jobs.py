@@ -5,7 +5,7 @@ than one after the other, and arrays and open stores need not be sent to another
 
 >>> job = jobs.start("cluster 3", averaging.average, subtomograms, chosen.ids, seed=1)
 >>> job
-Job('cluster 3', running: search 7 of 33, 52 Å, 9 s left)
+Job('cluster 3', running: search 7 of 33, 52 Å, 00:09 left)
 >>> job.stop()
 >>> average = job.result()
 """

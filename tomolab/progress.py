@@ -1,7 +1,7 @@
 """Progress: where an average stands, for a bar, a panel or a function of the user.
 
 >>> averaging.average(subtomograms, seed=1, progress=print)
-search 7 of 33, 52 Å, 9 s left
+search 7 of 33, 52 Å, 00:09 left
 """
 
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ class Progress:
     left: float
 
     def __str__(self) -> str:
-        return f"{self.stage} {self.iteration} of {self.of}, {self.resolution:.0f} Å, {self.left:.0f} s left"
+        return f"{self.stage} {self.iteration} of {self.of}, {self.resolution:.0f} Å, {tqdm.format_interval(self.left)} left"
 
 
 @contextmanager
