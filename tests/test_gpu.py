@@ -11,11 +11,13 @@ from tomolab import (
     alignment,
     averaging,
     baselines,
+    densities,
     embedding,
     microscope,
     networks,
     rotations,
     simulation,
+    sorting,
     specimens,
     tomograms,
     training,
@@ -23,6 +25,7 @@ from tomolab import (
 )
 from tomolab.embedding import Embedding
 from tomolab.imaging import Imaging
+from tomolab.progress import Progress
 from tomolab.volumes import Volume
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
@@ -106,4 +109,33 @@ def test_training_learns_on_the_gpu(phantom: Volume, tmp_path) -> None:
 def test_averaging_recovers_the_phantom_on_the_gpu(phantom: Volume) -> None:
     particles = simulation.subtomograms({"phantom": phantom}, 60, imaging=Imaging(snr=1.0, defocus=None), box=32, seed=1)
     average = averaging.average(particles, seed=1, device="cuda")
+    assert alignment.align_map(phantom, average.volume).score > 0.85
+
+
+def test_a_symmetry_is_found_on_the_gpu() -> None:
+    maps = densities.load(["tric"], voxel_size=20.0, box=20)
+    particles = simulation.subtomograms(maps, 60, imaging=Imaging(snr=0.5, defocus=None), box=20, seed=1)
+    average = averaging.average(particles, seed=1, symmetry="D8", device="cuda", progress=False)
+    assert average.record["symmetry"] == "D8"
+    assert average.believable
+
+
+def test_strangers_are_named_on_the_gpu() -> None:
+    maps = densities.load(["tric", "ruvab"], voxel_size=20.0, box=20)
+    imaging = Imaging(snr=0.2, tilts=(-60.0, 60.0), shift=0.05)
+    mixed = simulation.subtomograms(maps, {"tric": 40, "ruvab": 10}, imaging=imaging, box=20, seed=3)
+    found = sorting.sort(mixed, seed=1, rounds=3, device="cuda", progress=False)
+    stranger = mixed.particles.set_index("particle_id")["label"] == "ruvab"
+    assert found.labels[stranger].mean() > 0.85
+    assert found.labels[~stranger].mean() < 0.1
+
+
+def test_a_gpu_goes_on_where_it_was_stopped(phantom: Volume, tmp_path) -> None:
+    particles = simulation.subtomograms({"phantom": phantom}, 40, imaging=Imaging(snr=1.0, defocus=None), box=32, seed=1)
+    options = {"seed": 1, "checkpoint": tmp_path / "state.safetensors", "device": "cuda"}
+    seen: list[Progress] = []
+    averaging.average(particles, progress=seen.append, stop=lambda: len(seen) == 20, **options)
+    assert options["checkpoint"].exists()
+    average = averaging.average(particles, progress=seen.append, **options)
+    assert seen[20].iteration > 1
     assert alignment.align_map(phantom, average.volume).score > 0.85
