@@ -1,4 +1,4 @@
-"""Reference-free averaging: how near it comes to the average in the true poses, how often, how fast, and among strangers.
+"""Reference-free averaging: how near it comes to the average in the true poses, how often, in noise, and among strangers.
 
     python benchmarks/bench_averaging.py --seeds 10
 
@@ -8,11 +8,9 @@ average of the same particles in their true poses. A seed succeeds that comes wi
 """
 
 import argparse
-import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,12 +27,10 @@ from tomolab import (
     rotations,
     simulation,
     sorting,
-    stores,
-    subtomograms,
     symmetry,
     volumes,
 )
-from tomolab.averaging import Average, Progress
+from tomolab.averaging import Average
 from tomolab.imaging import Imaging
 from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
@@ -42,10 +38,8 @@ from tomolab.volumes import Volume
 BOX, VOXEL_SIZE, MASK = 32, 10.0, 28
 COMPLEXES = ("ribosome_70s", "spliceosome", "ruvab", "mm_cpn_open")
 SYMMETRY = {"mm_cpn_open": "D8"}
-PARTS = ("oracle", "poses", "noise", "speed", "strangers", "large")
+PARTS = ("oracle", "poses", "noise", "strangers")
 COUNT = 200
-RECOGNISABLE = 60.0
-"""Å, at which a running average shows what it is."""
 
 
 def main() -> None:
@@ -53,7 +47,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--count", type=int, default=COUNT)
-    parser.add_argument("--large", type=int, nargs="*", default=[1000, 4000, 16000], help="particles of sets on disk")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure")
     options = parser.parse_args()
     # The largest complex needs a larger box to be made in; what it has beyond ours is its faint rim.
@@ -68,9 +61,7 @@ def main() -> None:
             for snr in (0.4, 0.2, 0.1, 0.05, 0.03, 0.02)
         ],
         "noise": lambda: [nothing(ribosome, count=count, seed=seed) for seed in seeds],
-        "speed": lambda: [speed(ribosome, count) for count in (125, 250, 500, 1000)],
         "strangers": lambda: [strangers(maps, seed=seed) for seed in range(1, 4)],
-        "large": lambda: [record.apart(large, ribosome, count) for count in options.large],
     }
     settings = {"box": BOX, "voxel size (Å)": VOXEL_SIZE, "particles": count, "seeds": options.seeds}
     for part in options.parts:
@@ -167,59 +158,6 @@ def nothing(truth: Volume, *, count: int, seed: int) -> dict[str, Any]:
         "believed": average.believable,
         "agreement": average.particles["agreement"].mean(),
     }
-
-
-def store(truth: Volume, count: int, path: Path) -> None:
-    """Write a set to disk, a thousand at a time."""
-
-    def parts() -> Iterator[stores.Part]:
-        for start in range(0, count, 1000):
-            made = imaged({"one": truth}, min(1000, count - start), snr=0.1, seed=start)
-            yield made.volumes, made.particles.assign(particle_id=made.ids + start)
-
-    stores.write(path, parts(), box=BOX, voxel_size=VOXEL_SIZE, total=count)
-
-
-def large(truth: Volume, count: int) -> dict[str, Any]:
-    """Seconds and peak of memory of a set on disk, with 6 iterations of which 2 go through all of it."""
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place, "set.zarr")
-        record.apart(store, truth, count, path)
-        data = subtomograms.open(path)
-        before, start = record.peak_memory(), time.perf_counter()
-        average = averaging.average(data, seed=1, iterations=6, progress=False)
-        seconds = time.perf_counter() - start
-    reached, _ = to_truth(average.volume, truth)
-    return {
-        "particles": count,
-        "store (GB)": count * 2 * BOX**3 / 1e9,
-        "seconds": seconds,
-        "seconds of 1,000": 1000 * seconds / count,
-        "memory before (GB)": before,
-        "peak (GB)": record.peak_memory(),
-        "reached (Å)": reached,
-    }
-
-
-def speed(truth: Volume, count: int) -> dict[str, Any]:
-    """Seconds to the first running average that shows what it is, and to the end."""
-    data = imaged({"one": truth}, count, snr=0.1, seed=2)
-    seen: list[Progress] = []
-    start = time.perf_counter()
-    average = averaging.average(data, seed=1, progress=seen.append)
-    seconds = time.perf_counter() - start
-    first = next((now.seconds for now in seen if _shows(now.volume, truth)), None)
-    reached, _ = to_truth(average.volume, truth)
-    return {"particles": count, "first (s)": first, "finished (s)": seconds, "reached (Å)": reached}
-
-
-def _shows(running: Volume, truth: Volume) -> bool:
-    """Whether a running average, which has a coarser grid, agrees with the truth to what can be recognised."""
-    box = running.shape[0]
-    coarse = volumes.fit(volumes.resample(truth, running.voxel_size), box)
-    fit = alignment.align_map(coarse, running, radius=box / 2 - 1)
-    table = resolution.correlate(running, alignment.apply(coarse, fit), diameter=MASK * box / BOX)
-    return resolution.crossing(table.assign(fsc=table["masked"]), 0.5) <= RECOGNISABLE
 
 
 def strangers(maps: dict[str, Volume], *, seed: int) -> dict[str, Any]:
