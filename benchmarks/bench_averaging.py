@@ -11,6 +11,7 @@ import argparse
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,10 +69,12 @@ def main() -> None:
         record.write("averaging" if part == "oracle" else f"averaging_{part}", measured[part](), settings=settings)
 
 
-def imaged(maps: dict[str, Volume], counts: int | dict[str, int], *, snr: float, seed: int) -> Subtomograms:
+def imaged(
+    maps: dict[str, Volume], counts: int | dict[str, int], *, snr: float, seed: int, path: Path | None = None
+) -> Subtomograms:
     """Particles in random poses, which their table does not tell but in its columns ``true_...``."""
     imaging = Imaging(snr=snr, tilts=(-60, 60), shift=0.1)
-    return simulation.subtomograms(maps, counts, imaging=imaging, box=BOX, seed=seed)
+    return simulation.subtomograms(maps, counts, imaging=imaging, box=BOX, seed=seed, path=path)
 
 
 def poses(data: Subtomograms) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ Particles as in `bench_averaging.py`: 32³ voxels of 10 Å, SNR 0.1, tilts ±60�
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,7 +28,6 @@ from tomolab import (
     resolution,
     rotations,
     spectra,
-    stores,
     subtomograms,
     volumes,
 )
@@ -152,14 +151,8 @@ def _fastest(work: Callable[[], Any]) -> float:
 
 
 def store(truth: Volume, count: int, path: Path) -> None:
-    """Write a set to disk, a thousand at a time."""
-
-    def parts() -> Iterator[stores.Part]:
-        for start in range(0, count, 1000):
-            made = imaged({"one": truth}, min(1000, count - start), snr=0.1, seed=start)
-            yield made.volumes, made.particles.assign(particle_id=made.ids + start)
-
-    stores.write(path, parts(), box=BOX, voxel_size=VOXEL_SIZE, total=count)
+    """Write a set to disk."""
+    imaged({"one": truth}, count, snr=0.1, seed=2, path=path)
 
 
 def large(truth: Volume, count: int) -> dict[str, Any]:

@@ -1,4 +1,7 @@
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -44,6 +47,18 @@ def test_the_same_seed_gives_the_same_particles(maps: dict[str, Volume]) -> None
     first, second, other = (simulation.subtomograms(maps, 2, imaging=Imaging(), box=16, seed=seed) for seed in (1, 1, 2))
     assert np.array_equal(first.volumes, second.volumes)
     assert not np.array_equal(first.volumes, other.volumes)
+
+
+def test_what_goes_to_disk_is_what_memory_would_hold(maps: dict[str, Volume], tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(complexes, "BATCH", 8)
+    counts = dict(zip(maps, (13, 8), strict=False))
+    options = {"imaging": Imaging(snr=0.5, tilt_axis=(0, 90)), "box": 16, "seed": 4, "device": "cpu"}
+    here = simulation.subtomograms(maps, counts, **options)
+    there = simulation.subtomograms(maps, counts, path=tmp_path / "made.zarr", **options)
+    assert here.ids.tolist() == list(range(21))
+    pd.testing.assert_frame_equal(there.particles, here.particles)
+    np.testing.assert_array_equal(there.volumes[:], here.volumes.astype(np.float16))
+    assert (tmp_path / "made.zarr").is_dir()
 
 
 def test_a_stream_repeats_an_epoch_and_varies_between_epochs(maps: dict[str, Volume]) -> None:

@@ -10,17 +10,19 @@ A particle is a density in a random pose, off centre by a little, perhaps with n
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from tomolab import acquisition, complexes, devices, microscope, particles, rotations, specimens, tomograms
+from tomolab import acquisition, complexes, devices, microscope, particles, rotations, specimens, stores, tomograms
 from tomolab.conventions import AXIS, WEDGE
 from tomolab.imaging import Imaging
 from tomolab.microscope import Exposure, Microscope
 from tomolab.subtomograms import Subtomograms
+from tomolab.subtomograms import open as opened
 from tomolab.volumes import Volume
 
 
@@ -31,6 +33,7 @@ def subtomograms(
     imaging: Imaging,
     box: int,
     seed: int,
+    path: str | Path | None = None,
     device: str | None = None,
 ) -> Subtomograms:
     """Simulate labelled subtomograms, each normalised to mean 0 and standard deviation 1.
@@ -47,15 +50,17 @@ def subtomograms(
         Edge of the subtomograms in voxels.
     seed
         The same seed on the same device gives the same subtomograms.
+    path
+        Where to write them as they are made, if they are too many for memory (float16; `stores`).
     device
         "cpu", "cuda", or by default the GPU if there is one.
 
     Returns
     -------
     Subtomograms
-        In memory. The table has `label`, `snr`, `defocus` (µm), if asked for also `dose` (e/Å²) and `tilt_axis` (degrees), and
-        the truth: `true_rot true_tilt true_psi` (degrees) and `true_z true_y true_x` (Å); z, y, x are the centre of the box,
-        as an extraction would have it.
+        In memory, or opened from `path`. The table has `label`, `snr`, `defocus` (µm), if asked for also `dose` (e/Å²) and
+        `tilt_axis` (degrees), and the truth: `true_rot true_tilt true_psi` (degrees) and `true_z true_y true_x` (Å); z, y, x
+        are the centre of the box, as an extraction would have it.
 
     Raises
     ------
@@ -69,15 +74,29 @@ def subtomograms(
         raise ValueError(f"a box of at least 8 voxels is needed, got {box}")
     generator = torch.Generator(device=where).manual_seed(seed)
     scope = microscope.prepare(imaging, (box,) * 3, voxel_size=sources.voxel_size, device=where)
-    volumes = np.empty((len(labels), box, box, box), dtype=np.float32)
-    tables, done = [], 0
+    parts = _parts(sources, labels, scope, generator)
+    if path is not None:
+        stores.write(path, parts, box=box, voxel_size=sources.voxel_size, total=len(labels))
+        return opened(path)
+    volumes, tables = np.empty((len(labels), box, box, box), dtype=np.float32), []
+    for images, table in parts:
+        volumes[table.index] = images
+        tables.append(table)
+    return Subtomograms(volumes, pd.concat(tables), voxel_size=sources.voxel_size)
+
+
+def _parts(
+    sources: complexes.Sources, labels: Tensor, scope: Microscope, generator: torch.Generator
+) -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
+    """Volumes with their table, a batch at a time; the index of the table runs on."""
+    done = 0
     for part in labels.split(complexes.BATCH):
         images, pose, exposures = _made(sources, part, scope, generator)
-        volumes[done : done + len(part)] = images.cpu().numpy()
-        tables.append(pd.concat([_truth(part, *pose), exposures.table(len(part))], axis=1))
+        truth = pd.concat([_truth(part, *pose), exposures.table(len(part))], axis=1)
+        table = _table(truth, sources, imaging=scope.imaging, box=scope.shape[0])
+        numbers = np.arange(done, done + len(part))
+        yield images.cpu().numpy(), table.assign(particle_id=numbers).set_index(numbers)
         done += len(part)
-    table = _table(pd.concat(tables, ignore_index=True), sources, imaging=imaging, box=box)
-    return Subtomograms(volumes, table, voxel_size=sources.voxel_size)
 
 
 def _made(
