@@ -156,10 +156,10 @@ def nothing(truth: Volume, *, count: int, seed: int) -> dict[str, Any]:
         "seed": seed,
         "brought together by (Å)": together,
         "halves (Å)": average.resolution,
-        "FSC of the next three shells": beyond.iloc[:3].mean(),
-        "largest FSC beyond": beyond.max(),
+        "FSC of the next three shells": float(beyond.iloc[:3].mean()),
+        "largest FSC beyond": float(beyond.max()),
         "believed": average.believable,
-        "agreement": average.particles["agreement"].mean(),
+        "agreement": float(average.particles["agreement"].mean()),
     }
 
 

@@ -113,6 +113,25 @@ def test_align_map_finds_the_pose(small: Volume, seed: int) -> None:
     assert alignment.correlation(alignment.apply(small, fit), turned, radius=5) > 0.98
 
 
+def test_finer_detail_decides_between_orientations_that_look_alike(small: Volume) -> None:
+    # A ring of six blurred knobs, of which one is sharp: coarsely any of six turns will do, and noise decides.
+    box, coarse = small.shape[0], np.random.default_rng(2)
+    grid = np.stack(np.meshgrid(*[np.arange(box) - box // 2] * 3, indexing="ij"))
+    places = [(0.0, 5 * np.cos(a), 5 * np.sin(a)) for a in np.arange(6) * np.pi / 3]
+    data = sum(np.exp(-((grid - np.reshape(place, (3, 1, 1, 1))) ** 2).sum(0) / 4.5) for place in [*places, (2.5, 0, 0)])
+    fine = np.zeros_like(data)
+    fine[box // 2, box // 2 + 5, box // 2] += 4.0
+    fine = fine - volumes.low_pass(Volume(fine, 20.0), 90.0).data
+    structure = Volume(data + fine, 20.0)
+    blur = [volumes.low_pass(Volume(0.6 * coarse.normal(size=data.shape), 20.0), 90.0).data for _ in range(4)]
+    turned = []
+    for noise in blur:
+        other = Volume(structure.data + noise, 20.0)
+        fit = alignment.align_map(structure, other, radius=4, judge=9)
+        turned.append(float(rotations.angle_between(torch.from_numpy(fit.rotation)[None], torch.eye(3)[None].double())))
+    assert max(turned) < 15
+
+
 def test_mirror_image_does_not_align(phantom: Volume) -> None:
     fit = alignment.align_map(mirrored(phantom), phantom, radius=10)
     assert np.linalg.det(fit.rotation) == pytest.approx(1, abs=1e-5)

@@ -19,6 +19,14 @@ from tomolab.volumes import Volume, isolate, transform
 
 CHUNK = 16_000_000
 """Scores held at one time."""
+FEW, MANY = 4, 40
+"""Orientations of a map that are refined to the end: of the best, or of those among which finer detail decides."""
+TRIED = 200
+"""Orientations of a map from which these are found."""
+APART = 8.0
+"""Degrees between two of these orientations."""
+ALIKE = 0.9
+"""Part of the best correlation that orientations must reach to be among these."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +249,9 @@ class Fit:
     score: float
 
 
-def align_map(moving: Volume, fixed: Volume, *, radius: float | None = None, reach: float | None = None) -> Fit:
+def align_map(
+    moving: Volume, fixed: Volume, *, radius: float | None = None, reach: float | None = None, judge: float | None = None
+) -> Fit:
     """Find the proper rotation and the shift that bring `moving` onto `fixed`; a mirror image is never tried.
 
     What lies outside the sphere in the box is left out of both.
@@ -254,6 +264,9 @@ def align_map(moving: Volume, fixed: Volume, *, radius: float | None = None, rea
         Detail used at the end, in cycles per box; a quarter of the box by default.
     reach
         Longest shift looked for, in Å; an eighth of the box by default.
+    judge
+        Detail, in cycles per box, by which one is taken of several orientations that agree about as well up to `radius`, as
+        those of a nearly symmetric structure do; none of them is moved by it.
 
     Raises
     ------
@@ -271,12 +284,31 @@ def align_map(moving: Volume, fixed: Volume, *, radius: float | None = None, rea
     # Against so little noise the likelihood is a plain correlation.
     faint = torch.full((len(data.points),), 1e-3)
     like: dict[str, Any] = {"noise": faint[: len(coarse.points)], "spread": 1e6}
-    poses = search(slopes[0], coarse, turns=uniform(4000), shifts=ball(far, step), keep=20, **like)
-    poses = polish(slopes, coarse, poses, steps=8, **like).best(4)
+    keep = FEW if judge is None else MANY
+    poses = search(slopes[0], coarse, turns=uniform(4000), shifts=ball(far, step), keep=TRIED, **like)
+    poses = _distinct(polish(slopes, coarse, poses, steps=8, **like), keep)
     poses = polish(slopes, data, poses, steps=12, noise=faint, spread=1e6)
-    turn, shift = poses.rotations[0, 0], poses.shifts[0, 0]
+    best = 0 if judge is None else _judged(slopes[0], _unit(fixed, judge)[0], poses, noise=float(faint[0]))
+    turn, shift = poses.rotations[0, best], poses.shifts[0, best]
     score = _match(spectra.sample(slopes[0], turn, data.points) * spectra.phases(data.points, shift, box), data.values[0])
     return Fit(turn.double().numpy(), shift.double().numpy() * fixed.voxel_size, score)
+
+
+def _distinct(poses: Poses, most: int) -> Poses:
+    """The best poses of one subtomogram that are turned by more than `APART` against each other, at the most so many."""
+    turns, kept = poses.rotations[0], [0]
+    for one in range(1, len(turns)):
+        if len(kept) < most and float(rotations.angle_between(turns[kept], turns[one]).min()) > APART:
+            kept.append(one)
+    return Poses(*(getattr(poses, name)[:, kept] for name in ("rotations", "shifts", "scores", "weights")))
+
+
+def _judged(grid: Tensor, data: Spectra, poses: Poses, *, noise: float) -> int:
+    """Which pose of a map agrees best with the finer data, of those that are about as good as the first by what they score."""
+    agreed = (poses.scores[0] * noise + 1) / 2
+    model = spectra.sample(grid, poses.rotations[0], data.points) * spectra.phases(data.points, poses.shifts[0], data.box)
+    fine = (model * data.values[0].conj()).real.sum(1) / model.abs().square().sum(1).sqrt().clamp_min(1e-30)
+    return int(torch.where(agreed > ALIKE * agreed[0], fine, -torch.inf).argmax())
 
 
 def apply(volume: Volume, fit: Fit) -> Volume:

@@ -18,6 +18,8 @@ from tomolab.volumes import Volume
 
 BELIEF = 0.2
 """Mean FSC of three shells from which structure is believed: over 0.143, since noise scatters about 0 in so few numbers."""
+DEVIATIONS = 3.0
+"""Standard deviations of the FSC of noise that the mean must exceed as well: in a small mask a shell holds few numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +60,20 @@ class Average:
     def believable(self) -> bool:
         """Whether the halves agree where noise would not: beyond the detail by which they were brought together.
 
-        That is ``record["together"]`` in Å; for an average made elsewhere, whose record does not say, all detail counts.
+        That is ``record["together"]`` in Å, and a little finer, for the mask (``record["mask"]`` in Å) smears the shells. For
+        an average made elsewhere, whose record does not say, all detail counts.
         """
-        beyond = self.fsc["fsc"][self.fsc["resolution"] < 0.999 * self.record.get("together", np.inf)]
-        return bool(beyond.iloc[:3].mean() > BELIEF)
+        frequency = 1 / self.fsc["resolution"].to_numpy()
+        mask = self.record.get("mask", np.inf)
+        # A mask of this diameter smears every shell over its neighbours.
+        beyond = np.flatnonzero(frequency > 1.001 / self.record.get("together", np.inf) + 1 / mask)[:3]
+        if not len(beyond):
+            return False
+        width = frequency[0]
+        low, high = frequency[beyond[0]] - width / 2, frequency[beyond[-1]] + width / 2
+        # As many numbers are independent as the volume of the mask times that of the shells.
+        numbers = (np.pi / 6 * mask**3) * (4 / 3 * np.pi * (high**3 - low**3))
+        return bool(self.fsc["fsc"].iloc[beyond].mean() > max(BELIEF, DEVIATIONS / np.sqrt(numbers)))
 
     def save(self, folder: str | Path) -> Path:
         """Write volume.mrc, half1.mrc, half2.mrc, fsc.csv, particles.parquet and record.json, all or nothing."""

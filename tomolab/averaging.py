@@ -37,6 +37,8 @@ from tomolab.volumes import distance
 __all__ = ["Average", "Progress", "average", "correlate", "load", "with_poses"]
 
 FIND = "find"
+STANDS_OUT = 5.0
+"""Standard deviations by which the radial mean of a set must stand out of the noise somewhere to show how large it is."""
 
 
 def average(
@@ -60,7 +62,7 @@ def average(
 
     Independent are: the split, the random starting orientations, every reference, noise estimate and pose. Shared are: the
     diameter of the mask (from the mean of all, unaligned) and, after the last iteration, the one rotation and shift that
-    brings half 2 onto half 1, found on their coarse detail; the FSC of pure noise can rise in its first shells by that.
+    brings half 2 onto half 1, found on detail coarser than what they resolve; the FSC of pure noise can rise there by that.
     Where the halves agree on nothing beyond that detail a warning says so: then nothing in the average is to be believed.
 
     Parameters
@@ -197,14 +199,21 @@ def plan(
 
 
 def _diameter(chosen: Subtomograms) -> float:
-    """Voxels across which the mean of the unaligned subtomograms stands out of its surroundings by a tenth of its height."""
+    """Voxels across which the mean of the unaligned subtomograms stands out of its surroundings by a tenth of its height.
+
+    Where nothing stands out of the noise, nearly the whole box: in a small mask noise soon agrees with noise.
+    """
     _, volumes = next(chosen.batches(refinement.FEW))
     mean = torch.from_numpy(volumes.mean(0))
     box = chosen.box
     shell = distance(box).round().long().flatten()
-    profile = torch.bincount(shell, weights=mean.flatten().double()) / torch.bincount(shell)
-    profile = profile[: box // 2]
-    profile = profile - profile[int(0.38 * box) :].median()
+    count = torch.bincount(shell)[: box // 2]
+    profile = torch.bincount(shell, weights=mean.flatten().double())[: box // 2] / count
+    rim = int(0.38 * box)
+    profile = profile - profile[rim:].median()
+    scatter = mean.flatten()[(shell >= rim) & (shell < box // 2)].double().std() / count.sqrt()
+    if not (profile > STANDS_OUT * scatter)[:rim].any():
+        return 0.85 * box
     edge = float((profile > 0.1 * profile.max()).nonzero().max()) + 0.5
     return float(np.clip(2 * edge, 0.35 * box, 0.85 * box))
 

@@ -1,7 +1,7 @@
 """Halves: two half sets, each with poses of its own, become one average that says how far they agree.
 
 Nothing passes between the halves until both have their final poses. Then the second half map is rotated and shifted onto the
-first, as a whole and by its coarse detail; what they agree on beyond that detail, they found independently.
+first, as a whole and by detail coarser than what it resolves; what they agree on beyond that, they found independently.
 """
 
 from dataclasses import dataclass, replace
@@ -41,7 +41,7 @@ class Half:
 
 
 def join(
-    first: Half, second: Half, *, box: int, mask: float, radius: float, device: torch.device
+    first: Half, second: Half, *, box: int, mask: float, radius: float, judge: float, device: torch.device
 ) -> tuple[Average, list[Half]]:
     """Bring the second half onto the first, and make of both an average.
 
@@ -55,6 +55,8 @@ def join(
         Voxels, of the soft spherical mask within which they are compared.
     radius
         Detail by which they are brought together, in cycles per box.
+    judge
+        Detail that decides between orientations that are alike up to `radius` (`alignment.align_map`).
     device
         Where to compute.
 
@@ -66,7 +68,7 @@ def join(
     like = first.subtomograms
     still = _sums(first, device)
     maps = [_middle(density_of(*one, like), box, mask) for one in (still, _sums(second, device))]
-    second = second.onto(alignment.align_map(maps[1], maps[0], radius=radius))
+    second = second.onto(alignment.align_map(maps[1], maps[0], radius=radius, judge=judge))
     # The first half does not move, so it is gathered once.
     sums, seen = zip(still, _sums(second, device), strict=True)
     half1, half2 = (density_of(*each, like) for each in zip(sums, seen, strict=True))

@@ -60,8 +60,9 @@ class Pair:
         states = self._states(pair, snapshot)
         self.before += settings.steps
         done = [_half(part, state, settings.group) for part, state in zip(self.parts, states, strict=True)]
-        radius = max(4.0, min(state.resolved for state in states) / 2)
-        return halves.join(*done, box=self.box, mask=settings.diameter, radius=radius, device=self.device)
+        resolved = min(state.resolved for state in states)
+        radius, judge = max(4.0, 0.7 * resolved), max(4.0, resolved)
+        return halves.join(*done, box=self.box, mask=settings.diameter, radius=radius, judge=judge, device=self.device)
 
     def _refinement(self, number: int, settings: Settings, given: Half | None) -> Refinement:
         generator = torch.Generator(device=self.device).manual_seed(2 * self.seed + number)
