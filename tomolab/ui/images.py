@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
+from tomolab.conventions import centre
 from tomolab.ui import style
 from tomolab.volumes import Volume
 
@@ -18,6 +19,13 @@ def limits(image: np.ndarray, low: float = 0.5, high: float = 99.7) -> dict[str,
     """Grey values of black and white."""
     black, white = np.percentile(image, [low, high])
     return {"vmin": float(black), "vmax": float(max(white, black + 1e-6))}
+
+
+def central(volume: Volume) -> tuple[list[np.ndarray], dict[str, float]]:
+    """Slices through the centre across z, y and x, and grey values of black and white for all three."""
+    middle = centre(volume.shape[0])
+    cuts = [volume.data[middle], volume.data[:, middle], volume.data[:, :, middle]]
+    return cuts, limits(np.stack(cuts), 1, 99.8)
 
 
 def show(ax: Axes, image: np.ndarray, voxel_size: float, *, first: float = 0.0, **options: Any) -> None:

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from tomolab import alignment
 from tomolab.averages import Average
-from tomolab.conventions import centre
 from tomolab.resolution import THRESHOLD, correlate, crossing
 from tomolab.ui import images, style
 from tomolab.ui.curves import resolution_axis
@@ -88,9 +87,7 @@ def _curves(ax: Axes, halves: Mapping[str, pd.DataFrame], both: pd.DataFrame, *,
 
 def _slices(axes: np.ndarray, volume: Volume) -> None:
     """Slices through the centre across z, y and x, in one range of grey."""
-    middle = centre(volume.shape[0])
-    cuts = [volume.data[middle], volume.data[:, middle], volume.data[:, :, middle]]
-    grey = images.limits(np.stack(cuts), 1, 99.8)
+    cuts, grey = images.central(volume)
     for ax, cut in zip(axes, cuts, strict=True):
         images.show(ax, cut, volume.voxel_size, **grey)
         ax.set(xticks=[], yticks=[])

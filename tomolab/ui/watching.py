@@ -15,7 +15,6 @@ from ipywidgets import HTML, Box, Button, FloatProgress, HBox, Image, Layout, VB
 from scipy import ndimage
 
 from tomolab.averages import Average
-from tomolab.conventions import centre
 from tomolab.jobs import Job
 from tomolab.ui import images, style
 from tomolab.volumes import Volume
@@ -102,9 +101,8 @@ def shown(job: Job) -> Volume | None:
 
 def picture(volume: Volume) -> bytes:
     """PNG of central slices across z, y and x, in one range of grey."""
-    middle = centre(volume.shape[0])
-    cuts = [volume.data[middle], volume.data[:, middle], volume.data[:, :, middle]]
-    low, high = images.limits(np.stack(cuts), 1, 99.8).values()
+    cuts, grey = images.central(volume)
+    low, high = grey["vmin"], grey["vmax"]
     scale = SIDE / volume.shape[0]
     # Cubic, so that a running average of a dozen voxels is seen as a density and not as tiles.
     large = [np.clip(ndimage.zoom(cut, scale, order=3, mode="nearest"), low, high) for cut in cuts]
