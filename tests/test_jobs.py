@@ -141,6 +141,13 @@ def test_an_average_in_the_background_is_the_one_made_in_front(few: Subtomograms
     assert panel.bar.value == 1
     assert "24 particles, halves agree to" in panel.text.value
     assert panel.image.value == watching.picture(behind.volume)
+    assert panel.image.layout.visibility == "visible"
+
+
+def test_a_job_without_a_picture_shows_none(gate: threading.Event) -> None:
+    # A browser draws a broken image where there is no picture.
+    panel = watching.watch(jobs.start("count", counting, 1, gate)).children[0]
+    assert panel.image.layout.visibility == "hidden"
 
 
 def test_the_notebook_stays_free_and_the_panel_stops_the_average(few: Subtomograms) -> None:

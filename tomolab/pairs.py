@@ -10,11 +10,10 @@ import torch
 from tomolab import alignment, coefficients, halves
 from tomolab.averages import Average
 from tomolab.halves import Half
-from tomolab.progress import Progress
+from tomolab.progress import Progress, after
 from tomolab.refinement import Refinement, Settings, State
 from tomolab.snapshots import Snapshot
 from tomolab.subtomograms import Subtomograms
-from tomolab.volumes import Volume
 
 
 class Pair:
@@ -92,17 +91,15 @@ class Pair:
         return best
 
     def _progress(self, step: int, states: tuple[State, ...]) -> Progress:
-        density = states[0].density.cpu().numpy()
-        extent = self.box * self.parts[0].voxel_size
-        seconds = time.perf_counter() - self.began
-        return Progress(
-            stage=states[0].stage,
-            iteration=step,
-            of=self.steps,
-            resolution=extent / max(1.0, min(state.resolved for state in states)),
-            volume=Volume(density, extent / len(density)),
-            seconds=seconds,
-            left=seconds / self.made * (self.steps - step),
+        return after(
+            states[0].stage,
+            step,
+            self.steps,
+            density=states[0].density,
+            resolved=min(state.resolved for state in states),
+            extent=self.box * self.parts[0].voxel_size,
+            seconds=time.perf_counter() - self.began,
+            made=self.made,
         )
 
 

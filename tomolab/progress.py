@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from tomolab.volumes import Volume
@@ -31,6 +32,28 @@ class Progress:
 
     def __str__(self) -> str:
         return f"{self.stage} {self.iteration} of {self.of}, {self.resolution:.0f} Å, {tqdm.format_interval(self.left)} left"
+
+
+def after(
+    stage: str, iteration: int, of: int, *, density: Tensor, resolved: float, extent: float, seconds: float, made: int
+) -> Progress:
+    """What to tell after an iteration.
+
+    Parameters
+    ----------
+    stage, iteration, of, seconds
+        As in `Progress`.
+    density
+        The present map, (n, n, n), of any number of voxels.
+    resolved
+        Cycles per box that are resolved.
+    extent
+        Of the box, in Å.
+    made
+        Iterations since the clock was started, which are fewer where work goes on from a checkpoint.
+    """
+    volume = Volume(density.cpu().numpy(), extent / len(density))
+    return Progress(stage, iteration, of, extent / max(1.0, resolved), volume, seconds, seconds / made * (of - iteration))
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from tomolab import alignment, averaging, coefficients, devices, references, refinement, spectra
 from tomolab.alignment import Poses
-from tomolab.progress import Progress, told
+from tomolab.progress import Progress, after, told
 from tomolab.references import References, shell_of
 from tomolab.refinement import FOLDS, Refinement, Settings
 from tomolab.spectra import Spectra
@@ -130,10 +130,17 @@ class _Steps:
     def made(self, stage: str, density: Tensor, resolved: float) -> bool:
         """Tell; whether to stop."""
         self.step += 1
-        seconds = time.perf_counter() - self.began
-        volume, resolution = Volume(density.cpu().numpy(), self.extent / len(density)), self.extent / max(1.0, resolved)
-        left = seconds / self.step * (self.of - self.step)
-        self.tell(Progress(stage, self.step, self.of, resolution, volume, seconds, left))
+        now = after(
+            stage,
+            self.step,
+            self.of,
+            density=density,
+            resolved=resolved,
+            extent=self.extent,
+            seconds=time.perf_counter() - self.began,
+            made=self.step,
+        )
+        self.tell(now)
         self.stopped = self.stop is not None and self.stop()
         return self.stopped
 

@@ -38,7 +38,9 @@ class Panel(HBox):  # type: ignore[misc]
         self.button = Button(description="Stop", icon="stop", layout=Layout(width="84px"))
         self.button.tooltip = "End now, with the best average so far"
         self.text, self.title = HTML(), HTML()
-        self.image = Image(format="png", layout=Layout(width=f"{3 * SIDE + 8}px", height=f"{SIDE}px", flex="0 0 auto"))
+        # Hidden until there is a picture: a browser draws a broken image where there is none.
+        size = {"width": f"{3 * SIDE + 8}px", "height": f"{SIDE}px", "flex": "0 0 auto"}
+        self.image = Image(format="png", layout=Layout(**size, visibility="hidden"))
         self.button.on_click(lambda _: job.stop())
         words = VBox(
             [HBox([self.title, self.button], layout=Layout(justify_content="space-between")), self.bar, self.text],
@@ -59,6 +61,7 @@ class Panel(HBox):  # type: ignore[misc]
         volume = shown(job)
         if volume is not None and (job.over or time.monotonic() - self._drawn > EVERY):
             self.image.value, self._drawn = picture(volume), time.monotonic()
+            self.image.layout.visibility = "visible"
 
 
 def watch(*jobs: Job) -> Box:
