@@ -5,7 +5,7 @@
 
 import colorsys
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -14,6 +14,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+
+from tomolab.sessions import Cluster
 
 OKABE_ITO = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"]
 """Colours that people with colour blindness can tell apart (Okabe and Ito 2008), without black."""
@@ -74,6 +76,12 @@ def categories(values: Iterable) -> dict[Any, str]:
     """Colour of every distinct value, in sorted order; missing values have none."""
     kinds = sorted(pd.Series(values).dropna().unique().tolist(), key=lambda kind: (isinstance(kind, str), kind))
     return dict(zip(kinds, colours(len(kinds)), strict=True))
+
+
+def inks(clusters: Mapping[int, Cluster]) -> dict[int, str]:
+    """Colour of every cluster of a session: its own, or that of its number, whatever others there are."""
+    palette = colours(1 + max(clusters, default=0))
+    return {number: one.colour or palette[number] for number, one in clusters.items()}
 
 
 def is_categorical(values: pd.Series) -> bool:

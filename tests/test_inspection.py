@@ -1,0 +1,155 @@
+"""An inspection acts on clusters, says what cannot be done and why, averages in the background, and reopens as it was left."""
+
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tomolab import densities, files, inspection, simulation, sorting
+from tomolab.embedding import Embedding
+from tomolab.imaging import Imaging
+from tomolab.inspection import Inspection
+from tomolab.sessions import Session
+from tomolab.subtomograms import Subtomograms
+
+
+@pytest.fixture(scope="module")
+def boxes() -> Subtomograms:
+    maps = densities.load(["tric", "ribosome_70s"], voxel_size=20.0, box=20)
+    return simulation.subtomograms(maps, 16, imaging=Imaging(snr=0.5, tilts=(-60.0, 60.0)), box=20, seed=3, device="cpu")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, boxes: Subtomograms) -> Path:
+    """A run folder as the notebooks leave it: two kinds of particles, far apart in the embedding."""
+    table = boxes.particles
+    kind = (table["label"] == "tric").to_numpy()
+    labels = np.zeros(len(table), dtype=int)
+    vectors = np.random.default_rng(1).normal(size=(len(table), 8)) * 0.05
+    vectors[:, 0] += np.where(kind, 1.0, -1.0)
+    Embedding(boxes.ids, vectors, "of a test").save(tmp_path / "embedding.npz")
+    files.write_particles(table.assign(cluster=labels), tmp_path / "clusters.csv")
+    boxes.save(tmp_path / "subtomograms.zarr")
+    pd.DataFrame({"particle_id": boxes.ids, "x": vectors[:, 0], "y": vectors[:, 1]}).to_csv(
+        tmp_path / "layout.csv", index=False
+    )
+    return tmp_path
+
+
+def test_a_split_tells_apart_what_the_features_tell_apart(folder: Path, boxes: Subtomograms) -> None:
+    work = inspection.open(folder)
+    parts = work.split(0)
+    found = work.session.table().groupby("cluster")["label"].agg(["nunique", "size"])
+    assert len(parts) == 2
+    assert found["nunique"].tolist() == [1, 1]
+    assert found["size"].sum() == len(boxes)
+
+
+def test_what_is_typical_comes_first(folder: Path) -> None:
+    work = inspection.open(folder)
+    odd = int(work.session.ids[3])
+    vectors = np.zeros((len(work.session.ids), 4))
+    vectors[:, 0] = 1.0
+    vectors[3] = [0.0, 1.0, 0.0, 0.0]
+    work.features = Embedding(work.session.ids, vectors, "of a test")
+    assert work.typical(work.session.ids)[-1] == odd
+    assert sorted(work.typical(work.session.ids)) == sorted(work.session.ids)
+
+
+def test_it_says_what_cannot_be_done_and_why(folder: Path, boxes: Subtomograms) -> None:
+    work = inspection.open(folder)
+    assert work.problem("gather") == "select particles first"
+    assert work.problem("merge", [0]) == "tick two clusters or more"
+    assert work.problem("split", [0]) == ""
+    assert work.problem("split") == "tick one cluster"
+    assert work.problem("undo") == "there is nothing to undo"
+    assert work.problem("average") == "the selection holds 0 particles, and an average needs 8"
+    assert work.problem("average", [0]) == ""
+    work.session.select(boxes.ids[:3])
+    assert work.problem("gather") == work.problem("undo") == ""
+    with pytest.raises(ValueError, match="cannot average: the selection holds 3 particles"):
+        work.average()
+    bare = Inspection(Session(boxes.particles), diameter=250)
+    assert bare.problem("average") == "there are no boxes to average"
+    assert bare.problem("split", []) == "there is no embedding to split by"
+    with pytest.raises(ValueError, match="action is one of"):
+        work.problem("guess")
+
+
+def test_particles_that_are_lacking_are_named(boxes: Subtomograms) -> None:
+    some = Embedding(boxes.ids[:-2], np.ones((len(boxes) - 2, 3)), "of a test")
+    with pytest.raises(ValueError, match=rf"features lack 2 of 32 particles, such as \[{boxes.ids[-2]}, {boxes.ids[-1]}\]"):
+        Inspection(Session(boxes.particles), features=some, diameter=250)
+    with pytest.raises(ValueError, match="positive number of Å, got 0"):
+        Inspection(Session(boxes.particles), diameter=0)
+
+
+def test_an_average_lands_beside_its_cluster_and_in_the_run_folder_and_all_reopens(folder: Path) -> None:
+    work = inspection.open(folder)
+    first, second = work.split(0)
+    work.session.describe(second, name="ribosomes")
+    work.session.select(work.session.members(first).ids, "list")
+    told: list[set[str]] = []
+    landed = threading.Event()
+
+    def watcher(changed: set[str]) -> None:
+        told.append(changed)
+        if changed == {"averages"}:
+            landed.set()
+
+    work.watch(watcher)
+    job = work.average(second, quick=True)
+    other = work.average(second, quick=True)
+    (name,) = job.result(120)
+    assert landed.wait(5)
+    assert name == "ribosomes, quick"
+    assert list(other.result(120)) == ["ribosomes, quick (2)"]
+    assert {"jobs"} in told
+    average = work.averages[name]
+    assert sorted(average.particles["particle_id"]) == work.session.members(second).ids.tolist()
+    again = inspection.open(folder)
+    assert list(again.averages) == ["ribosomes, quick", "ribosomes, quick (2)"]
+    assert again.averages[name].record["cluster"] == second
+    assert (again.averages[name].volume.data == average.volume.data).all()
+    assert again.session.labels.equals(work.session.labels)
+    assert again.session.selected.tolist() == work.session.selected.tolist()
+    assert again.session.undo().startswith("select")
+    assert again.session.title(second) == "ribosomes"
+
+
+def test_classes_are_sorted_first_and_averaged_each(folder: Path, boxes: Subtomograms, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = pd.Series((boxes.particles["label"] == "tric").astype(int).to_numpy(), index=boxes.ids)
+    labels.iloc[[0, 1, 2]] = 2
+    sizes = labels.value_counts()
+
+    def sort(*arguments: Any, **options: Any) -> SimpleNamespace:
+        assert options["classes"] == 3
+        return SimpleNamespace(labels=labels)
+
+    monkeypatch.setattr(sorting, "sort", sort)
+    with pytest.warns(UserWarning, match="cluster 0, class 3 holds 3 particles and is not averaged: that needs 8"):
+        made = inspection.open(folder).average(0, classes=3).result(180)
+    assert {name: len(average.particles) for name, average in made.items()} == {
+        "cluster 0, class 1": sizes[0],
+        "cluster 0, class 2": sizes[1],
+    }
+
+
+def test_what_is_exported_is_what_is_counted(folder: Path, tmp_path: Path) -> None:
+    work = inspection.open(folder)
+    _, second = work.split(0)
+    counts = work.session.counts()
+    assert work.export(tmp_path / "one.star", [second]) == counts[second]
+    written = files.read_particles(tmp_path / "one.star")
+    assert sorted(written["particle_id"]) == work.session.members(second).ids.tolist()
+    assert set(written["cluster"]) == {second}
+    assert work.export(tmp_path / "all.csv") == 32
+
+
+def test_a_folder_without_clusters_says_which_notebook_makes_them(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="run the notebook 05_clusters first"):
+        inspection.open(tmp_path)

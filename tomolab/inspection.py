@@ -1,0 +1,435 @@
+"""Inspection: what a person looks at to tell what particles are, the decisions taken, and the averages made meanwhile.
+
+Nothing here is drawn: the browser's inspector and napari's show one inspection and change it by its methods.
+
+>>> work = inspection.open("runs/first")
+>>> work.session.select(drawn, "lasso")
+>>> number = work.session.gather("ribosomes")
+>>> job = work.average(number, symmetry="C1")
+>>> work.watch(lambda changed: print(changed))
+{'jobs'}
+{'averages'}
+>>> work.export("ribosomes.star", [number])
+"""
+
+import re
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tomolab import averages, averaging, clusters, embedding, files, jobs, layouts, partitions, relion, sessions, sorting
+from tomolab import subtomograms as stores
+from tomolab.averages import Average
+from tomolab.embedding import Embedding
+from tomolab.jobs import Job
+from tomolab.sessions import Session
+from tomolab.subtomograms import Subtomograms
+from tomolab.volumes import Volume
+
+SESSION, LAYOUT, AVERAGES = "session.npz", "layout.csv", "averages"
+"""Names in the run folder of what is written here."""
+ENGINES = ("tomolab", "RELION")
+QUICK = 120
+"""Particles of a quick average: the most typical ones of its cluster."""
+FEWEST = 8
+"""Particles without which there is no average worth the name."""
+
+
+class Inspection:
+    """Particles, all that is known of them, the session of decisions about them, and their averages.
+
+    Parameters
+    ----------
+    session
+        The decisions.
+    points
+        Columns ``particle_id``, ``x``, ``y`` (`layouts.flat`) of every particle.
+    features
+        Embedding of every particle; without it nothing can be split or put in order.
+    subtomograms
+        Their boxes; without them there are no pictures and no averages.
+    tomograms
+        By the name in the column ``tomogram``, bright on dark.
+    diameter
+        Of a particle, in Å.
+    folder
+        Run folder, in which every decision and every average is kept at once; kept nowhere by default.
+
+    Raises
+    ------
+    ValueError
+        If points, features or boxes lack particles of the session, there is no such tomogram, or the diameter is not
+        positive.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        diameter: float,
+        points: pd.DataFrame | None = None,
+        features: Embedding | None = None,
+        subtomograms: Subtomograms | None = None,
+        tomograms: Mapping[str, Volume] | None = None,
+        folder: str | Path | None = None,
+    ) -> None:
+        if not diameter > 0:
+            raise ValueError(f"the diameter of a particle must be a positive number of Å, got {diameter}")
+        self.session, self.diameter, self.features, self.subtomograms = session, float(diameter), features, subtomograms
+        self.tomograms, self.folder = dict(tomograms or {}), None if folder is None else Path(folder)
+        unknown = sorted(set(self.tomograms) - set(session.particles["tomogram"]))
+        if unknown:
+            raise ValueError(f"no particle lies in {', '.join(unknown)}; they lie in {', '.join(self.named)}")
+        for what, ids in (
+            ("points", None if points is None else points["particle_id"]),
+            ("features", None if features is None else features.ids),
+            ("subtomograms", None if subtomograms is None else subtomograms.ids),
+        ):
+            missing = np.setdiff1d(session.ids, session.ids if ids is None else ids)
+            if len(missing):
+                raise ValueError(f"{what} lack {len(missing)} of {len(session.ids)} particles, such as {missing[:5].tolist()}")
+        self.points = None if points is None else points.set_index("particle_id").loc[session.ids].reset_index()
+        self.averages: dict[str, Average] = {}
+        """By name, in the order in which they were made."""
+        self.jobs: list[Job] = []
+        self._watchers: list[Callable[[set[str]], Any]] = []
+        session.watch(self._changed)
+
+    def __repr__(self) -> str:
+        return f"Inspection({self.session!r}, {len(self.averages)} averages)"
+
+    @property
+    def named(self) -> list[str]:
+        """Names of the tomograms in which particles lie."""
+        return sorted(self.session.particles["tomogram"].unique().tolist())
+
+    def watch(self, watcher: Callable[[set[str]], Any]) -> None:
+        """Call a function with the names of what changed: those of the session, "jobs", and "averages".
+
+        Of averages it is called in the thread that made them.
+        """
+        self._watchers.append(watcher)
+
+    # What cannot be done, and why
+
+    def problem(self, action: str, chosen: Iterable[int] = ()) -> str:
+        """Why something cannot be done now; empty if it can.
+
+        Parameters
+        ----------
+        action
+            "gather", "merge", "split", "undo", "redo", "average", "RELION", "export".
+        chosen
+            Clusters that it is to be done with; for averaging none means the selection.
+        """
+        given, session = list(chosen), self.session
+        reasons = {
+            "gather": "" if session.selected.any() else "select particles first",
+            "merge": "" if len(given) > 1 else "tick two clusters or more",
+            "split": self._unsplit(given),
+            "undo": "" if session.history.past else "there is nothing to undo",
+            "redo": "" if session.history.future else "nothing was undone",
+            "average": self._unaveraged(given),
+            "RELION": self._unaveraged(given) or self._unrefined,
+            "export": "" if session.clusters else "there is no cluster",
+        }
+        if action not in reasons:
+            raise ValueError(f"action is one of {', '.join(reasons)}, got {action!r}")
+        return reasons[action]
+
+    def _unsplit(self, given: list[int]) -> str:
+        if self.features is None:
+            return "there is no embedding to split by"
+        if len(given) != 1:
+            return "tick one cluster"
+        return "" if self.session.counts()[given[0]] > 1 else f"{self.session.title(given[0])} has less than two particles"
+
+    def _unaveraged(self, given: list[int]) -> str:
+        if self.subtomograms is None:
+            return "there are no boxes to average"
+        counts = self.session.counts()
+        sets = {self.session.title(one): int(counts[one]) for one in given} or {
+            "the selection": int(self.session.selected.sum())
+        }
+        few = {name: count for name, count in sets.items() if count < FEWEST}
+        return "; ".join(f"{name} holds {count} particles, and an average needs {FEWEST}" for name, count in few.items())
+
+    @cached_property
+    def _unrefined(self) -> str:
+        if self.folder is None:
+            return "RELION works in files, and there is no run folder"
+        programs = relion.available()
+        found = programs is not None and programs.refine_mpi and programs.mpirun and programs.reconstruct
+        return "" if found else "RELION is not installed here (relion_refine_mpi, relion_reconstruct and mpirun)"
+
+    # What can be done
+
+    def split(self, cluster: int, parts: int = 2, *, seed: int = 0) -> list[int]:
+        """Divide a cluster by k-means among its own particles; their numbers.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be: `problem` says why, or there are less particles than parts.
+        """
+        self._may("split", [cluster])
+        assert self.features is not None
+        inside = self.features.take(self.session.members(cluster).ids)
+        return self.session.split(cluster, partitions.kmeans(inside, parts, seed=seed))
+
+    def typical(self, ids: Iterable[int]) -> np.ndarray:
+        """Particles, those nearest to their common centre among the features first; without features, as they are."""
+        given = np.asarray(ids.ids if hasattr(ids, "ids") else list(ids), dtype=np.int64)
+        if self.features is None or not len(given):
+            return given
+        distance = clusters.nearest(self.features, pd.Series(0, index=given))
+        return given[np.argsort(distance.to_numpy(), kind="stable")]
+
+    def average(
+        self,
+        cluster: int | None = None,
+        *,
+        engine: str = "tomolab",
+        quick: bool = False,
+        classes: int = 1,
+        symmetry: str = "C1",
+        mask_diameter: float | None = None,
+        seed: int = 0,
+    ) -> Job[dict[str, Average]]:
+        """Average a cluster, or what is selected, in the background; the result lands in `averages` and in the run folder.
+
+        Parameters
+        ----------
+        cluster
+            Its number; what is selected by default.
+        engine
+            "tomolab", or "RELION", which starts from the average of ours and then refines that.
+        quick
+            Only so many as show what it is: the 120 most typical particles, in fewer iterations.
+        classes
+            More than one sorts the particles first (`sorting.sort`) and averages each class.
+        symmetry, mask_diameter, seed
+            As in `averaging.average`.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be: `problem` says why, or an option is out of range.
+        """
+        if engine not in ENGINES:
+            raise ValueError(f"engine is one of {', '.join(ENGINES)}, got {engine!r}")
+        if classes < 1:
+            raise ValueError(f"there must be at least one class, got {classes}")
+        self._may("RELION" if engine == "RELION" else "average", [] if cluster is None else [cluster])
+        chosen = self.session.chosen("selection", "selected") if cluster is None else self.session.members(cluster)
+        ids = self.typical(chosen)[:QUICK] if quick else chosen.ids
+        title = self._free(chosen.name + (", quick" if quick else "") + (", RELION" if engine == "RELION" else ""))
+        options = {"seed": seed, "symmetry": symmetry, "mask_diameter": mask_diameter} | ({"iterations": 12} if quick else {})
+        work = _Work(self, title, ids, cluster=cluster, classes=classes, engine=engine, options=options)
+        job: Job[dict[str, Average]] = jobs.start(title, work)
+        self.jobs.append(job)
+        self._tell({"jobs"})
+        return job
+
+    def export(
+        self,
+        path: str | Path,
+        chosen: Iterable[int] | None = None,
+        *,
+        format: str = "relion31",  # noqa: A002 - as in files
+    ) -> int:
+        """Write the particles of some clusters, by default of all, as a particle list; how many.
+
+        Parameters
+        ----------
+        path
+            .star, .tbl or .csv.
+        chosen
+            Clusters.
+        format
+            As in `files.write_particles`.
+
+        Raises
+        ------
+        ValueError
+            If the list needs a voxel size and there is neither a tomogram nor a box, or a cluster is unknown.
+        """
+        table = self.session.table(chosen)
+        sizes = [one.voxel_size for one in (*self.tomograms.values(), self.subtomograms) if one is not None]
+        shapes = {name: volume.shape for name, volume in self.tomograms.items()}
+        size = sizes[0] if sizes else None
+        files.write_particles(table, path, voxel_size=size, format=format, tomogram_shape=shapes or None)
+        return len(table)
+
+    def save(self) -> Path:
+        """Write the session into the run folder, as every change does. ValueError if there is none."""
+        if self.folder is None:
+            raise ValueError("this inspection has no run folder to be kept in")
+        return self.session.save(self.folder / SESSION)
+
+    def keep(self, name: str, average: Average, *, cluster: int | None = None) -> None:
+        """Take in an average, of a cluster or of some other particles, and write it into the run folder if there is one."""
+        average = replace(average, record=average.record | {"name": name, "cluster": cluster})
+        if self.folder is not None:
+            average.save(self.folder / AVERAGES / _plain(name))
+        self.averages[name] = average
+        self._tell({"averages"})
+
+    # Inside
+
+    def _may(self, action: str, chosen: list[int]) -> None:
+        problem = self.problem(action, chosen)
+        if problem:
+            raise ValueError(f"cannot {'refine with RELION' if action == 'RELION' else action}: {problem}")
+
+    def _free(self, title: str) -> str:
+        """A title that no average and no job has."""
+        taken = {_plain(name) for name in (*self.averages, *(job.name for job in self.jobs))}
+        tries = (title if number == 1 else f"{title} ({number})" for number in range(1, len(taken) + 2))
+        return next(name for name in tries if _plain(name) not in taken)
+
+    def _changed(self, changed: set[str]) -> None:
+        if self.folder is not None:
+            self.save()
+        self._tell(changed)
+
+    def _tell(self, changed: set[str]) -> None:
+        for watcher in tuple(self._watchers):
+            watcher(changed)
+
+
+class _Work:
+    """Averages of one set of particles, as `jobs.start` calls it."""
+
+    def __init__(
+        self,
+        inspection: Inspection,
+        title: str,
+        ids: np.ndarray,
+        *,
+        cluster: int | None,
+        classes: int,
+        engine: str,
+        options: dict[str, Any],
+    ) -> None:
+        self.inspection, self.title, self.ids, self.cluster = inspection, title, ids, cluster
+        self.classes, self.engine, self.options = classes, engine, options
+
+    def __call__(self, *, progress: Callable[[Any], Any], stop: Callable[[], bool]) -> dict[str, Average]:
+        controls = {"progress": progress, "stop": stop}
+        made: dict[str, Average] = {}
+        for name, ids in self._sets(controls).items():
+            made[name] = self._one(name, ids, controls)
+            self.inspection.keep(name, made[name], cluster=self.cluster)
+            if stop():
+                break
+        return made
+
+    def _sets(self, controls: dict[str, Any]) -> dict[str, np.ndarray]:
+        if self.classes == 1:
+            return {self.title: self.ids}
+        options = {name: self.options[name] for name in ("seed", "mask_diameter")}
+        found = sorting.sort(self._boxes, self.ids, classes=self.classes, **options, **controls).labels
+        sets = {f"{self.title}, class {k + 1}": found.index[found == k].to_numpy() for k in range(self.classes)}
+        for name, ids in sets.items():
+            if len(ids) < FEWEST:
+                warnings.warn(f"{name} holds {len(ids)} particles and is not averaged: that needs {FEWEST}", stacklevel=2)
+        return {name: ids for name, ids in sets.items() if len(ids) >= FEWEST}
+
+    def _one(self, name: str, ids: np.ndarray, controls: dict[str, Any]) -> Average:
+        ours = averaging.average(self._boxes, ids, **self.options, **controls)
+        if self.engine != "RELION" or controls["stop"]():
+            return ours
+        assert self.inspection.folder is not None
+        place = self.inspection.folder / "relion" / _plain(name)
+        folder = relion.write(self._boxes, place, ids=ids, progress=False)
+        diameter = self.options["mask_diameter"] or ours.record["mask"]
+        options = {name: self.options[name] for name in ("seed", "symmetry")}
+        return relion.refine(folder, diameter=diameter, reference=ours.volume, **options, **controls)
+
+    @property
+    def _boxes(self) -> Subtomograms:
+        assert self.inspection.subtomograms is not None
+        return self.inspection.subtomograms
+
+
+def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) -> Inspection:  # noqa: A001 - inspection.open
+    """Inspect what a run folder holds; it goes on where it was left.
+
+    Parameters
+    ----------
+    folder
+        With ``clusters.csv`` (particles with a column ``cluster``), and as far as they are there ``embedding.npz``,
+        ``subtomograms.zarr``, ``tomogram.mrc`` or ``tomograms/NAME.mrc``, ``averages/`` and what an inspection left:
+        ``session.npz`` and ``layout.csv``, which is made of the embedding where it is missing (UMAP).
+    diameter
+        Of a particle, in Å; by default that stated in the table, or half of the box.
+    seed
+        Of the layout.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no folder or no particle table in it.
+    ValueError
+        If what is there does not fit together, or nothing says how large a particle is.
+    """
+    folder = Path(folder)
+    if not (folder / "clusters.csv").is_file():
+        raise FileNotFoundError(f"there is no clusters.csv in {folder}: run the notebook 05_clusters first")
+    table = files.read_particles(folder / "clusters.csv")
+    features = embedding.load(folder / "embedding.npz") if (folder / "embedding.npz").is_file() else None
+    boxes = stores.open(folder / "subtomograms.zarr") if (folder / "subtomograms.zarr").exists() else None
+    labels = table.set_index("particle_id")["cluster"] if "cluster" in table else None
+    kept = folder / SESSION
+    work = Inspection(
+        sessions.load(kept, table) if kept.is_file() else Session(table, labels),
+        diameter=diameter or _diameter(table, boxes),
+        points=_points(folder, features, seed),
+        features=features,
+        subtomograms=boxes,
+        tomograms=_tomograms(folder, table),
+        folder=folder,
+    )
+    for place in sorted((folder / AVERAGES).glob("*/record.json"), key=lambda one: one.stat().st_mtime):
+        average = averages.load(place.parent)
+        work.averages[average.record.get("name", place.parent.name.replace("_", " "))] = average
+    return work
+
+
+def _diameter(table: pd.DataFrame, boxes: Subtomograms | None) -> float:
+    if "diameter" in table:
+        return float(table["diameter"].median())
+    if boxes is None:
+        raise ValueError("nothing says how large a particle is: give diameter= in Å")
+    return boxes.box * boxes.voxel_size / 2
+
+
+def _points(folder: Path, features: Embedding | None, seed: int) -> pd.DataFrame | None:
+    if (folder / LAYOUT).is_file():
+        return pd.read_csv(folder / LAYOUT)
+    if features is None:
+        return None
+    points = layouts.flat(features, seed=seed)
+    with files.atomic(folder / LAYOUT) as temporary:
+        points.to_csv(temporary, index=False)
+    return points
+
+
+def _tomograms(folder: Path, table: pd.DataFrame) -> dict[str, Volume]:
+    names = table["tomogram"].unique().tolist()
+    places = {name: files.inside(folder, f"tomograms/{name}.mrc") for name in names}
+    if len(names) == 1 and (folder / "tomogram.mrc").is_file():
+        places = {names[0]: folder / "tomogram.mrc"}
+    return {name: files.read_volume(path) for name, path in places.items() if path.is_file()}
+
+
+def _plain(name: str) -> str:
+    """A name for a folder: letters, digits, points and hyphens; all else becomes an underscore."""
+    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "average"
