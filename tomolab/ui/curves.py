@@ -20,13 +20,15 @@ from tomolab.volumes import Volume
 
 
 @styled
-def fsc(averages: Any) -> Figure:
+def fsc(averages: Any, *, width: float = 5.2) -> Figure:
     """Fourier shell correlation between half maps, with the resolution at 0.143 (Rosenthal and Henderson 2003).
 
     Parameters
     ----------
     averages
         An average, or averages by name; also tables with the columns ``resolution`` (Å) and ``fsc``.
+    width
+        In inches.
 
     Raises
     ------
@@ -34,7 +36,7 @@ def fsc(averages: Any) -> Figure:
         If a table lacks a column.
     """
     named = _by_name(averages)
-    figure = Figure((5.2, 3.1), layout="constrained")
+    figure = Figure((width, 0.6 * width), layout="constrained")
     ax = figure.subplots()
     finest, coarsest = np.inf, 0.0
     for (name, average), ink in zip(named.items(), style.colours(len(named)), strict=True):

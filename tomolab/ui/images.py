@@ -3,16 +3,23 @@
 x points right and y down, as napari shows them, so that a picture keeps the hand.
 """
 
+import io
 from collections.abc import Mapping
 from typing import Any
 
+import matplotlib.image
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
+from tomolab import fourier
 from tomolab.conventions import centre
 from tomolab.ui import style
 from tomolab.volumes import Volume
+
+VIEWS = ("slices", "projections")
+"""How a box is seen along z."""
 
 
 def limits(image: np.ndarray, low: float = 0.5, high: float = 99.7) -> dict[str, float]:
@@ -26,6 +33,50 @@ def central(volume: Volume) -> tuple[list[np.ndarray], dict[str, float]]:
     middle = centre(volume.shape[0])
     cuts = [volume.data[middle], volume.data[:, middle], volume.data[:, :, middle]]
     return cuts, limits(np.stack(cuts), 1, 99.8)
+
+
+def png(image: np.ndarray, *, vmin: float, vmax: float) -> bytes:
+    """PNG of an image in greys, a pixel each; NaN is transparent."""
+    buffer = io.BytesIO()
+    matplotlib.image.imsave(buffer, image, cmap="gray", format="png", vmin=vmin, vmax=vmax)
+    return buffer.getvalue()
+
+
+def flattened(volumes: np.ndarray, voxel_size: float, *, view: str = "slices", low_pass: float | None = None) -> np.ndarray:
+    """Boxes seen along z, as single images.
+
+    Parameters
+    ----------
+    volumes
+        Array (n, z, y, x).
+    voxel_size
+        Å.
+    view
+        "slices", the mean of an eighth of the box about its centre, or "projections", the mean of all of it.
+    low_pass
+        Å; finer detail is left out.
+
+    Returns
+    -------
+    ndarray
+        (n, y, x), float32.
+
+    Raises
+    ------
+    ValueError
+        If there is no such view.
+    """
+    if view not in VIEWS:
+        raise ValueError(f"view is one of {', '.join(VIEWS)}, got {view!r}")
+    batch = torch.from_numpy(np.asarray(volumes, dtype=np.float32))
+    if low_pass is not None:
+        mask = fourier.low_pass(batch.shape[1:], voxel_size, low_pass)
+        batch = torch.fft.irfftn(torch.fft.rfftn(batch, dim=(1, 2, 3)) * mask, s=batch.shape[1:], dim=(1, 2, 3))
+    if view == "slices":
+        box = batch.shape[1]
+        half = max(1, box // 16)
+        batch = batch[:, centre(box) - half : centre(box) + half + 1]
+    return batch.mean(1).numpy()
 
 
 def show(ax: Axes, image: np.ndarray, voxel_size: float, *, first: float = 0.0, **options: Any) -> None:

@@ -7,10 +7,8 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
-from tomolab import fourier
 from tomolab import volumes as densities
 from tomolab.conventions import centre
 from tomolab.subtomograms import Subtomograms
@@ -201,13 +199,7 @@ def gallery(
         raise ValueError("there are no subtomograms to show" if count == 0 else "an array needs its voxel_size in Å")
     if titles is not None and len(titles) < count:
         raise ValueError(f"{count} panels need as many titles, got {len(titles)}")
-    batch = torch.from_numpy(np.asarray(arrays[:count], dtype=np.float32))
-    if low_pass is not None:
-        mask = fourier.low_pass(batch.shape[1:], spacing, low_pass)
-        batch = torch.fft.irfftn(torch.fft.rfftn(batch, dim=(1, 2, 3)) * mask, s=batch.shape[1:], dim=(1, 2, 3))
-    box = batch.shape[1]
-    half = max(1, box // 16)
-    shown = batch[:, centre(box) - half : centre(box) + half + 1].mean(1).numpy()
+    shown = images.flattened(arrays[:count], spacing, low_pass=low_pass)
     figure, axes = style.grid(count, columns, size=size, extra=0.0 if titles is None else 0.2)
     for number, (ax, image) in enumerate(zip(axes, shown, strict=True)):
         images.show(ax, image, spacing, **images.limits(image, 1, 99.8))

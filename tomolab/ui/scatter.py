@@ -5,7 +5,7 @@
 >>> ribosomes = view.selection("ribosomes", "lasso in t-SNE of run 7")
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,11 +47,7 @@ class Lasso:
         ValueError
             If the browser reports rows that do not exist.
         """
-        held = self.widget.selection
-        rows = np.unique(np.asarray([] if held is None else held, dtype=np.int64))
-        if len(rows) and rows[-1] >= len(self._index):
-            raise ValueError(f"the scatter reports row {rows[-1]} as selected, but shows {len(self._index)} particles")
-        return np.sort(self._index.to_numpy()[rows])
+        return np.sort(self._index.to_numpy()[self._held()])
 
     def selection(self, name: str, reason: str) -> Selection:
         """Make a selection of what the lasso holds.
@@ -89,8 +85,62 @@ class Lasso:
         unknown = wanted[rows < 0]
         if len(unknown):
             raise ValueError(f"{len(unknown)} of {len(wanted)} particles are not shown here, such as {unknown[:5].tolist()}")
-        if not np.array_equal(wanted, self.ids):
-            self.scatter.selection(rows.tolist())
+        if not np.array_equal(np.sort(rows), self._held()):
+            self.scatter.selection(rows)
+
+    def show_only(self, shown: np.ndarray | None) -> None:
+        """Hide particles.
+
+        Parameters
+        ----------
+        shown
+            Whether each particle is shown, (n,) in the order of the scatter; None for all.
+        """
+        self.scatter.filter(None if shown is None or shown.all() else np.flatnonzero(shown))
+
+    def recolour(self, kinds: pd.Categorical, inks: Sequence[str]) -> None:
+        """Colour particles by kind.
+
+        Parameters
+        ----------
+        kinds
+            Of each particle, (n,) in the order of the scatter; none is missing.
+        inks
+            Colour of each category.
+
+        Raises
+        ------
+        ValueError
+            If their numbers do not fit.
+        """
+        if len(kinds) != len(self._index) or len(inks) != len(kinds.categories):
+            given = f"{len(kinds)} kinds for {len(self._index)} particles"
+            raise ValueError(f"{given}, and {len(inks)} colours for {len(kinds.categories)} categories")
+        # The scatter counts only the kinds that occur: with others among them the colours would shift.
+        used = kinds.remove_unused_categories()
+        ink = dict(zip(kinds.categories, inks, strict=True))
+        self.scatter.color(by=used, map=[ink[kind] for kind in used.categories])
+        self._send()
+
+    def shade(self, values: np.ndarray, name: str) -> None:
+        """Colour particles by a number, (n,) in the order of the scatter, from dark to bright, with a legend of this name."""
+        held = pd.Series(values, name=name, dtype=float)
+        self.scatter.color(by=held.fillna(held.min()).to_numpy(), map="viridis", norm=(held.min(), held.max()))
+        self._send()
+
+    def _send(self) -> None:
+        # Where the colours were of another array before, the scatter keeps the new ones to itself.
+        for name, value in {"prevent_filter_reset": True, "non_spatial_points_update": True}.items():
+            self.scatter.update_widget(name, value)
+        self.scatter.update_widget("points", self.scatter.get_point_list())
+
+    def _held(self) -> np.ndarray:
+        """Rows that the browser says are selected, ascending; ValueError if there are no such rows."""
+        held = self.widget.selection
+        rows = np.unique(np.asarray([] if held is None else held, dtype=np.int64))
+        if len(rows) and rows[-1] >= len(self._index):
+            raise ValueError(f"the scatter reports row {rows[-1]} as selected, but shows {len(self._index)} particles")
+        return rows
 
     def on_change(self, function: Callable[[np.ndarray], None]) -> None:
         """Call `function` with the ids of the selected particles whenever they change."""

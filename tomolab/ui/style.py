@@ -143,10 +143,11 @@ def show_in_notebook() -> None:
 
     shell = get_ipython()
     if shell is not None:
-        shell.display_formatter.formatters["image/png"].for_type(Figure, _png)
+        shell.display_formatter.formatters["image/png"].for_type(Figure, png)
 
 
-def _png(figure: Figure, *, sharpness: int = 2) -> tuple[bytes, dict[str, int]]:
+def png(figure: Figure, *, sharpness: int = 2) -> tuple[bytes, dict[str, int]]:
+    """PNG of a figure, and the size in pixels at which it should show."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=figure.dpi * sharpness)
     width, height = (figure.get_size_inches() * figure.dpi).astype(int).tolist()

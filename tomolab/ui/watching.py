@@ -5,11 +5,9 @@
 """
 
 import html
-import io
 import time
 from typing import Any
 
-import matplotlib.image
 import numpy as np
 from ipywidgets import HTML, Box, Button, FloatProgress, HBox, Image, Layout, VBox
 from scipy import ndimage
@@ -30,16 +28,23 @@ class Panel(HBox):  # type: ignore[misc]
     """One job: name, bar, what is known, and central slices of the average so far. It follows the job until that is over.
 
     What changes here is changed in the thread of the job, so that it is seen while the notebook computes something else.
+
+    Parameters
+    ----------
+    job
+        Of `jobs.start`.
+    side
+        Of a slice, in pixels.
     """
 
-    def __init__(self, job: Job) -> None:
-        self.job, self._drawn = job, -EVERY
+    def __init__(self, job: Job, *, side: int = SIDE) -> None:
+        self.job, self.side, self._drawn = job, side, -EVERY
         self.bar = FloatProgress(0.0, min=0.0, max=1.0, layout=Layout(width="100%", height="14px"))
         self.button = Button(description="Stop", icon="stop", layout=Layout(width="84px"))
         self.button.tooltip = "End now, with the best average so far"
         self.text, self.title = HTML(), HTML()
         # Hidden until there is a picture: a browser draws a broken image where there is none.
-        size = {"width": f"{3 * SIDE + 8}px", "height": f"{SIDE}px", "flex": "0 0 auto"}
+        size = {"width": f"{3 * side + 8}px", "height": f"{side}px", "flex": "0 0 auto"}
         self.image = Image(format="png", layout=Layout(**size, visibility="hidden"))
         self.button.on_click(lambda _: job.stop())
         words = VBox(
@@ -86,9 +91,16 @@ def told(job: Job) -> str:
         return job.state if job.over or job.progress is None else f"{'stopping: ' * (job.state == 'stopping')}{job.progress}"
     said = repr(outcome)
     if isinstance(outcome, Average):
-        belief = "" if outcome.believable else ": do not believe it"
-        said = f"{len(outcome.particles)} particles, halves agree to {outcome.resolution:.0f} Å{belief}"
+        said = found(outcome)
+    elif isinstance(outcome, dict):
+        said = "; ".join(found(one) for one in outcome.values())
     return f"{'stopped; ' * (job.state == 'stopped')}{said}, {job.seconds:.0f} s"
+
+
+def found(average: Average) -> str:
+    """What to say of an average."""
+    belief = "" if average.believable else ": do not believe it"
+    return f"{len(average.particles)} particles, halves agree to {average.resolution:.0f} Å{belief}"
 
 
 def share(progress: Any) -> float:
@@ -97,8 +109,10 @@ def share(progress: Any) -> float:
 
 
 def shown(job: Job) -> Volume | None:
-    """The final average, or else the one so far, if the work tells any."""
+    """The final average, the last where there are several by name, or else the one so far, if the work tells any."""
     outcome = _outcome(job)
+    if isinstance(outcome, dict):
+        outcome = next(reversed(outcome.values()), None)
     return getattr(job.progress if outcome is None else outcome, "volume", None)
 
 
@@ -110,11 +124,7 @@ def picture(volume: Volume) -> bytes:
     # Cubic, so that a running average of a dozen voxels is seen as a density and not as tiles.
     large = [np.clip(ndimage.zoom(cut, scale, order=3, mode="nearest"), low, high) for cut in cuts]
     gap = np.full((len(large[0]), 4), np.nan)
-    buffer = io.BytesIO()
-    matplotlib.image.imsave(
-        buffer, np.hstack([large[0], gap, large[1], gap, large[2]]), cmap="gray", format="png", vmin=low, vmax=high
-    )
-    return buffer.getvalue()
+    return images.png(np.hstack([large[0], gap, large[1], gap, large[2]]), vmin=low, vmax=high)
 
 
 def _outcome(job: Job) -> Any:

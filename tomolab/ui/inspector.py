@@ -1,0 +1,330 @@
+"""The inspector: map of the particles, slices of their tomograms, clusters, boxes and averages as one thing, in the browser.
+
+All of it shows one inspection and changes that only: what is drawn around in one view is selected in every other, every
+step can be undone, and what the run folder holds is what is seen.
+
+>>> from tomolab.ui import inspector
+>>> inspector.open("runs/first")             # shows in a notebook
+>>> inspector.Inspector(inspection)          # of one that is there
+"""
+
+import html
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import numpy as np
+import pandas as pd
+from ipywidgets import HTML, BoundedIntText, Button, Dropdown, FloatRangeSlider, HBox, Layout, Tab, Text, VBox
+from traitlets import List, Unicode
+
+from tomolab import inspection as inspections
+from tomolab.inspection import Inspection
+from tomolab.sessions import NONE, Session
+from tomolab.ui import scatter, style
+from tomolab.ui.averages import Averages
+from tomolab.ui.gallery import Gallery
+from tomolab.ui.roster import Roster
+from tomolab.ui.sections import Section
+
+CLUSTER = "cluster"
+"""What particles are coloured by at first."""
+FEW = 40
+"""Kinds of a column, at most, to colour by."""
+LISTS = {
+    "RELION 3.1, 4 (.star)": (".star", "relion31"),
+    "RELION 5 (.star)": (".star", "relion5"),
+    "STOPGAP (.star)": (".star", "stopgap"),
+    "Dynamo (.tbl)": (".tbl", "relion31"),
+    "all columns (.csv)": (".csv", "relion31"),
+}
+"""What particle lists can be written: suffix, and format for `files.write_particles`."""
+KEYS = {
+    "N": "gather",
+    "M": "merge",
+    "S": "split",
+    "X": "dissolve",
+    "U": "undo",
+    "CTRL+Z": "undo",
+    "R": "redo",
+    "CTRL+SHIFT+Z": "redo",
+    "A": "average",
+    "Q": "quick",
+    "ESCAPE": "clear",
+}
+"""What a key does while the inspector has the focus."""
+
+
+class Keys(anywidget.AnyWidget):  # type: ignore[misc]
+    """What is held and pressed on the keyboard."""
+
+    _esm = Path(__file__).with_name("keys.js")
+    watched: Any = List([]).tag(sync=True)
+    how = Unicode("replace").tag(sync=True)
+
+
+class Inspector(VBox):  # type: ignore[misc]
+    """All views of an inspection.
+
+    Parameters
+    ----------
+    inspection
+        What to inspect. Views of what it lacks are left out.
+    height
+        Of the map and the slices, in pixels.
+    """
+
+    def __init__(self, inspection: Inspection, *, height: int = 370) -> None:
+        self.inspection, self.session = inspection, inspection.session
+        self.keyboard = Keys(watched=[key.replace("CTRL", "Ctrl").replace("SHIFT", "Shift") for key in KEYS])
+        self.keyboard.on_msg(lambda _, message, __: self._press(message["key"].upper()))
+        self.said = HTML()
+        self.said.add_class("tomolab-said")
+        self.roster = Roster(inspection, say=self.say)
+        self.roster.observe(lambda _: self._ticked(), "ticked")
+        self.averages = Averages(inspection, ticked=lambda: self.roster.ticked, say=self.say)
+        self.gallery = Gallery(inspection, ticked=lambda: self.roster.ticked, went=self._go)
+        self.section = Section(inspection, height=height) if inspection.tomograms else None
+        self.lasso = None if inspection.points is None else self._map(height)
+        self.buttons = {name: self._button(name) for name in ACTIONS}
+        self.parts = BoundedIntText(value=2, min=2, max=20, layout=Layout(width="48px"), tooltip="parts of a split")
+        self.colour = Dropdown(
+            options=_columns(inspection), layout=Layout(width="150px"), tooltip="what the colours of the map mean"
+        )
+        self.colour.observe(lambda _: self._colour(), "value")
+        tabs = Tab([self.gallery, self.averages, Filters(self.session), Export(inspection, self.roster, say=self.say)])
+        tabs.titles, tabs.layout.width = ("Boxes", "Averages", "Filters", "Export"), "54%"
+        middle = Layout(align_items="center", flex_flow="row wrap")
+        top = HBox([self.buttons["undo"], self.buttons["redo"], self.buttons["clear"], self.colour, self.said], layout=middle)
+        acts = [self.buttons[name] for name in ("gather", "merge", "split")] + [self.parts, self.buttons["dissolve"]]
+        left = VBox([HBox(acts, layout=middle), self.roster], layout=Layout(width="46%", padding="0 8px 0 0"))
+        views = [] if self.lasso is None else [VBox([self.lasso.show()], layout=Layout(width="50%", padding="0 8px 0 0"))]
+        if self.section is not None:
+            self.section.layout.width = "50%" if views else "100%"
+            views.append(self.section)
+        super().__init__([top, HBox(views), HBox([left, tabs]), self.keyboard], layout=Layout(max_width="1500px"))
+        self.add_class("tomolab-inspector")
+        inspection.watch(self._follow)
+        self._follow({"labels", "selected", "filters"})
+
+    def say(self, text: str) -> None:
+        """Tell why something could not be done, where it is seen."""
+        self.said.value = f"<span role='alert' style='color:#B00020'>{html.escape(text)}</span>"
+
+    # What buttons and keys do
+
+    def act(self, name: str) -> None:
+        """Do what a button or key of that name does; why it cannot be done is said beside the buttons."""
+        ticked = list(self.roster.ticked)
+        try:
+            {
+                "gather": lambda: self.session.gather(),
+                "merge": lambda: self.session.merge(ticked),
+                "split": lambda: self.inspection.split(self._one(ticked), self.parts.value),
+                "dissolve": lambda: self.session.dissolve(self._one(ticked)),
+                "undo": lambda: self.session.undo(),
+                "redo": lambda: self.session.redo(),
+                "clear": lambda: self.session.select([], "cleared"),
+                "average": lambda: self.averages.whole.click(),
+                "quick": lambda: self.averages.quick.click(),
+            }[name]()
+        except (ValueError, IndexError) as error:
+            self.say(self._problem(name) or str(error))
+
+    def _one(self, ticked: list[int]) -> int:
+        if len(ticked) != 1:
+            raise ValueError("tick one cluster")
+        return ticked[0]
+
+    def _problem(self, name: str) -> str:
+        ticked = list(self.roster.ticked)
+        if name == "clear":
+            return "" if self.session.selected.any() else "nothing is selected"
+        if name == "dissolve":
+            return "" if len(ticked) == 1 else "tick one cluster"
+        return self.inspection.problem(name, ticked) if name in ACTIONS else ""
+
+    def _press(self, key: str) -> None:
+        name = KEYS.get(key)
+        if name:
+            self.act(name)
+
+    def _button(self, name: str) -> Button:
+        text, icon, _ = ACTIONS[name]
+        button = Button(description=text, icon=icon, layout=Layout(width="auto"))
+        button.on_click(lambda _: self.act(name))
+        return button
+
+    # How views follow
+
+    def _map(self, height: int) -> scatter.Lasso:
+        assert self.inspection.points is not None
+        view = scatter.lasso(self.inspection.points, particles=self.session.particles, height=height - 4)
+        view.scatter.mouse(mode="lasso").legend(False)
+        view.on_change(self._drawn)
+        return view
+
+    def _drawn(self, ids: np.ndarray) -> None:
+        # With alt the scatter itself takes away from what it has.
+        how = "add" if self.keyboard.how == "add" else "replace"
+        self.session.select(ids, "lasso in the map", how=how)
+
+    def _follow(self, changed: set[str]) -> None:
+        if changed & {"labels", "clusters"} and self.lasso is not None and self.colour.value == CLUSTER:
+            self._colour()
+        if changed & {"labels", "clusters", "filters"} and self.lasso is not None:
+            self.lasso.show_only(self.session.visible)
+        if "selected" in changed and self.lasso is not None:
+            self.lasso.select(self.session.ids[self.session.selected])
+        if changed & {"labels", "clusters", "filters", "selected"}:
+            self._tell()
+
+    def _ticked(self) -> None:
+        self.gallery.renew()
+        self.averages.renew()
+        self._enable()
+
+    def _tell(self) -> None:
+        """Counts, and what was done last."""
+        session, past = self.session, self.session.history.past
+        shown, count = int(session.visible.sum()), len(session.ids)
+        text = f"<b>{session.selected.sum():,}</b> of {count:,} particles selected"
+        text += f", {count - shown:,} hidden" if shown < count else ""
+        text += f" · {html.escape(past[-1].what)}" if past else ""
+        text += " · kept" if self.inspection.folder is not None else ""
+        self.said.value = f"<span style='color:{style.QUIET}'>{text}</span>"
+        self._enable()
+
+    def _enable(self) -> None:
+        for name, button in self.buttons.items():
+            problem = self._problem(name)
+            button.disabled, button.tooltip = bool(problem), problem or ACTIONS[name][2]
+
+    def _colour(self) -> None:
+        if self.lasso is None:
+            return
+        if self.colour.value == CLUSTER:
+            self.lasso.recolour(*_kinds(self.session))
+        else:
+            values = self.session.particles[self.colour.value]
+            if not _varies(values):
+                inks = {str(kind): ink for kind, ink in style.categories(values).items()}
+                self.lasso.recolour(pd.Categorical(values.astype(str), categories=list(inks)), list(inks.values()))
+            else:
+                self.lasso.shade(values.to_numpy(float), self.colour.value)
+        # Clusters have their colours in the list below.
+        self.lasso.scatter.legend(self.colour.value != CLUSTER)
+
+    def _go(self, particle: int) -> None:
+        if self.section is not None:
+            self.section.look(particle)
+
+
+class Filters(VBox):  # type: ignore[misc]
+    """A range of values for each column of numbers by which particles are to be left out of all views."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        table = session.particles
+        names = [name for name in table if _varies(table[name])]
+        self.column = Dropdown(options=names, layout=Layout(width="150px"))
+        self.range = FloatRangeSlider(continuous_update=False, readout_format=".3g", layout=Layout(width="100%"))
+        self.all = Button(description="Show all", icon="eye", layout=Layout(width="110px"), tooltip="no limits for this column")
+        self.text = HTML()
+        self.column.observe(lambda _: self._turn(), "value")
+        self.range.observe(lambda _: self._set(), "value")
+        self.all.on_click(lambda _: self.session.filter(self.column.value))
+        session.watch(self._follow)
+        controls = [HBox([self.column, self.range, self.all]), self.text]
+        super().__init__(controls if names else [HTML("no column of the particle table holds different numbers")])
+        if names:
+            self._turn()
+
+    def _turn(self) -> None:
+        """Another column, or limits that were changed elsewhere."""
+        values = self.session.particles[self.column.value]
+        low, high = float(values.min()), float(values.max())
+        wanted = self.session.filters.get(self.column.value, (low, high))
+        with self.range.hold_trait_notifications():
+            self.range.min, self.range.max = min(low, self.range.max), max(high, self.range.min)
+            self.range.min, self.range.max, self.range.step = low, high, (high - low) / 200
+            self.range.value = tuple(np.clip(wanted, low, high).tolist())
+        self.text.value = "<br>".join(
+            f"{html.escape(name)}: {a:.4g} to {b:.4g}" for name, (a, b) in self.session.filters.items()
+        )
+
+    def _set(self) -> None:
+        column, (low, high) = self.column.value, self.range.value
+        whole = low <= self.range.min and high >= self.range.max
+        now = self.session.filters.get(column, (self.range.min, self.range.max))
+        if not np.allclose(now, (low, high)):
+            self.session.filter(column) if whole else self.session.filter(column, low, high)
+
+    def _follow(self, changed: set[str]) -> None:
+        if "filters" in changed:
+            self._turn()
+
+
+class Export(VBox):  # type: ignore[misc]
+    """Particle lists of the clusters that are ticked, or of all, into the run folder or anywhere else."""
+
+    def __init__(self, inspection: Inspection, roster: Roster, *, say: Callable[[str], Any]) -> None:
+        self.inspection, self.roster, self.say = inspection, roster, say
+        self.kind = Dropdown(options=list(LISTS), layout=Layout(width="200px"))
+        self.name = Text("chosen", layout=Layout(width="200px"), tooltip="file, in the run folder unless it is a whole path")
+        self.button = Button(description="Export", icon="download", layout=Layout(width="110px"))
+        self.button.tooltip = "write the particles of the ticked clusters, of all clusters where none is ticked"
+        self.text = HTML()
+        self.button.on_click(lambda _: self._write())
+        super().__init__([HBox([self.kind, self.name, self.button]), self.text])
+
+    def _write(self) -> None:
+        suffix, kind = LISTS[self.kind.value]
+        try:
+            path = (self.inspection.folder or Path()) / self.name.value.strip()
+            path = path if path.suffix == suffix else path.with_name(path.name + suffix)
+            count = self.inspection.export(path, list(self.roster.ticked) or None, format=kind)
+        except (ValueError, OSError) as error:
+            self.say(str(error))
+            return
+        self.text.value = f"{count:,} particles written to {html.escape(str(path))}"
+
+
+ACTIONS = {
+    "gather": ("New cluster", "plus", "make a cluster of what is selected (N)"),
+    "merge": ("Merge", "compress", "make the ticked clusters one, which keeps the name of the first (M)"),
+    "split": ("Split in", "expand", "divide the ticked cluster by its features (S)"),
+    "dissolve": ("Dissolve", "times", "put the particles of the ticked cluster into none (X)"),
+    "undo": ("Undo", "undo", "take the last step back (U, Ctrl+Z)"),
+    "redo": ("Redo", "repeat", "do it again (R, Ctrl+Shift+Z)"),
+    "clear": ("Clear", "eraser", "select nothing (Escape)"),
+}
+"""Text, icon and meaning of every button."""
+
+
+def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) -> Inspector:  # noqa: A001 - inspector.open
+    """Inspect a run folder, as `inspection.open` does, in the browser."""
+    return Inspector(inspections.open(folder, diameter=diameter, seed=seed))
+
+
+def _varies(values: pd.Series) -> bool:
+    """Whether these are numbers, and not all the same."""
+    return pd.api.types.is_float_dtype(values) and values.min() < values.max()
+
+
+def _columns(inspection: Inspection) -> list[str]:
+    """What particles can be coloured by: clusters, and columns that are numbers or a few kinds."""
+    table = inspection.session.particles
+    names = [name for name in table if name not in ("particle_id", CLUSTER)]
+    return [CLUSTER, *(name for name in names if pd.api.types.is_float_dtype(table[name]) or table[name].nunique() <= FEW)]
+
+
+def _kinds(session: Session) -> tuple[pd.Categorical, list[str]]:
+    """Cluster of each particle, and the colour of each; those in none come first, in a faint one."""
+    inks = style.inks(session.clusters)
+    numbers = np.array(sorted(inks), dtype=np.int64)
+    labels = session.labels.to_numpy()
+    codes = np.where(labels == NONE, 0, np.searchsorted(numbers, labels) + 1)
+    names = ["none", *(str(number) for number in numbers)]
+    return pd.Categorical.from_codes(codes, categories=names), [style.FAINT, *(inks[number] for number in numbers.tolist())]

@@ -1,0 +1,34 @@
+// Which of shift and alt were held when the mouse was last used, and what is pressed while the inspector has the focus and no text is being typed.
+export default {
+  render({ model, el }) {
+    el.style.display = "none";
+    const hold = event => {
+      const held = event.shiftKey ? "add" : event.altKey ? "remove" : "replace";
+      if (held === model.get("how")) return;
+      model.set("how", held);
+      model.save_changes();
+    };
+    const press = event => {
+      const inside = event.target.closest?.(".tomolab-inspector");
+      if (!inside || event.target.matches("input[type=text], input[type=number], textarea, select")) return;
+      const key = (event.ctrlKey || event.metaKey ? "Ctrl+" : "") + (event.shiftKey ? "Shift+" : "") + event.key.toUpperCase();
+      if (!model.get("watched").includes(key)) return;
+      // JupyterLab would take the same keys as commands for the notebook.
+      event.preventDefault();
+      event.stopImmediatePropagation();
+      model.send({ key });
+    };
+    // JupyterLab would take the mouse with shift to mean a range of cells, and keep its moves to itself.
+    const grab = event => { if (event.shiftKey && event.target.matches?.(".tomolab-inspector canvas")) event.preventDefault(); };
+    // A scatter tells of a lasso some time after the mouse was released, and perhaps the key as well.
+    const moves = ["pointerdown", "pointerup"];
+    window.addEventListener("keydown", press, true);
+    window.addEventListener("mousedown", grab, true);
+    moves.forEach(name => window.addEventListener(name, hold, true));
+    return () => {
+      window.removeEventListener("keydown", press, true);
+      window.removeEventListener("mousedown", grab, true);
+      moves.forEach(name => window.removeEventListener(name, hold, true));
+    };
+  },
+};
