@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: a phantom without symmetry, groups of features, and a web server on this machine."""
+"""Fixtures shared by all tests: a phantom without symmetry, groups of features, a run folder, and a web server."""
 
 import threading
 from dataclasses import dataclass, field
@@ -10,6 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tomolab import densities, files, simulation
+from tomolab.imaging import Imaging
+from tomolab.subtomograms import Subtomograms
 from tomolab.vectors import Embedding
 from tomolab.volumes import Volume
 
@@ -31,6 +34,33 @@ def phantom() -> Volume:
             data += 0.3 * blob(32, tuple(place), 1.5)
     data += 1.5 * blob(32, (-4, 3, 5), 1.5)
     return Volume(data, 10.0)
+
+
+@pytest.fixture(scope="session")
+def boxes() -> Subtomograms:
+    """Sixteen boxes each of two kinds, with places in a tomogram of 40 × 60 × 80 voxels of 20 Å."""
+    maps = densities.load(["tric", "ribosome_70s"], voxel_size=20.0, box=20)
+    cut = simulation.subtomograms(maps, 16, imaging=Imaging(snr=0.5, tilts=(-60.0, 60.0)), box=20, seed=3, device="cpu")
+    places = np.random.default_rng(2).uniform(0, 1, (32, 3)) * [780.0, 1180.0, 1580.0]
+    table = cut.particles.assign(z=places[:, 0], y=places[:, 1], x=places[:, 2], tomogram="cell", score=np.arange(32.0))
+    return Subtomograms(cut.volumes, table, cut.voxel_size)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, boxes: Subtomograms) -> Path:
+    """A run folder as the notebooks leave it: one cluster of two kinds of particles that are far apart in the embedding."""
+    kind = (boxes.particles["label"] == "tric").to_numpy()
+    vectors = np.random.default_rng(1).normal(size=(len(boxes), 8)) * 0.05
+    vectors[:, 0] += np.where(kind, 1.0, -1.0)
+    Embedding(boxes.ids, vectors, "of a test").save(tmp_path / "embedding.npz")
+    files.write_particles(boxes.particles.assign(cluster=0), tmp_path / "clusters.csv")
+    boxes.save(tmp_path / "subtomograms.zarr")
+    noise = np.random.default_rng(4).normal(size=(40, 60, 80)).astype(np.float32)
+    files.write_volume(Volume(noise, 20.0), tmp_path / "tomogram.mrc")
+    pd.DataFrame({"particle_id": boxes.ids, "x": vectors[:, 0], "y": vectors[:, 1]}).to_csv(
+        tmp_path / "layout.csv", index=False
+    )
+    return tmp_path
 
 
 @pytest.fixture

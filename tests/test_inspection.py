@@ -9,35 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tomolab import densities, files, inspection, simulation, sorting
+from tomolab import files, inspection, sorting
 from tomolab.embedding import Embedding
-from tomolab.imaging import Imaging
 from tomolab.inspection import Inspection
 from tomolab.sessions import Session
 from tomolab.subtomograms import Subtomograms
-
-
-@pytest.fixture(scope="module")
-def boxes() -> Subtomograms:
-    maps = densities.load(["tric", "ribosome_70s"], voxel_size=20.0, box=20)
-    return simulation.subtomograms(maps, 16, imaging=Imaging(snr=0.5, tilts=(-60.0, 60.0)), box=20, seed=3, device="cpu")
-
-
-@pytest.fixture
-def folder(tmp_path: Path, boxes: Subtomograms) -> Path:
-    """A run folder as the notebooks leave it: two kinds of particles, far apart in the embedding."""
-    table = boxes.particles
-    kind = (table["label"] == "tric").to_numpy()
-    labels = np.zeros(len(table), dtype=int)
-    vectors = np.random.default_rng(1).normal(size=(len(table), 8)) * 0.05
-    vectors[:, 0] += np.where(kind, 1.0, -1.0)
-    Embedding(boxes.ids, vectors, "of a test").save(tmp_path / "embedding.npz")
-    files.write_particles(table.assign(cluster=labels), tmp_path / "clusters.csv")
-    boxes.save(tmp_path / "subtomograms.zarr")
-    pd.DataFrame({"particle_id": boxes.ids, "x": vectors[:, 0], "y": vectors[:, 1]}).to_csv(
-        tmp_path / "layout.csv", index=False
-    )
-    return tmp_path
 
 
 def test_a_split_tells_apart_what_the_features_tell_apart(folder: Path, boxes: Subtomograms) -> None:

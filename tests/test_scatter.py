@@ -60,7 +60,7 @@ def test_ids_that_are_not_shown_are_refused_and_leave_the_selection() -> None:
     table = points()
     view = scatter.lasso(table)
     draw(view, [3])
-    with pytest.raises(ValueError, match=r"2 of 3 particles are not shown here, such as \[1, 2\]"):
+    with pytest.raises(ValueError, match=r"2 of 3 particles are not shown here, such as \[2, 1\]"):
         view.select([table["particle_id"][0], 2, 1])
     assert view.ids.tolist() == [table["particle_id"][3]]
     draw(view, [99])
@@ -73,14 +73,14 @@ def test_changes_are_told_and_do_not_echo() -> None:
     view = scatter.lasso(table)
     heard: list[list[int]] = []
 
-    def listen(ids: np.ndarray) -> None:
-        heard.append(ids.tolist())
-        view.select(ids)
+    def listen(held: np.ndarray) -> None:
+        heard.append(np.flatnonzero(held).tolist())
+        view.choose(held)
 
     view.on_change(listen)
     draw(view, [4, 5])
     view.select(table["particle_id"][[4, 5]])
-    assert heard == [sorted(table["particle_id"][[4, 5]])]
+    assert heard == [[4, 5]]
 
 
 def test_colours_are_those_of_the_figures() -> None:
@@ -94,6 +94,26 @@ def test_colours_are_those_of_the_figures() -> None:
     assert view.scatter._data["cluster"].astype(int).tolist() == labels.loc[table["particle_id"]].tolist()
     scores = pd.Series(np.linspace(0, 1, 12), index=table["particle_id"], name="score")
     assert scatter.lasso(table, colour=scores).widget.color_title == "score"
+
+
+def test_colours_stay_right_when_a_kind_has_become_empty() -> None:
+    view = scatter.lasso(points(6))
+    for kinds in (["a", "b", "c", "a", "b", "c"], ["c", "b", "c", "c", "b", "c"]):
+        inks = {"a": "#ff0000", "b": "#00ff00", "c": "#0000ff"}
+        view.recolour(pd.Categorical(kinds, categories=list(inks)), list(inks.values()))
+        # What the browser draws: the colour whose number is the third value of the point.
+        drawn = [style.to_hex(view.widget.color[int(point[2])][:3]) for point in view.widget.points]
+        assert drawn == [inks[kind] for kind in kinds]
+    with pytest.raises(ValueError, match="2 kinds for 6 particles, and 1 colours for 2 categories"):
+        view.recolour(pd.Categorical(["a", "b"]), ["red"])
+
+
+def test_what_is_hidden_is_not_drawn() -> None:
+    view = scatter.lasso(points(4))
+    view.show_only(np.array([True, False, True, True]))
+    assert view.widget.filter.tolist() == [0, 2, 3]
+    view.show_only(np.ones(4, dtype=bool))
+    assert view.widget.filter is None
 
 
 def test_it_shows_in_a_notebook() -> None:

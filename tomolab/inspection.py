@@ -12,22 +12,21 @@ Nothing here is drawn: the browser's inspector and napari's show one inspection 
 >>> work.export("ribosomes.star", [number])
 """
 
-import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tomolab import averages, averaging, clusters, embedding, files, jobs, layouts, partitions, relion, sessions, sorting
+from tomolab import averages, clusters, embedding, files, jobs, layouts, partitions, relion, sessions
 from tomolab import subtomograms as stores
 from tomolab.averages import Average
 from tomolab.embedding import Embedding
 from tomolab.jobs import Job
+from tomolab.orders import FEWEST, Order, plain
 from tomolab.sessions import Session
 from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
@@ -37,8 +36,8 @@ SESSION, LAYOUT, AVERAGES = "session.npz", "layout.csv", "averages"
 ENGINES = ("tomolab", "RELION")
 QUICK = 120
 """Particles of a quick average: the most typical ones of its cluster."""
-FEWEST = 8
-"""Particles without which there is no average worth the name."""
+MOST = 20_000
+"""Particles that are put in order by their features at once, so that a lasso around a million is answered."""
 
 
 class Inspection:
@@ -184,10 +183,17 @@ class Inspection:
         return self.session.split(cluster, partitions.kmeans(inside, parts, seed=seed))
 
     def typical(self, ids: Iterable[int]) -> np.ndarray:
-        """Particles, those nearest to their common centre among the features first; without features, as they are."""
-        given = np.asarray(ids.ids if hasattr(ids, "ids") else list(ids), dtype=np.int64)
+        """Particles, those nearest to their common centre among the features first; without features, as they are.
+
+        Of more than 20,000, as many are drawn at random and put in order, and the others follow as they are.
+        """
+        given = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), dtype=np.int64)
         if self.features is None or not len(given):
             return given
+        if len(given) > MOST:
+            drawn = np.zeros(len(given), dtype=bool)
+            drawn[np.random.default_rng(0).choice(len(given), MOST, replace=False)] = True
+            return np.concatenate([self.typical(given[drawn]), given[~drawn]])
         distance = clusters.nearest(self.features, pd.Series(0, index=given))
         return given[np.argsort(distance.to_numpy(), kind="stable")]
 
@@ -227,12 +233,22 @@ class Inspection:
         if classes < 1:
             raise ValueError(f"there must be at least one class, got {classes}")
         self._may("RELION" if engine == "RELION" else "average", [] if cluster is None else [cluster])
+        boxes = self.subtomograms
+        assert boxes is not None
         chosen = self.session.chosen("selection", "selected") if cluster is None else self.session.members(cluster)
-        ids = self.typical(chosen)[:QUICK] if quick else chosen.ids
+        ids = self.typical(chosen.ids)[:QUICK] if quick else chosen.ids
         title = self._free(chosen.name + (", quick" if quick else "") + (", RELION" if engine == "RELION" else ""))
         options = {"seed": seed, "symmetry": symmetry, "mask_diameter": mask_diameter} | ({"iterations": 12} if quick else {})
-        work = _Work(self, title, ids, cluster=cluster, classes=classes, engine=engine, options=options)
-        job: Job[dict[str, Average]] = jobs.start(title, work)
+        order = Order(
+            title,
+            boxes,
+            ids,
+            keep=partial(self.keep, cluster=cluster),
+            classes=classes,
+            refine_in=self.folder / "relion" if self.folder and engine == "RELION" else None,
+            options=options,
+        )
+        job: Job[dict[str, Average]] = jobs.start(title, order)
         self.jobs.append(job)
         self._tell({"jobs"})
         return job
@@ -277,7 +293,7 @@ class Inspection:
         """Take in an average, of a cluster or of some other particles, and write it into the run folder if there is one."""
         average = replace(average, record=average.record | {"name": name, "cluster": cluster})
         if self.folder is not None:
-            average.save(self.folder / AVERAGES / _plain(name))
+            average.save(self.folder / AVERAGES / plain(name))
         self.averages[name] = average
         self._tell({"averages"})
 
@@ -290,9 +306,9 @@ class Inspection:
 
     def _free(self, title: str) -> str:
         """A title that no average and no job has."""
-        taken = {_plain(name) for name in (*self.averages, *(job.name for job in self.jobs))}
+        taken = {plain(name) for name in (*self.averages, *(job.name for job in self.jobs))}
         tries = (title if number == 1 else f"{title} ({number})" for number in range(1, len(taken) + 2))
-        return next(name for name in tries if _plain(name) not in taken)
+        return next(name for name in tries if plain(name) not in taken)
 
     def _changed(self, changed: set[str]) -> None:
         if self.folder is not None:
@@ -302,61 +318,6 @@ class Inspection:
     def _tell(self, changed: set[str]) -> None:
         for watcher in tuple(self._watchers):
             watcher(changed)
-
-
-class _Work:
-    """Averages of one set of particles, as `jobs.start` calls it."""
-
-    def __init__(
-        self,
-        inspection: Inspection,
-        title: str,
-        ids: np.ndarray,
-        *,
-        cluster: int | None,
-        classes: int,
-        engine: str,
-        options: dict[str, Any],
-    ) -> None:
-        self.inspection, self.title, self.ids, self.cluster = inspection, title, ids, cluster
-        self.classes, self.engine, self.options = classes, engine, options
-
-    def __call__(self, *, progress: Callable[[Any], Any], stop: Callable[[], bool]) -> dict[str, Average]:
-        controls = {"progress": progress, "stop": stop}
-        made: dict[str, Average] = {}
-        for name, ids in self._sets(controls).items():
-            made[name] = self._one(name, ids, controls)
-            self.inspection.keep(name, made[name], cluster=self.cluster)
-            if stop():
-                break
-        return made
-
-    def _sets(self, controls: dict[str, Any]) -> dict[str, np.ndarray]:
-        if self.classes == 1:
-            return {self.title: self.ids}
-        options = {name: self.options[name] for name in ("seed", "mask_diameter")}
-        found = sorting.sort(self._boxes, self.ids, classes=self.classes, **options, **controls).labels
-        sets = {f"{self.title}, class {k + 1}": found.index[found == k].to_numpy() for k in range(self.classes)}
-        for name, ids in sets.items():
-            if len(ids) < FEWEST:
-                warnings.warn(f"{name} holds {len(ids)} particles and is not averaged: that needs {FEWEST}", stacklevel=2)
-        return {name: ids for name, ids in sets.items() if len(ids) >= FEWEST}
-
-    def _one(self, name: str, ids: np.ndarray, controls: dict[str, Any]) -> Average:
-        ours = averaging.average(self._boxes, ids, **self.options, **controls)
-        if self.engine != "RELION" or controls["stop"]():
-            return ours
-        assert self.inspection.folder is not None
-        place = self.inspection.folder / "relion" / _plain(name)
-        folder = relion.write(self._boxes, place, ids=ids, progress=False)
-        diameter = self.options["mask_diameter"] or ours.record["mask"]
-        options = {name: self.options[name] for name in ("seed", "symmetry")}
-        return relion.refine(folder, diameter=diameter, reference=ours.volume, **options, **controls)
-
-    @property
-    def _boxes(self) -> Subtomograms:
-        assert self.inspection.subtomograms is not None
-        return self.inspection.subtomograms
 
 
 def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) -> Inspection:  # noqa: A001 - inspection.open
@@ -428,8 +389,3 @@ def _tomograms(folder: Path, table: pd.DataFrame) -> dict[str, Volume]:
     if len(names) == 1 and (folder / "tomogram.mrc").is_file():
         places = {names[0]: folder / "tomogram.mrc"}
     return {name: files.read_volume(path) for name, path in places.items() if path.is_file()}
-
-
-def _plain(name: str) -> str:
-    """A name for a folder: letters, digits, points and hyphens; all else becomes an underscore."""
-    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "average"

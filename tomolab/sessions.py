@@ -328,7 +328,8 @@ class Session:
         return labels.to_numpy()[rows].astype(np.int32)
 
     def _rows(self, ids: Iterable[int]) -> np.ndarray:
-        wanted = np.asarray(ids.ids if isinstance(ids, Selection) else list(ids), dtype=np.int64)
+        given = ids.ids if isinstance(ids, Selection) else ids
+        wanted = np.asarray(given if isinstance(given, np.ndarray) else list(given), dtype=np.int64)
         rows = self._index.get_indexer(wanted)
         unknown = wanted[rows < 0]
         if len(unknown):

@@ -38,12 +38,12 @@ class Averages(VBox):  # type: ignore[misc]
         narrow = Layout(width="108px")
         self.engine = Dropdown(options=ENGINES, layout=narrow, tooltip="who averages")
         self.classes = BoundedIntText(
-            value=1, min=1, max=9, layout=Layout(width="56px"), tooltip="sorted apart first, if over 1"
+            value=1, min=1, max=9, layout=Layout(width="48px"), tooltip="sorted apart first, if over 1"
         )
         self.symmetry = Text(
-            "C1", layout=Layout(width="56px"), tooltip="C1, C2 .. D2 .. T, O, I, or find", continuous_update=False
+            "C1", layout=Layout(width="50px"), tooltip="C1, C2 .. D2 .. T, O, I, or find", continuous_update=False
         )
-        self.mask = Text(AUTO, layout=Layout(width="80px"), tooltip="diameter of the mask in Å", continuous_update=False)
+        self.mask = Text(AUTO, layout=Layout(width="92px"), tooltip="diameter of the mask in Å", continuous_update=False)
         self.quick = Button(description="Quick look", icon="bolt", layout=narrow)
         self.whole = Button(description="Average", icon="play", button_style="primary", layout=narrow)
         self.quick.on_click(lambda _: self._start(quick=True))

@@ -12,7 +12,7 @@ from traitlets import Bytes, Dict, List
 from tomolab.inspection import Inspection
 from tomolab.ui import images, style
 
-COLUMNS, ROWS, CELL = 8, 3, 60
+COLUMNS, ROWS, CELL = 8, 3, 64
 
 
 class Boxes(anywidget.AnyWidget):  # type: ignore[misc]

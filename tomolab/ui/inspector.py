@@ -165,10 +165,10 @@ class Inspector(VBox):  # type: ignore[misc]
         view.on_change(self._drawn)
         return view
 
-    def _drawn(self, ids: np.ndarray) -> None:
+    def _drawn(self, held: np.ndarray) -> None:
         # With alt the scatter itself takes away from what it has.
         how = "add" if self.keyboard.how == "add" else "replace"
-        self.session.select(ids, "lasso in the map", how=how)
+        self.session.select(self.session.ids[held], "lasso in the map", how=how)
 
     def _follow(self, changed: set[str]) -> None:
         if changed & {"labels", "clusters"} and self.lasso is not None and self.colour.value == CLUSTER:
@@ -176,7 +176,7 @@ class Inspector(VBox):  # type: ignore[misc]
         if changed & {"labels", "clusters", "filters"} and self.lasso is not None:
             self.lasso.show_only(self.session.visible)
         if "selected" in changed and self.lasso is not None:
-            self.lasso.select(self.session.ids[self.session.selected])
+            self.lasso.choose(self.session.selected)
         if changed & {"labels", "clusters", "filters", "selected"}:
             self._tell()
 
@@ -210,7 +210,9 @@ class Inspector(VBox):  # type: ignore[misc]
             values = self.session.particles[self.colour.value]
             if not _varies(values):
                 inks = {str(kind): ink for kind, ink in style.categories(values).items()}
-                self.lasso.recolour(pd.Categorical(values.astype(str), categories=list(inks)), list(inks.values()))
+                self.lasso.recolour(
+                    pd.Categorical(values.astype(str), categories=list(inks)), list(inks.values()), name=self.colour.value
+                )
             else:
                 self.lasso.shade(values.to_numpy(float), self.colour.value)
         # Clusters have their colours in the list below.
@@ -230,7 +232,12 @@ class Filters(VBox):  # type: ignore[misc]
         names = [name for name in table if _varies(table[name])]
         self.column = Dropdown(options=names, layout=Layout(width="150px"))
         self.range = FloatRangeSlider(continuous_update=False, readout_format=".3g", layout=Layout(width="100%"))
-        self.all = Button(description="Show all", icon="eye", layout=Layout(width="110px"), tooltip="no limits for this column")
+        self.all = Button(
+            description="Show all",
+            icon="eye",
+            layout=Layout(width="120px", flex="0 0 auto"),
+            tooltip="no limits for this column",
+        )
         self.text = HTML()
         self.column.observe(lambda _: self._turn(), "value")
         self.range.observe(lambda _: self._set(), "value")

@@ -3,7 +3,7 @@ const STYLE = `
 .tomolab-roster { font-size: 13px; color: var(--jp-ui-font-color1, #222); overflow-y: auto; outline: none; }
 .tomolab-roster table { border-collapse: collapse; width: 100%; }
 .tomolab-roster th { position: sticky; top: 0; z-index: 1; background: var(--jp-layout-color1, white); text-align: left;
-  font-weight: 600; font-size: 11px; color: var(--jp-ui-font-color2, #6b6b6b); padding: 2px 4px; cursor: pointer; }
+  font-weight: 600; font-size: 11px; color: var(--jp-ui-font-color2, #6b6b6b); padding: 2px 4px; cursor: pointer; white-space: nowrap; }
 .tomolab-roster td { padding: 1px 4px; border-top: 1px solid var(--jp-border-color2, #e0e0e0); height: 26px; }
 .tomolab-roster tr.ticked td { background: var(--jp-layout-color2, #eeeeee); }
 .tomolab-roster tr.hidden td { opacity: 0.45; }
@@ -84,7 +84,7 @@ export default {
         if (key) th.addEventListener("click", () => { down = order === key ? !down : key !== "name"; order = key; draw(); });
         head.append(th);
       }
-      ["24px", "26px", "34%", "66px", "60px", "78px", "", "44px"].forEach((width, i) => { head.children[i].style.width = width; });
+      ["22px", "24px", "32%", "70px", "60px", "74px", "", "38px"].forEach((width, i) => { head.children[i].style.width = width; });
       table.append(head, ...sorted().map(line));
       box.replaceChildren(table);
       box.scrollTop = at;
