@@ -115,6 +115,10 @@ class Inspection:
         """
         self._watchers.append(watcher)
 
+    def unwatch(self, watcher: Callable[[set[str]], Any]) -> None:
+        """Call a function no more. ValueError if it was not called."""
+        self._watchers.remove(watcher)
+
     # What cannot be done, and why
 
     def problem(self, action: str, chosen: Iterable[int] = ()) -> str:

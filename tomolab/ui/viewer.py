@@ -10,9 +10,6 @@ shows (z, y, x) arrays mirrored.
 >>> chosen = selection(view, "ribosomes", "picked by hand")
 """
 
-import os
-import socket
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +20,8 @@ from matplotlib.colors import to_rgba_array
 
 from tomolab import files, particles
 from tomolab.selection import Selection
-from tomolab.ui import style, surfaces
+from tomolab.ui import pyramids, style, surfaces
+from tomolab.ui.displays import display_problem as display_problem
 from tomolab.volumes import Volume
 
 if TYPE_CHECKING:
@@ -36,6 +34,8 @@ PARTICLES = "particles"
 TOMOGRAM = "tomogram"
 """Name of the layer of the tomogram."""
 UNITS = ("angstrom",) * 3
+BORDER = 0.05
+"""Of the outline of a particle, as a share of its diameter."""
 
 
 def model() -> "ViewerModel":
@@ -68,36 +68,6 @@ def open(*, show: bool = True) -> "Viewer":  # noqa: A001 - reads viewer.open
     import napari
 
     return napari.Viewer(title="tomolab", show=show)
-
-
-def display_problem() -> str:
-    """Say why no window can open here, or give empty text if one can.
-
-    On Linux the display is really called: Qt ends the whole kernel if it does not answer.
-    """
-    if sys.platform != "linux" or os.environ.get("WAYLAND_DISPLAY"):
-        return ""
-    display = os.environ.get("DISPLAY", "")
-    if not display:
-        return "neither DISPLAY nor WAYLAND_DISPLAY is set"
-    host, _, rest = display.rpartition(":")
-    number = rest.split(".")[0]
-    if not number.isdigit():
-        return f"DISPLAY is {display!r}, which names no display"
-    remote = bool(host) and host != "unix"
-    places = [(socket.AF_INET, (host, 6000 + int(number)))] if remote else _sockets(number)
-    return "" if any(_answers(*place) for place in places) else f"the display {display} does not answer"
-
-
-def _sockets(number: str) -> list[tuple[int, str]]:
-    path = f"/tmp/.X11-unix/X{number}"
-    return [(socket.AF_UNIX, path), (socket.AF_UNIX, "\0" + path)]
-
-
-def _answers(family: int, address: str | tuple[str, int]) -> bool:
-    with socket.socket(family, socket.SOCK_STREAM) as caller:
-        caller.settimeout(3)
-        return caller.connect_ex(address) == 0
 
 
 def tomogram(
@@ -133,21 +103,41 @@ def tomogram(
     ValueError
         If a particle has no colour or the table is not a particle table.
     """
-    table = particles.check(table)
-    ids = table["particle_id"].to_numpy()
-    features = table.reset_index(drop=True)
-    inks = np.tile(to_rgba_array(style.lighter(style.OKABE_ITO[1])), (len(table), 1))
-    if colour is not None:
-        kinds = style.aligned(colour, ids, name="colour")
-        palette = {kind: style.lighter(ink, 0.2) for kind, ink in style.categories(kinds).items()}
-        inks = to_rgba_array([palette.get(kind, style.FAINT) for kind in kinds])
-        features = features.assign(**{str(colour.name or "colour"): kinds.to_numpy()})
+    points, inks = _coloured(particles.check(table), colour)
+    image = density(viewer, volume)
+    return image, spheres(viewer, points, diameter=diameter, inks=inks)
+
+
+def _coloured(table: pd.DataFrame, colour: pd.Series | None) -> tuple[pd.DataFrame, np.ndarray]:
+    """The table with the kinds as a column, and the colour of every particle."""
+    if colour is None:
+        return table, np.tile(to_rgba_array(style.lighter(style.OKABE_ITO[1])), (len(table), 1))
+    kinds = style.aligned(colour, table["particle_id"].to_numpy(), name="colour")
+    palette = {kind: style.lighter(ink, 0.2) for kind, ink in style.categories(kinds).items()}
+    inks = to_rgba_array([palette.get(kind, style.FAINT) for kind in kinds])
+    return table.assign(**{str(colour.name or "colour"): kinds.to_numpy()}), inks
+
+
+def density(viewer: "ViewerModel", volume: Volume, *, name: str = TOMOGRAM) -> "Image":
+    """Add a tomogram, in several resolutions if it is large (`pyramids.levels`).
+
+    Parameters
+    ----------
+    viewer
+        From `open` or `model`.
+    volume
+        Bright on dark.
+    name
+        Of the layer.
+    """
     # At most 64 slices: percentiles of a large tomogram would take seconds.
     sample = volume.data[:: max(1, volume.shape[0] // 64)]
     low, high = np.percentile(sample, [1, 99.8]).tolist()
-    image = viewer.add_image(
-        volume.data,
-        name=TOMOGRAM,
+    levels = pyramids.levels(volume.data)
+    return viewer.add_image(
+        levels if len(levels) > 1 else volume.data,
+        multiscale=len(levels) > 1,
+        name=name,
         scale=[volume.voxel_size] * 3,
         units=UNITS,
         colormap="gray",
@@ -155,21 +145,46 @@ def tomogram(
         interpolation2d="linear",
         projection_mode="none",
     )
+
+
+def spheres(
+    viewer: "ViewerModel", table: pd.DataFrame, *, diameter: float, inks: np.ndarray, name: str = PARTICLES
+) -> "Points":
+    """Add particles as spheres, of which a slice of the tomogram cuts circles.
+
+    Parameters
+    ----------
+    viewer
+        From `open` or `model`.
+    table
+        Particle table; its columns become the features of the points.
+    diameter
+        Of a particle, in Å.
+    inks
+        Colour (n, 4) of every particle, 0 to 1.
+    name
+        Of the layer.
+    """
     points = viewer.add_points(
         particles.positions(table),
-        name=PARTICLES,
-        features=features,
+        name=name,
+        features=table.reset_index(drop=True),
         size=diameter,
-        face_color=inks * [1, 1, 1, 0.18],
+        face_color=faces(inks),
         border_color=inks,
-        border_width=0.05,
+        border_width=BORDER,
         units=UNITS,
         projection_mode="rescale_spherical",
     )
     _arrange(viewer)
     # Half a particle on both sides of the slice: a particle shows as the circle where the slice cuts it.
     viewer.dims.margin_left = viewer.dims.margin_right = (diameter / 2, 0.0, 0.0)
-    return image, points
+    return points
+
+
+def faces(inks: np.ndarray) -> np.ndarray:
+    """Fill of particles outlined in these colours (n, 4): mostly clear, so that the tomogram is seen through it."""
+    return inks * [1, 1, 1, 0.18]
 
 
 def _arrange(viewer: "ViewerModel") -> None:
@@ -250,14 +265,15 @@ def plane(viewer: "ViewerModel", *, z: float | None = None) -> None:
     if TOMOGRAM not in viewer.layers:
         raise ValueError(f"there is no layer {TOMOGRAM!r} in the viewer; it has {[layer.name for layer in viewer.layers]}")
     image = viewer.layers[TOMOGRAM]
-    at = image.data.shape[0] // 2 if z is None else z / image.scale[0]
-    if not 0 <= at < image.data.shape[0]:
-        raise ValueError(
-            f"the tomogram reaches from 0 to {(image.data.shape[0] - 1) * image.scale[0]:g} Å in z, not to {z:g} Å"
-        )
+    shape = image.data.shape
+    at = shape[0] // 2 if z is None else z / image.scale[0]
+    if not 0 <= at < shape[0]:
+        raise ValueError(f"the tomogram reaches from 0 to {(shape[0] - 1) * image.scale[0]:g} Å in z, not to {z:g} Å")
+    # Of several resolutions the coarsest is shown in 3-D, and the plane is counted in its voxels.
+    shown = np.array(image.data[-1].shape if image.multiscale else shape) / shape
     viewer.dims.ndisplay = 3
     image.depiction = "plane"
-    image.plane.position = (at, image.data.shape[1] / 2, image.data.shape[2] / 2)
+    image.plane.position = tuple(np.array([at, shape[1] / 2, shape[2] / 2]) * shown)
     image.plane.normal = (1, 0, 0)
     if PARTICLES in viewer.layers:
         viewer.layers[PARTICLES].visible = False
@@ -271,16 +287,20 @@ def _placed(vertices: np.ndarray, faces: np.ndarray, table: pd.DataFrame) -> tup
 
 
 def _surface(viewer: "ViewerModel", vertices: np.ndarray, faces: np.ndarray, *, name: str, ink: str) -> "Surface":
-    from napari.utils import Colormap
-
-    plain = Colormap(to_rgba_array([ink, ink]), name=f"plain {ink}")
     # napari lights a scene from behind when its depth points away. Mirroring the data along z and back by the scale turns
     # the normals it computes, and so the light, without moving anything.
     mirror = np.array([-1, 1, 1])
     data = ((vertices * mirror).astype(np.float32), faces, np.ones(len(vertices), dtype=np.float32))
-    return viewer.add_surface(
-        data, name=name, scale=mirror, colormap=plain, contrast_limits=(0, 1), shading="smooth", units=UNITS
-    )
+    layer = viewer.add_surface(data, name=name, scale=mirror, contrast_limits=(0, 1), shading="smooth", units=UNITS)
+    paint(layer, ink)
+    return layer
+
+
+def paint(layer: "Surface", ink: str) -> None:
+    """Give a surface one colour: a name or "#rrggbb"."""
+    from napari.utils import Colormap
+
+    layer.colormap = Colormap(to_rgba_array([ink, ink]), name=f"plain {ink}")
 
 
 def selection(viewer: "ViewerModel", name: str, reason: str) -> Selection:
@@ -301,7 +321,7 @@ def selection(viewer: "ViewerModel", name: str, reason: str) -> Selection:
     layer = _particles(viewer)
     rows = sorted(layer.selected_data)
     if not rows:
-        raise ValueError('no particle is selected: choose the layer "particles" and draw around points with the lasso')
+        raise ValueError('no particle is selected: choose the layer "particles" and its arrow, and draw a box around points')
     return Selection(name, layer.features["particle_id"].to_numpy()[rows], reason)
 
 

@@ -1,0 +1,52 @@
+"""Pyramids: a large tomogram beside its own coarser copies, so that a viewer need not send all of it to the screen.
+
+>>> image = viewer.add_image(levels(volume.data), multiscale=True)
+"""
+
+import numpy as np
+
+LARGEST = 2**26
+"""Voxels that are shown as they are.
+
+In 3-D all of the volume lies in the memory of the graphics card, as float32: 64 million voxels are 256 MB, which also the
+graphics of a laptop holds; a whole tomogram at 10 Å (1000 x 1440 x 250) would be 1.4 GB.
+"""
+
+
+def levels(data: np.ndarray, *, largest: int = LARGEST) -> list[np.ndarray]:
+    """The data, and copies of half, a quarter, ... of its resolution until one has no more than `largest` voxels.
+
+    Parameters
+    ----------
+    data
+        Grey values (z, y, x).
+    largest
+        Voxels of the coarsest level at most.
+
+    Returns
+    -------
+    list
+        Arrays from fine to coarse, the first one `data` itself; every voxel is the mean of eight of the level before. An odd
+        last plane is averaged with itself.
+
+    Raises
+    ------
+    ValueError
+        If `largest` is not positive.
+    """
+    if largest < 1:
+        raise ValueError(f"the coarsest level must be allowed at least one voxel, got {largest}")
+    found = [data]
+    while found[-1].size > largest:
+        found.append(_half(found[-1]))
+    return found
+
+
+def _half(data: np.ndarray) -> np.ndarray:
+    """Mean of blocks of 2 x 2 x 2, in slabs so that no copy of the whole is needed."""
+    out = np.empty(tuple(-(-n // 2) for n in data.shape), dtype=np.float32)
+    for z in range(len(out)):
+        slab = data[2 * z : 2 * z + 2].mean(axis=0, dtype=np.float32)
+        slab = np.pad(slab, [(0, n % 2) for n in slab.shape], mode="edge")
+        out[z] = slab.reshape(out.shape[1], 2, out.shape[2], 2).mean(axis=(1, 3))
+    return out
