@@ -10,8 +10,8 @@ Works on a window and on a viewer without Qt alike.
 
 What is selected in napari stands for the tomogram that is shown: it replaces what was selected there, and what is selected
 in other tomograms stays. Hidden particles cannot be chosen, not even by "select all", but ones that are selected and
-then hidden stay so until the next selection. A drag of the mouse is one step of the session. Particles that are moved, added or deleted in
-napari are put back: where particles are is not for an inspection to change.
+then hidden stay so until the next selection. A drag of the mouse is one step of the session. Particles that are moved,
+added or deleted in napari are put back: where particles are is not for an inspection to change.
 """
 
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Points, Surface
 
-VERTICES = 1_000_000
+VERTICES = 500_000
 """Of all copies of one average: more are neither seen nor turned in a second. Maps of many particles are made coarser."""
 
 
