@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tomolab import files, inspection, sorting
+from tomolab import files, inspection, sessions, sorting
 from tomolab.embedding import Embedding
 from tomolab.inspection import Inspection
 from tomolab.sessions import Session
@@ -95,6 +95,20 @@ def test_an_average_lands_beside_its_cluster_and_in_the_run_folder_and_all_reope
     assert again.session.selected.tolist() == work.session.selected.tolist()
     assert again.session.undo().startswith("select")
     assert again.session.title(second) == "ribosomes"
+
+
+def test_new_clusters_begin_a_new_session_and_the_old_one_is_kept(folder: Path) -> None:
+    work = inspection.open(folder)
+    work.split(0)
+    table = files.read_particles(folder / "clusters.csv")
+    files.write_particles(table.assign(cluster=7), folder / "clusters.csv")
+    with pytest.warns(UserWarning, match=r"a new one begins, and the old one is kept as session-1\.npz"):
+        again = inspection.open(folder)
+    assert list(again.session.clusters) == [7]
+    assert not again.session.history.past
+    old = sessions.load(folder / "session-1.npz", table)
+    assert old.labels.equals(work.session.labels)
+    assert old.origin == work.session.origin != again.session.origin
 
 
 def test_classes_are_sorted_first_and_averaged_each(folder: Path, boxes: Subtomograms, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,8 @@ Nothing here is drawn: the browser's inspector and napari's show one inspection 
 >>> work.export("ribosomes.star", [number])
 """
 
+import itertools
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
@@ -352,9 +354,8 @@ def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) ->
     features = embedding.load(folder / "embedding.npz") if (folder / "embedding.npz").is_file() else None
     boxes = stores.open(folder / "subtomograms.zarr") if (folder / "subtomograms.zarr").exists() else None
     labels = table.set_index("particle_id")["cluster"] if "cluster" in table else None
-    kept = folder / SESSION
     work = Inspection(
-        sessions.load(kept, table) if kept.is_file() else Session(table, labels),
+        _session(folder, Session(table, labels)),
         diameter=diameter or _diameter(table, boxes),
         points=_points(folder, features, seed),
         features=features,
@@ -366,6 +367,20 @@ def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) ->
         average = averages.load(place.parent)
         work.averages[average.record.get("name", place.parent.name.replace("_", " "))] = average
     return work
+
+
+def _session(folder: Path, fresh: Session) -> Session:
+    """The session that was left here, unless it was about other particles or clusters: then that is put aside."""
+    kept = folder / SESSION
+    if not kept.is_file():
+        return fresh
+    if sessions.origin(kept) == fresh.origin:
+        return sessions.load(kept, fresh.particles)
+    number = next(number for number in itertools.count(1) if not (folder / f"session-{number}.npz").exists())
+    aside = kept.rename(folder / f"session-{number}.npz")
+    told = f"clusters.csv is not what the session in {folder} began with"
+    warnings.warn(f"{told}: a new one begins, and the old one is kept as {aside.name}", stacklevel=3)
+    return fresh
 
 
 def _diameter(table: pd.DataFrame, boxes: Subtomograms | None) -> float:

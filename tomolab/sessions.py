@@ -13,6 +13,7 @@ nobody, so that two views that follow one another come to rest.
 >>> load("runs/first/session.npz", particles)
 """
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -69,6 +70,8 @@ class Session:
         clusters = {int(number): Cluster() for number in np.unique(given[given != NONE])}
         self._values: dict[str, Any] = {"labels": given, "selected": np.zeros(count, dtype=bool)}
         self._values |= {"clusters": clusters, "filters": {}}
+        self.origin = hashlib.sha256(self.ids.tobytes() + given.tobytes()).hexdigest()
+        """Digest of the particles and of the clusters that they began with."""
         self.history = History()
         self._watchers: list[Callable[[set[str]], Any]] = []
         # No number is given twice, so that an average of cluster 7 is never of another cluster 7.
@@ -295,7 +298,14 @@ class Session:
     def save(self, path: str | Path) -> Path:
         """Write all of it, with every step, as .npz: arrays and one JSON text; whole or not at all."""
         told, arrays = self.history.packed()
-        about = {"format": FORMAT, "top": self._top, "clusters": self.clusters, "filters": self.filters, "steps": told}
+        about = {
+            "format": FORMAT,
+            "origin": self.origin,
+            "top": self._top,
+            "clusters": self.clusters,
+            "filters": self.filters,
+            "steps": told,
+        }
         text = np.frombuffer(json.dumps(about, default=asdict).encode(), dtype=np.uint8)
         arrays |= {"about": text, "ids": self.ids, "labels": self._values["labels"], "selected": self.selected}
         with files.atomic(path) as temporary, temporary.open("wb") as file:
@@ -381,16 +391,25 @@ def load(path: str | Path, particles: pd.DataFrame) -> Session:
         about = json.loads(arrays["about"].tobytes())
         if about["format"] != FORMAT:
             raise ValueError(f"it has format {about['format']}, and {FORMAT} is read")
-        history = History.unpacked(about["steps"], arrays, _restored)
+        began, history = about["origin"], History.unpacked(about["steps"], arrays, _restored)
         session = Session(particles, pd.Series(arrays["labels"], index=arrays["ids"]))
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} cannot be read as a session of these {len(particles)} particles: {error}") from error
     if not np.array_equal(session.ids, arrays["ids"]):
         raise ValueError(f"{path} is of the same particles in another order")
-    session.history, session._top = history, int(about["top"])
+    session.history, session._top, session.origin = history, int(about["top"]), began
     values = {name: _restored(name, about[name]) for name in ("clusters", "filters")}
     session._values |= values | {"selected": arrays["selected"]}
     return session
+
+
+def origin(path: str | Path) -> str:
+    """`Session.origin` of what is in a file, without a look at the rest; ValueError if it is no session."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return str(json.loads(file["about"].tobytes())["origin"])
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} cannot be read as a session: {error}") from error
 
 
 def _restored(name: str, value: Any) -> Any:

@@ -10,6 +10,7 @@ step can be undone, and what the run folder holds is what is seen.
 
 import html
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from traitlets import List, Unicode
 from tomolab import inspection as inspections
 from tomolab.inspection import Inspection
 from tomolab.sessions import NONE, Session
-from tomolab.ui import scatter, style
+from tomolab.ui import linking, scatter, style, viewer
 from tomolab.ui.averages import Averages
 from tomolab.ui.gallery import Gallery
 from tomolab.ui.roster import Roster
@@ -96,7 +97,10 @@ class Inspector(VBox):  # type: ignore[misc]
         tabs = Tab([self.gallery, self.averages, Filters(self.session), Export(inspection, self.roster, say=self.say)])
         tabs.titles, tabs.layout.width = ("Boxes", "Averages", "Filters", "Export"), "54%"
         middle = Layout(align_items="center", flex_flow="row wrap")
-        top = HBox([self.buttons["undo"], self.buttons["redo"], self.buttons["clear"], self.colour, self.said], layout=middle)
+        top = HBox(
+            [self.buttons["undo"], self.buttons["redo"], self.buttons["clear"], self.buttons["napari"], self.colour, self.said],
+            layout=middle,
+        )
         acts = [self.buttons[name] for name in ("gather", "merge", "split")] + [self.parts, self.buttons["dissolve"]]
         left = VBox([HBox(acts, layout=middle), self.roster], layout=Layout(width="46%", padding="0 8px 0 0"))
         views = [] if self.lasso is None else [VBox([self.lasso.show()], layout=Layout(width="50%", padding="0 8px 0 0"))]
@@ -111,6 +115,16 @@ class Inspector(VBox):  # type: ignore[misc]
     def say(self, text: str) -> None:
         """Tell why something could not be done, where it is seen."""
         self.said.value = f"<span role='alert' style='color:#B00020'>{html.escape(text)}</span>"
+
+    def napari(self) -> linking.Link:
+        """Open napari on the same inspection: the tomogram in 3-D, particles, and averages at their places.
+
+        Raises
+        ------
+        RuntimeError
+            If there is no display; says what to do.
+        """
+        return linking.link(viewer.open(), self.inspection)
 
     # What buttons and keys do
 
@@ -128,8 +142,9 @@ class Inspector(VBox):  # type: ignore[misc]
                 "clear": lambda: self.session.select([], "cleared"),
                 "average": lambda: self.averages.whole.click(),
                 "quick": lambda: self.averages.quick.click(),
+                "napari": self.napari,
             }[name]()
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, RuntimeError) as error:
             self.say(self._problem(name) or str(error))
 
     def _one(self, ticked: list[int]) -> int:
@@ -141,9 +156,16 @@ class Inspector(VBox):  # type: ignore[misc]
         ticked = list(self.roster.ticked)
         if name == "clear":
             return "" if self.session.selected.any() else "nothing is selected"
+        if name == "napari":
+            return self._no_display
         if name == "dissolve":
             return "" if len(ticked) == 1 else "tick one cluster"
         return self.inspection.problem(name, ticked) if name in ACTIONS else ""
+
+    @cached_property
+    def _no_display(self) -> str:
+        problem = viewer.display_problem()
+        return f"napari needs a display: {problem}" if problem else ""
 
     def _press(self, key: str) -> None:
         name = KEYS.get(key)
@@ -306,6 +328,7 @@ ACTIONS = {
     "undo": ("Undo", "undo", "take the last step back (U, Ctrl+Z)"),
     "redo": ("Redo", "repeat", "do it again (R, Ctrl+Shift+Z)"),
     "clear": ("Clear", "eraser", "select nothing (Escape)"),
+    "napari": ("napari", "cube", "tomogram, particles and averages in 3-D, in a window of their own"),
 }
 """Text, icon and meaning of every button."""
 
