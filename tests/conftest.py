@@ -46,21 +46,26 @@ def boxes() -> Subtomograms:
     return Subtomograms(cut.volumes, table, cut.voxel_size)
 
 
-@pytest.fixture
-def folder(tmp_path: Path, boxes: Subtomograms) -> Path:
+def write_run(folder: Path, boxes: Subtomograms) -> Path:
     """A run folder as the notebooks leave it: one cluster of two kinds of particles that are far apart in the embedding."""
+    folder.mkdir(parents=True, exist_ok=True)
     kind = (boxes.particles["label"] == "tric").to_numpy()
     vectors = np.random.default_rng(1).normal(size=(len(boxes), 8)) * 0.05
     vectors[:, 0] += np.where(kind, 1.0, -1.0)
-    Embedding(boxes.ids, vectors, "of a test").save(tmp_path / "embedding.npz")
-    files.write_particles(boxes.particles.assign(cluster=0), tmp_path / "clusters.csv")
-    boxes.save(tmp_path / "subtomograms.zarr")
+    Embedding(boxes.ids, vectors, "of a test").save(folder / "embedding.npz")
+    files.write_particles(boxes.particles.assign(cluster=0), folder / "clusters.csv")
+    boxes.save(folder / "subtomograms.zarr")
     noise = np.random.default_rng(4).normal(size=(40, 60, 80)).astype(np.float32)
-    files.write_volume(Volume(noise, 20.0), tmp_path / "tomogram.mrc")
-    pd.DataFrame({"particle_id": boxes.ids, "x": vectors[:, 0], "y": vectors[:, 1]}).to_csv(
-        tmp_path / "layout.csv", index=False
-    )
-    return tmp_path
+    files.write_volume(Volume(noise, 20.0), folder / "tomogram.mrc")
+    layout = pd.DataFrame({"particle_id": boxes.ids, "x": vectors[:, 0], "y": vectors[:, 1]})
+    layout.to_csv(folder / "layout.csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, boxes: Subtomograms) -> Path:
+    """A run folder of two kinds of particles (`write_run`)."""
+    return write_run(tmp_path, boxes)
 
 
 @pytest.fixture

@@ -18,8 +18,11 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from conftest import write_run
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
+
+from tomolab import files, inspection
 
 pytestmark = pytest.mark.browser
 
@@ -58,11 +61,18 @@ AVERAGE = [
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def run(tmp_path_factory, boxes) -> Path:
+    """A run folder to inspect."""
+    return write_run(tmp_path_factory.mktemp("run"), boxes)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, run) -> Path:
     """A copy of the notebooks, with small ones beside them."""
     folder = tmp_path_factory.mktemp("lab") / "notebooks"
     shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    for name, cells in {"small": SMALL, "average": AVERAGE, "broken": ["1 / 0", "2"]}.items():
+    inspect = [f"from tomolab.ui import inspector\nview = inspector.open({str(run)!r})\nview"]
+    for name, cells in {"small": SMALL, "average": AVERAGE, "broken": ["1 / 0", "2"], "inspect": inspect}.items():
         small = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
         small.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(small, folder / f"{name}.ipynb")
@@ -219,6 +229,93 @@ def test_an_average_is_watched_while_a_cell_computes_and_is_stopped(page, lab):
     page.get_by_role("button", name="Stop").click()
     page.get_by_text(re.compile(r"^stopped; 24 particles, halves agree to \d+ Å")).wait_for(timeout=60_000)
     assert page.get_by_role("button", name="Stop").is_disabled()
+
+
+def drag(page: Page, canvas: Locator, corners: list[tuple[float, float]], *, key: str = "") -> None:
+    """Draw around a part of a canvas, in shares of its width and height, perhaps with a key held."""
+    frame = canvas.bounding_box()
+    assert frame is not None
+    places = [(frame["x"] + across * frame["width"], frame["y"] + down * frame["height"]) for across, down in corners]
+    if key:
+        page.keyboard.down(key)
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in [*places[1:], places[0]]:
+        page.mouse.move(*place, steps=8)
+        page.wait_for_timeout(30)
+    page.mouse.up()
+    if key:
+        page.keyboard.up(key)
+
+
+def test_an_inspection_by_hand_is_kept(page, lab, run):
+    page.set_viewport_size({"width": 1280, "height": 720})
+    state = run_all(page, lab.format("inspect.ipynb"), seconds=120)
+    assert state["errors"] == []
+    page.keyboard.press("Control+b")
+    roster, said = page.locator(".tomolab-roster"), page.locator(".tomolab-said")
+    roster.wait_for(timeout=30_000)
+    canvas, cut = page.locator(".tomolab-inspector canvas").first, page.locator(".tomolab-slice canvas")
+    assert is_drawn(canvas)
+    assert is_drawn(cut)
+    page.wait_for_timeout(2000)
+    left, right = ([(a, 0.02), (b, 0.02), (b, 0.98), (a, 0.98)] for a, b in ((0.02, 0.49), (0.51, 0.98)))
+
+    def expect(text: str) -> None:
+        said.filter(has_text=re.compile(text)).wait_for(timeout=20_000)
+
+    # A lasso in the map is followed by the slice; shift adds, alt takes away.
+    before = cut.screenshot()
+    drag(page, canvas, left)
+    expect(r"^\s*16 of 32 particles selected")
+    page.wait_for_timeout(500)
+    assert cut.screenshot() != before
+    drag(page, canvas, right, key="Shift")
+    expect(r"^\s*32 of 32 particles selected")
+    drag(page, canvas, left, key="Alt")
+    expect(r"^\s*16 of 32 particles selected")
+    # A lasso in the slice is followed by the map.
+    drag(page, cut, [(0.02, 0.02), (0.97, 0.02), (0.97, 0.97), (0.02, 0.97)])
+    expect(r"lasso in the tomogram")
+    page.keyboard.press("u")
+    expect(r"^\s*16 of 32 particles selected")
+    # A cluster of its own, merged, and parted again by a key.
+    page.get_by_role("button", name="New cluster").click()
+    expect("gather 16 particles")
+    boxes = roster.locator("input[type=checkbox]")
+    assert boxes.count() == 2
+    boxes.nth(0).check()
+    boxes.nth(1).check()
+    page.get_by_role("button", name="Merge").click()
+    expect("merge cluster 0, cluster 1")
+    assert boxes.count() == 1
+    boxes.nth(0).uncheck()
+    page.keyboard.press("u")
+    expect("gather 16 particles")
+    roster.get_by_label("name of cluster 1").fill("drawn by hand")
+    page.keyboard.press("Enter")
+    expect("drawn by hand")
+    # Its average, watched until it is there.
+    boxes.nth(1).check()
+    page.get_by_role("tab", name="Averages").click()
+    page.get_by_role("button", name="Quick look").click()
+    page.get_by_text(re.compile(r"^16 particles, halves agree to \d+ Å")).first.wait_for(timeout=120_000)
+    roster.locator("img").wait_for(timeout=20_000)
+    page.wait_for_timeout(1000)
+    photograph(page, "inspect")
+    # All of it is in the run folder, and on the page when it is loaded again.
+    work = inspection.open(run)
+    assert work.session.counts().tolist() == [16, 16]
+    assert work.session.title(1) == "drawn by hand"
+    assert list(work.averages) == ["drawn by hand, quick"]
+    assert work.export(run / "one.star", [1]) == len(files.read_particles(run / "one.star")) == 16
+    page.keyboard.press("Control+s")
+    page.wait_for_timeout(1500)
+    page.goto(lab.format("inspect.ipynb").replace("&reset", ""), timeout=90_000)
+    roster.wait_for(timeout=60_000)
+    expect("drawn by hand")
+    assert roster.get_by_label("name of drawn by hand").input_value() == "drawn by hand"
+    assert roster.locator("img").count() == 1
 
 
 def test_tour_runs_from_top_to_bottom(page, lab):

@@ -2,14 +2,17 @@
 export default {
   render({ model, el }) {
     el.style.display = "none";
+    let used = false;
     const hold = event => {
+      used = Boolean(event.target.closest?.(".tomolab-inspector"));
       const held = event.shiftKey ? "add" : event.altKey ? "remove" : "replace";
       if (held === model.get("how")) return;
       model.set("how", held);
       model.save_changes();
     };
     const press = event => {
-      const inside = event.target.closest?.(".tomolab-inspector");
+      // Buttons that become disabled and rows that are drawn anew leave the focus to the page.
+      const inside = event.target.closest?.(".tomolab-inspector") || (used && event.target === document.body);
       if (!inside || event.target.matches("input[type=text], input[type=number], textarea, select")) return;
       const key = (event.ctrlKey || event.metaKey ? "Ctrl+" : "") + (event.shiftKey ? "Shift+" : "") + event.key.toUpperCase();
       if (!model.get("watched").includes(key)) return;

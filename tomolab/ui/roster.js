@@ -52,11 +52,11 @@ export default {
       const tick = make("input", { type: "checkbox", checked: model.get("ticked").includes(row.cluster), title: "tick to merge, split, average" });
       tick.setAttribute("aria-label", `tick ${row.title}`);
       tick.addEventListener("change", () => ticked(row.cluster, tick.checked));
-      const ink = make("input", { type: "color", value: row.ink, title: `colour of ${row.title}` });
+      const ink = make("input", { type: "color", value: row.ink, title: `colour of ${row.title}`, ariaLabel: `colour of ${row.title}` });
       ink.addEventListener("change", () => tell(row.cluster, { colour: ink.value }));
-      const count = make("button", { textContent: row.count.toLocaleString("en"), title: `select all of ${row.title} (shift adds)` });
+      const count = make("button", { textContent: row.count.toLocaleString("en"), title: `select all of ${row.title} (shift adds)`, ariaLabel: `select ${row.title}` });
       count.addEventListener("click", event => tell(row.cluster, { select: event.shiftKey ? "add" : "replace" }));
-      const eye = make("button", { textContent: row.hidden ? "show" : "hide", title: `${row.hidden ? "show" : "hide"} ${row.title} in all views` });
+      const eye = make("button", { textContent: row.hidden ? "show" : "hide", title: `${row.hidden ? "show" : "hide"} ${row.title} in all views`, ariaLabel: `hide ${row.title}` });
       eye.addEventListener("click", () => tell(row.cluster, { hidden: !row.hidden }));
       const image = row.image ? make("img", { src: row.image, title: row.about, alt: row.about }) : "";
       const chosen = row.selected ? row.selected.toLocaleString("en") : "";
@@ -79,6 +79,7 @@ export default {
 
     function draw() {
       const table = make("table"), head = make("tr"), at = box.scrollTop;
+      const focus = box.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
       for (const [key, title] of HEADS) {
         const th = make("th", { textContent: title + (key && key === order ? (down ? " ▾" : " ▴") : "") });
         if (key) th.addEventListener("click", () => { down = order === key ? !down : key !== "name"; order = key; draw(); });
@@ -88,6 +89,7 @@ export default {
       table.append(head, ...sorted().map(line));
       box.replaceChildren(table);
       box.scrollTop = at;
+      if (focus) box.querySelector(`[aria-label="${focus.replace(/["\\]/g, "\\$&")}"]`)?.focus({ preventScroll: true });
     }
 
     model.on("change:rows", draw);
