@@ -1,11 +1,14 @@
 """Jobs run in the background one after another, tell how far they are, stop when asked, and keep what went wrong."""
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from tomolab import averaging, densities, jobs, simulation
@@ -142,6 +145,15 @@ def test_an_average_in_the_background_is_the_one_made_in_front(few: Subtomograms
     assert "24 particles, halves agree to" in panel.text.value
     assert panel.image.value == watching.picture(behind.volume)
     assert panel.image.layout.visibility == "visible"
+    assert panel.curve.value == watching.curve(behind.fsc, panel.side)
+
+
+def test_a_curve_falls_where_the_correlation_does() -> None:
+    table = pd.DataFrame({"resolution": [np.inf, 100.0, 50.0, 25.0], "fsc": [1.0, 1.0, 0.5, -0.2]})
+    points = re.search(r"points='([^']*)'", watching.curve(table, 100))
+    assert points is not None
+    assert points[1] == "25.0,0.0 50.0,50.0 100.0,100.0"
+    assert watching.curve(None, 100) == ""
 
 
 def test_a_job_without_a_picture_shows_none(gate: threading.Event) -> None:
@@ -164,6 +176,7 @@ def test_the_notebook_stays_free_and_the_panel_stops_the_average(few: Subtomogra
     assert sorted(waits)[90] < 0.1
     until(lambda: len(pictures) > 1)
     assert 0 < panel.bar.value < 0.5
+    assert "<polyline" in panel.curve.value
     assert "Å" in panel.text.value
     panel.button.click()
     assert panel.button.disabled

@@ -97,6 +97,7 @@ class Pair:
             self.steps,
             density=states[0].density,
             resolved=min(state.resolved for state in states),
+            fsc=states[0].fsc,
             extent=self.box * self.parts[0].voxel_size,
             seconds=time.perf_counter() - self.began,
             made=self.made,

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -17,9 +19,11 @@ from tomolab.volumes import Volume
 
 @dataclass(frozen=True)
 class Progress:
-    """After an iteration: `iteration` of `of`, `resolution` in Å, the present map (of the first half), seconds.
+    """After an iteration: `iteration` of `of`, `resolution` in Å, the present map and `fsc` (of the first half), seconds.
 
-    `left` are the seconds that it may still take.
+    `fsc` is a table of ``resolution`` in Å and ``fsc``, between odd and even folds of the particles of that half: they share
+    their references, so it tells how the work goes on, and not what may be believed. `left` are the seconds that it may
+    still take.
     """
 
     stage: str
@@ -27,6 +31,7 @@ class Progress:
     of: int
     resolution: float
     volume: Volume
+    fsc: pd.DataFrame
     seconds: float
     left: float
 
@@ -35,7 +40,16 @@ class Progress:
 
 
 def after(
-    stage: str, iteration: int, of: int, *, density: Tensor, resolved: float, extent: float, seconds: float, made: int
+    stage: str,
+    iteration: int,
+    of: int,
+    *,
+    density: Tensor,
+    resolved: float,
+    fsc: Tensor,
+    extent: float,
+    seconds: float,
+    made: int,
 ) -> Progress:
     """What to tell after an iteration.
 
@@ -47,13 +61,17 @@ def after(
         The present map, (n, n, n), of any number of voxels.
     resolved
         Cycles per box that are resolved.
+    fsc
+        Of the shells from one cycle per box.
     extent
         Of the box, in Å.
     made
         Iterations since the clock was started, which are fewer where work goes on from a checkpoint.
     """
     volume = Volume(density.cpu().numpy(), extent / len(density))
-    return Progress(stage, iteration, of, extent / max(1.0, resolved), volume, seconds, seconds / made * (of - iteration))
+    curve = pd.DataFrame({"resolution": extent / np.arange(1, len(fsc) + 1), "fsc": fsc.cpu().numpy()})
+    left = seconds / made * (of - iteration)
+    return Progress(stage, iteration, of, extent / max(1.0, resolved), volume, curve, seconds, left)
 
 
 @contextmanager

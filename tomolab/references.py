@@ -32,11 +32,14 @@ class References:
         Of all folds, masked.
     resolved
         Radius, in cycles per box, up to which odd and even folds agree.
+    fsc
+        Fourier shell correlation of odd and even folds, (shells,) from one cycle per box.
     """
 
     slopes: list[Tensor]
     density: Tensor
     resolved: float
+    fsc: Tensor
 
 
 def make(
@@ -88,7 +91,9 @@ def make(
     ratio = (signal * density / noise)[1 : int(radius + 1e-3) + 1]
     below = (ratio < 0.5).nonzero()
     resolved = float(below[0]) if len(below) else float(int(radius + 1e-3))
-    return References(slopes, isolate(spectra.to_density(total / (whole + damping)), across), resolved)
+    power = mean(one.abs().square()) * mean(other.abs().square())
+    fsc = (mean((one * other.conj()).real) / power.clamp_min(1e-30).sqrt())[1 : int(radius + 1e-3) + 1]
+    return References(slopes, isolate(spectra.to_density(total / (whole + damping)), across), resolved, fsc)
 
 
 def gather(data: Spectra, poses: Poses, fold: Tensor, *, group: Tensor | None = None) -> tuple[Tensor, Tensor]:

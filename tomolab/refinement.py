@@ -59,9 +59,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class State:
-    """After an iteration: `poses` (of `rows` of the data), masked `density` and its `resolved` radius, mean `score`.
+    """After an iteration: `poses` (of `rows` of the data), masked `density` and its `resolved` radius and `fsc`, mean `score`.
 
-    `box` are the voxels of a subtomogram, over which the grid of the density is spread.
+    `fsc` is that of odd and even folds, as in `references.References`; `box` are the voxels of a subtomogram, over which the
+    grid of the density is spread.
     """
 
     stage: str
@@ -69,6 +70,7 @@ class State:
     poses: Poses
     density: Tensor
     resolved: float
+    fsc: Tensor
     score: float
     box: int
 
@@ -172,7 +174,7 @@ class Refinement:
         part.score = float(part.poses.scores[:, 0].mean())
         if step == self.settings.search - 1 and (self.step < self.settings.search or part.score > self.best.score):
             self.best = part
-        return State("search", part.rows, part.poses, made.density, made.resolved, part.score, data.box)
+        return State("search", part.rows, part.poses, made.density, made.resolved, made.fsc, part.score, data.box)
 
     def _local(self, step: int) -> State:
         part = self.now
@@ -187,7 +189,7 @@ class Refinement:
             part.poses.put(mine, found)
         self.radius = min(max(self.radius, made.resolved + 2), self.settings.finest)
         part.score = float(part.poses.scores[:, 0].mean())
-        return State("refine", part.rows, part.poses, made.density, made.resolved, part.score, data.box)
+        return State("refine", part.rows, part.poses, made.density, made.resolved, made.fsc, part.score, data.box)
 
     def _everyone(self) -> _Set:
         """All the subtomograms, with the poses of those that searched; where there are more, each is searched once."""

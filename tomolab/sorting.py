@@ -25,7 +25,7 @@ from tomolab import alignment, averaging, coefficients, devices, references, ref
 from tomolab.alignment import Poses
 from tomolab.progress import Progress, after, told
 from tomolab.references import References, shell_of
-from tomolab.refinement import FOLDS, Refinement, Settings
+from tomolab.refinement import FOLDS, Refinement, Settings, State
 from tomolab.spectra import Spectra
 from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
@@ -127,20 +127,21 @@ class _Steps:
     def over(self) -> bool:
         return self.stopped or self.step == self.of
 
-    def made(self, stage: str, density: Tensor, resolved: float) -> bool:
-        """Tell; whether to stop."""
+    def made(self, stage: str, now: State | References) -> bool:
+        """Tell what there is; whether to stop."""
         self.step += 1
-        now = after(
+        told = after(
             stage,
             self.step,
             self.of,
-            density=density,
-            resolved=resolved,
+            density=now.density,
+            resolved=now.resolved,
+            fsc=now.fsc,
             extent=self.extent,
             seconds=time.perf_counter() - self.began,
             made=self.step,
         )
-        self.tell(now)
+        self.tell(told)
         self.stopped = self.stop is not None and self.stop()
         return self.stopped
 
@@ -157,12 +158,12 @@ class _Sorter:
         self.evidence = torch.zeros(count, 0, device=device)
         self.noise = references.by_shell(data, data.values.abs().square().sum(0))
 
-    def begin(self, made: Callable[[Tensor, float], bool]) -> None:
+    def begin(self, made: Callable[[State | References], bool]) -> None:
         """Find a structure of those that agree least with the ones there are, until `made` of an iteration answers True."""
         rows = self._strangers()
         one = Refinement(self.data.take(rows), self.settings, generator=self.generator)
         for state in one:
-            if made(state.density, state.resolved):
+            if made(state):
                 break
         part = one.now
         found = self._references(self.data.take(rows[part.rows]), part.poses, part.fold)
@@ -171,7 +172,7 @@ class _Sorter:
         self.made.append(replace(found, slopes=[spectra.slopes(found.density)] * FOLDS))
         self._score()
 
-    def advance(self, made: Callable[[Tensor, float], bool]) -> None:
+    def advance(self, made: Callable[[State | References], bool]) -> None:
         """Make all structures anew from their shares, and score everything against them; `made` is told of the largest."""
         share = torch.softmax(self.evidence, dim=1)
         self.made = [
@@ -179,8 +180,7 @@ class _Sorter:
             for poses, part in zip(self.poses, share.T, strict=True)
         ]
         self._score()
-        largest = self.made[int(share.sum(0).argmax())]
-        made(largest.density, largest.resolved)
+        made(self.made[int(share.sum(0).argmax())])
 
     def _score(self) -> None:
         step = self.data.box / (4 * float(self.data.points[-1].norm()))

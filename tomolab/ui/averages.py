@@ -103,12 +103,12 @@ class Results(VBox):  # type: ignore[misc]
     def __init__(self, inspection: Inspection) -> None:
         self.inspection = inspection
         self.choice = Dropdown(layout=Layout(width="320px"), tooltip="averages made so far")
-        self.slices = Image(format="png", layout=Layout(width="296px", height="96px", flex="0 0 auto"))
+        self.slices = Image(format="png", layout=Layout(width="236px", height="77px", flex="0 0 auto"))
         self.curve = Image(format="png", layout=Layout(flex="0 0 auto"))
         self.text = HTML()
         self.choice.observe(lambda _: self._show(), "value")
         inspection.watch(self._follow)
-        super().__init__([self.choice, HBox([VBox([self.slices, self.text]), self.curve])])
+        super().__init__([self.choice, HBox([VBox([self.slices, self.text], layout=Layout(flex="0 0 auto")), self.curve])])
         self._follow({"averages"})
 
     def _follow(self, changed: set[str]) -> None:
@@ -123,7 +123,7 @@ class Results(VBox):  # type: ignore[misc]
         if average is None:
             return
         self.slices.value = watching.picture(average.volume)
-        figure = curves.fsc(average, width=3.2)
+        figure = curves.fsc(average, width=3.0)
         self.curve.value, size = style.png(figure)
         self.curve.width, self.curve.height = str(size["width"]), str(size["height"])
         self.text.value = _facts(average)

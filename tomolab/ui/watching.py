@@ -9,11 +9,13 @@ import time
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from ipywidgets import HTML, Box, Button, FloatProgress, HBox, Image, Layout, VBox
 from scipy import ndimage
 
 from tomolab.averages import Average
 from tomolab.jobs import Job
+from tomolab.resolution import THRESHOLD
 from tomolab.ui import images, style
 from tomolab.volumes import Volume
 
@@ -25,7 +27,7 @@ COLOURS = {"done": style.OKABE_ITO[2], "failed": style.OKABE_ITO[5], "stopped": 
 
 
 class Panel(HBox):  # type: ignore[misc]
-    """One job: name, bar, what is known, and central slices of the average so far. It follows the job until that is over.
+    """One job, followed until it is over: name, bar, what is known, and slices and Fourier shell correlation so far.
 
     What changes here is changed in the thread of the job, so that it is seen while the notebook computes something else.
 
@@ -46,12 +48,13 @@ class Panel(HBox):  # type: ignore[misc]
         # Hidden until there is a picture: a browser draws a broken image where there is none.
         size = {"width": f"{3 * side + 8}px", "height": f"{side}px", "flex": "0 0 auto"}
         self.image = Image(format="png", layout=Layout(**size, visibility="hidden"))
+        self.curve = HTML(layout=Layout(flex="0 0 auto", margin="0 0 0 8px"))
         self.button.on_click(lambda _: job.stop())
         words = VBox(
             [HBox([self.title, self.button], layout=Layout(justify_content="space-between")), self.bar, self.text],
             layout=Layout(width="100%", padding="0 12px 0 0"),
         )
-        super().__init__([words, self.image], layout=Layout(max_width="820px", margin="2px 0 6px 0"))
+        super().__init__([words, self.image, self.curve], layout=Layout(max_width="920px", margin="2px 0 6px 0"))
         job.watch(self._follow)
 
     def _follow(self, job: Job) -> None:
@@ -67,6 +70,7 @@ class Panel(HBox):  # type: ignore[misc]
         if volume is not None and (job.over or time.monotonic() - self._drawn > EVERY):
             self.image.value, self._drawn = picture(volume), time.monotonic()
             self.image.layout.visibility = "visible"
+            self.curve.value = curve(fsc(job), self.side)
 
 
 def watch(*jobs: Job) -> Box:
@@ -110,10 +114,28 @@ def share(progress: Any) -> float:
 
 def shown(job: Job) -> Volume | None:
     """The final average, the last where there are several by name, or else the one so far, if the work tells any."""
-    outcome = _outcome(job)
-    if isinstance(outcome, dict):
-        outcome = next(reversed(outcome.values()), None)
-    return getattr(job.progress if outcome is None else outcome, "volume", None)
+    return getattr(_last(job), "volume", None)
+
+
+def fsc(job: Job) -> pd.DataFrame | None:
+    """Table of the Fourier shell correlation that goes with what is `shown`, if the work tells any."""
+    return getattr(_last(job), "fsc", None)
+
+
+def curve(table: pd.DataFrame | None, side: int) -> str:
+    """A Fourier shell correlation over spatial frequency as a small drawing (SVG), with 0.143 dashed; empty without one."""
+    if table is None:
+        return ""
+    table = table[np.isfinite(table["resolution"])]
+    across = side * table["resolution"].min() / table["resolution"].to_numpy()
+    down = side * (1 - table["fsc"].clip(0, 1).to_numpy())
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, down, strict=True))
+    low = f"{(1 - THRESHOLD) * side:.1f}"
+    line = f"<line x1='0' x2='{side}' y1='{low}' y2='{low}' stroke='{style.QUIET}' stroke-dasharray='3 3'/>"
+    drawn = f"<polyline points='{points}' fill='none' stroke='{style.OKABE_ITO[0]}' stroke-width='2'/>"
+    frame = f"width='{side}' height='{side}' style='border-left:1px solid {style.QUIET};border-bottom:1px solid {style.QUIET}'"
+    finest = f"{table['resolution'].min():.0f} Å"
+    return f"<svg {frame}><title>Fourier shell correlation, 0 to 1, down to {finest}; dashed 0.143</title>{line}{drawn}</svg>"
 
 
 def picture(volume: Volume) -> bytes:
@@ -125,6 +147,14 @@ def picture(volume: Volume) -> bytes:
     large = [np.clip(ndimage.zoom(cut, scale, order=3, mode="nearest"), low, high) for cut in cuts]
     gap = np.full((len(large[0]), 4), np.nan)
     return images.png(np.hstack([large[0], gap, large[1], gap, large[2]]), vmin=low, vmax=high)
+
+
+def _last(job: Job) -> Any:
+    """The result, the last where there are several by name, or what was told last."""
+    outcome = _outcome(job)
+    if isinstance(outcome, dict):
+        outcome = next(reversed(outcome.values()), None)
+    return job.progress if outcome is None else outcome
 
 
 def _outcome(job: Job) -> Any:
