@@ -13,10 +13,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import write_run
 from PIL import Image
@@ -59,6 +61,32 @@ AVERAGE = [
     "time.sleep(12)",
 ]
 
+# A million particles in a hundred tomograms, of which 150,000 lie apart from the others in the map.
+MILLION = [
+    """import pathlib
+
+import numpy as np
+import pandas as pd
+
+from tomolab import particles
+from tomolab.inspection import Inspection
+from tomolab.sessions import Session
+from tomolab.ui import inspector
+from tomolab.volumes import Volume
+
+rng, count, apart = np.random.default_rng(0), 1_000_000, 150_000
+points = pd.DataFrame({"x": rng.normal(3, 0.5, count), "y": rng.normal(0, 2, count)}).clip(-6, 6)
+points.loc[points.index[:apart], "x"] -= 6
+kinds = rng.integers(0, 50, count)
+tomograms = np.array([f"TS_{number:02d}" for number in range(100)])[rng.integers(0, 100, count)]
+table = particles.table(rng.uniform(0, 1, (count, 3)) * [2000, 4000, 4000], tomogram=tomograms)
+points = points.assign(particle_id=table["particle_id"])
+one = Volume(rng.normal(size=(100, 200, 200)).astype(np.float32), 20.0)
+session = Session(table, pd.Series(kinds, index=table["particle_id"]))
+work = Inspection(session, points=points, tomograms={"TS_07": one}, diameter=250.0)""",
+    "view = inspector.Inspector(work)\nview",
+]
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, boxes) -> Path:
@@ -73,16 +101,29 @@ def folder(tmp_path_factory, run) -> Path:
     shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     inspect = [f"from tomolab.ui import inspector\nview = inspector.open({str(run)!r})\nview"]
     for name, cells in {"small": SMALL, "average": AVERAGE, "broken": ["1 / 0", "2"], "inspect": inspect}.items():
-        small = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
-        small.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        nbformat.write(small, folder / f"{name}.ipynb")
+        write_notebook(folder / f"{name}.ipynb", cells)
+    write_notebook(folder / "million.ipynb", [*MILLION, f"view.inspection.folder = pathlib.Path({str(run)!r})"])
     return folder
+
+
+def write_notebook(path: Path, cells: list[str]) -> None:
+    """A notebook of these code cells."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, path)
 
 
 @pytest.fixture(scope="module")
 def lab(folder, tmp_path_factory) -> Iterator[str]:
     """Address of a JupyterLab of our own on this machine, with `{}` where the notebook's name goes."""
-    home, token = tmp_path_factory.mktemp("jupyter"), secrets.token_hex(16)
+    with serving(folder, tmp_path_factory.mktemp("jupyter")) as address:
+        yield address
+
+
+@contextmanager
+def serving(folder: Path, home: Path, *, scale: str = "tiny") -> Iterator[str]:
+    """JupyterLab over a folder of notebooks, with its settings in another; its address, as of `lab`."""
+    token = secrets.token_hex(16)
     for name, content in SETTINGS.items():
         path = home / "lab" / "user-settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +141,7 @@ def lab(folder, tmp_path_factory) -> Iterator[str]:
     ]
     options += [f"--ServerApp.root_dir={folder}", f"--IdentityProvider.token={token}"]
     variables = {name: value for name, value in os.environ.items() if name != "MPLBACKEND" and not name.startswith("JUPYTER")}
-    variables |= {"JUPYTER_CONFIG_DIR": str(home), "TOMOLAB_SCALE": "tiny", "TOMOLAB_RUNS": str(folder.parent / "runs")}
+    variables |= {"JUPYTER_CONFIG_DIR": str(home), "TOMOLAB_SCALE": scale, "TOMOLAB_RUNS": str(folder.parent / "runs")}
     variables |= {"NAPARI_APPLICATION_IPY_INTERACTIVE": "0"}
     log = home / "log.txt"
     with (
@@ -130,6 +171,13 @@ def wait_for(address: str, process: subprocess.Popen, log: Path, *, seconds: flo
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Chromium, for all tests."""
+    with opened() as browser:
+        yield browser
+
+
+@contextmanager
+def opened() -> Iterator[Browser]:
     """Chromium from the system, since playwright's own may not be there."""
     program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     assert program, f"none of {', '.join(BROWSERS)} is installed: run scripts/libraries.sh test"
@@ -316,6 +364,28 @@ def test_an_inspection_by_hand_is_kept(page, lab, run):
     expect("drawn by hand")
     assert roster.get_by_label("name of drawn by hand").input_value() == "drawn by hand"
     assert roster.locator("img").count() == 1
+
+
+def test_150_000_of_a_million_are_as_many_on_the_page_and_in_the_file(page, lab, run):
+    state = run_all(page, lab.format("million.ipynb"), seconds=180)
+    assert state["errors"] == []
+    page.keyboard.press("Control+b")
+    canvas, said = page.locator(".tomolab-inspector canvas").first, page.locator(".tomolab-said")
+    assert is_drawn(canvas)
+    page.wait_for_timeout(3000)
+    drag(page, canvas, [(0.01, 0.01), (0.49, 0.01), (0.49, 0.99), (0.01, 0.99)])
+    said.filter(has_text=re.compile(r"^\s*150,000 of 1,000,000 particles selected")).wait_for(timeout=60_000)
+    page.get_by_role("button", name="New cluster").click()
+    said.filter(has_text="gather 150,000 particles").wait_for(timeout=60_000)
+    row = page.locator(".tomolab-roster tr").last
+    assert row.inner_text().split()[:2] == ["150,000", "150,000"]
+    row.locator("input[type=checkbox]").check()
+    page.get_by_role("tab", name="Export").click()
+    page.locator(".tomolab-inspector select", has_text="Dynamo").select_option("all columns (.csv)")
+    page.get_by_role("button", name="Export").click()
+    page.get_by_text("150,000 particles written to").wait_for(timeout=60_000)
+    photograph(page, "million")
+    assert len(pd.read_csv(run / "chosen.csv", usecols=["particle_id"])) == 150_000
 
 
 def test_tour_runs_from_top_to_bottom(page, lab):

@@ -103,7 +103,15 @@ class Inspector(VBox):  # type: ignore[misc]
         )
         acts = [self.buttons[name] for name in ("gather", "merge", "split")] + [self.parts, self.buttons["dissolve"]]
         left = VBox([HBox(acts, layout=middle), self.roster], layout=Layout(width="46%", padding="0 8px 0 0"))
-        views = [] if self.lasso is None else [VBox([self.lasso.show()], layout=Layout(width="50%", padding="0 8px 0 0"))]
+        views = (
+            []
+            if self.lasso is None
+            else [
+                VBox(
+                    [self.lasso.show()], layout=Layout(width="50%" if self.section is not None else "100%", padding="0 8px 0 0")
+                )
+            ]
+        )
         if self.section is not None:
             self.section.layout.width = "50%" if views else "100%"
             views.append(self.section)

@@ -2,8 +2,9 @@
 export default {
   render({ model, el }) {
     el.style.display = "none";
-    let used = false;
+    let used = false, moved = 0;
     const hold = event => {
+      if (event.type === "pointerdown") moved = 0;
       used = Boolean(event.target.closest?.(".tomolab-inspector"));
       const held = event.shiftKey ? "add" : event.altKey ? "remove" : "replace";
       if (held === model.get("how")) return;
@@ -23,14 +24,20 @@ export default {
     };
     // JupyterLab would take the mouse with shift to mean a range of cells, and keep its moves to itself.
     const grab = event => { if (event.shiftKey && event.target.matches?.(".tomolab-inspector canvas")) event.preventDefault(); };
+    // A scatter would take the end of a lasso that closes where it began for a click on the particle there.
+    const move = event => { moved += Math.abs(event.movementX) + Math.abs(event.movementY); };
+    const click = event => {
+      if (moved > 12 && event.target.matches?.(".tomolab-inspector canvas")) event.stopImmediatePropagation();
+    };
     // A scatter tells of a lasso some time after the mouse was released, and perhaps the key as well.
     const moves = ["pointerdown", "pointerup"];
     window.addEventListener("keydown", press, true);
-    window.addEventListener("mousedown", grab, true);
+    const others = { mousedown: grab, pointermove: move, click };
+    for (const [name, listener] of Object.entries(others)) window.addEventListener(name, listener, true);
     moves.forEach(name => window.addEventListener(name, hold, true));
     return () => {
       window.removeEventListener("keydown", press, true);
-      window.removeEventListener("mousedown", grab, true);
+      for (const [name, listener] of Object.entries(others)) window.removeEventListener(name, listener, true);
       moves.forEach(name => window.removeEventListener(name, hold, true));
     };
   },
