@@ -24,6 +24,7 @@ from matplotlib.colors import to_rgba_array
 from tomolab import particles, volumes
 from tomolab.averages import Average
 from tomolab.inspection import Inspection
+from tomolab.sessions import Session
 from tomolab.ui import delivery, style, surfaces, viewer
 from tomolab.volumes import Volume
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 VERTICES = 500_000
 """Of all copies of one average: more are neither seen nor turned in a second. Maps of many particles are made coarser."""
+
+MARK = "tomolab"
+"""Key in the metadata of the layers of an inspection, under which its run folder is told."""
 
 
 class Link:
@@ -83,6 +87,7 @@ class Link:
         self.points.events.mode.connect(self._arm)
         self.points.events.data.connect(self._edited)
         self.points.selected_data.events.items_changed.connect(self._picked)
+        self._mark(self.image, self.points)
         self._arm()
         self._update({"filters", "selected", "averages"})
         self.viewer.layers.selection.active = self.points
@@ -99,13 +104,17 @@ class Link:
         if self.points is not None:
             self.points.visible = not on
 
-    def close(self) -> None:
-        """End the link, and take what it shows out of the viewer."""
+    def leave(self) -> None:
+        """End the link, and leave in the viewer what is shown."""
         if not self._closed:
             self._closed = True
             self.inspection.unwatch(self._hear)
             self.viewer.mouse_drag_callbacks.remove(self._press)
-            self._clear()
+
+    def close(self) -> None:
+        """End the link, and take what it shows out of the viewer."""
+        self.leave()
+        self._clear()
 
     # From the inspection to the viewer
 
@@ -141,13 +150,7 @@ class Link:
         return self._table.assign(cluster=labels, cluster_name=names.fillna("none").to_numpy())
 
     def _inks(self) -> np.ndarray:
-        session = self.inspection.session
-        palette = {number: style.lighter(ink, 0.2) for number, ink in style.inks(session.clusters).items()}
-        numbers = np.array([*palette, -1])
-        colours = to_rgba_array([*palette.values(), style.FAINT])
-        order = np.argsort(numbers)
-        labels = session.labels.to_numpy()[self._rows]
-        return colours[order[np.searchsorted(numbers, labels, sorter=order)]]
+        return inks(self.inspection.session, light=0.2)[self._rows]
 
     def _place(self) -> None:
         """Show the averages that are not shown yet; one hides earlier ones of the same particles."""
@@ -162,6 +165,7 @@ class Link:
                 if np.isin(self.inspection.averages[other].particles["particle_id"], table["particle_id"]).any():
                     earlier.visible = False
             self.surfaces[name] = layer
+            self._mark(layer)
             self.viewer.layers.selection.active = self.points
 
     def _ink(self, average: Average) -> str:
@@ -224,6 +228,11 @@ class Link:
         self._held = False
         self.viewer.status = "Particles stay where they are: an inspection tells them apart, and neither moves nor deletes them"
 
+    def _mark(self, *layers: "Image | Points | Surface | None") -> None:
+        for layer in layers:
+            if layer is not None:
+                layer.metadata[MARK] = str(self.inspection.folder or "")
+
     def _clear(self) -> None:
         layers = [self.image, self.points, *self.surfaces.values()]
         self.image = self.points = None
@@ -231,6 +240,22 @@ class Link:
         for layer in layers:
             if layer is not None and layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)
+
+
+def inks(session: Session, *, light: float = 0.0) -> np.ndarray:
+    """Colour (n, 4) of every particle of a session, that of its cluster.
+
+    Parameters
+    ----------
+    session
+        Of n particles.
+    light
+        Share of white in the colours, for a dark ground.
+    """
+    palette = {-1: style.FAINT} | style.inks(session.clusters)
+    numbers = np.array(sorted(palette))
+    colours = to_rgba_array([style.lighter(palette[number], light) for number in numbers])
+    return colours[np.searchsorted(numbers, session.labels.to_numpy())]
 
 
 def _sparing(volume: Volume, copies: int) -> Volume:
