@@ -93,6 +93,7 @@ def test_what_happens_to_clusters_is_seen(shown: Link, work: Inspection) -> None
 def test_a_selection_goes_both_ways_once(shown: Link, work: Inspection) -> None:
     work.session.select([8, 2, 42], "scatter")
     assert set(shown.points.selected_data) == {2, 4}
+    assert (shown.points.face_color[:, 3] > 0.5).tolist() == [False, False, True, False, True, False]
     assert len(steps(work)) == 1
     # What is selected in the other tomogram stays.
     shown.points.selected_data = {0, 1}

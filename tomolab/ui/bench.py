@@ -125,6 +125,11 @@ class Bench(QWidget):
             box.setRange(low, high)
             box.setValue(value)
             box.setToolTip(about)
+        self.classes.setPrefix("classes: ")
+        self.parts.setPrefix("in ")
+        for spin in (self.parts, self.classes, self.diameter):
+            spin.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.diameter.setPrefix("mask: ")
         self.diameter.setRange(0, 5000)
         self.diameter.setDecimals(0)
         self.diameter.setSingleStep(10)
@@ -152,13 +157,18 @@ class Bench(QWidget):
         grid.setSpacing(3)
         grid.setContentsMargins(0, 0, 0, 0)
         names: tuple[str | QWidget, ...] = ("gather", "merge", "split", self.parts, "dissolve", "undo", "redo", "export")
-        for place, one in enumerate(names):
-            grid.addWidget(one if isinstance(one, QWidget) else self.buttons[one], place // 4, place % 4)
-        how = _line((self.engine, 2), (self.symmetry, 1), QLabel("classes"), self.classes, self.diameter)
-        go = _line((self.buttons["average"], 1), (self.buttons["quick"], 1))
+        for place, name in enumerate(names):
+            grid.addWidget(name if isinstance(name, QWidget) else self.buttons[name], place // 4, place % 4)
+        ways = QGridLayout()
+        ways.setSpacing(3)
+        order = (self.engine, self.symmetry, self.buttons["average"], self.classes, self.diameter, self.buttons["quick"])
+        for place, one in enumerate(order):
+            ways.addWidget(one, place // 3, place % 3)
+            ways.setColumnStretch(place % 3, 1)
         split.addWidget(_stack(self.ledger, self.counts, grid))
-        split.addWidget(_stack(how, go, self.queue))
-        for place, share in enumerate((5, 4, 3)):
+        split.addWidget(_stack(ways, self.queue))
+        split.setSizes([230, 190, 170])
+        for place, share in enumerate((5, 3, 4)):
             split.setStretchFactor(place, share)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 2, 4, 2)

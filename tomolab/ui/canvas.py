@@ -139,6 +139,8 @@ class Canvas(QWidget):
         self.scene.update()
         if not path:
             return
+        # Fast moves come bundled: the last of them may have been left out.
+        path.append(np.asarray(event.pos[:2], dtype=float))
         held = {str(key.name) for key in event.modifiers}
         how = "add" if "Shift" in held else "remove" if held & {"Control", "Alt", "Meta"} else "replace"
         corners = self._places(path)

@@ -45,9 +45,16 @@ class Inspector(QWidget):
         self.welcome, self.bar, self.fault = QLabel(WELCOME), QProgressBar(), QLabel()
         self._arrange()
         self.button.clicked.connect(self._ask)
-        followed = self._followed = list[Any]()
-        # By now this object is gone: what is left of it must be ended without it.
-        self.destroyed.connect(lambda: [one.leave() for one in followed])
+        followed, gone = self._followed, self._gone = list[Any](), list[bool]()
+
+        def end() -> None:
+            """By then this object is no more: what is left of it must be ended without it."""
+            gone.append(True)
+            for one in followed:
+                one.leave()
+
+        self.destroyed.connect(end)
+        self._opening = False
         self.viewer.layers.events.inserted.connect(self._offered)
         if inspection is not None:
             self.inspect(inspection)
@@ -72,7 +79,7 @@ class Inspector(QWidget):
         for widget in (self.bar, self.fault, self.welcome):
             self._layout.addWidget(widget)
         self._layout.addStretch(1)
-        self.setMinimumWidth(340)
+        self.setMinimumWidth(390)
 
     def inspect(self, inspection: Inspection) -> None:
         """Show an inspection, instead of the one before; layers of the same run folder give way.
@@ -83,6 +90,7 @@ class Inspector(QWidget):
             What is to be inspected.
         """
         self.close_inspection()
+        self._opening = True
         for layer in [one for one in self.viewer.layers if linking.MARK in one.metadata]:
             self.viewer.layers.remove(layer)
         self.link = linking.link(self.viewer, inspection)
@@ -93,6 +101,7 @@ class Inspector(QWidget):
         self.folder.setText(f"<b>{'' if inspection.folder is None else inspection.folder.name}</b>")
         self.folder.setToolTip(str(inspection.folder or "This inspection is kept in no folder"))
         self.button.setText("Open another…")
+        self._opening = False
 
     def open(self, folder: str | Path) -> None:
         """Open a run folder beside the window, which may take as long as a layout of its embedding.
@@ -102,14 +111,19 @@ class Inspector(QWidget):
         folder
             As of `inspection.open`.
         """
+        self._opening = True
         self._wait(f"opening {Path(folder).name}; the first time the particles are laid out, which may take minutes")
         delivery.later(lambda: inspections.open(folder), then=self._opened, failed=self._failed)
 
     def _opened(self, inspection: Inspection) -> None:
-        self._wait("")
-        self.inspect(inspection)
+        if not self._gone:
+            self._wait("")
+            self.inspect(inspection)
 
     def _failed(self, error: Exception) -> None:
+        if self._gone:
+            return
+        self._opening = False
         self._wait("")
         self.fault.setText(f"<span style='color:{style.OKABE_ITO[1]}'>⚠ {error}</span>")
         self.fault.show()
@@ -127,7 +141,7 @@ class Inspector(QWidget):
 
     def _offered(self, *_: Any) -> None:
         """Open the run folder of which the window shows layers, if none is open."""
-        if self.bench is None and self.button.isEnabled():
+        if not (self._gone or self._opening or self.bench):
             folders = [layer.metadata.get(linking.MARK) for layer in self.viewer.layers]
             found = [one for one in folders if one and (Path(one) / "clusters.csv").is_file()]
             if found:

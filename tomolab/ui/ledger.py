@@ -153,7 +153,6 @@ class Ledger(QTableView):
         super().__init__(parent)
         self.clusters = Clusters(session)
         self.setModel(self.clusters)
-        self.setAlternatingRowColors(True)
         self.setShowGrid(False)
         self.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
         self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
@@ -164,7 +163,7 @@ class Ledger(QTableView):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
         header.setSectionResizeMode(NOTE, QHeaderView.ResizeMode.Stretch)
-        self.setMinimumHeight(90)
+        self.setMinimumHeight(78)
 
     def chosen(self) -> list[int]:
         """Clusters that are ticked, sorted."""

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 VERTICES = 500_000
 """Of all copies of one average: more are neither seen nor turned in a second. Maps of many particles are made coarser."""
 
+CHOSEN = 0.6
+"""Opacity of the fill of a selected particle."""
 MARK = "tomolab"
 """Key in the metadata of the layers of an inspection, under which its run folder is told."""
 
@@ -125,13 +127,7 @@ class Link:
         if self._closed or self.points is None:
             return
         session = self.inspection.session
-        if changed & {"labels", "clusters"}:
-            inks = self._inks()
-            self.points.border_color, self.points.face_color = inks, viewer.faces(inks)
-        if "labels" in changed:
-            self.points.features = self._features()
-        if changed & {"labels", "clusters", "filters"}:
-            self.points.shown = session.visible[self._rows]
+        self._colour(self.points, changed)
         if changed & {"labels", "selected"}:
             rows = set(np.flatnonzero(session.selected[self._rows]).tolist())
             if rows != self.points.selected_data:
@@ -142,15 +138,31 @@ class Link:
             for name, layer in self.surfaces.items():
                 viewer.paint(layer, style.lighter(self._ink(self.inspection.averages[name]), 0.2))
 
+    def _colour(self, points: "Points", changed: set[str]) -> None:
+        """Everything about the particles but which of them are selected."""
+        if changed & {"labels", "clusters"}:
+            points.border_color = self._inks()
+        if changed & {"labels", "clusters", "selected"}:
+            points.face_color = self._faces()
+        if "labels" in changed:
+            points.features = self._features()
+        if changed & {"labels", "clusters", "filters"}:
+            points.shown = self.inspection.session.visible[self._rows]
+
     def _features(self) -> pd.DataFrame:
         """Table of the particles shown, with their cluster as it is now."""
         session = self.inspection.session
         labels = session.labels.to_numpy()[self._rows]
-        names = pd.Series(labels).map({number: session.title(number) for number in session.clusters})
-        return self._table.assign(cluster=labels, cluster_name=names.fillna("none").to_numpy())
+        names = {-1: "none"} | {number: session.title(number) for number in session.clusters}
+        return self._table.assign(cluster=labels, cluster_name=pd.Series(labels).map(names).to_numpy())
 
     def _inks(self) -> np.ndarray:
         return inks(self.inspection.session, light=0.2)[self._rows]
+
+    def _faces(self) -> np.ndarray:
+        """Fill of the particles: of the selected ones stronger, since napari outlines them all in one colour."""
+        chosen = self.inspection.session.selected[self._rows, None]
+        return np.where(chosen, self._inks() * [1, 1, 1, CHOSEN], viewer.faces(self._inks()))
 
     def _place(self) -> None:
         """Show the averages that are not shown yet; one hides earlier ones of the same particles."""
@@ -220,9 +232,8 @@ class Link:
         layer = self.points
         with layer.events.data.blocker():
             layer.data = particles.positions(self._table)
-        inks = self._inks()
         layer.features, layer.size = self._features(), self.inspection.diameter
-        layer.border_color, layer.face_color = inks, viewer.faces(inks)
+        layer.border_color, layer.face_color = self._inks(), self._faces()
         layer.border_width = viewer.BORDER
         self._update({"filters", "selected"})
         self._held = False

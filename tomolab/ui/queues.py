@@ -4,6 +4,7 @@
 >>> queue.add(inspection.average(3))
 """
 
+import html
 import time
 from functools import partial
 
@@ -14,7 +15,7 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QProgressBar, QPushButton, QScro
 from tomolab.jobs import Job
 from tomolab.ui import delivery, watching
 
-HEIGHT = 46
+HEIGHT = 42
 """Pixels of the slices."""
 
 
@@ -31,7 +32,8 @@ class Row(QWidget):
         super().__init__()
         self.job, self._drawn = job, -watching.EVERY
         self._deliver = delivery.qt()
-        self.title, self.text, self.slices = QLabel(f"<b>{job.name}</b>"), QLabel(), QLabel()
+        self.title, self.text, self.slices = QLabel(f"<b>{html.escape(job.name)}</b>"), QLabel(), QLabel()
+        self.title.setToolTip(job.name)
         self.bar, self.button = QProgressBar(), QPushButton("Stop")
         self.bar.setRange(0, 1000)
         self.bar.setTextVisible(False)
@@ -71,6 +73,7 @@ class Row(QWidget):
         self.bar.setValue(round(1000 * share))
         if over or state == "stopping":
             self.button.setEnabled(False)
+            self.button.setVisible(not over)
             self.button.setToolTip("This is over" if over else "It stops after this iteration")
         if over:
             self.bar.setStyleSheet(f"QProgressBar::chunk {{ background: {watching.COLOURS[state]} }}")
