@@ -23,7 +23,8 @@ Layer = tuple[Any, dict[str, Any], str]
 """Data, options and kind, as napari's plugins give them."""
 LISTS = ("clusters.csv", "picks.star", "truth.csv")
 """Particle lists of a run folder; the first that is there is shown."""
-SAMPLE = ("ribosome_70s", "apoferritin", "capsid_phix174")
+SAMPLE = {"ribosome_70s": 14, "tric": 14, "apoferritin": 14}
+"""Particles of each complex in the simulated tomogram."""
 DIAMETER = 200.0
 """Å, of particles of which nothing says how large they are."""
 
@@ -183,9 +184,8 @@ def _taken(layer: Any) -> Layer:
 def sample_tomogram() -> list[Layer]:
     """Layers of a tomogram of three complexes with truth, simulated in a few seconds, always the same."""
     maps = densities.load(SAMPLE, voxel_size=20.0, box=24)
-    counts = {"ribosome_70s": 12, "apoferritin": 12, "capsid_phix174": 5}
     imaging = Imaging(snr=0.4, tilts=(-60.0, 60.0))
-    volume, truth = simulation.tomogram(maps, counts, shape=(40, 160, 160), imaging=imaging, seed=1)
+    volume, truth = simulation.tomogram(maps, SAMPLE, shape=(40, 160, 160), imaging=imaging, seed=1)
     palette = {kind: style.lighter(ink, 0.2) for kind, ink in style.categories(truth["label"]).items()}
     return [density(volume), spheres(truth, to_rgba_array(truth["label"].map(palette).tolist()))]
 
