@@ -234,6 +234,26 @@ def test_the_wheel_zooms_and_the_right_button_moves(make_napari_viewer, qtbot, f
     assert not panel.bench.inspection.session.history.past
 
 
+def test_a_dock_that_is_torn_off_draws_what_it_drew(make_napari_viewer, qtbot, folder: Path) -> None:
+    from qtpy.QtWidgets import QDockWidget
+
+    view = make_napari_viewer(show=True)
+    panel = opened(qtbot, view, folder)
+    bench = panel.bench
+    panel.bench.inspection.session.select(panel.bench.inspection.session.ids[:5])
+    place = bench.canvas.view.camera.rect.left
+    before = bench.canvas.scene
+    (dock,) = (one for one in view.window._qt_window.findChildren(QDockWidget) if one.isAncestorOf(panel))
+    dock.setFloating(True)
+    qtbot.waitUntil(lambda: bench.canvas.scene is not before, timeout=5000)
+    qtbot.waitUntil(lambda: bench.canvas.scene.native.isVisible(), timeout=5000)
+    picture = bench.canvas.scene.native.grabFramebuffer()
+    assert len({picture.pixel(x, y) for x in range(picture.width()) for y in range(picture.height())}) > 3
+    assert bench.canvas.view.camera.rect.left == place
+    drag(bench.canvas, LEFT)
+    assert bench.inspection.session.selected.sum() > 5
+
+
 def test_no_key_of_napari_is_taken(make_napari_viewer) -> None:
     from napari.settings import get_settings
     from qtpy.QtGui import QKeySequence

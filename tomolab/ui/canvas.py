@@ -8,6 +8,7 @@ the mouse, the right or middle button moves the picture.
 >>> canvas.show_points(inks, visible=session.visible, selected=session.selected)
 """
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -42,13 +43,24 @@ class Canvas(QWidget):
 
     def __init__(self, points: np.ndarray, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self.points = np.asarray(points, dtype=np.float32).reshape(-1, 2)
+        count = len(self.points)
+        self._placed = np.asarray(np.isfinite(self.points).all(axis=1))
+        self._seen = np.tile(to_rgba(style.QUIET), (count, 1)), self._placed, np.zeros(count, dtype=bool)
+        self._visible = self._placed
+        self._path: list[np.ndarray] = []
+        self._from: np.ndarray | None = None
+        self._window: weakref.ref[QWidget] | None = None
+        self._box = QVBoxLayout(self)
+        self._box.setContentsMargins(0, 0, 0, 0)
+        self.setMinimumSize(200, 120)
+        self._build()
+        self.fit()
+
+    def _build(self) -> None:
         from qtpy import API_NAME
         from vispy.scene import SceneCanvas, visuals
 
-        self.points = np.asarray(points, dtype=np.float32).reshape(-1, 2)
-        self._visible = np.isfinite(self.points).all(axis=1)
-        self._path: list[np.ndarray] = []
-        self._from: np.ndarray | None = None
         self.scene = SceneCanvas(app=API_NAME.lower(), parent=self, keys=None, bgcolor="white", size=(300, 200))
         self.view = self.scene.central_widget.add_view(camera="panzoom")
         self.view.camera.aspect = 1
@@ -62,11 +74,30 @@ class Canvas(QWidget):
             one.visible = False
         for name in ("mouse_press", "mouse_move", "mouse_release", "mouse_wheel"):
             getattr(self.scene.events, name).connect(getattr(self, f"_{name}"))
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.scene.native)
-        self.setMinimumSize(200, 120)
-        self.fit()
+        self._box.addWidget(self.scene.native)
+
+    def hideEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        """Draw nothing until it is shown again: a dock that is torn off has lost by then what was on the graphics card."""
+        super().hideEvent(event)
+        self.scene.events.draw.disconnect()
+
+    def showEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        """In another window than before all is sent to the graphics card again."""
+        super().showEvent(event)
+        if self._window is not None and self.window() is not self._window():
+            old, rect = self.scene, self.view.camera.rect
+            self._box.removeWidget(old.native)
+            # Closing it would give back what belongs to a context that is gone.
+            old.native.hide()
+            old.native.deleteLater()
+            self._build()
+            self.view.camera.rect = rect
+            inks, visible, selected = self._seen
+            self.show_points(inks, visible=visible, selected=selected)
+        elif self._window is not None:
+            self.scene.events.draw.connect(self.scene.on_draw)
+        # The window must be free to go before this does.
+        self._window = weakref.ref(self.window())
 
     @property
     def size_of_points(self) -> float:
@@ -75,7 +106,7 @@ class Canvas(QWidget):
 
     def fit(self) -> None:
         """Show all particles."""
-        placed = self.points[np.isfinite(self.points).all(axis=1)]
+        placed = self.points[self._placed]
         if len(placed):
             low, size = placed.min(axis=0), np.maximum(np.ptp(placed, axis=0), 1e-6)
             self.view.camera.rect = (*(low - 0.04 * size), *(1.08 * size))
@@ -90,7 +121,7 @@ class Canvas(QWidget):
         visible, selected
             Whether each is drawn, and whether it is selected (n,): these are outlined, and the others pale.
         """
-        self._visible = visible & np.isfinite(self.points).all(axis=1)
+        self._seen, self._visible = (inks, visible, selected), visible & self._placed
         chosen, rest = self._visible & selected, self._visible & ~selected
         opacity = PALE if selected.any() else 0.85
         self._draw(self._marks, rest, inks * [1, 1, 1, opacity], edge=0.0)
