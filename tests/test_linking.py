@@ -70,7 +70,7 @@ def test_it_shows_the_particles_of_one_tomogram_in_the_colours_of_their_clusters
     assert shown.points.features["cluster"].tolist() == [0, 0, 1, 1, 3, -1]
     assert shown.points.features["cluster_name"].tolist()[-2:] == ["cluster 3", "none"]
     inks = {number: style.lighter(ink, 0.2) for number, ink in style.inks(shown.inspection.session.clusters).items()}
-    assert drawn(shown) == [inks.get(number, style.FAINT) for number in (0, 0, 1, 1, 3, -1)]
+    assert drawn(shown) == [inks.get(number, style.lighter(style.FAINT, 0.2)) for number in (0, 0, 1, 1, 3, -1)]
     assert len(set(drawn(shown))) == 4
 
 
@@ -93,6 +93,7 @@ def test_what_happens_to_clusters_is_seen(shown: Link, work: Inspection) -> None
 def test_a_selection_goes_both_ways_once(shown: Link, work: Inspection) -> None:
     work.session.select([8, 2, 42], "scatter")
     assert set(shown.points.selected_data) == {2, 4}
+    assert (shown.points.face_color[:, 3] > 0.5).tolist() == [False, False, True, False, True, False]
     assert len(steps(work)) == 1
     # What is selected in the other tomogram stays.
     shown.points.selected_data = {0, 1}

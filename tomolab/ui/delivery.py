@@ -4,7 +4,9 @@
 >>> job.watch(lambda job: show(lambda: label.setText(str(job.progress))))
 """
 
+import threading
 from collections.abc import Callable
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,7 +31,24 @@ def _here(work: Work) -> None:
 
 
 def qt() -> Callable[[Work], Any]:
-    """As `to`, for the thread that asks for it, which must be that of Qt."""
+    """As `to`, for the thread of the Qt application, which must be there.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no application.
+    """
+    from qtpy.QtCore import QCoreApplication
+
+    application = QCoreApplication.instance()
+    if application is None:
+        raise RuntimeError("nothing can be shown: no Qt application runs")
+    return _post(application.thread())
+
+
+@cache
+def _post(thread: Any) -> Callable[[Work], Any]:
+    """One for all: what waits to be delivered would be lost with its postman."""
     from qtpy.QtCore import QObject, Signal, Slot  # type: ignore[attr-defined]
 
     class Post(QObject):  # type: ignore[misc]
@@ -37,7 +56,8 @@ def qt() -> Callable[[Work], Any]:
 
         def __init__(self) -> None:
             super().__init__()
-            # A slot of an object: Qt queues it for the thread in which the object was made.
+            self.moveToThread(thread)
+            # A slot of an object: Qt queues it for the thread to which the object belongs.
             self.sent.connect(self.run)
 
         @Slot(object)
@@ -45,5 +65,31 @@ def qt() -> Callable[[Work], Any]:
             work()
 
     post = Post()
-    # The signal alone would not keep its owner alive.
     return lambda work: post.sent.emit(work)
+
+
+def later(work: Callable[[], Any], *, then: Callable[[Any], Any], failed: Callable[[Exception], Any]) -> threading.Thread:
+    """Do work in a thread of its own, so that the window stays free, and tell the thread of Qt what came of it.
+
+    Parameters
+    ----------
+    work
+        A function without arguments.
+    then
+        Called with its result.
+    failed
+        Called with what it raised instead.
+    """
+    deliver = qt()
+
+    def run() -> None:
+        try:
+            result = work()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must be told in the window
+            deliver(partial(failed, error))
+        else:
+            deliver(lambda: then(result))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread

@@ -24,6 +24,7 @@ from matplotlib.colors import to_rgba_array
 from tomolab import particles, volumes
 from tomolab.averages import Average
 from tomolab.inspection import Inspection
+from tomolab.sessions import Session
 from tomolab.ui import delivery, style, surfaces, viewer
 from tomolab.volumes import Volume
 
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 
 VERTICES = 500_000
 """Of all copies of one average: more are neither seen nor turned in a second. Maps of many particles are made coarser."""
+
+CHOSEN = 0.6
+"""Opacity of the fill of a selected particle."""
+MARK = "tomolab"
+"""Key in the metadata of the layers of an inspection, under which its run folder is told."""
 
 
 class Link:
@@ -83,6 +89,7 @@ class Link:
         self.points.events.mode.connect(self._arm)
         self.points.events.data.connect(self._edited)
         self.points.selected_data.events.items_changed.connect(self._picked)
+        self._mark(self.image, self.points)
         self._arm()
         self._update({"filters", "selected", "averages"})
         self.viewer.layers.selection.active = self.points
@@ -99,13 +106,17 @@ class Link:
         if self.points is not None:
             self.points.visible = not on
 
-    def close(self) -> None:
-        """End the link, and take what it shows out of the viewer."""
+    def leave(self) -> None:
+        """End the link, and leave in the viewer what is shown."""
         if not self._closed:
             self._closed = True
             self.inspection.unwatch(self._hear)
             self.viewer.mouse_drag_callbacks.remove(self._press)
-            self._clear()
+
+    def close(self) -> None:
+        """End the link, and take what it shows out of the viewer."""
+        self.leave()
+        self._clear()
 
     # From the inspection to the viewer
 
@@ -116,13 +127,7 @@ class Link:
         if self._closed or self.points is None:
             return
         session = self.inspection.session
-        if changed & {"labels", "clusters"}:
-            inks = self._inks()
-            self.points.border_color, self.points.face_color = inks, viewer.faces(inks)
-        if "labels" in changed:
-            self.points.features = self._features()
-        if changed & {"labels", "clusters", "filters"}:
-            self.points.shown = session.visible[self._rows]
+        self._colour(self.points, changed)
         if changed & {"labels", "selected"}:
             rows = set(np.flatnonzero(session.selected[self._rows]).tolist())
             if rows != self.points.selected_data:
@@ -133,21 +138,31 @@ class Link:
             for name, layer in self.surfaces.items():
                 viewer.paint(layer, style.lighter(self._ink(self.inspection.averages[name]), 0.2))
 
+    def _colour(self, points: "Points", changed: set[str]) -> None:
+        """Everything about the particles but which of them are selected."""
+        if changed & {"labels", "clusters"}:
+            points.border_color = self._inks()
+        if changed & {"labels", "clusters", "selected"}:
+            points.face_color = self._faces()
+        if "labels" in changed:
+            points.features = self._features()
+        if changed & {"labels", "clusters", "filters"}:
+            points.shown = self.inspection.session.visible[self._rows]
+
     def _features(self) -> pd.DataFrame:
         """Table of the particles shown, with their cluster as it is now."""
         session = self.inspection.session
         labels = session.labels.to_numpy()[self._rows]
-        names = pd.Series(labels).map({number: session.title(number) for number in session.clusters})
-        return self._table.assign(cluster=labels, cluster_name=names.fillna("none").to_numpy())
+        names = {-1: "none"} | {number: session.title(number) for number in session.clusters}
+        return self._table.assign(cluster=labels, cluster_name=pd.Series(labels).map(names).to_numpy())
 
     def _inks(self) -> np.ndarray:
-        session = self.inspection.session
-        palette = {number: style.lighter(ink, 0.2) for number, ink in style.inks(session.clusters).items()}
-        numbers = np.array([*palette, -1])
-        colours = to_rgba_array([*palette.values(), style.FAINT])
-        order = np.argsort(numbers)
-        labels = session.labels.to_numpy()[self._rows]
-        return colours[order[np.searchsorted(numbers, labels, sorter=order)]]
+        return inks(self.inspection.session, light=0.2)[self._rows]
+
+    def _faces(self) -> np.ndarray:
+        """Fill of the particles: of the selected ones stronger, since napari outlines them all in one colour."""
+        chosen = self.inspection.session.selected[self._rows, None]
+        return np.where(chosen, self._inks() * [1, 1, 1, CHOSEN], viewer.faces(self._inks()))
 
     def _place(self) -> None:
         """Show the averages that are not shown yet; one hides earlier ones of the same particles."""
@@ -162,6 +177,7 @@ class Link:
                 if np.isin(self.inspection.averages[other].particles["particle_id"], table["particle_id"]).any():
                     earlier.visible = False
             self.surfaces[name] = layer
+            self._mark(layer)
             self.viewer.layers.selection.active = self.points
 
     def _ink(self, average: Average) -> str:
@@ -216,13 +232,17 @@ class Link:
         layer = self.points
         with layer.events.data.blocker():
             layer.data = particles.positions(self._table)
-        inks = self._inks()
         layer.features, layer.size = self._features(), self.inspection.diameter
-        layer.border_color, layer.face_color = inks, viewer.faces(inks)
+        layer.border_color, layer.face_color = self._inks(), self._faces()
         layer.border_width = viewer.BORDER
         self._update({"filters", "selected"})
         self._held = False
         self.viewer.status = "Particles stay where they are: an inspection tells them apart, and neither moves nor deletes them"
+
+    def _mark(self, *layers: "Image | Points | Surface | None") -> None:
+        for layer in layers:
+            if layer is not None:
+                layer.metadata[MARK] = str(self.inspection.folder or "")
 
     def _clear(self) -> None:
         layers = [self.image, self.points, *self.surfaces.values()]
@@ -231,6 +251,22 @@ class Link:
         for layer in layers:
             if layer is not None and layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)
+
+
+def inks(session: Session, *, light: float = 0.0) -> np.ndarray:
+    """Colour (n, 4) of every particle of a session, that of its cluster.
+
+    Parameters
+    ----------
+    session
+        Of n particles.
+    light
+        Share of white in the colours, for a dark ground.
+    """
+    palette = {-1: style.FAINT} | style.inks(session.clusters)
+    numbers = np.array(sorted(palette))
+    colours = to_rgba_array([style.lighter(palette[number], light) for number in numbers])
+    return colours[np.searchsorted(numbers, session.labels.to_numpy())]
 
 
 def _sparing(volume: Volume, copies: int) -> Volume:

@@ -176,9 +176,7 @@ def spheres(
         units=UNITS,
         projection_mode="rescale_spherical",
     )
-    _arrange(viewer)
-    # Half a particle on both sides of the slice: a particle shows as the circle where the slice cuts it.
-    viewer.dims.margin_left = viewer.dims.margin_right = (diameter / 2, 0.0, 0.0)
+    arrange(viewer, diameter)
     return points
 
 
@@ -187,7 +185,11 @@ def faces(inks: np.ndarray) -> np.ndarray:
     return inks * [1, 1, 1, 0.18]
 
 
-def _arrange(viewer: "ViewerModel") -> None:
+def arrange(viewer: "ViewerModel", diameter: float = 0.0) -> None:
+    """Look along z with the hand kept, with a scale bar, and through a slice that particles of this diameter in Å show in."""
+    if diameter:
+        # Half a particle on both sides of the slice: a particle shows as the circle where the slice cuts it.
+        viewer.dims.margin_left = viewer.dims.margin_right = (diameter / 2, 0.0, 0.0)
     viewer.scene.camera.orientation = ("away", "down", "right")
     viewer.canvas.overlays.scale_bar.visible = True
     viewer.canvas.overlays.scale_bar.colored = False
@@ -243,7 +245,7 @@ def averages(
         else:
             continue
         layers.append(_surface(viewer, vertices, faces, name=name, ink=style.lighter(inks[name], 0.2)))
-    _arrange(viewer)
+    arrange(viewer)
     return layers
 
 
