@@ -102,7 +102,9 @@ def test_new_clusters_begin_a_new_session_and_the_old_one_is_kept(folder: Path) 
     work.split(0)
     table = files.read_particles(folder / "clusters.csv")
     files.write_particles(table.assign(cluster=7), folder / "clusters.csv")
-    with pytest.warns(UserWarning, match=r"a new one begins, and the old one is kept as session-1\.npz"):
+    with pytest.warns(
+        UserWarning, match=r"clusters\.csv is not what it began with\. A new one begins; it is kept as session-1\.npz"
+    ):
         again = inspection.open(folder)
     assert list(again.session.clusters) == [7]
     assert not again.session.history.past

@@ -12,8 +12,6 @@ Nothing here is drawn: the browser's inspector and napari's show one inspection 
 >>> work.export("ribosomes.star", [number])
 """
 
-import itertools
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
@@ -23,18 +21,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tomolab import averages, clusters, embedding, files, jobs, layouts, partitions, relion, sessions
-from tomolab import subtomograms as stores
+from tomolab import clusters, files, holdings, jobs, partitions, relion
 from tomolab.averages import Average
 from tomolab.embedding import Embedding
+from tomolab.holdings import AVERAGES, SESSION
 from tomolab.jobs import Job
 from tomolab.orders import FEWEST, Order, plain
 from tomolab.sessions import Session
 from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
 
-SESSION, LAYOUT, AVERAGES = "session.npz", "layout.csv", "averages"
-"""Names in the run folder of what is written here."""
 ENGINES = ("tomolab", "RELION")
 QUICK = 120
 """Particles of a quick average: the most typical ones of its cluster."""
@@ -348,63 +344,16 @@ def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) ->
         If what is there does not fit together, or nothing says how large a particle is.
     """
     folder = Path(folder)
-    if not (folder / "clusters.csv").is_file():
-        raise FileNotFoundError(f"there is no clusters.csv in {folder}: run the notebook 05_clusters first")
-    table = files.read_particles(folder / "clusters.csv")
-    features = embedding.load(folder / "embedding.npz") if (folder / "embedding.npz").is_file() else None
-    boxes = stores.open(folder / "subtomograms.zarr") if (folder / "subtomograms.zarr").exists() else None
+    table, features, boxes = holdings.table(folder), holdings.features(folder), holdings.boxes(folder)
     labels = table.set_index("particle_id")["cluster"] if "cluster" in table else None
     work = Inspection(
-        _session(folder, Session(table, labels)),
-        diameter=diameter or _diameter(table, boxes),
-        points=_points(folder, features, seed),
+        holdings.session(folder, Session(table, labels)),
+        diameter=diameter or holdings.diameter(table, boxes),
+        points=holdings.points(folder, features, seed=seed),
         features=features,
         subtomograms=boxes,
-        tomograms=_tomograms(folder, table),
+        tomograms=holdings.tomograms(folder, table),
         folder=folder,
     )
-    for place in sorted((folder / AVERAGES).glob("*/record.json"), key=lambda one: one.stat().st_mtime):
-        average = averages.load(place.parent)
-        work.averages[average.record.get("name", place.parent.name.replace("_", " "))] = average
+    work.averages |= holdings.made(folder)
     return work
-
-
-def _session(folder: Path, fresh: Session) -> Session:
-    """The session that was left here, unless it was about other particles or clusters: then that is put aside."""
-    kept = folder / SESSION
-    if not kept.is_file():
-        return fresh
-    if sessions.origin(kept) == fresh.origin:
-        return sessions.load(kept, fresh.particles)
-    number = next(number for number in itertools.count(1) if not (folder / f"session-{number}.npz").exists())
-    aside = kept.rename(folder / f"session-{number}.npz")
-    told = f"clusters.csv is not what the session in {folder} began with"
-    warnings.warn(f"{told}: a new one begins, and the old one is kept as {aside.name}", stacklevel=3)
-    return fresh
-
-
-def _diameter(table: pd.DataFrame, boxes: Subtomograms | None) -> float:
-    if "diameter" in table:
-        return float(table["diameter"].median())
-    if boxes is None:
-        raise ValueError("nothing says how large a particle is: give diameter= in Å")
-    return boxes.box * boxes.voxel_size / 2
-
-
-def _points(folder: Path, features: Embedding | None, seed: int) -> pd.DataFrame | None:
-    if (folder / LAYOUT).is_file():
-        return pd.read_csv(folder / LAYOUT)
-    if features is None:
-        return None
-    points = layouts.flat(features, seed=seed)
-    with files.atomic(folder / LAYOUT) as temporary:
-        points.to_csv(temporary, index=False)
-    return points
-
-
-def _tomograms(folder: Path, table: pd.DataFrame) -> dict[str, Volume]:
-    names = table["tomogram"].unique().tolist()
-    places = {name: files.inside(folder, f"tomograms/{name}.mrc") for name in names}
-    if len(names) == 1 and (folder / "tomogram.mrc").is_file():
-        places = {names[0]: folder / "tomogram.mrc"}
-    return {name: files.read_volume(path) for name, path in places.items() if path.is_file()}

@@ -134,13 +134,7 @@ class Session:
         return self.particles[inside].assign(cluster=labels, cluster_name=pd.Series(labels).map(names).to_numpy())
 
     def chosen(self, name: str, reason: str) -> Selection:
-        """What is selected, as a `Selection`.
-
-        Raises
-        ------
-        ValueError
-            If nothing is selected.
-        """
+        """What is selected, as a `Selection`; ValueError if nothing is."""
         return Selection(name, self._some(), reason)
 
     def members(self, cluster: int) -> Selection:
@@ -176,13 +170,7 @@ class Session:
         self._do(f"select {ways[how].sum():,} particles ({by}, {how})", selected=ways[how])
 
     def gather(self, name: str = "") -> int:
-        """Make a new cluster of what is selected, taken out of the clusters where it was; its number.
-
-        Raises
-        ------
-        ValueError
-            If nothing is selected.
-        """
+        """Make a new cluster of what is selected, out of the clusters where it was; its number. ValueError if nothing is."""
         rows, labels = self._rows(self._some()), self._values["labels"].copy()
         (number,) = self._new()
         labels[rows] = number
@@ -401,15 +389,6 @@ def load(path: str | Path, particles: pd.DataFrame) -> Session:
     values = {name: _restored(name, about[name]) for name in ("clusters", "filters")}
     session._values |= values | {"selected": arrays["selected"]}
     return session
-
-
-def origin(path: str | Path) -> str:
-    """`Session.origin` of what is in a file, without a look at the rest; ValueError if it is no session."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return str(json.loads(file["about"].tobytes())["origin"])
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} cannot be read as a session: {error}") from error
 
 
 def _restored(name: str, value: Any) -> Any:

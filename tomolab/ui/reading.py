@@ -13,8 +13,8 @@ from matplotlib.colors import to_rgba_array
 
 from tomolab import densities, files, sessions, simulation, stores
 from tomolab.conventions import WEDGE, centre
+from tomolab.holdings import SESSION
 from tomolab.imaging import Imaging
-from tomolab.inspection import SESSION
 from tomolab.sessions import Session
 from tomolab.ui import linking, style, viewer
 from tomolab.volumes import Volume

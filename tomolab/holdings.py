@@ -1,0 +1,97 @@
+"""Holdings: what a run folder holds that an inspection can show, and the session that was left there.
+
+>>> table = holdings.table("runs/first")
+>>> session = holdings.session("runs/first", Session(table))
+"""
+
+import itertools
+import warnings
+from pathlib import Path
+
+import pandas as pd
+
+from tomolab import averages, embedding, files, layouts, sessions, subtomograms
+from tomolab.averages import Average
+from tomolab.embedding import Embedding
+from tomolab.sessions import Session
+from tomolab.subtomograms import Subtomograms
+from tomolab.volumes import Volume
+
+TABLE, EMBEDDING, BOXES = "clusters.csv", "embedding.npz", "subtomograms.zarr"
+SESSION, LAYOUT, AVERAGES = "session.npz", "layout.csv", "averages"
+
+
+def table(folder: Path) -> pd.DataFrame:
+    """Particle table; FileNotFoundError if there is none, naming the notebook that makes it."""
+    if not (folder / TABLE).is_file():
+        raise FileNotFoundError(f"there is no {TABLE} in {folder}: run the notebook 05_clusters first")
+    return files.read_particles(folder / TABLE)
+
+
+def features(folder: Path) -> Embedding | None:
+    """Embedding, if there is one."""
+    return embedding.load(folder / EMBEDDING) if (folder / EMBEDDING).is_file() else None
+
+
+def boxes(folder: Path) -> Subtomograms | None:
+    """Subtomograms, if there are any."""
+    return subtomograms.open(folder / BOXES) if (folder / BOXES).exists() else None
+
+
+def session(folder: Path, fresh: Session) -> Session:
+    """The session that was left here, unless it was about other particles or clusters than a fresh one.
+
+    Then it is put aside under another name, with a warning, and the fresh one is given back.
+    """
+    kept = folder / SESSION
+    if not kept.is_file():
+        return fresh
+    try:
+        left = sessions.load(kept, fresh.particles)
+        if left.origin == fresh.origin:
+            return left
+        why = f"{TABLE} is not what it began with"
+    except ValueError as error:
+        why = str(error)
+    number = next(number for number in itertools.count(1) if not (folder / f"session-{number}.npz").exists())
+    aside = kept.rename(folder / f"session-{number}.npz")
+    warnings.warn(f"the session in {folder} cannot go on: {why}. A new one begins; it is kept as {aside.name}", stacklevel=3)
+    return fresh
+
+
+def points(folder: Path, found: Embedding | None, *, seed: int) -> pd.DataFrame | None:
+    """Layout that was left here, unless the embedding is newer: then it is made of that, and kept; None without either."""
+    kept, source = folder / LAYOUT, folder / EMBEDDING
+    if kept.is_file() and (found is None or kept.stat().st_mtime >= source.stat().st_mtime):
+        return pd.read_csv(kept)
+    if found is None:
+        return None
+    made = layouts.flat(found, seed=seed)
+    with files.atomic(kept) as temporary:
+        made.to_csv(temporary, index=False)
+    return made
+
+
+def tomograms(folder: Path, particles: pd.DataFrame) -> dict[str, Volume]:
+    """Those of these particles that are here: ``tomograms/NAME.mrc``, or ``tomogram.mrc`` where there is one only."""
+    names = particles["tomogram"].unique().tolist()
+    places = {name: files.inside(folder, f"tomograms/{name}.mrc") for name in names}
+    if len(names) == 1 and (folder / "tomogram.mrc").is_file():
+        places = {names[0]: folder / "tomogram.mrc"}
+    return {name: files.read_volume(path) for name, path in places.items() if path.is_file()}
+
+
+def diameter(particles: pd.DataFrame, cut: Subtomograms | None) -> float:
+    """Of a particle, in Å: that in the table, or half of the box; ValueError if neither says."""
+    if "diameter" in particles:
+        return float(particles["diameter"].median())
+    if cut is None:
+        raise ValueError("nothing says how large a particle is: give diameter= in Å")
+    return cut.box * cut.voxel_size / 2
+
+
+def made(folder: Path) -> dict[str, Average]:
+    """Averages by name, in the order in which they were made."""
+    places = sorted((folder / AVERAGES).glob("*/record.json"), key=lambda one: one.stat().st_mtime)
+    found = [averages.load(place.parent) for place in places]
+    return {one.record.get("name", place.parent.name.replace("_", " ")): one for one, place in zip(found, places, strict=True)}
