@@ -50,7 +50,7 @@ class Averages(VBox):  # type: ignore[misc]
         self.whole.on_click(lambda _: self._start(quick=False))
         self.engine.observe(lambda _: self.renew(), "value")
         self.text = HTML()
-        self.queue = VBox()
+        self.queue = VBox(layout=Layout(max_height="280px", overflow="hidden auto"))
         self.results = Results(inspection)
         labels = ("by", self.engine), ("classes", self.classes), ("symmetry", self.symmetry), ("mask (Å)", self.mask)
         parts = [part for name, control in labels for part in (_quiet(name), control)]

@@ -201,14 +201,15 @@ class Inspector(VBox):  # type: ignore[misc]
         self.session.select(self.session.ids[held], "lasso in the map", how=how)
 
     def _follow(self, changed: set[str]) -> None:
+        if changed & {"labels", "clusters", "filters", "selected"}:
+            # First, since the colours of a million particles take their time in the browser.
+            self._tell()
         if changed & {"labels", "clusters"} and self.lasso is not None and self.colour.value == CLUSTER:
             self._colour()
         if changed & {"labels", "clusters", "filters"} and self.lasso is not None:
             self.lasso.show_only(self.session.visible)
         if "selected" in changed and self.lasso is not None:
             self.lasso.choose(self.session.selected)
-        if changed & {"labels", "clusters", "filters", "selected"}:
-            self._tell()
 
     def _ticked(self) -> None:
         self.gallery.renew()

@@ -85,7 +85,7 @@ export default {
         if (key) th.addEventListener("click", () => { down = order === key ? !down : key !== "name"; order = key; draw(); });
         head.append(th);
       }
-      ["22px", "24px", "32%", "70px", "60px", "74px", "", "38px"].forEach((width, i) => { head.children[i].style.width = width; });
+      ["22px", "24px", "27%", "68px", "60px", "74px", "", "38px"].forEach((width, i) => { head.children[i].style.width = width; });
       table.append(head, ...sorted().map(line));
       box.replaceChildren(table);
       box.scrollTop = at;
