@@ -1,6 +1,7 @@
 """The inspector: what is drawn around in one view is selected in all, counts are true, and nothing echoes; no browser."""
 
 import io
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -263,7 +264,12 @@ def test_what_is_shown_is_what_is_exported(view: Inspector, folder: Path) -> Non
     assert "16 particles written to" in export.text.value
     listed = files.read_particles(folder / "lists" / "one.star")
     assert sorted(listed["particle_id"]) == view.session.members(1).ids.tolist()
-    export.kind.value = "RELION 5 (.star)"
+    export.kind.value, export.name.value = "copick (project folder)", "overlay"
+    export.button.click()
+    (picks,) = (folder / "overlay").glob("ExperimentRuns/cell/Picks/*.json")
+    assert picks.name == "tomolab_0_cluster-1.json"
+    assert len(json.loads(picks.read_text())["points"]) == 16
+    export.kind.value, export.name.value = "RELION 5 (.star)", "lists/one"
     export.button.click()
     assert len(files.read_particles(folder / "lists" / "one.star", voxel_size=20.0, tomogram_shape=(40, 60, 80))) == 16
 

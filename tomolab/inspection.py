@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tomolab import clusters, files, holdings, jobs, partitions, relion
+from tomolab import clusters, copick, files, holdings, jobs, partitions, relion
 from tomolab.averages import Average
 from tomolab.embedding import Embedding
 from tomolab.holdings import AVERAGES, SESSION
@@ -267,11 +267,11 @@ class Inspection:
         Parameters
         ----------
         path
-            .star, .tbl or .csv.
+            .star, .tbl or .csv; with the format "copick" the overlay root of a project (`copick.write`).
         chosen
             Clusters.
         format
-            As in `files.write_particles`.
+            As in `files.write_particles`, or "copick".
 
         Raises
         ------
@@ -279,6 +279,9 @@ class Inspection:
             If the list needs a voxel size and there is neither a tomogram nor a box, or a cluster is unknown.
         """
         table = self.session.table(chosen)
+        if format == "copick":
+            copick.write(table, path)
+            return len(table)
         sizes = [one.voxel_size for one in (*self.tomograms.values(), self.subtomograms) if one is not None]
         shapes = {name: volume.shape for name, volume in self.tomograms.items()}
         size = sizes[0] if sizes else None

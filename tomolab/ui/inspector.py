@@ -38,9 +38,10 @@ LISTS = {
     "RELION 5 (.star)": (".star", "relion5"),
     "STOPGAP (.star)": (".star", "stopgap"),
     "Dynamo (.tbl)": (".tbl", "relion31"),
+    "copick (project folder)": ("", "copick"),
     "all columns (.csv)": (".csv", "relion31"),
 }
-"""What particle lists can be written: suffix, and format for `files.write_particles`."""
+"""What particle lists can be written: suffix, and format for `Inspection.export`."""
 KEYS = {
     "N": "gather",
     "M": "merge",
