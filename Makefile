@@ -56,7 +56,7 @@ demo: .venv/.tomolab-lab  ## execute the notebooks in order and leave a report w
 	QT_QPA_PLATFORM=xcb $(if $(shell command -v xvfb-run),$(DISPLAY_RUN)) $(PYTHON_BIN)/python scripts/demo.py
 
 bench: .venv/.tomolab-test  ## run the benchmarks; each prints a table and writes JSON
-	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(PYTHON_BIN)/python "$$script"; done
+	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(if $(shell command -v xvfb-run),$(DISPLAY_RUN)) $(PYTHON_BIN)/python "$$script"; done
 
 constraints: .venv/.tomolab-check  ## write constraints.txt again, keeping pins that still fit
 	$(PYTHON_BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate \

@@ -7,12 +7,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 
 from tomolab import densities, files, inspection, simulation, subtomograms
 from tomolab.embedding import Embedding
 from tomolab.imaging import Imaging
 from tomolab.inspection import Inspection
 from tomolab.sessions import Session
+from tomolab.ui import style
+
+ROOT = Path(__file__).resolve().parents[1]
 
 pytestmark = [
     pytest.mark.display,
@@ -155,6 +159,11 @@ def test_the_whole_journey_of_a_run_folder(make_napari_viewer, qtbot, folder: Pa
     assert view.layers["ribosomes, quick"] is panel.link.surfaces["ribosomes, quick"]
     bench.map.setChecked(True)
     assert view.dims.ndisplay == 3
+    kept = ROOT / "runs" / "napari" / "dock.png"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    pixels = view.screenshot(str(kept), canvas_only=False, flash=False)[..., :3].astype(float)
+    ink = np.array(to_rgb(style.inks(session.clusters)[1])) * 255
+    assert (np.abs(pixels - ink).max(axis=2) < 60).mean() > 0.005, "the average is not seen in the colour of its cluster"
     bench.map.setChecked(False)
 
     # Opened again, all is as it was.

@@ -90,17 +90,16 @@ work = Inspection(session, points=points, tomograms={"TS_07": one}, diameter=250
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, boxes) -> Path:
-    """A run folder to inspect."""
-    return write_run(tmp_path_factory.mktemp("run"), boxes)
+    """The run folder of the notebooks, as if 03 to 05 had been run."""
+    return write_run(tmp_path_factory.mktemp("lab") / "runs" / "first", boxes)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, run) -> Path:
+def folder(run) -> Path:
     """A copy of the notebooks, with small ones beside them."""
-    folder = tmp_path_factory.mktemp("lab") / "notebooks"
+    folder = run.parents[1] / "notebooks"
     shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    inspect = [f"from tomolab.ui import inspector\nview = inspector.open({str(run)!r})\nview"]
-    for name, cells in {"small": SMALL, "average": AVERAGE, "broken": ["1 / 0", "2"], "inspect": inspect}.items():
+    for name, cells in {"small": SMALL, "average": AVERAGE, "broken": ["1 / 0", "2"]}.items():
         write_notebook(folder / f"{name}.ipynb", cells)
     write_notebook(folder / "million.ipynb", [*MILLION, f"view.inspection.folder = pathlib.Path({str(run)!r})"])
     return folder
@@ -281,6 +280,7 @@ def test_an_average_is_watched_while_a_cell_computes_and_is_stopped(page, lab):
 
 def drag(page: Page, canvas: Locator, corners: list[tuple[float, float]], *, key: str = "") -> None:
     """Draw around a part of a canvas, in shares of its width and height, perhaps with a key held."""
+    canvas.scroll_into_view_if_needed()
     frame = canvas.bounding_box()
     assert frame is not None
     places = [(frame["x"] + across * frame["width"], frame["y"] + down * frame["height"]) for across, down in corners]
@@ -298,7 +298,7 @@ def drag(page: Page, canvas: Locator, corners: list[tuple[float, float]], *, key
 
 def test_an_inspection_by_hand_is_kept(page, lab, run):
     page.set_viewport_size({"width": 1280, "height": 720})
-    state = run_all(page, lab.format("inspect.ipynb"), seconds=120)
+    state = run_all(page, lab.format("06_inspect.ipynb"), seconds=300)
     assert state["errors"] == []
     page.keyboard.press("Control+b")
     roster, said = page.locator(".tomolab-roster"), page.locator(".tomolab-said")
@@ -348,22 +348,22 @@ def test_an_inspection_by_hand_is_kept(page, lab, run):
     page.get_by_role("tab", name="Averages").click()
     page.get_by_role("button", name="Quick look").click()
     page.get_by_text(re.compile(r"^16 particles, halves agree to \d+ Å")).first.wait_for(timeout=120_000)
-    roster.locator("img").wait_for(timeout=20_000)
+    roster.locator("img").nth(1).wait_for(timeout=20_000)
     page.wait_for_timeout(1000)
     photograph(page, "inspect")
     # All of it is in the run folder, and on the page when it is loaded again.
     work = inspection.open(run)
     assert work.session.counts().tolist() == [16, 16]
     assert work.session.title(1) == "drawn by hand"
-    assert list(work.averages) == ["drawn by hand, quick"]
+    assert list(work.averages) == ["cluster 0, quick", "drawn by hand, quick"]
     assert work.export(run / "one.star", [1]) == len(files.read_particles(run / "one.star")) == 16
     page.keyboard.press("Control+s")
     page.wait_for_timeout(1500)
-    page.goto(lab.format("inspect.ipynb").replace("&reset", ""), timeout=90_000)
+    page.goto(lab.format("06_inspect.ipynb").replace("&reset", ""), timeout=90_000)
     roster.wait_for(timeout=60_000)
     expect("drawn by hand")
     assert roster.get_by_label("name of drawn by hand").input_value() == "drawn by hand"
-    assert roster.locator("img").count() == 1
+    assert roster.locator("img").count() == 2
 
 
 def test_150_000_of_a_million_are_as_many_on_the_page_and_in_the_file(page, lab, run):
