@@ -292,6 +292,30 @@ def test_colours_are_those_of_the_clusters_or_of_a_column(view: Inspector) -> No
     assert widget.color_title == "score"
 
 
+def test_the_map_shows_any_two_components(view: Inspector) -> None:
+    widget = view.lasso.widget
+    draw(view, [1, 2])
+    view.roster.ticked = [0]
+    before, colours = widget.points[:, :2].copy(), widget.points[:, 2].copy()
+    view.axes.value = (1, 2)
+    along = view.inspection.components(1, 2)
+    for number, axis in enumerate("xy"):
+        assert np.corrcoef(widget.points[:, number], along[axis])[0, 1] > 0.9999
+    # The kinds lie apart along the first component, as they do in the features.
+    kind = (view.session.particles["label"] == "tric").to_numpy()
+    assert (
+        widget.points[kind, 0].min() > widget.points[~kind, 0].max()
+        or widget.points[kind, 0].max() < widget.points[~kind, 0].min()
+    )
+    assert sorted(widget.selection.tolist()) == [1, 2]
+    assert len(view.session.history.past) == 1
+    np.testing.assert_array_equal(widget.points[:, 2], colours)
+    view.axes.value = None
+    np.testing.assert_allclose(widget.points[:, :2], before)
+    with pytest.raises(ValueError, match="components are counted from 1 to 6, got 0 and 9"):
+        view.inspection.components(0, 9)
+
+
 def test_a_selection_of_150_000_out_of_a_million_is_the_same_wherever_it_is_counted(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     table = particles.table(rng.uniform(0, 4000, (1_000_000, 3)), ids=rng.permutation(1_000_000) + 7)

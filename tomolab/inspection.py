@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tomolab import clusters, copick, files, holdings, jobs, partitions, relion
+from tomolab import clusters, components, copick, files, holdings, jobs, partitions, relion
 from tomolab.averages import Average
 from tomolab.embedding import Embedding
 from tomolab.holdings import AVERAGES, SESSION
@@ -34,6 +34,8 @@ from tomolab.volumes import Volume
 ENGINES = ("tomolab", "RELION")
 QUICK = 120
 """Particles of a quick average: the most typical ones of its cluster."""
+COMPONENTS = 6
+"""Principal components that can be looked at."""
 MOST = 20_000
 """Particles that are put in order by their features at once, so that a lasso around a million is answered."""
 
@@ -95,6 +97,7 @@ class Inspection:
         self.averages: dict[str, Average] = {}
         """By name, in the order in which they were made."""
         self.jobs: list[Job] = []
+        self._components: Embedding | None = None
         self._watchers: list[Callable[[set[str]], Any]] = []
         session.watch(self._changed)
 
@@ -183,6 +186,24 @@ class Inspection:
         assert self.features is not None
         inside = self.features.take(self.session.members(cluster).ids)
         return self.session.split(cluster, partitions.kmeans(inside, parts, seed=seed))
+
+    def components(self, first: int, second: int) -> pd.DataFrame:
+        """Particles along two principal components of their features, counted from 1: ``particle_id``, ``x``, ``y``.
+
+        Raises
+        ------
+        ValueError
+            If there is no embedding, or no such component.
+        """
+        if self.features is None:
+            raise ValueError("there is no embedding to take components of")
+        if self._components is None:
+            most = min(COMPONENTS, *self.features.vectors.shape)
+            self._components = components.pca(self.features.take(self.session.ids), most)
+        found = self._components.vectors
+        if not 1 <= first <= found.shape[1] or not 1 <= second <= found.shape[1]:
+            raise ValueError(f"components are counted from 1 to {found.shape[1]}, got {first} and {second}")
+        return pd.DataFrame({"particle_id": self.session.ids, "x": found[:, first - 1], "y": found[:, second - 1]})
 
     def typical(self, ids: Iterable[int]) -> np.ndarray:
         """Particles, those nearest to their common centre among the features first; without features, as they are.

@@ -9,6 +9,7 @@ step can be undone, and what the run folder holds is what is seen.
 """
 
 import html
+import itertools
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from ipywidgets import HTML, BoundedIntText, Button, Dropdown, FloatRangeSlider,
 from traitlets import List, Unicode
 
 from tomolab import inspection as inspections
-from tomolab.inspection import Inspection
+from tomolab.inspection import COMPONENTS, Inspection
 from tomolab.sessions import NONE, Session
 from tomolab.ui import linking, scatter, style, viewer
 from tomolab.ui.averages import Averages
@@ -91,6 +92,11 @@ class Inspector(VBox):  # type: ignore[misc]
         self.lasso = None if inspection.points is None else self._map(height)
         self.buttons = {name: self._button(name) for name in ACTIONS}
         self.parts = BoundedIntText(value=2, min=2, max=20, layout=Layout(width="48px"), tooltip="parts of a split")
+        self.axes = Dropdown(
+            options=_axes(inspection), layout=Layout(width="140px"), tooltip="what lies along the axes of the map"
+        )
+        self.axes.layout.display = None if len(self.axes.options) > 1 else "none"
+        self.axes.observe(lambda _: self._place(), "value")
         self.colour = Dropdown(
             options=_columns(inspection), layout=Layout(width="150px"), tooltip="what the colours of the map mean"
         )
@@ -99,7 +105,15 @@ class Inspector(VBox):  # type: ignore[misc]
         tabs.titles, tabs.layout.width = ("Boxes", "Averages", "Filters", "Export"), "54%"
         middle = Layout(align_items="center", flex_flow="row wrap")
         top = HBox(
-            [self.buttons["undo"], self.buttons["redo"], self.buttons["clear"], self.buttons["napari"], self.colour, self.said],
+            [
+                self.buttons["undo"],
+                self.buttons["redo"],
+                self.buttons["clear"],
+                self.buttons["napari"],
+                self.axes,
+                self.colour,
+                self.said,
+            ],
             layout=middle,
         )
         acts = [self.buttons[name] for name in ("gather", "merge", "split")] + [self.parts, self.buttons["dissolve"]]
@@ -250,6 +264,11 @@ class Inspector(VBox):  # type: ignore[misc]
         # Clusters have their colours in the list below.
         self.lasso.scatter.legend(self.colour.value != CLUSTER)
 
+    def _place(self) -> None:
+        if self.lasso is not None:
+            chosen = self.axes.value
+            self.lasso.place(self.inspection.points if chosen is None else self.inspection.components(*chosen))
+
     def _go(self, particle: int) -> None:
         if self.section is not None:
             self.section.look(particle)
@@ -351,6 +370,13 @@ def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) ->
 def _varies(values: pd.Series) -> bool:
     """Whether these are numbers, and not all the same."""
     return pd.api.types.is_float_dtype(values) and values.min() < values.max()
+
+
+def _axes(inspection: Inspection) -> list[tuple[str, tuple[int, int] | None]]:
+    """What can lie along the axes of the map: its own, and pairs of principal components."""
+    most = 0 if inspection.features is None else min(COMPONENTS, *inspection.features.vectors.shape)
+    pairs = itertools.combinations(range(1, most + 1), 2)
+    return [("map", None), *((f"components {first}, {second}", (first, second)) for first, second in pairs)]
 
 
 def _columns(inspection: Inspection) -> list[str]:

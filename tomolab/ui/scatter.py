@@ -112,6 +112,28 @@ class Lasso:
         if not np.array_equal(chosen, self.held):
             self.scatter.selection(np.flatnonzero(chosen))
 
+    def place(self, points: pd.DataFrame) -> None:
+        """Move the particles to other places; colours, selection and what is hidden stay.
+
+        Parameters
+        ----------
+        points
+            Columns ``particle_id``, ``x`` and ``y``.
+
+        Raises
+        ------
+        ValueError
+            If a particle has no place.
+        """
+        placed = points.set_index("particle_id").reindex(self._index)[["x", "y"]]
+        if placed.isna().to_numpy().any():
+            raise ValueError(f"{int(placed.isna().any(axis=1).sum())} of {len(placed)} particles have no place")
+        held, hidden = self.held, self.widget.filter
+        x, y = (placed[axis].to_numpy(dtype=float) for axis in ("x", "y"))
+        self.scatter.x(x, scale=_domain(placed["x"])).y(y, scale=_domain(placed["y"]))
+        self.scatter.filter(hidden)
+        self.choose(held)
+
     def show_only(self, shown: np.ndarray | None) -> None:
         """Hide particles.
 
