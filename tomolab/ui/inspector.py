@@ -10,6 +10,7 @@ step can be undone, and what the run folder holds is what is seen.
 
 import html
 import itertools
+import re
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -82,7 +83,7 @@ class Inspector(VBox):  # type: ignore[misc]
         self.inspection, self.session = inspection, inspection.session
         self.keyboard = Keys(watched=[key.replace("CTRL", "Ctrl").replace("SHIFT", "Shift") for key in KEYS])
         self.keyboard.on_msg(lambda _, message, __: self._press(message["key"].upper()))
-        self.said = HTML()
+        self.said = HTML(layout=Layout(flex="1 1 0", min_width="0", overflow="hidden"))
         self.said.add_class("tomolab-said")
         self.roster = Roster(inspection, say=self.say)
         self.roster.observe(lambda _: self._ticked(), "ticked")
@@ -93,29 +94,23 @@ class Inspector(VBox):  # type: ignore[misc]
         self.buttons = {name: self._button(name) for name in ACTIONS}
         self.parts = BoundedIntText(value=2, min=2, max=20, layout=Layout(width="48px"), tooltip="parts of a split")
         self.axes = Dropdown(
-            options=_axes(inspection), layout=Layout(width="140px"), tooltip="what lies along the axes of the map"
+            options=_axes(inspection),
+            layout=Layout(width="130px", flex="0 0 auto"),
+            tooltip="what lies along the axes of the map",
         )
         self.axes.layout.display = None if len(self.axes.options) > 1 else "none"
         self.axes.observe(lambda _: self._place(), "value")
         self.colour = Dropdown(
-            options=_columns(inspection), layout=Layout(width="150px"), tooltip="what the colours of the map mean"
+            options=_columns(inspection),
+            layout=Layout(width="110px", flex="0 0 auto"),
+            tooltip="what the colours of the map mean",
         )
         self.colour.observe(lambda _: self._colour(), "value")
         tabs = Tab([self.gallery, self.averages, Filters(self.session), Export(inspection, self.roster, say=self.say)])
         tabs.titles, tabs.layout.width = ("Boxes", "Averages", "Filters", "Export"), "54%"
         middle = Layout(align_items="center", flex_flow="row wrap")
-        top = HBox(
-            [
-                self.buttons["undo"],
-                self.buttons["redo"],
-                self.buttons["clear"],
-                self.buttons["napari"],
-                self.axes,
-                self.colour,
-                self.said,
-            ],
-            layout=middle,
-        )
+        most = [self.buttons[name] for name in ("undo", "redo", "clear", "napari")]
+        top = HBox([*most, self.axes, self.colour, self.said], layout=Layout(align_items="center"))
         acts = [self.buttons[name] for name in ("gather", "merge", "split")] + [self.parts, self.buttons["dissolve"]]
         left = VBox([HBox(acts, layout=middle), self.roster], layout=Layout(width="46%", padding="0 8px 0 0"))
         views = (
@@ -137,7 +132,7 @@ class Inspector(VBox):  # type: ignore[misc]
 
     def say(self, text: str) -> None:
         """Tell why something could not be done, where it is seen."""
-        self.said.value = f"<span role='alert' style='color:#B00020'>{html.escape(text)}</span>"
+        self.said.value = _line(html.escape(text), "#B00020", role="alert")
 
     def napari(self) -> linking.Link:
         """Open napari on the same inspection: the tomogram in 3-D, particles, and averages at their places.
@@ -239,7 +234,7 @@ class Inspector(VBox):  # type: ignore[misc]
         text += f", {count - shown:,} hidden" if shown < count else ""
         text += f" · {html.escape(past[-1].what)}" if past else ""
         text += " · kept" if self.inspection.folder is not None else ""
-        self.said.value = f"<span style='color:{style.QUIET}'>{text}</span>"
+        self.said.value = _line(text, style.QUIET)
         self._enable()
 
     def _enable(self) -> None:
@@ -370,6 +365,13 @@ def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) ->
 def _varies(values: pd.Series) -> bool:
     """Whether these are numbers, and not all the same."""
     return pd.api.types.is_float_dtype(values) and values.min() < values.max()
+
+
+def _line(text: str, ink: str, *, role: str = "status") -> str:
+    """One line, cut where there is no room, and whole under the mouse; nothing below it is moved by a longer one."""
+    whole = re.sub("<[^>]*>", "", text)
+    how = f"color:{ink}; white-space:nowrap; overflow:hidden; text-overflow:ellipsis"
+    return f'<div role="{role}" title="{whole}" style="{how}">{text}</div>'
 
 
 def _axes(inspection: Inspection) -> list[tuple[str, tuple[int, int] | None]]:

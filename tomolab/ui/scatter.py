@@ -130,7 +130,7 @@ class Lasso:
             raise ValueError(f"{int(placed.isna().any(axis=1).sum())} of {len(placed)} particles have no place")
         held, hidden = self.held, self.widget.filter
         x, y = (placed[axis].to_numpy(dtype=float) for axis in ("x", "y"))
-        self.scatter.x(x, scale=_domain(placed["x"])).y(y, scale=_domain(placed["y"]))
+        self.scatter.xy(x, y, x_scale=_domain(placed["x"]), y_scale=_domain(placed["y"]))
         self.scatter.filter(hidden)
         self.choose(held)
 
