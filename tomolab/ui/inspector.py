@@ -378,7 +378,7 @@ def _axes(inspection: Inspection) -> list[tuple[str, tuple[int, int] | None]]:
     """What can lie along the axes of the map: its own, and pairs of principal components."""
     most = 0 if inspection.features is None else min(COMPONENTS, *inspection.features.vectors.shape)
     pairs = itertools.combinations(range(1, most + 1), 2)
-    return [("map", None), *((f"components {first}, {second}", (first, second)) for first, second in pairs)]
+    return [("map", None), *((f"PC {first}, {second}", (first, second)) for first, second in pairs)]
 
 
 def _columns(inspection: Inspection) -> list[str]:
