@@ -1,6 +1,7 @@
 """An inspection acts on clusters, says what cannot be done and why, averages in the background, and reopens as it was left."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tomolab import files, inspection, sessions, sorting
+from tomolab import averaging, files, inspection, relion, sessions, sorting
+from tomolab.averages import Average
 from tomolab.embedding import Embedding
 from tomolab.inspection import Inspection
 from tomolab.sessions import Session
@@ -129,6 +131,38 @@ def test_classes_are_sorted_first_and_averaged_each(folder: Path, boxes: Subtomo
         "cluster 0, class 1": sizes[0],
         "cluster 0, class 2": sizes[1],
     }
+
+
+def test_relion_refines_what_ours_began_with_and_its_average_lands_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    made: list[Average] = []
+    real = averaging.average
+
+    def average(*arguments: Any, **options: Any) -> Average:
+        made.append(real(*arguments, **options))
+        return made[-1]
+
+    def refine(place: Path, **options: Any) -> Average:
+        asked.update(options, place=place)
+        return replace(made[0], record={"program": "RELION"})
+
+    monkeypatch.setattr(averaging, "average", average)
+    monkeypatch.setattr(relion, "refine", refine)
+    monkeypatch.setattr(relion, "available", lambda: None)
+    assert "RELION is not installed here" in inspection.open(folder).problem("RELION", [0])
+    programs = SimpleNamespace(refine_mpi="mpi", mpirun="run", reconstruct="make")
+    monkeypatch.setattr(relion, "available", lambda: programs)
+    work = inspection.open(folder)
+    (name,) = work.average(0, engine="RELION", quick=True, symmetry="C1").result(120)
+    assert name == "cluster 0, quick, RELION"
+    assert asked["reference"] is made[0].volume
+    assert asked["diameter"] == made[0].record["mask"]
+    assert asked["symmetry"] == "C1"
+    assert asked["place"] == folder / "relion" / "cluster_0_quick_RELION"
+    assert len(relion.particles(asked["place"] / "particles.star")) == 32
+    assert work.averages[name].record == {"program": "RELION", "name": name, "cluster": 0}
+    bare = Inspection(work.session, subtomograms=work.subtomograms, diameter=250)
+    assert bare.problem("RELION", [0]) == "RELION works in files, and there is no run folder"
 
 
 def test_what_is_exported_is_what_is_counted(folder: Path, tmp_path: Path) -> None:
