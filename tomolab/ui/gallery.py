@@ -6,6 +6,7 @@ from typing import Any
 
 import anywidget
 import numpy as np
+import pandas as pd
 from ipywidgets import HTML, Button, Dropdown, HBox, Layout, VBox
 from traitlets import Bytes, Dict, List
 
@@ -45,6 +46,7 @@ class Gallery(VBox):  # type: ignore[misc]
         went: Callable[[int], Any] = lambda _: None,
     ) -> None:
         self.inspection, self.session, self.ticked, self.went = inspection, inspection.session, ticked, went
+        self._index = pd.Index(self.session.ids)
         self._ids, self._page, self._shown = np.empty(0, np.int64), 0, np.empty(0, np.int64)
         self.boxes, self.text = Boxes(), HTML()
         self.boxes.add_class("tomolab-boxes")
@@ -113,8 +115,7 @@ class Gallery(VBox):  # type: ignore[misc]
     def _frame(self) -> None:
         """Frame what is selected, in the colour of its cluster."""
         inks = style.inks(self.session.clusters)
-        rows = np.searchsorted(self.session.ids, self._shown, sorter=(order := np.argsort(self.session.ids)))
-        rows = order[rows] if len(self._shown) else rows
+        rows = self._index.get_indexer(self._shown)
         labels = self.session.labels.to_numpy()[rows]
         selected = self.session.selected[rows]
         self.boxes.flags = [inks.get(int(label), style.QUIET) if on else "" for label, on in zip(labels, selected, strict=True)]
