@@ -97,7 +97,6 @@ class Inspection:
         self.averages: dict[str, Average] = {}
         """By name, in the order in which they were made."""
         self.jobs: list[Job] = []
-        self._components: Embedding | None = None
         self._watchers: list[Callable[[set[str]], Any]] = []
         session.watch(self._changed)
 
@@ -182,10 +181,20 @@ class Inspection:
         ValueError
             If it cannot be: `problem` says why, or there are less particles than parts.
         """
+        return self.session.split(cluster, self.parts(cluster, parts, seed=seed))
+
+    def parts(self, cluster: int, count: int, *, seed: int = 0) -> pd.Series:
+        """What `split` divides a cluster into, for `Session.split`: found without a change, so in any thread.
+
+        Raises
+        ------
+        ValueError
+            As `split`.
+        """
         self._may("split", [cluster])
         assert self.features is not None
         inside = self.features.take(self.session.members(cluster).ids)
-        return self.session.split(cluster, partitions.kmeans(inside, parts, seed=seed))
+        return partitions.kmeans(inside, count, seed=seed)
 
     def components(self, first: int, second: int) -> pd.DataFrame:
         """Particles along two principal components of their features, counted from 1: ``particle_id``, ``x``, ``y``.
@@ -195,15 +204,16 @@ class Inspection:
         ValueError
             If there is no embedding, or no such component.
         """
-        if self.features is None:
-            raise ValueError("there is no embedding to take components of")
-        if self._components is None:
-            most = min(COMPONENTS, *self.features.vectors.shape)
-            self._components = components.pca(self.features.take(self.session.ids), most)
-        found = self._components.vectors
+        found = self._principal.vectors
         if not 1 <= first <= found.shape[1] or not 1 <= second <= found.shape[1]:
             raise ValueError(f"components are counted from 1 to {found.shape[1]}, got {first} and {second}")
         return pd.DataFrame({"particle_id": self.session.ids, "x": found[:, first - 1], "y": found[:, second - 1]})
+
+    @cached_property
+    def _principal(self) -> Embedding:
+        if self.features is None:
+            raise ValueError("there is no embedding to take components of")
+        return components.pca(self.features.take(self.session.ids), min(COMPONENTS, *self.features.vectors.shape))
 
     def typical(self, ids: Iterable[int]) -> np.ndarray:
         """Particles, those nearest to their common centre among the features first; without features, as they are.

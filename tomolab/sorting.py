@@ -130,7 +130,7 @@ class _Steps:
     def made(self, stage: str, now: State | References) -> bool:
         """Tell what there is; whether to stop."""
         self.step += 1
-        told = after(
+        news = after(
             stage,
             self.step,
             self.of,
@@ -141,7 +141,7 @@ class _Steps:
             seconds=time.perf_counter() - self.began,
             made=self.step,
         )
-        self.tell(told)
+        self.tell(news)
         self.stopped = self.stop is not None and self.stop()
         return self.stopped
 

@@ -53,7 +53,7 @@ class Averages(VBox):  # type: ignore[misc]
         self.queue = VBox(layout=Layout(max_height="280px", overflow="hidden auto"))
         self.results = Results(inspection)
         labels = ("by", self.engine), ("classes", self.classes), ("symmetry", self.symmetry), ("mask (Å)", self.mask)
-        parts = [part for name, control in labels for part in (_quiet(name), control)]
+        parts = [part for name, control in labels for part in (HTML(_quiet(name)), control)]
         middle = Layout(align_items="center", flex_flow="row wrap")
         inspection.watch(self._follow)
         super().__init__(
@@ -73,7 +73,7 @@ class Averages(VBox):  # type: ignore[misc]
             (self.quick, f"Average the {QUICK} most typical particles, to see what it is"),
         ):
             button.disabled, button.tooltip = bool(problem), problem or does
-        self.text.value = _quiet(problem or f"of {', '.join(sets)}").value
+        self.text.value = _quiet(problem or f"of {', '.join(sets)}")
 
     def _start(self, *, quick: bool) -> None:
         try:
@@ -137,8 +137,8 @@ def _facts(average: Average) -> str:
     return f"<div style='color:{style.QUIET}; line-height:1.5'>{'<br>'.join(map(html.escape, said))}</div>"
 
 
-def _quiet(text: str) -> HTML:
-    return HTML(f"<span style='color:{style.QUIET}; padding:0 4px'>{html.escape(text)}</span>")
+def _quiet(text: str) -> str:
+    return f"<span style='color:{style.QUIET}; padding:0 4px'>{html.escape(text)}</span>"
 
 
 def _group(text: str) -> str:

@@ -29,7 +29,6 @@ from qtpy.QtWidgets import (  # type: ignore[attr-defined]
     QWidget,
 )
 
-from tomolab import partitions
 from tomolab.inspection import ENGINES, QUICK, Inspection
 from tomolab.ui import canvas, delivery, linking, style
 from tomolab.ui.canvas import Canvas
@@ -323,13 +322,11 @@ class Bench(QWidget):
             self.inspection.session.dissolve(cluster)
 
     def _split(self, cluster: int) -> None:
-        session, features = self.inspection.session, self.inspection.features
-        assert features is not None
-        ids, parts = session.members(cluster).ids, self.parts.value()
+        session, parts = self.inspection.session, self.parts.value()
         self._busy = f"{session.title(cluster)} is being split"
         self._allow()
         delivery.later(
-            lambda: partitions.kmeans(features.take(ids), parts, seed=0),
+            lambda: self.inspection.parts(cluster, parts),
             then=lambda found: self._ended(partial(session.split, cluster, found)),
             failed=lambda error: self._ended(partial(self.tell, str(error))),
         )

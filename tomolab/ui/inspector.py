@@ -50,12 +50,12 @@ KEYS = {
     "S": "split",
     "X": "dissolve",
     "U": "undo",
-    "CTRL+Z": "undo",
+    "Ctrl+Z": "undo",
     "R": "redo",
-    "CTRL+SHIFT+Z": "redo",
+    "Ctrl+Shift+Z": "redo",
     "A": "average",
     "Q": "quick",
-    "ESCAPE": "clear",
+    "Escape": "clear",
 }
 """What a key does while the inspector has the focus."""
 
@@ -81,8 +81,8 @@ class Inspector(VBox):  # type: ignore[misc]
 
     def __init__(self, inspection: Inspection, *, height: int = 370) -> None:
         self.inspection, self.session = inspection, inspection.session
-        self.keyboard = Keys(watched=[key.replace("CTRL", "Ctrl").replace("SHIFT", "Shift") for key in KEYS])
-        self.keyboard.on_msg(lambda _, message, __: self._press(message["key"].upper()))
+        self.keyboard = Keys(watched=list(KEYS))
+        self.keyboard.on_msg(lambda _, message, __: self.act(KEYS[message["key"]]))
         self.said = HTML(layout=Layout(flex="1 1 0", min_width="0", overflow="hidden"))
         self.said.add_class("tomolab-said")
         self.roster = Roster(inspection, say=self.say)
@@ -113,18 +113,12 @@ class Inspector(VBox):  # type: ignore[misc]
         top = HBox([*most, self.axes, self.colour, self.said], layout=Layout(align_items="center"))
         acts = [self.buttons[name] for name in ("gather", "merge", "split")] + [self.parts, self.buttons["dissolve"]]
         left = VBox([HBox(acts, layout=middle), self.roster], layout=Layout(width="46%", padding="0 8px 0 0"))
-        views = (
-            []
-            if self.lasso is None
-            else [
-                VBox(
-                    [self.lasso.show()], layout=Layout(width="50%" if self.section is not None else "100%", padding="0 8px 0 0")
-                )
-            ]
-        )
-        if self.section is not None:
-            self.section.layout.width = "50%" if views else "100%"
-            views.append(self.section)
+        shown = [VBox([self.lasso.show()])] if self.lasso is not None else []
+        views = shown if self.section is None else [*shown, self.section]
+        for one in views:
+            one.layout.width = f"{100 / len(views):g}%"
+        for one in shown:
+            one.layout.padding = "0 8px 0 0"
         super().__init__([top, HBox(views), HBox([left, tabs]), self.keyboard], layout=Layout(max_width="1500px"))
         self.add_class("tomolab-inspector")
         inspection.watch(self._follow)
@@ -151,12 +145,12 @@ class Inspector(VBox):  # type: ignore[misc]
         ticked = list(self.roster.ticked)
         try:
             {
-                "gather": lambda: self.session.gather(),
+                "gather": self.session.gather,
                 "merge": lambda: self.session.merge(ticked),
                 "split": lambda: self.inspection.split(self._one(ticked), self.parts.value),
                 "dissolve": lambda: self.session.dissolve(self._one(ticked)),
-                "undo": lambda: self.session.undo(),
-                "redo": lambda: self.session.redo(),
+                "undo": self.session.undo,
+                "redo": self.session.redo,
                 "clear": lambda: self.session.select([], "cleared"),
                 "average": lambda: self.averages.whole.click(),
                 "quick": lambda: self.averages.quick.click(),
@@ -185,11 +179,6 @@ class Inspector(VBox):  # type: ignore[misc]
         problem = viewer.display_problem()
         return f"napari needs a display: {problem}" if problem else ""
 
-    def _press(self, key: str) -> None:
-        name = KEYS.get(key)
-        if name:
-            self.act(name)
-
     def _button(self, name: str) -> Button:
         text, icon, _ = ACTIONS[name]
         button = Button(description=text, icon=icon, layout=Layout(width="auto"))
@@ -214,11 +203,13 @@ class Inspector(VBox):  # type: ignore[misc]
         if changed & {"labels", "clusters", "filters", "selected"}:
             # First, since the colours of a million particles take their time in the browser.
             self._tell()
-        if changed & {"labels", "clusters"} and self.lasso is not None and self.colour.value == CLUSTER:
+        if self.lasso is None:
+            return
+        if changed & {"labels", "clusters"} and self.colour.value == CLUSTER:
             self._colour()
-        if changed & {"labels", "clusters", "filters"} and self.lasso is not None:
+        if changed & {"labels", "clusters", "filters"}:
             self.lasso.show_only(self.session.visible)
-        if "selected" in changed and self.lasso is not None:
+        if "selected" in changed:
             self.lasso.choose(self.session.selected)
 
     def _ticked(self) -> None:

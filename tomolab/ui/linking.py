@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.colors import to_rgba_array
 
 from tomolab import particles, volumes
 from tomolab.averages import Average
 from tomolab.inspection import Inspection
-from tomolab.sessions import Session
+from tomolab.sessions import NONE, Session
 from tomolab.ui import delivery, style, surfaces, viewer
 from tomolab.volumes import Volume
 
@@ -263,10 +262,9 @@ def inks(session: Session, *, light: float = 0.0) -> np.ndarray:
     light
         Share of white in the colours, for a dark ground.
     """
-    palette = {-1: style.FAINT} | style.inks(session.clusters)
-    numbers = np.array(sorted(palette))
-    colours = to_rgba_array([style.lighter(palette[number], light) for number in numbers])
-    return colours[np.searchsorted(numbers, session.labels.to_numpy())]
+    palette = {NONE: style.FAINT} | style.inks(session.clusters)
+    light_palette = {number: style.lighter(ink, light) for number, ink in palette.items()}
+    return style.painted(session.labels.to_numpy(), light_palette)
 
 
 def _sparing(volume: Volume, copies: int) -> Volume:

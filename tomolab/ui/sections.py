@@ -11,12 +11,12 @@ from typing import Any
 import anywidget
 import numpy as np
 from ipywidgets import Dropdown, FloatSlider, HBox, Layout, ToggleButtons, VBox
-from matplotlib.colors import to_rgba_array
 from matplotlib.path import Path as Outline
 from traitlets import Bytes, Float, Int, List
 
 from tomolab import particles
 from tomolab.inspection import Inspection
+from tomolab.sessions import NONE
 from tomolab.ui import images, style
 from tomolab.volumes import Volume
 
@@ -127,19 +127,21 @@ class Section(VBox):  # type: ignore[misc]
 
     def _mark(self) -> None:
         """Circles of the particles, in their colours."""
-        rows, (down, right) = self.rows, ACROSS[self.axis.value]
+        rows = self.rows
         away = self._places[rows, self._number] - self.at.value
         radii = np.sqrt((self.inspection.diameter / 2) ** 2 - away**2)
-        # The middle of the first voxel of a picture lies half a voxel from its corner.
-        at = self._places[rows][:, [right, down]] / self.volume.voxel_size + 0.5
-        marks = np.column_stack([at, radii / self.volume.voxel_size]).astype(np.float32)
+        marks = np.column_stack([self._across(rows), radii / self.volume.voxel_size]).astype(np.float32)
         labels = self.session.labels.to_numpy()[rows]
         palette = {number: style.lighter(ink, 0.2) for number, ink in style.inks(self.session.clusters).items()}
-        inks = np.zeros((len(rows), 4), dtype=np.uint8)
-        if len(rows):
-            inks[:, :3] = np.round(255 * to_rgba_array([palette.get(label, style.FAINT) for label in labels])[:, :3])
+        inks = np.round(255 * style.painted(labels, {NONE: style.FAINT} | palette)).astype(np.uint8)
         inks[:, 3] = self.session.selected[rows]
         self.slice.marks, self.slice.inks = marks.tobytes(), inks.tobytes()
+
+    def _across(self, rows: np.ndarray) -> np.ndarray:
+        """Where particles lie in the picture, to the right and down (n, 2), in voxels from its corner."""
+        down, right = ACROSS[self.axis.value]
+        # The middle of the first voxel lies half a voxel from the corner.
+        return self._places[rows][:, [right, down]] / self.volume.voxel_size + 0.5
 
     def _follow(self, changed: set[str]) -> None:
         if changed & {"labels", "selected", "clusters", "filters"}:
@@ -150,8 +152,8 @@ class Section(VBox):  # type: ignore[misc]
         if message["kind"] == "step":
             self.at.value += message["by"] * self.volume.voxel_size
             return
-        rows, (down, right) = self.rows, ACROSS[self.axis.value]
-        at = self._places[rows][:, [right, down]] / self.volume.voxel_size + 0.5
+        rows = self.rows
+        at = self._across(rows)
         drawn = np.asarray(message["at"], dtype=float).reshape(-1, 2)
         if message["kind"] == "lasso":
             inside = Outline(drawn).contains_points(at) if len(at) and len(drawn) > 2 else np.zeros(len(at), bool)

@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgb
+from matplotlib.colors import to_hex, to_rgb, to_rgba_array
 from matplotlib.figure import Figure
 
 from tomolab.sessions import Cluster
@@ -82,6 +82,13 @@ def inks(clusters: Mapping[int, Cluster]) -> dict[int, str]:
     """Colour of every cluster of a session: its own, or that of its number, whatever others there are."""
     palette = colours(1 + max(clusters, default=0))
     return {number: one.colour or palette[number] for number, one in clusters.items()}
+
+
+def painted(labels: np.ndarray, palette: Mapping[int, str]) -> np.ndarray:
+    """Colour (n, 4), 0 to 1, of every particle, by its cluster (n,); each cluster is in the palette, -1 for none too."""
+    numbers = np.array(sorted(palette))
+    inks = to_rgba_array([palette[number] for number in numbers.tolist()])
+    return inks[np.searchsorted(numbers, labels)]
 
 
 def is_categorical(values: pd.Series) -> bool:
