@@ -1,8 +1,9 @@
 """MRC files: maps, tomograms and tilt series, read with their header held against the file and the user's word.
 
 Modes 0 (int8), 1 (int16), 2 (float32), 6 (uint16) and 12 (float16) are read, plain, gzipped or bzip2ed; axes come out as
-(z, y, x) whatever their order in the file. Offsets in the header (nxstart, origin) are ignored: position 0 is the centre
-of voxel 0. Format: Cheng et al. 2015, MRC2014.
+(z, y, x) whatever their order in the file, and `tomolab.flips` tells of those of IMOD whose axes mean something else. What a
+file is, its content says, not its name. Offsets in the header (nxstart, origin) are ignored: position 0 is the centre of
+voxel 0. Format: Cheng et al. 2015, MRC2014.
 """
 
 import bz2
@@ -16,18 +17,28 @@ import mrcfile
 import numpy as np
 import psutil
 
-from tomolab import __version__
+from tomolab import __version__, flips
+from tomolab.flips import Flip
 from tomolab.paths import atomic
+from tomolab.sources import Slices, Tomogram
 from tomolab.volumes import Volume
 
 TYPES = {0: np.int8, 1: np.int16, 2: np.float32, 6: np.uint16, 12: np.float16}
 HEADER_BYTES = 1024
 STEP = 2**24
+EXTENSION_BYTES = 2**26
+"""Of an extended header; those of microscopes and IMOD hold less than a hundredth of it."""
+LARGE = 2**30
+"""Bytes of a compressed tomogram from which on its memory is told before it is read."""
+DEFLATE = 1032
+"""What gzip can shrink at most (zlib's technical details)."""
 TOLERANCE = 0.01
 """Relative difference up to which two voxel sizes are taken to be the same."""
 
 
-def read_volume(path: str | Path, *, voxel_size: float | None = None, permissive: bool = False) -> Volume:
+def read_volume(
+    path: str | Path, *, voxel_size: float | None = None, permissive: bool = False, flipped: Flip | None = None
+) -> Volume:
     """Read a map or tomogram.
 
     Parameters
@@ -38,6 +49,9 @@ def read_volume(path: str | Path, *, voxel_size: float | None = None, permissive
         Å; needed where the header does not know it (0 or 1 Å), else held against the header.
     permissive
         Also read files whose map id, machine stamp or axis order are not set; mrcfile warns of what it guessed.
+    flipped
+        How a tomogram with its thickness along y is turned, False, "swap" or "rotate", see `tomolab.flips`. By default what
+        seems to be one is refused with the question.
 
     Raises
     ------
@@ -45,16 +59,58 @@ def read_volume(path: str | Path, *, voxel_size: float | None = None, permissive
         If there is no such file.
     ValueError
         If the file is not MRC, is shorter than its header says, does not fit into memory, is complex or a stack of
-        volumes, holds NaN, or its voxel size is unknown, not the same along all axes or unlike the one given.
+        volumes, holds NaN, its voxel size is unknown, not the same along all axes or unlike the one given, or it seems to be
+        flipped and nobody said whether it is.
     """
     header, order = _header(Path(path), permissive)
-    perm = _axis_order(header, path, permissive)
-    found = _voxel_size(header, ("x", "y", "z"), path, stated=voxel_size)
-    data = _data(Path(path), header, order)
+    perm, found = _geometry(header, path, voxel_size=voxel_size, permissive=permissive, flipped=flipped)
+    data = flips.turn(_data(Path(path), header, order).transpose(perm), flipped)
     try:
-        return Volume(np.ascontiguousarray(data.transpose(perm)), found)
+        return Volume(np.ascontiguousarray(data), found)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def open_volume(
+    path: str | Path, *, voxel_size: float | None = None, permissive: bool = False, flipped: Flip | None = None
+) -> Tomogram:
+    """Open a map or tomogram and read of it what is asked for.
+
+    A plain file is mapped into memory. A compressed one must be read whole; if that takes more than 1 GB, a warning says how
+    much before.
+
+    Parameters
+    ----------
+    path, voxel_size, permissive, flipped
+        As of `read_volume`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `read_volume`; values that are NaN are found when they are read.
+    """
+    path = Path(path)
+    header, order = _header(path, permissive)
+    perm, found = _geometry(header, path, voxel_size=voxel_size, permissive=permissive, flipped=flipped)
+    if _opener(path) is not open:
+        voxels = int(header.nz) * int(header.ny) * int(header.nx)
+        if 4 * voxels > LARGE:
+            warnings.warn(f"{path} is compressed and must be read whole: {4 * voxels:,} bytes of memory", stacklevel=2)
+        whole = flips.turn(_data(path, header, order).transpose(perm), flipped)
+        return Tomogram(whole.shape, found, whole.__getitem__, str(path))
+    kind, shape, start = _layout(header, order)
+    _enough(path, kind, shape, start)
+    mapped = flips.turn(np.memmap(path, dtype=kind, mode="r", offset=start, shape=shape).transpose(perm), flipped)
+    told = path.stat()
+
+    def fetch(slices: Slices) -> np.ndarray:
+        # A file that shrinks under its map would end the process, not raise an error.
+        now = path.stat() if path.is_file() else None
+        if now is None or (now.st_size, now.st_mtime_ns) != (told.st_size, told.st_mtime_ns):
+            raise ValueError(f"{path} is not the file any more that was opened; open it again")
+        return mapped[slices]
+
+    return Tomogram(mapped.shape, found, fetch, str(path))
 
 
 def read_stack(path: str | Path, *, pixel_size: float | None = None, permissive: bool = False) -> tuple[np.ndarray, float]:
@@ -109,6 +165,7 @@ def _header(path: Path, permissive: bool) -> tuple[Any, Literal["<", ">"]]:
     """Header as mrcfile reads it, and the byte order of the file."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
+    _check_extension(path)
     try:
         with mrcfile.open(path, header_only=True, permissive=permissive) as file:
             header = file.header.copy()
@@ -131,17 +188,9 @@ def _header(path: Path, permissive: bool) -> tuple[Any, Literal["<", ">"]]:
 
 def _data(path: Path, header: Any, order: Literal["<", ">"]) -> np.ndarray:
     """Grey values as float32, (sections, rows, columns), after the sizes in the header are found to be true."""
-    shape = (int(header.nz), int(header.ny), int(header.nx))
-    kind = np.dtype(TYPES[int(header.mode)]).newbyteorder(order)
-    if kind == np.int8 and _unsigned_bytes(header):
-        kind = np.dtype(np.uint8)
-    voxels = shape[0] * shape[1] * shape[2]
-    expected = voxels * kind.itemsize
-    told = f"{path}: the header says {' x '.join(map(str, shape))} voxels (z, y, x), {expected:,} bytes of data,"
-    start = HEADER_BYTES + int(header.nsymbt)
-    opener = _opener(path)
-    if opener is open and path.stat().st_size < start + expected:
-        raise ValueError(f"{told} but the file holds {max(0, path.stat().st_size - start):,}")
+    kind, shape, start = _layout(header, order)
+    told, expected = _enough(path, kind, shape, start)
+    voxels, opener = expected // kind.itemsize, _opener(path)
     free = psutil.virtual_memory().available
     if expected + 4 * voxels > free:
         raise ValueError(f"{told} but only {free:,} bytes of memory are free")
@@ -161,6 +210,54 @@ def _data(path: Path, header: Any, order: Literal["<", ">"]) -> np.ndarray:
         if stream.read(1):
             warnings.warn(f"{told} and the file holds more; the rest is ignored", stacklevel=3)
     return raw.reshape(shape).astype(np.float32, copy=False)
+
+
+def _layout(header: Any, order: Literal["<", ">"]) -> tuple[np.dtype, tuple[int, int, int], int]:
+    """Type of the values, (sections, rows, columns), and where they start."""
+    kind = np.dtype(TYPES[int(header.mode)]).newbyteorder(order)
+    if kind == np.int8 and _unsigned_bytes(header):
+        kind = np.dtype(np.uint8)
+    return kind, (int(header.nz), int(header.ny), int(header.nx)), HEADER_BYTES + int(header.nsymbt)
+
+
+def _enough(path: Path, kind: np.dtype, shape: tuple[int, int, int], start: int) -> tuple[str, int]:
+    """What the header says, in words and in bytes, after it is found that the file can hold as much."""
+    expected = shape[0] * shape[1] * shape[2] * kind.itemsize
+    told = f"{path}: the header says {' x '.join(map(str, shape))} voxels (z, y, x), {expected:,} bytes of data,"
+    size, opener = path.stat().st_size, _opener(path)
+    if opener is open and size < start + expected:
+        raise ValueError(f"{told} but the file holds {max(0, size - start):,}")
+    if opener is gzip.open and expected > DEFLATE * size:
+        raise ValueError(f"{told} but a gzipped file of {size:,} bytes cannot hold so many")
+    return told, expected
+
+
+def _check_extension(path: Path) -> None:
+    """Refuse an extended header that is larger than any, before it is read; its byte order is that in which it is smaller."""
+    try:
+        with _opener(path)(path, "rb") as stream:
+            told = stream.read(HEADER_BYTES)[92:96]
+    except (EOFError, OSError):
+        return
+    size = min((int.from_bytes(told, order) for order in ("little", "big")), default=0)
+    if EXTENSION_BYTES < size < 2**31:
+        raise ValueError(f"{path} says that its extended header has {size:,} bytes, expected at most {EXTENSION_BYTES:,}")
+
+
+def _geometry(
+    header: Any, path: str | Path, *, voxel_size: float | None, permissive: bool, flipped: Flip | None
+) -> tuple[tuple[int, int, int], float]:
+    """Transposition to (z, y, x) and Å per voxel, after it is clear whether the volume is flipped."""
+    flips.check(flipped)
+    perm = _axis_order(header, path, permissive)
+    found = _voxel_size(header, ("x", "y", "z"), path, stated=voxel_size)
+    lengths = (int(header.nz), int(header.ny), int(header.nx))
+    count = min(max(int(header.nlabl), 0), 10)
+    labels = [bytes(label).decode("ascii", "replace") for label in header.label[:count]]
+    why = flips.suspicion((lengths[perm[0]], lengths[perm[1]], lengths[perm[2]]), labels)
+    if why and flipped is None:
+        raise flips.ask(path, why)
+    return perm, found
 
 
 def _byte_order(header: Any) -> Literal["<", ">"]:

@@ -13,24 +13,19 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import torch
 
-from tomolab import fourier, stores
+from tomolab import crops, sources, stores
 from tomolab import particles as tables
-from tomolab import volumes as densities
-from tomolab.conventions import centre
+from tomolab.crops import Cut
+from tomolab.sources import Tomogram
 from tomolab.stores import write
 from tomolab.volumes import Volume
 
 __all__ = ["Subtomograms", "extract", "join", "open", "write"]
-
-BATCH = 64
-MARGIN = 4
-"""Voxels around a box that take part in its sub-voxel shift, so that opposite faces do not ring into each other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,25 +159,46 @@ def join(parts: Sequence[Subtomograms], *, path: str | Path | None = None) -> Su
 
 
 def extract(
-    volume: Volume, particles: pd.DataFrame, *, box: int, voxel_size: float | None = None, path: str | Path | None = None
+    volume: Volume | Tomogram,
+    particles: pd.DataFrame,
+    *,
+    box: int,
+    voxel_size: float | None = None,
+    path: str | Path | None = None,
+    contrast: Literal["bright", "dark"] = "bright",
+    normalise: Literal["box", "outside"] = "box",
+    diameter: float | None = None,
+    edges: Literal["skip", "flag"] = "skip",
 ) -> Subtomograms:
     """Cut a box around every particle, with the particle at index ``box // 2`` to a fraction of a voxel.
 
     A box is cut at the nearest voxel, moved by the rest with a Fourier shift, and normalised to mean 0 and standard
-    deviation 1. Particles that cannot be cut are named in ``.skipped`` with the reason, and counted in a warning.
+    deviation 1. At another voxel size, a block around each particle is resampled by Fourier cropping (`tomolab.crops`), so
+    that a tomogram on disk is never read as a whole. Particles that cannot be cut are named in ``.skipped`` with the
+    reason, and counted in a warning.
 
     Parameters
     ----------
     volume
-        The tomogram, bright on dark.
+        The tomogram, in memory or opened by `files.open_volume`.
     particles
-        The particles of this tomogram, positions in Å.
+        The particles of this tomogram, positions in Å. All columns are kept, so that each keeps the tilts of its own.
     box
         Edge in voxels of the result.
     voxel_size
-        Å of the result; the tomogram is resampled first if it has another.
+        Å of the result; that of the tomogram by default.
     path
         Write a store there and return it opened, instead of holding all in memory.
+    contrast
+        Of the tomogram. Where density is "dark" it is turned to bright, and the column ``contrast`` says so.
+    normalise
+        "box" takes mean and deviation of the whole box; "outside" those of the voxels outside a sphere about its centre, as
+        RELION's background circle.
+    diameter
+        Of that sphere, in Å.
+    edges
+        "skip" leaves out particles whose box leaves the tomogram; "flag" keeps those whose centre lies in it, with the share
+        of the box that was measured in the column ``edge`` and the mean, which is 0, where nothing was.
 
     Returns
     -------
@@ -192,60 +208,45 @@ def extract(
     Raises
     ------
     ValueError
-        If the box is larger than the volume, or no particle can be cut.
+        If the box is larger than the volume, no particle can be cut, or a word is not one of those above.
     """
     particles = tables.check(particles)
-    size = volume.voxel_size if voxel_size is None else voxel_size
-    grid = densities.resample(volume, size)
-    # Resampling may pad the far sides by a few voxels that were never measured.
-    measured = np.minimum(np.floor(np.array(volume.shape) * volume.voxel_size / size + 0.01), grid.shape).astype(int)
-    if box < 2 or (box > measured).any():
-        raise ValueError(
-            f"a box of {box} voxels of {size:g} Å does not fit into {' x '.join(map(str, measured))} voxels (z, y, x)"
-        )
-    places = tables.positions(particles) / size
-    corners = np.floor(places + 0.5).astype(int) - centre(box)
-    inside = ((corners >= 0) & (corners + box <= measured)).all(axis=1)
-    skipped = [particles[~inside].assign(reason="the box leaves the tomogram")]
-    crops = _cut(grid.data, particles[inside], places[inside], box=box, skipped=skipped)
-    first = next(crops, None)
+    tomogram = sources.of(volume) if isinstance(volume, Volume) else volume
+    size = tomogram.voxel_size if voxel_size is None else voxel_size
+    cut = Cut(box, size, contrast=contrast, normalise=normalise, diameter=diameter, edges=edges)
+    skipped: list[pd.DataFrame] = []
+    parts = _parts(tomogram, particles, cut=cut, skipped=skipped)
+    first = next(parts, None)
     if first is None:
         raise ValueError(f"none of {len(particles)} particles could be cut: {_reasons(skipped) or 'the table is empty'}")
-    parts = itertools.chain([first], crops)
+    stream = itertools.chain([first], parts)
     if path is None:
-        data, rows = zip(*parts, strict=True)
-        cut = Subtomograms(np.concatenate(data), pd.concat(rows), size)
+        data, rows = zip(*stream, strict=True)
+        made = Subtomograms(np.concatenate(data), pd.concat(rows), size)
     else:
-        cut = open(stores.write(path, parts, box=box, voxel_size=size, total=int(inside.sum())))
+        total = len(particles) - sum(map(len, skipped))
+        made = open(stores.write(path, stream, box=box, voxel_size=size, total=total))
     if _reasons(skipped):
         warnings.warn(
-            f"{len(particles) - len(cut)} of {len(particles)} particles skipped: {_reasons(skipped)}; see .skipped",
+            f"{len(particles) - len(made)} of {len(particles)} particles skipped: {_reasons(skipped)}; see .skipped",
             stacklevel=2,
         )
-    return replace(cut, skipped=pd.concat(skipped, ignore_index=True))
+    return replace(made, skipped=pd.concat(skipped, ignore_index=True))
 
 
-def _cut(
-    data: np.ndarray, particles: pd.DataFrame, places: np.ndarray, *, box: int, skipped: list[pd.DataFrame]
+def _parts(
+    tomogram: Tomogram, particles: pd.DataFrame, *, cut: Cut, skipped: list[pd.DataFrame]
 ) -> Iterator[stores.Part]:
-    """Yield parts of normalised boxes (float16) about `places` (n, 3; zyx, voxels); constant boxes go to `skipped`."""
-    edge = box + 2 * MARGIN
-    core = (slice(None), *(slice(MARGIN, MARGIN + box),) * 3)
-    for start in range(0, len(particles), BATCH):
-        rows, here = particles[start : start + BATCH], places[start : start + BATCH]
-        nearest = np.floor(here + 0.5).astype(int)
-        axes = nearest[:, :, None] - centre(box) - MARGIN + np.arange(edge)
-        # Beyond the tomogram the margin repeats the last voxel; the box itself lies inside.
-        z, y, x = (np.clip(axes[:, i], 0, data.shape[i] - 1) for i in range(3))
-        boxes = torch.from_numpy(data[z[:, :, None, None], y[:, None, :, None], x[:, None, None, :]])
-        flat = boxes[core].flatten(1)
-        varied = (flat.amax(1) > flat.amin(1)).numpy()
-        if not varied.all():
-            skipped.append(rows[~varied].assign(reason="all values in the box are equal"))
-        if varied.any():
-            phases = fourier.shift_phases((edge,) * 3, torch.from_numpy(nearest - here)[varied].float())
-            moved = torch.fft.irfftn(torch.fft.rfftn(boxes[varied], dim=(1, 2, 3)) * phases, s=(edge,) * 3, dim=(1, 2, 3))
-            yield densities.normalise(moved[core]).half().numpy(), rows[varied]
+    """Boxes with their rows, in the order of the table, after it is found that a box fits; others go to `skipped`."""
+    held = crops.measured(tomogram, cut.voxel_size)
+    if cut.box < 2 or (cut.box > held).any():
+        raise ValueError(
+            f"a box of {cut.box} voxels of {cut.voxel_size:g} Å does not fit into {' x '.join(map(str, held))} voxels (z, y, x)"
+        )
+    inside = crops.inside(tomogram, particles, cut=cut)
+    reason = "the box leaves the tomogram" if cut.edges == "skip" else "its centre lies outside the tomogram"
+    skipped.append(particles[~inside].assign(reason=reason))
+    yield from crops.boxes(tomogram, particles[inside], cut=cut, skipped=skipped)
 
 
 def _reasons(skipped: list[pd.DataFrame]) -> str:
