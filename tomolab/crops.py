@@ -231,5 +231,6 @@ def _normalise(cubes: torch.Tensor, cut: Cut, known: torch.Tensor | None) -> tup
     normal = (cubes - mean) / deviation.clamp_min(torch.finfo(cubes.dtype).tiny)
     if known is not None:
         normal = torch.where(known, normal, zero)
-    level = ~(deviation > 1e-6 * mean.abs())
+    # Of values that are all the same, rounding leaves a deviation.
+    level = ~(deviation > 1e-5 * cubes.abs().amax((1, 2, 3), keepdim=True))
     return torch.where(level, zero, normal), level.flatten().numpy()

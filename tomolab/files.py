@@ -1,4 +1,4 @@
-"""The only door to files of other programs: MRC maps, tilt series of IMOD, SerialEM and Warp, lists of RELION, Dynamo, STOPGAP.
+"""The only door to files of other programs: maps (MRC, OME-Zarr), tilt series of IMOD, SerialEM and Warp, particle lists.
 
 Contrast is left as it is in the file; `tomolab.volumes.invert` turns it. Order xyz, pixels and Euler angles stay on the
 far side of this door.
@@ -9,8 +9,9 @@ far side of this door.
 """
 
 from tomolab.lists import read_particles, write_particles
+from tomolab.maps import open_volume, read_volume, write_volume
 from tomolab.mdoc import read_mdoc
-from tomolab.mrc import read_stack, read_volume, write_volume
+from tomolab.mrc import read_stack
 from tomolab.paths import atomic, data_folder, inside, sha256
 from tomolab.tilts import read_tilts, read_transforms
 from tomolab.warp import read_tomostar, read_warp
@@ -19,6 +20,7 @@ __all__ = [
     "atomic",
     "data_folder",
     "inside",
+    "open_volume",
     "read_mdoc",
     "read_particles",
     "read_stack",

@@ -32,16 +32,16 @@ def check(flipped: object) -> None:
     ValueError
         If `flipped` is neither False, "swap" nor "rotate".
     """
-    if flipped is not None and not any(flipped is way or (flipped == way and isinstance(flipped, str)) for way in WAYS):
+    if not (flipped is None or flipped is False or (isinstance(flipped, str) and flipped in WAYS)):
         raise ValueError(f"flipped must be False, 'swap' or 'rotate', got {flipped!r}")
 
 
 def suspicion(shape: tuple[int, int, int], labels: list[str]) -> str | None:
     """Why a volume seems to have its thickness along y, or None.
 
-    What can be recognised: IMOD's label of a reconstruction with none of a turn after it, unless z is thin; and a y that is less
-    than half of both z and x, whoever wrote it. What cannot: a block cut from a tomogram whose labels are lost, and which of
-    the two turns is right. What carries tomolab's own label is zyx.
+    What can be recognised: IMOD's label of a reconstruction with none of a turn after it, unless z is thin; and a y that is
+    less than half of both z and x, whoever wrote it. What cannot: a block cut from a tomogram whose labels are lost, and
+    which of the two turns is right. What carries tomolab's own label is zyx.
 
     Parameters
     ----------
@@ -70,8 +70,8 @@ def ask(name: object, why: str) -> ValueError:
     """The question to the user about a volume that seems to be flipped."""
     return ValueError(
         f"{name} seems to have its thickness along y (xzy, as IMOD's tilt writes it): {why}. Say what it is: flipped=False "
-        "leaves it as it is; flipped='rotate' turns it about x, as trimvol -rx, and keeps its hand; flipped='swap' exchanges y and "
-        "z, as trimvol -yz, and mirrors it. Take what was done to the particle lists that belong to it"
+        "leaves it as it is; flipped='rotate' turns it about x, as trimvol -rx, and keeps its hand; flipped='swap' exchanges "
+        "y and z, as trimvol -yz, and mirrors it. Take what was done to the particle lists that belong to it"
     )
 
 

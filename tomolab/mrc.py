@@ -92,14 +92,14 @@ def open_volume(
     path = Path(path)
     header, order = _header(path, permissive)
     perm, found = _geometry(header, path, voxel_size=voxel_size, permissive=permissive, flipped=flipped)
+    kind, shape, start = _layout(header, order)
+    _, size = _enough(path, kind, shape, start)
     if _opener(path) is not open:
-        voxels = int(header.nz) * int(header.ny) * int(header.nx)
-        if 4 * voxels > LARGE:
-            warnings.warn(f"{path} is compressed and must be read whole: {4 * voxels:,} bytes of memory", stacklevel=2)
+        needed = 4 * size // kind.itemsize
+        if needed > LARGE:
+            warnings.warn(f"{path} is compressed and must be read whole: {needed:,} bytes of memory", stacklevel=2)
         whole = flips.turn(_data(path, header, order).transpose(perm), flipped)
         return Tomogram(whole.shape, found, whole.__getitem__, str(path))
-    kind, shape, start = _layout(header, order)
-    _enough(path, kind, shape, start)
     mapped = flips.turn(np.memmap(path, dtype=kind, mode="r", offset=start, shape=shape).transpose(perm), flipped)
     told = path.stat()
 
@@ -233,13 +233,13 @@ def _enough(path: Path, kind: np.dtype, shape: tuple[int, int, int], start: int)
 
 
 def _check_extension(path: Path) -> None:
-    """Refuse an extended header that is larger than any, before it is read; its byte order is that in which it is smaller."""
+    """Refuse an extended header that is larger than any, before it is read."""
     try:
         with _opener(path)(path, "rb") as stream:
-            told = stream.read(HEADER_BYTES)[92:96]
+            header = stream.read(HEADER_BYTES)
     except (EOFError, OSError):
         return
-    size = min((int.from_bytes(told, order) for order in ("little", "big")), default=0)
+    size = int.from_bytes(header[92:96], "big" if header[212:213] == b"\x11" else "little")
     if EXTENSION_BYTES < size < 2**31:
         raise ValueError(f"{path} says that its extended header has {size:,} bytes, expected at most {EXTENSION_BYTES:,}")
 

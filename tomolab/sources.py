@@ -113,7 +113,10 @@ class Tomogram:
         if needed > free:
             raise ValueError(f"{self!r} needs {needed:,} bytes of memory, but only {free:,} are free; read it in blocks")
         z, y, x = self.shape
-        data = np.empty(self.shape, dtype=np.float32)
+        try:
+            data = np.empty(self.shape, dtype=np.float32)
+        except MemoryError as error:
+            raise ValueError(f"{self!r} needs {needed:,} bytes of memory, more than this process may take") from error
         step = max(1, SLAB_BYTES // (4 * y * x) // self.chunks[0]) * self.chunks[0]
         for start in range(0, z, step):
             data[start : start + step] = self.read(np.s_[start : start + step, :, :])

@@ -234,9 +234,7 @@ def extract(
     return replace(made, skipped=pd.concat(skipped, ignore_index=True))
 
 
-def _parts(
-    tomogram: Tomogram, particles: pd.DataFrame, *, cut: Cut, skipped: list[pd.DataFrame]
-) -> Iterator[stores.Part]:
+def _parts(tomogram: Tomogram, particles: pd.DataFrame, *, cut: Cut, skipped: list[pd.DataFrame]) -> Iterator[stores.Part]:
     """Boxes with their rows, in the order of the table, after it is found that a box fits; others go to `skipped`."""
     held = crops.measured(tomogram, cut.voxel_size)
     if cut.box < 2 or (cut.box > held).any():

@@ -1,0 +1,112 @@
+"""Maps: volumes in and out, whatever kind of file they are in.
+
+A folder or an address is OME-Zarr (`tomolab.omezarr`), any other file MRC (`tomolab.mrc`), whatever its name ends in: .mrc,
+.rec, .map, .ali, .st, with .gz or .bz2 or without.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from tomolab import mrc, omezarr
+from tomolab.archives import locate, remote
+from tomolab.flips import Flip
+from tomolab.sources import Tomogram
+from tomolab.volumes import Volume
+
+
+def open_volume(
+    path: str | Path,
+    *,
+    voxel_size: float | None = None,
+    permissive: bool = False,
+    flipped: Flip | None = None,
+    near: float | None = None,
+    averaged: bool | None = None,
+) -> Tomogram:
+    """Open a map or tomogram and read of it what is asked for: ``.read(slices)``, or all with ``.load()``.
+
+    Parameters
+    ----------
+    path
+        MRC file, OME-Zarr folder, or the http or https address of one.
+    voxel_size
+        Å; needed where the file does not know it, else held against it.
+    permissive
+        MRC: also files whose map id, machine stamp or axis order are not set. Zarr: missing chunks hold the fill value.
+    flipped
+        MRC: how a tomogram with its thickness along y is turned, see `tomolab.flips`; what seems to be one is refused with the
+        question until this is given.
+    near
+        Zarr: take the coarsest level whose voxels are not larger than this, in Å.
+    averaged
+        Zarr: whether the voxels of coarser levels are averages of blocks, where the file does not say where they lie.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at `path`.
+    ConnectionError
+        If a server fails.
+    ValueError
+        If it is something else, does not hold what it says, or its voxel size is unknown or unlike the one given; or if a
+        parameter is given that files of this kind have no use for.
+    """
+    if _zarr(path):
+        _unused(path, flipped=flipped)
+        return omezarr.open_volume(path, voxel_size=voxel_size, near=near, averaged=averaged, permissive=permissive)
+    _unused(path, near=near, averaged=averaged)
+    return mrc.open_volume(path, voxel_size=voxel_size, permissive=permissive, flipped=flipped)
+
+
+def read_volume(path: str | Path, *, voxel_size: float | None = None, permissive: bool = False, **options: Any) -> Volume:
+    """Read a map or tomogram whole.
+
+    Parameters
+    ----------
+    path, voxel_size, permissive
+        As of `open_volume`.
+    **options
+        Its further parameters: `flipped`, `near`, `averaged`.
+
+    Raises
+    ------
+    FileNotFoundError, ConnectionError, ValueError
+        As `open_volume`; also if it does not fit into memory or holds NaN.
+    """
+    if _zarr(path):
+        return open_volume(path, voxel_size=voxel_size, permissive=permissive, **options).load()
+    _unused(path, near=options.pop("near", None), averaged=options.pop("averaged", None))
+    return mrc.read_volume(path, voxel_size=voxel_size, permissive=permissive, **options)
+
+
+def write_volume(volume: Volume, path: str | Path, *, version: Literal["0.4", "0.5"] = "0.5") -> Path:
+    """Write a volume, whole or not at all: OME-Zarr where the name ends in .zarr, else MRC mode 2, .gz and .bz2 compressed.
+
+    Parameters
+    ----------
+    volume
+        Its voxel size goes into the file.
+    path
+        Where it stands at the end; a volume that exists is replaced.
+    version
+        Of OME-Zarr: "0.4" for programs that know only Zarr v2.
+
+    Raises
+    ------
+    ValueError
+        If the version is another, or something else than a Zarr is at a path that ends in .zarr.
+    """
+    if Path(path).suffix == ".zarr":
+        return omezarr.write_volume(volume, path, version=version)
+    return mrc.write_volume(volume, path)
+
+
+def _zarr(path: str | Path) -> bool:
+    place = locate(path)
+    return remote(place) or Path(place).is_dir()
+
+
+def _unused(path: str | Path, **options: Any) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ValueError(f"{path}: {', '.join(given)} has no meaning for files of this kind")
