@@ -158,15 +158,16 @@ def sized(found: list[Level], voxel_size: float | None, *, name: str) -> list[Le
             f"{name}: its levels have {sizes} Å per voxel, but voxel_size={voxel_size:g} was given for the finest; "
             "near= takes another"
         )
-    factor = voxel_size / finest[0] if voxel_size is not None else unit or 1.0
+    size = voxel_size if voxel_size is not None else float(finest[0]) * (unit or 1.0)
     out = []
     for level in found:
-        scale = np.array(level.scale) * factor
+        # In this order, so that the finest level has just the size that was stated.
+        scale = np.array(level.scale) / finest[0] * size
         if np.ptp(scale) > TOLERANCE / 2 * scale.mean():
             # Levels that are coarser along some axes only, as microscopists of light make them.
             continue
-        place = None if level.place is None else tuple(float(one) for one in np.array(level.place) * factor)
-        out.append(replace(level, scale=(float(scale.mean()),) * 3, place=place))
+        place = None if level.place is None else tuple(float(one) for one in np.array(level.place) / finest[0] * size)
+        out.append(replace(level, scale=(float(scale[0]),) * 3, place=place))
     return out
 
 

@@ -1,0 +1,280 @@
+"""OME-Zarr comes in with its voxel size and its places, goes out so that others read it, and is refused where it lies."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tomolab import files, omezarr
+from tomolab.volumes import Volume
+
+SPACE = [{"name": name, "type": "space", "unit": "angstrom"} for name in "zyx"]
+PLACES = {"0.4": (".zattrs", lambda text: text["multiscales"][0]), "0.5": ("zarr.json", lambda text: text["attributes"]["ome"])}
+
+
+def ramp(shape: tuple[int, ...] = (4, 5, 6), kind: type = np.float32) -> np.ndarray:
+    return np.arange(np.prod(shape)).reshape(shape).astype(kind)
+
+
+def level(path: str, scale: float | list, *, move: list | None = None) -> dict:
+    steps = [{"type": "scale", "scale": scale if isinstance(scale, list) else [scale] * 3}]
+    return {"path": path, "coordinateTransformations": steps + ([{"type": "translation", "translation": move}] if move else [])}
+
+
+def group(path: Path, arrays: dict, datasets: list, *, version: str = "0.4", axes: list | None = None, **options) -> Path:
+    """A group as another program writes it: by zarr itself."""
+    shutil.rmtree(path, ignore_errors=True)
+    made = zarr.create_group(path, zarr_format=2 if version == "0.4" else 3)
+    for name, data in arrays.items():
+        made.create_array(name, data=data, config={"write_empty_chunks": True}, **options)
+    scales = {"axes": SPACE if axes is None else axes, "datasets": datasets}
+    told = {"multiscales": [{"version": "0.4", **scales}]}
+    made.attrs.update(told if version == "0.4" else {"ome": {"version": version, "multiscales": [scales]}})
+    return path
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_what_is_written_comes_back_at_every_level(tmp_path, monkeypatch, version: str) -> None:
+    monkeypatch.setattr(omezarr, "CHUNK", (8, 16, 32))
+    volume = Volume(np.random.default_rng(0).standard_normal((21, 70, 133)), 7.84)
+    path = files.write_volume(volume, tmp_path / "a.zarr", version=version)
+    opened = files.open_volume(path, voxel_size=7.84)
+    assert (opened.shape, opened.chunks, opened.voxel_size) == (volume.shape, (8, 16, 32), 7.84)
+    np.testing.assert_array_equal(files.read_volume(path).data, volume.data)
+    np.testing.assert_array_equal(opened.read(np.s_[3:20, 10:50, -30:]), volume.data[3:20, 10:50, -30:])
+    half = files.open_volume(path, near=20.0)
+    assert (half.shape, half.voxel_size) == ((10, 35, 66), pytest.approx(15.68))
+    assert half.origin == pytest.approx((3.92,) * 3)
+    blocks = volume.data[:20, :70, :132].reshape(10, 2, 35, 2, 66, 2).mean((1, 3, 5))
+    np.testing.assert_allclose(half.read(np.s_[:, :, :]), blocks, atol=1e-6)
+    key, find = PLACES[version]
+    told = json.loads((path / key).read_text())
+    scales = find(told) if version == "0.4" else find(told)["multiscales"][0]
+    assert find(told)["version"] == version
+    assert scales["axes"] == SPACE
+    assert scales["datasets"][1]["coordinateTransformations"][1] == {"type": "translation", "translation": [3.92] * 3}
+    array = zarr.open_group(path, mode="r")["0"]
+    assert array.metadata.zarr_format == (2 if version == "0.4" else 3)
+    np.testing.assert_array_equal(array[:], volume.data)
+
+
+def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch) -> None:
+    volume = Volume(ramp(), 10.0)
+    path = files.write_volume(volume, tmp_path / "a.zarr")
+    files.write_volume(Volume(2 * ramp(), 10.0), path)
+    np.testing.assert_array_equal(files.read_volume(path).data, 2 * ramp())
+    monkeypatch.setattr("tomolab.pyramids.metadata", lambda *given, **options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        files.write_volume(volume, path)
+    np.testing.assert_array_equal(files.read_volume(path).data, 2 * ramp())
+    (tmp_path / "work.zarr").mkdir()
+    with pytest.raises(ValueError, match="exists and is no Zarr; it is not replaced"):
+        files.write_volume(volume, tmp_path / "work.zarr")
+    with pytest.raises(ValueError, match=r"'0.4' or '0.5', got '0.3'"):
+        files.write_volume(volume, path, version="0.3")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.zarr", "work.zarr"]
+
+
+@given(
+    shape=st.tuples(*[st.integers(1, 9)] * 3),
+    chunks=st.tuples(*[st.integers(1, 5)] * 3),
+    kind=st.sampled_from(["<f4", ">f4", "<f2", "<i2", ">u2", "|i1", "|u1", "<f8"]),
+    form=st.sampled_from([(2, "."), (2, "/"), (3, "/"), (3, "shards")]),
+    packing=st.sampled_from(["auto", None, "gzip"]),
+    lead=st.integers(0, 2),
+    cuts=st.tuples(*[st.tuples(st.integers(-9, 9), st.integers(-9, 9))] * 3),
+)
+@settings(max_examples=40, deadline=None)
+def test_any_array_that_zarr_writes_is_read(tmp_path_factory, shape, chunks, kind, form, packing, lead, cuts) -> None:
+    version, separator = form
+    if version == 3:
+        kind = kind.replace(">", "<")
+    data = np.random.default_rng(1).uniform(0, 100, shape).astype(kind)
+    front = (1,) * lead
+    options: dict = {"chunks": front + chunks}
+    if separator == "shards":
+        options["shards"] = front + tuple(2 * n for n in chunks)
+    if version == 2:
+        options["chunk_key_encoding"] = {"name": "v2", "separator": separator}
+    if packing == "gzip":
+        options["compressors"] = zarr.codecs.GzipCodec() if version == 3 else __import__("numcodecs").GZip()
+    elif packing is None:
+        options["compressors"] = None
+    path = tmp_path_factory.mktemp("a") / "a.zarr"
+    axes = [{"name": name} for name in ("t", "c")[:lead]] + SPACE
+    datasets = [level("0", [1.0] * lead + [12.5] * 3)]
+    group(path, {"0": data.reshape(front + shape)}, datasets, version=f"0.{version + 2}", axes=axes, **options)
+    opened = files.open_volume(path)
+    assert (opened.shape, opened.voxel_size) == (shape, 12.5)
+    np.testing.assert_array_equal(opened.load().data, data.astype(np.float32))
+    slices = tuple(slice(*pair) for pair in cuts)
+    if data[slices].size:
+        np.testing.assert_array_equal(opened.read(slices), data[slices].astype(np.float32))
+
+
+def test_units_become_angstrom_and_are_held_against_what_is_stated(tmp_path) -> None:
+    nano = [{**axis, "unit": "nanometer"} for axis in SPACE]
+    path = group(tmp_path / "a.zarr", {"0": ramp()}, [level("0", 1.3)], axes=nano)
+    assert files.open_volume(path).voxel_size == pytest.approx(13.0)
+    assert files.open_volume(path, voxel_size=13.05).voxel_size == 13.05
+    with pytest.raises(ValueError, match=r"its levels have 13 Å per voxel, but voxel_size=1.3 was given for the finest"):
+        files.open_volume(path, voxel_size=1.3)
+    bare = [{"name": name} for name in "zyx"]
+    path = group(tmp_path / "b.zarr", {"0": ramp(), "1": ramp((2, 2, 3))}, [level("0", 1), level("1", 2)], axes=bare)
+    with pytest.raises(ValueError, match="its scale of 1 has no unit of length; give voxel_size="):
+        files.open_volume(path)
+    assert files.open_volume(path, voxel_size=8.0, near=16.0, averaged=False).voxel_size == 16.0
+    for scale, message in (([10.0, 10.0, 12.0], "not the same along all axes"), (-1.0, "positive numbers")):
+        with pytest.raises(ValueError, match=message):
+            files.open_volume(group(tmp_path / "c.zarr", {"0": ramp()}, [level("0", scale)]))
+    with pytest.raises(ValueError, match="voxel_size must be a positive number"):
+        files.open_volume(path, voxel_size=float("nan"))
+
+
+def test_the_level_is_the_coarsest_that_is_not_too_coarse(tmp_path) -> None:
+    arrays = {name: ramp(shape) for name, shape in (("a", (8, 8, 8)), ("b", (4, 4, 4)), ("c", (2, 2, 2)), ("d", (8, 4, 4)))}
+    datasets = [level("b", 20.0), level("a", 10.0), level("c", 40.0), level("d", [10.0, 20.0, 20.0])]
+    path = group(tmp_path / "a.zarr", arrays, datasets)
+    found = {
+        near: files.open_volume(path, near=near, averaged=False).voxel_size
+        for near in (None, 3.0, 10.0, 19.0, 19.9, 25.0, 40.0, 1e3)
+    }
+    assert found == {None: 10.0, 3.0: 10.0, 10.0: 10.0, 19.0: 10.0, 19.9: 20.0, 25.0: 20.0, 40.0: 40.0, 1e3: 40.0}
+    with pytest.raises(ValueError, match="near must be a positive number"):
+        files.open_volume(path, near=0)
+
+
+def test_where_a_level_lies_is_told_or_asked(tmp_path) -> None:
+    arrays = {"0": ramp((8, 8, 8)), "1": ramp((4, 4, 4))}
+    path = tmp_path / "a.zarr"
+    group(path, arrays, [level("0", 10.0, move=[500.0, 0.0, 7.0]), level("1", 20.0, move=[505.0, 5.0, 12.0])])
+    assert files.open_volume(path).origin == (0.0, 0.0, 0.0)
+    assert files.open_volume(path, near=20.0).origin == (5.0, 5.0, 5.0)
+    for move in (None, [0.0] * 3):
+        group(path, arrays, [level("0", 10.0, move=move), level("1", 20.0, move=move)])
+        with pytest.warns(UserWarning, match=r"does not say where the voxels of level '1' lie; .* all lies 5 Å farther"):
+            assert files.open_volume(path, near=20.0).origin == (0.0, 0.0, 0.0)
+        assert files.open_volume(path, near=20.0, averaged=True).origin == (5.0, 5.0, 5.0)
+        assert files.open_volume(path, near=20.0, averaged=False).origin == (0.0, 0.0, 0.0)
+    group(path, arrays, [level("0", 10.0), level("1", 20.0, move=[0.0, 200.0, 0.0])])
+    with pytest.raises(ValueError, match="does not show the same"):
+        files.open_volume(path, near=20.0)
+    scaled = group(path, arrays, [level("0", 1.0), level("1", 2.0, move=[0.5] * 3)])
+    told = json.loads((scaled / ".zattrs").read_text())
+    told["multiscales"][0]["coordinateTransformations"] = [{"type": "scale", "scale": [10.0] * 3}]
+    (scaled / ".zattrs").write_text(json.dumps(told))
+    opened = files.open_volume(scaled, near=20.0)
+    assert (opened.voxel_size, opened.origin) == (20.0, (5.0, 5.0, 5.0))
+
+
+def test_a_plain_array_needs_its_voxel_size(tmp_path) -> None:
+    for version in (2, 3):
+        zarr.create_array(tmp_path / f"{version}.zarr", data=1 + ramp(), zarr_format=version)
+        with pytest.raises(ValueError, match="give voxel_size="):
+            files.open_volume(tmp_path / f"{version}.zarr")
+        np.testing.assert_array_equal(files.read_volume(tmp_path / f"{version}.zarr", voxel_size=10.0).data, 1 + ramp())
+
+
+def test_metadata_that_make_no_sense_are_refused(tmp_path) -> None:
+    path, key = group(tmp_path / "a.zarr", {"0": ramp()}, [level("0", 10.0)]), ".zattrs"
+    good = (path / key).read_text()
+    for old, new, message in (
+        ('"0.4"', '"0.6"', "version 0.6; versions 0.4 and 0.5 can be read"),
+        ('"multiscales"', '"labels"', "without multiscales"),
+        ('"x"', '"w"', "its axes are z, y, w, expected z, y, x"),
+        ('"path": "0"', '"path": "../../b.zarr/0"', "must name an array in the group"),
+        ('"path": "0"', '"path": "/etc"', "must name an array in the group"),
+        ('"path": "0"', '"path": "7"', "names a level '7', but there is no array"),
+        ('"path": "0"', '"path": 0', "must name an array in the group"),
+        ('"type": "scale"', '"type": "affine"', "a transformation of kind 'affine' is not read"),
+        ("10.0", "NaN", "needs 3 finite numbers"),
+        ('"datasets"', '"data"', "its metadata are no OME-Zarr"),
+        ('"angstrom"', '"parsec"', "expected one of angstrom"),
+        ("{", "", "is not JSON"),
+        (good, "[" * 100_000, "is not JSON"),
+        (good, "[1]", "holds list, expected an object"),
+        (good, '{"multiscales": 3}', "no OME-Zarr"),
+        (good, '{"multiscales": [{"axes": [], "datasets": []}]}', "its axes are"),
+    ):
+        (path / key).write_text(good.replace(old, new, 1) if old != '"x"' else good.replace(old, new))
+        with pytest.raises(ValueError, match=message):
+            files.open_volume(path)
+    (path / key).write_text(" " * (2**24 + 1))
+    with pytest.raises(ValueError, match="expected at most 16,777,216"):
+        files.open_volume(path)
+    with pytest.raises(FileNotFoundError, match="no file"):
+        files.open_volume(tmp_path / "none.zarr")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"is no Zarr: it holds neither zarr.json nor .zattrs"):
+        files.open_volume(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_arrays_that_claim_what_cannot_be_are_refused(tmp_path, version: str) -> None:
+    path = group(tmp_path / "a.zarr", {"0": ramp()}, [level("0", 10.0)], version=version)
+    place = path / "0" / (".zarray" if version == "0.4" else "zarr.json")
+    good = json.loads(place.read_text())
+    grid = good if version == "0.4" else good["chunk_grid"]["configuration"]
+    chunks, kind = ("chunks", "dtype") if version == "0.4" else ("chunk_shape", "data_type")
+    strange = [{"id": "pickle"}] if version == "0.4" else [{"name": "numcodecs.pickle", "configuration": {}}]
+    cases = [
+        (grid, chunks, [2**20, 2**20, 2**10], "bytes of memory are free|claims"),
+        (grid, chunks, [0, 5, 6], "must be positive whole numbers"),
+        (grid, chunks, [4, 5], "do not fit shape"),
+        (good, "shape", [2, 2, 4, 5, 6], "do not fit shape"),
+        (good, "shape", [4, 5, 1e99], "must be positive whole numbers"),
+        (good, kind, "|O" if version == "0.4" else "string", "its values are|no Zarr"),
+        (good, kind, "<c8" if version == "0.4" else "complex64", "expected real numbers"),
+        (good, "filters" if version == "0.4" else "codecs", strange, "codecs pickle"),
+    ]
+    for part, name, value, message in cases:
+        before = part.get(name)
+        part[name] = value
+        place.write_text(json.dumps(good))
+        with pytest.raises(ValueError, match=message):
+            files.open_volume(path)
+        part[name] = before
+    place.write_text(json.dumps(good))
+    np.testing.assert_array_equal(files.read_volume(path).data, ramp())
+
+
+def test_channels_are_not_mixed_up_with_sections(tmp_path) -> None:
+    axes = [{"name": "c", "type": "channel"}, *SPACE]
+    path = group(tmp_path / "a.zarr", {"0": ramp((2, 4, 5, 6))}, [level("0", [1.0, 10.0, 10.0, 10.0])], axes=axes)
+    with pytest.raises(ValueError, match=r"has shape \(2, 4, 5, 6\), expected z, y, x, with a single channel"):
+        files.open_volume(path)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_a_chunk_that_is_missing_or_broken_is_no_zeros(tmp_path, version: str) -> None:
+    path = group(tmp_path / "a.zarr", {"0": 1 + ramp((8, 8, 8))}, [level("0", 10.0)], version=version, chunks=(4, 8, 8))
+    chunk = path / "0" / ("1.0.0" if version == "0.4" else "c/1/0/0")
+    whole = chunk.read_bytes()
+    chunk.unlink()
+    opened = files.open_volume(path)
+    np.testing.assert_array_equal(opened.read(np.s_[:4, :, :]), 1 + ramp((4, 8, 8)))
+    with pytest.raises(FileNotFoundError, match=r"lacks the chunk .*1.0.0; .* permissive=True fills them"):
+        opened.load()
+    assert not files.open_volume(path, permissive=True).load().data[4:].any()
+    for broken in (whole[:20], whole[: len(whole) // 2], b"", b"x" * 50):
+        chunk.write_bytes(broken)
+        with pytest.raises(ValueError, match=r"cannot be read|unpacks to"):
+            files.open_volume(path).load()
+    chunk.write_bytes(b"x" * (2**24 + 10_000))
+    with pytest.raises(ValueError, match="expected at most"):
+        files.open_volume(path).load()
+
+
+def test_options_of_the_other_kind_are_refused(tmp_path) -> None:
+    here = files.write_volume(Volume(ramp(), 10.0), tmp_path / "a.zarr")
+    with pytest.raises(ValueError, match="flipped has no meaning for files of this kind"):
+        files.open_volume(here, flipped="swap")
+    there = files.write_volume(Volume(ramp(), 10.0), tmp_path / "a.mrc")
+    for read in (files.open_volume, files.read_volume):
+        with pytest.raises(ValueError, match="near has no meaning"):
+            read(there, near=10.0)
