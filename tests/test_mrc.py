@@ -46,14 +46,20 @@ def test_a_volume_comes_back(tmp_path, phantom: Volume, name: str) -> None:
     assert read.voxel_size == pytest.approx(7.84, rel=1e-6)
 
 
-def test_what_is_written_is_valid_and_says_who_wrote_it(tmp_path, phantom: Volume) -> None:
-    path = files.write_volume(phantom, tmp_path / "a.mrc")
+@pytest.mark.parametrize("name", ["a.mrc", "a.mrc.gz", "a.mrc.bz2"])
+def test_what_is_written_is_valid_and_says_who_wrote_it(tmp_path, phantom: Volume, name: str) -> None:
+    path = files.write_volume(phantom, tmp_path / name)
     assert mrcfile.validate(path)
     with mrcfile.open(path) as file:
         assert file.get_labels() == [f"tomolab {__version__}"]
         assert file.header.mode == 2
         assert file.is_volume()
+        assert file.header.ispg == 1
         assert tuple(file.header.origin.tolist()) == (0, 0, 0)
+        assert [int(file.header[key]) for key in ("nxstart", "nystart", "nzstart")] == [0, 0, 0]
+        assert [int(file.header[key]) for key in ("mapc", "mapr", "maps")] == [1, 2, 3]
+        assert [int(file.header[key]) for key in ("mx", "my", "mz")] == [32, 32, 32]
+        assert tuple(file.voxel_size.tolist()) == (10, 10, 10)
         assert file.header.dmax == phantom.data.max()
         assert file.header.rms == pytest.approx(phantom.data.std(), rel=1e-4)
 
