@@ -10,6 +10,7 @@ import bz2
 import gzip
 import sys
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -76,8 +77,8 @@ def open_volume(
 ) -> Tomogram:
     """Open a map or tomogram and read of it what is asked for.
 
-    A plain file is mapped into memory. A compressed one must be read whole; if that takes more than 1 GB, a warning says how
-    much before.
+    A plain file is mapped into memory. A compressed one must be read whole when the first block is asked for; if that takes
+    more than 1 GB, a warning says how much before.
 
     Parameters
     ----------
@@ -98,8 +99,12 @@ def open_volume(
         needed = 4 * size // kind.itemsize
         if needed > LARGE:
             warnings.warn(f"{path} is compressed and must be read whole: {needed:,} bytes of memory", stacklevel=2)
-        whole = flips.turn(_data(path, header, order).transpose(perm), flipped)
-        return Tomogram(whole.shape, found, whole.__getitem__, str(path))
+
+        @cache
+        def whole() -> np.ndarray:
+            return flips.turn(_data(path, header, order).transpose(perm), flipped)
+
+        return Tomogram(_turned(shape, perm, flipped), found, lambda slices: whole()[slices], str(path))
     mapped = flips.turn(np.memmap(path, dtype=kind, mode="r", offset=start, shape=shape).transpose(perm), flipped)
     told = path.stat()
 
@@ -230,6 +235,12 @@ def _enough(path: Path, kind: np.dtype, shape: tuple[int, int, int], start: int)
     if opener is gzip.open and expected > DEFLATE * size:
         raise ValueError(f"{told} but a gzipped file of {size:,} bytes cannot hold so many")
     return told, expected
+
+
+def _turned(shape: tuple[int, int, int], perm: tuple[int, int, int], flipped: Flip | None) -> tuple[int, int, int]:
+    """(z, y, x) of what lies in the file as (sections, rows, columns)."""
+    z, y, x = (shape[axis] for axis in perm)
+    return (y, z, x) if flipped else (z, y, x)
 
 
 def _check_extension(path: Path) -> None:

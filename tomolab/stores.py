@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from tomolab import files, particles
 
+SKIPPED = "skipped.parquet"
 FORMAT = 1
 """Version of the layout."""
 CHUNK_BYTES, SHARD_BYTES = 256 * 1024, 16 * 1024 * 1024
@@ -46,27 +47,51 @@ def write(path: str | Path, parts: Iterable[Part], *, box: int, voxel_size: floa
     ValueError
         If no part comes, or one has another box, other rows than volumes, or values that float16 cannot hold.
     """
-    chunk, shard = _layout(box)
     rows: list[pd.DataFrame] = []
     with files.atomic(path) as temporary, tqdm(total=total, unit="subtomogram", desc=Path(path).name, leave=False) as bar:
-        group = zarr.create_group(temporary, zarr_format=3)
-        cube = (box, box, box)
-        array = group.create_array(
-            "volumes", shape=(0, *cube), chunks=(chunk, *cube), shards=(shard, *cube), dtype="float16", compressors=None
-        )
-        for block in _blocks(parts, box, size=shard, rows=rows):
+        array = begin(temporary, box)
+        for block in blocks(parts, box, size=_layout(box)[1], rows=rows):
             start = array.shape[0]
-            array.resize((start + len(block), *cube))
+            array.resize((start + len(block), *array.shape[1:]))
             array[start:] = block
             bar.update(len(block))
         if not rows:
             raise ValueError(f"no subtomograms came to be written to {path}")
         joined = particles.check(pd.concat([part for part in rows if len(part)] or rows[:1], ignore_index=True))
-        group.attrs.update(
-            {"tomolab": "subtomograms", "format": FORMAT, "voxel_size": float(voxel_size), "box": box, "count": len(joined)}
-        )
-        joined.to_parquet(temporary / "particles.parquet", index=False)
+        finish(temporary, joined, box=box, voxel_size=voxel_size)
     return Path(path)
+
+
+def begin(folder: Path, box: int) -> zarr.Array:
+    """Make a group with an empty array for boxes of `box` voxels, which grows from whole shards."""
+    chunk, shard = _layout(box)
+    cube = (box, box, box)
+    return zarr.create_group(folder, zarr_format=3).create_array(
+        "volumes", shape=(0, *cube), chunks=(chunk, *cube), shards=(shard, *cube), dtype="float16", compressors=None
+    )
+
+
+def finish(folder: Path, table: pd.DataFrame, *, box: int, voxel_size: float) -> None:
+    """Make a store of a group whose array is complete: its attributes and its particle table.
+
+    Parameters
+    ----------
+    folder
+        Of the group.
+    table
+        Particle table, a row for each volume.
+    box, voxel_size
+        Edge in voxels, and Å.
+    """
+    about: dict[str, Any] = {
+        "tomolab": "subtomograms",
+        "format": FORMAT,
+        "voxel_size": float(voxel_size),
+        "box": box,
+        "count": len(table),
+    }
+    zarr.open_group(folder, mode="r+").attrs.update(about)
+    table.to_parquet(folder / "particles.parquet", index=False)
 
 
 def read(path: str | Path) -> tuple[zarr.Array, pd.DataFrame, float]:
@@ -101,6 +126,12 @@ def read(path: str | Path) -> tuple[zarr.Array, pd.DataFrame, float]:
     if array.shape[1:] != (about["box"],) * 3:
         raise ValueError(f"{path} says box {about['box']}, but its volumes have shape {array.shape[1:]}")
     return array, table, float(about["voxel_size"])
+
+
+def read_skipped(path: str | Path) -> pd.DataFrame:
+    """The particles that could not be cut, with the column ``reason``, if the store tells of any."""
+    place = Path(path) / SKIPPED
+    return pd.read_parquet(place) if place.is_file() else pd.DataFrame()
 
 
 def take(array: zarr.Array, rows: np.ndarray) -> np.ndarray:
@@ -153,8 +184,25 @@ def _layout(box: int) -> tuple[int, int]:
     return chunk, chunk * max(1, SHARD_BYTES // (each * chunk))
 
 
-def _blocks(parts: Iterable[Part], box: int, *, size: int, rows: list[pd.DataFrame]) -> Iterator[np.ndarray]:
-    """Regroup a stream into blocks of `size` volumes, so that every shard is written once; collect the tables in `rows`."""
+def blocks(parts: Iterable[Part], box: int, *, size: int, rows: list[pd.DataFrame]) -> Iterator[np.ndarray]:
+    """Regroup a stream into blocks of volumes, so that every shard is written once.
+
+    Parameters
+    ----------
+    parts
+        The stream.
+    box
+        Edge in voxels.
+    size
+        Volumes of a block; the last may have fewer.
+    rows
+        Takes the tables.
+
+    Raises
+    ------
+    ValueError
+        If a part has another box, other rows than volumes, or values that float16 cannot hold.
+    """
     waiting: list[np.ndarray] = []
     for volumes, table in parts:
         data = volumes.detach().cpu().numpy() if isinstance(volumes, torch.Tensor) else np.asarray(volumes)

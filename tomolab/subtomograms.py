@@ -117,7 +117,7 @@ def open(path: str | Path) -> Subtomograms:  # noqa: A001 - reads subtomograms.o
         If it is not a store of subtomograms, or its table and array disagree.
     """
     volumes, particles, voxel_size = stores.read(path)
-    return Subtomograms(volumes, particles, voxel_size)
+    return Subtomograms(volumes, particles, voxel_size, stores.read_skipped(path))
 
 
 def join(parts: Sequence[Subtomograms], *, path: str | Path | None = None) -> Subtomograms:
@@ -215,11 +215,11 @@ def extract(
     size = tomogram.voxel_size if voxel_size is None else voxel_size
     cut = Cut(box, size, contrast=contrast, normalise=normalise, diameter=diameter, edges=edges)
     skipped: list[pd.DataFrame] = []
-    parts = _parts(tomogram, particles, cut=cut, skipped=skipped)
-    first = next(parts, None)
+    coming = parts(tomogram, particles, cut=cut, skipped=skipped)
+    first = next(coming, None)
     if first is None:
         raise ValueError(f"none of {len(particles)} particles could be cut: {_reasons(skipped) or 'the table is empty'}")
-    stream = itertools.chain([first], parts)
+    stream = itertools.chain([first], coming)
     if path is None:
         data, rows = zip(*stream, strict=True)
         made = Subtomograms(np.concatenate(data), pd.concat(rows), size)
@@ -234,17 +234,38 @@ def extract(
     return replace(made, skipped=pd.concat(skipped, ignore_index=True))
 
 
-def _parts(tomogram: Tomogram, particles: pd.DataFrame, *, cut: Cut, skipped: list[pd.DataFrame]) -> Iterator[stores.Part]:
-    """Boxes with their rows, in the order of the table, after it is found that a box fits; others go to `skipped`."""
-    held = crops.measured(tomogram, cut.voxel_size)
-    if cut.box < 2 or (cut.box > held).any():
-        raise ValueError(
-            f"a box of {cut.box} voxels of {cut.voxel_size:g} Å does not fit into {' x '.join(map(str, held))} voxels (z, y, x)"
-        )
+def parts(tomogram: Tomogram, particles: pd.DataFrame, *, cut: Cut, skipped: list[pd.DataFrame]) -> Iterator[stores.Part]:
+    """Yield boxes with their rows, in the order of the table.
+
+    Parameters
+    ----------
+    tomogram, particles
+        As of `extract`.
+    cut
+        How boxes are cut.
+    skipped
+        Takes tables of those that cannot be, with the column ``reason``.
+
+    Raises
+    ------
+    ValueError
+        If the box is larger than the tomogram.
+    """
+    check_box(tomogram, cut)
     inside = crops.inside(tomogram, particles, cut=cut)
     reason = "the box leaves the tomogram" if cut.edges == "skip" else "its centre lies outside the tomogram"
     skipped.append(particles[~inside].assign(reason=reason))
     yield from crops.boxes(tomogram, particles[inside], cut=cut, skipped=skipped)
+
+
+def check_box(tomogram: Tomogram, cut: Cut) -> None:
+    """Refuse a box that is larger than the tomogram with a ValueError."""
+    held = crops.measured(tomogram, cut.voxel_size)
+    if cut.box < 2 or (cut.box > held).any():
+        raise ValueError(
+            f"a box of {cut.box} voxels of {cut.voxel_size:g} Å does not fit into {' x '.join(map(str, held))} voxels "
+            f"(z, y, x) of {tomogram.name}"
+        )
 
 
 def _reasons(skipped: list[pd.DataFrame]) -> str:

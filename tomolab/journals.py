@@ -1,0 +1,181 @@
+"""Journals: stores of subtomograms that grow tomogram by tomogram, and go on growing after an interruption.
+
+While it grows, a store stands beside its place under a hidden name, with a journal of what is finished. Only whole shards are
+written into its array, and none twice; what does not fill one is kept in a file of its own. So an interruption at any time
+leaves all that the journal tells of.
+"""
+
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import zarr
+
+from tomolab import particles, stores
+from tomolab.files import atomic
+from tomolab.stores import Part
+
+JOURNAL = "journal.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Journal:
+    """A store that grows: its `folder`, the `key` of the work, `box`, `voxel_size` in Å, and the names that are `done`.
+
+    `written` subtomograms stand in the array; `tail` holds those after them, which do not fill a shard.
+    """
+
+    folder: Path
+    key: str
+    box: int
+    voxel_size: float
+    done: tuple[str, ...]
+    written: int
+    tail: np.ndarray
+
+
+def begin(path: str | Path, key: str, *, box: int, voxel_size: float, resume: bool = True) -> Journal:
+    """Begin a store, or go on with one that was interrupted.
+
+    Parameters
+    ----------
+    path
+        Where it stands at the end.
+    key
+        Tells whether what is there is of the same work; what is of another is dropped with a warning.
+    box, voxel_size
+        Edge in voxels, and Å.
+    resume
+        False drops in any case what is there.
+    """
+    path = Path(path)
+    folder = path.with_name(f".{path.name}.partial")
+    if resume and (folder / JOURNAL).is_file():
+        try:
+            told = json.loads((folder / JOURNAL).read_text())
+            if told["key"] == key:
+                done, written = tuple(map(str, told["done"])), int(told["written"])
+                tail = np.load(folder / f"tail-{len(done)}.npy", allow_pickle=False) if done else _nothing(box)
+                array = zarr.open_group(folder, mode="r+")["volumes"]
+                if isinstance(array, zarr.Array) and array.shape[0] >= written and tail.shape[1:] == (box,) * 3:
+                    return Journal(folder, key, box, voxel_size, done, written, tail)
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            warnings.warn(f"what was begun in {folder} cannot be read and is begun anew: {error}", stacklevel=3)
+        else:
+            warnings.warn(
+                f"what was begun in {folder} is of other particles, tomograms or parameters; it is dropped", stacklevel=3
+            )
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    stores.begin(folder, box)
+    journal = Journal(folder, key, box, voxel_size, (), 0, _nothing(box))
+    _note(journal)
+    return journal
+
+
+def add(journal: Journal, name: str, parts: Iterable[Part], *, skipped: list[pd.DataFrame]) -> Journal:
+    """Add the subtomograms of a tomogram, all of them or none.
+
+    Parameters
+    ----------
+    journal
+        The store.
+    name
+        Of the tomogram.
+    parts
+        Its subtomograms with their rows.
+    skipped
+        Tables of those that were left out, with the column ``reason``; read when all parts have come.
+
+    Returns
+    -------
+    Journal
+        The store with this tomogram among those done.
+    """
+    array = zarr.open_group(journal.folder, mode="r+")["volumes"]
+    if not isinstance(array, zarr.Array):
+        raise ValueError(f"{journal.folder}: volumes is a Zarr group, expected an array")
+    shard = array.shards[0] if array.shards else array.chunks[0]
+    rows: list[pd.DataFrame] = []
+    written, tail = journal.written, _nothing(journal.box)
+    before = (journal.tail, pd.DataFrame(index=range(len(journal.tail))))
+    for block in stores.blocks(chain([before], parts), journal.box, size=shard, rows=rows):
+        if len(block) < shard:
+            tail = block
+            continue
+        array.resize((written + shard, *array.shape[1:]))
+        array[written:] = block
+        written += shard
+    number = len(journal.done) + 1
+    for kind, some in (("rows", rows[1:]), ("skipped", [one for one in skipped if len(one)])):
+        if some:
+            pd.concat(some, ignore_index=True).to_parquet(journal.folder / f"{kind}-{number}.parquet", index=False)
+    np.save(journal.folder / f"tail-{number}.npy", tail, allow_pickle=False)
+    made = replace(journal, done=(*journal.done, name), written=written, tail=tail)
+    _note(made)
+    (journal.folder / f"tail-{number - 1}.npy").unlink(missing_ok=True)
+    return made
+
+
+def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
+    """Put the store into its place, and give the table of those that were left out.
+
+    Parameters
+    ----------
+    journal
+        The store, with all tomograms done.
+    path
+        Its place; a store that is there is replaced.
+
+    Raises
+    ------
+    ValueError
+        If it holds no subtomogram.
+    """
+    folder = journal.folder
+    skips, rows = (
+        [pd.read_parquet(one) for n in range(1, len(journal.done) + 1) if (one := folder / f"{kind}-{n}.parquet").is_file()]
+        for kind in ("skipped", "rows")
+    )
+    skipped = pd.concat(skips, ignore_index=True) if skips else pd.DataFrame()
+    if not rows:
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in skipped["reason"].value_counts().items())
+        shutil.rmtree(folder)
+        raise ValueError(f"none of {len(skipped)} particles could be cut: {reasons}")
+    table = particles.check(pd.concat(rows, ignore_index=True))
+    array = zarr.open_group(folder, mode="r+")["volumes"]
+    if not isinstance(array, zarr.Array):
+        raise ValueError(f"{folder}: volumes is a Zarr group, expected an array")
+    array.resize((len(table), *array.shape[1:]))
+    array[journal.written :] = journal.tail
+    if len(skipped):
+        skipped.to_parquet(folder / stores.SKIPPED, index=False)
+    stores.finish(folder, table, box=journal.box, voxel_size=journal.voxel_size)
+    for left in (
+        *folder.glob("rows-*.parquet"),
+        *folder.glob("skipped-*.parquet"),
+        *folder.glob("tail-*.npy"),
+        folder / JOURNAL,
+    ):
+        left.unlink()
+    with atomic(path) as temporary:
+        os.rename(folder, temporary)
+    return skipped
+
+
+def _nothing(box: int) -> np.ndarray:
+    return np.empty((0, box, box, box), dtype=np.float16)
+
+
+def _note(journal: Journal) -> None:
+    told = {"key": journal.key, "done": list(journal.done), "written": journal.written}
+    with atomic(journal.folder / JOURNAL) as temporary:
+        temporary.write_text(json.dumps(told) + "\n")
