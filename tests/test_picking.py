@@ -148,14 +148,15 @@ def test_a_range_finds_balls_of_all_sizes_and_tells_them_apart() -> None:
     sizes = np.array([120.0, 160.0, 200.0, 250.0, 310.0, 380.0])
     data = sum(balls(place[None], diameter=size) for place, size in zip(places, sizes, strict=True))
     volume = Volume(data + rng.normal(0, 0.15, SHAPE), VOXEL)
-    found = picking.difference_of_gaussians(volume, diameter=(120.0, 400.0), edge=150.0, threshold=5.0)
+    found = picking.difference_of_gaussians(volume, diameter=(120.0, 400.0), edge=150.0, threshold=1.0)
     agreement = picking.score(found, particles.table(places), distance=60)
     assert agreement["f1"] == 1
     matched = agreement["matched"].sort_values("truth_id")
     assert matched["distance"].max() < VOXEL
     told = found.set_index("particle_id")["diameter"].loc[matched["pick_id"]].to_numpy()
     assert (np.diff(told) >= 0).all()
-    assert told[-1] > 2 * told[0]
+    # An isolated ball answers most to √3 times its diameter.
+    np.testing.assert_allclose(told[:3], np.sqrt(3) * sizes[:3], rtol=0.12)
 
 
 def test_a_range_finds_more_complexes_than_the_best_single_diameter() -> None:
@@ -220,12 +221,13 @@ def test_every_candidate_has_a_fate(noisy: Volume, places: np.ndarray) -> None:
     assert counts["peaks"].sum() == len(found)
     assert counts.loc["picked"].tolist() == [len(picks)] * 2
     assert counts.loc["below the threshold", "as good as picks"] == 0
-    # Each true ball that is not picked is told of by a mask.
-    away = np.ones(SHAPE, dtype=bool)
-    away[:, :, :40], away[30:] = False, False
+    # Each true ball is picked, unless a mask took it.
+    _, nearest = KDTree(particles.positions(found)).query(places)
+    away = low & ~left
     inside = away[tuple(np.round(places / VOXEL).astype(int).T)]
     assert len(picks) == inside.sum()
-    assert counts.loc[["carbon", "outside"], "as good as picks"].sum() >= (~inside).sum()
+    assert found["fate"].iloc[nearest[inside]].eq("free").all()
+    assert found["fate"].iloc[nearest[~inside]].isin(["carbon", "outside"]).all()
 
 
 def test_choosing_again_is_picking_again(noisy: Volume) -> None:
@@ -248,10 +250,13 @@ def test_the_inverted_tomogram_tells_how_many_picks_are_noise(noisy: Volume, pla
     picks = picking.choose(found, score=-np.inf)
     matched = picking.score(picks, particles.table(places), distance=60)["matched"]["pick_id"]
     false = 1 - picks["particle_id"].isin(matched).cumsum() / np.arange(1, len(picks) + 1)
-    for count in (20, 25, 40, 60, 100):
-        assert told["share"][count - 1] == pytest.approx(false[count - 1], abs=0.15)
-    nothing = picking.false_share(found.iloc[:0], inverted)
-    assert len(nothing) == 0
+    assert told["share"][19] == false[19] == 0
+    # The dark rims of the balls count as noise too: too much, not too little.
+    assert (told["share"] >= false - 0.1)[:200].all()
+    noise = Volume(np.random.default_rng(8).normal(size=SHAPE), VOXEL)
+    nothing = picking.false_share(*(picking.candidates(one, diameter=250) for one in (noise, volumes.invert(noise))))
+    assert 0.6 < nothing["share"][60] <= 1
+    assert len(picking.false_share(found.iloc[:0], inverted)) == 0
 
 
 def test_oversampling_leaves_no_place_far_from_a_particle(noisy: Volume) -> None:

@@ -58,9 +58,10 @@ def difference_of_gaussians(
 
     The narrower Gaussian has a standard deviation of diameter / (2 √3), the width at which a solid ball answers most (the
     scale-space maximum of a ball of radius r in three dimensions is at r / √3): 72 Å for a ribosome of 250 Å, the 7 nm that
-    Pei et al. found best. With a range, several widths are tried and the best counts (`blobs.search`). Of 16 complexes of
-    125 to 390 Å in simulated tomograms that finds 70 to 95 % of the particles with as many picks as there are particles,
-    where the best single diameter finds 60 to 90 %.
+    Pei et al. found best. With a range, several widths are tried and the best counts (`blobs.search`).
+    Of 16 complexes of 125 to 390 Å in simulated tomograms, 150 to 350 Å found 93 %, 91 % and 81 % of the particles at an SNR of
+    0.1, 0.05 and 0.02, with as many picks as there are particles; the best single diameter 84 %, 76 % and 73 %. At 0.01 it was
+    56 % against 62 %.
 
     Parameters
     ----------
@@ -70,7 +71,8 @@ def difference_of_gaussians(
         Å, of the particles; or the (lowest, highest).
     threshold
         t in the lowest accepted score ``m + t (M - m) / 20``, between the worst peak m (0, the background, if all are above it)
-        and the best M. More picks fewer. 3 was best in Pei et al.
+        and the best M. More picks fewer. 3 was best in Pei et al. In a range of diameters the best are the largest, and the
+        score grows with the square of the size, so that 1 leaves what is a quarter as wide.
     tilts
         Lowest and highest tilt in degrees, for the table.
     tomogram
@@ -95,7 +97,8 @@ def difference_of_gaussians(
     -------
     DataFrame
         Particle table, best first, with the columns ``score``, the peak's height in standard deviations of the tomogram
-        filtered with the (lowest) diameter, and ``diameter`` in Å, the one that answered most: a rough order of sizes.
+        filtered with the (lowest) diameter, and ``diameter`` in Å, the one that answered most. In a range that is an order of
+        sizes, not a measure: an isolated solid ball answers most to √3 times its diameter, if that is in the range.
         Positions are refined below a voxel by a parabola.
 
     Raises
