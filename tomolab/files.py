@@ -1,4 +1,5 @@
-"""The only door to files of other programs: MRC maps, tilt series of IMOD, SerialEM and Warp, lists of RELION, Dynamo, STOPGAP.
+"""The only door to files of other programs: MRC maps, lists of particles (RELION, Dynamo, STOPGAP) and what is known of tilt
+series (IMOD, SerialEM, Warp, AreTomo).
 
 Contrast is left as it is in the file; `tomolab.volumes.invert` turns it. Order xyz, pixels and Euler angles stay on the
 far side of this door.
@@ -8,17 +9,20 @@ far side of this door.
 >>> files.write_particles(picks, "picks.star", voxel_size=10.0)
 """
 
+from tomolab.aretomo import read_aretomo
 from tomolab.lists import read_particles, write_particles
 from tomolab.mdoc import read_mdoc
 from tomolab.mrc import read_stack, read_volume, write_volume
 from tomolab.paths import atomic, data_folder, inside, sha256
-from tomolab.tilts import read_tilts, read_transforms
+from tomolab.tilts import read_excluded, read_tilts, read_transforms
 from tomolab.warp import read_tomostar, read_warp
 
 __all__ = [
     "atomic",
     "data_folder",
     "inside",
+    "read_aretomo",
+    "read_excluded",
     "read_mdoc",
     "read_particles",
     "read_stack",
