@@ -95,7 +95,9 @@ def false_share(found: pd.DataFrame, inverted: pd.DataFrame, *, distance: float 
 
     Noise is as often dark as bright, so peaks of the inverted tomogram tell how many peaks of a score noise makes. What is
     truly dark counts as noise: the dark rims that the CTF and the missing wedge leave about particles, membranes and gold. So
-    in a crowded tomogram the estimate is too high rather than too low; exclude gold in both.
+    in a crowded tomogram the estimate is too high rather than too low, and of no use for a range of diameters; exclude gold in
+    both. In simulated tomograms (SNR 0.01 to 0.1, one diameter) 0.15, 0.17, 0.15 and 0.41 were estimated where 0.24, 0.27, 0.30
+    and 0.39 of 100 picks were false: what is near a particle but not on it counts as false and is not noise.
 
     Parameters
     ----------

@@ -71,8 +71,8 @@ def difference_of_gaussians(
         Å, of the particles; or the (lowest, highest).
     threshold
         t in the lowest accepted score ``m + t (M - m) / 20``, between the worst peak m (0, the background, if all are above it)
-        and the best M. More picks fewer. 3 was best in Pei et al. In a range of diameters the best are the largest, and the
-        score grows with the square of the size, so that 1 leaves what is a quarter as wide.
+        and the best M. More picks fewer. 3 was best in Pei et al. In a range of diameters the score
+        grows with the size too, and small particles need a lower one.
     tilts
         Lowest and highest tilt in degrees, for the table.
     tomogram
