@@ -47,3 +47,28 @@ def test_wrong_transforms_are_named(tmp_path, text: str, message: str) -> None:
     (tmp_path / "a.xf").write_text(text)
     with pytest.raises(ValueError, match=message):
         files.read_transforms(tmp_path / "a.xf")
+
+
+def test_views_that_imod_leaves_out_are_counted_from_0(tmp_path) -> None:
+    lines = (
+        "# a list: EXCLUDELIST 30",
+        "$tilt -StandardInput",
+        "EXCLUDELIST 2, 1",
+        "ExcludeList\t7-9 # bad",
+        "excludelist2=12,20-18",
+        "X 5",
+    )
+    (tmp_path / "tilt.com").write_text("\n".join(lines))
+    assert files.read_excluded(tmp_path / "tilt.com").tolist() == [0, 1, 6, 7, 8, 11, 17, 18, 19]
+    (tmp_path / "tilt.com").write_text("$tilt\nMODE 2\nEXCLUDELIST2\n")
+    assert files.read_excluded(tmp_path / "tilt.com").tolist() == []
+
+
+@pytest.mark.parametrize("words", ["0", "1-", "one", "1,,2", "-3", "1-999999999", "9" * 5000, "1:3", "2.5", "١"])
+def test_wrong_views_are_named(tmp_path, words: str) -> None:
+    (tmp_path / "tilt.com").write_text(f"$tilt\nEXCLUDELIST {words}\n")
+    with pytest.raises(ValueError, match="line 2: expected numbers of views from 1"):
+        files.read_excluded(tmp_path / "tilt.com")
+    (tmp_path / "tilt.com").write_text("EXCLUDELIST 1\n")
+    with pytest.raises(ValueError, match="not a command file of IMOD"):
+        files.read_excluded(tmp_path / "tilt.com")

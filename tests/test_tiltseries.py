@@ -4,7 +4,7 @@ import mrcfile
 import numpy as np
 import pytest
 
-from tomolab import samples, tilts, tiltseries
+from tomolab import samples, tilts, tiltseries, tomograms
 from tomolab.tiltseries import TiltSeries, dose_symmetric
 
 ANGLES = [-3.0, 0.0, 3.0]
@@ -108,7 +108,7 @@ def test_contradictions_name_both_files(folder, name: str, text: str, message: s
 
 
 def test_what_is_missing_is_asked_for(folder) -> None:
-    with pytest.raises(ValueError, match="give tilts= or metadata="):
+    with pytest.raises(ValueError, match="give tilts=, alignment= or metadata="):
         tiltseries.read(folder / "stack.mrc")
     with pytest.raises(ValueError, match=r"end in .mdoc, .xml, .tomostar, not '.txt'"):
         tiltseries.read(folder / "stack.mrc", metadata=folder / "stack.txt")
@@ -117,6 +117,114 @@ def test_what_is_missing_is_asked_for(folder) -> None:
         tiltseries.read(folder / "stack.mrc", metadata=folder / "stack.mdoc")
     with pytest.raises(ValueError, match=r"pixel_size=1\.7 was given"):
         tiltseries.read(folder / "stack.mrc", tilts=folder / "stack.tlt", pixel_size=1.7)
+
+
+ALN = "# RawSize = 16 12 3\n# DarkFrame = 2 2 5.00\n# SEC ROT\n"
+
+
+def test_aretomo_brings_tilts_transforms_and_dark_images(folder) -> None:
+    rows = "  1  90.0 1.0  4.0 -2.0 1 1 1 0   2.0\n  0  0.0 1.0  6.0 8.0 1 1 1 0  -1.0\n"
+    (folder / "stack.aln").write_text(ALN + rows)
+    series = tiltseries.read(folder / "stack.mrc", alignment=folder / "stack.aln", metadata=folder / "stack.mdoc")
+    # The tilts of the .mdoc are 0.01, 3.2 and -3.1: two degrees lower, and the dark image had the highest.
+    assert series.tilts.tolist() == [-1, 2]
+    assert series.dose.tolist() == [6, 0]
+    np.testing.assert_array_equal(series.images, IMAGES[:2])
+    # The stack is binned twofold.
+    np.testing.assert_allclose(series.transforms[1], [[-3, -4], [1, 2]], atol=1e-12)
+    np.testing.assert_allclose(series.transforms[0][1], [[0, 1], [-1, 0]], atol=1e-12)
+    assert series.excluded.to_numpy().tolist() == [[2, 5.0, "dark (AreTomo)"]]
+    assert repr(series).endswith("-1° to 2°, without 1 of the stack)")
+
+
+def test_a_stack_without_its_dark_images_is_taken_as_it_is(folder) -> None:
+    rows = "3 0 1 2 0 1 1 1 0 3\n1 0 1 0 0 1 1 1 0 -3\n2 0 1 4 0 1 1 1 0 0\n"
+    (folder / "stack.aln").write_text("# RawSize = 8 6 4\n# DarkFrame = 3 4 6.0\n# SEC ROT\n" + rows)
+    series = tiltseries.read(folder / "stack.mrc", alignment=folder / "stack.aln")
+    assert series.tilts.tolist() == [-3, 0, 3]
+    assert series.transforms[1].tolist() == [[0, 0], [-4, 0], [-2, 0]]
+    assert len(series.excluded) == 0
+
+
+@pytest.mark.parametrize(
+    ("title", "given", "message"),
+    [
+        ("# RawSize = 16 20 3\n# DarkFrame = 2 2 3.0\n", {}, r"8 x 6 pixels, but .*stack.aln is of \(16, 20\)"),
+        ("# DarkFrame = 2 2 3.0\n# DarkFrame = 3 3 6.0\n", {"images": 4}, ""),
+        ("# DarkFrame = 2 2 3.0\n# DarkFrame = 3 3 6.0\n", {}, "holds 3 images, but .*stack.aln is of 4, of which 2 are dark"),
+        ("# DarkFrame = 2 2 3.0\n", {"tilts": "stack.tlt"}, "stack.aln holds tilts and transforms; leave out"),
+        ("# DarkFrame = 2 2 9.0\n", {"metadata": "stack.mdoc"}, "stack.aln and .*stack.mdoc contradict each other"),
+    ],
+)
+def test_an_alignment_of_another_stack_is_refused(folder, title: str, given: dict, message: str) -> None:
+    (folder / "stack.aln").write_text(title + "1 0 1 0 0 1 1 1 0 0\n0 0 1 0 0 1 1 1 0 -3\n")
+    if given.pop("images", 3) == 4:
+        with mrcfile.new(folder / "stack.mrc", overwrite=True) as file:
+            file.set_data(np.concatenate([IMAGES, IMAGES[:1]]))
+            file.voxel_size = 4.0
+        series = tiltseries.read(folder / "stack.mrc", alignment=folder / "stack.aln")
+        assert series.excluded["number"].tolist() == [2, 3]
+        return
+    paths = {name: folder / value for name, value in given.items()}
+    with pytest.raises(ValueError, match=message):
+        tiltseries.read(folder / "stack.mrc", alignment=folder / "stack.aln", **paths)
+
+
+def test_a_binned_aretomo_series_becomes_the_volume_that_it_was_made_of(tmp_path) -> None:
+    """Raw images are made by AreTomo's own words, a spot at R x + T; the spot is found where it was in the volume."""
+    rng = np.random.default_rng(6)
+    angles = np.arange(-50, 51, 2.5)
+    place, size = np.array([-7.0, 5.0, 11.0]), 64
+    turns, shifts = rng.uniform(80, 90, len(angles)), rng.uniform(-6, 6, (len(angles), 2))
+    row, column = np.indices((size, size)) - (size - 1) / 2
+    images, lines = [], ["# AreTomo Alignment / Priims bprmMn\n", f"# RawSize = {4 * size} {4 * size} {len(angles)}\n"]
+    for i, (tilt, turn, shift) in enumerate(zip(angles, turns, shifts, strict=True)):
+        z, y, x = place
+        ax, ay = x * np.cos(np.radians(tilt)) + z * np.sin(np.radians(tilt)), y
+        c, s = np.cos(np.radians(turn)), np.sin(np.radians(turn))
+        raw = np.array([c * ax - s * ay, s * ax + c * ay]) + shift
+        images.append(np.exp(-((column - raw[0]) ** 2 + (row - raw[1]) ** 2) / 4))
+        lines.append(f"{i:5d} {turn:9.4f} 1.00000 {4 * shift[0]:9.3f} {4 * shift[1]:9.3f} 1 1 1 0 {tilt:8.2f}\n")
+    order = rng.permutation(len(angles))
+    with mrcfile.new(tmp_path / "s.mrc") as file:
+        file.set_data(np.array(images, dtype=np.float32))
+        file.voxel_size = 10.0
+    (tmp_path / "s.aln").write_text("".join(lines[:2] + [lines[2 + i] for i in order]))
+    series = tiltseries.read(tmp_path / "s.mrc", alignment=tmp_path / "s.aln", exclude=[0, 5])
+    options = {"transforms": series.transforms, "voxel_size": 10.0, "shape": (40, size, size), "progress": False}
+    found = tomograms.reconstruct(series.images, series.tilts, invert=False, **options)
+    bright = np.where(found.data > found.data.max() / 2, found.data, 0)
+    middle = (np.indices(found.shape) * bright).sum((1, 2, 3)) / bright.sum() - np.array(found.shape) // 2
+    np.testing.assert_allclose(middle, place, atol=0.2)
+
+
+def test_images_are_left_out_and_told(folder) -> None:
+    (folder / "tilt.com").write_text("$tilt -StandardInput\nTILTFILE stack.tlt\nEXCLUDELIST2 3\n")
+    given = {"tilts": folder / "stack.tlt", "transforms": folder / "stack.xf", "metadata": folder / "stack.mdoc"}
+    for exclude in (folder / "tilt.com", str(folder / "tilt.com"), [2], np.array([2, 2])):
+        series = tiltseries.read(folder / "stack.mrc", exclude=exclude, **given)
+        assert series.tilts.tolist() == [-3, 0]
+        assert series.dose.tolist() == [6, 0]
+        assert series.transforms[1].tolist() == [[0, 0], [2, 0]]
+        assert series.excluded.to_numpy().tolist() == [[2, 3.0, "excluded"]]
+    assert len(tiltseries.read(folder / "stack.mrc", exclude=[], **given)) == 3
+    for wrong, message in (([3], "go from 0 to 2, got"), ([-1], "go from 0 to 2"), ([0.5], "go from"), ([[1]], "go from")):
+        with pytest.raises(ValueError, match=message):
+            tiltseries.read(folder / "stack.mrc", exclude=wrong, **given)
+    (folder / "tilt.com").write_text("$tilt\nEXCLUDELIST 4\n")
+    with pytest.raises(ValueError, match=r"tilt.com: numbers of images of .*stack.mrc go from 0 to 2, got \[3\]"):
+        tiltseries.read(folder / "stack.mrc", exclude=folder / "tilt.com", **given)
+    with pytest.raises(ValueError, match=r"no image of .* is left: excluded"):
+        tiltseries.read(folder / "stack.mrc", exclude=range(3), **given)
+
+
+def test_images_that_warp_does_not_use_are_left_out_of_the_whole_stack(folder) -> None:
+    lists = {"Angles": "-3\n0\n3", "Dose": "6\n0\n3", "UseTilt": "True\nTrue\nFalse"}
+    text = "".join(f"<{name}>{values}</{name}>" for name, values in lists.items())
+    (folder / "stack.xml").write_text(f"<TiltSeries>{text}</TiltSeries>")
+    series = tiltseries.read(folder / "stack.mrc", metadata=folder / "stack.xml")
+    assert series.tilts.tolist() == [-3, 0]
+    assert series.excluded["reason"].tolist() == ["not used by Warp"]
 
 
 @pytest.mark.parametrize(

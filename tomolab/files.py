@@ -1,4 +1,5 @@
-"""The only door to files of other programs: maps (MRC, OME-Zarr), tilt series of IMOD, SerialEM and Warp, particle lists.
+"""The only door to files of other programs: maps (MRC, OME-Zarr), particle lists, and tilt series of IMOD, SerialEM, Warp and
+AreTomo.
 
 Contrast is left as it is in the file; `tomolab.volumes.invert` turns it. Order xyz, pixels and Euler angles stay on the
 far side of this door.
@@ -8,12 +9,13 @@ far side of this door.
 >>> files.write_particles(picks, "picks.star", voxel_size=10.0)
 """
 
+from tomolab.aretomo import read_aretomo
 from tomolab.lists import read_particles, write_particles
 from tomolab.maps import open_volume, read_volume, write_volume
 from tomolab.mdoc import read_mdoc
 from tomolab.mrc import read_stack
 from tomolab.paths import atomic, data_folder, inside, sha256
-from tomolab.tilts import read_tilts, read_transforms
+from tomolab.tilts import read_excluded, read_tilts, read_transforms
 from tomolab.warp import read_tomostar, read_warp
 
 __all__ = [
@@ -21,6 +23,8 @@ __all__ = [
     "data_folder",
     "inside",
     "open_volume",
+    "read_aretomo",
+    "read_excluded",
     "read_mdoc",
     "read_particles",
     "read_stack",

@@ -1,5 +1,8 @@
-"""What is known of each image of a tilt series: IMOD's angles (.tlt, .rawtlt) and alignments (.xf), and the tilt table."""
+"""What is known of each image of a tilt series: the tilt table, and IMOD's angles (.tlt, .rawtlt), alignments (.xf) and command
+files (.com), which name views to leave out.
+"""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,10 @@ from numpy.typing import ArrayLike
 
 COLUMNS = ["tilt", "order", "dose", "exposure", "defocus"]
 """Tilt table: degrees; place in the order of exposure, from 0; e/Å² before the image; e/Å² of the image; µm underfocus."""
+EXCLUDE = re.compile(r"EXCLUDELIST2?[\s=]+(\S.*)$", re.IGNORECASE)
+"""Line of a command file that names views, such as ``EXCLUDELIST2 1-3,40``."""
+VIEWS = 100_000
+"""Numbers of views are smaller."""
 LARGEST = 2**26
 """Bytes of a metadata file; those of a tilt series hold less than a hundredth of it."""
 
@@ -139,6 +146,34 @@ def read_transforms(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(f"{path}, line {line}: the matrix {row[:4]} cannot be inverted")
     numbers = np.array([row for _, row in rows])
     return numbers[:, :4].reshape(-1, 2, 2), numbers[:, 4:]
+
+
+def read_excluded(path: str | Path) -> np.ndarray:
+    """Numbers, from 0, of the views that an IMOD command file (tilt.com, align.com) leaves out.
+
+    They stand after EXCLUDELIST, EXCLUDELIST2 or ExcludeList as numbers from 1 and ranges of them, ``1-3,40``; several lines
+    add up (manual of IMOD's tilt). They count in the stack that the command works on: all of it, unless images were cut out.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no command file, or a list holds what is not a number or a range of them.
+    """
+    lines = text(path).splitlines()
+    if not any(written.lstrip().startswith("$") for written in lines):
+        raise ValueError(f"{path} is not a command file of IMOD: no line begins with $")
+    views: set[int] = set()
+    for line, written in enumerate(lines, start=1):
+        told = EXCLUDE.match(written.split("#")[0].strip())
+        for word in told[1].split(",") if told else []:
+            ends = re.fullmatch(r"\s*([0-9]+)\s*(?:-\s*([0-9]+)\s*)?", word)
+            low, high = sorted((int(ends[1]), int(ends[2] or ends[1]))) if ends and len(word) < 20 else (0, 0)
+            if not 1 <= low <= high < VIEWS:
+                raise ValueError(f"{path}, line {line}: expected numbers of views from 1, as 1-3,40, got {word.strip()[:40]!r}")
+            views.update(range(low - 1, high))
+    return np.array(sorted(views), dtype=int)
 
 
 def _numbers(path: str | Path, *, least: int) -> list[tuple[int, list[float]]]:
