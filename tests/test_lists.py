@@ -159,9 +159,13 @@ def test_only_known_tomograms_pass(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("a.txt", {}, r"\.star, \.tbl or \.csv, got \.txt"),
+        ("a.txt", {}, r"\.csv, \.em, \.mod, \.ndjson, \.star or \.tbl, got \.txt"),
         ("a.star", {}, "needs voxel_size="),
-        ("a.star", {"voxel_size": 10.0, "format": "relion9"}, "unknown format 'relion9'; there are relion31, relion5, stopgap"),
+        (
+            "a.star",
+            {"voxel_size": 10.0, "format": "relion9"},
+            "unknown format 'relion9'; there are relion30, warp, relion31, relion4, .*stopgap",
+        ),
         ("a.star", {"voxel_size": 10.0, "format": "relion5"}, "give tomogram_shape="),
         (
             "a.star",
