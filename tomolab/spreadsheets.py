@@ -7,6 +7,7 @@ columns are carried through.
 """
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,10 @@ def _rows(text: str) -> pd.DataFrame:
         raise ValueError("the first line must name the columns, but it is empty")
     mark = next((mark for mark in ",;\t" if mark in head), ",")
     try:
-        rows = pd.read_csv(io.StringIO(text), sep=mark, dtype=str, keep_default_na=False, na_values=[""], index_col=False)
+        with warnings.catch_warnings():
+            # pandas would cut a row that is too long, with a warning.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            rows = pd.read_csv(io.StringIO(text), sep=mark, dtype=str, keep_default_na=False, na_values=[""], index_col=False)
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise ValueError(f"this is not a table of values parted by {mark!r} ({str(error).strip()})") from error
     # pandas would call the second of two columns x "x.1".

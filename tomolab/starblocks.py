@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import starfile
 
@@ -130,8 +131,8 @@ def _rows(text: str, columns: list[str]) -> pd.DataFrame:
             )
         except pd.errors.ParserError:
             rows = pd.DataFrame()
-        # A row that is too short lacks its last value.
-        if rows.shape[1] == len(columns) and not rows.iloc[:, -1].isna().any():
+        # A row that is too short lacks its last value, which pandas makes an empty text, or a missing one.
+        if rows.shape[1] == len(columns) and not rows.iloc[:, -1].isin(["", np.nan]).any():
             return rows.set_axis(columns, axis=1)
     words = [words for words in map(_words, text.split("\n")) if words]
     wrong = next((row for row in words if len(row) != len(columns)), None)
