@@ -195,7 +195,7 @@ def test_a_project_that_cannot_be_opened_says_why(project: Path) -> None:
     with pytest.raises(ValueError, match="each as a list of names; got objects='virus'"):
         found.particles(tilts=(-60, 60), objects="virus")
     (project.parent / "overlay/ExperimentRuns/TS_1/Picks/notes.json").write_text("{}")
-    with pytest.raises(ValueError, match="picks are called USER_SESSION_OBJECT.json"):
+    with pytest.raises(ValueError, match=r"picks are called USER_SESSION_OBJECT\.json"):
         found.picks()
     with pytest.raises(ValueError, match="s3://bucket/data is not on this machine"):
         copick.open(configure(project.parent, static_root="s3://bucket/data"))

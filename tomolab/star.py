@@ -115,7 +115,6 @@ def geometry(
     for places, angles in zip(M_POSES, M_EULER, strict=True):
         if set(places) <= set(rows):
             return numbers(rows, places), _matrices(rows, angles)
-    turned = _matrices(rows, SUBTOMOGRAM_EULER)
     scale: np.ndarray | float | None
     if set(CENTRED) <= set(rows):
         positions = numbers(rows, CENTRED) + _middles(names, voxel_size=voxel_size, shape=shape, listed=listed)
@@ -123,8 +122,11 @@ def geometry(
     else:
         size = _pixel_size(rows, names, voxel_size=voxel_size, listed=listed)
         positions, scale = numbers(rows, PIXELS) * size, size
-    origins = np.einsum("nij,nj->ni", turned, _origins(rows, scale))
-    return positions - origins, turned @ _matrices(rows, EULER)
+    origins, matrices = _origins(rows, scale), _matrices(rows, EULER)
+    if not set(SUBTOMOGRAM_EULER) & set(rows):
+        return positions - origins, matrices
+    turned = _matrices(rows, SUBTOMOGRAM_EULER)
+    return positions - np.einsum("nij,nj->ni", turned, origins), turned @ matrices
 
 
 def _middles(names: pd.Series, *, voxel_size: float | None, shape: Shape | None, listed: pd.DataFrame | None) -> np.ndarray:
@@ -199,13 +201,22 @@ def _matrices(rows: pd.DataFrame, names: list[str]) -> np.ndarray:
 
 def numbers(rows: pd.DataFrame, names: list[str]) -> np.ndarray:
     """Columns as floats (n, columns); a ValueError if a value is not a finite number."""
-    out = rows[names].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
+    out = np.stack([_floats(rows[name]) for name in names], axis=1)
     bad = ~np.isfinite(out)
     if bad.any():
         row, column = map(int, np.argwhere(bad)[0])
         first = f"{names[column]} of row {row}: {rows[names[column]].iloc[row]!r}"
         raise ValueError(f"{bad.sum()} of {out.size} values in {', '.join(names)} are not numbers, first {first}")
     return out
+
+
+def _floats(column: pd.Series) -> np.ndarray:
+    """Values as floats, NaN where one is no number."""
+    try:
+        # Many times as fast as pandas on text, and as exact; it refuses what is no number.
+        return column.astype("double[pyarrow]").to_numpy(dtype=float, na_value=np.nan)
+    except (ValueError, TypeError, NotImplementedError):
+        return pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
 
 
 def typed(column: pd.Series) -> pd.Series:
@@ -215,7 +226,11 @@ def typed(column: pd.Series) -> pd.Series:
         return column == "True"
     if len(known) and not known.str.fullmatch(r"[+-]?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?").all():
         return column
-    return pd.to_numeric(column) if len(known) else column
+    if not len(known):
+        return column
+    if known.str.contains("[.eE]").any():
+        return pd.Series(_floats(column), index=column.index, name=column.name)
+    return pd.to_numeric(column)
 
 
 def tilts_of(tilts: Tilts, names: pd.Series) -> np.ndarray:
