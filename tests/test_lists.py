@@ -241,3 +241,16 @@ def test_text_that_star_cannot_hold_is_refused(tmp_path, text: str) -> None:
         files.write_particles(table, tmp_path / "a.star", voxel_size=10.0)
     with pytest.raises(ValueError, match="its name has a blank"):
         files.write_particles(some().assign(**{"my note": 1}), tmp_path / "a.star", voxel_size=10.0)
+
+
+@pytest.mark.parametrize("suffix", [".star", ".tbl", ".csv", ".json", ".ndjson", ".em", ".mod"])
+@pytest.mark.parametrize("content", [b"", b"data_\xff\xfe\n", b"\xe9" * 600, b"\0" * 600, b"1 2 3\n" * 5])
+def test_what_is_no_list_is_refused_by_name(tmp_path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(content)
+    arguments = {"voxel_size": 10.0, "tilts": (-60, 60), "tomogram": "TS_01", "unit": "angstrom"}
+    if suffix in (".tbl", ".ndjson") and not content:
+        assert len(files.read_particles(path, **arguments)) == 0
+        return
+    with pytest.raises(ValueError, match=rf"a\{suffix}: "):
+        files.read_particles(path, **arguments)

@@ -1,4 +1,4 @@
-"""The only door to files of other programs: MRC maps, tilt series of IMOD, SerialEM and Warp, lists of RELION, Dynamo, STOPGAP.
+"""The only door to files of other programs: MRC maps, tilt series of IMOD, SerialEM and Warp, and particle lists of many.
 
 Contrast is left as it is in the file; `tomolab.volumes.invert` turns it. Order xyz, pixels and Euler angles stay on the
 far side of this door.

@@ -9,6 +9,7 @@ exchanged; the half pixels are then taken as they were seen.
 """
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,10 +167,8 @@ def content(particles: pd.DataFrame, *, voxel_size: float | None, shape: star.Sh
             f"a model is of one tomogram, but there are {len(different)}: {', '.join(different[:5])}; write each apart"
         )
     points = (tables.positions(particles)[:, ::-1] / size + CORNER).astype(">f4")
-    if shape is not None and different:
-        reach = np.array(star.of(shape, different[0], "tomogram_shape"))[::-1]
-    else:
-        reach = np.ceil(points.max(axis=0, initial=0)) + 1
+    known = shape.get("".join(different)) if isinstance(shape, Mapping) else shape
+    reach = np.ceil(points.max(axis=0, initial=0)) + 1 if known is None else np.array(known)[::-1]
     objects, contours, names = _groups(particles)
     count = int(objects.max(initial=0))
     parts = [_object(points, objects == number, contours, names.get(number, "")) for number in range(1, count + 1)]

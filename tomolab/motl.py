@@ -6,6 +6,7 @@ came after it keep the number of the particle in row 4, Artiatomi in row 6, with
 angles turn the reference as STOPGAP's do: in xyz by ``Rz(psi) Rx(theta) Rz(phi)`` (ArtiaX, and TOM's ``tom_rotate``).
 
 An EM file is a header of 512 bytes, in which stand the machine, the type of number and three sizes, and the numbers.
+The machine tells which byte comes first, but is not always set; the size of the file tells it too.
 """
 
 import struct
@@ -20,9 +21,8 @@ from tomolab.conventions import ANGLES, POSITION
 
 HEADER = 512
 TYPES = {1: "i1", 2: "i2", 4: "i4", 5: "f4", 9: "f8"}
-BIG = (0, 3, 5)
-"""Machines that write the high byte first: OS-9, SGI, Mac."""
 PC = 6
+"""Number of the machine that writes the low byte first."""
 ROWS = 20
 FIRST = 1
 """Number of the first voxel."""
@@ -151,12 +151,11 @@ def _numbers(path: Path) -> np.ndarray:
             raise ValueError(
                 f"this is no EM file of real numbers: its type is {head[3]}, and {', '.join(map(str, TYPES))} are known"
             )
-        orders = "><" if head[0] in BIG else "<>"
-        sizes = {order: struct.unpack(f"{order}3i", head[4:16]) for order in orders}
-        # Some programs leave the machine unset; then the size of the file tells.
-        fitting = [order for order in orders if _length(sizes[order], kind) == length - HEADER]
+        # Not every program states the machine; which byte is first shows in the size of the file.
+        sizes = {order: struct.unpack(f"{order}3i", head[4:16]) for order in "<>"}
+        fitting = [order for order in sizes if _length(sizes[order], kind) == length - HEADER]
         if not fitting:
-            told = " x ".join(map(str, sizes[orders[0]]))
+            told = " x ".join(map(str, sizes["<"]))
             raise ValueError(
                 f"the header names {told} numbers of {np.dtype(kind).itemsize} bytes, but {length - HEADER} bytes follow"
             )
