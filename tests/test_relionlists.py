@@ -151,8 +151,30 @@ def test_an_optimisation_set_names_nothing_outside_its_project(tmp_path, name: s
     with pytest.raises(ValueError, match=r"cannot name a file|leads out of"):
         files.read_particles(path, voxel_size=1.0, tilts=(-60, 60))
     path.write_text("data_\n_rlnTomoParticlesFile none.star\n")
-    with pytest.raises(FileNotFoundError, match=r"names none\.star, which is not in"):
+    with pytest.raises(FileNotFoundError, match=r"a file names none\.star, which is not in"):
         files.read_particles(path, voxel_size=1.0, tilts=(-60, 60))
+
+
+def test_tilts_are_those_of_the_series_that_relion5_names(tmp_path) -> None:
+    series = "data_TS\nloop_\n_rlnTomoNominalStageTiltAngle\n_rlnTomoYTilt\n0 1.5\n-51 -49.5\n60 61.5\n"
+    put(tmp_path, "Align/job003/tilt_series/a.star", series)
+    put(tmp_path, "Align/job003/tilt_series/b.star", series.replace("_rlnTomoYTilt", "_rlnOther"))
+    text = TOMOGRAMS.replace("_rlnTomoSizeZ #6", "_rlnTomoSizeZ #6\n_rlnTomoTiltSeriesStarFile #7")
+    text = text.replace("1001\n", "1001 Align/job003/tilt_series/a.star\n").replace(
+        "2000\n", "2000 Align/job003/tilt_series/b.star\n"
+    )
+    listed = put(tmp_path, "Tomograms/job009/tomograms.star", text)
+    path = put(tmp_path, "Extract/job010/particles.star", CENTRED)
+    read = files.read_particles(path, tomogram_list=listed)
+    assert read[["tilt_min", "tilt_max"]].to_numpy().tolist() == [[-49.5, 61.5], [-51, 60]]
+    read = files.read_particles(path, tomogram_list=listed, tilts=(-40, 40))
+    assert read[["tilt_min", "tilt_max"]].to_numpy().tolist() == [[-40, 40], [-40, 40]]
+    (tmp_path / "Align/job003/tilt_series/b.star").write_text("data_TS\n_rlnOther 1\n")
+    with pytest.raises(ValueError, match=r"b\.star has neither rlnTomoYTilt nor rlnTomoNominalStageTiltAngle"):
+        files.read_particles(path, tomogram_list=listed)
+    listed.write_text(text.replace("Align/job003/tilt_series/b.star", "../b.star"))
+    with pytest.raises(ValueError, match=r"'\.\./b\.star' cannot name a file"):
+        files.read_particles(path, tomogram_list=listed)
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def read(path: str | Path, *, tomogram: str | None = None) -> pd.DataFrame:
         moves = np.array([point.get("transformation_") or np.eye(4) for point in points], dtype=float).reshape(-1, 4, 4)
         numbers = np.array([point.get("instance_id") or 0 for point in points], dtype=np.int64)
         scores = np.array([np.nan if point.get("score") is None else point["score"] for point in points], dtype=float)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ValueError(f"a point has no location with x, y, z, or a transformation that is not 4 x 4 ({error!r})") from error
     if not np.isfinite(moves).all() or not np.allclose(moves[:, 3], [0, 0, 0, 1], atol=1e-6):
         raise ValueError("a transformation must be finite and end with 0, 0, 0, 1")
@@ -291,7 +291,10 @@ class Project:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    found = json.loads(paths.text(path))
+    try:
+        found = json.loads(paths.text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"this is not JSON ({error})") from error
     if not isinstance(found, dict):
         raise ValueError(f"copick's files hold an object of JSON, this one a {type(found).__name__}")
     return found

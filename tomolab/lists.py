@@ -64,7 +64,8 @@ def read_particles(
     voxel_size
         Å per pixel of the coordinates: of the tomogram they were picked in. Taken from the file where it says so.
     tilts
-        Tilts between which the particles were observed; taken from the file if it is Dynamo's or tomolab wrote it.
+        Tilts between which the particles were observed; taken from the file if it is Dynamo's or tomolab wrote it, or from the
+        tilt series that `tomogram_list` names (RELION 5).
     tomogram_shape
         For centred coordinates (RELION 5): voxels of `voxel_size` that the whole tomogram holds.
     tomogram
@@ -185,6 +186,7 @@ def _read_star(path: Path, known: Known) -> pd.DataFrame:
         shape=known.shape,
         tomogram=known.tomogram,
         tomogram_list=known.tomogram_list,
+        tilts=known.tilts is None,
     )
 
 

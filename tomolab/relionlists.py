@@ -12,7 +12,7 @@ import pandas as pd
 
 from tomolab import particles as tables
 from tomolab import relionsets, rotations, star
-from tomolab.conventions import ANGLES, POSITION
+from tomolab.conventions import ANGLES, POSITION, WEDGE
 from tomolab.star import TILT_SERIES, Shape
 
 NAMES = ("rlnTomoName", "rlnMicrographName", "wrpSourceName")
@@ -32,8 +32,9 @@ def read(
     shape: Shape | None,
     tomogram: str | None,
     tomogram_list: str | Path | None,
+    tilts: bool,
 ) -> pd.DataFrame:
-    """Make a particle table of a STAR file, without tilts unless tomolab wrote them into it.
+    """Make a particle table of a STAR file, without tilts unless tomolab wrote them into it or a list of tomograms tells.
 
     Parameters
     ----------
@@ -41,6 +42,8 @@ def read(
         The file and what it holds. That may be an optimisation set, which names the file with the particles.
     voxel_size, shape, tomogram, tomogram_list
         As `voxel_size`, `tomogram_shape`, `tomogram` and `tomogram_list` of `lists.read_particles`.
+    tilts
+        Look for the tilts of the series that a list of tomograms names.
 
     Raises
     ------
@@ -58,7 +61,10 @@ def read(
     if name is None and tomogram is None:
         raise ValueError("there is neither rlnTomoName nor rlnMicrographName; give tomogram=")
     out = pd.DataFrame({"tomogram": tomogram if name is None else rows[name]}, index=rows.index)
-    listed = _listed(path, rows, tomogram_list, known=voxel_size is not None and shape is not None)
+    beside = path.with_name(relionsets.BESIDE)
+    if tomogram_list is None and relionsets.NAME in rows and beside.is_file() and not _told(rows, voxel_size, shape):
+        tomogram_list = beside
+    listed = None if tomogram_list is None else relionsets.tomograms(tomogram_list)
     positions, matrices = star.geometry(rows, out["tomogram"], voxel_size=voxel_size, shape=shape, listed=listed)
     out[POSITION] = positions
     out[ANGLES] = rotations.to_euler(matrices)
@@ -67,19 +73,18 @@ def read(
         out[ours] = rows[column] if ours == "label" else star.typed(rows[column])
     if "particle_id" not in out:
         out["particle_id"] = np.arange(len(out))
+    if tilts and tomogram_list is not None and not set(WEDGE) <= set(out):
+        ranges = relionsets.tilts(tomogram_list)
+        if set(out["tomogram"]) <= set(ranges):
+            out[WEDGE] = star.tilts_of(ranges, out["tomogram"])
     return out
 
 
-def _listed(path: Path, rows: pd.DataFrame, tomogram_list: str | Path | None, *, known: bool) -> pd.DataFrame | None:
-    """List of tomograms: the one that is given, or the one beside the particles where they need it."""
-    if tomogram_list is not None:
-        return relionsets.tomograms(tomogram_list)
-    beside = path.with_name(relionsets.BESIDE)
-    centred = set(star.CENTRED) <= set(rows)
-    lacking = centred or not {TILT_SERIES, MICROGRAPH} & set(rows)
-    if known or not lacking or relionsets.NAME not in rows or not beside.is_file():
-        return None
-    return relionsets.tomograms(beside)
+def _told(rows: pd.DataFrame, voxel_size: float | None, shape: Shape | None) -> bool:
+    """Whether sizes are known without a list of tomograms."""
+    if set(star.CENTRED) <= set(rows):
+        return voxel_size is not None and shape is not None
+    return voxel_size is not None or bool({TILT_SERIES, MICROGRAPH} & set(rows))
 
 
 def star_tables(

@@ -2,8 +2,8 @@
 
 A list of tomograms (tomograms.star) has a row for each series: ``rlnTomoName``, the pixel size of the tilt images
 ``rlnTomoTiltSeriesPixelSize``, and the voxels ``rlnTomoSizeX``, Y, Z of the tomogram at that pixel size, unbinned (RELION's
-``tomogram_set.cpp``). An optimisation set names a list of particles and a list of tomograms, by paths from the folder of
-the project.
+``tomogram_set.cpp``). In RELION 5 it names a file with the tilts of each series, ``rlnTomoTiltSeriesStarFile``. An
+optimisation set names a list of particles and a list of tomograms. Paths count from the folder of the project.
 """
 
 import re
@@ -17,6 +17,8 @@ from tomolab.paths import inside
 NAME = "rlnTomoName"
 SIZES = {"z": "rlnTomoSizeZ", "y": "rlnTomoSizeY", "x": "rlnTomoSizeX"}
 PARTICLES, TOMOGRAMS = "rlnTomoParticlesFile", "rlnTomoTomogramsFile"
+SERIES, ANGLES = "rlnTomoTiltSeriesStarFile", ("rlnTomoYTilt", "rlnTomoNominalStageTiltAngle")
+"""Column of a list of tomograms, and of the files that it names: the tilt as aligned, or else as set."""
 BESIDE = "tomograms.star"
 """Name under which RELION keeps the list of tomograms."""
 
@@ -64,6 +66,35 @@ def _tomograms(blocks: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return out
 
 
+def tilts(path: str | Path) -> dict[str, tuple[float, float]]:
+    """(Lowest, highest) tilt in degrees of each tomogram of a list, as far as it names files with tilts.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file that it names is not there.
+    ValueError
+        If a path leads out of the project, or a file has no tilts.
+    """
+    path = Path(path)
+    found = {}
+    for block in star.blocks(path).values():
+        if {NAME, SERIES} <= set(block):
+            for name, series in zip(block[NAME], block[SERIES], strict=True):
+                place = _find(_roots(path), series)
+                found[str(name)] = _range(place)
+    return found
+
+
+def _range(path: Path) -> tuple[float, float]:
+    tables = star.blocks(path).values()
+    column = next(((table, name) for name in ANGLES for table in tables if name in table), None)
+    if column is None or column[0].empty:
+        raise ValueError(f"{path} has neither {' nor '.join(ANGLES)}")
+    angles = star.numbers(column[0], [column[1]])
+    return float(angles.min()), float(angles.max())
+
+
 def optimisation_set(path: Path, blocks: dict[str, pd.DataFrame]) -> tuple[Path, Path | None] | None:
     """Lists of particles and, if it is named, of tomograms that an optimisation set names; None if `blocks` are none.
 
@@ -82,17 +113,21 @@ def optimisation_set(path: Path, blocks: dict[str, pd.DataFrame]) -> tuple[Path,
         return None
     if len(block) != 1:
         raise ValueError(f"an optimisation set has one row, this one {len(block)}")
-    roots = [path.parent]
-    if re.fullmatch(r"job\d+", path.resolve().parent.name):
-        roots.insert(0, path.resolve().parents[2])
+    roots = _roots(path)
     listed = block[TOMOGRAMS].iloc[0] if TOMOGRAMS in block else None
     found = _find(roots, block[PARTICLES].iloc[0])
     return found, None if listed is None or pd.isna(listed) else _find(roots, listed)
+
+
+def _roots(path: Path) -> list[Path]:
+    """Folders from which the paths in a file of RELION may count."""
+    whole = path.resolve()
+    return [*([whole.parents[2]] if re.fullmatch(r"job\d+", whole.parent.name) else []), path.parent]
 
 
 def _find(roots: list[Path], name: str) -> Path:
     places = [inside(root, str(name)) for root in roots]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
-        raise FileNotFoundError(f"the optimisation set names {name}, which is not in {' or '.join(map(str, roots))}")
+        raise FileNotFoundError(f"a file names {name}, which is not in {' or '.join(map(str, roots))}")
     return found
