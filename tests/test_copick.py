@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from tomolab import copick, particles
+from tomolab import copick, files, particles
 
 
 @pytest.fixture
@@ -85,3 +85,124 @@ def test_no_name_leads_out_of_its_folder(name: str) -> None:
     assert found
     assert not set(found) & set('_<>:"/\\|?* \t\n')
     assert Path(found).name == found
+
+
+@pytest.fixture
+def project(table: pd.DataFrame, tmp_path: Path) -> Path:
+    """Configuration of a project: picks of the table in the overlay, others in the static root, tomograms in both."""
+    copick.write(table, tmp_path / "overlay", session="first")
+    copick.write(table[:1].assign(x=1.0), tmp_path / "static", session="first")
+    copick.write(table[:1].assign(particle_id=50), tmp_path / "static", session="old")
+    for place in ("static/ExperimentRuns/TS_1/VoxelSpacing10.000", "overlay/ExperimentRuns/TS_2/VoxelSpacing7.840"):
+        for name in ("wbp.zarr", "wbp_net_features.zarr", ".hidden.zarr"):
+            (tmp_path / place / name).mkdir(parents=True)
+    (tmp_path / "static/ExperimentRuns/TS_3/Picks").mkdir(parents=True)
+    (tmp_path / "static/ExperimentRuns/TS_3/Picks/.a_b_c.json").write_text("never read")
+    return configure(tmp_path, static_root="static", overlay_root=f"local://{tmp_path / 'overlay'}")
+
+
+def configure(folder: Path, **roots: str) -> Path:
+    objects = [
+        {"name": "my-ribosomes", "is_particle": True, "label": 1, "radius": 130},
+        {"name": "membrane-protein", "label": 2},
+    ]
+    (folder / "config.json").write_text(json.dumps({"config_type": "filesystem", "pickable_objects": objects, **roots}))
+    return folder / "config.json"
+
+
+def test_a_project_lists_what_it_holds(project: Path) -> None:
+    found = copick.open(project)
+    assert found.objects["name"].tolist() == ["my-ribosomes", "membrane-protein"]
+    assert found.objects["radius"].iloc[0] == 130
+    assert found.runs() == ["TS_1", "TS_2", "TS_3"]
+    tomograms = found.tomograms()
+    assert tomograms[["run", "voxel_size", "kind"]].to_numpy().tolist() == [["TS_1", 10.0, "wbp"], ["TS_2", 7.84, "wbp"]]
+    assert all(path.is_dir() for path in tomograms["path"])
+    picks = found.picks()
+    assert picks[["run", "session", "object"]].to_numpy().tolist() == [
+        ["TS_1", "first", "membrane-protein"],
+        ["TS_1", "first", "my-ribosomes"],
+        ["TS_1", "old", "my-ribosomes"],
+        ["TS_2", "first", "my-ribosomes"],
+    ]
+    # What is in the overlay stands for what is in the static root under the same name.
+    assert picks["path"].iloc[1].is_relative_to(project.parent / "overlay")
+
+
+def test_picks_come_back_as_they_were_written(table: pd.DataFrame, project: Path) -> None:
+    read = copick.open(project).particles(tilts={"TS_1": (-50, 60), "TS_2": (-40, 40)}, sessions=["first"])
+    read = read.set_index("particle_id").loc[table["particle_id"]].reset_index()
+    np.testing.assert_allclose(particles.positions(read), particles.positions(table))
+    np.testing.assert_allclose(particles.matrices(read), particles.matrices(table), atol=1e-12)
+    assert read["tomogram"].tolist() == table["tomogram"].tolist()
+    assert read["label"].tolist() == [name.replace(" ", "-").replace("_", "-") for name in table["cluster_name"]]
+    assert read["score"].tolist() == table["score"].tolist()
+    assert read["tilt_max"].tolist() == [60, 60, 40, 40, 60]
+    assert set(read["copick_user"]) == {"tomolab"}
+    one = files.read_particles(copick.open(project).picks()["path"].iloc[3], tilts=(-60, 60))
+    assert sorted(one["particle_id"]) == [5, 11]
+    some = copick.open(project).particles(tilts=(-60, 60), runs=["TS_1"], objects=["my-ribosomes"], sessions=["old"])
+    assert some["particle_id"].tolist() == [50]
+
+
+def test_shifts_are_added_and_equal_ids_are_numbered_anew(tmp_path: Path) -> None:
+    turn = Rotation.from_euler("z", 90, degrees=True).as_matrix()
+    move = np.eye(4)
+    move[:3, :3], move[:3, 3] = turn, [1, 2, 3]
+    points = [{"location": {"x": 10, "y": 20, "z": 30}, "transformation_": move.tolist(), "instance_id": 0}] * 2
+    content = {"pickable_object_name": "a", "user_id": "me", "session_id": 0, "run_name": "TS_1", "points": points}
+    (tmp_path / "me_0_a.json").write_text(json.dumps(content))
+    read = files.read_particles(tmp_path / "me_0_a.json", tilts=(-60, 60))
+    assert particles.positions(read).tolist() == [[33, 22, 11]] * 2
+    np.testing.assert_allclose(particles.matrices(read)[0][::-1, ::-1], turn, atol=1e-12)
+    assert read["particle_id"].tolist() == [0, 1]
+    assert read["copick_instance"].tolist() == [0, 0]
+    assert read["score"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "copick's files hold an object of JSON, this one a list"),
+        ({"pickable_objects": []}, "the configuration of a copick project; open it with copick.open"),
+        ({"points": []}, "picks have a pickable_object_name and points, this file has points"),
+        ({"pickable_object_name": "a", "points": [], "unit": "nm"}, "must be in angstrom, got 'nm'"),
+        ({"pickable_object_name": "a", "points": []}, "do not name their run; give tomogram="),
+        (
+            {"pickable_object_name": "a", "run_name": "b", "points": [{"location": {"x": 1}}]},
+            "a point has no location with x, y, z",
+        ),
+        (
+            {
+                "pickable_object_name": "a",
+                "run_name": "b",
+                "points": [{"location": {"x": 1, "y": 2, "z": 3}, "transformation_": (2 * np.eye(4)).tolist()}],
+            },
+            "must be finite and end with 0, 0, 0, 1",
+        ),
+    ],
+)
+def test_what_are_no_picks_is_named(tmp_path: Path, content: object, message: str) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        files.read_particles(tmp_path / "a.json", tilts=(-60, 60))
+
+
+def test_a_project_that_cannot_be_opened_says_why(project: Path) -> None:
+    found = copick.open(project)
+    with pytest.raises(ValueError, match="no picks of the object virus; there are membrane-protein, my-ribosomes"):
+        found.particles(tilts=(-60, 60), objects=["virus"])
+    with pytest.raises(ValueError, match="each as a list of names; got objects='virus'"):
+        found.particles(tilts=(-60, 60), objects="virus")
+    (project.parent / "overlay/ExperimentRuns/TS_1/Picks/notes.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"picks are called USER_SESSION_OBJECT\.json"):
+        found.picks()
+    with pytest.raises(ValueError, match="s3://bucket/data is not on this machine"):
+        copick.open(configure(project.parent, static_root="s3://bucket/data"))
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        copick.open(configure(project.parent, overlay_root="nowhere"))
+    with pytest.raises(ValueError, match="names neither static_root nor overlay_root"):
+        copick.open(configure(project.parent))
+    project.write_text("[")
+    with pytest.raises(ValueError, match=r"config\.json: "):
+        copick.open(project)

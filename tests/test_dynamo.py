@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import dynamotable
+import eulerangles
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -70,6 +72,28 @@ def test_angles_turn_as_dynamo_turns(phantom) -> None:
         onto_reference = about(2, narot) @ about(0, tilt) @ about(2, tdrot)
         np.testing.assert_allclose(matrix[::-1, ::-1], np.linalg.inv(onto_reference), atol=1e-12)
     np.testing.assert_allclose(dynamo.to_zxz(dynamo.from_zxz(angles))[0], angles[0], atol=1e-9)
+
+
+def test_dynamotable_reads_what_we_write_and_we_what_it_writes(tmp_path) -> None:
+    table = particles.table(
+        [[30.0, 20.0, 10.0], [0, 0, 0]], tomogram=["TS_02", "TS_01"], ids=[5, 9], angles=[[10, 20, 30], [40, 50, 60]]
+    )
+    path = files.write_particles(table, tmp_path / "a.tbl", voxel_size=10.0)
+    theirs = dynamotable.read(path, path.with_suffix(".doc"))
+    assert theirs[["tag", "x", "y", "z"]].to_numpy().tolist() == [[5, 1.5, 2.5, 3.5], [9, 0.5, 0.5, 0.5]]
+    assert theirs["tomo_file"].tolist() == ["TS_02", "TS_01"]
+    dynamotable.write(theirs, str(tmp_path / "b.tbl"))
+    read = files.read_particles(tmp_path / "b.tbl", voxel_size=10.0)
+    np.testing.assert_allclose(particles.positions(read), particles.positions(table))
+    np.testing.assert_allclose(particles.matrices(read), particles.matrices(table), atol=1e-6)
+    assert read["tomogram"].tolist() == ["TS_02", "TS_01"]
+
+
+def test_angles_are_those_of_eulerangles() -> None:
+    relion = np.random.default_rng(0).uniform(1, 179, (20, 3))
+    theirs = eulerangles.convert_eulers(relion, source_meta="relion", target_meta="dynamo")
+    expected = particles.matrices(particles.table(np.zeros((20, 3)), angles=relion))
+    np.testing.assert_allclose(dynamo.from_zxz(theirs), expected, atol=1e-6)
 
 
 def test_shifts_are_added(tmp_path) -> None:

@@ -5,24 +5,37 @@ import pandas as pd
 import pytest
 import starfile
 import torch
+from conftest import blob
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from tomolab import files, particles, volumes
+from tomolab import files, particles, subtomograms, volumes
 
 SHAPES = {"TS_01": (200, 401, 300), "001": (101, 300, 300)}
 FORMATS = {
     "a.csv": {},
     "a.star": {"voxel_size": 7.84},
     "b.star": {"voxel_size": 7.84, "format": "relion5", "tomogram_shape": SHAPES},
+    "d.star": {"voxel_size": 7.84, "format": "relion30"},
+    "e.star": {"voxel_size": 7.84, "format": "relion4"},
 }
-OTHERS = {
-    **FORMATS,
+NUMBERED = {
     "a.tbl": {"voxel_size": 7.84},
     "c.star": {"voxel_size": 7.84, "format": "stopgap"},
+    "a.em": {"voxel_size": 7.84},
+    "b.em": {"voxel_size": 7.84, "format": "artiatomi"},
 }
-"""Those too that keep certain columns only."""
+"""Those that keep certain columns only, and number tomograms."""
+OTHERS = {
+    **FORMATS,
+    **NUMBERED,
+    "f.star": {"voxel_size": 7.84, "format": "warp"},
+    "a.ndjson": {"voxel_size": 7.84},
+}
+"""Those too that change the names of tomograms or are of one tomogram."""
+POINTS = {**OTHERS, "a.mod": {"voxel_size": 7.84}}
+"""And what knows positions only."""
 
 
 def some(seed: int = 0, count: int = 6) -> pd.DataFrame:
@@ -42,14 +55,18 @@ def some(seed: int = 0, count: int = 6) -> pd.DataFrame:
 
 def back(table: pd.DataFrame, folder, name: str) -> pd.DataFrame:
     """The table written and read again."""
-    path = files.write_particles(table, folder / name, **OTHERS[name])
-    known = {key: value for key, value in OTHERS[name].items() if key != "format"}
-    # A motive list does not know the tilts.
-    return files.read_particles(path, **known, **({"tilts": (-60, 60)} if name == "c.star" else {}))
+    path = files.write_particles(table, folder / name, **POINTS[name])
+    known = {key: value for key, value in POINTS[name].items() if key != "format"}
+    if name not in FORMATS and name != "a.tbl":
+        # These do not know the tilts.
+        known["tilts"] = (-60, 60)
+    if name in ("a.ndjson", "a.mod"):
+        known["tomogram"] = "TS_01"
+    return files.read_particles(path, **known)
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 9))
 def test_a_table_comes_back(tmp_path, name: str, seed: int, count: int) -> None:
     table = some(seed, count)
@@ -61,19 +78,33 @@ def test_a_table_comes_back(tmp_path, name: str, seed: int, count: int) -> None:
 
 
 @pytest.mark.parametrize("name", OTHERS)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     places=st.lists(st.tuples(*[st.floats(-500, 9000)] * 3), min_size=1, max_size=5),
     # Tilts of 0° and 180°, where two angles become one, among them.
     angles=st.tuples(st.floats(-360, 360), st.sampled_from([0.0, 1e-7, 33.0, 90.0, 180.0]), st.floats(-360, 360)),
 )
 def test_a_pose_comes_back_from_every_format(tmp_path, name: str, places: list, angles: tuple) -> None:
-    table = particles.table(places, ids=np.arange(len(places)) + 1, angles=[angles] * len(places), score=0.5)
-    read = back(table, tmp_path, name) if name != "b.star" else back(table.assign(tomogram="TS_01"), tmp_path, name)
+    table = particles.table(places, ids=np.arange(len(places)) + 1, angles=[angles] * len(places), tomogram="TS_01", score=0.5)
+    read = back(table, tmp_path, name)
     np.testing.assert_allclose(particles.positions(read), particles.positions(table), atol=1e-3)
     np.testing.assert_allclose(particles.matrices(read), particles.matrices(table), atol=1e-6)
     assert read["particle_id"].tolist() == table["particle_id"].tolist()
-    assert read["score"].tolist() == table["score"].tolist()
+    assert set(read["tomogram"]) == {"TS_01.tomostar" if name == "f.star" else "TS_01"}
+    if name != "a.ndjson":
+        assert read["score"].tolist() == table["score"].tolist()
+
+
+@pytest.mark.parametrize("name", NUMBERED)
+def test_names_of_tomograms_stand_in_a_list_beside(tmp_path, name: str) -> None:
+    table = particles.table(np.arange(9.0).reshape(3, 3), ids=[5, 3, 9], tomogram=["TS_02", "TS_01", "TS_02"], **{"class": 4})
+    read = back(table, tmp_path, name)
+    assert read["tomogram"].tolist() == table["tomogram"].tolist()
+    assert read["particle_id"].tolist() == [5, 3, 9]
+    assert read["class"].tolist() == [4, 4, 4]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [name, "a.doc" if name == "a.tbl" else f"{name.split('.')[0]}_tomolist.txt"]
+    )
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -91,6 +122,29 @@ def test_the_phantom_lies_where_it_lay(tmp_path, phantom, name: str) -> None:
     np.testing.assert_allclose(seen(particles.matrices(read), particles.positions(read)), true, atol=1e-3)
     for wrong in (seen(turns.transpose(0, 2, 1), places), seen(turns, 2000 - places)):
         assert min(np.abs(wrong - true).max(axis=(1, 2, 3))) > 0.3
+
+
+@pytest.mark.parametrize("name", POINTS)
+def test_what_is_cut_where_a_list_says_is_the_particle(tmp_path, name: str) -> None:
+    """Three unequal beads of a particle, drawn into a tomogram: its box fits the beads, turned as the list says."""
+    size, place, box = 7.84, np.array([31.3, 26.6, 42.2]), 24
+    beads = np.array([[6.0, 1.0, 0.0], [0.0, -5.0, 2.0], [-1.0, 0.0, 7.0]])
+    turn = np.eye(3) if name == "a.mod" else Rotation.from_euler("xyz", [40, -75, 110], degrees=True).as_matrix()
+    tomogram = np.zeros((58, 61, 77))
+    for weight, bead in zip((1.0, 2.0, 3.0), place + beads @ turn.T, strict=True):
+        axes = np.ogrid[tuple(slice(n) for n in tomogram.shape)]
+        tomogram += weight * np.exp(-sum((axis - at) ** 2 for axis, at in zip(axes, bead, strict=True)) / 4.5)
+    table = particles.table([place * size], ids=[3], rotations=[turn], tomogram="TS_01")
+    read = back(table, tmp_path, name)
+    seen = subtomograms.extract(volumes.Volume(tomogram, size), read, box=box).volumes[0]
+
+    def drawn(matrix: np.ndarray) -> np.ndarray:
+        out = sum(weight * blob(box, tuple(matrix @ bead), 1.5) for weight, bead in zip((1.0, 2.0, 3.0), beads, strict=True))
+        return (out - out.mean()) / out.std()
+
+    matrix = particles.matrices(read)[0]
+    np.testing.assert_allclose(seen, drawn(matrix), atol=0.05)
+    assert np.abs(seen - drawn(matrix.T if name != "a.mod" else matrix[::-1])).max() > 1
 
 
 def test_csv_is_exact(tmp_path) -> None:
@@ -159,9 +213,13 @@ def test_only_known_tomograms_pass(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("a.txt", {}, r"\.star, \.tbl or \.csv, got \.txt"),
+        ("a.txt", {}, r"\.csv, \.em, \.mod, \.ndjson, \.star or \.tbl, got \.txt"),
         ("a.star", {}, "needs voxel_size="),
-        ("a.star", {"voxel_size": 10.0, "format": "relion9"}, "unknown format 'relion9'; there are relion31, relion5, stopgap"),
+        (
+            "a.star",
+            {"voxel_size": 10.0, "format": "relion9"},
+            "unknown format 'relion9'; there are relion30, warp, relion31, relion4, .*stopgap",
+        ),
         ("a.star", {"voxel_size": 10.0, "format": "relion5"}, "give tomogram_shape="),
         (
             "a.star",
@@ -183,3 +241,16 @@ def test_text_that_star_cannot_hold_is_refused(tmp_path, text: str) -> None:
         files.write_particles(table, tmp_path / "a.star", voxel_size=10.0)
     with pytest.raises(ValueError, match="its name has a blank"):
         files.write_particles(some().assign(**{"my note": 1}), tmp_path / "a.star", voxel_size=10.0)
+
+
+@pytest.mark.parametrize("suffix", [".star", ".tbl", ".csv", ".json", ".ndjson", ".em", ".mod"])
+@pytest.mark.parametrize("content", [b"", b"data_\xff\xfe\n", b"\xe9" * 600, b"\0" * 600, b"1 2 3\n" * 5])
+def test_what_is_no_list_is_refused_by_name(tmp_path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(content)
+    arguments = {"voxel_size": 10.0, "tilts": (-60, 60), "tomogram": "TS_01", "unit": "angstrom"}
+    if suffix in (".tbl", ".ndjson") and not content:
+        assert len(files.read_particles(path, **arguments)) == 0
+        return
+    with pytest.raises(ValueError, match=rf"a\{suffix}: "):
+        files.read_particles(path, **arguments)

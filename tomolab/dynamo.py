@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.spatial.transform import Rotation
 
 from tomolab import particles as tables
-from tomolab import rotations, star
+from tomolab import paths, rotations, star
 from tomolab.conventions import ANGLES, AXIS, POSITION, WEDGE
 from tomolab.mrc import TOLERANCE
 
@@ -154,7 +154,7 @@ def names(path: Path, numbers: pd.Series, tomogram: str | None) -> pd.Series:
     if not path.is_file():
         return wanted.astype(str) if tomogram is None else pd.Series(tomogram, index=numbers.index)
     listed: dict[int, str] = {}
-    for line in filter(str.strip, path.read_text().splitlines()):
+    for line in filter(str.strip, paths.text(path).split("\n")):
         number, _, name = line.strip().partition(" ")
         if not number.isdigit() or not name.strip():
             raise ValueError(f"{path}: a line must be a number and a name, got {line!r}")

@@ -1,27 +1,47 @@
-"""Particle lists of RELION (STAR), Warp (STAR), Dynamo, STOPGAP and our own (CSV), to and from particle tables.
+"""Particle lists of other programs and our own, to and from particle tables: one door, and behind it a module for each.
 
-Read: RELION 3.1 to 5 with an optics table, and the one table of RELION 3.0 and Warp (`tomolab.star` has the geometry). All
-other columns are carried through under their names, those of the optics table too. Our own columns are written as
-``tomolabLabel`` and the like, and read back. Dynamo and STOPGAP know certain columns only; `tomolab.dynamo` and
-`tomolab.stopgap` say which, and keep the names of the tomograms in a list beside the file.
+What a file is, its suffix says, and for .star what it holds:
+
+=========  =====================================================================  =======================
+.star      RELION 2 to 5, Warp, M, optimisation sets; STOPGAP                     `relionlists`, `stopgap`
+.tbl       Dynamo                                                                 `dynamo`
+.em        motive lists of AV3, TOM, Artiatomi                                    `motl`
+.mod       models of IMOD                                                         `imod`
+.json      picks of copick (a project is opened by `copick.open`)                 `copick`
+.ndjson    annotations of the CryoET Data Portal                                  `portal`
+.csv       our own, exact; tables of other programs with columns x, y, z          `spreadsheets`
+=========  =====================================================================  =======================
+
+Each module says what its format means and what it cannot hold; ``docs/formats.md`` has them side by side.
 """
 
-import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from tomolab import dynamo, rotations, star, stopgap
+from tomolab import copick, dynamo, imod, motl, portal, relionlists, relionsets, spreadsheets, star, stopgap
 from tomolab import particles as tables
-from tomolab.conventions import ANGLES, POSITION, WEDGE
+from tomolab.conventions import WEDGE
 from tomolab.paths import atomic
 from tomolab.star import Shape, Tilts
 
 STOPGAP = "stopgap"
 FORMATS = [*star.VERSIONS, STOPGAP]
 """What a .star file can be written for."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a list beside the list."""
+
+    voxel_size: float | None
+    tilts: Tilts | None
+    shape: Shape | None
+    tomogram: str | None
+    tomogram_list: str | Path | None
+    unit: str | None
 
 
 def read_particles(
@@ -32,23 +52,31 @@ def read_particles(
     tomogram_shape: Shape | None = None,
     tomogram: str | None = None,
     tomograms: Collection[str] | None = None,
+    tomogram_list: str | Path | None = None,
+    unit: str | None = None,
 ) -> pd.DataFrame:
-    """Read a particle table from a STAR file, a Dynamo table, or a CSV file that `write_particles` made.
+    """Read a particle table from a list of RELION, Warp, M, Dynamo, STOPGAP, AV3, Artiatomi, IMOD, copick, the portal or CSV.
 
     Parameters
     ----------
     path
-        .star (RELION, Warp or STOPGAP, by what it holds), .tbl (Dynamo) or .csv.
+        .star, .tbl, .em, .mod, .json, .ndjson or .csv; the head of this module says whose.
     voxel_size
         Å per pixel of the coordinates: of the tomogram they were picked in. Taken from the file where it says so.
     tilts
-        Tilts between which the particles were observed; taken from the file if it is Dynamo's or tomolab wrote it.
+        Tilts between which the particles were observed; taken from the file if it is Dynamo's or tomolab wrote it, or from the
+        tilt series that `tomogram_list` names (RELION 5).
     tomogram_shape
         For centred coordinates (RELION 5): voxels of `voxel_size` that the whole tomogram holds.
     tomogram
         Name of the tomogram, for a file that names none.
     tomograms
         Names that may occur; any other is refused.
+    tomogram_list
+        RELION's tomograms.star, which has pixel sizes and shapes; by default what an optimisation set names, or the file of
+        this name beside a list that does not say them.
+    unit
+        ``"angstrom"`` or ``"voxel"``, for a table of another program (.csv).
 
     Returns
     -------
@@ -58,23 +86,26 @@ def read_particles(
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If there is no such file, or one that it names is not there.
     ValueError
-        If there are no coordinates, a tomogram is not among `tomograms`, the voxel size, tilts or tomogram shape are
-        needed and not known, the file contradicts `voxel_size`, or `particles.check` finds a fault.
+        If the file is not what its suffix says, there are no coordinates, a tomogram is not among `tomograms`, the voxel
+        size, tilts or tomogram shape are needed and not known, the file contradicts `voxel_size`, or `particles.check` finds
+        a fault.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
+    known = Known(voxel_size, tilts, tomogram_shape, tomogram, tomogram_list, unit)
     try:
-        if path.suffix == ".csv":
-            found = _read_csv(path)
-        elif path.suffix == ".tbl":
-            found = dynamo.read(path, voxel_size=voxel_size, tilts=tilts, tomogram=tomogram)
-        elif path.suffix == ".star":
-            found = _read_star(path, voxel_size=voxel_size, tilts=tilts, shape=tomogram_shape, tomogram=tomogram)
-        else:
-            raise ValueError(f"particle lists are .star, .tbl or .csv, got {path.suffix or 'a name without suffix'}")
+        if path.suffix.lower() not in READERS:
+            raise ValueError(_unknown(path, READERS))
+        found = READERS[path.suffix.lower()](path, known)
+        if tilts is not None:
+            found[WEDGE] = star.tilts_of(tilts, found["tomogram"])
+        elif not set(WEDGE) <= set(found):
+            raise ValueError(
+                "the file does not say between which tilts the particles were observed; give tilts=(lowest, highest)"
+            )
         found = tables.check(found)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -93,164 +124,112 @@ def write_particles(
     voxel_size: float | None = None,
     format: str = "relion31",  # noqa: A002 - the word users look for
     tomogram_shape: Shape | None = None,
+    tomogram_list: str | Path | None = None,
 ) -> Path:
-    """Write a particle table, whole or not at all: STAR for RELION or STOPGAP, for Dynamo, or CSV (exact), by the suffix.
+    """Write a particle table, whole or not at all, as the suffix says; CSV is exact.
 
-    RELION's file carries all columns. Dynamo's and STOPGAP's drop those that they have no place for (`dynamo.text` and
-    `stopgap.text` name what they keep), and a list of tomograms is written beside them: ``a.doc`` for ``a.tbl``,
-    ``a_tomolist.txt`` for ``a.star``.
+    RELION's files carry all columns. The others but CSV drop those that they have no place for: ``text`` or ``content`` of
+    `dynamo`, `stopgap`, `motl`, `imod` and `portal` say what they keep. Where tomograms are numbered, a list of them is
+    written beside: ``a.doc`` for ``a.tbl``, ``a_tomolist.txt`` for STOPGAP's ``a.star`` and for ``a.em``. Projects of copick
+    are written by `copick.write`.
 
     Parameters
     ----------
     particles
         The table.
     path
-        .star, .tbl (Dynamo) or .csv.
+        .star, .tbl (Dynamo), .em (motive list), .mod (IMOD), .ndjson (CryoET Data Portal) or .csv.
     voxel_size
         Å per voxel of the tomogram in which coordinates are counted; needed but for .csv.
     format
-        Of a .star file: ``"relion31"`` (coordinates in pixels from 0), ``"relion5"`` (Å from the middle of the tomogram) or
-        ``"stopgap"`` (a motive list).
+        Of a .star file: ``"relion31"`` (coordinates in pixels from 0), ``"relion30"`` (the same in one table), ``"warp"``
+        (that too, tomograms called NAME.tomostar), ``"relion4"`` (pixels of the tilt images), ``"relion5"`` (Å from the
+        middle of the tomogram) or ``"stopgap"`` (a motive list). Of an .em file: ``"artiatomi"``, else AV3's.
     tomogram_shape
         For ``"relion5"``: voxels of the tomogram.
+    tomogram_list
+        For ``"relion4"`` and ``"relion5"``: RELION's tomograms.star, which has the pixel sizes of the tilt images and the
+        shapes. Without it the pixel size is that of a column ``rlnTomoTiltSeriesPixelSize``, or `voxel_size`.
 
     Raises
     ------
+    FileNotFoundError
+        If `tomogram_list` is not there.
     ValueError
         If something needed is not given, the format is unknown, or something in the table cannot stand in such a file.
     """
     path = Path(path)
     particles = tables.check(particles)
-    listed = None
-    if path.suffix == ".csv":
-        text = particles.to_csv(index=False)
-    elif path.suffix == ".tbl":
-        text, tomograms = dynamo.text(particles, voxel_size=voxel_size)
-        listed = path.with_suffix(".doc"), tomograms
-    elif path.suffix == ".star" and format == STOPGAP:
-        text, tomograms = stopgap.text(particles, voxel_size=voxel_size)
-        listed = stopgap.companion(path), tomograms
-    elif path.suffix == ".star":
-        blocks = star_tables(particles, voxel_size=voxel_size, version=format, shape=tomogram_shape)
-        text = star.text(blocks, version=star.VERSIONS[format])
-    else:
-        raise ValueError(f"particle lists are .star, .tbl or .csv, got {path.suffix or 'a name without suffix'} in {path}")
+    known = Known(voxel_size, None, tomogram_shape, None, tomogram_list, None)
+    if path.suffix.lower() not in WRITERS:
+        raise ValueError(f"{_unknown(path, WRITERS)} in {path}")
+    content, listed = WRITERS[path.suffix.lower()](particles, known, format)
     if listed is not None:
-        with atomic(listed[0]) as temporary:
-            temporary.write_text(listed[1])
+        # Motive lists name theirs alike; Dynamo goes by the suffix.
+        beside = path.with_suffix(".doc") if path.suffix.lower() == ".tbl" else stopgap.companion(path)
+        with atomic(beside) as temporary:
+            temporary.write_text(listed, encoding="utf-8")
     with atomic(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
     return path
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    found = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
-    return pd.DataFrame({name: found[name] if name in ("tomogram", "label") else star.typed(found[name]) for name in found})
-
-
-def _read_star(
-    path: Path, *, voxel_size: float | None, tilts: Tilts | None, shape: Shape | None, tomogram: str | None
-) -> pd.DataFrame:
+def _read_star(path: Path, known: Known) -> pd.DataFrame:
     blocks = star.blocks(path)
     if stopgap.BLOCK in blocks:
-        return stopgap.table(blocks[stopgap.BLOCK], path, voxel_size=voxel_size, tilts=tilts, tomogram=tomogram)
-    rows = star.joined(blocks)
-    named = next((name for name in ("rlnTomoName", "rlnMicrographName") if name in rows), None)
-    if named is None and tomogram is None:
-        raise ValueError("there is neither rlnTomoName nor rlnMicrographName; give tomogram=")
-    out = pd.DataFrame({"tomogram": tomogram if named is None else rows[named]}, index=rows.index)
-    positions, matrices = star.geometry(rows, out["tomogram"], voxel_size=voxel_size, shape=shape)
-    out[POSITION] = positions
-    out[ANGLES] = rotations.to_euler(matrices)
-    for column in rows.columns.difference([*star.CONSUMED, named], sort=False):
-        ours = _ours(column)
-        out[ours] = rows[column] if ours == "label" else star.typed(rows[column])
-    if "particle_id" not in out:
-        out["particle_id"] = np.arange(len(out))
-    if tilts is not None:
-        out[WEDGE] = star.tilts_of(tilts, out["tomogram"])
-    elif not set(WEDGE) <= set(out):
-        raise ValueError("the file does not say between which tilts the particles were observed; give tilts=(lowest, highest)")
-    return out
+        rows = blocks[stopgap.BLOCK]
+        return stopgap.table(rows, path, voxel_size=known.voxel_size, tilts=known.tilts, tomogram=known.tomogram)
+    return relionlists.read(
+        path,
+        blocks,
+        voxel_size=known.voxel_size,
+        shape=known.shape,
+        tomogram=known.tomogram,
+        tomogram_list=known.tomogram_list,
+        tilts=known.tilts is None,
+    )
 
 
-def star_tables(
-    particles: pd.DataFrame, *, voxel_size: float | None, version: str = "relion31", shape: Shape | None = None
-) -> dict[str, pd.DataFrame]:
-    """Optics and particles with RELION's columns.
-
-    Parameters
-    ----------
-    particles
-        A particle table that `particles.check` passed.
-    voxel_size, shape
-        As `voxel_size` and `tomogram_shape` of `write_particles`.
-    version
-        ``"relion31"`` or ``"relion5"``.
-
-    Raises
-    ------
-    ValueError
-        If something needed is not given, or the version is unknown.
-    """
+def _write_star(particles: pd.DataFrame, known: Known, version: str) -> tuple[str, str | None]:
+    if version == STOPGAP:
+        return stopgap.text(particles, voxel_size=known.voxel_size)
     if version not in star.VERSIONS:
         raise ValueError(f"unknown format {version!r}; there are {', '.join(FORMATS)}")
-    voxel_size = star.check_voxel_size(voxel_size, "a STAR file")
-    rows = pd.DataFrame(index=particles.index)
-    positions = tables.positions(particles)
-    if version == "relion5":
-        if shape is None:
-            raise ValueError("RELION 5 counts from the middle of the tomogram; give tomogram_shape= (z, y, x)")
-        sizes = np.array([star.of(shape, name, "tomogram_shape") for name in particles["tomogram"]], dtype=float)
-        rows[star.CENTRED[::-1]] = (positions - sizes.reshape(-1, 3) / 2 * voxel_size)[:, ::-1].round(6)
-    else:
-        rows[star.PIXELS[::-1]] = (positions / voxel_size)[:, ::-1].round(6)
-    rows[star.ORIGINS[::-1]] = 0.0
-    rows[star.EULER] = particles[ANGLES].to_numpy().round(6)
-    own_name = "rlnTomoName" if version == "relion5" or "rlnMicrographName" in particles else "rlnMicrographName"
-    rows[own_name] = particles["tomogram"]
-    for column in particles.columns.difference([*star.CONSUMED, own_name, "tomogram", *POSITION, *ANGLES], sort=False):
-        rows[_theirs(column)] = particles[column]
-    return _with_optics(rows, voxel_size=voxel_size, version=version)
+    listed = None if known.tomogram_list is None else relionsets.tomograms(known.tomogram_list)
+    blocks = relionlists.star_tables(particles, voxel_size=known.voxel_size, version=version, shape=known.shape, listed=listed)
+    return star.text(blocks, version=star.VERSIONS[version]), None
 
 
-def _with_optics(rows: pd.DataFrame, *, voxel_size: float, version: str) -> dict[str, pd.DataFrame]:
-    """Move what belongs to the optics group into its table; groups that came together under one number are parted."""
-    # Both columns state the unit of coordinates; only the true one may stay.
-    unit, other = "rlnMicrographPixelSize", "rlnTomoTiltSeriesPixelSize"
-    if version == "relion5":
-        unit, other = other, unit
-    rows = rows.drop(columns=[other], errors="ignore")
-    if version == "relion31" or unit not in rows:
-        rows[unit] = voxel_size
-    if "rlnImagePixelSize" not in rows:
-        rows["rlnImagePixelSize"] = voxel_size
-    if star.GROUP not in rows:
-        rows[star.GROUP] = 1
-    if "rlnOpticsGroupName" not in rows:
-        rows["rlnOpticsGroupName"] = "opticsGroup" + rows[star.GROUP].astype(str)
-    columns = [name for name in star.OPTICS if name in rows]
-    kinds = rows.groupby([star.GROUP, *columns], sort=True, dropna=False).ngroup()
-    if kinds.nunique() != rows[star.GROUP].nunique():
-        rows[star.GROUP] = kinds + 1
-    optics = rows[[star.GROUP, *columns]].drop_duplicates(star.GROUP).sort_values(star.GROUP)
-    if optics.empty:
-        # A table without rows cannot be followed by another one.
-        optics = pd.DataFrame(
-            {star.GROUP: [1], "rlnOpticsGroupName": "opticsGroup1", "rlnImagePixelSize": voxel_size, unit: voxel_size}
-        )
-    return {"optics": optics, "particles": rows.drop(columns=columns)}
+def _write_em(particles: pd.DataFrame, known: Known, version: str) -> tuple[bytes, str]:
+    kind = motl.ARTIATOMI if version == motl.ARTIATOMI else motl.AV3
+    return motl.content(particles, voxel_size=known.voxel_size, kind=kind)
 
 
-def _theirs(column: str) -> str:
-    """Name of a column in a STAR file: ``tilt_min`` becomes tomolabTiltMin, a name that is not all lower case stays."""
-    name = "tomolab" + "".join(part.capitalize() for part in column.split("_"))
-    if re.search(r"\s", column) or not column:
-        raise ValueError(f"column {column!r} cannot stand in a STAR file: its name has a blank")
-    return name if re.fullmatch(r"[a-z][a-z0-9_]*", column) and _ours(name) == column else column
+def _unknown(path: Path, there: Collection[str]) -> str:
+    names = sorted(there)
+    return f"particle lists are {', '.join(names[:-1])} or {names[-1]}, got {path.suffix or 'a name without suffix'}"
 
 
-def _ours(column: str) -> str:
-    if not re.fullmatch(r"tomolab[A-Z][A-Za-z0-9]*", column):
-        return column
-    return re.sub(r"(?<!^)([A-Z])", r"_\1", column.removeprefix("tomolab")).lower()
+READERS: dict[str, Callable[[Path, Known], pd.DataFrame]] = {
+    ".csv": lambda path, known: spreadsheets.read(path, unit=known.unit, voxel_size=known.voxel_size, tomogram=known.tomogram),
+    ".em": lambda path, known: motl.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram),
+    ".json": lambda path, known: copick.read(path, tomogram=known.tomogram),
+    ".mod": lambda path, known: imod.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram),
+    ".ndjson": lambda path, known: portal.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram),
+    ".star": _read_star,
+    ".tbl": lambda path, known: dynamo.read(path, voxel_size=known.voxel_size, tilts=known.tilts, tomogram=known.tomogram),
+}
+"""What reads each suffix."""
+
+WRITERS: dict[str, Callable[[pd.DataFrame, Known, str], tuple[str | bytes, str | None]]] = {
+    ".csv": lambda particles, _known, _format: (particles.to_csv(index=False), None),
+    ".em": _write_em,
+    ".mod": lambda particles, known, _format: (
+        imod.content(particles, voxel_size=known.voxel_size, shape=known.shape),
+        None,
+    ),
+    ".ndjson": lambda particles, known, _format: (portal.text(particles, voxel_size=known.voxel_size), None),
+    ".star": _write_star,
+    ".tbl": lambda particles, known, _format: dynamo.text(particles, voxel_size=known.voxel_size),
+}
+"""What gives the content for each suffix, and the text of the list of tomograms beside it where there is one."""

@@ -1,4 +1,4 @@
-"""Paths: writing a file or a folder whole or not at all, names that stay inside a folder, and hashes."""
+"""Paths: writing a file or a folder whole or not at all, names that stay inside a folder, text, and hashes."""
 
 import hashlib
 import os
@@ -55,6 +55,23 @@ def inside(root: str | Path, name: str) -> Path:
     if not path.resolve().is_relative_to(Path(root).resolve()):
         raise ValueError(f"{name!r} leads out of {root}")
     return path
+
+
+def text(path: str | Path) -> str:
+    """Text of a file in UTF-8, its lines ended as on Unix.
+
+    Raises
+    ------
+    ValueError
+        If it is of another encoding; the message names the line.
+    """
+    raw = Path(path).read_bytes()
+    try:
+        read = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"line {line} is not UTF-8 (byte {raw[error.start]:#04x}); save the list as UTF-8") from error
+    return read.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def data_folder() -> Path:

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from tomolab import files, fourier, lists, star
+from tomolab import files, fourier, relionlists, star
 from tomolab import particles as tables
 from tomolab import volumes as densities
 from tomolab.conventions import ANGLES
@@ -103,7 +103,7 @@ def write(
             for volume in _normalised(some, volumes, outside):
                 _put(volume, temporary / next(names), voxel_size=subtomograms.voxel_size)
             bar.update(len(some))
-        blocks = lists.star_tables(rows, voxel_size=subtomograms.voxel_size)
+        blocks = relionlists.star_tables(rows, voxel_size=subtomograms.voxel_size)
         blocks["particles"] = _with_origins(blocks["particles"], table, poses)
         (temporary / LIST).write_text(star.text(blocks, version=star.VERSIONS["relion31"]))
     return folder

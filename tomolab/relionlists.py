@@ -1,0 +1,210 @@
+"""Particle lists of RELION 2 to 5, Warp and M (STAR), to and from particle tables.
+
+All columns that `tomolab.star` does not turn into positions and orientations are carried through under their names, those of
+the optics table too. Our own columns are written as ``tomolabLabel`` and the like, and read back.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tomolab import particles as tables
+from tomolab import relionsets, rotations, star
+from tomolab.conventions import ANGLES, POSITION, WEDGE
+from tomolab.star import TILT_SERIES, Shape
+
+NAMES = ("rlnTomoName", "rlnMicrographName", "wrpSourceName")
+"""Columns that name tomograms; the first that there is does."""
+MICROGRAPH, IMAGE = "rlnMicrographPixelSize", "rlnImagePixelSize"
+ONE_TABLE = ("relion30", "warp")
+FROM_SERIES = ("relion4", "relion5")
+"""Those that know tilt series: pixels are those of the tilt images."""
+MAGNIFICATION = 10000.0
+
+
+def read(
+    path: Path,
+    blocks: dict[str, pd.DataFrame],
+    *,
+    voxel_size: float | None,
+    shape: Shape | None,
+    tomogram: str | None,
+    tomogram_list: str | Path | None,
+    tilts: bool,
+) -> pd.DataFrame:
+    """Make a particle table of a STAR file, without tilts unless tomolab wrote them into it or a list of tomograms tells.
+
+    Parameters
+    ----------
+    path, blocks
+        The file and what it holds. That may be an optimisation set, which names the file with the particles.
+    voxel_size, shape, tomogram, tomogram_list
+        As `voxel_size`, `tomogram_shape`, `tomogram` and `tomogram_list` of `lists.read_particles`.
+    tilts
+        Look for the tilts of the series that a list of tomograms names.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file that an optimisation set names is not there.
+    ValueError
+        If the file has no coordinates, or something needed is not known.
+    """
+    named = relionsets.optimisation_set(path, blocks)
+    if named is not None:
+        path, found = named
+        blocks, tomogram_list = star.blocks(path), tomogram_list or found
+    rows = star.joined(blocks)
+    name = next((name for name in NAMES if name in rows), None)
+    if name is None and tomogram is None:
+        raise ValueError("there is neither rlnTomoName nor rlnMicrographName; give tomogram=")
+    out = pd.DataFrame({"tomogram": tomogram if name is None else rows[name]}, index=rows.index)
+    beside = path.with_name(relionsets.BESIDE)
+    if tomogram_list is None and relionsets.NAME in rows and beside.is_file() and not _told(rows, voxel_size, shape):
+        tomogram_list = beside
+    listed = None if tomogram_list is None else relionsets.tomograms(tomogram_list)
+    positions, matrices = star.geometry(rows, out["tomogram"], voxel_size=voxel_size, shape=shape, listed=listed)
+    out[POSITION] = positions
+    out[ANGLES] = rotations.to_euler(matrices)
+    for column in rows.columns.difference([*star.CONSUMED, name], sort=False):
+        ours = _ours(column)
+        out[ours] = rows[column] if ours == "label" else star.typed(rows[column])
+    if "particle_id" not in out:
+        out["particle_id"] = np.arange(len(out))
+    if tilts and tomogram_list is not None and not set(WEDGE) <= set(out):
+        ranges = relionsets.tilts(tomogram_list)
+        if set(out["tomogram"]) <= set(ranges):
+            out[WEDGE] = star.tilts_of(ranges, out["tomogram"])
+    return out
+
+
+def _told(rows: pd.DataFrame, voxel_size: float | None, shape: Shape | None) -> bool:
+    """Whether sizes are known without a list of tomograms."""
+    if set(star.CENTRED) <= set(rows):
+        return voxel_size is not None and shape is not None
+    return voxel_size is not None or bool({TILT_SERIES, MICROGRAPH} & set(rows))
+
+
+def star_tables(
+    particles: pd.DataFrame,
+    *,
+    voxel_size: float | None,
+    version: str = "relion31",
+    shape: Shape | None = None,
+    listed: pd.DataFrame | None = None,
+) -> dict[str, pd.DataFrame]:
+    """Tables of a STAR file with RELION's columns, by the names of their blocks.
+
+    Parameters
+    ----------
+    particles
+        A particle table that `particles.check` passed.
+    voxel_size, shape
+        As `voxel_size` and `tomogram_shape` of `lists.write_particles`.
+    version
+        A key of `star.VERSIONS`.
+    listed
+        List of tomograms of `relionsets.tomograms`: pixel sizes for ``"relion4"`` and ``"relion5"``, and shapes for the latter.
+
+    Raises
+    ------
+    ValueError
+        If something needed is not given, or the version is unknown.
+    """
+    if version not in star.VERSIONS:
+        raise ValueError(f"unknown format {version!r}; there are {', '.join(star.VERSIONS)}")
+    voxel_size = star.check_voxel_size(voxel_size, "a STAR file")
+    sizes = _series_sizes(particles, voxel_size, listed) if version in FROM_SERIES else np.full((len(particles), 1), voxel_size)
+    rows = pd.DataFrame(index=particles.index)
+    positions = tables.positions(particles)
+    if version == "relion5":
+        middles = _middles(particles, voxel_size=voxel_size, shape=shape, listed=listed)
+        rows[star.CENTRED[::-1]] = (positions - middles)[:, ::-1].round(6)
+    else:
+        rows[star.PIXELS[::-1]] = (positions / sizes)[:, ::-1].round(6)
+    rows[star.OLD_ORIGINS[::-1] if version in ONE_TABLE else star.ORIGINS[::-1]] = 0.0
+    rows[star.EULER] = particles[ANGLES].to_numpy().round(6)
+    own = NAMES[0] if version in FROM_SERIES or (version != "warp" and NAMES[1] in particles) else NAMES[1]
+    rows[own] = particles["tomogram"]
+    used = [*star.CONSUMED, own, "tomogram", *POSITION, *ANGLES]
+    for column in particles.columns.difference(used, sort=False):
+        rows[_theirs(column)] = particles[column]
+    if version in ONE_TABLE:
+        return {"": _one_table(rows, voxel_size=voxel_size, version=version)}
+    if version in FROM_SERIES:
+        rows[TILT_SERIES] = sizes
+    if version == "relion4" and "rlnTomoParticleId" not in rows:
+        rows["rlnTomoParticleId"] = particles["particle_id"]
+    return _with_optics(rows, voxel_size=voxel_size, unit=TILT_SERIES if version in FROM_SERIES else MICROGRAPH)
+
+
+def _series_sizes(particles: pd.DataFrame, voxel_size: float, listed: pd.DataFrame | None) -> np.ndarray:
+    """Å per pixel of the tilt images of each particle, (n, 1)."""
+    if listed is not None:
+        return star.listed_for(listed, particles["tomogram"])[["pixel_size"]].to_numpy()
+    if TILT_SERIES in particles:
+        return star.numbers(particles, [TILT_SERIES])
+    return np.full((len(particles), 1), voxel_size)
+
+
+def _middles(particles: pd.DataFrame, *, voxel_size: float, shape: Shape | None, listed: pd.DataFrame | None) -> np.ndarray:
+    names = particles["tomogram"]
+    if shape is not None:
+        return star.each(shape, names, "tomogram_shape").reshape(-1, 3) / 2 * voxel_size if len(names) else np.zeros((0, 3))
+    if listed is None or not set("zyx") <= set(listed):
+        raise ValueError(
+            "RELION 5 counts from the middle of the tomogram; give tomogram_shape= (z, y, x), or tomogram_list=, a "
+            "tomograms.star that has the sizes"
+        )
+    found = star.listed_for(listed, names)
+    return found[["z", "y", "x"]].to_numpy() / 2 * found[["pixel_size"]].to_numpy()
+
+
+def _one_table(rows: pd.DataFrame, *, voxel_size: float, version: str) -> pd.DataFrame:
+    """Rows as RELION before 3.1 had them: the pixel size is that of the detector (µm) over the magnification."""
+    rows = rows.drop(columns=[TILT_SERIES, MICROGRAPH, IMAGE, "rlnPixelSize"], errors="ignore")
+    rows["rlnMagnification"], rows["rlnDetectorPixelSize"] = MAGNIFICATION, voxel_size * MAGNIFICATION / 1e4
+    if version == "warp":
+        rows["rlnPixelSize"] = voxel_size
+        names = rows[NAMES[1]]
+        rows[NAMES[1]] = names.where(names.str.endswith(".tomostar"), names + ".tomostar")
+    return rows
+
+
+def _with_optics(rows: pd.DataFrame, *, voxel_size: float, unit: str) -> dict[str, pd.DataFrame]:
+    """Move what belongs to the optics group into its table; groups that came together under one number are parted."""
+    # Both columns state the unit of coordinates; only the true one may stay.
+    rows = rows.drop(columns=[MICROGRAPH if unit == TILT_SERIES else TILT_SERIES], errors="ignore")
+    if unit == MICROGRAPH:
+        rows[unit] = voxel_size
+    if IMAGE not in rows:
+        rows[IMAGE] = voxel_size
+    if star.GROUP not in rows:
+        rows[star.GROUP] = 1
+    if "rlnOpticsGroupName" not in rows:
+        rows["rlnOpticsGroupName"] = "opticsGroup" + rows[star.GROUP].astype(str)
+    columns = [name for name in star.OPTICS if name in rows]
+    kinds = rows.groupby([star.GROUP, *columns], sort=True, dropna=False).ngroup()
+    if kinds.nunique() != rows[star.GROUP].nunique():
+        rows[star.GROUP] = kinds + 1
+    optics = rows[[star.GROUP, *columns]].drop_duplicates(star.GROUP).sort_values(star.GROUP)
+    if optics.empty:
+        # A table without rows cannot be followed by another one.
+        optics = pd.DataFrame({star.GROUP: [1], "rlnOpticsGroupName": "opticsGroup1", IMAGE: voxel_size, unit: voxel_size})
+    return {"optics": optics, "particles": rows.drop(columns=columns)}
+
+
+def _theirs(column: str) -> str:
+    """Name of a column in a STAR file: ``tilt_min`` becomes tomolabTiltMin, a name that is not all lower case stays."""
+    name = "tomolab" + "".join(part.capitalize() for part in column.split("_"))
+    if re.search(r"\s", column) or not column:
+        raise ValueError(f"column {column!r} cannot stand in a STAR file: its name has a blank")
+    return name if re.fullmatch(r"[a-z][a-z0-9_]*", column) and _ours(name) == column else column
+
+
+def _ours(column: str) -> str:
+    if not re.fullmatch(r"tomolab[A-Z][A-Za-z0-9]*", column):
+        return column
+    return re.sub(r"(?<!^)([A-Z])", r"_\1", column.removeprefix("tomolab")).lower()

@@ -1,0 +1,159 @@
+"""STAR files: their blocks as tables of text, and tables as the text of a file.
+
+A block begins with ``data_NAME`` and holds either names with a value each, or ``loop_``, the names of columns and a row a line.
+Values are parted by blanks; one with blanks stands in quotes, which end before a blank. A # that begins a word begins a
+comment (Hall, J. Chem. Inf. Comput. Sci. 31, 326, 1991). Values that run over several lines are not read.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import starfile
+
+from tomolab import paths
+
+FORBIDDEN = re.compile("[\"'#\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+MISSING = ["nan", "NaN", "<NA>"]
+"""What other programs write where there is no value."""
+HEAD = re.compile(r"\n[ \t]*data_(\S*)[ \t]*(?=\n|#|$)")
+QUOTED = re.compile(r"""'(?:[^']|'(?=[^ \t]))*'(?=[ \t]|$)|"(?:[^"]|"(?=[^ \t]))*"(?=[ \t]|$)|[^ \t]+""")
+
+
+def blocks(path: Path) -> dict[str, pd.DataFrame]:
+    """Blocks of a STAR file as tables of text, so that a name like 001 stays what it is; one row where there is no loop.
+
+    Raises
+    ------
+    ValueError
+        If the text is not UTF-8, or a block is no table.
+    """
+    text = "\n" + paths.text(path)
+    heads = list(HEAD.finditer(text))
+    ends = [*(head.start() for head in heads[1:]), len(text)][: len(heads)]
+    out: dict[str, pd.DataFrame] = {}
+    for head, end in zip(heads, ends, strict=True):
+        name = head[1]
+        if name in out:
+            raise ValueError(f"this is not a readable STAR file: there are two blocks data_{name}")
+        try:
+            out[name] = _table(text[head.end() : end])
+        except ValueError as error:
+            raise ValueError(f"this is not a readable STAR file: data_{name} {error}") from error
+    return out
+
+
+def text(tables: dict[str, pd.DataFrame], *, version: int | None) -> str:
+    """Give the text of a STAR file, every table under the comment from which RELION knows its version, if there is one.
+
+    Raises
+    ------
+    ValueError
+        If a text holds a quote, #, tab or line break, which not every reader of STAR files understands.
+    """
+    parts = []
+    for name, table in tables.items():
+        for column in table:
+            values = table[column]
+            if pd.api.types.is_numeric_dtype(values):
+                continue
+            texts = values.dropna().astype(str)
+            wrong = texts[texts.str.contains(FORBIDDEN)]
+            if len(wrong):
+                raise ValueError(
+                    f"column {column}: {len(wrong)} texts hold a quote, #, tab or line break, first {wrong.iloc[0]!r}"
+                )
+        # The first line of starfile names the day; the same table shall give the same file.
+        body = starfile.to_string({name: table}, float_format=None).split("\n", 1)[1].strip()
+        parts.append(f"{body}\n" if version is None else f"# version {version}\n\n{body}\n")
+    return "\n".join(parts)
+
+
+def _table(body: str) -> pd.DataFrame:
+    """Table of the lines below ``data_NAME``."""
+    columns: list[str] = []
+    values: list[str] = []
+    loop = False
+    rows = len(body)
+    for start, line in _lines(body):
+        if line.split()[0] == "loop_" and not columns:
+            loop = True
+        elif line.startswith("_"):
+            words = _words(line)
+            columns.append(words[0][1:])
+            values += words[1:]
+            if not loop and len(words) != 2:
+                raise ValueError(f"has a line that is no name with a value: {line[:60]!r}")
+        elif loop and columns:
+            rows = start
+            break
+        else:
+            raise ValueError(f"has a line that is neither a name nor a row of a loop: {line[:60]!r}")
+    if not columns:
+        raise ValueError("holds nothing")
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise ValueError(f"has the columns {', '.join(twice)} twice")
+    if not loop:
+        return _missing(pd.DataFrame([values], columns=columns, dtype=str))
+    return _rows(body[rows:], columns)
+
+
+def _lines(body: str) -> Iterator[tuple[int, str]]:
+    """Lines that say something, stripped, each with its place in the text."""
+    start = 0
+    while start < len(body):
+        end = body.find("\n", start)
+        end = len(body) if end < 0 else end
+        line = body[start:end].strip()
+        if line and not line.startswith("#"):
+            yield start, line
+        start = end + 1
+
+
+def _rows(text: str, columns: list[str]) -> pd.DataFrame:
+    if not text.strip():
+        return pd.DataFrame(columns=columns, dtype=str)
+    if not any(mark in text for mark in "'\"#"):
+        try:
+            rows = pd.read_csv(
+                io.StringIO(text),
+                sep=r"\s+",
+                header=None,
+                dtype=str,
+                keep_default_na=False,
+                na_values=MISSING,
+                quoting=csv.QUOTE_NONE,
+            )
+        except pd.errors.ParserError:
+            rows = pd.DataFrame()
+        # A row that is too short lacks its last value, which pandas makes an empty text, or a missing one.
+        if rows.shape[1] == len(columns) and not rows.iloc[:, -1].isin(["", np.nan]).any():
+            return rows.set_axis(columns, axis=1)
+    words = [words for words in map(_words, text.split("\n")) if words]
+    wrong = next((row for row in words if len(row) != len(columns)), None)
+    if wrong is not None:
+        row = words.index(wrong)
+        raise ValueError(f"has {len(columns)} columns, but {len(wrong)} values in row {row}: {' '.join(wrong)[:60]!r}")
+    return _missing(pd.DataFrame(words, columns=columns, dtype=str))
+
+
+def _missing(table: pd.DataFrame) -> pd.DataFrame:
+    return table.mask(table.isin(MISSING))
+
+
+def _words(line: str) -> list[str]:
+    """Values of a line, without quotes and comments."""
+    if not any(mark in line for mark in "'\"#"):
+        return [word for word in line.replace("\t", " ").split(" ") if word]
+    out = []
+    for word in QUOTED.findall(line):
+        if word.startswith("#"):
+            break
+        whole = len(word) > 1 and word[0] in "'\"" and word[-1] == word[0]
+        out.append(word[1:-1] if whole else word)
+    return out
