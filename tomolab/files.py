@@ -8,6 +8,7 @@ far side of this door.
 >>> files.write_particles(picks, "picks.star", voxel_size=10.0)
 """
 
+from tomolab.copies import filter_particles
 from tomolab.lists import read_particles, write_particles
 from tomolab.mdoc import read_mdoc
 from tomolab.mrc import read_stack, read_volume, write_volume
@@ -18,6 +19,7 @@ from tomolab.warp import read_tomostar, read_warp
 __all__ = [
     "atomic",
     "data_folder",
+    "filter_particles",
     "inside",
     "read_mdoc",
     "read_particles",

@@ -15,8 +15,8 @@ import pandas as pd
 
 from tomolab import dynamo, rotations, star, stopgap
 from tomolab import particles as tables
-from tomolab.conventions import ANGLES, POSITION, WEDGE
-from tomolab.paths import atomic
+from tomolab.conventions import ANGLES, POSITION, SOURCE, WEDGE
+from tomolab.paths import atomic, fingerprint
 from tomolab.star import Shape, Tilts
 
 STOPGAP = "stopgap"
@@ -53,7 +53,8 @@ def read_particles(
     Returns
     -------
     DataFrame
-        One row for each row of the file, in its order.
+        One row for each row of the file, in its order. ``source_list`` and ``source_row`` say from where each came, for
+        `copies.filter_particles`; a CSV file of ours keeps what it says of that.
 
     Raises
     ------
@@ -75,6 +76,8 @@ def read_particles(
             found = _read_star(path, voxel_size=voxel_size, tilts=tilts, shape=tomogram_shape, tomogram=tomogram)
         else:
             raise ValueError(f"particle lists are .star, .tbl or .csv, got {path.suffix or 'a name without suffix'}")
+        if path.suffix != ".csv":
+            found[SOURCE[0]], found[SOURCE[1]] = fingerprint(path), np.arange(len(found))
         found = tables.check(found)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -209,7 +212,9 @@ def star_tables(
     rows[star.EULER] = particles[ANGLES].to_numpy().round(6)
     own_name = "rlnTomoName" if version == "relion5" or "rlnMicrographName" in particles else "rlnMicrographName"
     rows[own_name] = particles["tomogram"]
-    for column in particles.columns.difference([*star.CONSUMED, own_name, "tomogram", *POSITION, *ANGLES], sort=False):
+    # A list that is written is a source itself.
+    known = [*star.CONSUMED, own_name, "tomogram", *POSITION, *ANGLES, *SOURCE]
+    for column in particles.columns.difference(known, sort=False):
         rows[_theirs(column)] = particles[column]
     return _with_optics(rows, voxel_size=voxel_size, version=version)
 
