@@ -1,11 +1,12 @@
 """Stores: subtomograms on disk, larger than memory.
 
 A store is a Zarr v3 group with the array ``volumes`` (n, box, box, box) in float16 and, beside it, the particle table
-``particles.parquet``. The array is sharded: a shard is one file of about 16 MB, a chunk in it is what is read at least.
-Normalised noise does not compress, so nothing is compressed.
+``particles.parquet``, and ``skipped.parquet`` with the particles that could not be cut, where there are any. The array is
+sharded: a shard is one file of about 16 MB, a chunk in it is what is read at least. Normalised noise does not compress, so
+nothing is compressed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -21,13 +22,22 @@ from tomolab import files, particles
 
 FORMAT = 1
 """Version of the layout."""
+SKIPPED = "skipped.parquet"
 CHUNK_BYTES, SHARD_BYTES = 256 * 1024, 16 * 1024 * 1024
 
 Part = tuple[Any, pd.DataFrame]
 """Volumes (b, box, box, box), array or tensor, with their particle table of b rows."""
 
 
-def write(path: str | Path, parts: Iterable[Part], *, box: int, voxel_size: float, total: int | None = None) -> Path:
+def write(
+    path: str | Path,
+    parts: Iterable[Part],
+    *,
+    box: int,
+    voxel_size: float,
+    total: int | None = None,
+    skipped: Sequence[pd.DataFrame] = (),
+) -> Path:
     """Write a store from a stream of parts, whole or not at all; one that exists is replaced.
 
     Parameters
@@ -40,6 +50,8 @@ def write(path: str | Path, parts: Iterable[Part], *, box: int, voxel_size: floa
         Edge in voxels, and Å.
     total
         How many subtomograms will come, for the progress bar.
+    skipped
+        Tables of particles that are not among them, with a column ``reason``; asked for when all parts have come.
 
     Raises
     ------
@@ -66,7 +78,16 @@ def write(path: str | Path, parts: Iterable[Part], *, box: int, voxel_size: floa
             {"tomolab": "subtomograms", "format": FORMAT, "voxel_size": float(voxel_size), "box": box, "count": len(joined)}
         )
         joined.to_parquet(temporary / "particles.parquet", index=False)
+        left = [one for one in skipped if len(one)]
+        if left:
+            pd.concat(left, ignore_index=True).to_parquet(temporary / SKIPPED, index=False)
     return Path(path)
+
+
+def skipped(path: str | Path) -> pd.DataFrame:
+    """Particles that could not be cut, with the column ``reason``; no rows where none was kept."""
+    place = Path(path) / SKIPPED
+    return pd.read_parquet(place) if place.is_file() else pd.DataFrame()
 
 
 def read(path: str | Path) -> tuple[zarr.Array, pd.DataFrame, float]:

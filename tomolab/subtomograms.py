@@ -46,7 +46,7 @@ class Subtomograms:
     voxel_size
         Å.
     skipped
-        Particles that could not be cut, with the column ``reason``; filled by `extract`.
+        Particles that could not be cut, with the column ``reason``; filled by `extract`, and kept in a store.
 
     Raises
     ------
@@ -106,9 +106,8 @@ class Subtomograms:
 
     def save(self, path: str | Path) -> Path:
         """Write a store at `path`, whole or not at all; one that exists is replaced."""
-        return stores.write(
-            path, stores.parts(self.volumes, self.particles), box=self.box, voxel_size=self.voxel_size, total=len(self)
-        )
+        about: dict[str, Any] = {"box": self.box, "voxel_size": self.voxel_size, "total": len(self), "skipped": [self.skipped]}
+        return stores.write(path, stores.parts(self.volumes, self.particles), **about)
 
 
 def open(path: str | Path) -> Subtomograms:  # noqa: A001 - reads subtomograms.open
@@ -122,7 +121,7 @@ def open(path: str | Path) -> Subtomograms:  # noqa: A001 - reads subtomograms.o
         If it is not a store of subtomograms, or its table and array disagree.
     """
     volumes, particles, voxel_size = stores.read(path)
-    return Subtomograms(volumes, particles, voxel_size)
+    return Subtomograms(volumes, particles, voxel_size, stores.skipped(path))
 
 
 def join(parts: Sequence[Subtomograms], *, path: str | Path | None = None) -> Subtomograms:
@@ -216,7 +215,7 @@ def extract(
         data, rows = zip(*parts, strict=True)
         cut = Subtomograms(np.concatenate(data), pd.concat(rows), size)
     else:
-        cut = open(stores.write(path, parts, box=box, voxel_size=size, total=int(inside.sum())))
+        cut = open(stores.write(path, parts, box=box, voxel_size=size, total=int(inside.sum()), skipped=skipped))
     if _reasons(skipped):
         warnings.warn(
             f"{len(particles) - len(cut)} of {len(particles)} particles skipped: {_reasons(skipped)}; see .skipped",
