@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from tomolab import densities, files, inspection, simulation, subtomograms
+from tomolab import densities, exports, files, inspection, simulation, subtomograms
 from tomolab.embedding import Embedding
 from tomolab.imaging import Imaging
 from tomolab.inspection import Inspection
@@ -142,7 +142,7 @@ def test_the_whole_journey_of_a_run_folder(make_napari_viewer, qtbot, folder: Pa
 
     # What is exported is what is counted.
     bench.ledger.clusters.marked = {1}
-    bench.export(tmp_path / "ribosomes.star")
+    bench.exports.export(exports.KINDS[0], tmp_path / "ribosomes")
     qtbot.waitUntil(lambda: "are in ribosomes.star" in bench.message.text(), timeout=10_000)
     rows = files.read_particles(tmp_path / "ribosomes.star")
     assert len(rows) == session.counts()[1] == int(cells(panel)["ribosomes"])

@@ -45,6 +45,8 @@ def test_it_says_what_cannot_be_done_and_why(folder: Path, boxes: Subtomograms) 
     assert work.problem("split", [0]) == ""
     assert work.problem("split") == "tick one cluster"
     assert work.problem("undo") == "there is nothing to undo"
+    assert work.problem("dissolve") == "tick one cluster or more"
+    assert work.problem("dissolve", [0]) == work.problem("folders") == ""
     assert work.problem("average") == "the selection holds 0 particles, and an average needs 8"
     assert work.problem("average", [0]) == ""
     work.session.select(boxes.ids[:3])
@@ -54,6 +56,7 @@ def test_it_says_what_cannot_be_done_and_why(folder: Path, boxes: Subtomograms) 
     bare = Inspection(Session(boxes.particles), diameter=250)
     assert bare.problem("average") == "there are no boxes to average"
     assert bare.problem("split", []) == "there is no embedding to split by"
+    assert bare.problem("folders") == "there are no boxes to write"
     with pytest.raises(ValueError, match="action is one of"):
         work.problem("guess")
 
@@ -162,7 +165,7 @@ def test_relion_refines_what_ours_began_with_and_its_average_lands_too(folder: P
     assert asked["symmetry"] == "C1"
     assert asked["place"] == folder / "relion" / "cluster_1_quick_RELION"
     assert len(relion.particles(asked["place"] / "particles.star")) == 16
-    assert work.averages[name].record == {"program": "RELION", "name": name, "cluster": second}
+    assert work.averages[name].record == {"program": "RELION", "name": name, "cluster": second, "quick": True}
     bare = Inspection(work.session, subtomograms=work.subtomograms, diameter=250)
     assert bare.problem("RELION", [0]) == "RELION works in files, and there is no run folder"
 
@@ -171,11 +174,11 @@ def test_what_is_exported_is_what_is_counted(folder: Path, tmp_path: Path) -> No
     work = inspection.open(folder)
     _, second = work.split(0)
     counts = work.session.counts()
-    assert work.export(tmp_path / "one.star", [second]) == counts[second]
+    assert work.export(tmp_path / "one.star", [second]).count == counts[second]
     written = files.read_particles(tmp_path / "one.star")
     assert sorted(written["particle_id"]) == work.session.members(second).ids.tolist()
     assert set(written["cluster"]) == {second}
-    assert work.export(tmp_path / "all.csv") == 32
+    assert work.export(tmp_path / "all.csv").count == 32
 
 
 def test_a_folder_without_clusters_says_which_notebook_makes_them(tmp_path: Path) -> None:

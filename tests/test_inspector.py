@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tomolab import files, inspection, particles
+from tomolab import exports, files, inspection, particles
 from tomolab.inspection import Inspection
 from tomolab.sessions import Session
 from tomolab.subtomograms import Subtomograms
@@ -259,19 +259,38 @@ def test_what_is_shown_is_what_is_exported(view: Inspector, folder: Path) -> Non
     view.inspection.split(0)
     export = view.children[2].children[1].children[3]
     view.roster.ticked = [1]
+    kinds = {kind.title: kind for kind in exports.KINDS}
     export.name.value = "lists/one"
     export.button.click()
-    assert "16 particles written to" in export.text.value
+    assert "16 particles are in one.star" in export.text.value
     listed = files.read_particles(folder / "lists" / "one.star")
     assert sorted(listed["particle_id"]) == view.session.members(1).ids.tolist()
-    export.kind.value, export.name.value = "copick (project folder)", "overlay"
+    export.kind.value, export.name.value = kinds["copick (project folder)"], "overlay"
     export.button.click()
     (picks,) = (folder / "overlay").glob("ExperimentRuns/cell/Picks/*.json")
     assert picks.name == "tomolab_0_cluster-1.json"
     assert len(json.loads(picks.read_text())["points"]) == 16
-    export.kind.value, export.name.value = "RELION 5 (.star)", "lists/one"
+    export.kind.value, export.name.value = kinds["RELION 5 (.star)"], "lists/one"
     export.button.click()
     assert len(files.read_particles(folder / "lists" / "one.star", voxel_size=20.0, tomogram_shape=(40, 60, 80))) == 16
+    # A copy of one's own list asks which that is, and only that.
+    assert (export.source.layout.display, export.poses.layout.display) == ("none", None)
+    export.kind.value = kinds["your own list, these only"]
+    assert (export.source.layout.display, export.poses.layout.display) == (None, "none")
+    export.button.click()
+    assert "say which list it is" in said(view)
+    export.source.value, export.name.value = str(folder / "clusters.csv"), "mine"
+    export.button.click()
+    assert "16 of 32 particles of clusters.csv are in mine.csv" in export.text.value
+    export.kind.value, export.name.value = kinds["Dynamo, a folder a class"], "dynamo"
+    export.button.click()
+    assert "16 particles are in 1 folder in dynamo" in export.text.value
+    assert (folder / "dynamo" / "cluster_1" / "data" / "crop.tbl").is_file()
+    export.button.click()
+    assert "dynamo is there already" in said(view)
+    export.record.click()
+    assert "the record is" in export.text.value
+    assert (folder / "report.html").read_text().startswith("<!doctype html>")
 
 
 def test_colours_are_those_of_the_clusters_or_of_a_column(view: Inspector) -> None:
@@ -331,7 +350,7 @@ def test_a_selection_of_150_000_out_of_a_million_is_the_same_wherever_it_is_coun
     assert "<b>150,000</b> of 1,000,000 particles selected" in said(view)
     number = max(work.session.clusters)
     assert view.roster.rows[-1]["count"] == view.roster.rows[-1]["selected"] == 150_000
-    assert work.export(tmp_path / "chosen.csv", [number]) == 150_000
+    assert work.export(tmp_path / "chosen.csv", [number]).count == 150_000
     written = pd.read_csv(tmp_path / "chosen.csv", usecols=["particle_id"])["particle_id"]
     assert set(written) == set(table["particle_id"].to_numpy()[rows])
     assert sum(row["count"] for row in view.roster.rows) == 1_000_000

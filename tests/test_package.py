@@ -91,7 +91,7 @@ def test_computing_loads_no_window_and_no_widget():
 
 
 def test_looking_loads_napari_and_scatter_only_when_asked():
-    windows = {f"tomolab.ui.{name}" for name in ("bench", "canvas", "dock", "ledger", "queues")}
+    windows = {f"tomolab.ui.{name}" for name in ("bench", "canvas", "dock", "ledger", "menus", "queues")}
     screens = [name for name in MODULES if name.startswith("tomolab.ui.") and name not in windows]
     assert loaded("".join(f"import {name}\n" for name in screens)) & {"napari", "PySide6", "jscatter"} == set()
 

@@ -72,8 +72,10 @@ def read(path: Path, *, voxel_size: float | None, tilts: star.Tilts | None, tomo
     return out
 
 
-def text(particles: pd.DataFrame, *, voxel_size: float | None) -> tuple[str, str]:
+def text(particles: pd.DataFrame, *, voxel_size: float | None, shifts: np.ndarray | None = None) -> tuple[str, str]:
     """Give the text of a table and of its list of tomograms.
+
+    `shifts` (n, 3; zyx) in Å are what is to be added to the positions; none by default.
 
     Kept are particle_id (tag), tomogram, position, angles, tilts (single axis along y), ``score`` (cc), ``class`` and the
     ``dynamo_`` columns of a table that was read; all other columns, such as ``label``, are left out.
@@ -102,6 +104,8 @@ def text(particles: pd.DataFrame, *, voxel_size: float | None) -> tuple[str, str
     rows["tag"], rows["tomo"], rows["ftype"], rows["apix"] = particles["particle_id"], tomo, SINGLE, size
     rows[PLACES] = (tables.positions(particles) / size + CORNER).round(6)
     rows[ANGLES_ZXZ] = to_zxz(tables.matrices(particles)).round(6)
+    if shifts is not None:
+        rows[SHIFTS] = (shifts / size).round(6)
     rows[TILTS] = particles[WEDGE]
     for ours, theirs in (("score", "cc"), ("class", "class")):
         if ours in particles:

@@ -10,6 +10,7 @@ far side of this door.
 """
 
 from tomolab.aretomo import read_aretomo
+from tomolab.copies import filter_particles
 from tomolab.lists import read_particles, write_particles
 from tomolab.maps import open_volume, read_volume, write_volume
 from tomolab.mdoc import read_mdoc
@@ -21,6 +22,7 @@ from tomolab.warp import read_tomostar, read_warp
 __all__ = [
     "atomic",
     "data_folder",
+    "filter_particles",
     "inside",
     "open_volume",
     "read_aretomo",

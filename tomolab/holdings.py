@@ -73,12 +73,24 @@ def points(folder: Path, found: Embedding | None, *, seed: int) -> pd.DataFrame 
 
 
 def tomograms(folder: Path, particles: pd.DataFrame) -> dict[str, Volume]:
-    """Those of these particles that are here: ``tomograms/NAME.mrc``, or ``tomogram.mrc`` where there is one only."""
+    """Those of these particles that are here."""
+    return {name: files.read_volume(path) for name, path in places(folder, particles).items()}
+
+
+def places(folder: Path, particles: pd.DataFrame | None = None) -> dict[str, Path]:
+    """Files of the tomograms of these particles that are here: ``tomograms/NAME.mrc``, or ``tomogram.mrc`` for one only.
+
+    Without particles, of all that are here; a ``tomogram.mrc`` has no name then.
+    """
+    single = folder / "tomogram.mrc"
+    if particles is None:
+        found = {path.stem: path for path in sorted(folder.glob("tomograms/*.mrc"))}
+        return {"": single} if single.is_file() else found
     names = particles["tomogram"].unique().tolist()
-    places = {name: files.inside(folder, f"tomograms/{name}.mrc") for name in names}
-    if len(names) == 1 and (folder / "tomogram.mrc").is_file():
-        places = {names[0]: folder / "tomogram.mrc"}
-    return {name: files.read_volume(path) for name, path in places.items() if path.is_file()}
+    if len(names) == 1 and single.is_file():
+        return {names[0]: single}
+    found = {name: files.inside(folder, f"tomograms/{name}.mrc") for name in names}
+    return {name: path for name, path in found.items() if path.is_file()}
 
 
 def diameter(particles: pd.DataFrame, cut: Subtomograms | None) -> float:

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tomolab import clusters, components, copick, files, holdings, jobs, partitions, relion
+from tomolab import clusters, components, exports, holdings, jobs, partitions, relion
 from tomolab.averages import Average
 from tomolab.embedding import Embedding
+from tomolab.exports import Exported
 from tomolab.holdings import AVERAGES, SESSION
 from tomolab.jobs import Job
 from tomolab.orders import FEWEST, Order, plain
@@ -127,7 +128,7 @@ class Inspection:
         Parameters
         ----------
         action
-            "gather", "merge", "split", "undo", "redo", "average", "RELION", "export".
+            "gather", "merge", "split", "dissolve", "undo", "redo", "average", "RELION", "export", "folders".
         chosen
             Clusters that it is to be done with; for averaging none means the selection.
         """
@@ -136,11 +137,17 @@ class Inspection:
             "gather": "" if session.selected.any() else "select particles first",
             "merge": "" if len(given) > 1 else "tick two clusters or more",
             "split": self._unsplit(given),
+            "dissolve": "" if given else "tick one cluster or more",
             "undo": "" if session.history.past else "there is nothing to undo",
             "redo": "" if session.history.future else "nothing was undone",
             "average": self._unaveraged(given),
             "RELION": self._unaveraged(given) or self._unrefined,
             "export": "" if session.clusters else "there is no cluster",
+            "folders": "there are no boxes to write"
+            if self.subtomograms is None
+            else ""
+            if session.clusters
+            else "there is no cluster",
         }
         if action not in reasons:
             raise ValueError(f"action is one of {', '.join(reasons)}, got {action!r}")
@@ -250,7 +257,7 @@ class Inspection:
         engine
             "tomolab", or "RELION", which starts from the average of ours and then refines that.
         quick
-            Only so many as show what it is: the 120 most typical particles, in fewer iterations.
+            Only so many as show what it is: the 120 most typical particles, in fewer iterations, and not sorted.
         classes
             More than one sorts the particles first (`sorting.sort`) and averages each class.
         symmetry, mask_diameter, seed
@@ -276,8 +283,8 @@ class Inspection:
             title,
             boxes,
             ids,
-            keep=partial(self.keep, cluster=cluster),
-            classes=classes,
+            keep=partial(self.keep, cluster=cluster, quick=quick),
+            classes=1 if quick else classes,
             refine_in=self.folder / "relion" if self.folder and engine == "RELION" else None,
             options=options,
         )
@@ -286,38 +293,15 @@ class Inspection:
         self._tell({"jobs"})
         return job
 
-    def export(
-        self,
-        path: str | Path,
-        chosen: Iterable[int] | None = None,
-        *,
-        format: str = "relion31",  # noqa: A002 - as in files
-    ) -> int:
-        """Write the particles of some clusters, by default of all, as a particle list; how many.
+    def export(self, path: str | Path, chosen: Iterable[int] | None = None, **options: Any) -> Exported:
+        """Write the particles of some clusters, by default of all, as a particle list: see `exports.write`.
 
         Parameters
         ----------
-        path
-            .star, .tbl or .csv; with the format "copick" the overlay root of a project (`copick.write`).
-        chosen
-            Clusters.
-        format
-            As in `files.write_particles`, or "copick".
-
-        Raises
-        ------
-        ValueError
-            If the list needs a voxel size and there is neither a tomogram nor a box, or a cluster is unknown.
+        path, chosen, **options
+            As there: format, and poses of averages or of the particle table.
         """
-        table = self.session.table(chosen)
-        if format == "copick":
-            copick.write(table, path)
-            return len(table)
-        sizes = [one.voxel_size for one in (*self.tomograms.values(), self.subtomograms) if one is not None]
-        shapes = {name: volume.shape for name, volume in self.tomograms.items()}
-        size = sizes[0] if sizes else None
-        files.write_particles(table, path, voxel_size=size, format=format, tomogram_shape=shapes or None)
-        return len(table)
+        return exports.write(self, path, chosen, **options)
 
     def save(self) -> Path:
         """Write the session into the run folder, as every change does. ValueError if there is none."""
@@ -325,9 +309,9 @@ class Inspection:
             raise ValueError("this inspection has no run folder to be kept in")
         return self.session.save(self.folder / SESSION)
 
-    def keep(self, name: str, average: Average, *, cluster: int | None = None) -> None:
+    def keep(self, name: str, average: Average, *, cluster: int | None = None, quick: bool = False) -> None:
         """Take in an average, of a cluster or of some other particles, and write it into the run folder if there is one."""
-        average = replace(average, record=average.record | {"name": name, "cluster": cluster})
+        average = replace(average, record=average.record | {"name": name, "cluster": cluster, "quick": quick})
         if self.folder is not None:
             average.save(self.folder / AVERAGES / plain(name))
         self.averages[name] = average

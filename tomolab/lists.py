@@ -19,12 +19,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from tomolab import copick, dynamo, imod, motl, portal, relionlists, relionsets, spreadsheets, star, stopgap
 from tomolab import particles as tables
-from tomolab.conventions import WEDGE
-from tomolab.paths import atomic
+from tomolab.conventions import SOURCE, WEDGE
+from tomolab.paths import atomic, fingerprint
 from tomolab.star import Shape, Tilts
 
 STOPGAP = "stopgap"
@@ -81,7 +82,8 @@ def read_particles(
     Returns
     -------
     DataFrame
-        One row for each row of the file, in its order.
+        One row for each row of the file, in its order. ``source_list`` and ``source_row`` say from where each came, for
+        `copies.filter_particles`; a CSV file of ours keeps what it says of that.
 
     Raises
     ------
@@ -106,6 +108,8 @@ def read_particles(
             raise ValueError(
                 "the file does not say between which tilts the particles were observed; give tilts=(lowest, highest)"
             )
+        if path.suffix.lower() != ".csv":
+            found[SOURCE[0]], found[SOURCE[1]] = fingerprint(path), np.arange(len(found))
         found = tables.check(found)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

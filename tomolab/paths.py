@@ -105,6 +105,11 @@ def sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def fingerprint(path: str | Path) -> str:
+    """Short mark of what a file holds, as text: the first 16 digits of its SHA-256."""
+    return f"sha256-{sha256(path)[:16]}"
+
+
 def _settle(path: Path) -> None:
     """Bring what was written to disk, so that a power cut after the rename leaves no empty file."""
     if path.is_dir():

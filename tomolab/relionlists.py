@@ -12,7 +12,7 @@ import pandas as pd
 
 from tomolab import particles as tables
 from tomolab import relionsets, rotations, star
-from tomolab.conventions import ANGLES, POSITION, WEDGE
+from tomolab.conventions import ANGLES, POSITION, SOURCE, WEDGE
 from tomolab.star import TILT_SERIES, Shape
 
 NAMES = ("rlnTomoName", "rlnMicrographName", "wrpSourceName")
@@ -128,7 +128,8 @@ def star_tables(
     rows[star.EULER] = particles[ANGLES].to_numpy().round(6)
     own = NAMES[0] if version in FROM_SERIES or (version != "warp" and NAMES[1] in particles) else NAMES[1]
     rows[own] = particles["tomogram"]
-    used = [*star.CONSUMED, own, "tomogram", *POSITION, *ANGLES]
+    # A list that is written is a source itself.
+    used = [*star.CONSUMED, own, "tomogram", *POSITION, *ANGLES, *SOURCE]
     for column in particles.columns.difference(used, sort=False):
         rows[_theirs(column)] = particles[column]
     if version in ONE_TABLE:

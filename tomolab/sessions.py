@@ -224,11 +224,11 @@ class Session:
         self._do(f"split {self.title(cluster)} in {len(kinds)}", labels=labels, clusters=self._with(new))
         return numbers
 
-    def dissolve(self, cluster: int) -> None:
-        """Put the particles of a cluster into none."""
-        title, labels = self.title(cluster), self._values["labels"].copy()
-        labels[labels == cluster] = NONE
-        rest = {number: one for number, one in self.clusters.items() if number != cluster}
+    def dissolve(self, *clusters: int) -> None:
+        """Put the particles of clusters into none."""
+        title, labels = ", ".join(map(self.title, clusters)), self._values["labels"].copy()
+        labels[np.isin(labels, clusters)] = NONE
+        rest = {number: one for number, one in self.clusters.items() if number not in clusters}
         self._do(f"dissolve {title}", labels=labels, clusters=rest)
 
     def describe(self, cluster: int, **said: Any) -> None:

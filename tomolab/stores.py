@@ -1,11 +1,12 @@
 """Stores: subtomograms on disk, larger than memory.
 
 A store is a Zarr v3 group with the array ``volumes`` (n, box, box, box) in float16 and, beside it, the particle table
-``particles.parquet``. The array is sharded: a shard is one file of about 16 MB, a chunk in it is what is read at least.
-Normalised noise does not compress, so nothing is compressed.
+``particles.parquet``, and ``skipped.parquet`` with the particles that could not be cut, where there are any. The array is
+sharded: a shard is one file of about 16 MB, a chunk in it is what is read at least. Normalised noise does not compress, so
+nothing is compressed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -28,7 +29,15 @@ Part = tuple[Any, pd.DataFrame]
 """Volumes (b, box, box, box), array or tensor, with their particle table of b rows."""
 
 
-def write(path: str | Path, parts: Iterable[Part], *, box: int, voxel_size: float, total: int | None = None) -> Path:
+def write(
+    path: str | Path,
+    parts: Iterable[Part],
+    *,
+    box: int,
+    voxel_size: float,
+    total: int | None = None,
+    skipped: Sequence[pd.DataFrame] = (),
+) -> Path:
     """Write a store from a stream of parts, whole or not at all; one that exists is replaced.
 
     Parameters
@@ -41,6 +50,8 @@ def write(path: str | Path, parts: Iterable[Part], *, box: int, voxel_size: floa
         Edge in voxels, and Å.
     total
         How many subtomograms will come, for the progress bar.
+    skipped
+        Tables of particles that are not among them, with a column ``reason``; asked for when all parts have come.
 
     Raises
     ------
@@ -59,6 +70,9 @@ def write(path: str | Path, parts: Iterable[Part], *, box: int, voxel_size: floa
             raise ValueError(f"no subtomograms came to be written to {path}")
         joined = particles.check(pd.concat([part for part in rows if len(part)] or rows[:1], ignore_index=True))
         finish(temporary, joined, box=box, voxel_size=voxel_size)
+        left = [one for one in skipped if len(one)]
+        if left:
+            pd.concat(left, ignore_index=True).to_parquet(temporary / SKIPPED, index=False)
     return Path(path)
 
 

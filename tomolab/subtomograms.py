@@ -41,7 +41,7 @@ class Subtomograms:
     voxel_size
         Å.
     skipped
-        Particles that could not be cut, with the column ``reason``; filled by `extract`.
+        Particles that could not be cut, with the column ``reason``; filled by `extract`, and kept in a store.
 
     Raises
     ------
@@ -101,9 +101,8 @@ class Subtomograms:
 
     def save(self, path: str | Path) -> Path:
         """Write a store at `path`, whole or not at all; one that exists is replaced."""
-        return stores.write(
-            path, stores.parts(self.volumes, self.particles), box=self.box, voxel_size=self.voxel_size, total=len(self)
-        )
+        about: dict[str, Any] = {"box": self.box, "voxel_size": self.voxel_size, "total": len(self), "skipped": [self.skipped]}
+        return stores.write(path, stores.parts(self.volumes, self.particles), **about)
 
 
 def open(path: str | Path) -> Subtomograms:  # noqa: A001 - reads subtomograms.open
@@ -225,7 +224,7 @@ def extract(
         made = Subtomograms(np.concatenate(data), pd.concat(rows), size)
     else:
         total = len(particles) - sum(map(len, skipped))
-        made = open(stores.write(path, stream, box=box, voxel_size=size, total=total))
+        made = open(stores.write(path, stream, box=box, voxel_size=size, total=total, skipped=skipped))
     if _reasons(skipped):
         warnings.warn(
             f"{len(particles) - len(made)} of {len(particles)} particles skipped: {_reasons(skipped)}; see .skipped",

@@ -6,17 +6,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import (  # type: ignore[attr-defined]
     QComboBox,
     QDoubleSpinBox,
-    QFileDialog,
     QGridLayout,
     QHBoxLayout,
     QLabel,
@@ -29,14 +27,15 @@ from qtpy.QtWidgets import (  # type: ignore[attr-defined]
     QWidget,
 )
 
+from tomolab.conventions import SOURCE
 from tomolab.inspection import ENGINES, QUICK, Inspection
 from tomolab.ui import canvas, delivery, linking, style
 from tomolab.ui.canvas import Canvas
 from tomolab.ui.ledger import Ledger
 from tomolab.ui.linking import Link
+from tomolab.ui.menus import Exports
 from tomolab.ui.queues import Queue
 
-KINDS = "RELION list (*.star);;Dynamo table (*.tbl);;Table (*.csv)"
 SYMMETRIES = ("C1", "C2", "C3", "C4", "C5", "C6", "C7", "C8", "D2", "D3", "D4", "D7", "T", "O", "I")
 
 
@@ -59,7 +58,7 @@ ACTIONS = (
     Action("dissolve", "Dissolve", "Put the particles of the ticked clusters into none", "Alt+D"),
     Action("undo", "Undo", "Take back the last step", "Alt+Z"),
     Action("redo", "Redo", "Do again what was taken back", "Alt+Y"),
-    Action("export", "Export…", "Write the particles of the ticked clusters, or of all, as a list", "Alt+E"),
+    Action("export", "Export…", "Write the particles of the ticked clusters, or of all, for other programs", "Alt+E"),
     Action("average", "Average", "Average each ticked cluster, or the selected particles", "Alt+A"),
     Action("quick", "Quick look", f"Average only the {QUICK} most typical particles, in few iterations", "Alt+Q"),
 )
@@ -83,6 +82,7 @@ class Bench(QWidget):
         self.inspection, self.link, self._gone, self._busy = inspection, link, False, ""
         self._deliver = delivery.qt()
         self.ledger, self.queue = Ledger(inspection.session), Queue()
+        self.exports = Exports(inspection, chosen=self.ledger.chosen, tell=self.tell, parent=self)
         self.canvas = None if inspection.points is None else Canvas(inspection.points[["x", "y"]].to_numpy())
         self.colour, self.tomogram, self.map = QComboBox(), QComboBox(), QPushButton("Cell map")
         self.legend, self.counts, self.message = QLabel(), QLabel(), QLabel()
@@ -107,7 +107,7 @@ class Bench(QWidget):
         return button
 
     def _fill(self) -> None:
-        columns = [name for name in self.inspection.session.particles if name not in ("particle_id", "cluster")]
+        columns = [name for name in self.inspection.session.particles if name not in ("particle_id", "cluster", *SOURCE)]
         self.colour.addItems(["cluster", *map(str, columns)])
         self.colour.setToolTip("What the scatter is coloured by")
         self.tomogram.addItems(self.inspection.named)
@@ -256,8 +256,6 @@ class Bench(QWidget):
             Name of one of `ACTIONS`.
         """
         chosen = self.ledger.chosen()
-        if action == "dissolve":
-            return "" if chosen else "tick one cluster or more"
         if action == "split" and self._busy:
             return self._busy
         if action in ("average", "quick"):
@@ -294,10 +292,10 @@ class Bench(QWidget):
             "gather": session.gather,
             "merge": lambda: session.merge(chosen),
             "split": lambda: self._split(chosen[0]),
-            "dissolve": lambda: self._dissolve(chosen),
+            "dissolve": lambda: session.dissolve(*chosen),
             "undo": session.undo,
             "redo": session.redo,
-            "export": self._ask,
+            "export": lambda: self.exports.popup(self.buttons["export"].mapToGlobal(QPoint(0, 0))),
             "average": lambda: self._average(chosen, engine=self.engine.currentText()),
             "quick": lambda: self._average(chosen, quick=True),
         }
@@ -316,10 +314,6 @@ class Bench(QWidget):
     def _go(self, tomogram: str) -> None:
         self.link.show(tomogram)
         self.link.map(self.map.isChecked())
-
-    def _dissolve(self, chosen: list[int]) -> None:
-        for cluster in chosen:
-            self.inspection.session.dissolve(cluster)
 
     def _split(self, cluster: int) -> None:
         session, parts = self.inspection.session, self.parts.value()
@@ -346,27 +340,7 @@ class Bench(QWidget):
         options |= {"symmetry": self.symmetry.currentText().strip(), "mask_diameter": self.diameter.value() or None}
         clusters: list[int | None] = [*chosen] or [None]
         for cluster in clusters:
-            self.inspection.average(cluster, classes=1 if options.get("quick") else self.classes.value(), **options)
-
-    def _ask(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(self, "Export particles", "particles.star", KINDS)
-        if path:
-            self.export(path)
-
-    def export(self, path: str | Path) -> None:
-        """Write the particles of the ticked clusters, or of all clusters, beside the window, and tell how many.
-
-        Parameters
-        ----------
-        path
-            .star, .tbl or .csv.
-        """
-        chosen = self.ledger.chosen() or None
-        delivery.later(
-            lambda: self.inspection.export(path, chosen),
-            then=lambda count: self.tell(f"{count:,} particles are in {Path(path).name}", fault=False),
-            failed=lambda error: self.tell(str(error)),
-        )
+            self.inspection.average(cluster, classes=self.classes.value(), **options)
 
     def leave(self) -> None:
         """Follow the inspection no more."""

@@ -11,7 +11,6 @@ step can be undone, and what the run folder holds is what is seen.
 import html
 import itertools
 import re
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,16 @@ from typing import Any
 import anywidget
 import numpy as np
 import pandas as pd
-from ipywidgets import HTML, BoundedIntText, Button, Dropdown, FloatRangeSlider, HBox, Layout, Tab, Text, VBox
+from ipywidgets import HTML, BoundedIntText, Button, Dropdown, FloatRangeSlider, HBox, Layout, Tab, VBox
 from traitlets import List, Unicode
 
 from tomolab import inspection as inspections
+from tomolab.conventions import SOURCE
 from tomolab.inspection import COMPONENTS, Inspection
 from tomolab.sessions import NONE, Session
 from tomolab.ui import linking, scatter, style, viewer
 from tomolab.ui.averages import Averages
+from tomolab.ui.exporting import Export
 from tomolab.ui.gallery import Gallery
 from tomolab.ui.roster import Roster
 from tomolab.ui.sections import Section
@@ -35,15 +36,6 @@ CLUSTER = "cluster"
 """What particles are coloured by at first."""
 FEW = 40
 """Kinds of a column, at most, to colour by."""
-LISTS = {
-    "RELION 3.1, 4 (.star)": (".star", "relion31"),
-    "RELION 5 (.star)": (".star", "relion5"),
-    "STOPGAP (.star)": (".star", "stopgap"),
-    "Dynamo (.tbl)": (".tbl", "relion31"),
-    "copick (project folder)": ("", "copick"),
-    "all columns (.csv)": (".csv", "relion31"),
-}
-"""What particle lists can be written: suffix, and format for `Inspection.export`."""
 KEYS = {
     "N": "gather",
     "M": "merge",
@@ -106,7 +98,14 @@ class Inspector(VBox):  # type: ignore[misc]
             tooltip="what the colours of the map mean",
         )
         self.colour.observe(lambda _: self._colour(), "value")
-        tabs = Tab([self.gallery, self.averages, Filters(self.session), Export(inspection, self.roster, say=self.say)])
+        tabs = Tab(
+            [
+                self.gallery,
+                self.averages,
+                Filters(self.session),
+                Export(inspection, ticked=lambda: list(self.roster.ticked), say=self.say),
+            ]
+        )
         tabs.titles, tabs.layout.width = ("Boxes", "Averages", "Filters", "Export"), "54%"
         middle = Layout(align_items="center", flex_flow="row wrap")
         most = [self.buttons[name] for name in ("undo", "redo", "clear", "napari")]
@@ -148,7 +147,7 @@ class Inspector(VBox):  # type: ignore[misc]
                 "gather": self.session.gather,
                 "merge": lambda: self.session.merge(ticked),
                 "split": lambda: self.inspection.split(self._one(ticked), self.parts.value),
-                "dissolve": lambda: self.session.dissolve(self._one(ticked)),
+                "dissolve": lambda: self.session.dissolve(*ticked),
                 "undo": self.session.undo,
                 "redo": self.session.redo,
                 "clear": lambda: self.session.select([], "cleared"),
@@ -170,8 +169,6 @@ class Inspector(VBox):  # type: ignore[misc]
             return "" if self.session.selected.any() else "nothing is selected"
         if name == "napari":
             return self._no_display
-        if name == "dissolve":
-            return "" if len(ticked) == 1 else "tick one cluster"
         return self.inspection.problem(name, ticked) if name in ACTIONS else ""
 
     @cached_property
@@ -310,36 +307,11 @@ class Filters(VBox):  # type: ignore[misc]
             self._turn()
 
 
-class Export(VBox):  # type: ignore[misc]
-    """Particle lists of the clusters that are ticked, or of all, into the run folder or anywhere else."""
-
-    def __init__(self, inspection: Inspection, roster: Roster, *, say: Callable[[str], Any]) -> None:
-        self.inspection, self.roster, self.say = inspection, roster, say
-        self.kind = Dropdown(options=list(LISTS), layout=Layout(width="200px"))
-        self.name = Text("chosen", layout=Layout(width="200px"), tooltip="file, in the run folder unless it is a whole path")
-        self.button = Button(description="Export", icon="download", layout=Layout(width="110px"))
-        self.button.tooltip = "write the particles of the ticked clusters, of all clusters where none is ticked"
-        self.text = HTML()
-        self.button.on_click(lambda _: self._write())
-        super().__init__([HBox([self.kind, self.name, self.button]), self.text])
-
-    def _write(self) -> None:
-        suffix, kind = LISTS[self.kind.value]
-        try:
-            path = (self.inspection.folder or Path()) / self.name.value.strip()
-            path = path if path.suffix == suffix else path.with_name(path.name + suffix)
-            count = self.inspection.export(path, list(self.roster.ticked) or None, format=kind)
-        except (ValueError, OSError) as error:
-            self.say(str(error))
-            return
-        self.text.value = f"{count:,} particles written to {html.escape(str(path))}"
-
-
 ACTIONS = {
     "gather": ("New cluster", "plus", "make a cluster of what is selected (N)"),
     "merge": ("Merge", "compress", "make the ticked clusters one, which keeps the name of the first (M)"),
     "split": ("Split in", "expand", "divide the ticked cluster by its features (S)"),
-    "dissolve": ("Dissolve", "times", "put the particles of the ticked cluster into none (X)"),
+    "dissolve": ("Dissolve", "times", "put the particles of the ticked clusters into none (X)"),
     "undo": ("Undo", "undo", "take the last step back (U, Ctrl+Z)"),
     "redo": ("Redo", "repeat", "do it again (R, Ctrl+Shift+Z)"),
     "clear": ("Clear", "eraser", "select nothing (Escape)"),
@@ -375,7 +347,7 @@ def _axes(inspection: Inspection) -> list[tuple[str, tuple[int, int] | None]]:
 def _columns(inspection: Inspection) -> list[str]:
     """What particles can be coloured by: clusters, and columns that are numbers or a few kinds."""
     table = inspection.session.particles
-    names = [name for name in table if name not in ("particle_id", CLUSTER)]
+    names = [name for name in table if name not in ("particle_id", CLUSTER, *SOURCE)]
     return [CLUSTER, *(name for name in names if pd.api.types.is_float_dtype(table[name]) or table[name].nunique() <= FEW)]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_rgba_array
 
-from tomolab import densities, files, sessions, simulation, stores
+from tomolab import densities, files, holdings, sessions, simulation, stores
 from tomolab.conventions import WEDGE, centre
 from tomolab.holdings import SESSION
 from tomolab.imaging import Imaging
@@ -44,7 +44,7 @@ def reader(path: str | Sequence[str]) -> Callable[[Any], list[Layer]] | None:
         return read_list
     if (place / "zarr.json").is_file() and (place / "particles.parquet").is_file():
         return read_boxes
-    if place.is_dir() and any((place / name).is_file() for name in ("tomogram.mrc", *LISTS)):
+    if place.is_dir() and (holdings.places(place) or any((place / name).is_file() for name in LISTS)):
         return read_run
     return None
 
@@ -63,17 +63,16 @@ def read_run(path: str | Path) -> list[Layer]:
         If what is there does not fit together.
     """
     folder = Path(path)
-    image = next(iter([*folder.glob("tomogram.mrc"), *sorted(folder.glob("tomograms/*.mrc"))]), None)
-    volume = None if image is None else files.read_volume(image)
     found = next((folder / name for name in LISTS if (folder / name).is_file()), None)
+    name, image = next(iter(holdings.places(folder).items()), ("", None))
+    volume = None if image is None else files.read_volume(image)
     layers = [] if volume is None else [density(volume)]
     if found is not None:
         table = files.read_particles(found, voxel_size=None if volume is None else volume.voxel_size)
         session = Session(table, table.set_index("particle_id")["cluster"] if "cluster" in table else None)
         if found.name == LISTS[0] and (folder / SESSION).is_file():
             session = sessions.load(folder / SESSION, table)
-        shown = table["tomogram"].iloc[0] if image is None or image.parent == folder else image.stem
-        inside = (table["tomogram"] == shown).to_numpy()
+        inside = (table["tomogram"] == (name or table["tomogram"].iloc[0])).to_numpy()
         colours = linking.inks(session, light=0.2)[inside]
         layers.append(spheres(table.assign(cluster=session.labels.to_numpy())[inside], colours))
     for _, options, _ in layers:
