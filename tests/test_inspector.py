@@ -277,6 +277,7 @@ def test_what_is_shown_is_what_is_exported(view: Inspector, folder: Path) -> Non
     assert (export.source.layout.display, export.poses.layout.display) == ("none", None)
     export.kind.value = kinds["your own list, these only"]
     assert (export.source.layout.display, export.poses.layout.display) == (None, "none")
+    assert export.kind.layout.display is export.name.layout.display is None
     export.button.click()
     assert "say which list it is" in said(view)
     export.source.value, export.name.value = str(folder / "clusters.csv"), "mine"

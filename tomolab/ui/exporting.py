@@ -32,18 +32,22 @@ class Export(VBox):  # type: ignore[misc]
 
     def __init__(self, inspection: Inspection, *, ticked: Callable[[], list[int]], say: Callable[[str], Any]) -> None:
         self.inspection, self.ticked, self.say = inspection, ticked, say
-        wide, about = Layout(width="200px"), "file or folder, in the run folder unless it is a whole path"
-        self.kind = Dropdown(options=[(kind.title, kind) for kind in KINDS], layout=wide)
-        self.name = Text("chosen", layout=wide, tooltip=about)
+        about = "file or folder, in the run folder unless it is a whole path"
+        self.kind = Dropdown(options=[(kind.title, kind) for kind in KINDS], layout=Layout(width="190px"))
+        self.name = Text("chosen", layout=Layout(width="140px"), tooltip=about)
         self.source = Text(
-            "", layout=Layout(width="404px"), placeholder="the list from which the particles were read, such as ours.star"
+            "", layout=Layout(width="434px"), placeholder="the list from which the particles were read, such as ours.star"
         )
         self.poses = Checkbox(
-            True, description="in the poses of averages", indent=False, layout=wide, tooltip="or else as they were picked"
+            True,
+            description="in the poses of averages",
+            indent=False,
+            layout=Layout(width="auto"),
+            tooltip="or else as they were picked",
         )
-        self.button = Button(description="Export", icon="download", layout=Layout(width="110px"))
+        self.button = Button(description="Export", icon="download", layout=Layout(width="90px"))
         self.button.tooltip = "write the particles of the ticked clusters, of all clusters where none is ticked"
-        self.record = Button(description="Record", icon="file-text", layout=Layout(width="110px"))
+        self.record = Button(description="Record", icon="file-text", layout=Layout(width="90px"))
         self.record.tooltip = f"write {report.PAGE} into the run folder: what was done, with pictures, as one page"
         self.record.disabled = inspection.folder is None
         self.text = HTML()
