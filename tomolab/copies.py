@@ -2,7 +2,7 @@
 
 Comments, other tables, columns that tomolab does not know, the way numbers are written, quotes, line ends and text that is
 not UTF-8 stay as they are: whole rows are left out, nothing is written anew. STAR (RELION, Warp, STOPGAP), Dynamo tables,
-CSV, and motive lists of TOM and AV3 (.em).
+CSV, and motive lists of AV3, TOM and Artiatomi (.em).
 
 `lists.read_particles` notes in ``source_list`` and ``source_row`` from which list and which row of it a particle came, so
 that its row is found again after particles were numbered anew, moved or averaged.
@@ -24,6 +24,7 @@ import pandas as pd
 
 from tomolab import pieces, stopgap
 from tomolab.conventions import SOURCE
+from tomolab.particles import REQUIRED
 from tomolab.paths import atomic, fingerprint
 from tomolab.pieces import Pieces
 
@@ -53,11 +54,11 @@ def filter_particles(
     Parameters
     ----------
     path
-        The list: .star, .tbl, .csv or .em. A list of tomograms beside it (.doc of Dynamo, ``_tomolist.txt`` of STOPGAP) is
-        copied with it.
+        The list: .star, .tbl, .csv or .em. A list of tomograms beside it (.doc of Dynamo, else
+        ``_tomolist.txt``) is copied with it.
     keep
-        Rows of the list, counted from 0, or a particle table with the columns ``source_list`` and ``source_row``, for a CSV
-        file with its ids. Particles of the table that are not of this list are counted, and left out.
+        Rows of the list, counted from 0, or a particle table with the columns ``source_list`` and ``source_row``; for a CSV
+        file with all columns of tomolab their ids do. Particles of the table that are of other lists are counted, and left out.
     to
         The copy, with the same suffix. It holds the particles in the order of the list.
     classes
@@ -81,13 +82,14 @@ def filter_particles(
     path, to = Path(path), Path(to)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    if to.suffix != path.suffix:
+    suffix = path.suffix.lower()
+    if to.suffix.lower() != suffix:
         raise ValueError(f"a copy of {path.name} ends in {path.suffix}, got {to.name}")
     if to.resolve() == path.resolve():
         raise ValueError(f"the copy would take the place of {path}; name another file")
     try:
-        found = pieces.cut(path.read_bytes(), path.suffix)
-        rows, numbers, elsewhere = _wanted(path, keep, classes)
+        found = pieces.cut(path.read_bytes(), suffix)
+        rows, numbers, elsewhere = _wanted(path, found, keep, classes)
         _check_rows(rows, len(found.rows))
         order = np.argsort(rows)
         left = _left(found, rows[order], None if numbers is None else numbers[order])
@@ -98,10 +100,10 @@ def filter_particles(
     return Copy(to, len(rows), len(found.rows) - len(rows), elsewhere)
 
 
-def _wanted(path: Path, keep: object, classes: object) -> tuple[np.ndarray, np.ndarray | None, int]:
+def _wanted(path: Path, found: Pieces, keep: object, classes: object) -> tuple[np.ndarray, np.ndarray | None, int]:
     """Rows of the list, the class of each, and how many particles are of another list."""
     if isinstance(keep, pd.DataFrame):
-        given = _rows_of(path, keep)
+        given = _rows_of(path, found, keep)
         numbers = keep[classes] if isinstance(classes, str) else classes
     else:
         given, numbers = np.asarray(keep), classes
@@ -118,17 +120,18 @@ def _wanted(path: Path, keep: object, classes: object) -> tuple[np.ndarray, np.n
     return given[mine], numbers[mine], int((~mine).sum())
 
 
-def _rows_of(path: Path, table: pd.DataFrame) -> np.ndarray:
+def _rows_of(path: Path, found: Pieces, table: pd.DataFrame) -> np.ndarray:
     """Row in the list of every particle of a table; -1 for those of other lists."""
-    if path.suffix == ".csv":
+    ours = found.suffix == ".csv" and set(REQUIRED) <= set(found.columns)
+    if not (ours or set(SOURCE) <= set(table)):
+        raise ValueError(f"the particles do not say from which rows they came (columns {' and '.join(SOURCE)}); give rows")
+    mark = fingerprint(path)
+    mine = (table[SOURCE[0]] == mark).to_numpy() if set(SOURCE) <= set(table) else np.zeros(len(table), dtype=bool)
+    if ours and not mine.any():
         listed = pd.Index(pd.read_csv(path, usecols=["particle_id"], encoding_errors="replace")["particle_id"])
         if not listed.is_unique:
             raise ValueError(f"column particle_id: {listed.duplicated().sum()} ids are repeated")
         return listed.get_indexer(table["particle_id"])
-    if not set(SOURCE) <= set(table):
-        raise ValueError(f"the particles do not say from which rows they came (columns {' and '.join(SOURCE)}); give rows")
-    mark = fingerprint(path)
-    mine = (table[SOURCE[0]] == mark).to_numpy()
     if len(table) and not mine.any():
         raise ValueError(
             f"none of {len(table)} particles was read from this file as it is now ({mark}); if it was changed since, give rows"
@@ -158,7 +161,7 @@ def _left(found: Pieces, rows: np.ndarray, numbers: np.ndarray | None) -> Pieces
         for place, number in zip(kept.tolist(), numbers.tolist(), strict=True):
             parts[place] = changed(parts[place], number)
     if found.suffix == ".em":
-        parts[0] = pieces.counted(parts[0], len(kept))
+        parts[0] = pieces.counted(found, len(kept))
     places = np.cumsum(keep) - 1
     return replace(found, pieces=list(compress(parts, keep.tolist())), rows=places[kept])
 
@@ -175,10 +178,11 @@ def _write(left: Pieces, to: Path) -> None:
 
 def _copy_beside(path: Path, to: Path) -> None:
     """Copy the list of tomograms, without which a list of numbers does not name them."""
-    source, target = (
-        one.with_suffix(".doc") if one.suffix == ".tbl" else stopgap.companion(one) if one.suffix == ".star" else None
-        for one in (path, to)
-    )
-    if source is not None and target is not None and source.is_file() and source.resolve() != target.resolve():
+    ways = {".tbl": lambda one: one.with_suffix(".doc"), ".star": stopgap.companion, ".em": stopgap.companion}
+    way = ways.get(path.suffix.lower())
+    if way is None:
+        return
+    source, target = way(path), way(to)
+    if source.is_file() and source.resolve() != target.resolve():
         with atomic(target) as temporary:
             shutil.copyfile(source, temporary)

@@ -108,7 +108,8 @@ def read_particles(
             raise ValueError(
                 "the file does not say between which tilts the particles were observed; give tilts=(lowest, highest)"
             )
-        if path.suffix.lower() != ".csv":
+        # A CSV file of ours keeps what it says; an optimisation set is not the list itself.
+        if path.suffix.lower() != ".csv" and not set(SOURCE) <= set(found):
             found[SOURCE[0]], found[SOURCE[1]] = fingerprint(path), np.arange(len(found))
         found = tables.check(found)
     except ValueError as error:

@@ -11,10 +11,11 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from tomolab import dynamo, star, stopgap
+from tomolab import dynamo, motl, star, stopgap
 
 CLASSES = {
     ".star": ("rlnClassNumber", "class"),
@@ -23,13 +24,13 @@ CLASSES = {
     ".em": ("class",),
 }
 """Columns that hold the class of a particle, by format; the first that is there."""
-VALUE = re.compile(rb"\"[^\"]*\"|'[^']*'|#|[^\s#]+")
-"""A value in a row of a STAR file or table, or the beginning of a comment."""
-CELL = re.compile(rb"\"(?:[^\"]|\"\")*\"|[^,\r\n]*")
-EM_HEADER, EM_VALUES, EM_FLOAT = 512, 20, 5
-"""Bytes of the header of an EM file, values of a particle in a motive list, code of float32 (TOM toolbox, `tom_emread`)."""
-EM_ORDERS = {5: ">", 6: "<"}
-"""Byte order by the code of the machine: Mac and PC."""
+HEAD = re.compile(rb"data_(\S*)[ \t]*(?:#|$)")
+"""A line with which a block of a STAR file begins."""
+VALUE = re.compile(rb"""'(?:[^']|'(?=[^ \t\r\n]))*'(?=[ \t\r\n]|$)|"(?:[^"]|"(?=[^ \t\r\n]))*"(?=[ \t\r\n]|$)|[^ \t\r\n]+""")
+"""A value in a row of a STAR file, as `starblocks` parts them, or the beginning of a comment."""
+
+CELLS = {mark: re.compile(rb'"(?:[^"]|"")*"|[^%b\r\n]*' % mark.encode()) for mark in ",;\t"}
+"""A value in a row of a CSV file, by what parts them."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,15 @@ class Pieces:
         Names of the values of a particle.
     suffix
         The format.
+    kind
+        Type of the numbers of a motive list in EM format, or what parts the values of a CSV file.
     """
 
     pieces: list[bytes]
     rows: np.ndarray
     columns: list[str]
     suffix: str
+    kind: str = ""
 
 
 def cut(data: bytes, suffix: str) -> Pieces:
@@ -87,11 +91,12 @@ def classified(found: Pieces) -> Callable[[bytes, int], bytes]:
     if not names:
         raise ValueError(f"there is no column {' or '.join(CLASSES[found.suffix])} to hold classes")
     if found.suffix == ".em":
-        kind = f"{EM_ORDERS[found.pieces[0][0]]}f4"
-        return lambda piece, number: piece[:-4] + np.array(number, dtype=kind).tobytes()
+        kind = np.dtype(found.kind)
+        return lambda piece, number: piece[: -kind.itemsize] + np.array(number, dtype=kind).tobytes()
     if found.suffix == ".star" and found.pieces[found.rows[0]].lstrip().startswith(b"_"):
         raise ValueError("its only particle is not written as a row; its class cannot be set")
-    spans, column = _cells if found.suffix == ".csv" else _values, found.columns.index(names[0])
+    spans = partial(_cells, mark=found.kind) if found.suffix == ".csv" else _values
+    column = found.columns.index(names[0])
 
     def changed(piece: bytes, number: int) -> bytes:
         start, end = spans(piece)[column]
@@ -100,30 +105,32 @@ def classified(found: Pieces) -> Callable[[bytes, int], bytes]:
     return changed
 
 
-def counted(header: bytes, count: int) -> bytes:
+def counted(found: Pieces, count: int) -> bytes:
     """The header of a motive list in EM format, for another number of particles."""
-    return header[:8] + np.array(count, dtype=f"{EM_ORDERS[header[0]]}i4").tobytes() + header[12:]
+    header = found.pieces[0]
+    return header[:8] + np.array(count, dtype=f"{found.kind[0]}i4").tobytes() + header[12:]
 
 
 def _star(data: bytes) -> Pieces:
     """Lines of a STAR file; the particles are in the table from which `star.joined` takes them."""
     pieces = data.splitlines(keepends=True)
     words = [line.strip() for line in pieces]
-    starts = [number for number, line in enumerate(words) if line.startswith(b"data_")]
-    names = [_text(words[first][5:]) for first in starts]
+    found = [(number, head) for number, line in enumerate(words) if (head := HEAD.match(line))]
+    starts, names = [number for number, _ in found], [_text(head[1]) for _, head in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"there are two blocks data_{twice[0]}")
     spans = list(zip(starts, [*starts[1:], len(words)], strict=False))
     heads = [_head(words, first, last) for first, last in spans]
+    places = (star.PIXELS, star.CENTRED, *star.M_POSES)
     usable = [
         name
         for name, (columns, _) in zip(names, heads, strict=True)
-        if name == stopgap.BLOCK or any(set(wanted) <= set(columns) for wanted in (star.PIXELS, star.CENTRED))
+        if name == stopgap.BLOCK or any(set(wanted) <= set(columns) for wanted in places)
     ]
     if not usable:
         raise ValueError(f"no table has coordinates; there are {', '.join(names) or 'none'}")
-    name = next((one for one in (stopgap.BLOCK, "particles") if one in usable), usable[0])
-    if names.count(name) > 1:
-        raise ValueError(f"the table data_{name} is there {names.count(name)} times")
-    place = names.index(name)
+    place = names.index(next((one for one in (stopgap.BLOCK, "particles") if one in usable), usable[0]))
     columns, body = heads[place]
     if body < len(words) and words[body].startswith(b"_"):
         # One particle, a line for each column: it stays or goes as a whole.
@@ -138,13 +145,18 @@ def _star(data: bytes) -> Pieces:
 
 def _head(words: list[bytes], first: int, last: int) -> tuple[list[str], int]:
     """Columns of a table whose name stands in line `first`, and the line in which its values begin."""
-    begin = next((n for n in range(first + 1, last) if words[n].startswith((b"loop_", b"_"))), last)
-    if begin < last and words[begin].startswith(b"_"):
-        return [_text(line.split()[0][1:]) for line in words[begin:last] if line.startswith(b"_")], begin
-    body = begin + 1
-    while body < last and words[body].startswith(b"_"):
-        body += 1
-    return [_text(line.split()[0][1:]) for line in words[begin + 1 : body]], body
+    told = (n for n in range(first + 1, last) if words[n] and not words[n].startswith(b"#"))
+    columns: list[str] = []
+    begin = loop = last
+    for n in told:
+        if words[n].startswith(b"_"):
+            columns.append(_text(words[n].split()[0][1:]))
+            begin = min(begin, n)
+        elif words[n].split()[0] == b"loop_" and not columns:
+            loop = n
+        else:
+            return columns, n
+    return columns, begin if loop == last else last
 
 
 def _table(data: bytes) -> Pieces:
@@ -172,26 +184,32 @@ def _csv(data: bytes) -> Pieces:
     filled = [number for number, line in enumerate(pieces) if line.strip()]
     if quoted or not filled:
         raise ValueError("a quote is not closed" if quoted else "it is empty")
-    columns = next(csv.reader(io.StringIO(_text(pieces[filled[0]]))))
-    wrong = next((n for n in filled if len(_cells(pieces[n])) != len(columns)), None)
+    head = _text(pieces[filled[0]])
+    mark = next((mark for mark in ",;\t" if mark in head), ",")
+    columns = next(csv.reader(io.StringIO(head), delimiter=mark))
+    wrong = next((n for n in filled if len(_cells(pieces[n], mark=mark)) != len(columns)), None)
     if wrong is not None:
-        told = _text(pieces[wrong][:60])
-        raise ValueError(f"a row has {len(_cells(pieces[wrong]))} values for {len(columns)} columns: {told!r}")
-    return Pieces(pieces, np.array(filled[1:], dtype=np.int64), columns, ".csv")
+        told = f"{len(_cells(pieces[wrong], mark=mark))} values for {len(columns)} columns"
+        raise ValueError(f"a row has {told}: {_text(pieces[wrong][:60])!r}")
+    return Pieces(pieces, np.array(filled[1:], dtype=np.int64), columns, ".csv", mark)
 
 
 def _em(data: bytes) -> Pieces:
-    if len(data) < EM_HEADER or data[0] not in EM_ORDERS or data[3] != EM_FLOAT:
-        raise ValueError("this is no EM file of float32 of a PC or Mac")
-    values, count, layers = np.frombuffer(data, dtype=f"{EM_ORDERS[data[0]]}i4", count=3, offset=4).tolist()
-    if values != EM_VALUES or count < 1 or layers != 1:
-        raise ValueError(f"a motive list has {EM_VALUES} values for each particle, this file {values} × {count} × {layers}")
-    step, end = 4 * EM_VALUES, EM_HEADER + 4 * EM_VALUES * count
-    if len(data) < end:
-        raise ValueError(f"the header says {count:,} particles, {end:,} bytes, but the file holds {len(data):,}")
-    pieces = [data[:EM_HEADER], *(data[start : start + step] for start in range(EM_HEADER, end, step))]
-    columns = [*(str(number) for number in range(1, EM_VALUES)), "class"]
-    return Pieces(pieces + ([data[end:]] if len(data) > end else []), np.arange(1, count + 1), columns, ".em")
+    """The header and the 20 numbers of each particle; the byte order is that which fits the size, as `motl` reads it."""
+    kind = motl.TYPES.get(data[3]) if len(data) >= motl.HEADER else None
+    if kind is None:
+        raise ValueError("this is no EM file of real numbers")
+    step = motl.ROWS * np.dtype(kind).itemsize
+    for order in "<>":
+        values, count, layers = np.frombuffer(data, dtype=f"{order}i4", count=3, offset=4).tolist()
+        if (values, layers) == (motl.ROWS, 1) and count > 0 and len(data) == motl.HEADER + step * count:
+            break
+    else:
+        told = " x ".join(map(str, np.frombuffer(data, dtype="<i4", count=3, offset=4).tolist()))
+        raise ValueError(f"a motive list holds {motl.ROWS} numbers for each particle, this one {told} in {len(data):,} bytes")
+    pieces = [data[: motl.HEADER], *(data[start : start + step] for start in range(motl.HEADER, len(data), step))]
+    columns = [*(str(number) for number in range(1, motl.ROWS)), "class"]
+    return Pieces(pieces, np.arange(1, count + 1), columns, ".em", f"{order}{kind}")
 
 
 def _text(data: bytes) -> str:
@@ -207,18 +225,19 @@ def _values(line: bytes) -> list[tuple[int, int]]:
     """Where the values of a row begin and end."""
     spans = []
     for found in VALUE.finditer(line):
-        if found[0] == b"#":
+        if found[0].startswith(b"#"):
             break
         spans.append(found.span())
     return spans
 
 
-def _cells(line: bytes) -> list[tuple[int, int]]:
+def _cells(line: bytes, *, mark: str) -> list[tuple[int, int]]:
     """Where the values of a row of a CSV file begin and end."""
+    cell = CELLS[mark]
     spans = []
     place, end = 0, len(line.rstrip(b"\r\n"))
     while True:
-        found = CELL.match(line, place)
+        found = cell.match(line, place)
         assert found is not None
         spans.append(found.span())
         if found.end() >= end:

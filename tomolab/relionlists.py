@@ -13,6 +13,7 @@ import pandas as pd
 from tomolab import particles as tables
 from tomolab import relionsets, rotations, star
 from tomolab.conventions import ANGLES, POSITION, SOURCE, WEDGE
+from tomolab.paths import fingerprint
 from tomolab.star import TILT_SERIES, Shape
 
 NAMES = ("rlnTomoName", "rlnMicrographName", "wrpSourceName")
@@ -73,6 +74,8 @@ def read(
         out[ours] = rows[column] if ours == "label" else star.typed(rows[column])
     if "particle_id" not in out:
         out["particle_id"] = np.arange(len(out))
+    if named is not None:
+        out[SOURCE[0]], out[SOURCE[1]] = fingerprint(path), np.arange(len(out))
     if tilts and tomogram_list is not None and not set(WEDGE) <= set(out):
         ranges = relionsets.tilts(tomogram_list)
         if set(out["tomogram"]) <= set(ranges):

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from tomolab import paths, star
-from tomolab.conventions import ANGLES, POSITION, WEDGE
+from tomolab.conventions import ANGLES, POSITION, SOURCE, WEDGE
 from tomolab.particles import REQUIRED
 
 UNITS = ("angstrom", "voxel")
@@ -54,7 +54,8 @@ def read(path: Path, *, unit: str | None, voxel_size: float | None, tomogram: st
         if unit not in (None, "angstrom"):
             raise ValueError(f"a list with the columns of tomolab is in Å, but unit={unit!r} was given")
         return pd.DataFrame({name: rows[name] if name in TEXTS else star.typed(rows[name]) for name in rows})
-    return _foreign(rows, scale=_scale(unit, voxel_size, rows), tomogram=tomogram)
+    found = _foreign(rows, scale=_scale(unit, voxel_size, rows), tomogram=tomogram)
+    return found.assign(**{SOURCE[0]: paths.fingerprint(path), SOURCE[1]: np.arange(len(found))})
 
 
 def _rows(text: str) -> pd.DataFrame:
