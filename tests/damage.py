@@ -204,9 +204,9 @@ COLUMNS: dict[str, Change] = {
 GRID = ["chunk_grid", "configuration", "chunk_shape"]
 
 
-def words(*values: bytes) -> dict[str, Change]:
+def words(columns: int, *values: bytes) -> dict[str, Change]:
     """Another value in each column."""
-    return {f"column {n} is {value.decode()}": word(n, value) for n in range(18) for value in values}
+    return {f"column {n} is {value.decode()}": word(n, value) for n in range(columns) for value in values}
 
 
 def packed(pack: Any) -> dict[str, Change]:
@@ -240,20 +240,23 @@ SPECIAL: dict[str, dict[str, Change]] = {
     "MRC bzip2": packed(bz2),
     "EM": em_headers(),
     "IMOD model": model_headers(),
-    "STAR": words(b"nan", b"1e300") | COLUMNS,
-    "STAR relion31": words(b"0.5", b'"a b"') | HEAVY,
-    "STAR stopgap": words(b"0.5", b'"a b"'),
+    "STAR": COLUMNS,
+    **{f"STAR {name}": words(18, b"nan", b"1e300") for name in ("relion30", "relion4", "warp")},
+    "STAR relion5": words(5, b"nan", b"1e300"),
+    "STAR M": words(7, b"nan", b"1e300"),
+    "STAR relion31": words(18, b"nan", b"1e300", b"0.5", b'"a b"') | HEAVY,
+    "STAR stopgap": words(16, b"nan", b"1e300", b"0.5", b'"a b"'),
     "STAR optimisation set": {
         f"{what} in {one or 'nothing'}": swap(f"{what}.star".encode(), one.encode())
         for one in NAMES
         for what in ("particles", "tomograms")
     },
-    "Dynamo": words(b"nan", b"1e300", b"0.5")
+    "Dynamo": words(36, b"nan", b"1e300")
     | {
         "a column less": lambda raw, _: raw.replace(b" ", b"", 1),
         "wide": lambda raw, _: raw.replace(b" ", b" 1 " * 10**5, 1),
     },
-    "Warp .tomostar": words(b"nan", b"1e300") | COLUMNS | HEAVY,
+    "Warp .tomostar": words(4, b"nan", b"1e300") | COLUMNS | HEAVY,
     "Warp .xml": {
         "entities": lambda raw, _: BOMB,
         "entity of a file": lambda raw, _: OUTER,

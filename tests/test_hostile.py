@@ -7,9 +7,12 @@ out of a reader; none takes long, asks for much memory, or opens a file outside 
 import random
 import signal
 import sys
+import time
 import tracemalloc
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from damage import damages
@@ -34,14 +37,14 @@ class Late(BaseException):
     """Raised where a reader takes too long; no Exception, so that it is not taken for an error of the file."""
 
 
-def late(*_: object) -> None:
-    raise Late(f"more than {SECONDS} seconds")
-
-
-def attempt(kind: Kind, path: Path, folder: Path, what: str) -> str | None:
+def attempt(kind: Kind, path: Path, folder: Path, what: str, *, seconds: int = SECONDS) -> str | None:
     """Read a file; what is wrong with how it was refused or taken, None if nothing."""
-    signal.signal(signal.SIGALRM, late)
-    signal.alarm(SECONDS)
+
+    def late(*_: object) -> None:
+        raise Late(f"more than {seconds} seconds")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
     # Single values ask for no memory, and tracing takes time.
     traced = ": column" not in what and "a number" not in what
     if traced:
@@ -60,6 +63,7 @@ def attempt(kind: Kind, path: Path, folder: Path, what: str) -> str | None:
         peak = tracemalloc.get_traced_memory()[1] if traced else 0
         tracemalloc.stop()
         signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
     if peak > BYTES:
         return f"{what}: {peak:,} bytes of memory"
     if found is not None:
@@ -127,5 +131,22 @@ def test_what_is_no_file_is_refused(name: str, tmp_path: Path, outside: Path) ->
 
 
 def test_the_corpus_is_large() -> None:
-    assert len(CORPUS) + 4 * len(KINDS) >= 200
-    assert len({name for name, _ in CORPUS}) == len(KINDS) >= 35
+    assert len(CORPUS) >= 3000
+    assert len({name for name, _ in CORPUS}) == len(KINDS) >= 40
+
+
+def test_a_faulty_reader_is_found_out(tmp_path: Path) -> None:
+    """What is wrong with a reader is told: other errors, no name of the file, much memory, half a result, and no end."""
+
+    def fails(read: Callable[[Path], Any], holds: Callable[[Any, Path], None] = lambda found, path: None) -> str | None:
+        return attempt(Kind(lambda folder: None, "a", read, holds), tmp_path / "a", tmp_path, "cut", seconds=1)
+
+    def refuse(path: Path) -> None:
+        raise ValueError(f"{path}: no")
+
+    assert fails(refuse) is None
+    assert "KeyError" in str(fails(lambda path: {}["a"]))
+    assert "not named" in str(fails(lambda path: int("a")))
+    assert "of memory" in str(fails(lambda path: len(bytes(BYTES + 1))))
+    assert "not whole" in str(fails(lambda path: [1], lambda found, path: found[1]))
+    assert "more than 1 seconds" in str(fails(lambda path: time.sleep(20)))
