@@ -130,6 +130,23 @@ def test_what_is_no_file_is_refused(name: str, tmp_path: Path, outside: Path) ->
             assert attempt(kind, folder / kind.main, folder, f"{target}: {what}") is None
 
 
+@pytest.mark.parametrize(
+    ("name", "inner"),
+    [("Zarr 2 chunk", "a.zarr/0/0/0/0"), ("Zarr 3 chunk", "a.zarr/0/c/0/0/0"), ("Zarr 3 array", "a.zarr/0/zarr.json")]
+    + [("STAR relion5", "tilt_series/TS_01.star"), ("STAR optimisation set", "particles.star")],
+)
+def test_a_link_in_a_folder_does_not_lead_out(name: str, inner: str, tmp_path: Path) -> None:
+    """What lies outside is as good as what lay inside, and all the same not read."""
+    folder, kind = tmp_path / "in", KINDS[name]
+    folder.mkdir()
+    kind.make(folder)
+    kind.read(folder / kind.main)
+    (folder / inner).rename(tmp_path / "bait")
+    (folder / inner).symlink_to(tmp_path / "bait")
+    with pytest.raises(ValueError, match="leads out of"):
+        kind.read(folder / kind.main)
+
+
 def test_the_corpus_is_large() -> None:
     assert len(CORPUS) >= 3000
     assert len({name for name, _ in CORPUS}) == len(KINDS) >= 40
