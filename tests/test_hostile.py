@@ -132,8 +132,13 @@ def test_what_is_no_file_is_refused(name: str, tmp_path: Path, outside: Path) ->
 
 @pytest.mark.parametrize(
     ("name", "inner"),
-    [("Zarr 2 chunk", "a.zarr/0/0/0/0"), ("Zarr 3 chunk", "a.zarr/0/c/0/0/0"), ("Zarr 3 array", "a.zarr/0/zarr.json")]
-    + [("STAR relion5", "tilt_series/TS_01.star"), ("STAR optimisation set", "particles.star")],
+    [
+        ("Zarr 2 chunk", "a.zarr/0/0/0/0"),
+        ("Zarr 3 chunk", "a.zarr/0/c/0/0/0"),
+        ("Zarr 3 array", "a.zarr/0/zarr.json"),
+        ("STAR relion5", "tilt_series/TS_01.star"),
+        ("STAR optimisation set", "particles.star"),
+    ],
 )
 def test_a_link_in_a_folder_does_not_lead_out(name: str, inner: str, tmp_path: Path) -> None:
     """What lies outside is as good as what lay inside, and all the same not read."""
