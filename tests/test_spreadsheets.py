@@ -75,7 +75,7 @@ def test_ids_that_are_names_are_no_numbers(tmp_path) -> None:
         ("x,y,z,id,particle_id\n1,2,3,4,5\n", {}, "particle_id and id may mean the same"),
         ("x,x,y,z\n1,1,2,3\n", {}, "must have different names, but these are there twice: x"),
         ("x;y;z\n1,5;2;3\n", {}, r"not numbers, first x of row 0: '1,5'"),
-        ("x,y,z\n1,2\n", {}, "not numbers, first z of row 0"),
+        ("x,y,z\n1,2\n", {}, "row 1 has 2 values, expected 3"),
         ("x,y,z\n1,2,3,4\n", {}, "this is not a table of values parted by ','"),
         ("x,y,z,id\n1,2,3,5\n4,5,6,5\n", {}, "2 of 2 particles .particle_id 5, 5. have an id that another row has too"),
         ("\nx,y,z\n", {}, "the first line must name the columns"),

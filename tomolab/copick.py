@@ -291,6 +291,8 @@ class Project:
 
 
 def _content(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
     try:
         found = json.loads(paths.text(path))
     except (json.JSONDecodeError, RecursionError) as error:
@@ -306,6 +308,10 @@ def _root(name: str, beside: Path) -> Path:
     if kind not in ("", "local", "file"):
         raise ValueError(f"the root {name} is not on this machine; copy the project, and name the folder of the copy")
     root = beside / rest
-    if not root.is_dir():
+    try:
+        there = root.is_dir()
+    except OSError as error:
+        raise ValueError(f"the root {name[:80]!r} is no name of a folder ({error.strerror})") from error
+    if not there:
         raise FileNotFoundError(f"there is no folder {root}, which the configuration of the copick project names")
     return root

@@ -6,6 +6,7 @@ narot turn about the fixed axes z, x, z and take the particle to the reference: 
 ``M = Rotation.from_euler("zxz", [tdrot, tilt, narot]).as_matrix()`` a reference point r (xyz) lies at ``M.T @ r``.
 """
 
+import io
 import re
 import warnings
 from pathlib import Path
@@ -33,6 +34,8 @@ USUAL = {"aligned": 1, "averaged": 1}
 """Values that a column without anything to say has, where that is not 0."""
 CORNER = 0.5
 """Coordinate of the centre of the first voxel."""
+MOST = 2**31
+"""Numbers of tomograms are smaller."""
 SINGLE = 1
 """Value of ``ftype`` for a series tilted about y."""
 
@@ -152,8 +155,11 @@ def names(path: Path, numbers: pd.Series, tomogram: str | None) -> pd.Series:
     Raises
     ------
     ValueError
-        If a line of the list is not a number and a name, or a number is not in it.
+        If a number is not whole, a line of the list is not a number and a name, or a number is not in it.
     """
+    strange = numbers[(numbers != np.round(numbers)) | (np.abs(numbers) > MOST)]
+    if len(strange):
+        raise ValueError(f"tomograms are called by whole numbers, got {strange.iloc[0]:g}")
     wanted = numbers.astype(int)
     if not path.is_file():
         return wanted.astype(str) if tomogram is None else pd.Series(tomogram, index=numbers.index)
@@ -171,14 +177,21 @@ def names(path: Path, numbers: pd.Series, tomogram: str | None) -> pd.Series:
 
 def _rows(path: Path) -> pd.DataFrame:
     """The table as text, its columns named."""
+    text = paths.text(path)
+    width = len(text.strip().split("\n", 1)[0].split())
+    if width > star.WIDEST:
+        raise ValueError(f"a Dynamo table has {len(COLUMNS)} columns, this one {width}")
     try:
-        rows = pd.read_csv(path, sep=r"\s+", header=None, dtype=str, keep_default_na=False)
+        rows = pd.read_csv(io.StringIO(text), sep=r"\s+", header=None, dtype=str, keep_default_na=False)
     except pd.errors.EmptyDataError:
         rows = pd.DataFrame(columns=range(len(COLUMNS)), dtype=str)
     except pd.errors.ParserError as error:
         raise ValueError(f"this is not a Dynamo table ({error})") from error
     if rows.shape[1] < NEEDED:
         raise ValueError(f"a Dynamo table has at least {NEEDED} columns, this one {rows.shape[1]}")
+    short = rows.iloc[:, -1].isin(["", np.nan]).to_numpy()
+    if short.any():
+        raise ValueError(f"row {int(np.argmax(short))} of the Dynamo table has fewer than the {rows.shape[1]} values of others")
     known = rows.iloc[:, : len(COLUMNS)]
     return known.set_axis(COLUMNS[: known.shape[1]], axis=1)
 

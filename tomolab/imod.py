@@ -111,6 +111,8 @@ def parse(raw: bytes) -> Model:
             names.append(source.take(OBJECT)[0].split(b"\0")[0].decode("utf-8", "replace").strip())
             contours = 0
         elif mark == b"CONT":
+            if not names:
+                raise ValueError("the model has a contour before its first object")
             contours += 1
             pieces.append((source.floats(3 * source.take(CONTOUR)[0]).reshape(-1, 3), len(names), contours))
         elif mark == b"MESH":

@@ -10,7 +10,7 @@ import pandas as pd
 from tomolab import tilts
 
 AXIS = re.compile(r"tilt axis angle\s*=\s*([-+]?\d+(\.\d*)?)", re.IGNORECASE)
-HEADING = re.compile(r"\[\s*(\w+)\s*=\s*(.*?)\s*\]$")
+HEADING = re.compile(r"\[\s*(\w+)\s*=(.*)\]$")
 DATES = ("%d-%b-%y %H:%M:%S", "%d-%b-%Y %H:%M:%S", "%Y-%b-%d %H:%M:%S")
 """Ways in which versions of SerialEM write the time."""
 
@@ -67,7 +67,7 @@ def _sections(path: str | Path) -> tuple[str, dict[int, Section]]:
         if heading and heading.group(1) == "T":
             title.append(written)
         elif heading:
-            section = {"ZValue": (line, heading.group(2))}
+            section = {"ZValue": (line, heading.group(2).strip())}
             # Other headings open what is not an image: a montage, a single frame.
             if heading.group(1) == "ZValue":
                 _add(sections, section, path)

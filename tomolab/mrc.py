@@ -10,6 +10,7 @@ import bz2
 import gzip
 import sys
 import warnings
+import zlib
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -35,6 +36,8 @@ DEFLATE = 1032
 """What gzip can shrink at most (zlib's technical details)."""
 TOLERANCE = 0.01
 """Relative difference up to which two voxel sizes are taken to be the same."""
+BROKEN = (EOFError, OSError, zlib.error)
+"""What gzip and bz2 raise for a stream that is cut short or is not theirs."""
 
 
 def read_volume(
@@ -174,7 +177,7 @@ def _header(path: Path, permissive: bool) -> tuple[Any, Literal["<", ">"]]:
     try:
         with mrcfile.open(path, header_only=True, permissive=permissive) as file:
             header = file.header.copy()
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, *BROKEN) as error:
         raise ValueError(f"{path} cannot be read as MRC: {error}") from error
     mode = int(header.mode)
     if mode not in TYPES:
@@ -199,22 +202,23 @@ def _data(path: Path, header: Any, order: Literal["<", ">"]) -> np.ndarray:
     free = psutil.virtual_memory().available
     if expected + 4 * voxels > free:
         raise ValueError(f"{told} but only {free:,} bytes of memory are free")
-    raw = np.empty(voxels, dtype=kind)
-    buffer, done = raw.view(np.uint8).data, 0
-    with opener(path, "rb") as stream:
-        _skip(stream, start)
-        while done < expected:
-            try:
-                count = stream.readinto(buffer[done : done + STEP])
-            except EOFError:
-                # What gzip and bz2 raise for a stream cut short.
-                count = 0
-            if not count:
-                raise ValueError(f"{told} but the file holds {done:,}")
-            done += count
-        if stream.read(1):
-            warnings.warn(f"{told} and the file holds more; the rest is ignored", stacklevel=3)
-    return raw.reshape(shape).astype(np.float32, copy=False)
+    # What a packed file holds shows only as it is unpacked, so its memory grows with that.
+    raw, done = np.empty(expected if opener is open else min(expected, STEP), dtype=np.uint8), 0
+    try:
+        with opener(path, "rb") as stream:
+            _skip(stream, start)
+            while done < expected:
+                if done == len(raw):
+                    raw.resize(min(2 * done, expected), refcheck=False)
+                count = stream.readinto(raw[done : done + STEP])
+                if not count:
+                    raise ValueError(f"{told} but the file holds {done:,}")
+                done += count
+            if stream.read(1):
+                warnings.warn(f"{told} and the file holds more; the rest is ignored", stacklevel=3)
+    except BROKEN as error:
+        raise ValueError(f"{told} but the file holds {done:,} that can be read ({error})") from error
+    return raw.view(kind).reshape(shape).astype(np.float32, copy=False)
 
 
 def _layout(header: Any, order: Literal["<", ">"]) -> tuple[np.dtype, tuple[int, int, int], int]:
@@ -248,7 +252,7 @@ def _check_extension(path: Path) -> None:
     try:
         with _opener(path)(path, "rb") as stream:
             header = stream.read(HEADER_BYTES)
-    except (EOFError, OSError):
+    except BROKEN:
         return
     size = int.from_bytes(header[92:96], "big" if header[212:213] == b"\x11" else "little")
     if EXTENSION_BYTES < size < 2**31:

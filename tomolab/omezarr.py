@@ -199,7 +199,7 @@ def _tomogram(
         raise ValueError(f"{place} names a level {level.path!r}, but there is no array")
     try:
         told = _told_3(node) if version == 3 else _told_2(node)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"{at}: its metadata are no Zarr v{version} array of numbers ({error!r})") from error
     except ValueError as error:
         raise ValueError(f"{at}: {error}") from error
@@ -219,7 +219,7 @@ def _tomogram(
     )
     try:
         array = zarr.open_array(store, mode="r", zarr_format=version)
-    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError) as error:
         raise ValueError(f"{at} cannot be opened: {error}") from error
     shape = told.shape[lead:]
     reader = _Chunks(array, told, at)
@@ -329,5 +329,5 @@ class _Chunks:
             return np.asarray(self.array[(0,) * self.lead + part])
         except (FileNotFoundError, ConnectionError):
             raise
-        except (ValueError, RuntimeError, TypeError, OSError, MemoryError) as error:
+        except (ValueError, RuntimeError, TypeError, LookupError, ArithmeticError, OSError, MemoryError) as error:
             raise ValueError(f"{self.name}: the chunk at {part} (z, y, x) cannot be read: {error}") from error

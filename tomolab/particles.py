@@ -175,7 +175,7 @@ def rows(particles: pd.DataFrame, ids: Any) -> np.ndarray:
 
 def _ids(column: pd.Series) -> np.ndarray:
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-    bad = ~np.isfinite(numbers) | (numbers != np.round(numbers))
+    bad = ~np.isfinite(numbers) | (numbers != np.round(numbers)) | (np.abs(numbers) >= 2.0**63)
     if bad.any():
         raise ValueError(
             f"column particle_id: {bad.sum()} of {len(column)} are not whole numbers: {_first(column.to_numpy()[bad])}"

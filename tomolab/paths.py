@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+LONGEST = 255
+"""Bytes of the name of a file or folder, on all common systems."""
+
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
@@ -46,13 +49,19 @@ def inside(root: str | Path, name: str) -> Path:
     Raises
     ------
     ValueError
-        If the name is empty, absolute, contains ``..``, or leads out of `root` by a link.
+        If the name is empty, absolute, longer than names of files are, contains ``..``, or leads out of `root` by a link.
     """
     parts = Path(name).parts
     if not parts or Path(name).is_absolute() or ".." in parts or "\0" in name:
         raise ValueError(f"{name!r} cannot name a file under {root}: it must be relative and without '..'")
+    if max(len(os.fsencode(part)) for part in parts) > LONGEST:
+        raise ValueError(f"{name[:80]!r} … cannot name a file under {root}: it is longer than names of files are")
     path = Path(root) / name
-    if not path.resolve().is_relative_to(Path(root).resolve()):
+    try:
+        led = path.resolve()
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{name!r} cannot name a file under {root}: {error}") from error
+    if not led.is_relative_to(Path(root).resolve()):
         raise ValueError(f"{name!r} leads out of {root}")
     return path
 
@@ -63,7 +72,7 @@ def text(path: str | Path) -> str:
     Raises
     ------
     ValueError
-        If it is of another encoding; the message names the line.
+        If it is of another encoding, or holds NUL bytes; the message names the line.
     """
     raw = Path(path).read_bytes()
     try:
@@ -71,7 +80,15 @@ def text(path: str | Path) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ValueError(f"line {line} is not UTF-8 (byte {raw[error.start]:#04x}); save the list as UTF-8") from error
+    check_text(read)
     return read.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def check_text(text: str) -> None:
+    """Refuse what has NUL bytes, as files have that were not written to their end; a ValueError names the line."""
+    place = text.find("\0")
+    if place >= 0:
+        raise ValueError(f"line {text.count(chr(10), 0, place) + 1} holds NUL bytes, which no text does; the file is damaged")
 
 
 def data_folder() -> Path:

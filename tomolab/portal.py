@@ -45,7 +45,7 @@ def read(path: Path, *, voxel_size: float | None, tomogram: str | None) -> pd.Da
         if line.strip():
             try:
                 place, matrix, other = _point(line)
-            except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
                 raise ValueError(f"line {number} is no annotated point ({error!r}): {line[:80]!r}") from error
             places.append(place)
             matrices.append(matrix)

@@ -7,6 +7,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import psutil
@@ -107,7 +108,7 @@ class Tomogram:
         ValueError
             If it does not fit into memory, or holds NaN or infinity.
         """
-        voxels = int(np.prod(self.shape, dtype=np.int64))
+        voxels = prod(self.shape)
         # Beside the result: the block that is read, and where values are not finite.
         needed, free = 5 * voxels + 3 * SLAB_BYTES, psutil.virtual_memory().available
         if needed > free:

@@ -6,8 +6,10 @@ stated, and 0 is the centre of the first voxel. Angles are read from ``rot``, ``
 columns are carried through.
 """
 
+import csv
 import io
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +66,8 @@ def _rows(text: str) -> pd.DataFrame:
     if not head.strip():
         raise ValueError("the first line must name the columns, but it is empty")
     mark = next((mark for mark in ",;\t" if mark in head), ",")
+    if head.count(mark) >= star.WIDEST:
+        raise ValueError(f"the first line names {head.count(mark) + 1} columns, expected at most {star.WIDEST}")
     try:
         with warnings.catch_warnings():
             # pandas would cut a row that is too long, with a warning.
@@ -74,10 +78,22 @@ def _rows(text: str) -> pd.DataFrame:
     # pandas would call the second of two columns x "x.1".
     names = next(iter(pd.read_csv(io.StringIO(head), sep=mark, header=None, dtype=str, keep_default_na=False).to_numpy()))
     names = [str(name) for name in names]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise ValueError(f"columns must have different names, but these are there twice: {', '.join(twice)}")
+    if rows.iloc[:, -1].isna().any():
+        _check_widths(text, mark, len(names))
     return rows
+
+
+def _check_widths(text: str, mark: str, width: int) -> None:
+    """Refuse rows with too few values, which pandas would fill up, as the last of a file is that was cut."""
+    try:
+        for number, row in enumerate(csv.reader(io.StringIO(text), delimiter=mark)):
+            if row and len(row) != width:
+                raise ValueError(f"row {number} has {len(row)} values, expected {width}: {mark.join(row)[:60]!r}")
+    except csv.Error as error:
+        raise ValueError(f"this is not a table of values parted by {mark!r} ({error})") from error
 
 
 def _scale(unit: str | None, voxel_size: float | None, rows: pd.DataFrame) -> float:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from tomolab import rotations
 from tomolab.mrc import TOLERANCE
+from tomolab.starblocks import WIDEST as WIDEST
 from tomolab.starblocks import blocks as blocks
 from tomolab.starblocks import text as text
 
@@ -76,9 +77,10 @@ def joined(blocks: dict[str, pd.DataFrame]) -> pd.DataFrame:
         if len(optics) != 1:
             raise ValueError(f"there are {len(optics)} optics groups, but {GROUP} does not tie them to the particles")
         return rows.assign(**optics.iloc[0])
-    strange = sorted(set(rows[GROUP]) - set(optics[GROUP]))
+    strange = sorted(set(rows[GROUP].fillna("nothing")) - set(optics[GROUP].dropna()))
     if strange:
-        raise ValueError(f"particles name the optics groups {', '.join(strange)}; there are {', '.join(optics[GROUP])}")
+        there = ", ".join(optics[GROUP].dropna())
+        raise ValueError(f"particles name the optics groups {', '.join(strange[:5])}; there are {there}")
     if optics[GROUP].duplicated().any():
         raise ValueError(f"the optics table has a group twice: {', '.join(optics[GROUP])}")
     return rows.merge(optics, on=GROUP, how="left", validate="many_to_one")
@@ -248,9 +250,9 @@ def each(values: Any, names: pd.Series, what: str) -> np.ndarray:
 
 def listed_for(listed: pd.DataFrame, names: pd.Series) -> pd.DataFrame:
     """Rows of the list of tomograms for each name, in order; a ValueError if one is not there or not a positive number."""
-    strange = sorted(set(names) - set(listed.index))
+    strange = sorted(set(names.fillna("nothing")) - set(listed.index.dropna()))
     if strange:
-        there = ", ".join(sorted(listed.index)[:5])
+        there = ", ".join(sorted(listed.index.dropna())[:5])
         raise ValueError(f"the list of tomograms lacks {', '.join(strange[:5])}; it has {there}")
     return listed.loc[names]
 

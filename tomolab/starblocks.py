@@ -8,6 +8,7 @@ comment (Hall, J. Chem. Inf. Comput. Sci. 31, 326, 1991). Values that run over s
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,13 @@ FORBIDDEN = re.compile("[\"'#\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 MISSING = ["nan", "NaN", "<NA>"]
 """What other programs write where there is no value."""
 HEAD = re.compile(r"\n[ \t]*data_(\S*)[ \t]*(?=\n|#|$)")
-QUOTED = re.compile(r"""'(?:[^']|'(?=[^ \t]))*'(?=[ \t]|$)|"(?:[^"]|"(?=[^ \t]))*"(?=[ \t]|$)|[^ \t]+""")
+CLOSES = {quote: re.compile(rf"{quote}(?=[ \t]|$)") for quote in "'\""}
+"""Where a value in quotes ends."""
+WORD = re.compile(r"[^ \t]+")
+WIDEST = 4096
+"""Columns of a table; those of other programs have less than a tenth of it."""
+BLOCKS = 10_000
+"""Blocks of a file; RELION has one for each tomogram."""
 
 
 def blocks(path: Path) -> dict[str, pd.DataFrame]:
@@ -35,6 +42,8 @@ def blocks(path: Path) -> dict[str, pd.DataFrame]:
     text = "\n" + paths.text(path)
     heads = list(HEAD.finditer(text))
     ends = [*(head.start() for head in heads[1:]), len(text)][: len(heads)]
+    if len(heads) > BLOCKS:
+        raise ValueError(f"this is not a readable STAR file: it has {len(heads)} blocks, expected at most {BLOCKS}")
     out: dict[str, pd.DataFrame] = {}
     for head, end in zip(heads, ends, strict=True):
         name = head[1]
@@ -95,7 +104,9 @@ def _table(body: str) -> pd.DataFrame:
             raise ValueError(f"has a line that is neither a name nor a row of a loop: {line[:60]!r}")
     if not columns:
         raise ValueError("holds nothing")
-    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if len(columns) > WIDEST:
+        raise ValueError(f"has {len(columns)} columns, expected at most {WIDEST}")
+    twice = sorted(name for name, count in Counter(columns).items() if count > 1)
     if twice:
         raise ValueError(f"has the columns {', '.join(twice)} twice")
     if not loop:
@@ -150,10 +161,19 @@ def _words(line: str) -> list[str]:
     """Values of a line, without quotes and comments."""
     if not any(mark in line for mark in "'\"#"):
         return [word for word in line.replace("\t", " ").split(" ") if word]
-    out = []
-    for word in QUOTED.findall(line):
-        if word.startswith("#"):
+    out, place = [], 0
+    # A quote that nothing closes is looked for once, not again from each word.
+    closed = dict.fromkeys(CLOSES, True)
+    while start := WORD.search(line, place):
+        place = start.end()
+        quote = start[0][0]
+        if quote == "#":
             break
-        whole = len(word) > 1 and word[0] in "'\"" and word[-1] == word[0]
-        out.append(word[1:-1] if whole else word)
+        end = CLOSES[quote].search(line, start.start() + 1) if closed.get(quote) else None
+        if end is not None:
+            out.append(line[start.start() + 1 : end.start()])
+            place = end.end()
+            continue
+        closed[quote] = False
+        out.append(start[0])
     return out

@@ -69,7 +69,7 @@ def table(
     out[POSITION] = (numbers[PLACES].to_numpy() - FIRST + numbers[SHIFTS].to_numpy()) * size
     out[ANGLES] = rotations.to_euler(dynamo.from_zxz(numbers[ANGLES_ZXZ].to_numpy()).transpose(0, 2, 1))
     out[WEDGE] = star.tilts_of(tilts, out["tomogram"])
-    strange = sorted(set(rows["halfset"]) - set(HALVES.values()))
+    strange = sorted(set(rows["halfset"].fillna("nothing")) - set(HALVES.values()))
     if strange:
         raise ValueError(f"halfset must be A or B, got {', '.join(map(repr, strange[:5]))}")
     out["half"] = rows["halfset"].map({letter: half for half, letter in HALVES.items()}).to_numpy()

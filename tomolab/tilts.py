@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from tomolab import paths
+
 COLUMNS = ["tilt", "order", "dose", "exposure", "defocus"]
 """Tilt table: degrees; place in the order of exposure, from 0; e/Å² before the image; e/Å² of the image; µm underfocus."""
 EXCLUDE = re.compile(r"EXCLUDELIST2?[\s=]+(\S.*)$", re.IGNORECASE)
@@ -97,14 +99,19 @@ def text(path: str | Path) -> str:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is larger than metadata are.
+        If it is larger than metadata are, or holds NUL bytes.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     if path.stat().st_size > LARGEST:
         raise ValueError(f"{path} has {path.stat().st_size} bytes; metadata of a tilt series have less than {LARGEST}")
-    return path.read_text(encoding="utf-8-sig", errors="replace")
+    read = path.read_text(encoding="utf-8-sig", errors="replace")
+    try:
+        paths.check_text(read)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return read
 
 
 def read_tilts(path: str | Path) -> np.ndarray:
@@ -164,7 +171,8 @@ def read_excluded(path: str | Path) -> np.ndarray:
     lines = text(path).splitlines()
     if not any(written.lstrip().startswith("$") for written in lines):
         raise ValueError(f"{path} is not a command file of IMOD: no line begins with $")
-    views: set[int] = set()
+    # Where ranges begin and end, since there may be many that overlap.
+    edges = np.zeros(VIEWS + 1, dtype=int)
     for line, written in enumerate(lines, start=1):
         told = EXCLUDE.match(written.split("#")[0].strip())
         for word in told[1].split(",") if told else []:
@@ -172,8 +180,9 @@ def read_excluded(path: str | Path) -> np.ndarray:
             low, high = sorted((int(ends[1]), int(ends[2] or ends[1]))) if ends and len(word) < 20 else (0, 0)
             if not 1 <= low <= high < VIEWS:
                 raise ValueError(f"{path}, line {line}: expected numbers of views from 1, as 1-3,40, got {word.strip()[:40]!r}")
-            views.update(range(low - 1, high))
-    return np.array(sorted(views), dtype=int)
+            edges[low - 1] += 1
+            edges[high] -= 1
+    return np.flatnonzero(np.cumsum(edges))
 
 
 def _numbers(path: str | Path, *, least: int) -> list[tuple[int, list[float]]]:

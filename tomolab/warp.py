@@ -96,6 +96,8 @@ def _parse(text: str, path: str | Path) -> Element:
     try:
         # Text that says in which encoding it is must be bytes to the parser.
         root = defusedxml.ElementTree.fromstring(text.encode(), forbid_dtd=True)
+    except LookupError as error:
+        raise ValueError(f"{path}: this is not XML ({error})") from error
     except DefusedXmlException as error:
         raise ValueError(f"{path} declares a document type or entities, which Warp does not write") from error
     except defusedxml.ElementTree.ParseError as error:
@@ -116,13 +118,13 @@ def _numbers(values: list[str], name: str, *, text: str, path: str | Path) -> np
     return np.array([_number(value, _place(text, name, path, row=i)) for i, value in enumerate(values)]) if values else None
 
 
-def _number(value: str | None, place: str) -> float:
+def _number(value: Any, place: str) -> float:
     try:
         found = float(value or "")
     except ValueError:
         found = np.nan
     if not np.isfinite(found):
-        raise ValueError(f"{place}: expected a number, got {(value or '')[:60]!r}")
+        raise ValueError(f"{place}: expected a number, got {str(value or '')[:60]!r}")
     return found
 
 
