@@ -145,6 +145,7 @@ def read(
     metadata: str | Path | None = None,
     exclude: str | Path | Sequence[int] | None = None,
     pixel_size: float | None = None,
+    invert_tilts: bool = False,
 ) -> TiltSeries:
     """Read a tilt series from its files.
 
@@ -167,6 +168,10 @@ def read(
         AreTomo are left out, and so are images that Warp does not use (`use` is False) if the stack holds them.
     pixel_size
         Å; needed where the header of the stack does not know it, else held against the header.
+    invert_tilts
+        Turn the sign of all tilts, once the files are matched. No file says for sure which sign a stage counts with, and the
+        wrong one gives the mirror image of the specimen; where Warp's AreAnglesInverted is True (column `inverted`), try True.
+        Column `tilts_inverted` of the table records the answer.
 
     Returns
     -------
@@ -203,6 +208,8 @@ def read(
     if "use" in table:
         reasons |= dict.fromkeys(np.flatnonzero(~table["use"].to_numpy(dtype=bool)).tolist(), "not used by Warp")
     reasons |= dict.fromkeys(_excluded(exclude, images=len(images), stack=stack), "excluded")
+    if invert_tilts:
+        table = table.assign(tilt=-table["tilt"], tilts_inverted=True)
     return _without(TiltSeries(images, table, found, moves), reasons, stack)
 
 
