@@ -1,5 +1,6 @@
 """Averaging: known poses give the phantom back; from random orientations its structure, hand and poses are found."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -325,3 +326,31 @@ def test_symmetry_is_found_and_used(threefold: tuple[Subtomograms, Volume]) -> N
 def test_an_unknown_symmetry_is_refused_before_work(data: tuple) -> None:
     with pytest.raises(ValueError, match="symmetry is C1 to C60"):
         averaging.average(data[0], seed=1, symmetry="C")
+
+
+def test_a_map_to_start_from_is_kept_to_its_resolution_and_recorded(small: Volume) -> None:
+    data, turns, _ = imaged(small, 60, snr=0.3, seed=5)
+    started = averaging.average(data, seed=3, start=small, start_resolution=60.0, mask_diameter=300.0, progress=False)
+    assert started.record["start"]["resolution"] == 60.0
+    # It stays in the frame of the map, and the poses are those that were put in.
+    assert alignment.correlation(started.volume, small, radius=7) > 0.9
+    found = particles.matrices(started.particles)
+    angles = np.degrees(np.arccos(np.clip((np.einsum("nij,nij->n", found, turns) - 1) / 2, -1, 1)))
+    assert np.median(angles) < 9
+    mirrored = Volume(small.data[:, :, ::-1], small.voxel_size)
+    with warnings.catch_warnings():
+        # Halves may or may not agree on a wrong structure.
+        warnings.filterwarnings("ignore", message="the two halves")
+        wrong = averaging.average(data, seed=3, start=mirrored, start_resolution=60.0, mask_diameter=300.0, progress=False)
+    assert wrong.particles["score"].mean() < started.particles["score"].mean()
+
+
+def test_a_start_that_cannot_be_one_is_refused(data: tuple[Subtomograms, np.ndarray, np.ndarray], small: Volume) -> None:
+    boxes = data[0]
+    with pytest.raises(ValueError, match="either start="):
+        averaging.average(boxes, seed=1, start=small, given=True)
+    with pytest.raises(ValueError, match="a constant map is no start"):
+        averaging.average(boxes, seed=1, start=Volume(np.ones((8, 8, 8)), 20.0))
+    for wrong in (10.0, 1000.0, np.nan):
+        with pytest.raises(ValueError, match="start_resolution must lie within 40 to 100 Å"):
+            averaging.average(boxes, seed=1, start=small, start_resolution=wrong)

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tomolab import devices, particles, refinement, runs
+from tomolab import devices, guides, particles, refinement, runs
 from tomolab import symmetry as groups
 from tomolab.averages import Average, load
 from tomolab.halves import Half
@@ -32,7 +32,7 @@ from tomolab.refinement import Settings
 from tomolab.resolution import correlate
 from tomolab.snapshots import Snapshot
 from tomolab.subtomograms import Subtomograms
-from tomolab.volumes import distance
+from tomolab.volumes import Volume, distance
 
 __all__ = ["Average", "Progress", "average", "correlate", "load", "with_poses"]
 
@@ -49,6 +49,8 @@ def average(
     iterations: int = 20,
     starts: int = 2,
     given: bool = False,
+    start: Volume | None = None,
+    start_resolution: float = 80.0,
     symmetry: str = "C1",
     mask_diameter: float | None = None,
     max_shift: float | None = None,
@@ -80,6 +82,12 @@ def average(
     given
         Start from the angles in the particle table, with each particle at the centre of its box, and only refine locally.
         Half maps are then as independent as the angles are.
+    start
+        A map to start from instead of random orientations: shipped, one of yours, or an earlier average. Both halves are
+        oriented by it, low-passed, and then searched and refined apart.
+        What comes of it is no longer reference-free; the record says so.
+    start_resolution
+        Å: detail of `start` finer than this is not used, and only beyond it is the FSC that of independent halves.
     symmetry
         "C1", "C2", ..., "D2", ..., "T", "O", "I" (`symmetry.group`), or "find" for the one that makes a half tell most of the
         other (`symmetry.survey`). First all is refined without it; then its axes are located in the sum of both halves, and
@@ -117,15 +125,34 @@ def average(
     lengths = {"mask_diameter": mask_diameter, "max_shift": max_shift, "finest": finest}
     parameters: dict[str, Any] = {"iterations": iterations, "starts": starts, "given": given, **lengths}
     groups.group("C1" if symmetry == FIND else symmetry)
-    box, settings = plan(chosen, **parameters)
+    if start is not None and given:
+        raise ValueError("give either start= (a map) or given=True (angles), not both")
+    model = None if start is None else guides.check(start, start_resolution, chosen)
+    # More than one search from the same map would be the same search.
+    box, settings = plan(chosen, **parameters | ({} if model is None else {"starts": 1}))
     order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed)).numpy()
     parts = [chosen.choose(chosen.ids[np.sort(rows)]) for rows in (order[::2], order[1::2])]
-    about = {"seed": seed, "parameters": parameters, "symmetry": symmetry, "particles": _digest(chosen)}
+    told_start: dict[str, Any] = {} if model is None else {"start": {"map": _digest_map(model), "resolution": start_resolution}}
+    about = {"seed": seed, "parameters": parameters, "symmetry": symmetry, "particles": _digest(chosen)} | told_start
     steps = settings.steps + (settings.local if symmetry != "C1" else 0)
     passes = [Snapshot(path, about) for path in _paths(checkpoint)]
     with told(progress, steps, "averaging") as tell:
         run = Pair(parts, box=box, seed=seed, device=where, told=tell, stop=stop, steps=steps)
-        result, pair = run.refine(settings, passes[0], given=[_given(part) for part in parts] if given else None)
+        began = [_given(part) for part in parts] if given else None
+        if model is not None:
+            began = [
+                guides.orient(
+                    part,
+                    model,
+                    resolution=start_resolution,
+                    box=box,
+                    diameter=settings.diameter,
+                    reach=settings.reach,
+                    device=where,
+                )
+                for part in parts
+            ]
+        result, pair = run.refine(settings, passes[0], given=began)
         name = "C1" if run.stopped else _named(symmetry, result)
         if name != "C1":
             turns = groups.group(name)
@@ -137,7 +164,7 @@ def average(
         for one in passes:
             one.remove()
     record = {"mask": settings.diameter * chosen.voxel_size, "symmetry": name, "device": str(where), "machine": runs.machine()}
-    record |= {"seed": seed, "parameters": parameters, "seconds": round(time.perf_counter() - run.began, 2)}
+    record |= {"seed": seed, "parameters": parameters, "seconds": round(time.perf_counter() - run.began, 2)} | told_start
     result = replace(result, particles=_in_order(result.particles, chosen.ids), record=result.record | record)
     if not result.believable and not run.stopped:
         warnings.warn(
@@ -240,6 +267,10 @@ def _given(part: Subtomograms) -> Half:
 def _in_order(table: pd.DataFrame, ids: np.ndarray) -> pd.DataFrame:
     places = pd.Index(ids).get_indexer(table["particle_id"])
     return table.iloc[np.argsort(places)].reset_index(drop=True)
+
+
+def _digest_map(volume: Volume) -> str:
+    return hashlib.sha256(np.ascontiguousarray(volume.data).tobytes()).hexdigest()
 
 
 def _digest(chosen: Subtomograms) -> str:

@@ -98,17 +98,19 @@ class Refinement:
     generator
         All randomness; on the device of the data.
     given
-        Poses to start from, one each, where `settings.starts` is 0.
+        Poses to start from, one each: those of the first reference of a search, or, where `settings.starts` is 0, those that
+        are refined.
     """
 
     def __init__(self, data: Spectra, settings: Settings, *, generator: torch.Generator, given: Poses | None = None) -> None:
-        if (given is None) == (settings.starts == 0):
-            raise ValueError(f"refinement starts from given poses or searches for some, got {settings.starts} starts")
+        if given is None and settings.starts == 0:
+            raise ValueError("refinement starts from given poses or searches for some, got neither")
         self.data, self.settings, self.generator = data, settings, generator
         self.step, self.radius = 0, settings.radius * GROWTH[-1]
         every = torch.arange(len(data), device=data.values.device)
         self.now = self._begin(every)
-        if given is not None:
+        self.given = given
+        if given is not None and settings.starts == 0:
             self.now.poses = given
         self.best = self.now
 
@@ -165,6 +167,9 @@ class Refinement:
         if step == 0:
             rows = torch.randperm(len(self.data), generator=self.generator, device=self.now.rows.device)[:FEW]
             self.now = self._begin(rows)
+            if self.given is not None:
+                self.now.poses.rotations[:, 0] = self.given.rotations[rows, 0]
+                self.now.poses.shifts[:, 0] = self.given.shifts[rows, 0]
         part, growth = self.now, GROWTH[step * len(GROWTH) // self.settings.search]
         data = self._data(part, min(self.settings.radius * growth, self.settings.finest))
         made = self._references(part, data, ceiling=2.0)
