@@ -384,7 +384,7 @@ def test_150_000_of_a_million_are_as_many_on_the_page_and_in_the_file(page, lab,
     page.get_by_role("tab", name="Export").click()
     page.locator(".tomolab-inspector select", has_text="Dynamo").select_option("all columns (.csv)")
     page.get_by_role("button", name="Export").click()
-    page.get_by_text("150,000 particles written to").wait_for(timeout=60_000)
+    page.get_by_text("150,000 particles are in chosen.csv").wait_for(timeout=60_000)
     photograph(page, "million")
     assert len(pd.read_csv(run / "chosen.csv", usecols=["particle_id"])) == 150_000
 
