@@ -132,26 +132,15 @@ def average(
     box, settings = plan(chosen, **parameters | ({} if model is None else {"starts": 1}))
     order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed)).numpy()
     parts = [chosen.choose(chosen.ids[np.sort(rows)]) for rows in (order[::2], order[1::2])]
-    told_start: dict[str, Any] = {} if model is None else {"start": {"map": _digest_map(model), "resolution": start_resolution}}
-    about = {"seed": seed, "parameters": parameters, "symmetry": symmetry, "particles": _digest(chosen)} | told_start
+    origin: dict[str, Any] = {} if model is None else {"start": {"map": _digest_map(model), "resolution": start_resolution}}
+    about = {"seed": seed, "parameters": parameters, "symmetry": symmetry, "particles": _digest(chosen)} | origin
     steps = settings.steps + (settings.local if symmetry != "C1" else 0)
     passes = [Snapshot(path, about) for path in _paths(checkpoint)]
     with told(progress, steps, "averaging") as tell:
         run = Pair(parts, box=box, seed=seed, device=where, told=tell, stop=stop, steps=steps)
         began = [_given(part) for part in parts] if given else None
         if model is not None:
-            began = [
-                guides.orient(
-                    part,
-                    model,
-                    resolution=start_resolution,
-                    box=box,
-                    diameter=settings.diameter,
-                    reach=settings.reach,
-                    device=where,
-                )
-                for part in parts
-            ]
+            began = [_guided(part, model, start_resolution, box=box, settings=settings, device=where) for part in parts]
         result, pair = run.refine(settings, passes[0], given=began)
         name = "C1" if run.stopped else _named(symmetry, result)
         if name != "C1":
@@ -164,7 +153,7 @@ def average(
         for one in passes:
             one.remove()
     record = {"mask": settings.diameter * chosen.voxel_size, "symmetry": name, "device": str(where), "machine": runs.machine()}
-    record |= {"seed": seed, "parameters": parameters, "seconds": round(time.perf_counter() - run.began, 2)} | told_start
+    record |= {"seed": seed, "parameters": parameters, "seconds": round(time.perf_counter() - run.began, 2)} | origin
     result = replace(result, particles=_in_order(result.particles, chosen.ids), record=result.record | record)
     if not result.believable and not run.stopped:
         warnings.warn(
@@ -262,6 +251,14 @@ def _given(part: Subtomograms) -> Half:
     """Particles at the centres of their boxes, turned as their table says."""
     turns, count = particles.matrices(part.particles), len(part)
     return Half(part, turns, np.zeros((count, 3)), np.zeros(count), np.eye(3)[None])
+
+
+def _guided(
+    part: Subtomograms, model: Volume, resolution: float, *, box: int, settings: Settings, device: torch.device
+) -> Half:
+    """Particles turned and placed by a map."""
+    reach, diameter = settings.reach, settings.diameter
+    return guides.orient(part, model, resolution=resolution, box=box, diameter=diameter, reach=reach, device=device)
 
 
 def _in_order(table: pd.DataFrame, ids: np.ndarray) -> pd.DataFrame:

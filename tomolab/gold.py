@@ -10,9 +10,10 @@ taken out any more. In the images it is a disc, and under it there is hardly any
 from dataclasses import replace
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.ndimage import gaussian_filter
 from tqdm.auto import tqdm
 
+from tomolab import masks
 from tomolab.tiltseries import TiltSeries
 
 RIM = 0.3
@@ -61,8 +62,7 @@ def find(images: np.ndarray, *, diameter: float, deviations: float = 8.0) -> np.
         middle = np.median(contrast)
         deviation = 1.4826 * np.median(np.abs(contrast - middle))
         dark = contrast < middle - deviations * deviation
-        if dark.any():
-            mask[:] = distance_transform_edt(~dark) <= RIM * diameter
+        mask[:] = masks.near(dark, RIM * diameter, voxel_size=1.0)
     return out
 
 

@@ -314,11 +314,10 @@ def beads(volume: Volume, *, diameter: float = 100.0, deviations: float = 8.0) -
     """
     if not (diameter > 0 and deviations > 0):
         raise ValueError(f"diameter and deviations must be positive, got {diameter:g} Å and {deviations:g}")
-    voxels = diameter / volume.voxel_size
-    smooth = gaussian_filter(volume.data, voxels / (2 * np.sqrt(3)), truncate=3)
+    smooth = gaussian_filter(volume.data, diameter / volume.voxel_size / (2 * np.sqrt(3)), truncate=3)
     calm = volumes.clip(torch.from_numpy(smooth), deviations / 2)
     gold = np.abs(smooth - float(calm.mean())) > deviations * float(calm.std())
-    return distance_transform_edt(~gold) <= voxels if gold.any() else gold
+    return near(gold, diameter, voxel_size=volume.voxel_size)
 
 
 def streaks(mask: np.ndarray, *, tilts: tuple[float, float], length: float, voxel_size: float) -> np.ndarray:
