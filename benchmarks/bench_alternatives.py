@@ -31,6 +31,7 @@ from tomolab import (
     coefficients,
     densities,
     particles,
+    plans,
     references,
     refinement,
     rotations,
@@ -82,7 +83,7 @@ def one(method: str, data: Subtomograms, truth: volumes.Volume, seed: int) -> tu
 
 def searched(method: str, data: Subtomograms, seed: int) -> Subtomograms:
     """The particles with the poses that a search finds."""
-    box, settings = averaging.plan(data)
+    box, settings = plans.plan(data)
     generator = torch.Generator().manual_seed(seed)
     every = coefficients.read(data, box=box, radius=settings.radius * refinement.GROWTH[-1], device=generator.device)
     noise = references.by_shell(every, (every.values.abs() ** 2).sum(0))

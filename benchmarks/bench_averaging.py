@@ -116,7 +116,7 @@ def against_oracle(name: str, truth: Volume, *, snr: float, count: int, seeds: r
     last = BOX * VOXEL_SIZE / oracle - 1
     group = SYMMETRY.get(name, "C1")
     axes = symmetry.locate(truth, group) if group != "C1" else alignment.Fit(np.eye(3), np.zeros(3), 1.0)
-    mirror = Volume(np.roll(truth.data[:, :, ::-1], 1, axis=2).copy(), truth.voxel_size)
+    mirror = volumes.mirror(truth)
     rows = []
     for seed in seeds:
         average = averaging.average(data, seed=seed, progress=False)

@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import record
 
 from tomolab import alignment, averaging, densities, relion, simulation
@@ -43,7 +42,7 @@ def judged(average: Average, truth: Volume, *, seconds: float) -> dict[str, Any]
     """Seconds, resolution by the half maps and against the truth, and correlation with the truth and its mirror image."""
     fit = alignment.align_map(average.volume, truth)
     diameter = across(truth) / truth.voxel_size
-    mirror = Volume(np.roll(truth.data[:, :, ::-1], 1, axis=2), truth.voxel_size)
+    mirror = maps.mirror(truth)
     return {
         "seconds": seconds,
         "halves 0.143 (Å)": average.resolution,

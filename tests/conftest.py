@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from tomolab import densities, files, simulation
+from tomolab import densities, files, fourier, particles, rotations, simulation, volumes
 from tomolab.imaging import Imaging
 from tomolab.subtomograms import Subtomograms
 from tomolab.vectors import Embedding
@@ -34,6 +35,37 @@ def phantom() -> Volume:
             data += 0.3 * blob(32, tuple(place), 1.5)
     data += 1.5 * blob(32, (-4, 3, 5), 1.5)
     return Volume(data, 10.0)
+
+
+@pytest.fixture(scope="session")
+def small(phantom: Volume) -> Volume:
+    """The phantom at 20 Å in a box of 20."""
+    return volumes.fit(volumes.resample(phantom, 20.0), 20)
+
+
+def imaged(truth: Volume, count: int, *, snr: float, seed: int) -> tuple[Subtomograms, np.ndarray, np.ndarray]:
+    """Copies in random poses with a missing wedge and noise inside it; the rotations and the shifts in Å."""
+    generator = torch.Generator().manual_seed(seed)
+    turns = rotations.random(count, generator)
+    shifts = 2 * torch.rand(count, 3, generator=generator) - 1
+    fine = fourier.resize(torch.from_numpy(truth.data), [2 * n for n in truth.shape])
+    clean = volumes.transform(fine.expand(count, -1, -1, -1), turns, shifts, box=truth.shape[0], step=2.0)
+    tilts = torch.tensor([[-60.0, 60.0], [-50.0, 60.0]])[torch.arange(count) % 2]
+    wedge = fourier.wedge(truth.shape[0], tilts[:, 0], tilts[:, 1])
+
+    def seen(batch: torch.Tensor) -> torch.Tensor:
+        return torch.fft.irfftn(torch.fft.rfftn(batch, dim=(1, 2, 3)) * wedge, s=truth.shape, dim=(1, 2, 3))
+
+    signal, noise = seen(clean), seen(torch.randn(clean.shape, generator=generator))
+    scale = (signal.flatten(1).var(1) / noise.flatten(1).var(1) / snr).sqrt()
+    data = volumes.normalise(signal + scale[:, None, None, None] * noise)
+    middle = np.full((count, 3), truth.shape[0] // 2 * truth.voxel_size)
+    table = particles.table(middle, ids=np.arange(count) + 100, tilts=tilts.numpy(), source="phantom")
+    return (
+        Subtomograms(data.numpy(), table, truth.voxel_size),
+        turns.double().numpy(),
+        shifts.double().numpy() * truth.voxel_size,
+    )
 
 
 @pytest.fixture(scope="session")

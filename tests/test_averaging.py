@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import imaged
 
 from tomolab import (
     alignment,
@@ -25,37 +26,6 @@ from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
 
 BOX, VOXEL = 20, 20.0
-
-
-@pytest.fixture(scope="module")
-def small(phantom: Volume) -> Volume:
-    """The phantom at 20 Å in a box of 20."""
-    return volumes.fit(volumes.resample(phantom, VOXEL), BOX)
-
-
-def imaged(truth: Volume, count: int, *, snr: float, seed: int) -> tuple[Subtomograms, np.ndarray, np.ndarray]:
-    """Copies in random poses with a missing wedge and noise inside it; the rotations and the shifts in Å."""
-    generator = torch.Generator().manual_seed(seed)
-    turns = rotations.random(count, generator)
-    shifts = 2 * torch.rand(count, 3, generator=generator) - 1
-    fine = fourier.resize(torch.from_numpy(truth.data), [2 * n for n in truth.shape])
-    clean = volumes.transform(fine.expand(count, -1, -1, -1), turns, shifts, box=truth.shape[0], step=2.0)
-    tilts = torch.tensor([[-60.0, 60.0], [-50.0, 60.0]])[torch.arange(count) % 2]
-    wedge = fourier.wedge(truth.shape[0], tilts[:, 0], tilts[:, 1])
-
-    def seen(batch: torch.Tensor) -> torch.Tensor:
-        return torch.fft.irfftn(torch.fft.rfftn(batch, dim=(1, 2, 3)) * wedge, s=truth.shape, dim=(1, 2, 3))
-
-    signal, noise = seen(clean), seen(torch.randn(clean.shape, generator=generator))
-    scale = (signal.flatten(1).var(1) / noise.flatten(1).var(1) / snr).sqrt()
-    data = volumes.normalise(signal + scale[:, None, None, None] * noise)
-    middle = np.full((count, 3), truth.shape[0] // 2 * truth.voxel_size)
-    table = particles.table(middle, ids=np.arange(count) + 100, tilts=tilts.numpy(), source="phantom")
-    return (
-        Subtomograms(data.numpy(), table, truth.voxel_size),
-        turns.double().numpy(),
-        shifts.double().numpy() * truth.voxel_size,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -352,5 +322,5 @@ def test_a_start_that_cannot_be_one_is_refused(data: tuple[Subtomograms, np.ndar
     with pytest.raises(ValueError, match="a constant map is no start"):
         averaging.average(boxes, seed=1, start=Volume(np.ones((8, 8, 8)), 20.0))
     for wrong in (10.0, 1000.0, np.nan):
-        with pytest.raises(ValueError, match="start_resolution must lie within 40 to 100 Å"):
+        with pytest.raises(ValueError, match="the resolution must lie within 40 to 100 Å"):
             averaging.average(boxes, seed=1, start=small, start_resolution=wrong)

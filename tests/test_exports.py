@@ -131,3 +131,19 @@ def test_a_folder_for_each_cluster_is_in_the_frame_of_one_average(work: Inspecti
     bare = Inspection(work.session, diameter=250)
     with pytest.raises(ValueError, match="there are no boxes to write"):
         exports.folders(bare, tmp_path / "none", program="RELION")
+
+
+@pytest.mark.parametrize("kind", [one for one in exports.KINDS if one.suffix], ids=lambda one: one.title)
+def test_every_list_that_is_offered_comes_back_with_its_places(work: Inspection, tmp_path: Path, kind: exports.Kind) -> None:
+    told = exports.make(work, kind, tmp_path / "list", chosen=[1], poses="table")
+    path = tmp_path / f"list{kind.suffix}"
+    assert told.startswith(f"16 particles are in {path.name}")
+    shape = next(iter(work.tomograms.values())).shape
+    options = {} if kind.suffix == ".csv" else {"voxel_size": 20.0, "tomogram_shape": shape, "tilts": (-60.0, 60.0)}
+    # These two do not name their tomogram.
+    options |= {"tomogram": "cell"} if kind.suffix in (".mod", ".ndjson") else {}
+    found = files.read_particles(path, **options)
+    wanted = work.session.table([1])
+    # IMOD keeps its coordinates in 32 bits.
+    np.testing.assert_allclose(particles.positions(found), particles.positions(wanted), atol=0.01)
+    assert set(found["tomogram"].str.removesuffix(".tomostar")) == {wanted["tomogram"].iloc[0]}

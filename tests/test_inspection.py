@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tomolab import averaging, files, inspection, relion, sessions, sorting
+from tomolab import averaging, files, holdings, inspection, relion, sessions, sorting
 from tomolab.averages import Average
 from tomolab.embedding import Embedding
 from tomolab.inspection import Inspection
@@ -184,3 +184,19 @@ def test_what_is_exported_is_what_is_counted(folder: Path, tmp_path: Path) -> No
 def test_a_folder_without_clusters_says_which_notebook_makes_them(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="run the notebook 05_clusters first"):
         inspection.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["tomogram.rec", "tomogram.mrc.gz", "tomogram.zarr", "tomograms/cell.zarr", "tomograms/cell.rec.bz2"]
+)
+def test_a_tomogram_of_any_kind_is_found(folder: Path, name: str) -> None:
+    volume = files.read_volume(folder / "tomogram.mrc")
+    (folder / "tomogram.mrc").unlink()
+    (folder / "tomograms").mkdir(exist_ok=True)
+    files.write_volume(volume, folder / name.replace(".rec", ".mrc"))
+    (folder / name.replace(".rec", ".mrc")).rename(folder / name)
+    table = holdings.table(folder)
+    found = holdings.tomograms(folder, table)
+    assert list(found) == ["cell"]
+    np.testing.assert_array_equal(found["cell"].data, volume.data)
+    assert list(holdings.places(folder)) == ["cell" if "/" in name else ""]

@@ -71,3 +71,13 @@ def test_without_candidates_there_is_nothing_to_choose(tomogram, found) -> None:
     for make in (lambda: plots.scores(taken), lambda: Turning(tomogram, taken)):
         with pytest.raises(ValueError, match=f"none of {len(found)} candidates is free"):
             make()
+
+
+def test_the_figure_of_matches_marks_those_beyond_chance() -> None:
+    found = pd.DataFrame({"match": [9.0, 8.0, 7.0, 3.0, 2.0], "mirrored": [1.0, 2.5, 4.0, 3.5, 1.0]})
+    figure = plots.matched(found, share=0.4)
+    top, below = figure.axes[:2]
+    assert top.get_title(loc="left") == "3 of 5: at most 40% by chance"
+    assert [line.get_xdata()[0] for line in below.lines][-1] == 7.0
+    with pytest.raises(ValueError, match="no scores"):
+        plots.matched(found.iloc[:0])

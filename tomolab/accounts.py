@@ -140,8 +140,13 @@ def of(folder: str | Path, *, verify: bool = True) -> Account:
 
 
 def start(record: Mapping[str, Any]) -> str:
-    """What an average was started from, by its record, if that was anything but its own particles in random orientations."""
+    """What an average was started from, by its record, if that was anything but particles in random orientations."""
     told = record.get("start")
+    if isinstance(told, Mapping) and "ab initio" in told:
+        return ""
+    if isinstance(told, Mapping) and isinstance(told.get("average"), Mapping):
+        # An average is as free of references as the one it was started from.
+        return start(told["average"])
     if isinstance(told, Mapping):
         told = ", ".join(f"{key}: {value}" for key, value in told.items() if value and str(value) not in NOTHING)
     if told is not None and told is not False and str(told) not in NOTHING:
@@ -150,6 +155,20 @@ def start(record: Mapping[str, Any]) -> str:
     if parameters.get("given"):
         return "the angles of the particle table"
     return "a map that was given to RELION" if parameters.get("reference") else ""
+
+
+def lineage(record: Mapping[str, Any]) -> str:
+    """The road from random orientations to an average that has no reference, where there are stations on it."""
+    told = record.get("start")
+    if not isinstance(told, Mapping):
+        return ""
+    share = f"to {told['resolution']:g} Å" if "resolution" in told else ""
+    if isinstance(told.get("ab initio"), Mapping):
+        return f"a first structure of {told['ab initio']['particles']:,} particles, ab initio, {share}"
+    if isinstance(told.get("average"), Mapping) and not start(record):
+        before = lineage(told["average"])
+        return f"an average of {told['average']['particles']:,} particles, {share}" + f", from {before}" * bool(before)
+    return ""
 
 
 def _left(folder: Path, table: pd.DataFrame) -> Session | None:

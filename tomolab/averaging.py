@@ -21,8 +21,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tomolab import devices, guides, particles, refinement, runs
+from tomolab import devices, guides, particles, plans, runs
 from tomolab import symmetry as groups
+from tomolab.abinitio import Model
 from tomolab.averages import Average, load
 from tomolab.halves import Half
 from tomolab.pairs import Pair
@@ -32,13 +33,11 @@ from tomolab.refinement import Settings
 from tomolab.resolution import correlate
 from tomolab.snapshots import Snapshot
 from tomolab.subtomograms import Subtomograms
-from tomolab.volumes import Volume, distance
+from tomolab.volumes import Volume
 
 __all__ = ["Average", "Progress", "average", "correlate", "load", "with_poses"]
 
 FIND = "find"
-STANDS_OUT = 5.0
-"""Standard deviations by which the radial mean of a set must stand out of the noise somewhere to show how large it is."""
 
 
 def average(
@@ -49,7 +48,7 @@ def average(
     iterations: int = 20,
     starts: int = 2,
     given: bool = False,
-    start: Volume | None = None,
+    start: Volume | Model | Average | None = None,
     start_resolution: float = 80.0,
     symmetry: str = "C1",
     mask_diameter: float | None = None,
@@ -83,9 +82,9 @@ def average(
         Start from the angles in the particle table, with each particle at the centre of its box, and only refine locally.
         Half maps are then as independent as the angles are.
     start
-        A map to start from instead of random orientations: shipped, one of yours, or an earlier average. Both halves are
-        oriented by it, low-passed, and then searched and refined apart.
-        What comes of it is no longer reference-free; the record says so.
+        What to start from instead of random orientations: a structure that the particles made together (`abinitio.model`), an
+        earlier average, or any map. Both halves are oriented by it, low-passed, and then searched and refined apart. From a map
+        of elsewhere, what comes of it is no longer reference-free; the record says what it was.
     start_resolution
         Å: detail of `start` finer than this is not used, and only beyond it is the FSC that of independent halves.
     symmetry
@@ -127,13 +126,13 @@ def average(
     groups.group("C1" if symmetry == FIND else symmetry)
     if start is not None and given:
         raise ValueError("give either start= (a map) or given=True (angles), not both")
-    model = None if start is None else guides.check(start, start_resolution, chosen)
+    model = None if start is None else guides.check(_map(start), start_resolution, chosen)
     # More than one search from the same map would be the same search.
-    box, settings = plan(chosen, **parameters | ({} if model is None else {"starts": 1}))
+    box, settings = plans.plan(chosen, **parameters | ({} if model is None else {"starts": 1}))
     order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed)).numpy()
     parts = [chosen.choose(chosen.ids[np.sort(rows)]) for rows in (order[::2], order[1::2])]
-    origin: dict[str, Any] = {} if model is None else {"start": {"map": _digest_map(model), "resolution": start_resolution}}
-    about = {"seed": seed, "parameters": parameters, "symmetry": symmetry, "particles": _digest(chosen)} | origin
+    origin = _origin(start, start_resolution)
+    about = {"seed": seed, "parameters": parameters, "symmetry": symmetry, "particles": chosen.digest()} | origin
     steps = settings.steps + (settings.local if symmetry != "C1" else 0)
     passes = [Snapshot(path, about) for path in _paths(checkpoint)]
     with told(progress, steps, "averaging") as tell:
@@ -162,76 +161,6 @@ def average(
             stacklevel=2,
         )
     return result
-
-
-def _check(chosen: Subtomograms, *, iterations: int, starts: int, given: bool, **lengths: float | None) -> None:
-    if len(chosen) < 4:
-        raise ValueError(f"an average in two halves needs at least 4 particles, got {len(chosen)}")
-    if chosen.box < 12:
-        raise ValueError(f"averaging needs a box of at least 12 voxels, got {chosen.box}")
-    if iterations < 2 or starts < 1:
-        raise ValueError(f"at least 2 iterations and 1 start are needed, got {iterations} and {starts}")
-    if given:
-        particles.matrices(chosen.particles)
-    extent = chosen.box * chosen.voxel_size
-    for name, value in lengths.items():
-        if value is not None and not 0 < value <= extent:
-            raise ValueError(f"{name} must be over 0 and at most the box, {extent:g} Å, got {value}")
-
-
-def plan(
-    chosen: Subtomograms,
-    *,
-    iterations: int = 20,
-    starts: int = 2,
-    given: bool = False,
-    mask_diameter: float | None = None,
-    max_shift: float | None = None,
-    finest: float | None = None,
-) -> tuple[int, Settings]:
-    """Voxels about the particle that are looked at, and how a set is refined; parameters as in `average`."""
-    _check(
-        chosen,
-        iterations=iterations,
-        starts=starts,
-        given=given,
-        mask_diameter=mask_diameter,
-        max_shift=max_shift,
-        finest=finest,
-    )
-    measured = mask_diameter is None
-    diameter = _diameter(chosen) if mask_diameter is None else mask_diameter / chosen.voxel_size
-    box = min(chosen.box, 2 * round((1.5 * diameter + 4) / 2))
-    search = max(1, iterations * 2 // 3)
-    return box, Settings(
-        radius=max(4.0, 3 * box / diameter),
-        finest=min(box / 2 - 1.1, box * chosen.voxel_size / finest if finest else np.inf),
-        diameter=min(max(1.2 * diameter, 0.45 * chosen.box), 0.95 * box) if measured else diameter,
-        reach=max_shift / chosen.voxel_size if max_shift else chosen.box / 10,
-        starts=0 if given else starts,
-        search=search,
-        local=iterations - search,
-    )
-
-
-def _diameter(chosen: Subtomograms) -> float:
-    """Voxels across which the mean of the unaligned subtomograms stands out of its surroundings by a tenth of its height.
-
-    Where nothing stands out of the noise, nearly the whole box: in a small mask noise soon agrees with noise.
-    """
-    _, volumes = next(chosen.batches(refinement.FEW))
-    mean = torch.from_numpy(volumes.mean(0))
-    box = chosen.box
-    shell = distance(box).round().long().flatten()
-    count = torch.bincount(shell)[: box // 2]
-    profile = torch.bincount(shell, weights=mean.flatten().double())[: box // 2] / count
-    rim = int(0.38 * box)
-    profile = profile - profile[rim:].median()
-    scatter = mean.flatten()[(shell >= rim) & (shell < box // 2)].double().std() / count.sqrt()
-    if not (profile > STANDS_OUT * scatter)[:rim].any():
-        return 0.85 * box
-    edge = float((profile > 0.1 * profile.max()).nonzero().max()) + 0.5
-    return float(np.clip(2 * edge, 0.35 * box, 0.85 * box))
 
 
 def _named(symmetry: str, result: Average) -> str:
@@ -266,13 +195,22 @@ def _in_order(table: pd.DataFrame, ids: np.ndarray) -> pd.DataFrame:
     return table.iloc[np.argsort(places)].reset_index(drop=True)
 
 
-def _digest_map(volume: Volume) -> str:
-    return hashlib.sha256(np.ascontiguousarray(volume.data).tobytes()).hexdigest()
+def _origin(start: Volume | Model | Average | None, resolution: float) -> dict[str, Any]:
+    """What the record says of a start: which map, to which detail, and where it came from, as far as it is known."""
+    if start is None:
+        return {}
+    data = _map(start).data
+    told: dict[str, Any] = {"map": hashlib.sha256(np.ascontiguousarray(data).tobytes()).hexdigest(), "resolution": resolution}
+    if isinstance(start, Model):
+        told["ab initio"] = {key: start.record[key] for key in ("particles", "digest", "seed", "parameters")}
+    elif isinstance(start, Average):
+        told["average"] = {
+            "particles": len(start.particles),
+            "seed": start.record.get("seed"),
+            "start": start.record.get("start"),
+        }
+    return {"start": told}
 
 
-def _digest(chosen: Subtomograms) -> str:
-    """Which particles, in which boxes."""
-    total = hashlib.sha256(f"{chosen.box} {chosen.voxel_size}".encode())
-    total.update(np.ascontiguousarray(chosen.ids).tobytes())
-    total.update(np.ascontiguousarray(particles.positions(chosen.particles)).tobytes())
-    return total.hexdigest()
+def _map(start: Volume | Model | Average) -> Volume:
+    return start if isinstance(start, Volume) else start.volume

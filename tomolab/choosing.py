@@ -112,13 +112,27 @@ def false_share(found: pd.DataFrame, inverted: pd.DataFrame, *, distance: float 
         From the highest score to the lowest: ``score``, ``picks`` that score as much or more, how many ``noise`` alone would
         give, and their ``share``, which only grows.
     """
-    ours, theirs = (
-        np.sort(choose(table, score=-np.inf, distance=distance)["score"].to_numpy())[::-1] for table in (found, inverted)
-    )
+    return shares(*(choose(table, score=-np.inf, distance=distance)["score"].to_numpy() for table in (found, inverted)))
+
+
+def shares(scores: np.ndarray, noise: np.ndarray) -> pd.DataFrame:
+    """Which share of those above a score is noise, from scores of the same number of trials of nothing but noise.
+
+    Parameters
+    ----------
+    scores, noise
+        Of what is looked at, and of what cannot be real, (n,) and (m,).
+
+    Returns
+    -------
+    DataFrame
+        As in `false_share`.
+    """
+    ours, theirs = np.sort(scores)[::-1], np.sort(noise)[::-1]
     picks = np.arange(1, len(ours) + 1)
-    noise = np.searchsorted(-theirs, -ours, side="right")
-    share = np.maximum.accumulate(np.minimum(noise / picks, 1.0)) if len(ours) else np.empty(0)
-    return pd.DataFrame({"score": ours, "picks": picks, "noise": noise, "share": share})
+    above = np.searchsorted(-theirs, -ours, side="right")
+    share = np.maximum.accumulate(np.minimum(above / picks, 1.0)) if len(ours) else np.empty(0)
+    return pd.DataFrame({"score": ours, "picks": picks, "noise": above, "share": share})
 
 
 def apart(table: pd.DataFrame, *, distance: float, by: str = "score") -> pd.DataFrame:

@@ -42,10 +42,15 @@ class Kind:
 
 
 KINDS = (
-    Kind("RELION 3.1, 4 (.star)", ".star", "relion31"),
+    Kind("RELION 3.1 (.star)", ".star", "relion31"),
+    Kind("RELION 4 (.star)", ".star", "relion4"),
     Kind("RELION 5 (.star)", ".star", "relion5"),
+    Kind("Warp (.star)", ".star", "warp"),
     Kind("STOPGAP (.star)", ".star", "stopgap"),
     Kind("Dynamo (.tbl)", ".tbl", "relion31"),
+    Kind("AV3 motive list (.em)", ".em", "relion31"),
+    Kind("IMOD model (.mod)", ".mod", "relion31"),
+    Kind("CryoET Data Portal (.ndjson)", ".ndjson", "relion31"),
     Kind("copick (project folder)", "", "copick"),
     Kind("all columns (.csv)", ".csv", "relion31"),
     Kind("your own list, these only", "", COPY),
@@ -90,7 +95,7 @@ def write(
     work
         The inspection.
     path
-        .star, .tbl or .csv; with the format "copick" the overlay root of a project (`copick.write`).
+        As of `files.write_particles`; with the format "copick" the overlay root of a project (`copick.write`).
     chosen
         Clusters.
     format

@@ -29,7 +29,7 @@ def check(volume: Volume, resolution: float, like: Subtomograms) -> Volume:
     """
     finest, coarsest = 2 * like.voxel_size, like.box * like.voxel_size / 4
     if not finest <= resolution <= coarsest:
-        raise ValueError(f"start_resolution must lie within {finest:g} to {coarsest:g} Å for these boxes, got {resolution:g} Å")
+        raise ValueError(f"the resolution must lie within {finest:g} to {coarsest:g} Å for these boxes, got {resolution:g} Å")
     if np.ptp(volume.data) == 0:
         raise ValueError("a constant map is no start")
     return volumes.fit(volumes.resample(volume, like.voxel_size), like.box)
@@ -44,15 +44,16 @@ def orient(
     diameter: float,
     reach: float,
     device: torch.device,
+    level: bool = True,
 ) -> Half:
-    """Orient every subtomogram by a map that `check` passed.
+    """Orient every subtomogram by a map.
 
     Parameters
     ----------
     part
         The subtomograms.
     volume
-        The map, in their box and voxel size.
+        The map, in their box and voxel size (`check`).
     resolution
         Å; finer detail of the map is not used.
     box
@@ -63,12 +64,24 @@ def orient(
         Voxels, longest shift.
     device
         Where to compute.
+    level
+        Give every shell of the map the same, weak strength, for a map of whatever scale. Else it counts as it is, so that it
+        must be of the scale of the subtomograms and fade where it is not to be trusted, as an average does.
     """
+    data = coefficients.read(part, box=box, radius=box * part.voxel_size / resolution, device=device)
+    return against(part, data, volume, resolution=resolution, diameter=diameter, reach=reach, level=level)
+
+
+def against(
+    part: Subtomograms, data: Spectra, volume: Volume, *, resolution: float, diameter: float, reach: float, level: bool
+) -> Half:
+    """`orient`, with the coefficients `data` of the subtomograms already read: once for several maps."""
+    box, device = data.box, data.values.device
     radius = box * part.voxel_size / resolution
-    data = coefficients.read(part, box=box, radius=radius, device=device)
     power = torch.stack([(some.abs() ** 2).sum(0) for some in data.values.split(coefficients.BATCH)]).sum(0)
     noise = references.by_shell(data, power)
-    grids = spectra.slopes(_levelled(volumes.fit(volume, box), data, noise, diameter=diameter))
+    density = isolate(torch.from_numpy(volumes.fit(volume, box).data).to(device), diameter)
+    grids = spectra.slopes(isolate(_levelled(density, data, noise), diameter) if level else density)
     # Neighbours are as far apart as detail of this size turns at the rim of the particle.
     step = resolution / (diameter * part.voxel_size)
     turns = alignment.uniform(int(np.clip(8 * np.pi**2 / step**3, *ROTATIONS)), device=device)
@@ -85,13 +98,12 @@ def orient(
     )
 
 
-def _levelled(volume: Volume, data: Spectra, noise: Tensor, *, diameter: float) -> Tensor:
-    """The masked map, each shell at STRENGTH times the power of the data, and nothing beyond them."""
-    density = isolate(torch.from_numpy(volume.data).to(noise.device), diameter)
+def _levelled(density: Tensor, data: Spectra, noise: Tensor) -> Tensor:
+    """Each shell at STRENGTH times the power of the data, and nothing beyond them."""
     grid = spectra.to_grid(density)
     shell = distance(density.shape[-1], device=noise.device).round().long().clamp_max(len(noise) - 1)
     count = torch.bincount(shell.flatten(), minlength=len(noise)).clamp_min(1)
     power = torch.zeros_like(noise).index_add_(0, shell.flatten(), grid.abs().square().flatten()) / count
     gain = (STRENGTH * noise / power.clamp_min(1e-30)).sqrt()
     gain[0], gain[int(float(data.points[-1].norm())) + 1 :] = 0, 0
-    return isolate(spectra.to_density(grid * gain[shell]), diameter)
+    return spectra.to_density(grid * gain[shell])

@@ -18,6 +18,8 @@ from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
 
 TABLE, EMBEDDING, BOXES = "clusters.csv", "embedding.npz", "subtomograms.zarr"
+ENDINGS = (".mrc", ".rec", ".map", ".mrc.gz", ".rec.gz", ".mrc.bz2", ".rec.bz2", ".zarr")
+"""Of the names of tomograms; where there are several of one name, the first of these is taken."""
 SESSION, LAYOUT, AVERAGES = "session.npz", "layout.csv", "averages"
 
 
@@ -80,17 +82,24 @@ def tomograms(folder: Path, particles: pd.DataFrame) -> dict[str, Volume]:
 def places(folder: Path, particles: pd.DataFrame | None = None) -> dict[str, Path]:
     """Files of the tomograms of these particles that are here: ``tomograms/NAME.mrc``, or ``tomogram.mrc`` for one only.
 
-    Without particles, of all that are here; a ``tomogram.mrc`` has no name then.
+    Other maps will do as well (`ENDINGS`). Without particles, of all that are here; a ``tomogram.mrc`` has no name then.
     """
-    single = folder / "tomogram.mrc"
+    single = _tomogram(folder, "tomogram")
     if particles is None:
-        found = {path.stem: path for path in sorted(folder.glob("tomograms/*.mrc"))}
-        return {"": single} if single.is_file() else found
+        if single is not None:
+            return {"": single}
+        return {path.name.removesuffix(end): path for end in ENDINGS for path in sorted(folder.glob(f"tomograms/*{end}"))}
     names = particles["tomogram"].unique().tolist()
-    if len(names) == 1 and single.is_file():
+    if len(names) == 1 and single is not None:
         return {names[0]: single}
-    found = {name: files.inside(folder, f"tomograms/{name}.mrc") for name in names}
-    return {name: path for name, path in found.items() if path.is_file()}
+    found = {name: _tomogram(folder, f"tomograms/{name}") for name in names}
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def _tomogram(folder: Path, name: str) -> Path | None:
+    """The map of this name, if there is one."""
+    candidates = (files.inside(folder, f"{name}{end}") for end in ENDINGS)
+    return next((path for path in candidates if path.exists()), None)
 
 
 def diameter(particles: pd.DataFrame, cut: Subtomograms | None) -> float:

@@ -109,6 +109,8 @@ class Refinement:
         self.step, self.radius = 0, settings.radius * GROWTH[-1]
         every = torch.arange(len(data), device=data.values.device)
         self.now = self._begin(every)
+        self.scores: list[float] = []
+        """Mean score at the end of every search."""
         self.given = given
         if given is not None and settings.starts == 0:
             self.now.poses = given
@@ -132,7 +134,8 @@ class Refinement:
 
     def saved(self) -> dict[str, Tensor]:
         """All that `restore` needs to go on as if there had been no break."""
-        out = {"generator": self.generator.get_state(), "at": torch.tensor([self.step, self.radius], dtype=torch.float64)}
+        at = torch.tensor([self.step, self.radius, *self.scores], dtype=torch.float64)
+        out = {"generator": self.generator.get_state(), "at": at}
         sets = {"now": self.now} | ({"best": self.best} if self.best is not self.now else {})
         for name, one in sets.items():
             parts: dict[str, Any] = {"rows": one.rows, "fold": one.fold, "noise": one.noise, "score": torch.tensor(one.score)}
@@ -143,7 +146,7 @@ class Refinement:
     def restore(self, saved: Mapping[str, Tensor]) -> None:
         """Go back to where `saved` was taken, of a refinement of the same data and settings."""
         self.generator.set_state(saved["generator"])
-        self.step, self.radius = int(saved["at"][0]), float(saved["at"][1])
+        self.step, self.radius, self.scores = int(saved["at"][0]), float(saved["at"][1]), saved["at"][2:].tolist()
         device = self.data.values.device
 
         def one(name: str) -> _Set:
@@ -177,8 +180,10 @@ class Refinement:
             part.noise = references.measure_noise(data, part.poses, part.fold, references=made, noise=part.noise)
         part.poses = self._score(part, data, made.slopes, close=growth > 1)
         part.score = float(part.poses.scores[:, 0].mean())
-        if step == self.settings.search - 1 and (self.step < self.settings.search or part.score > self.best.score):
-            self.best = part
+        if step == self.settings.search - 1:
+            if part.score > max(self.scores, default=-torch.inf):
+                self.best = part
+            self.scores.append(part.score)
         return State("search", part.rows, part.poses, made.density, made.resolved, made.fsc, part.score, data.box)
 
     def _local(self, step: int) -> State:

@@ -135,6 +135,9 @@ def star_tables(
     used = [*star.CONSUMED, own, "tomogram", *POSITION, *ANGLES, *SOURCE]
     for column in particles.columns.difference(used, sort=False):
         rows[_theirs(column)] = particles[column]
+    if "half" in particles:
+        # The poses are those of these halves, whatever the list said before.
+        rows["rlnRandomSubset"] = particles["half"]
     if version in ONE_TABLE:
         return {"": _one_table(rows, voxel_size=voxel_size, version=version)}
     if version in FROM_SERIES:

@@ -21,7 +21,7 @@ import torch
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from tomolab import alignment, averaging, coefficients, devices, references, refinement, spectra
+from tomolab import alignment, coefficients, devices, plans, references, refinement, spectra
 from tomolab.alignment import Poses
 from tomolab.progress import Progress, after, told
 from tomolab.references import References, shell_of
@@ -100,7 +100,7 @@ def sort(
         raise ValueError(
             f"sorting needs 2 classes or more with {FEWEST} particles each, got {classes} for {len(chosen)} particles"
         )
-    box, settings = averaging.plan(chosen, mask_diameter=mask_diameter, max_shift=max_shift)
+    box, settings = plans.plan(chosen, mask_diameter=mask_diameter, max_shift=max_shift)
     generator = torch.Generator(device=devices.pick(device)).manual_seed(seed)
     radius = min(settings.radius * refinement.GROWTH[-1], settings.finest)
     data = coefficients.read(chosen, box=box, radius=radius, device=generator.device)

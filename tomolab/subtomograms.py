@@ -8,6 +8,7 @@ from a store they are read on demand, so they never need to fit in memory.
 >>> for ids, volumes in open("subtomograms.zarr").batches(64): ...
 """
 
+import hashlib
 import itertools
 import warnings
 from collections.abc import Iterator, Sequence
@@ -98,6 +99,13 @@ class Subtomograms:
         ids = self.ids
         for start in range(0, len(self), n):
             yield ids[start : start + n], np.asarray(self.volumes[start : start + n], dtype=np.float32)
+
+    def digest(self) -> str:
+        """SHA-256 of which particles these are, where, and in which boxes; not of what the boxes hold."""
+        total = hashlib.sha256(f"{self.box} {self.voxel_size}".encode())
+        total.update(np.ascontiguousarray(self.ids).tobytes())
+        total.update(np.ascontiguousarray(tables.positions(self.particles)).tobytes())
+        return total.hexdigest()
 
     def save(self, path: str | Path) -> Path:
         """Write a store at `path`, whole or not at all; one that exists is replaced."""

@@ -83,6 +83,12 @@ def invert(volume: Volume) -> Volume:
     return Volume(2 * volume.data.mean() - volume.data, volume.voxel_size)
 
 
+def mirror(volume: Volume) -> Volume:
+    """The mirror image, by x about the centre voxel. An even length has a first layer without a pair; it stays."""
+    x = np.arange(volume.shape[2])
+    return Volume(volume.data[:, :, (2 * centre(len(x)) - x) % len(x)], volume.voxel_size)
+
+
 def low_pass(volume: Volume, resolution: float) -> Volume:
     """Remove detail finer than `resolution` Å (Fourier mask with a soft edge)."""
     transform = torch.fft.rfftn(torch.from_numpy(volume.data))

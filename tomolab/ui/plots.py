@@ -15,7 +15,7 @@ from tomolab.ui.discoveries import novelty
 from tomolab.ui.learning import live_training, training
 from tomolab.ui.outlines import picks, specimen, surface
 from tomolab.ui.pictures import beside, gallery, projections, slices, tilt_images
-from tomolab.ui.scoring import scores
+from tomolab.ui.scoring import matched, scores
 from tomolab.ui.subdivision import criteria, dendrogram, stability
 from tomolab.ui.surfaces import mesh as volume_mesh
 from tomolab.ui.twins import two_averages
@@ -32,6 +32,7 @@ __all__ = [
     "gallery",
     "histograms",
     "live_training",
+    "matched",
     "novelty",
     "picks",
     "power",

@@ -1,5 +1,6 @@
 """Scores of candidates, to choose a threshold by: a figure, and a slider with the picks in the tomogram beside it.
 
+>>> matched(matches.score(subtomograms, average))
 >>> scores(found, inverted=picking.candidates(volumes.invert(tomogram), diameter=250.0), score=5.0)
 >>> turning = Turning(tomogram, found)      # shows in a notebook
 >>> turning.picks
@@ -12,7 +13,7 @@ import pandas as pd
 from ipywidgets import HTML, FloatSlider, Image, Layout, VBox
 from matplotlib.figure import Figure
 
-from tomolab import picking, volumes
+from tomolab import choosing, matches, picking, volumes
 from tomolab.ui import outlines, style
 from tomolab.ui.style import styled
 from tomolab.volumes import Volume
@@ -57,27 +58,76 @@ def scores(
     ours = picking.choose(found, score=-np.inf, distance=distance)["score"].to_numpy()
     if len(ours) == 0:
         raise ValueError(f"none of {len(found)} candidates is free to be picked")
+    if inverted is None:
+        figure = _figure(ours, None, score=score, width=width)
+    else:
+        theirs = picking.choose(inverted, score=-np.inf, distance=distance)["score"].to_numpy()
+        figure = _figure(ours, theirs, score=score, width=width, names=("tomogram", "inverted: noise and dark rims", "noise"))
+    picked = "" if score is None else f"{int((ours >= score).sum()):,} picks from a score of {score:.3g} on"
+    top, below = figure.axes[:2]
+    top.set(ylabel="peaks", title=picked)
+    below.set(ylabel="picks", xlabel="score (standard deviations of the filtered tomogram)")
+    return figure
+
+
+@styled
+def matched(found: pd.DataFrame, *, share: float = 0.75, width: float = 7.0) -> Figure:
+    """Histogram of how well particles fit a structure and its mirror image, and from which score `matches.likely` takes them.
+
+    Parameters
+    ----------
+    found
+        What `matches.score` returned.
+    share
+        As in `matches.likely`.
+    width
+        Of the figure in inches.
+
+    Raises
+    ------
+    ValueError
+        If there are no scores.
+    """
+    if found.empty:
+        raise ValueError("there are no scores to show")
+    ours, theirs = (found[name].to_numpy() for name in ("match", "mirrored"))
+    chosen = matches.likely(found, share=share)
+    score = float(found.loc[chosen, "match"].min()) if len(chosen) else None
+    figure = _figure(ours, theirs, score=score, width=width, names=("structure", "its mirror image", "chance"))
+    top, below = figure.axes[:2]
+    top.set(ylabel="subtomograms", title=f"{len(chosen):,} of {len(found):,}: at most {share:.0%} by chance")
+    below.set(ylabel="picks", xlabel="log-likelihood")
+    return figure
+
+
+def _figure(
+    ours: np.ndarray,
+    theirs: np.ndarray | None,
+    *,
+    score: float | None,
+    width: float,
+    names: tuple[str, str, str] = ("tomogram", "", ""),
+) -> Figure:
+    """Histograms above; below how many are over each score, and the share of them that those of `theirs` make up."""
     figure = Figure((width, 0.62 * width), layout="constrained")
     top, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     edges = np.linspace(min(0.0, float(ours.min())), float(ours.max()) * 1.001 + 1e-6, BINS + 1)
-    top.hist(ours, edges, color=style.OKABE_ITO[0], alpha=0.75, label=f"tomogram  ({len(ours):,})")
+    top.hist(ours, edges, color=style.OKABE_ITO[0], alpha=0.75, label=f"{names[0]}  ({len(ours):,})")
     below.plot(np.sort(ours)[::-1], np.arange(1, len(ours) + 1), color=style.OKABE_ITO[0])
-    if inverted is not None:
-        theirs = picking.choose(inverted, score=-np.inf, distance=distance)["score"].to_numpy()
-        top.hist(theirs, edges, histtype="step", color=style.OKABE_ITO[5], linewidth=1.5, label="inverted: noise and dark rims")
-        share = picking.false_share(found, inverted, distance=distance)
+    if theirs is not None:
+        top.hist(theirs, edges, histtype="step", color=style.OKABE_ITO[5], linewidth=1.5, label=names[1])
+        share = choosing.shares(ours, theirs)
         right = below.twinx()
         right.plot(share["score"], share["share"], color=style.OKABE_ITO[5])
         right.set(ylim=(0, 1.03))
-        right.set_ylabel("estimated share of noise", color=style.OKABE_ITO[5])
+        right.set_ylabel(f"estimated share of {names[2]}", color=style.OKABE_ITO[5])
         right.spines[["right"]].set_visible(True)
         top.legend()
     if score is not None:
         for ax in (top, below):
             ax.axvline(score, color=style.INK, linewidth=1, linestyle=(0, (4, 3)))
-    picked = "" if score is None else f"{int((ours >= score).sum()):,} picks from a score of {score:.3g} on"
-    top.set(yscale="log", ylabel="peaks", title=picked)
-    below.set(yscale="log", ylabel="picks", xlabel="score (standard deviations of the filtered tomogram)")
+    top.set(yscale="log")
+    below.set(yscale="log")
     below.grid(axis="y")
     return figure
 
