@@ -187,11 +187,18 @@ def opened() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser) -> Iterator[Page]:
-    """A fresh window."""
+def page(browser, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A fresh window; where a test fails in it, what it showed then is printed, and kept as a picture."""
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
-    yield context.new_page()
-    context.close()
+    window = context.new_page()
+    failures = request.session.testsfailed
+    try:
+        yield window
+        if request.session.testsfailed > failures:
+            photograph(window, f"failed-{request.node.name}")
+            print(window.locator("body").inner_text()[-6000:])
+    finally:
+        context.close()
 
 
 def begin(page: Page, address: str) -> None:
