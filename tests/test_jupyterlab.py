@@ -196,7 +196,7 @@ def page(browser, request: pytest.FixtureRequest) -> Iterator[Page]:
         yield window
         if request.session.testsfailed > failures:
             photograph(window, f"failed-{request.node.name}")
-            print(window.locator("body").inner_text()[-6000:])
+            sys.stderr.write(window.locator("body").inner_text()[-6000:])
     finally:
         context.close()
 

@@ -1,15 +1,25 @@
 """Paths: writing a file or a folder whole or not at all, names that stay inside a folder, text, and hashes."""
 
+import ctypes
+import errno
 import hashlib
 import os
 import secrets
 import shutil
+import string
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tomolab import locks
+
 LONGEST = 255
 """Bytes of the name of a file or folder, on all common systems."""
+TOKEN = 4
+"""Random bytes in the name of what is being written."""
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+"""Of renameat2(2): paths as they are, and that both change places."""
 
 
 @contextmanager
@@ -17,7 +27,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """Write a file or a folder whole or not at all.
 
     Yields a path beside `path`, with its suffixes, where nothing exists yet. Write a file there, or make a folder. On
-    success it takes the place of `path`; on an error it is removed and whatever was at `path` stays.
+    success it takes the place of `path`; on an error it is removed and whatever was at `path` stays. What a process left
+    that was killed while it wrote there is removed by the next one.
 
     Raises
     ------
@@ -25,6 +36,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
         If nothing was written.
     ValueError
         If a file would replace a folder or the other way round.
+    BlockingIOError
+        If another process writes the same path, and does not come to an end (`locks`).
 
     >>> with atomic("labels.json") as temporary:
     ...     temporary.write_text("[]")
@@ -33,14 +46,17 @@ def atomic(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     suffix = "".join(path.suffixes)
     name = path.name.removesuffix(suffix) if suffix else path.name
-    temporary = path.with_name(f".{name}.tmp-{secrets.token_hex(4)}{suffix}")
-    try:
-        yield temporary
-        _settle(temporary)
-        _replace(temporary, path)
-    finally:
-        _remove(temporary)
-    _sync(path.parent)
+    temporary = path.with_name(f".{name}.tmp-{secrets.token_hex(TOKEN)}{suffix}")
+    with locks.held(path) as alone:
+        if alone:
+            _clean(path, f".{name}.tmp-", suffix)
+        try:
+            yield temporary
+            _settle(temporary)
+            _replace(temporary, path)
+        finally:
+            _remove(temporary)
+        _sync(path.parent)
 
 
 def inside(root: str | Path, name: str) -> Path:
@@ -145,21 +161,41 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _clean(path: Path, start: str, end: str) -> None:
+    """Remove what earlier writers of a path left that were killed; nobody writes it now."""
+    for one in path.parent.iterdir():
+        token = one.name.removeprefix(start).removesuffix(end)
+        if one.name == f"{start}{token}{end}" and len(token) == 2 * TOKEN and set(token) <= set(string.hexdigits):
+            _remove(one)
+
+
 def _replace(temporary: Path, path: Path) -> None:
     if path.exists() and path.is_dir() != temporary.is_dir():
         kinds = {True: "a folder", False: "a file"}
         raise ValueError(f"{path} is {kinds[path.is_dir()]} and would be replaced by {kinds[temporary.is_dir()]}")
-    if not path.is_dir():
+    if path.is_dir():
+        # The old one takes the name of the temporary one, and is removed as such.
+        _exchange(temporary, path)
+    else:
         os.replace(temporary, path)
-        return
-    old = path.with_name(f".{path.name}.old-{secrets.token_hex(4)}")
-    os.rename(path, old)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Let two folders change places; on Linux at once, so that there is no moment without either."""
+    if sys.platform == "linux":
+        library = ctypes.CDLL(None, use_errno=True)
+        if library.renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0:
+            return
+        if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(one), None, str(other))
+    aside = other.with_name(f".{other.name}.old-{secrets.token_hex(TOKEN)}")
+    os.rename(other, aside)
     try:
-        os.rename(temporary, path)
+        os.rename(one, other)
     except OSError:
-        os.rename(old, path)
+        os.rename(aside, other)
         raise
-    _remove(old)
+    os.rename(aside, one)
 
 
 def _remove(path: Path) -> None:

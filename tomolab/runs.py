@@ -8,12 +8,10 @@
 >>> path = runs.open("tour").require("subtomograms.zarr", made_by="03_subtomograms")
 """
 
-import fcntl
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -23,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tomolab import __version__, files
+from tomolab import __version__, files, locks
 from tomolab.scales import Scale, scale
 
 __all__ = ["Run", "Scale", "machine", "open", "root", "scale"]
@@ -138,7 +136,8 @@ class Run:
             "versions": {name: metadata.version(name) for name in PACKAGES},
             "machine": machine(),
         }
-        with self._locked():
+        # Two kernels may work on one run.
+        with locks.held(self.folder / "manifest"):
             manifest = self.manifest()
             manifest["stages"][stage] = entry
             _write(self.folder / MANIFEST, manifest)
@@ -158,16 +157,6 @@ class Run:
         if not whole.resolve().is_relative_to(self.folder.resolve()):
             raise ValueError(f"{path} lies outside the run folder {self.folder}")
         return whole.resolve().relative_to(self.folder.resolve()).as_posix()
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Let one process at a time change the manifest: two kernels may work on one run."""
-        descriptor = os.open(self.folder / ".manifest.lock", os.O_CREAT | os.O_RDWR)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
 
 def _hash(path: Path) -> str:
