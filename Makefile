@@ -55,8 +55,9 @@ demo: .venv/.tomolab-lab  ## execute the notebooks in order and leave a report w
 	@scripts/libraries.sh lab
 	QT_QPA_PLATFORM=xcb $(if $(shell command -v xvfb-run),$(DISPLAY_RUN)) $(PYTHON_BIN)/python scripts/demo.py
 
-bench: .venv/.tomolab-test  ## run the benchmarks; each prints a table and writes JSON
+bench: .venv/.tomolab-test  ## run the benchmarks, each of which writes JSON, and print one table of all
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(if $(shell command -v xvfb-run),$(DISPLAY_RUN)) $(PYTHON_BIN)/python "$$script"; done
+	@$(PYTHON_BIN)/python benchmarks/summary.py
 
 constraints: .venv/.tomolab-check  ## write constraints.txt again, keeping pins that still fit
 	$(PYTHON_BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate \

@@ -38,7 +38,7 @@ def road(seed: int) -> dict[str, float]:
     fsc = pd.DataFrame(left["fsc"])
     mirrored = crossing(fsc[["resolution"]].assign(fsc=fsc["mirrored"]), 0.5)
     row = {"seed": seed, "picks": left["picks"], "cluster": left["dense"], "particles": left["particles"]}
-    return row | {"halves": left["halves"], "known": left["known"], "mirror image": mirrored, "minutes": seconds / 60}
+    return row | {"halves (Å)": left["halves"], "known (Å)": left["known"], "mirror image": mirrored, "minutes": seconds / 60}
 
 
 def main() -> None:
