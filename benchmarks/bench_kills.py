@@ -1,9 +1,9 @@
-"""Work killed (SIGKILL) at random moments, and asked for again: what is left, what can be read, and what comes of it.
+"""Work killed at random moments, or out of disk, and asked for again: what is left, what can be read, what comes of it.
 
-Every piece of work runs in a process of its own on small inputs, first unbroken, then killed at moments drawn over the whole of
-its time, every other one from the time in which it writes. After each kill everything is read: there may be nothing, what was
-there before, or the whole result. Then the same call is made again, and its result compared with the unbroken one, number by
-number.
+Every piece of work runs in a process of its own on small inputs, first unbroken, then killed (SIGKILL) at moments drawn over
+the whole of its time, every other one from the time in which it writes. The same with a disk that is full: no file may grow
+beyond a size drawn up to that of the largest. After each, everything is read: there may be nothing, what was there before, or
+the whole result. Then the same call is made again, and its result compared with the unbroken one, number by number.
 """
 
 import argparse
@@ -11,6 +11,9 @@ import contextlib
 import hashlib
 import multiprocessing
 import os
+import resource
+import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -46,6 +49,8 @@ BOX, VOXEL_SIZE = 20, 20.0
 LISTED, HELD = 50_000, 500_000
 """Particles of a list, and of a session."""
 CONTEXT = multiprocessing.get_context("forkserver")
+REFUSED = 3
+"""Code with which a work ends that had an error of the system, as it should on a full disk."""
 
 
 def inputs(folder: Path) -> None:
@@ -187,9 +192,17 @@ def preload() -> None:
     CONTEXT.set_forkserver_preload([module.__name__ for module in (averaging, embedding, files, sessions, training)])
 
 
-def _perform(name: str, given: Path, folder: Path, begun: Connection, options: dict[str, Any]) -> None:
+def _perform(name: str, given: Path, folder: Path, begun: Connection, full: int | None, options: dict[str, Any]) -> None:
+    if full is not None:
+        # Python ignores the signal that comes of it, and sees an error of the system, as on a full disk.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (full, full))
     begun.send(True)
-    WORKS[name].perform(given, folder, **options)
+    try:
+        WORKS[name].perform(given, folder, **options)
+    except OSError:
+        if full is None:
+            raise
+        sys.exit(REFUSED)
 
 
 def _look(name: str, folder: Path, answer: Connection) -> None:
@@ -210,23 +223,35 @@ def _seen(folder: Path) -> set[tuple[str, int, int]]:
     return found
 
 
-class Times(NamedTuple):
-    """Seconds from the beginning of a work to the first thing that it wrote, and to its end."""
+class Run(NamedTuple):
+    """Seconds from the beginning of a work to the first thing that it wrote, and to its end, and the code of its end."""
 
     first: float
     end: float
+    code: int | None
 
 
-def run(name: str, given: Path, folder: Path, *, moment: float | None = None, writing: bool = False, **options: Any) -> Times:
-    """Do the work in a process of its own, or kill it so many seconds after its beginning, or after it began to write.
+def run(
+    name: str,
+    given: Path,
+    folder: Path,
+    *,
+    moment: float | None = None,
+    writing: bool = False,
+    full: int | None = None,
+    **options: Any,
+) -> Run:
+    """Do the work in a process of its own; perhaps kill it, or let no file grow beyond `full` bytes.
+
+    It is killed so many seconds after its beginning, or after it began to write.
 
     Raises
     ------
     RuntimeError
-        If it failed by itself.
+        If it failed by itself, with room enough.
     """
     begun, there = CONTEXT.Pipe(duplex=False)
-    process = CONTEXT.Process(target=_perform, args=(name, given, folder, there, options))
+    process = CONTEXT.Process(target=_perform, args=(name, given, folder, there, full, options))
     before = _seen(folder)
     process.start()
     begun.recv()
@@ -238,9 +263,9 @@ def run(name: str, given: Path, folder: Path, *, moment: float | None = None, wr
     process.join(moment)
     process.kill()
     process.join()
-    if process.exitcode not in (0, -9) or (moment is None and process.exitcode):
+    if full is None and process.exitcode not in (0, *([] if moment is None else [-signal.SIGKILL])):
         raise RuntimeError(f"{name} ended with {process.exitcode}")
-    return Times(first, time.perf_counter() - began)
+    return Run(first, time.perf_counter() - began, process.exitcode)
 
 
 def look(name: str, folder: Path) -> str:
@@ -253,42 +278,81 @@ def look(name: str, folder: Path) -> str:
     return found
 
 
-def killed(name: str, given: Path, place: Path, *, moments: int, seed: int) -> dict[str, Any]:
-    """One row of the table: a work killed at moments drawn from the time that it takes, and done again after each."""
-    work = WORKS[name]
+class Trial:
+    """A work that was done unbroken, beside which those are held that were not.
 
-    def fresh(folder: Path) -> Path:
+    Parameters
+    ----------
+    name
+        One of `WORKS`.
+    given
+        What `inputs` made.
+    place
+        Folder for all that is written.
+    """
+
+    def __init__(self, name: str, given: Path, place: Path) -> None:
+        self.name, self.given, self.place, self.count = name, given, place / name, 0
+        self.complaints: list[str] = []
+        whole = self.fresh()
+        self.before = look(name, whole)
+        first = run(name, given, whole)
+        # The second time is without what the first has warmed.
+        self.times = min(first, run(name, given, self.fresh()), key=lambda one: one.end)
+        self.wanted, self.names = look(name, whole), {path.name for path in whole.rglob("*")}
+        self.largest = max(path.stat().st_size for path in whole.rglob("*") if path.is_file())
+
+    def fresh(self) -> Path:
+        """A folder in which there is what was there before."""
+        folder = self.place / str(self.count)
         folder.mkdir(parents=True)
-        if work.before is not None:
-            run(name, given, folder, **work.before)
+        self.count += 1
+        if WORKS[self.name].before is not None:
+            run(self.name, self.given, folder, **WORKS[self.name].before)
         return folder
 
-    whole = fresh(place / name / "whole")
-    before = look(name, whole)
-    times = min(run(name, given, whole), run(name, given, fresh(place / name / "again")), key=lambda one: one.end)
-    wanted, names = look(name, whole), {path.name for path in whole.rglob("*")}
-    row: dict[str, Any] = {"work": name, "seconds": times.end, "moments": moments}
-    row |= dict.fromkeys(("nothing", "earlier", "whole", "damaged", "resumed as unbroken", "left over"), 0)
-    spared, complaints = [], []
-    for number, share in enumerate(np.random.default_rng(seed).uniform(0, 1, moments)):
-        folder = fresh(place / name / str(number))
-        # Every other one while it writes, which may be a small part of its time.
-        writing = number % 2 == 0
-        run(name, given, folder, moment=float(share) * (times.end - writing * times.first), writing=writing)
-        found = look(name, folder)
-        known = {"nothing": "nothing", wanted: "whole", before: "nothing" if before == "nothing" else "earlier"}
+    def judge(self, folder: Path, row: dict[str, Any]) -> float:
+        """Count what can be read in a folder, do the work again there, and count what came of it; seconds of the second."""
+        found = look(self.name, folder)
+        known = {self.before: "earlier", "nothing": "nothing", self.wanted: "whole"}
         row[known.get(found, "damaged")] += 1
-        spared.append(1 - run(name, given, folder).end / times.end)
-        row["resumed as unbroken"] += look(name, folder) == wanted
-        row["left over"] += len({path.name for path in folder.rglob("*")} - names)
-        complaints += [] if found in known else [found]
-    for complaint in complaints[:3]:
-        print(complaint)
-    return row | {"time spared": float(np.median(spared))}
+        if found not in known:
+            self.complaints.append(found)
+        seconds = run(self.name, self.given, folder).end
+        row["resumed as unbroken"] += look(self.name, folder) == self.wanted
+        row["left over"] += len({path.name for path in folder.rglob("*")} - self.names)
+        return seconds
+
+    def killed(self, moments: int, *, seed: int) -> dict[str, Any]:
+        """The work killed at moments drawn from the time that it takes."""
+        row, spared = _row(self.name, "killed", moments), []
+        for number, share in enumerate(np.random.default_rng(seed).uniform(0, 1, moments)):
+            folder = self.fresh()
+            # Every other one while it writes, which may be a small part of its time.
+            writing = number % 2 == 0
+            moment = float(share) * (self.times.end - writing * self.times.first)
+            run(self.name, self.given, folder, moment=moment, writing=writing)
+            spared.append(1 - self.judge(folder, row) / self.times.end)
+        return row | {"seconds": self.times.end, "time spared": float(np.median(spared))}
+
+    def filled(self, moments: int, *, seed: int) -> dict[str, Any]:
+        """The work on a disk that is full: no file may grow beyond a share of the largest."""
+        row = _row(self.name, "disk full", moments) | {"clear errors": 0}
+        for share in np.random.default_rng(seed).uniform(0.02, 0.98, moments):
+            folder = self.fresh()
+            code = run(self.name, self.given, folder, full=int(share * self.largest)).code
+            row["clear errors"] += code == REFUSED
+            self.judge(folder, row)
+        return row
+
+
+def _row(name: str, what: str, moments: int) -> dict[str, Any]:
+    counts = ("nothing", "earlier", "whole", "damaged", "resumed as unbroken", "left over")
+    return {"work": name, "broken by": what, "times": moments} | dict.fromkeys(counts, 0)
 
 
 def table(*, moments: int, seed: int = 0, works: list[str] | None = None) -> list[dict[str, Any]]:
-    """A row for each work."""
+    """Two rows for each work."""
     preload()
     with tempfile.TemporaryDirectory() as folder:
         given = Path(folder) / "given"
@@ -296,8 +360,9 @@ def table(*, moments: int, seed: int = 0, works: list[str] | None = None) -> lis
         inputs(given)
         rows = []
         for name in works or WORKS:
-            rows.append(killed(name, given, Path(folder), moments=moments, seed=seed))
-            print(pd.DataFrame(rows[-1:]).to_string(index=False, header=len(rows) == 1), flush=True)
+            trial = Trial(name, given, Path(folder))
+            rows += [trial.killed(moments, seed=seed), trial.filled(max(1, moments // 5), seed=seed)]
+            print(pd.DataFrame(rows[-2:]).to_string(index=False), *trial.complaints[:3], sep="\n", flush=True)
     return rows
 
 
