@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from tomolab import embedding, particles
+from tomolab import embedding, locks, particles
 from tomolab.subtomograms import Subtomograms
 
 
@@ -162,6 +162,21 @@ def test_a_part_of_something_else_is_refused(subtomograms: Subtomograms, tmp_pat
         embedding.embed(Breaks(), subtomograms, path=path, precision="float32", progress=False)
     with pytest.raises(ValueError, match="dtype was float32, is float16, precision was float32, is bfloat16"):
         embedding.embed(network, subtomograms, path=path, dtype="float16", precision="bfloat16", progress=False)
+
+
+def test_a_part_that_another_process_fills_is_left_alone(
+    subtomograms: Subtomograms, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "PATIENCE", 0.1)
+    network = Moments()
+    with (
+        locks.held(tmp_path / "a.npz.part"),
+        pytest.raises(BlockingIOError, match=r"another process has been writing .*a.npz.part"),
+    ):
+        embedding.embed(network, subtomograms, path=tmp_path / "a.npz", progress=False)
+    assert list(tmp_path.iterdir()) == []
+    embedding.embed(network, subtomograms, path=tmp_path / "a.npz", progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
 def test_embed_to_a_file_holds_one_batch_in_memory(tmp_path) -> None:

@@ -1,5 +1,6 @@
 """Parts keep what was done, and refuse to go on with something else."""
 
+import errno
 import json
 
 import numpy as np
@@ -43,3 +44,17 @@ def test_a_part_of_something_else_is_refused(tmp_path) -> None:
         part.add(np.ones((1, 2)))
     with pytest.raises(ValueError, match="count was 3, is 4, of was a, is b; delete the folder"):
         Part(4, dtype="float32", folder=tmp_path / "part", about={"of": "b"})
+
+
+def test_room_for_all_is_taken_first(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = Part(100_000, dtype="float32", folder=tmp_path / "part")
+    part.add(np.ones((1, 10)))
+    assert (tmp_path / "part/array.npy").stat().st_blocks * 512 >= 4_000_000
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(parts.os, "posix_fallocate", refuse)
+    with pytest.raises(OSError, match=r"no room for 0.004 GB: No space left on device: '.*array.npy'"):
+        Part(100_000, dtype="float32", folder=tmp_path / "other").add(np.ones((1, 10)))
+    assert list((tmp_path / "other").iterdir()) == []

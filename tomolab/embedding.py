@@ -11,14 +11,14 @@ vectors lie in memory, or are written to a file as they come, and a run that was
 
 import hashlib
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from tomolab import devices, networks, stores
+from tomolab import devices, locks, networks, stores
 from tomolab import particles as tables
 from tomolab.components import pca
 from tomolab.parts import Part
@@ -70,6 +70,8 @@ def embed(
         If the box or the voxel size (by more than 1 %) is not the one of the network, if there is nothing to embed, if a
         GPU is asked for and absent, if a feature is not finite or beyond float16, or if ``<path>.part`` was begun with
         another network, other subtomograms or another precision.
+    BlockingIOError
+        If another process fills ``<path>.part``.
     """
     _check(network, subtomograms, batch_size=batch_size, dtype=dtype)
     home = next((p.device for p in network.parameters()), torch.device("cpu"))
@@ -79,19 +81,21 @@ def embed(
     about = {"network": digest, "precision": "bfloat16" if rough else "float32"}
     if path is not None:
         about["subtomograms"] = _fingerprint(subtomograms)
-    part = Part(len(ids), dtype=dtype, folder=None if path is None else f"{path}.part", about=about)
-    batches = stores.ahead(_batches(subtomograms, part.done, size=batch_size))
-    bar = tqdm(total=len(ids), initial=part.done, desc="embedding", unit=" subtomograms", disable=not progress)
-    with part, bar, closing(_features(network, batches, home=home, target=target, rough=rough)) as stream:
-        for found in stream:
-            # A batch is checked before it is kept: NaN must not wait for the end of a long run to be noticed.
-            part.add(Embedding(ids[part.done : part.done + len(found)], found, digest).vectors)
-            bar.update(len(found))
-    whole = Embedding(ids, part.array, digest)
-    if path is None:
-        return whole
-    whole.save(path)
-    part.remove()
+    # Two kernels that write the same path would fill the same part.
+    with nullcontext() if path is None else locks.held(f"{path}.part"):
+        part = Part(len(ids), dtype=dtype, folder=None if path is None else f"{path}.part", about=about)
+        batches = stores.ahead(_batches(subtomograms, part.done, size=batch_size))
+        bar = tqdm(total=len(ids), initial=part.done, desc="embedding", unit=" subtomograms", disable=not progress)
+        with part, bar, closing(_features(network, batches, home=home, target=target, rough=rough)) as stream:
+            for found in stream:
+                # A batch is checked before it is kept: NaN must not wait for the end of a long run to be noticed.
+                part.add(Embedding(ids[part.done : part.done + len(found)], found, digest).vectors)
+                bar.update(len(found))
+        whole = Embedding(ids, part.array, digest)
+        if path is None:
+            return whole
+        whole.save(path)
+        part.remove()
     return load(path, mapped=True)
 
 

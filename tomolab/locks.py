@@ -22,8 +22,8 @@ PAUSE = 0.05
 def held(path: str | Path) -> Iterator[bool]:
     """Keep all others, threads and processes, from a path as long as the block runs.
 
-    The lock is one of the system (``flock``) on the file ``.NAME.lock`` beside the path, removed with the block. It ends with
-    its process, however that ends, so that none is ever left over.
+    The lock is one of the system (``flock``) on the file ``.NAME.lock`` beside the path, whose folder is made; the file is
+    removed with the block. The lock ends with its process, however that ends, so that none is ever left over.
 
     Yields
     ------
@@ -36,6 +36,7 @@ def held(path: str | Path) -> Iterator[bool]:
         If another one still holds it after `PATIENCE` seconds.
     """
     place = Path(path).with_name(f".{Path(path).name}.lock")
+    place.parent.mkdir(parents=True, exist_ok=True)
     descriptor = _taken(place, Path(path))
     if descriptor is None:
         yield False

@@ -7,6 +7,7 @@
 """
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any, Self
@@ -73,6 +74,8 @@ class Part:
         ------
         ValueError
             If they are beyond the dtype, of another width than those before, or more than there is room for.
+        OSError
+            If the disk has no room for the whole array; told with the first rows.
         """
         shape = (len(self.array), rows.shape[1])
         if self.array.shape[1] == 0:
@@ -92,7 +95,10 @@ class Part:
         if self.folder is None:
             return np.empty(shape, self.array.dtype)
         self.folder.mkdir(parents=True, exist_ok=True)
-        return np.lib.format.open_memmap(self.folder / "array.npy", mode="w+", dtype=self.array.dtype, shape=shape)
+        path = self.folder / "array.npy"
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=self.array.dtype, shape=shape)
+        _reserve(path)
+        return array
 
     def _keep(self) -> None:
         """Note how far the array is, after what it holds has reached the disk."""
@@ -106,6 +112,19 @@ class Part:
         """Remove the folder, once the array stands elsewhere."""
         if self.folder is not None:
             shutil.rmtree(self.folder)
+
+
+def _reserve(path: Path) -> None:
+    """Give a file all its room on the disk now: a page of a mapped file without any would end the process."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    size = path.stat().st_size
+    try:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        path.unlink()
+        raise OSError(error.errno, f"no room for {size / 1e9:.2g} GB: {error.strerror}", str(path)) from None
 
 
 def _short(value: Any) -> str:

@@ -43,7 +43,6 @@ def atomic(path: str | Path) -> Iterator[Path]:
     ...     temporary.write_text("[]")
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     suffix = "".join(path.suffixes)
     name = path.name.removesuffix(suffix) if suffix else path.name
     temporary = path.with_name(f".{name}.tmp-{secrets.token_hex(TOKEN)}{suffix}")
