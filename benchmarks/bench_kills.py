@@ -320,7 +320,9 @@ class Trial:
             self.complaints.append(found)
         seconds = run(self.name, self.given, folder).end
         row["resumed as unbroken"] += look(self.name, folder) == self.wanted
-        row["left over"] += len({path.name for path in folder.rglob("*")} - self.names)
+        left = sorted({path.name for path in folder.rglob("*")} - self.names)
+        row["left over"] += len(left)
+        self.complaints += [f"left over: {', '.join(left)}"] if left else []
         return seconds
 
     def killed(self, moments: int, *, seed: int) -> dict[str, Any]:

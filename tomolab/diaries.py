@@ -55,10 +55,11 @@ class Diary:
         if self.plan["keep"] == "best" and _best(so_far.history, self.plan["by"]) == len(so_far.history) - 1:
             so_far.best = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
         so_far.batch, so_far.sums, so_far.seconds = 0, [0.0, 0.0, 0.0], 0.0
-        self.save()
+        # First the history: where a run is cut between the two, the last epoch is done again, and its row written again.
         if self.leads:
             with files.atomic(self.folder / "history.csv") as temporary:
                 pd.DataFrame(so_far.history).to_csv(temporary, index=False)
+        self.save()
 
     def save(self) -> None:
         """Write a checkpoint; of several processes one does."""

@@ -55,7 +55,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
             _replace(temporary, path)
         finally:
             _remove(temporary)
-        _sync(path.parent)
+    _sync(path.parent)
 
 
 def inside(root: str | Path, name: str) -> Path:
