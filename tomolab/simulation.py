@@ -72,9 +72,8 @@ def subtomograms(
     labels = torch.from_numpy(_labels(sources.names, count)).to(where)
     if box < 8:
         raise ValueError(f"a box of at least 8 voxels is needed, got {box}")
-    generator = torch.Generator(device=where).manual_seed(seed)
     scope = microscope.prepare(imaging, (box,) * 3, voxel_size=sources.voxel_size, device=where)
-    parts = _parts(sources, labels, scope, generator)
+    parts = _parts(sources, labels, scope, seed)
     if path is not None:
         stores.write(path, parts, box=box, voxel_size=sources.voxel_size, total=len(labels))
         return opened(path)
@@ -86,17 +85,23 @@ def subtomograms(
 
 
 def _parts(
-    sources: complexes.Sources, labels: Tensor, scope: Microscope, generator: torch.Generator
+    sources: complexes.Sources, labels: Tensor, scope: Microscope, seed: int
 ) -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
-    """Volumes with their table, a batch at a time; the index of the table runs on."""
+    """Volumes with their table, a batch at a time, each drawn from a seed of its own; the index of the table runs on."""
     done = 0
-    for part in labels.split(complexes.BATCH):
-        images, pose, exposures = _made(sources, part, scope, generator)
+    for batch, part in enumerate(labels.split(complexes.BATCH)):
+        images, pose, exposures = _made(sources, part, scope, _generator(labels.device, seed, batch))
         truth = pd.concat([_truth(part, *pose), exposures.table(len(part))], axis=1)
         table = _table(truth, sources, imaging=scope.imaging, box=scope.shape[0])
         numbers = np.arange(done, done + len(part))
         yield images.cpu().numpy(), table.assign(particle_id=numbers).set_index(numbers)
         done += len(part)
+
+
+def _generator(device: torch.device, *numbers: int) -> torch.Generator:
+    """A source of random numbers for a batch, the same wherever and after whatever it is made."""
+    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
+    return torch.Generator(device=device).manual_seed(int(state[0] >> 1))
 
 
 def _made(
@@ -172,10 +177,8 @@ class Stream:
         The same number gives the same data, wherever it starts: every batch is drawn from a seed of its own.
         """
         sources, scope = self._ready
-        generator = torch.Generator(device=sources.data.device)
         for batch in range(start, self.batches):
-            state = np.random.SeedSequence((self.seed, number, batch)).generate_state(1, np.uint64)
-            generator.manual_seed(int(state[0] >> 1))
+            generator = _generator(sources.data.device, self.seed, number, batch)
             labels = torch.randint(len(sources.names), (self.batch_size,), generator=generator, device=generator.device)
             yield _made(sources, labels, scope, generator)[0], labels
 
