@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tomolab import complexes, fourier, particles, rotations, simulation, subtomograms, volumes
+from tomolab import complexes, fourier, journals, particles, rotations, simulation, subtomograms, volumes
 from tomolab.imaging import Imaging
 from tomolab.volumes import Volume
 
@@ -162,3 +162,52 @@ def test_a_gpu_that_is_not_there_is_named(maps: dict[str, Volume], monkeypatch: 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="torch sees no GPU here"):
         simulation.subtomograms(maps, 1, imaging=QUIET, box=16, seed=0, device="cuda")
+
+
+def test_a_simulation_that_was_cut_goes_on_bit_for_bit(
+    maps: dict[str, Volume], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tomolab.stores.CHUNK_BYTES", 16 * 2 * 8**3)
+    monkeypatch.setattr("tomolab.stores.SHARD_BYTES", 112 * 2 * 8**3)
+    options = {"imaging": Imaging(), "box": 8, "seed": 3, "device": "cpu"}
+    whole = simulation.subtomograms(maps, 150, path=tmp_path / "whole.zarr", **options)
+    made, cut = [], simulation._made
+
+    def breaking(*given: object):
+        if len(made) == 4:
+            raise KeyboardInterrupt
+        made.append(given)
+        return cut(*given)
+
+    monkeypatch.setattr(simulation, "_made", breaking)
+    with pytest.raises(KeyboardInterrupt):
+        simulation.subtomograms(maps, 150, path=tmp_path / "cut.zarr", **options)
+    assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == [".cut.zarr.partial"]
+    made.clear()
+    again = simulation.subtomograms(maps, 150, path=tmp_path / "cut.zarr", **options)
+    # Five batches in all, of which two make a shard: the first four were kept.
+    assert len(made) == 1
+    np.testing.assert_array_equal(again.volumes[:], whole.volumes[:])
+    pd.testing.assert_frame_equal(again.particles, whole.particles)
+    monkeypatch.setattr(simulation, "_made", cut)
+    held = simulation.subtomograms(maps, 150, **options)
+    np.testing.assert_array_equal(held.volumes.astype(np.float16), whole.volumes[:])
+    assert not [one.name for one in tmp_path.iterdir() if one.name.startswith(".")]
+
+
+def test_what_was_cut_of_another_simulation_is_dropped(maps: dict[str, Volume], tmp_path: Path) -> None:
+    folder = tmp_path / ".made.zarr.partial"
+    journals.begin(tmp_path / "made.zarr", "another", box=8, voxel_size=10.0)
+    with pytest.warns(UserWarning, match="of other particles, tomograms or parameters; it is dropped"):
+        made = simulation.subtomograms(maps, 2, path=tmp_path / "made.zarr", imaging=QUIET, box=8, seed=0)
+    assert len(made) == 4
+    assert not folder.exists()
+
+
+def test_a_million_that_the_disk_cannot_hold_is_refused_at_once(
+    maps: dict[str, Volume], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tomolab.stores.shutil.disk_usage", lambda _: pd.Series({"free": 3 * 10**9}))
+    with pytest.raises(OSError, match=r"1,000,000 subtomograms of 20³ voxels need 16.1 GB, and 3 GB are free"):
+        simulation.subtomograms(maps, 500_000, path=tmp_path / "made.zarr", imaging=QUIET, box=20, seed=0)
+    assert not list(tmp_path.iterdir())

@@ -241,18 +241,19 @@ def extract(
     for name, tomogram in opened.items():
         subtomograms.check_box(tomogram, cuts[name])
     key = _key(dataset[dataset["tomogram"].isin(groups)], particles, repr((box, size, normalise, diameter, edges)))
-    journal = journals.begin(path, key, box=box, voxel_size=size, resume=resume)
-    with tqdm(total=len(particles), unit="particle", desc=Path(path).name, disable=not progress, leave=False) as bar:
-        for name, rows in groups.items():
-            bar.set_postfix_str(str(name), refresh=False)
-            if name not in journal.done:
-                skipped: list[pd.DataFrame] = []
-                parts = subtomograms.parts(opened[name], _own(rows, known.loc[name]), cut=cuts[name], skipped=skipped)
-                journal = journals.add(journal, name, parts, skipped=skipped)
-            # What was read of a compressed one is let go.
-            del opened[name]
-            bar.update(len(rows))
-    skips = journals.finish(journal, path)
+    with journals.held(path):
+        journal = journals.begin(path, key, box=box, voxel_size=size, total=len(particles), resume=resume)
+        with tqdm(total=len(particles), unit="particle", desc=Path(path).name, disable=not progress, leave=False) as bar:
+            for name, rows in groups.items():
+                bar.set_postfix_str(str(name), refresh=False)
+                if name not in journal.done:
+                    skipped: list[pd.DataFrame] = []
+                    parts = subtomograms.parts(opened[name], _own(rows, known.loc[name]), cut=cuts[name], skipped=skipped)
+                    journal = journals.add(journal, name, parts, skipped=skipped)
+                # What was read of a compressed one is let go.
+                del opened[name]
+                bar.update(len(rows))
+        skips = journals.finish(journal, path)
     made = replace(subtomograms.open(path), skipped=skips)
     if len(skips):
         reasons = ", ".join(f"{reason} ({count})" for reason, count in skips["reason"].value_counts().items())

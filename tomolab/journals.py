@@ -1,4 +1,4 @@
-"""Journals: stores of subtomograms that grow tomogram by tomogram, and go on growing after an interruption.
+"""Journals: stores of subtomograms that grow tomogram by tomogram, or batch by batch, and go on after an interruption.
 
 While it grows, a store stands beside its place under a hidden name, with a journal of what is finished. Only whole shards are
 written into its array, and none twice; what does not fill one is kept in a file of its own. So an interruption at any time
@@ -10,6 +10,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from tomolab import particles, stores
+from tomolab import locks, particles, stores
 from tomolab.files import atomic
 from tomolab.stores import Part
 
@@ -41,7 +42,12 @@ class Journal:
     tail: np.ndarray
 
 
-def begin(path: str | Path, key: str, *, box: int, voxel_size: float, resume: bool = True) -> Journal:
+def held(path: str | Path) -> AbstractContextManager[bool]:
+    """Keep other processes from what grows towards `path`; a BlockingIOError if another one is at it."""
+    return locks.held(_folder(path))
+
+
+def begin(path: str | Path, key: str, *, box: int, voxel_size: float, total: int | None = None, resume: bool = True) -> Journal:
     """Begin a store, or go on with one that was interrupted.
 
     Parameters
@@ -52,11 +58,17 @@ def begin(path: str | Path, key: str, *, box: int, voxel_size: float, resume: bo
         Tells whether what is there is of the same work; what is of another is dropped with a warning.
     box, voxel_size
         Edge in voxels, and Å.
+    total
+        How many subtomograms will come at most, if that is known.
     resume
         False drops in any case what is there.
+
+    Raises
+    ------
+    OSError
+        If the disk has less room than they need.
     """
-    path = Path(path)
-    folder = path.with_name(f".{path.name}.partial")
+    folder = _folder(path)
     if resume and (folder / JOURNAL).is_file():
         try:
             told = json.loads((folder / JOURNAL).read_text())
@@ -65,6 +77,8 @@ def begin(path: str | Path, key: str, *, box: int, voxel_size: float, resume: bo
                 tail = np.load(folder / f"tail-{len(done)}.npy", allow_pickle=False) if done else _nothing(box)
                 array = zarr.open_group(folder, mode="r+")["volumes"]
                 if isinstance(array, zarr.Array) and array.shape[0] >= written and tail.shape[1:] == (box,) * 3:
+                    stores.tidy(folder)
+                    stores.check_room(path, (total or 0) - written, box)
                     return Journal(folder, key, box, voxel_size, done, written, tail)
         except (ValueError, KeyError, TypeError, OSError) as error:
             warnings.warn(f"what was begun in {folder} cannot be read and is begun anew: {error}", stacklevel=3)
@@ -74,6 +88,7 @@ def begin(path: str | Path, key: str, *, box: int, voxel_size: float, resume: bo
             )
     if folder.exists():
         shutil.rmtree(folder)
+    stores.check_room(path, total or 0, box)
     folder.parent.mkdir(parents=True, exist_ok=True)
     stores.begin(folder, box)
     journal = Journal(folder, key, box, voxel_size, (), 0, _nothing(box))
@@ -100,9 +115,7 @@ def add(journal: Journal, name: str, parts: Iterable[Part], *, skipped: list[pd.
     Journal
         The store with this tomogram among those done.
     """
-    array = zarr.open_group(journal.folder, mode="r+")["volumes"]
-    if not isinstance(array, zarr.Array):
-        raise ValueError(f"{journal.folder}: volumes is a Zarr group, expected an array")
+    array = stores.volumes(zarr.open_group(journal.folder, mode="r+"), journal.folder)
     shard = array.shards[0] if array.shards else array.chunks[0]
     rows: list[pd.DataFrame] = []
     written, tail = journal.written, _nothing(journal.box)
@@ -111,8 +124,7 @@ def add(journal: Journal, name: str, parts: Iterable[Part], *, skipped: list[pd.
         if len(block) < shard:
             tail = block
             continue
-        array.resize((written + shard, *array.shape[1:]))
-        array[written:] = block
+        stores.put(array, written, block, settle=journal.folder)
         written += shard
     number = len(journal.done) + 1
     for kind, some in (("rows", rows[1:]), ("skipped", [one for one in skipped if len(one)])):
@@ -151,11 +163,11 @@ def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
         shutil.rmtree(folder)
         raise ValueError(f"none of {len(skipped)} particles could be cut: {reasons}")
     table = particles.check(pd.concat(rows, ignore_index=True))
-    array = zarr.open_group(folder, mode="r+")["volumes"]
-    if not isinstance(array, zarr.Array):
-        raise ValueError(f"{folder}: volumes is a Zarr group, expected an array")
+    array = stores.volumes(zarr.open_group(folder, mode="r+"), folder)
+    if len(journal.tail):
+        stores.put(array, journal.written, journal.tail, settle=folder)
+    # Work that was cut may have written more than it noted.
     array.resize((len(table), *array.shape[1:]))
-    array[journal.written :] = journal.tail
     if len(skipped):
         skipped.to_parquet(folder / stores.SKIPPED, index=False)
     stores.finish(folder, table, box=journal.box, voxel_size=journal.voxel_size)
@@ -169,6 +181,10 @@ def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
     with atomic(path) as temporary:
         os.rename(folder, temporary)
     return skipped
+
+
+def _folder(path: str | Path) -> Path:
+    return Path(path).with_name(f".{Path(path).name}.partial")
 
 
 def _nothing(box: int) -> np.ndarray:

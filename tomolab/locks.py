@@ -19,11 +19,18 @@ PAUSE = 0.05
 
 
 @contextmanager
-def held(path: str | Path) -> Iterator[bool]:
+def held(path: str | Path, *, patience: float | None = None) -> Iterator[bool]:
     """Keep all others, threads and processes, from a path as long as the block runs.
 
     The lock is one of the system (``flock``) on the file ``.NAME.lock`` beside the path, whose folder is made; the file is
     removed with the block. The lock ends with its process, however that ends, so that none is ever left over.
+
+    Parameters
+    ----------
+    path
+        What the block writes.
+    patience
+        Seconds to wait for another one that writes it; `PATIENCE` by default.
 
     Yields
     ------
@@ -33,11 +40,11 @@ def held(path: str | Path) -> Iterator[bool]:
     Raises
     ------
     BlockingIOError
-        If another one still holds it after `PATIENCE` seconds.
+        If another one still holds it after that.
     """
     place = Path(path).with_name(f".{Path(path).name}.lock")
     place.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _taken(place, Path(path))
+    descriptor = _taken(place, Path(path), PATIENCE if patience is None else patience)
     if descriptor is None:
         yield False
         return
@@ -49,9 +56,9 @@ def held(path: str | Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def _taken(place: Path, path: Path) -> int | None:
+def _taken(place: Path, path: Path, patience: float) -> int | None:
     """Descriptor of the locked file, or None where there are no locks."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     while True:
         descriptor = _opened(place, path)
         try:
@@ -65,7 +72,7 @@ def _taken(place: Path, path: Path) -> int | None:
                 place.unlink(missing_ok=True)
                 return None
             if time.monotonic() > end:
-                raise BlockingIOError(EAGAIN, f"another process has been writing {path} for {PATIENCE:g} s") from None
+                raise BlockingIOError(EAGAIN, f"another process has been writing {path} for {patience:g} s") from None
             time.sleep(PAUSE)
 
 

@@ -7,23 +7,29 @@ A particle is a density in a random pose, off centre by a little, perhaps with n
 >>> particles = subtomograms(maps, 100, imaging=Imaging(snr=0.1), box=20, seed=1)
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from tomolab import acquisition, complexes, devices, microscope, particles, rotations, specimens, stores, tomograms
+from tomolab import acquisition, complexes, devices, journals, microscope, particles, rotations, specimens, stores, tomograms
 from tomolab.conventions import AXIS, WEDGE
 from tomolab.imaging import Imaging
 from tomolab.microscope import Exposure, Microscope
 from tomolab.subtomograms import Subtomograms
 from tomolab.subtomograms import open as opened
 from tomolab.volumes import Volume
+
+JOURNAL = 1000
+"""Times, at most, that a long simulation to a store notes how far it is."""
 
 
 def subtomograms(
@@ -34,7 +40,9 @@ def subtomograms(
     box: int,
     seed: int,
     path: str | Path | None = None,
+    resume: bool = True,
     device: str | None = None,
+    progress: bool = True,
 ) -> Subtomograms:
     """Simulate labelled subtomograms, each normalised to mean 0 and standard deviation 1.
 
@@ -51,9 +59,14 @@ def subtomograms(
     seed
         The same seed on the same device gives the same subtomograms.
     path
-        Where to write them as they are made, if they are too many for memory (float16; `stores`).
+        Where to write them as they are made, if they are too many for memory (float16; `stores`). After a cut the same call
+        goes on after what was written, with the result of an unbroken run.
+    resume
+        False drops what a cut call left at `path`.
     device
         "cpu", "cuda", or by default the GPU if there is one.
+    progress
+        Show a bar with subtomograms per second and the time left; only with a path.
 
     Returns
     -------
@@ -66,6 +79,10 @@ def subtomograms(
     ------
     ValueError
         If `count` names classes without a density, the box is too small, or the device is absent.
+    OSError
+        If the disk has less room than they need; told before any is made.
+    BlockingIOError
+        If another process simulates to the same path.
     """
     where = devices.pick(device)
     sources = complexes.prepare(densities, where)
@@ -73,29 +90,71 @@ def subtomograms(
     if box < 8:
         raise ValueError(f"a box of at least 8 voxels is needed, got {box}")
     scope = microscope.prepare(imaging, (box,) * 3, voxel_size=sources.voxel_size, device=where)
-    parts = _parts(sources, labels, scope, seed)
     if path is not None:
-        stores.write(path, parts, box=box, voxel_size=sources.voxel_size, total=len(labels))
+        key = _key(densities, labels, imaging, f"{box} {seed} {where.type} {complexes.BATCH}")
+        _store(path, key, sources=sources, labels=labels, scope=scope, seed=seed, resume=resume, progress=progress)
         return opened(path)
     volumes, tables = np.empty((len(labels), box, box, box), dtype=np.float32), []
-    for images, table in parts:
+    for images, table in _parts(sources, labels, scope, seed=seed):
         volumes[table.index] = images
         tables.append(table)
     return Subtomograms(volumes, pd.concat(tables), voxel_size=sources.voxel_size)
 
 
+def _store(
+    path: str | Path,
+    key: str,
+    *,
+    sources: complexes.Sources,
+    labels: Tensor,
+    scope: Microscope,
+    seed: int,
+    resume: bool,
+    progress: bool,
+) -> None:
+    """Write a store, some batches after the other; after a cut go on with those that it lacks."""
+    box, voxel, batches = scope.shape[0], sources.voxel_size, -(-len(labels) // complexes.BATCH)
+    # About a shard at a time, but not so little that the journal gets long.
+    step = max(-(-stores.layout(box)[1] // complexes.BATCH), -(-batches // JOURNAL))
+    with journals.held(path):
+        journal = journals.begin(path, key, box=box, voxel_size=voxel, total=len(labels), resume=resume)
+        made = min(len(labels), len(journal.done) * step * complexes.BATCH)
+        show = {"unit": " subtomograms", "desc": Path(path).name, "disable": not progress, "leave": False}
+        with tqdm(total=len(labels), initial=made, **show) as bar:
+            for first in range(len(journal.done) * step, batches, step):
+                coming = _parts(sources, labels, scope, seed=seed, batches=range(first, min(batches, first + step)))
+                journal = journals.add(journal, str(first), _counted(coming, bar), skipped=[])
+        journals.finish(journal, path)
+
+
+def _counted(parts: Iterator[stores.Part], bar: Any) -> Iterator[stores.Part]:
+    for volumes, table in parts:
+        yield volumes, table
+        bar.update(len(table))
+
+
+def _key(densities: Mapping[str, Volume], labels: Tensor, imaging: Imaging, told: str) -> str:
+    """A hash of all on which simulated subtomograms depend."""
+    digest = hashlib.sha256(f"{told} {imaging}".encode())
+    for name, volume in densities.items():
+        digest.update(f"{name} {volume.voxel_size} {volume.shape}".encode())
+        digest.update(np.ascontiguousarray(volume.data).tobytes())
+    digest.update(labels.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _parts(
-    sources: complexes.Sources, labels: Tensor, scope: Microscope, seed: int
+    sources: complexes.Sources, labels: Tensor, scope: Microscope, *, seed: int, batches: range | None = None
 ) -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
-    """Volumes with their table, a batch at a time, each drawn from a seed of its own; the index of the table runs on."""
-    done = 0
-    for batch, part in enumerate(labels.split(complexes.BATCH)):
+    """Volumes with their table, batch by batch, each drawn from a seed of its own; the index of the table runs on."""
+    for batch in range(-(-len(labels) // complexes.BATCH)) if batches is None else batches:
+        first = batch * complexes.BATCH
+        part = labels[first : first + complexes.BATCH]
         images, pose, exposures = _made(sources, part, scope, _generator(labels.device, seed, batch))
         truth = pd.concat([_truth(part, *pose), exposures.table(len(part))], axis=1)
         table = _table(truth, sources, imaging=scope.imaging, box=scope.shape[0])
-        numbers = np.arange(done, done + len(part))
+        numbers = np.arange(first, first + len(part))
         yield images.cpu().numpy(), table.assign(particle_id=numbers).set_index(numbers)
-        done += len(part)
 
 
 def _generator(device: torch.device, *numbers: int) -> torch.Generator:

@@ -6,6 +6,9 @@ sharded: a shard is one file of about 16 MB, a chunk in it is what is read at le
 nothing is compressed.
 """
 
+import errno
+import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -20,9 +23,11 @@ from tqdm.auto import tqdm
 
 from tomolab import files, particles
 
-SKIPPED = "skipped.parquet"
+TABLE, SKIPPED = "particles.parquet", "skipped.parquet"
 FORMAT = 1
 """Version of the layout."""
+ROW_BYTES = 128
+"""Of a particle in the table on disk, about."""
 CHUNK_BYTES, SHARD_BYTES = 256 * 1024, 16 * 1024 * 1024
 
 Part = tuple[Any, pd.DataFrame]
@@ -57,14 +62,15 @@ def write(
     ------
     ValueError
         If no part comes, or one has another box, other rows than volumes, or values that float16 cannot hold.
+    OSError
+        If the disk has less room than `total` need; told before anything is written.
     """
+    check_room(path, total or 0, box)
     rows: list[pd.DataFrame] = []
     with files.atomic(path) as temporary, tqdm(total=total, unit="subtomogram", desc=Path(path).name, leave=False) as bar:
         array = begin(temporary, box)
-        for block in blocks(parts, box, size=_layout(box)[1], rows=rows):
-            start = array.shape[0]
-            array.resize((start + len(block), *array.shape[1:]))
-            array[start:] = block
+        for block in blocks(parts, box, size=layout(box)[1], rows=rows):
+            put(array, array.shape[0], block)
             bar.update(len(block))
         if not rows:
             raise ValueError(f"no subtomograms came to be written to {path}")
@@ -76,13 +82,45 @@ def write(
     return Path(path)
 
 
-def begin(folder: Path, box: int) -> zarr.Array:
-    """Make a group with an empty array for boxes of `box` voxels, which grows from whole shards."""
-    chunk, shard = _layout(box)
+def begin(folder: Path, box: int, *, count: int = 0) -> zarr.Array:
+    """Make a group with an array for `count` boxes of `box` voxels, none of which is written; it grows from whole shards."""
+    chunk, shard = layout(box)
     cube = (box, box, box)
     return zarr.create_group(folder, zarr_format=3).create_array(
-        "volumes", shape=(0, *cube), chunks=(chunk, *cube), shards=(shard, *cube), dtype="float16", compressors=None
+        "volumes", shape=(count, *cube), chunks=(chunk, *cube), shards=(shard, *cube), dtype="float16", compressors=None
     )
+
+
+def put(array: zarr.Array, start: int, block: np.ndarray, *, settle: Path | None = None) -> None:
+    """Write volumes into an array from row `start` on, which begins a shard; it grows where it is too short.
+
+    Parameters
+    ----------
+    array
+        Of a store in a folder.
+    start
+        Row of the first.
+    block
+        Volumes (b, box, box, box), b up to a shard.
+    settle
+        Folder of the store; then wait until they are on the disk, so that what is noted after them survives a power cut.
+    """
+    if start + len(block) > array.shape[0]:
+        array.resize((start + len(block), *array.shape[1:]))
+    array[start : start + len(block)] = block
+    if settle is not None:
+        number = start // (array.shards or array.chunks)[0]
+        descriptor = os.open(settle.joinpath(array.path, "c", str(number), "0", "0", "0"), os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what killed writers left of files that they had not finished. Nobody may be writing there."""
+    for one in folder.rglob("*.partial"):
+        one.unlink()
 
 
 def finish(folder: Path, table: pd.DataFrame, *, box: int, voxel_size: float) -> None:
@@ -105,7 +143,34 @@ def finish(folder: Path, table: pd.DataFrame, *, box: int, voxel_size: float) ->
         "count": len(table),
     }
     zarr.open_group(folder, mode="r+").attrs.update(about)
-    table.to_parquet(folder / "particles.parquet", index=False)
+    table.to_parquet(folder / TABLE, index=False)
+
+
+def check_room(path: str | Path, count: int, box: int) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Parameters
+    ----------
+    path
+        Of the store; its folder need not be there.
+    count, box
+        Subtomograms that are to come, and their edge in voxels.
+
+    Raises
+    ------
+    OSError
+        If they need more than is free; both numbers are told.
+    """
+    folder = next(one for one in Path(path).absolute().parents if one.exists())
+    needed, free = size(count, box), shutil.disk_usage(folder).free
+    if needed > free:
+        told = f"{count:,} subtomograms of {box}³ voxels need {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free"
+        raise OSError(errno.ENOSPC, told, str(path))
+
+
+def size(count: int, box: int) -> int:
+    """Bytes on disk of so many subtomograms, with their particle table."""
+    return count * (2 * box**3 + ROW_BYTES)
 
 
 def read(path: str | Path) -> tuple[zarr.Array, pd.DataFrame, float]:
@@ -121,25 +186,42 @@ def read(path: str | Path) -> tuple[zarr.Array, pd.DataFrame, float]:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no subtomograms at {path}")
-    if not (path / "zarr.json").is_file() or not (path / "particles.parquet").is_file():
-        raise ValueError(f"{path} is not a store of subtomograms: it lacks zarr.json or particles.parquet")
+    if not (path / "zarr.json").is_file() or not (path / TABLE).is_file():
+        raise ValueError(f"{path} is not a store of subtomograms: it lacks zarr.json or {TABLE}")
     group = zarr.open_group(path, mode="r")
     about: dict[str, Any] = dict(group.attrs)
     if about.get("tomolab") != "subtomograms" or "volumes" not in group:
         raise ValueError(f"{path} is a Zarr group, but not a store of subtomograms")
     if about.get("format") != FORMAT:
         raise ValueError(f"{path} has format {about.get('format')}, this version of tomolab reads format {FORMAT}")
-    array, table = group["volumes"], pd.read_parquet(path / "particles.parquet")
-    if not isinstance(array, zarr.Array):
-        raise ValueError(f"{path}: volumes is a Zarr group, expected an array")
-    if not array.shape[0] == len(table) == about["count"]:
+    # The table before the array: while another process appends, volumes come before it, and the count after it.
+    table = pd.read_parquet(path / TABLE)
+    array = volumes(group, path)
+    if not about["count"] <= len(table) <= array.shape[0]:
         raise ValueError(
             f"{path} was written with {about['count']} subtomograms, "
             f"but holds {array.shape[0]} volumes and {len(table)} particles"
         )
     if array.shape[1:] != (about["box"],) * 3:
         raise ValueError(f"{path} says box {about['box']}, but its volumes have shape {array.shape[1:]}")
-    return array, table, float(about["voxel_size"])
+    return _first(array, len(table)), table, float(about["voxel_size"])
+
+
+def volumes(group: zarr.Group, name: str | Path) -> zarr.Array:
+    """The array of a store's group; a ValueError with its name if there is none."""
+    array = group["volumes"]
+    if not isinstance(array, zarr.Array):
+        raise ValueError(f"{name}: volumes is a Zarr group, expected an array")
+    return array
+
+
+def _first(array: zarr.Array, count: int) -> zarr.Array:
+    """An array without what is being appended to it, or was by a process that was killed."""
+    if array.shape[0] == count:
+        return array
+    whole = array.async_array
+    short = whole.metadata.update_shape((count, *array.shape[1:]))
+    return zarr.Array(zarr.AsyncArray(short, whole.store_path, whole.config))
 
 
 def read_skipped(path: str | Path) -> pd.DataFrame:
@@ -186,12 +268,12 @@ class Rows:
 
 def parts(volumes: Any, table: pd.DataFrame) -> Iterator[Part]:
     """Yield volumes (n, box, box, box) as they are held, with their rows, in parts of one shard."""
-    n = _layout(int(volumes.shape[1]))[1]
+    n = layout(int(volumes.shape[1]))[1]
     for start in range(0, max(1, len(table)), n):
         yield np.asarray(volumes[start : start + n]), table[start : start + n]
 
 
-def _layout(box: int) -> tuple[int, int]:
+def layout(box: int) -> tuple[int, int]:
     """Subtomograms per chunk and per shard."""
     each = 2 * box**3
     chunk = max(1, CHUNK_BYTES // each)
@@ -229,10 +311,11 @@ def blocks(parts: Iterable[Part], box: int, *, size: int, rows: list[pd.DataFram
             raise ValueError(f"{wrong} values are not finite or beyond float16 (±65504); subtomograms are stored normalised")
         rows.append(table)
         waiting.append(data)
-        while sum(map(len, waiting)) >= size:
+        if sum(map(len, waiting)) >= size:
             stack = np.concatenate(waiting)
-            yield stack[:size]
-            waiting = [stack[size:]]
+            whole = len(stack) // size * size
+            yield from (stack[start : start + size] for start in range(0, whole, size))
+            waiting = [stack[whole:].copy()]
     if sum(map(len, waiting)):
         yield np.concatenate(waiting)
 

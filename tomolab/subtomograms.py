@@ -19,14 +19,14 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from tomolab import crops, sources, stores
+from tomolab import additions, crops, sources, stores
 from tomolab import particles as tables
 from tomolab.crops import Cut
 from tomolab.sources import Tomogram
 from tomolab.stores import write
 from tomolab.volumes import Volume
 
-__all__ = ["Subtomograms", "extract", "join", "open", "write"]
+__all__ = ["Subtomograms", "append", "extract", "join", "open", "write"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +125,48 @@ def open(path: str | Path) -> Subtomograms:  # noqa: A001 - reads subtomograms.o
     """
     volumes, particles, voxel_size = stores.read(path)
     return Subtomograms(volumes, particles, voxel_size, stores.read_skipped(path))
+
+
+def append(path: str | Path, more: Subtomograms, *, renumber: bool = False) -> Subtomograms:
+    """Add subtomograms to a store, which is not written again; all of them or none.
+
+    A reader meanwhile sees the store as it was, and so does everyone after a process that was killed while it added. Several
+    processes may add to one store, and take turns.
+
+    Parameters
+    ----------
+    path
+        Of the store.
+    more
+        Of the same box and voxel size.
+    renumber
+        Give the new ones ids that follow the highest in the store, and keep the old in the column ``id_before_joining``.
+
+    Returns
+    -------
+    Subtomograms
+        The store, opened again.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no store at `path`.
+    ValueError
+        If box or voxel size are others, or, without `renumber`, ids are in the store already.
+    OSError
+        If the disk has no room for them.
+    """
+    if not renumber:
+        known = stores.read(path)[1]["particle_id"]
+        there = more.ids[np.isin(more.ids, known)]
+        if len(there):
+            raise ValueError(
+                f"{len(there)} of {len(more)} particle ids are in {path} already, such as {there[:5].tolist()}; "
+                "renumber=True gives new ones"
+            )
+    about: dict[str, Any] = {"box": more.box, "voxel_size": more.voxel_size, "total": len(more), "renumber": renumber}
+    additions.append(path, stores.parts(more.volumes, more.particles), skipped=[more.skipped], **about)
+    return open(path)
 
 
 def join(parts: Sequence[Subtomograms], *, path: str | Path | None = None) -> Subtomograms:
