@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from tomolab import acquisition, complexes, devices, microscope, particles, rotations, specimens, stores, tomograms
+from tomolab import acquisition, complexes, devices, microscope, particles, rotations, specimens, stores, tomograms, workers
 from tomolab.conventions import AXIS, WEDGE
 from tomolab.imaging import Imaging
 from tomolab.microscope import Exposure, Microscope
@@ -35,6 +36,7 @@ def subtomograms(
     seed: int,
     path: str | Path | None = None,
     device: str | None = None,
+    client: Any = None,
 ) -> Subtomograms:
     """Simulate labelled subtomograms, each normalised to mean 0 and standard deviation 1.
 
@@ -54,6 +56,10 @@ def subtomograms(
         Where to write them as they are made, if they are too many for memory (float16; `stores`).
     device
         "cpu", "cuda", or by default the GPU if there is one.
+    client
+        Workers of a Dask cluster that make the batches, each on its own device, while this process writes them (`workers`).
+        By default the active `distributed.Client`, if there is one; False works here. The result is the same on devices of the
+        same kind, up to rounding where they compute with other numbers of threads.
 
     Returns
     -------
@@ -67,35 +73,45 @@ def subtomograms(
     ValueError
         If `count` names classes without a density, the box is too small, or the device is absent.
     """
-    where = devices.pick(device)
-    sources = complexes.prepare(densities, where)
-    labels = torch.from_numpy(_labels(sources.names, count)).to(where)
+    helpers = workers.active(client)
+    if helpers is None:
+        devices.pick(device)
+    voxel_size, labels = complexes.check(densities), _labels(tuple(densities), count)
     if box < 8:
         raise ValueError(f"a box of at least 8 voxels is needed, got {box}")
-    scope = microscope.prepare(imaging, (box,) * 3, voxel_size=sources.voxel_size, device=where)
-    parts = _parts(sources, labels, scope, seed)
+    ready = workers.Made(_ready, (dict(densities), imaging, box, device))
+    starts = range(0, len(labels), complexes.BATCH)
+    batches = ((seed, start, labels[start : start + complexes.BATCH]) for start in starts)
+    parts = workers.each(_part, batches, client=helpers, shared=(ready,))
     if path is not None:
-        stores.write(path, parts, box=box, voxel_size=sources.voxel_size, total=len(labels))
+        stores.write(path, parts, box=box, voxel_size=voxel_size, total=len(labels))
         return opened(path)
     volumes, tables = np.empty((len(labels), box, box, box), dtype=np.float32), []
     for images, table in parts:
         volumes[table.index] = images
         tables.append(table)
-    return Subtomograms(volumes, pd.concat(tables), voxel_size=sources.voxel_size)
+    return Subtomograms(volumes, pd.concat(tables), voxel_size=voxel_size)
 
 
-def _parts(
-    sources: complexes.Sources, labels: Tensor, scope: Microscope, seed: int
-) -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
-    """Volumes with their table, a batch at a time, each drawn from a seed of its own; the index of the table runs on."""
-    done = 0
-    for batch, part in enumerate(labels.split(complexes.BATCH)):
-        images, pose, exposures = _made(sources, part, scope, _generator(labels.device, seed, batch))
-        truth = pd.concat([_truth(part, *pose), exposures.table(len(part))], axis=1)
-        table = _table(truth, sources, imaging=scope.imaging, box=scope.shape[0])
-        numbers = np.arange(done, done + len(part))
-        yield images.cpu().numpy(), table.assign(particle_id=numbers).set_index(numbers)
-        done += len(part)
+def _ready(
+    densities: Mapping[str, Volume], imaging: Imaging, box: int, device: str | None
+) -> tuple[complexes.Sources, Microscope]:
+    """What all batches share."""
+    where = devices.pick(device)
+    sources = complexes.prepare(densities, where)
+    return sources, microscope.prepare(imaging, (box,) * 3, voxel_size=sources.voxel_size, device=where)
+
+
+def _part(batch: tuple[int, int, np.ndarray], ready: tuple[complexes.Sources, Microscope]) -> tuple[np.ndarray, pd.DataFrame]:
+    """Volumes of a batch, drawn from a seed of its own, with their table, whose index goes on from that of the one before."""
+    (seed, start, labels), (sources, scope) = batch, ready
+    where = sources.data.device
+    part = torch.from_numpy(labels.copy()).to(where)
+    images, pose, exposures = _made(sources, part, scope, _generator(where, seed, start // complexes.BATCH))
+    truth = pd.concat([_truth(part, *pose), exposures.table(len(part))], axis=1)
+    table = _table(truth, sources, imaging=scope.imaging, box=scope.shape[0])
+    numbers = np.arange(start, start + len(part))
+    return images.cpu().numpy(), table.assign(particle_id=numbers).set_index(numbers)
 
 
 def _generator(device: torch.device, *numbers: int) -> torch.Generator:
@@ -166,10 +182,7 @@ class Stream:
     @cached_property
     def _ready(self) -> tuple[complexes.Sources, Microscope]:
         """What all epochs share."""
-        where = devices.pick(self.device)
-        sources = complexes.prepare(self.densities, where)
-        scope = microscope.prepare(self.imaging, (self.box,) * 3, voxel_size=sources.voxel_size, device=where)
-        return sources, scope
+        return _ready(self.densities, self.imaging, self.box, self.device)
 
     def epoch(self, number: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of volumes (b, box, box, box) and labels (b,) of epoch `number` from batch `start` on.
