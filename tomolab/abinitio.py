@@ -18,7 +18,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from tomolab import coefficients, devices, fourier, plans, runs, volumes
+from tomolab import coefficients, devices, fourier, plans, runs, volumes, workers
+from tomolab.crews import Crew
 from tomolab.progress import Progress, after, told
 from tomolab.refinement import Refinement, State
 from tomolab.snapshots import Snapshot
@@ -65,6 +66,7 @@ def model(
     progress: bool | Callable[[Progress], Any] = True,
     stop: Callable[[], bool] | None = None,
     device: str | None = None,
+    client: Any = None,
 ) -> Model:
     """Find a first structure of subtomograms, without a reference.
 
@@ -90,7 +92,7 @@ def model(
         True shows a bar; a function is called with a `Progress` after every iteration.
     stop
         Asked after every iteration; when it answers True, the present map is returned.
-    device
+    device, client
         As in `averaging.average`.
 
     Raises
@@ -106,7 +108,8 @@ def model(
     about = {"seed": seed, "parameters": parameters, "digest": chosen.digest()}
     snapshot = Snapshot(checkpoint, {"model": True} | about)
     data = coefficients.read(chosen, box=box, radius=settings.finest, device=where)
-    search = Refinement(data, settings, generator=torch.Generator(device=where).manual_seed(seed))
+    crew, generator = Crew(workers.active(client), device), torch.Generator(device=where).manual_seed(seed)
+    search = Refinement(data, settings, generator=generator, crew=crew)
     snapshot.restore([search])
     extent = box * chosen.voxel_size
     with told(progress, settings.steps, "first structure") as tell:

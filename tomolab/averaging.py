@@ -21,10 +21,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tomolab import devices, guides, particles, plans, runs
+from tomolab import devices, guides, particles, plans, runs, workers
 from tomolab import symmetry as groups
 from tomolab.abinitio import Model
 from tomolab.averages import Average, load
+from tomolab.crews import Crew
 from tomolab.halves import Half
 from tomolab.pairs import Pair
 from tomolab.progress import Progress, told
@@ -58,6 +59,7 @@ def average(
     progress: bool | Callable[[Progress], Any] = True,
     stop: Callable[[], bool] | None = None,
     device: str | None = None,
+    client: Any = None,
 ) -> Average:
     """Align and average subtomograms without a reference, in two independent halves.
 
@@ -107,6 +109,10 @@ def average(
         Asked after every iteration; when it answers True, the average of the best poses so far is returned.
     device
         "cpu", "cuda", or by default the GPU if there is one.
+    client
+        Workers of a Dask cluster that score the subtomograms, in both halves at the same time (`workers`); this process holds
+        their coefficients and makes the references. By default the active `distributed.Client`, if there is one; False works
+        here. The result is the same on devices of the same kind, with the same number of threads.
 
     Returns
     -------
@@ -119,7 +125,7 @@ def average(
     ValueError
         If ids are unknown, fewer than 4 particles are left, a parameter is out of range, or the checkpoint is of another call.
     """
-    where = devices.pick(device)
+    where, crew = devices.pick(device), Crew(workers.active(client), device)
     chosen = subtomograms if ids is None else subtomograms.choose(ids)
     lengths = {"mask_diameter": mask_diameter, "max_shift": max_shift, "finest": finest}
     parameters: dict[str, Any] = {"iterations": iterations, "starts": starts, "given": given, **lengths}
@@ -136,7 +142,7 @@ def average(
     steps = settings.steps + (settings.local if symmetry != "C1" else 0)
     passes = [Snapshot(path, about) for path in _paths(checkpoint)]
     with told(progress, steps, "averaging") as tell:
-        run = Pair(parts, box=box, seed=seed, device=where, told=tell, stop=stop, steps=steps)
+        run = Pair(parts, box=box, seed=seed, device=where, told=tell, stop=stop, steps=steps, crew=crew)
         began = [_given(part) for part in parts] if given else None
         if model is not None:
             began = [_guided(part, model, start_resolution, box=box, settings=settings, device=where) for part in parts]

@@ -7,7 +7,7 @@ sin(π (2K + 1) d / L) / (L sin(π d / L)), Dirichlet's kernel. So no whole numb
 position in Å is the same position at every voxel size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tomolab import fourier
+from tomolab import fourier, workers
 from tomolab import particles as tables
 from tomolab import volumes as densities
 from tomolab.conventions import centre
@@ -26,6 +26,8 @@ BATCH_BYTES = 2**26
 """Of the blocks that are worked on at once."""
 WINDOW_BYTES = 2**28
 """Of the boxes among which blocks are read in the order of the chunks of the file; results keep the order of the table."""
+SENT_BYTES = 2**25
+"""The same where workers cut them, so that there is work for many and little to send at a time."""
 MARGIN = 4
 """Voxels around a box that take part in its sub-voxel shift, so that opposite faces do not ring into each other."""
 WIDE = 8
@@ -102,8 +104,34 @@ def inside(tomogram: Tomogram, particles: pd.DataFrame, *, cut: Cut) -> np.ndarr
     return ((corners >= 0) & (corners + cut.box <= whole)).all(axis=1)
 
 
+Window = tuple[pd.DataFrame, Cut]
+"""Particles that are cut at a time, and how."""
+Boxes = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Boxes (n, box, box, box), the share of each that was measured, and why one is no good, or ""."""
+
+
+def windows(particles: pd.DataFrame, *, cut: Cut, sent: bool = False) -> list[Window]:
+    """The work of `boxes` in pieces that know nothing of each other, each done by `window`.
+
+    Parameters
+    ----------
+    particles, cut
+        As of `boxes`.
+    sent
+        Whether workers do it.
+    """
+    count = max(1, (SENT_BYTES if sent else WINDOW_BYTES) // (2 * cut.box**3))
+    return [(particles[start : start + count], cut) for start in range(0, len(particles), count)]
+
+
 def boxes(
-    tomogram: Tomogram, particles: pd.DataFrame, *, cut: Cut, skipped: list[pd.DataFrame]
+    tomogram: Tomogram,
+    particles: pd.DataFrame,
+    *,
+    cut: Cut,
+    skipped: list[pd.DataFrame],
+    client: Any = None,
+    found: Iterable[Boxes] | None = None,
 ) -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
     """Yield parts (b, box, box, box) of normalised boxes in float16 with their rows, in the order of the table.
 
@@ -117,11 +145,14 @@ def boxes(
         How.
     skipped
         Takes the rows that could not be normalised, with the column ``reason``.
+    client
+        What `workers.active` gave: workers that cut; None works here.
+    found
+        What `window` made of the `windows` for workers, if that is on its way already.
     """
-    window = max(1, WINDOW_BYTES // (2 * cut.box**3))
-    for start in range(0, len(particles), window):
-        rows = particles[start : start + window]
-        data, share, fault = _window(tomogram, rows, cut)
+    pieces = windows(particles, cut=cut, sent=client is not None or found is not None)
+    made = workers.each(window, pieces, client=client, shared=(tomogram,)) if found is None else found
+    for (rows, _), (data, share, fault) in zip(pieces, made, strict=True):
         bad = fault != ""
         if bad.any():
             skipped.append(rows[bad].assign(reason=fault[bad]))
@@ -134,8 +165,9 @@ def boxes(
             yield (data[~bad] if bad.any() else data), good
 
 
-def _window(tomogram: Tomogram, rows: pd.DataFrame, cut: Cut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes (n, box, box, box) of rows, the share of each that was measured, and why one is no good, or ""."""
+def window(piece: Window, tomogram: Tomogram) -> Boxes:
+    """The boxes of a piece of the work (`windows`)."""
+    rows, cut = piece
     n, box = len(rows), cut.box
     places = (tables.positions(rows) - np.array(tomogram.origin)) / tomogram.voxel_size
     same = abs(tomogram.voxel_size / cut.voxel_size - 1) < SAME

@@ -16,7 +16,9 @@ import hashlib
 import json
 import warnings
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +26,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from tomolab import files, journals, subtomograms
+from tomolab import crops, files, journals, subtomograms, workers
 from tomolab import particles as tables
 from tomolab.conventions import WEDGE
 from tomolab.crops import Cut
@@ -196,6 +198,7 @@ def extract(
     edges: Literal["skip", "flag"] = "skip",
     resume: bool = True,
     progress: bool = True,
+    client: Any = None,
 ) -> Subtomograms:
     """Cut the particles of many tomograms into one store, a tomogram after the other.
 
@@ -217,6 +220,8 @@ def extract(
         Go on with work on `path` that was interrupted, if it was of the same particles, tomograms and parameters.
     progress
         Show a bar.
+    client
+        As of `subtomograms.extract`: workers of a Dask cluster cut, several tomograms at a time, and this process writes.
 
     Returns
     -------
@@ -241,14 +246,21 @@ def extract(
     for name, tomogram in opened.items():
         subtomograms.check_box(tomogram, cuts[name])
     key = _key(dataset[dataset["tomogram"].isin(groups)], particles, repr((box, size, normalise, diameter, edges)))
+    own = {name: _own(rows, known.loc[name]) for name, rows in groups.items()}
+    helpers = workers.active(client)
     with journals.held(path):
         journal = journals.begin(path, key, box=box, voxel_size=size, total=len(particles), resume=resume)
-        with tqdm(total=len(particles), unit="particle", desc=Path(path).name, disable=not progress, leave=False) as bar:
+        left = [name for name in groups if name not in journal.done] if helpers else []
+        work = {name: _windows(opened[name], own[name], cuts[name]) for name in left}
+        ahead = workers.each(_cut, [(opened[name], one) for name in left for one in work[name]], client=helpers)
+        bar = tqdm(total=len(particles), unit="particle", desc=Path(path).name, disable=not progress, leave=False)
+        with bar, closing(ahead):
             for name, rows in groups.items():
                 bar.set_postfix_str(str(name), refresh=False)
                 if name not in journal.done:
                     skipped: list[pd.DataFrame] = []
-                    parts = subtomograms.parts(opened[name], _own(rows, known.loc[name]), cut=cuts[name], skipped=skipped)
+                    found = islice(ahead, len(work[name])) if helpers else None
+                    parts = subtomograms.parts(opened[name], own[name], cut=cuts[name], skipped=skipped, found=found)
                     journal = journals.add(journal, name, parts, skipped=skipped)
                 # What was read of a compressed one is let go.
                 del opened[name]
@@ -259,6 +271,16 @@ def extract(
         reasons = ", ".join(f"{reason} ({count})" for reason, count in skips["reason"].value_counts().items())
         warnings.warn(f"{len(skips)} of {len(particles)} particles skipped: {reasons}; see .skipped", stacklevel=2)
     return made
+
+
+def _windows(tomogram: Tomogram, particles: pd.DataFrame, cut: Cut) -> list[crops.Window]:
+    """What workers are to do for a tomogram."""
+    return crops.windows(particles[crops.inside(tomogram, particles, cut=cut)], cut=cut, sent=True)
+
+
+def _cut(work: tuple[Tomogram, crops.Window]) -> crops.Boxes:
+    tomogram, piece = work
+    return crops.window(piece, tomogram)
 
 
 def _groups(dataset: pd.DataFrame, particles: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -9,20 +9,22 @@ vectors lie in memory, or are written to a file as they come, and a run that was
 >>> reduced = pca(vectors, 32)
 """
 
+import copy
 import hashlib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from tomolab import devices, locks, networks, stores
+from tomolab import devices, locks, networks, stores, workers
 from tomolab import particles as tables
 from tomolab.components import pca
 from tomolab.parts import Part
-from tomolab.subtomograms import Subtomograms
+from tomolab.subtomograms import Subtomograms, reachable, reached
 from tomolab.vectors import Embedding, load
 
 __all__ = ["Embedding", "embed", "load", "pca"]
@@ -38,6 +40,7 @@ def embed(
     device: str | torch.device | None = None,
     precision: str = "auto",
     progress: bool = True,
+    client: Any = None,
 ) -> Embedding:
     """Features of every subtomogram, from the layer before the softmax.
 
@@ -63,6 +66,11 @@ def embed(
         bfloat16 changes the features by about half a per cent.
     progress
         Show a bar with subtomograms per second and the time left.
+    client
+        Workers of a Dask cluster to which the network is sent once, and which compute the batches, each on its own device: by
+        default its GPU, if it has one (`workers`). They read a store at its path themselves; what lies in memory is sent. By
+        default the active `distributed.Client`, if there is one; False works here. The result is the same on devices of the
+        same kind.
 
     Raises
     ------
@@ -74,9 +82,12 @@ def embed(
         If another process fills ``<path>.part``.
     """
     _check(network, subtomograms, batch_size=batch_size, dtype=dtype)
+    helpers = workers.active(client)
     home = next((p.device for p in network.parameters()), torch.device("cpu"))
-    target = devices.pick(home if device is None else device)
-    rough = devices.bfloat16(target, precision)
+    if device is None and helpers is None:
+        device = home
+    # "auto" is asked of the cluster once, so that all batches are computed alike.
+    [rough] = workers.each(_rough, [precision], client=helpers, shared=(device,))
     ids, digest = subtomograms.ids, networks.digest(network)
     about = {"network": digest, "precision": "bfloat16" if rough else "float32"}
     if path is not None:
@@ -84,9 +95,13 @@ def embed(
     # Two kernels that write the same path would fill the same part.
     with nullcontext() if path is None else locks.held(f"{path}.part"):
         part = Part(len(ids), dtype=dtype, folder=None if path is None else f"{path}.part", about=about)
-        batches = stores.ahead(_batches(subtomograms, part.done, size=batch_size))
         bar = tqdm(total=len(ids), initial=part.done, desc="embedding", unit=" subtomograms", disable=not progress)
-        with part, bar, closing(_features(network, batches, home=home, target=target, rough=rough)) as stream:
+        rows = [slice(first, first + batch_size) for first in range(part.done, len(ids), batch_size)]
+        if helpers is None:
+            stream = _features(network, _batches(subtomograms, rows), home=home, target=devices.pick(device), rough=rough)
+        else:
+            stream = _gathered(network, subtomograms.volumes, rows, device=device, rough=rough, client=helpers)
+        with part, bar, closing(stream):
             for found in stream:
                 # A batch is checked before it is kept: NaN must not wait for the end of a long run to be noticed.
                 part.add(Embedding(ids[part.done : part.done + len(found)], found, digest).vectors)
@@ -123,23 +138,67 @@ def _features(
     network: torch.nn.Module, batches: Iterator[np.ndarray], *, home: torch.device, target: torch.device, rough: bool
 ) -> Generator[np.ndarray]:
     """Yield features (b, d), float32, of batches of volumes; the network is given back as it came."""
-    features: Callable[[torch.Tensor], torch.Tensor] = network.features  # type: ignore[assignment]
     modes = [(module, module.training) for module in network.modules()]
     try:
-        # Channels last is faster for 3-D convolutions on both kinds of device, and changes no more than rounding.
-        network.to(device=target, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
-        for volumes in batches:
-            batch = torch.from_numpy(volumes).to(target, non_blocking=True)
-            with torch.inference_mode(), torch.autocast(target.type, dtype=torch.bfloat16, enabled=rough):
-                found = features(batch).float().cpu().numpy()
-            yield found
+        _ready(network, target)
+        for volumes in stores.ahead(batches):
+            yield _computed(network, volumes, target=target, rough=rough)
     finally:
         network.to(home)
         for module, mode in modes:
             module.training = mode
 
 
-def _batches(subtomograms: Subtomograms, start: int, *, size: int) -> Iterator[np.ndarray]:
-    """Volumes (b, box, box, box) from row `start` on."""
-    for first in range(start, len(subtomograms), size):
-        yield np.ascontiguousarray(subtomograms.volumes[first : first + size], dtype=np.float32)
+def _gathered(
+    network: torch.nn.Module,
+    volumes: Any,
+    rows: list[slice],
+    *,
+    device: str | torch.device | None,
+    rough: bool,
+    client: Any,
+) -> Generator[np.ndarray]:
+    """The same from the workers of a cluster."""
+    # The network itself may lie on a GPU that a worker does not have.
+    pupil = workers.Made(_ready, (copy.deepcopy(network).cpu(), device))
+    if reachable(volumes):
+        yield from workers.each(_read, rows, client=client, shared=(pupil, device, rough, workers.Made(reached, (volumes,))))
+    else:
+        batches = (np.asarray(volumes[one]) for one in rows)
+        yield from workers.each(_sent, batches, client=client, shared=(pupil, device, rough))
+
+
+def _read(rows: slice, network: torch.nn.Module, device: str | torch.device | None, *rest: Any) -> np.ndarray:
+    rough, volumes = rest
+    return _sent(volumes[rows], network, device, rough)
+
+
+def _sent(volumes: np.ndarray, network: torch.nn.Module, device: str | torch.device | None, rough: bool) -> np.ndarray:
+    # What comes from another process may not be written to, and torch wants that it may.
+    return _computed(network, np.array(volumes, dtype=np.float32), target=devices.pick(device), rough=rough)
+
+
+def _rough(precision: str, device: str | torch.device | None) -> bool:
+    """Whether to compute in bfloat16 on the device of this process."""
+    return devices.bfloat16(devices.pick(device), precision)
+
+
+def _ready(network: torch.nn.Module, target: str | torch.device | None) -> torch.nn.Module:
+    """The network itself, on the device and in evaluation mode."""
+    # Channels last is faster for 3-D convolutions on both kinds of device, and changes no more than rounding.
+    network.to(device=devices.pick(target), memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
+    return network
+
+
+def _computed(network: torch.nn.Module, volumes: np.ndarray, *, target: torch.device, rough: bool) -> np.ndarray:
+    """Features (b, d), float32, of one batch by a network that is `_ready`."""
+    features: Callable[[torch.Tensor], torch.Tensor] = network.features  # type: ignore[assignment]
+    batch = torch.from_numpy(volumes).to(target, non_blocking=True)
+    with torch.inference_mode(), torch.autocast(target.type, dtype=torch.bfloat16, enabled=rough):
+        return features(batch).float().cpu().numpy()
+
+
+def _batches(subtomograms: Subtomograms, rows: list[slice]) -> Iterator[np.ndarray]:
+    """Volumes (b, box, box, box) of some rows after the other."""
+    for some in rows:
+        yield np.ascontiguousarray(subtomograms.volumes[some], dtype=np.float32)

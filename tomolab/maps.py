@@ -4,6 +4,8 @@ A folder or an address is OME-Zarr (`tomolab.omezarr`), any other file MRC (`tom
 .rec, .map, .ali, .st, with .gz or .bz2 or without.
 """
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,11 +53,18 @@ def open_volume(
         If it is something else, does not hold what it says, or its voxel size is unknown or unlike the one given; or if a
         parameter is given that files of this kind have no use for.
     """
+    options: dict[str, Any] = {"voxel_size": voxel_size, "permissive": permissive}
     if _zarr(path):
         _unused(path, flipped=flipped)
-        return omezarr.open_volume(path, voxel_size=voxel_size, near=near, averaged=averaged, permissive=permissive)
-    _unused(path, near=near, averaged=averaged)
-    return mrc.open_volume(path, voxel_size=voxel_size, permissive=permissive, flipped=flipped)
+        options |= {"near": near, "averaged": averaged}
+        found = omezarr.open_volume(path, **options)
+    else:
+        _unused(path, near=near, averaged=averaged)
+        options |= {"flipped": flipped}
+        found = mrc.open_volume(path, **options)
+    # Another process may stand in another folder.
+    place = locate(path)
+    return replace(found, again=partial(open_volume, place if remote(place) else Path(place).absolute(), **options))
 
 
 def read_volume(path: str | Path, *, voxel_size: float | None = None, permissive: bool = False, **options: Any) -> Volume:

@@ -9,18 +9,17 @@ size and density and is nowhere in the cell, so how well it fits tells what fits
 Comparison(as it is: FSC 0.5 at 36 Å; its mirror image: at 80 Å)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from tomolab import alignment, choosing, coefficients, devices, guides, plans, volumes
+from tomolab import alignment, choosing, coefficients, devices, guides, plans, volumes, workers
 from tomolab.abinitio import Model
 from tomolab.averages import Average
 from tomolab.resolution import correlate, crossing
-from tomolab.subtomograms import Subtomograms
+from tomolab.subtomograms import Subtomograms, reachable, reached
 from tomolab.volumes import Volume
 
 BATCH = 500
@@ -39,6 +38,7 @@ def score(
     max_shift: float | None = None,
     progress: bool = True,
     device: str | None = None,
+    client: Any = None,
 ) -> pd.DataFrame:
     """Orient every subtomogram by a structure, and by the mirror image of it, and tell how well each fits.
 
@@ -61,6 +61,9 @@ def score(
         Show a bar.
     device
         "cpu", "cuda", or by default the GPU if there is one.
+    client
+        Workers of a Dask cluster that score, each on its own device (`workers`); they read a store at its path themselves, what
+        lies in memory is sent. By default the active `distributed.Client`, if there is one; False works here.
 
     Returns
     -------
@@ -73,24 +76,34 @@ def score(
     ValueError
         If ids are unknown, the structure is constant, or a length is out of range.
     """
-    where = devices.pick(device)
+    helpers = workers.active(client)
+    if helpers is None:
+        devices.pick(device)
     chosen = subtomograms if ids is None else subtomograms.choose(ids)
     given, own = (structure, None) if isinstance(structure, Volume) else (structure.volume, structure.record.get("mask"))
     box, settings = plans.plan(chosen, mask_diameter=mask_diameter or own, max_shift=max_shift)
     volume = guides.check(given, resolution, chosen)
     maps = {"match": volume, "mirrored": volumes.mirror(volume)}
-    found: dict[str, list[np.ndarray]] = {name: [] for name in maps}
     level = isinstance(structure, Volume)
     settled: dict[str, Any] = {"resolution": resolution, "diameter": settings.diameter, "reach": settings.reach, "level": level}
+    batches = [chosen.ids[first : first + BATCH] for first in range(0, len(chosen), BATCH)]
+    parts = (chosen.choose(ids) if helpers is None or reachable(chosen.volumes) else chosen.take(ids) for ids in batches)
+    found: list[pd.DataFrame] = []
     with tqdm(total=len(chosen), desc="scoring", unit=" subtomograms", disable=not progress) as bar:
-        for first in range(0, len(chosen), BATCH):
-            part = chosen.choose(chosen.ids[first : first + BATCH])
-            data = coefficients.read(part, box=box, radius=box * part.voxel_size / resolution, device=where)
-            for name, one in maps.items():
-                found[name].append(guides.against(part, data, one, **settled).scores)
-            bar.update(len(part))
-    index = pd.Index(chosen.ids, name="particle_id")
-    return pd.DataFrame({name: np.concatenate(parts) for name, parts in found.items()}, index=index)
+        for some in workers.each(_scored, parts, client=helpers, shared=(maps, box, settled, device)):
+            found.append(some)
+            bar.update(len(some))
+    return pd.concat(found)
+
+
+def _scored(part: Subtomograms, maps: dict[str, Volume], box: int, *rest: Any) -> pd.DataFrame:
+    """How well each map fits some subtomograms, by their ids."""
+    settled, device = rest
+    some = replace(part, volumes=reached(part.volumes)) if reachable(part.volumes) else part
+    radius = box * part.voxel_size / settled["resolution"]
+    data = coefficients.read(some, box=box, radius=radius, device=devices.pick(device))
+    scores = {name: guides.against(some, data, one, **settled).scores for name, one in maps.items()}
+    return pd.DataFrame(scores, index=pd.Index(part.ids, name="particle_id"))
 
 
 def shares(found: pd.DataFrame) -> pd.DataFrame:

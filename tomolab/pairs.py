@@ -1,7 +1,8 @@
 """Pairs: two halves refined side by side, so that both are at the same iteration, shown, kept and stopped together."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from tomolab import alignment, coefficients, halves
 from tomolab.averages import Average
+from tomolab.crews import Crew
 from tomolab.halves import Half
 from tomolab.progress import Progress, after
 from tomolab.refinement import Refinement, Settings, State
@@ -35,6 +37,8 @@ class Pair:
         Asked after every iteration.
     steps
         Iterations of all passes.
+    crew
+        Who scores; with workers both halves are at it at the same time.
     """
 
     def __init__(
@@ -47,7 +51,9 @@ class Pair:
         told: Callable[[Progress], Any],
         stop: Callable[[], bool] | None,
         steps: int,
+        crew: Crew,
     ) -> None:
+        self.crew = crew
         self.parts, self.box, self.seed, self.device = parts, box, seed, device
         self.told, self.stop, self.steps = told, stop, steps
         self.began, self.before, self.made, self.stopped = time.perf_counter(), 0, 0, False
@@ -68,16 +74,16 @@ class Pair:
         part = self.parts[number] if given is None else given.subtomograms
         data = coefficients.read(part, box=self.box, radius=settings.finest, device=self.device)
         if given is None:
-            return Refinement(data, settings, generator=generator)
+            return Refinement(data, settings, generator=generator, crew=self.crew)
         poses = alignment.start(len(part), 1, generator=generator)
         poses.rotations[:, 0] = torch.from_numpy(given.turns).to(poses.rotations)
         poses.shifts[:, 0] = torch.from_numpy(given.shifts / part.voxel_size).to(poses.shifts)
-        return Refinement(data, settings, generator=generator, given=poses)
+        return Refinement(data, settings, generator=generator, given=poses, crew=self.crew)
 
     def _states(self, pair: list[Refinement], snapshot: Snapshot) -> list[State]:
         """Refine; the last state of each half, or the best one when stopped."""
         best: list[State] = []
-        for states in zip(*pair, strict=True):
+        for states in self._together(pair):
             old = best or list(states)
             best = [_better(was, new) for was, new in zip(old, states, strict=True)]
             # The last state is not kept: without a step to go, there would be none to give.
@@ -89,6 +95,15 @@ class Pair:
                 self.stopped = True
                 break
         return best
+
+    def _together(self, pair: list[Refinement]) -> Iterator[tuple[State, ...]]:
+        """The states of both halves, iteration by iteration."""
+        if self.crew.client is None:
+            yield from zip(*pair, strict=True)
+            return
+        with ThreadPoolExecutor(len(pair)) as pool:
+            while pair[0].step < pair[0].settings.steps:
+                yield tuple(pool.map(Refinement.advance, pair))
 
     def _progress(self, step: int, states: tuple[State, ...]) -> Progress:
         return after(

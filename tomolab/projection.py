@@ -10,6 +10,7 @@ quarter of a voxel.
 
 from collections.abc import Sequence
 from math import ceil, cos, radians, sin
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +19,14 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 from tqdm.auto import tqdm
 
-from tomolab import devices
+from tomolab import devices, workers
 from tomolab.conventions import centre
 from tomolab.volumes import Volume
 
 FINE = 4
 """Columns per voxel of a fine image: there linear interpolation leaves detail up to Nyquist as it is, within 2 %."""
+STRIP = 32
+"""Rows of all images, along y, that a worker smears at a time."""
 
 
 def angles(tilts: ArrayLike) -> np.ndarray:
@@ -185,7 +188,15 @@ def columns(tilts: Tensor, plane: tuple[int, int], width: int, *, layers: slice)
     return torch.stack([first, first + 1], dim=-1).flatten(1), torch.stack([1 - share, share], dim=-1).flatten(1)
 
 
-def smear(images: Tensor, tilts: np.ndarray, box: Sequence[int], *, progress: bool = True) -> np.ndarray:
+def smear(
+    images: Tensor,
+    tilts: np.ndarray,
+    box: Sequence[int],
+    *,
+    progress: bool = True,
+    client: Any = None,
+    device: str | torch.device | None = None,
+) -> np.ndarray:
     """Sum fine images (n, columns, y) along their beams into a volume; some layers at a time, to bound memory.
 
     Parameters
@@ -198,6 +209,10 @@ def smear(images: Tensor, tilts: np.ndarray, box: Sequence[int], *, progress: bo
         Voxels (z, y, x) of the result.
     progress
         Show a progress bar.
+    client
+        What `workers.active` gave: workers that smear strips of the images, which know nothing of each other; None works here.
+    device
+        Where workers compute, as of `devices.pick`; here that is where the images are.
 
     Returns
     -------
@@ -205,6 +220,14 @@ def smear(images: Tensor, tilts: np.ndarray, box: Sequence[int], *, progress: bo
         Float32, shape `box`.
     """
     z, y, x = box
+    if client is not None:
+        volume = np.empty((z, y, x), dtype=np.float32)
+        parts = [slice(start, min(start + STRIP, y)) for start in range(0, y, STRIP)]
+        strips = (images[..., part].cpu().contiguous().numpy() for part in parts)
+        made = workers.each(_strip, strips, client=client, shared=(tilts, (z, x), device))
+        for part, found in zip(parts, tqdm(made, total=len(parts), desc="strips", disable=not progress), strict=True):
+            volume[:, part] = found
+        return volume
     out = torch.empty(z, y, x)
     turned = torch.from_numpy(tilts).to(images.device)
     step = max(1, 2_000_000 // (x * len(tilts)))
@@ -214,6 +237,12 @@ def smear(images: Tensor, tilts: np.ndarray, box: Sequence[int], *, progress: bo
         slab = embedding_bag(index, images.flatten(0, 1), per_sample_weights=share, mode="sum")
         out[layers] = slab.reshape(-1, x, y).transpose(1, 2)
     return out.numpy()
+
+
+def _strip(images: np.ndarray, tilts: np.ndarray, plane: tuple[int, int], device: str | torch.device | None) -> np.ndarray:
+    """What `smear` makes of a strip of the images."""
+    strip = torch.from_numpy(images.copy()).to(devices.pick(device))
+    return smear(strip, np.array(tilts), (plane[0], strip.shape[-1], plane[1]), progress=False)
 
 
 def unblur(length: int) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tomolab import alignment, references, rotations
 from tomolab.alignment import Poses
+from tomolab.crews import Crew
 from tomolab.references import References, shell_of
 from tomolab.spectra import Spectra
 
@@ -31,6 +32,8 @@ ROTATIONS = 700
 """Random rotations tried in each iteration of the search: 25 degrees apart, from where `alignment.polish` finds the best."""
 GROWTH = (1.0,) * 5 + (1.25,) * 4 + (1.5,) * 4
 """Search: radius over the first radius in each iteration."""
+BLOCK = 512
+"""Subtomograms of one fold that are scored at a time, wherever that is."""
 SEARCH_STEPS, LOCAL_STEPS = 2, 4
 """Steps by which poses are improved in each iteration of the search, and of the local refinement."""
 
@@ -100,12 +103,22 @@ class Refinement:
     given
         Poses to start from, one each: those of the first reference of a search, or, where `settings.starts` is 0, those that
         are refined.
+    crew
+        Who scores; this process by default.
     """
 
-    def __init__(self, data: Spectra, settings: Settings, *, generator: torch.Generator, given: Poses | None = None) -> None:
+    def __init__(
+        self,
+        data: Spectra,
+        settings: Settings,
+        *,
+        generator: torch.Generator,
+        given: Poses | None = None,
+        crew: Crew | None = None,
+    ) -> None:
         if given is None and settings.starts == 0:
             raise ValueError("refinement starts from given poses or searches for some, got neither")
-        self.data, self.settings, self.generator = data, settings, generator
+        self.data, self.settings, self.generator, self.crew = data, settings, generator, crew or Crew()
         self.step, self.radius = 0, settings.radius * GROWTH[-1]
         every = torch.arange(len(data), device=data.values.device)
         self.now = self._begin(every)
@@ -193,10 +206,13 @@ class Refinement:
         part.noise = references.measure_noise(data, part.poses, part.fold, references=made, noise=part.noise)
         part.poses = part.poses.best(max(1, 3 - step))
         expected = self._expected(part, data)
-        for fold, slopes in enumerate(made.slopes):
-            mine = (part.fold == fold).nonzero()[:, 0]
-            found = alignment.polish(slopes, data.take(mine), part.poses.take(mine), steps=LOCAL_STEPS, **expected)
-            part.poses.put(mine, found)
+        blocks = _blocks(part.fold)
+        jobs = (
+            {"slopes": made.slopes[one], "data": data.take(rows), "poses": part.poses.take(rows), "expected": expected}
+            for one, rows in blocks
+        )
+        for (_, rows), found in zip(blocks, self.crew.each(_polished, jobs, home=part.fold.device), strict=True):
+            part.poses.put(rows, found)
         self.radius = min(max(self.radius, made.resolved + 2), self.settings.finest)
         part.score = float(part.poses.scores[:, 0].mean())
         return State("refine", part.rows, part.poses, made.density, made.resolved, made.fsc, part.score, data.box)
@@ -236,7 +252,8 @@ class Refinement:
             shifts = part.poses.shifts[:, :1] + alignment.ball(1.5 * step, step, device=part.fold.device)
         else:
             shifts = alignment.ball(self.settings.reach, step, device=part.fold.device).expand(len(data), -1, -1)
-        return explore(data, part.fold, slopes, shifts=shifts, generator=self.generator, **self._expected(part, data))
+        about = self._expected(part, data)
+        return explore(data, part.fold, slopes, shifts=shifts, generator=self.generator, crew=self.crew, **about)
 
 
 def explore(
@@ -248,6 +265,7 @@ def explore(
     noise: Tensor,
     spread: float,
     generator: torch.Generator,
+    crew: Crew | None = None,
 ) -> Poses:
     """Try fresh random rotations of every subtomogram with shifts, and move the best poses to the best ones near by.
 
@@ -263,12 +281,32 @@ def explore(
         Shifts to try, (n, s, 3).
     generator
         Draws the rotations, the same for all.
+    crew
+        Who scores; this process by default.
     """
     turns = rotations.random(ROTATIONS, generator, device=fold.device)
     poses = alignment.start(len(data), KEEP, generator=generator)
-    for number, one in enumerate(slopes):
-        rows = (fold == number).nonzero()[:, 0]
-        some = data.take(rows)
-        found = alignment.search(one[0], some, turns=turns, shifts=shifts[rows], noise=noise, keep=KEEP, spread=spread)
-        poses.put(rows, alignment.polish(one, some, found, noise=noise, steps=SEARCH_STEPS, spread=spread))
+    blocks, expected = _blocks(fold), {"noise": noise, "spread": spread}
+    jobs = (
+        {"slopes": slopes[one], "data": data.take(rows), "turns": turns, "shifts": shifts[rows], "expected": expected}
+        for one, rows in blocks
+    )
+    for (_, rows), found in zip(blocks, (crew or Crew()).each(_explored, jobs, home=fold.device), strict=True):
+        poses.put(rows, found)
     return poses
+
+
+def _blocks(fold: Tensor) -> list[tuple[int, Tensor]]:
+    """Rows that are scored at a time, each with the fold that they are of."""
+    folds = range(int(fold.max()) + 1)
+    return [(one, rows) for one in folds for rows in (fold == one).nonzero()[:, 0].split(BLOCK) if len(rows)]
+
+
+def _explored(job: dict[str, Any]) -> Poses:
+    slopes, data, expected = job["slopes"], job["data"], job["expected"]
+    found = alignment.search(slopes[0], data, turns=job["turns"], shifts=job["shifts"], keep=KEEP, **expected)
+    return alignment.polish(slopes, data, found, steps=SEARCH_STEPS, **expected)
+
+
+def _polished(job: dict[str, Any]) -> Poses:
+    return alignment.polish(job["slopes"], job["data"], job["poses"], steps=LOCAL_STEPS, **job["expected"])

@@ -8,9 +8,11 @@ A particle is a density in a random pose, off centre by a little, perhaps with n
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,19 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tomolab import acquisition, complexes, devices, journals, microscope, particles, rotations, specimens, stores, tomograms
+from tomolab import (
+    acquisition,
+    complexes,
+    devices,
+    journals,
+    microscope,
+    particles,
+    rotations,
+    specimens,
+    stores,
+    tomograms,
+    workers,
+)
 from tomolab.conventions import AXIS, WEDGE
 from tomolab.imaging import Imaging
 from tomolab.microscope import Exposure, Microscope
@@ -43,6 +57,7 @@ def subtomograms(
     resume: bool = True,
     device: str | None = None,
     progress: bool = True,
+    client: Any = None,
 ) -> Subtomograms:
     """Simulate labelled subtomograms, each normalised to mean 0 and standard deviation 1.
 
@@ -67,6 +82,10 @@ def subtomograms(
         "cpu", "cuda", or by default the GPU if there is one.
     progress
         Show a bar with subtomograms per second and the time left; only with a path.
+    client
+        Workers of a Dask cluster that make the batches, each on its own device, while this process writes them (`workers`).
+        By default the active `distributed.Client`, if there is one; False works here. The result is the same on devices of the
+        same kind, up to rounding where they compute with other numbers of threads.
 
     Returns
     -------
@@ -84,46 +103,60 @@ def subtomograms(
     BlockingIOError
         If another process simulates to the same path.
     """
-    where = devices.pick(device)
-    sources = complexes.prepare(densities, where)
-    labels = torch.from_numpy(_labels(sources.names, count)).to(where)
+    helpers = workers.active(client)
+    if helpers is None:
+        devices.pick(device)
+    voxel_size, labels = complexes.check(densities), _labels(tuple(densities), count)
     if box < 8:
         raise ValueError(f"a box of at least 8 voxels is needed, got {box}")
-    scope = microscope.prepare(imaging, (box,) * 3, voxel_size=sources.voxel_size, device=where)
+    ready = workers.Made(_ready, (dict(densities), imaging, box, device))
+    batches = _Batches(seed, labels, ready, helpers)
     if path is not None:
-        key = _key(densities, labels, imaging, f"{box} {seed} {where.type} {complexes.BATCH}")
-        _store(path, key, sources=sources, labels=labels, scope=scope, seed=seed, resume=resume, progress=progress)
+        kind = devices.pick(device).type if helpers is None else "workers"
+        key = _key(densities, labels, imaging, f"{box} {seed} {kind} {complexes.BATCH}")
+        _store(path, key, batches, box=box, voxel_size=voxel_size, resume=resume, progress=progress)
         return opened(path)
     volumes, tables = np.empty((len(labels), box, box, box), dtype=np.float32), []
-    for images, table in _parts(sources, labels, scope, seed=seed):
+    for images, table in batches.made():
         volumes[table.index] = images
         tables.append(table)
-    return Subtomograms(volumes, pd.concat(tables), voxel_size=sources.voxel_size)
+    return Subtomograms(volumes, pd.concat(tables), voxel_size=voxel_size)
 
 
-def _store(
-    path: str | Path,
-    key: str,
-    *,
-    sources: complexes.Sources,
-    labels: Tensor,
-    scope: Microscope,
-    seed: int,
-    resume: bool,
-    progress: bool,
-) -> None:
+@dataclass(frozen=True, eq=False)
+class _Batches:
+    """All that is to be made, `labels` (n,) of them, batch by batch, here or by workers."""
+
+    seed: int
+    labels: np.ndarray
+    ready: workers.Made
+    client: Any
+
+    def __len__(self) -> int:
+        return -(-len(self.labels) // complexes.BATCH)
+
+    def made(self, first: int = 0) -> Generator[stores.Part]:
+        """Volumes and table of each batch from number `first` on."""
+        starts = range(first * complexes.BATCH, len(self.labels), complexes.BATCH)
+        wanted = ((self.seed, start, self.labels[start : start + complexes.BATCH]) for start in starts)
+        return workers.each(_part, wanted, client=self.client, shared=(self.ready,))
+
+
+def _store(path: str | Path, key: str, batches: _Batches, *, box: int, voxel_size: float, resume: bool, progress: bool) -> None:
     """Write a store, some batches after the other; after a cut go on with those that it lacks."""
-    box, voxel, batches = scope.shape[0], sources.voxel_size, -(-len(labels) // complexes.BATCH)
+    total = len(batches.labels)
     # About a shard at a time, but not so little that the journal gets long.
-    step = max(-(-stores.layout(box)[1] // complexes.BATCH), -(-batches // JOURNAL))
+    step = max(-(-stores.layout(box)[1] // complexes.BATCH), -(-len(batches) // JOURNAL))
     with journals.held(path):
-        journal = journals.begin(path, key, box=box, voxel_size=voxel, total=len(labels), resume=resume)
-        made = min(len(labels), len(journal.done) * step * complexes.BATCH)
+        journal = journals.begin(path, key, box=box, voxel_size=voxel_size, total=total, resume=resume)
+        begin = len(journal.done) * step
         show = {"unit": " subtomograms", "desc": Path(path).name, "disable": not progress, "leave": False}
-        with tqdm(total=len(labels), initial=made, **show) as bar:
-            for first in range(len(journal.done) * step, batches, step):
-                coming = _parts(sources, labels, scope, seed=seed, batches=range(first, min(batches, first + step)))
-                journal = journals.add(journal, str(first), _counted(coming, bar), skipped=[])
+        with (
+            tqdm(total=total, initial=min(total, begin * complexes.BATCH), **show) as bar,
+            closing(batches.made(begin)) as coming,
+        ):
+            for first in range(begin, len(batches), step):
+                journal = journals.add(journal, str(first), _counted(islice(coming, step), bar), skipped=[])
         journals.finish(journal, path)
 
 
@@ -133,28 +166,35 @@ def _counted(parts: Iterator[stores.Part], bar: Any) -> Iterator[stores.Part]:
         bar.update(len(table))
 
 
-def _key(densities: Mapping[str, Volume], labels: Tensor, imaging: Imaging, told: str) -> str:
+def _key(densities: Mapping[str, Volume], labels: np.ndarray, imaging: Imaging, told: str) -> str:
     """A hash of all on which simulated subtomograms depend."""
     digest = hashlib.sha256(f"{told} {imaging}".encode())
     for name, volume in densities.items():
         digest.update(f"{name} {volume.voxel_size} {volume.shape}".encode())
         digest.update(np.ascontiguousarray(volume.data).tobytes())
-    digest.update(labels.cpu().numpy().tobytes())
+    digest.update(labels.tobytes())
     return digest.hexdigest()
 
 
-def _parts(
-    sources: complexes.Sources, labels: Tensor, scope: Microscope, *, seed: int, batches: range | None = None
-) -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
-    """Volumes with their table, batch by batch, each drawn from a seed of its own; the index of the table runs on."""
-    for batch in range(-(-len(labels) // complexes.BATCH)) if batches is None else batches:
-        first = batch * complexes.BATCH
-        part = labels[first : first + complexes.BATCH]
-        images, pose, exposures = _made(sources, part, scope, _generator(labels.device, seed, batch))
-        truth = pd.concat([_truth(part, *pose), exposures.table(len(part))], axis=1)
-        table = _table(truth, sources, imaging=scope.imaging, box=scope.shape[0])
-        numbers = np.arange(first, first + len(part))
-        yield images.cpu().numpy(), table.assign(particle_id=numbers).set_index(numbers)
+def _ready(
+    densities: Mapping[str, Volume], imaging: Imaging, box: int, device: str | None
+) -> tuple[complexes.Sources, Microscope]:
+    """What all batches share."""
+    where = devices.pick(device)
+    sources = complexes.prepare(densities, where)
+    return sources, microscope.prepare(imaging, (box,) * 3, voxel_size=sources.voxel_size, device=where)
+
+
+def _part(batch: tuple[int, int, np.ndarray], ready: tuple[complexes.Sources, Microscope]) -> tuple[np.ndarray, pd.DataFrame]:
+    """Volumes of a batch, drawn from a seed of its own, with their table, whose index goes on from that of the one before."""
+    (seed, start, labels), (sources, scope) = batch, ready
+    where = sources.data.device
+    part = torch.from_numpy(labels.copy()).to(where)
+    images, pose, exposures = _made(sources, part, scope, _generator(where, seed, start // complexes.BATCH))
+    truth = pd.concat([_truth(part, *pose), exposures.table(len(part))], axis=1)
+    table = _table(truth, sources, imaging=scope.imaging, box=scope.shape[0])
+    numbers = np.arange(start, start + len(part))
+    return images.cpu().numpy(), table.assign(particle_id=numbers).set_index(numbers)
 
 
 def _generator(device: torch.device, *numbers: int) -> torch.Generator:
@@ -225,10 +265,7 @@ class Stream:
     @cached_property
     def _ready(self) -> tuple[complexes.Sources, Microscope]:
         """What all epochs share."""
-        where = devices.pick(self.device)
-        sources = complexes.prepare(self.densities, where)
-        scope = microscope.prepare(self.imaging, (self.box,) * 3, voxel_size=sources.voxel_size, device=where)
-        return sources, scope
+        return _ready(self.densities, self.imaging, self.box, self.device)
 
     def epoch(self, number: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of volumes (b, box, box, box) and labels (b,) of epoch `number` from batch `start` on.

@@ -8,6 +8,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 import psutil
@@ -43,6 +44,8 @@ class Tomogram:
         be averages of blocks, so that their centres lie inside these.
     chunks
         Voxels along z, y, x that are read together in any case; a single one where that does not matter.
+    again
+        Opens the same tomogram in another process, to which only this is sent, and no voxels.
 
     Raises
     ------
@@ -56,6 +59,18 @@ class Tomogram:
     name: str = "the tomogram"
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
     chunks: tuple[int, int, int] = (1, 1, 1)
+    again: Callable[[], "Tomogram"] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | ({} if self.again is None else {"fetch": None})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self.again is not None:
+            found = self.again()
+            if (found.shape, found.voxel_size, found.origin) != (self.shape, self.voxel_size, self.origin):
+                raise ValueError(f"{self!r} was sent here, but what is opened here is {found!r}")
+            vars(self)["fetch"] = found.fetch
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 1:

@@ -10,16 +10,19 @@ from a store they are read on demand, so they never need to fit in memory.
 
 import hashlib
 import itertools
+import platform
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import zarr
+from zarr.storage import MemoryStore
 
-from tomolab import additions, crops, sources, stores
+from tomolab import additions, crops, sources, stores, workers
 from tomolab import particles as tables
 from tomolab.crops import Cut
 from tomolab.sources import Tomogram
@@ -169,6 +172,33 @@ def append(path: str | Path, more: Subtomograms, *, renumber: bool = False) -> S
     return open(path)
 
 
+def reachable(volumes: Any) -> bool:
+    """Whether an array of volumes is, or is chosen from, a store that other processes can open, rather than memory."""
+    array = volumes.array if isinstance(volumes, stores.Rows) else volumes
+    return isinstance(array, zarr.Array) and not isinstance(array.store, MemoryStore)
+
+
+def reached(volumes: Any) -> Any:
+    """The same volumes, sent to this process: what is `reachable` is opened here, an array in memory may be written to.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the store is not there. Zarr would take that for zeros that nobody wrote.
+    """
+    if isinstance(volumes, stores.Rows):
+        return stores.Rows(reached(volumes.array), volumes.rows)
+    if isinstance(volumes, np.ndarray):
+        return volumes if volumes.flags.writeable else volumes.copy()
+    try:
+        return zarr.open_array(volumes.store_path, mode="r")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"a worker on {platform.node()} finds no store at {volumes.store_path}: put it where all workers can reach it, "
+            "or take what is needed into memory, from where it is sent to them"
+        ) from error
+
+
 def join(parts: Sequence[Subtomograms], *, path: str | Path | None = None) -> Subtomograms:
     """Put several sets into one, in their order.
 
@@ -218,6 +248,7 @@ def extract(
     normalise: Literal["box", "outside"] = "box",
     diameter: float | None = None,
     edges: Literal["skip", "flag"] = "skip",
+    client: Any = None,
 ) -> Subtomograms:
     """Cut a box around every particle, with the particle at index ``box // 2`` to a fraction of a voxel.
 
@@ -248,6 +279,10 @@ def extract(
     edges
         "skip" leaves out particles whose box leaves the tomogram; "flag" keeps those whose centre lies in it, with the share
         of the box that was measured in the column ``edge`` and the mean, which is 0, where nothing was.
+    client
+        Workers of a Dask cluster that read and cut, while this process writes (`workers`). A tomogram on disk is opened by each
+        at the same path; one in memory is sent. By default the active `distributed.Client`, if there is one; False works here.
+        The result is the same.
 
     Returns
     -------
@@ -264,7 +299,7 @@ def extract(
     size = tomogram.voxel_size if voxel_size is None else voxel_size
     cut = Cut(box, size, contrast=contrast, normalise=normalise, diameter=diameter, edges=edges)
     skipped: list[pd.DataFrame] = []
-    coming = parts(tomogram, particles, cut=cut, skipped=skipped)
+    coming = parts(tomogram, particles, cut=cut, skipped=skipped, client=workers.active(client))
     first = next(coming, None)
     if first is None:
         raise ValueError(f"none of {len(particles)} particles could be cut: {_reasons(skipped) or 'the table is empty'}")
@@ -283,7 +318,15 @@ def extract(
     return replace(made, skipped=pd.concat(skipped, ignore_index=True))
 
 
-def parts(tomogram: Tomogram, particles: pd.DataFrame, *, cut: Cut, skipped: list[pd.DataFrame]) -> Iterator[stores.Part]:
+def parts(
+    tomogram: Tomogram,
+    particles: pd.DataFrame,
+    *,
+    cut: Cut,
+    skipped: list[pd.DataFrame],
+    client: Any = None,
+    found: Iterable[crops.Boxes] | None = None,
+) -> Iterator[stores.Part]:
     """Yield boxes with their rows, in the order of the table.
 
     Parameters
@@ -294,6 +337,8 @@ def parts(tomogram: Tomogram, particles: pd.DataFrame, *, cut: Cut, skipped: lis
         How boxes are cut.
     skipped
         Takes tables of those that cannot be, with the column ``reason``.
+    client, found
+        As of `crops.boxes`.
 
     Raises
     ------
@@ -304,7 +349,7 @@ def parts(tomogram: Tomogram, particles: pd.DataFrame, *, cut: Cut, skipped: lis
     inside = crops.inside(tomogram, particles, cut=cut)
     reason = "the box leaves the tomogram" if cut.edges == "skip" else "its centre lies outside the tomogram"
     skipped.append(particles[~inside].assign(reason=reason))
-    yield from crops.boxes(tomogram, particles[inside], cut=cut, skipped=skipped)
+    yield from crops.boxes(tomogram, particles[inside], cut=cut, skipped=skipped, client=client, found=found)
 
 
 def check_box(tomogram: Tomogram, cut: Cut) -> None:

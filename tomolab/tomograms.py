@@ -11,14 +11,16 @@ points of the volume and of its images belong together is `tomolab.projection`.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from tomolab import devices, projection, tiltimages
+from tomolab import devices, projection, tiltimages, workers
 from tomolab.conventions import HAND
 from tomolab.optics import Lens
 from tomolab.projection import FINE
@@ -50,6 +52,7 @@ def reconstruct(
     dose: ArrayLike | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
+    client: Any = None,
 ) -> Volume:
     """Reconstruct a tilt series by weighted back-projection.
 
@@ -102,6 +105,10 @@ def reconstruct(
         Where to compute; the first GPU if there is one, else the CPU.
     progress
         Show progress bars.
+    client
+        Workers of a Dask cluster that prepare the images and smear them over the volume, each on its own device (`workers`),
+        while this process holds images and volume. By default the active `distributed.Client`, if there is one; False works
+        here. The result is the same on devices of the same kind.
 
     Returns
     -------
@@ -123,23 +130,55 @@ def reconstruct(
     width = projection.columns_needed(images.shape[2] * ratio, angles, (box[0], box[2]))
     rows = (box[1], width * OVER // FINE)
     weights = filters(weighting, angles, length=tiltimages.padded(rows[1]), thickness=box[0], iterations=iterations)
-    columns = torch.empty(len(images), width, box[1], device=devices.pick(device))
-    for i in tqdm(range(len(images)), desc="images", disable=not progress):
-        pixels = torch.from_numpy(np.array(images[i], dtype=np.float32)).to(columns.device)
-        image = tiltimages.prepare(pixels, ratio, clip=clip, normalise=normalise, name=f"image {i}")
-        image = tiltimages.align(image, pixels.shape, ratio, transform=moves[i], size=rows)
-        image = tiltimages.restore(
-            image,
-            float(angles[i]),
-            voxel_size=voxel_size,
-            reach=box[2] / 2 * voxel_size,
-            lens=lens,
-            defocus=float(focus[i]),
-            hand=hand,
-            dose=float(before[i]),
-        )
-        columns[i] = (tiltimages.weight(image, weights[i]) * (-1 if invert else 1)).T
-    return Volume(projection.smear(columns, angles, box, progress=progress), voxel_size)
+    helpers = workers.active(client)
+    columns = torch.empty(len(images), width, box[1], device=devices.pick(device) if helpers is None else "cpu")
+    optics = {"voxel_size": voxel_size, "reach": box[2] / 2 * voxel_size, "lens": lens, "hand": hand}
+    way = _Way(ratio, rows, clip, normalise, optics, -1 if invert else 1, device, helpers is not None)
+    shots = (
+        _Shot(i, np.asarray(images[i]), float(angles[i]), moves[i], float(focus[i]), float(before[i]), weights[i].numpy())
+        for i in range(len(images))
+    )
+    prepared = workers.each(_columns, shots, client=helpers, shared=(way,))
+    for i, found in enumerate(tqdm(prepared, total=len(images), desc="images", disable=not progress)):
+        columns[i] = found
+    return Volume(projection.smear(columns, angles, box, progress=progress, client=helpers, device=device), voxel_size)
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """An image of the series, with what is its own: tilt, transform, underfocus, the dose before it, and its weights."""
+
+    number: int
+    pixels: np.ndarray
+    tilt: float
+    move: tuple[np.ndarray, np.ndarray] | None
+    defocus: float
+    dose: float
+    weights: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Way:
+    """What is done to every image, on which device, and whether the result goes to another process."""
+
+    ratio: float
+    rows: tuple[int, int]
+    clip: float | None
+    normalise: bool
+    optics: dict[str, Any]
+    sign: int
+    device: str | torch.device | None
+    sent: bool
+
+
+def _columns(shot: _Shot, way: _Way) -> Tensor:
+    """The image ready to be smeared, (columns, y)."""
+    pixels = torch.from_numpy(np.array(shot.pixels, dtype=np.float32)).to(devices.pick(way.device))
+    image = tiltimages.prepare(pixels, way.ratio, clip=way.clip, normalise=way.normalise, name=f"image {shot.number}")
+    image = tiltimages.align(image, pixels.shape, way.ratio, transform=shot.move, size=way.rows)
+    image = tiltimages.restore(image, shot.tilt, defocus=shot.defocus, dose=shot.dose, **way.optics)
+    found = (tiltimages.weight(image, torch.from_numpy(shot.weights.copy())) * way.sign).T
+    return found.cpu().contiguous() if way.sent else found
 
 
 def _checked(
