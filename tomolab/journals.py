@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from tomolab import particles, stores
+from tomolab import files, particles, records, stores
 from tomolab.files import atomic
 from tomolab.stores import Part
 
@@ -59,14 +59,16 @@ def begin(path: str | Path, key: str, *, box: int, voxel_size: float, resume: bo
     folder = path.with_name(f".{path.name}.partial")
     if resume and (folder / JOURNAL).is_file():
         try:
-            told = json.loads((folder / JOURNAL).read_text())
+            _own(folder)
+            told = records.mapping(files.inside(folder, JOURNAL), "a journal")
+            records.typed(told, key=str, done=list, written=int)
             if told["key"] == key:
-                done, written = tuple(map(str, told["done"])), int(told["written"])
-                tail = np.load(folder / f"tail-{len(done)}.npy", allow_pickle=False) if done else _nothing(box)
-                array = zarr.open_group(folder, mode="r+")["volumes"]
-                if isinstance(array, zarr.Array) and array.shape[0] >= written and tail.shape[1:] == (box,) * 3:
+                done, written = tuple(map(str, told["done"])), told["written"]
+                tail = records.array(files.inside(folder, f"tail-{len(done)}.npy")) if done else _nothing(box)
+                array = stores.growing(folder)
+                if _fits(array, tail, written=written, box=box):
                     return Journal(folder, key, box, voxel_size, done, written, tail)
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, OSError) as error:
             warnings.warn(f"what was begun in {folder} cannot be read and is begun anew: {error}", stacklevel=3)
         else:
             warnings.warn(
@@ -100,9 +102,7 @@ def add(journal: Journal, name: str, parts: Iterable[Part], *, skipped: list[pd.
     Journal
         The store with this tomogram among those done.
     """
-    array = zarr.open_group(journal.folder, mode="r+")["volumes"]
-    if not isinstance(array, zarr.Array):
-        raise ValueError(f"{journal.folder}: volumes is a Zarr group, expected an array")
+    array = stores.growing(journal.folder)
     shard = array.shards[0] if array.shards else array.chunks[0]
     rows: list[pd.DataFrame] = []
     written, tail = journal.written, _nothing(journal.box)
@@ -142,7 +142,11 @@ def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
     """
     folder = journal.folder
     skips, rows = (
-        [pd.read_parquet(one) for n in range(1, len(journal.done) + 1) if (one := folder / f"{kind}-{n}.parquet").is_file()]
+        [
+            records.table(one)
+            for n in range(1, len(journal.done) + 1)
+            if (one := files.inside(folder, f"{kind}-{n}.parquet")).is_file()
+        ]
         for kind in ("skipped", "rows")
     )
     skipped = pd.concat(skips, ignore_index=True) if skips else pd.DataFrame()
@@ -151,9 +155,11 @@ def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
         shutil.rmtree(folder)
         raise ValueError(f"none of {len(skipped)} particles could be cut: {reasons}")
     table = particles.check(pd.concat(rows, ignore_index=True))
-    array = zarr.open_group(folder, mode="r+")["volumes"]
-    if not isinstance(array, zarr.Array):
-        raise ValueError(f"{folder}: volumes is a Zarr group, expected an array")
+    if len(table) != journal.written + len(journal.tail):
+        raise ValueError(
+            f"{folder} holds {len(table)} particles, but {journal.written + len(journal.tail)} volumes; delete it to begin anew"
+        )
+    array = stores.growing(folder)
     array.resize((len(table), *array.shape[1:]))
     array[journal.written :] = journal.tail
     if len(skipped):
@@ -169,6 +175,20 @@ def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
     with atomic(path) as temporary:
         os.rename(folder, temporary)
     return skipped
+
+
+def _own(folder: Path) -> None:
+    """Refuse a folder with links: what is written into it would be written where they lead."""
+    links = [one.name for one in (folder, *folder.rglob("*")) if one.is_symlink()]
+    if links:
+        raise ValueError(f"{folder} holds links, such as {links[0]}")
+
+
+def _fits(array: zarr.Array, tail: np.ndarray, *, written: int, box: int) -> bool:
+    """Whether what was read can be what was left: whole shards, and fewer volumes after them than one holds."""
+    shard = (array.shards or array.chunks)[0]
+    boxes = array.shape[1:] == tail.shape[1:] == (box,) * 3 and tail.dtype == np.float16
+    return boxes and 0 <= written <= array.shape[0] and written % shard == 0 and len(tail) < shard
 
 
 def _nothing(box: int) -> np.ndarray:

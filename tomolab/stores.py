@@ -18,7 +18,7 @@ import torch
 import zarr
 from tqdm.auto import tqdm
 
-from tomolab import files, particles
+from tomolab import claims, files, particles, records
 
 SKIPPED = "skipped.parquet"
 FORMAT = 1
@@ -80,9 +80,18 @@ def begin(folder: Path, box: int) -> zarr.Array:
     """Make a group with an empty array for boxes of `box` voxels, which grows from whole shards."""
     chunk, shard = _layout(box)
     cube = (box, box, box)
-    return zarr.create_group(folder, zarr_format=3).create_array(
-        "volumes", shape=(0, *cube), chunks=(chunk, *cube), shards=(shard, *cube), dtype="float16", compressors=None
-    )
+    # Chunks of zeros are written too, so that one that is missing is known to be lost.
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        return zarr.create_group(folder, zarr_format=3).create_array(
+            "volumes", shape=(0, *cube), chunks=(chunk, *cube), shards=(shard, *cube), dtype="float16", compressors=None
+        )
+
+
+def growing(folder: Path) -> zarr.Array:
+    """Array of a group that `begin` made, to be written; ValueError if it is of another layout."""
+    claims.check(folder)
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        return zarr.open_array(folder / "volumes", mode="r+", zarr_format=3)
 
 
 def finish(folder: Path, table: pd.DataFrame, *, box: int, voxel_size: float) -> None:
@@ -123,15 +132,14 @@ def read(path: str | Path) -> tuple[zarr.Array, pd.DataFrame, float]:
         raise FileNotFoundError(f"no subtomograms at {path}")
     if not (path / "zarr.json").is_file() or not (path / "particles.parquet").is_file():
         raise ValueError(f"{path} is not a store of subtomograms: it lacks zarr.json or particles.parquet")
-    group = zarr.open_group(path, mode="r")
-    about: dict[str, Any] = dict(group.attrs)
-    if about.get("tomolab") != "subtomograms" or "volumes" not in group:
+    about = claims.attributes(path)
+    if about.get("tomolab") != "subtomograms" or not (path / "volumes").is_dir():
         raise ValueError(f"{path} is a Zarr group, but not a store of subtomograms")
     if about.get("format") != FORMAT:
         raise ValueError(f"{path} has format {about.get('format')}, this version of tomolab reads format {FORMAT}")
-    array, table = group["volumes"], pd.read_parquet(path / "particles.parquet")
-    if not isinstance(array, zarr.Array):
-        raise ValueError(f"{path}: volumes is a Zarr group, expected an array")
+    with records.reading(path, "a store of subtomograms"):
+        records.typed(about, count=int, box=int, voxel_size=(int, float))
+    array, table = claims.volumes(path), records.table(files.inside(path, "particles.parquet"))
     if not array.shape[0] == len(table) == about["count"]:
         raise ValueError(
             f"{path} was written with {about['count']} subtomograms, "
@@ -144,8 +152,13 @@ def read(path: str | Path) -> tuple[zarr.Array, pd.DataFrame, float]:
 
 def read_skipped(path: str | Path) -> pd.DataFrame:
     """The particles that could not be cut, with the column ``reason``, if the store tells of any."""
-    place = Path(path) / SKIPPED
-    return pd.read_parquet(place) if place.is_file() else pd.DataFrame()
+    place = files.inside(path, SKIPPED)
+    if not place.is_file():
+        return pd.DataFrame()
+    table = records.table(place)
+    if "reason" not in table:
+        raise ValueError(f"{place} does not say why particles were skipped: it has no column reason")
+    return table
 
 
 def take(array: zarr.Array, rows: np.ndarray) -> np.ndarray:
