@@ -34,7 +34,8 @@ TEXTS = sorted(
         "*/**/*.md",
     )
     for path in ROOT.glob(pattern)
-    if not {".venv", "runs", ".ipynb_checkpoints", "build", "dist"} & set(path.relative_to(ROOT).parts)
+    if not {"runs", ".ipynb_checkpoints", "build", "dist"} & set(path.relative_to(ROOT).parts)
+    and not path.relative_to(ROOT).parts[0].startswith(".venv")
 )
 LINES = 400
 CELL_LINES = 15

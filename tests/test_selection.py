@@ -63,7 +63,7 @@ def test_load_refuses_other_files(tmp_path) -> None:
     with pytest.raises(ValueError, match="says it holds 2 particles, but lists 1"):
         selection.load(path)
     path.write_text("[1, 2]")
-    with pytest.raises(ValueError, match="not a selection"):
+    with pytest.raises(ValueError, match="cannot be read as a selection: it holds a list"):
         selection.load(path)
     with pytest.raises(FileNotFoundError):
         selection.load(tmp_path / "absent.json")

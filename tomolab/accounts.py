@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tomolab import averages, holdings, pieces, selection, sessions, stores
+from tomolab import averages, files, holdings, pieces, records, selection, sessions, stores
 from tomolab.averages import Average
 from tomolab.embedding import Embedding
 from tomolab.runs import Run
@@ -107,12 +107,13 @@ def of(folder: str | Path, *, verify: bool = True) -> Account:
             return None
 
     run = Run(folder)
-    stages = run.manifest().get("stages", {})
+    stages = run.manifest()["stages"]
     boxes, features = tried(lambda: holdings.boxes(folder)), tried(lambda: holdings.features(folder))
     table = tried(lambda: holdings.table(folder)) if (folder / holdings.TABLE).is_file() else None
-    session = None if table is None else tried(lambda: _left(folder, table)) or _begun(table)
+    session = None if table is None else tried(lambda: _left(folder, table)) or tried(lambda: _begun(table))
     made = tried(lambda: _averages(folder)) or {}
-    chosen = [one for one in (tried(partial(selection.load, place)) for place in _selections(folder)) if one is not None]
+    listed = tried(lambda: _selections(folder)) or []
+    chosen = [one for one in (tried(partial(selection.load, place)) for place in listed) if one is not None]
     picked = tried(lambda: _picked(folder))
     skipped = tried(lambda: stores.read_skipped(folder / holdings.BOXES)) if boxes is not None else None
     steps = [
@@ -173,7 +174,7 @@ def lineage(record: Mapping[str, Any]) -> str:
 
 def _left(folder: Path, table: pd.DataFrame) -> Session | None:
     """The session that was left here, if there is one."""
-    kept = folder / holdings.SESSION
+    kept = files.inside(folder, holdings.SESSION)
     return sessions.load(kept, table) if kept.is_file() else None
 
 
@@ -183,30 +184,30 @@ def _begun(table: pd.DataFrame) -> Session | None:
 
 
 def _averages(folder: Path) -> dict[str, Average]:
-    single = folder / "average"
+    single = files.inside(folder, "average")
     alone = {"average": averages.load(single)} if (single / "record.json").is_file() else {}
     return alone | holdings.made(folder)
 
 
 def _selections(folder: Path) -> list[Path]:
-    return [
-        *sorted((folder / "selections").glob("*.json")),
-        *(one for one in sorted(folder.glob("*.json")) if _is_selection(one)),
-    ]
+    listed = [*sorted((folder / "selections").glob("*.json")), *sorted(folder.glob("*.json"))]
+    places = [files.inside(folder, one.relative_to(folder).as_posix()) for one in listed]
+    return [one for one in places if one.is_file() and (one.parent != folder or _is_selection(one))]
 
 
 def _is_selection(path: Path) -> bool:
-    return path.name != "manifest.json" and '"reason"' in path.read_text(encoding="utf-8", errors="replace")[:4096]
+    with path.open("rb") as file:
+        return path.name != "manifest.json" and b'"reason"' in file.read(4096)
 
 
 def _picked(folder: Path) -> int | None:
-    path = folder / PICKS
+    path = files.inside(folder, PICKS)
     return len(pieces.cut(path.read_bytes(), path.suffix).rows) if path.is_file() else None
 
 
 def _points(folder: Path) -> pd.DataFrame | None:
-    path = folder / holdings.LAYOUT
-    return pd.read_csv(path) if path.is_file() else None
+    path = files.inside(folder, holdings.LAYOUT)
+    return records.listing(path, holdings.POINTS, "a layout") if path.is_file() else None
 
 
 def _cut(picked: int | None, boxes: Subtomograms, skipped: pd.DataFrame | None) -> str:

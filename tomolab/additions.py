@@ -81,7 +81,7 @@ def append(
 def _write(place: Path, old: zarr.Array, parts: Iterable[Part]) -> list[pd.DataFrame]:
     """Write volumes behind the last of the store; their rows. What stood there of an addition that was killed is gone."""
     rows: list[pd.DataFrame] = []
-    array = stores.volumes(zarr.open_group(place, mode="r+"), place)
+    array = stores.growing(place)
     shard = (array.shards or array.chunks)[0]
     # The last shard, where it is not full, is put down anew with the same volumes at the same places, in one step.
     start = old.shape[0] // shard * shard

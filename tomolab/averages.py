@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tomolab import files, particles
+from tomolab import files, particles, records
 from tomolab.resolution import THRESHOLD, crossing
 from tomolab.volumes import Volume
 
@@ -95,12 +95,31 @@ def load(folder: str | Path) -> Average:
     ------
     FileNotFoundError
         If the folder or a file of it is missing.
+    ValueError
+        If a file is damaged, or the files are not of one average.
     """
     folder = Path(folder)
     for name in ("volume.mrc", "half1.mrc", "half2.mrc", "fsc.csv", "particles.parquet", "record.json"):
-        if not (folder / name).is_file():
+        if not files.inside(folder, name).is_file():
             raise FileNotFoundError(f"{folder} is not a saved average: it has no {name}")
     volume, half1, half2 = (files.read_volume(folder / f"{name}.mrc") for name in ("volume", "half1", "half2"))
-    table = particles.check(pd.read_parquet(folder / "particles.parquet"))
-    record = json.loads((folder / "record.json").read_text())
-    return Average(volume, half1, half2, pd.read_csv(folder / "fsc.csv"), table, record)
+    if not volume.shape == half1.shape == half2.shape or len({one.voxel_size for one in (volume, half1, half2)}) > 1:
+        raise ValueError(f"{folder} is not a saved average: {volume!r} has halves {half1!r} and {half2!r}")
+    with records.reading(folder, "an average"):
+        table = particles.check(records.table(folder / "particles.parquet"))
+        fsc = records.listing(folder / "fsc.csv", ["resolution", "fsc"])
+        if not len(fsc) or not (fsc["resolution"] > 0).all():
+            raise ValueError("its Fourier shell correlation has no shells of positive resolution")
+        return Average(volume, half1, half2, fsc, table, _record(folder / "record.json"))
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """The record of an average, in which what is known has the type that it should have."""
+    record = records.mapping(path)
+    kinds: dict[str, Any] = {"name": str, "symmetry": str, "program": str, "parameters": dict}
+    kinds |= dict.fromkeys(("mask", "together", "seconds"), (int, float))
+    records.typed(record, **{key: kind for key, kind in kinds.items() if key in record and record[key] is not None})
+    numbers = [key for key in ("mask", "together", "seconds") if key in record and not record[key] >= 0]
+    if numbers:
+        raise ValueError(f"{path}: {', '.join(numbers)} must be positive numbers")
+    return record

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from tomolab import files
+from tomolab import files, records
 from tomolab.networks import Network
 
 NAME = "checkpoint.safetensors"
@@ -75,10 +74,10 @@ def restore(folder: Path, network: Network, optimiser: torch.optim.Optimizer, *,
     source = folder / NAME
     if not source.exists():
         return Progress()
-    with safe_open(source, framework="pt") as file:
-        about = {key: json.loads(text) for key, text in file.metadata().items()}
-        tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-    old, new = about["plan"], json.loads(json.dumps(plan))
+    tensors, metadata = records.tensors(source, "a checkpoint")
+    with records.reading(source, "a checkpoint"):
+        about = {key: records.parsed(text) for key, text in metadata.items()}
+        old, new = about["plan"], json.loads(json.dumps(plan))
     different = [
         f"{key} {old.get(key)!r}, now {new.get(key)!r}"
         for key in [*new, *old.keys() - new.keys()]
@@ -89,13 +88,36 @@ def restore(folder: Path, network: Network, optimiser: torch.optim.Optimizer, *,
             f"the checkpoint in {folder} is of another training ({'; '.join(different) or 'of an older version'}); "
             "use resume=False or another folder"
         )
-    network.load_state_dict(_under("network.", tensors))
+    with records.reading(source, "a checkpoint"):
+        so_far = _progress(about["progress"], _under("best.", tensors), network)
+        state = _state(_under("optimiser.", tensors), optimiser)
+        network.load_state_dict(_under("network.", tensors))
+        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    return so_far
+
+
+def _progress(told: dict[str, Any], best: dict[str, Tensor], network: Network) -> Progress:
+    """How far it is, if that can be."""
+    records.typed(told, history=list, batch=int, sums=list, seconds=(int, float))
+    numbers = [told["seconds"], *told["sums"], *(value for row in told["history"] for value in row.values())]
+    if told["batch"] < 0 or len(told["sums"]) != 3 or not all(type(one) in (int, float) for one in numbers):
+        raise ValueError(f"its progress is {str(told)[:200]}")
+    wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    if best and {name: tensor.shape for name, tensor in best.items()} != wanted:
+        raise ValueError("its best weights are of another network")
+    return Progress(**told, best=best)
+
+
+def _state(tensors: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:
+    """State of the optimiser by the number of the parameter, each of its shape or a single number."""
+    shapes = [one.shape for group in optimiser.param_groups for one in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
-    for name, value in _under("optimiser.", tensors).items():
+    for name, value in tensors.items():
         number, key = name.split(".")
+        if not 0 <= int(number) < len(shapes) or (value.ndim and value.shape != shapes[int(number)]):
+            raise ValueError(f"the state {name} of its optimiser has shape {tuple(value.shape)}")
         state.setdefault(int(number), {})[key] = value
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    return Progress(**about["progress"], best=_under("best.", tensors))
+    return state
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

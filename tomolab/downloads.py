@@ -11,7 +11,7 @@ from pathlib import Path
 import pooch
 import requests
 
-from tomolab import files
+from tomolab import files, records
 
 
 def folder() -> Path:
@@ -45,7 +45,7 @@ def cached(url: str, path: str | Path, *, sha256: str | None = None) -> Path:
     path = Path(path)
     record = path.with_name(path.name + ".json")
     if path.exists() and record.exists():
-        expected = sha256 or json.loads(record.read_text())["sha256"]
+        expected = sha256 or _recorded(record)
         _check(path, expected, f"{path} has changed since it was downloaded; delete it to fetch it again")
         return path
     # A file without its record may be left of an attempt that was cut off.
@@ -57,6 +57,14 @@ def cached(url: str, path: str | Path, *, sha256: str | None = None) -> Path:
     with files.atomic(record) as temporary:
         temporary.write_text(json.dumps({"url": url, "sha256": found}, indent=1) + "\n")
     return path
+
+
+def _recorded(path: Path) -> str:
+    """The hash that was recorded of a download."""
+    with records.reading(path, "the record of a download"):
+        about = records.mapping(path)
+        records.typed(about, sha256=str)
+        return about["sha256"]
 
 
 def _check(path: Path, expected: str, problem: str) -> None:

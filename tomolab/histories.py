@@ -121,6 +121,30 @@ class History:
         self.past.append(self.future.pop())
         return self.past[-1]
 
+    def check(self, values: Mapping[str, Any]) -> None:
+        """Refuse steps that could not have been taken, such as those of a damaged file.
+
+        Parameters
+        ----------
+        values
+            As the last step left them.
+
+        Raises
+        ------
+        ValueError
+            If a step has no words, or cannot be undone or done again.
+        """
+        for steps, forward in ((self.past, False), (self.future, True)):
+            now = dict(values)
+            for step in reversed(steps):
+                if not isinstance(step.what, str) or not isinstance(step.when, str):
+                    raise ValueError("a step says neither what it is nor when it was")
+                for name, value in step.applied(now, forward=forward).items():
+                    kinds = [(getattr(one, "shape", None), getattr(one, "dtype", dict)) for one in (value, now[name])]
+                    if kinds[0] != kinds[1]:
+                        raise ValueError(f"a step makes {kinds[0]} of {name}, which was {kinds[1]}")
+                    now[name] = value
+
     def packed(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What `unpacked` makes it of again: a value for JSON, and arrays by name."""
         told: dict[str, Any] = {}

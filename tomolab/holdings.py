@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tomolab import averages, embedding, files, layouts, sessions, subtomograms
+from tomolab import averages, embedding, files, layouts, records, sessions, subtomograms
 from tomolab.averages import Average
 from tomolab.embedding import Embedding
 from tomolab.sessions import Session
@@ -21,23 +21,27 @@ TABLE, EMBEDDING, BOXES = "clusters.csv", "embedding.npz", "subtomograms.zarr"
 ENDINGS = (".mrc", ".rec", ".map", ".mrc.gz", ".rec.gz", ".mrc.bz2", ".rec.bz2", ".zarr")
 """Of the names of tomograms; where there are several of one name, the first of these is taken."""
 SESSION, LAYOUT, AVERAGES = "session.npz", "layout.csv", "averages"
+POINTS = ("particle_id", "x", "y")
+"""Columns of a layout."""
 
 
 def table(folder: Path) -> pd.DataFrame:
     """Particle table; FileNotFoundError if there is none, naming the notebook that makes it."""
-    if not (folder / TABLE).is_file():
+    if not files.inside(folder, TABLE).is_file():
         raise FileNotFoundError(f"there is no {TABLE} in {folder}: run the notebook 05_clusters first")
     return files.read_particles(folder / TABLE)
 
 
 def features(folder: Path) -> Embedding | None:
     """Embedding, if there is one."""
-    return embedding.load(folder / EMBEDDING) if (folder / EMBEDDING).is_file() else None
+    path = files.inside(folder, EMBEDDING)
+    return embedding.load(path) if path.is_file() else None
 
 
 def boxes(folder: Path) -> Subtomograms | None:
     """Subtomograms, if there are any."""
-    return subtomograms.open(folder / BOXES) if (folder / BOXES).exists() else None
+    path = files.inside(folder, BOXES)
+    return subtomograms.open(path) if path.exists() else None
 
 
 def session(folder: Path, fresh: Session) -> Session:
@@ -45,7 +49,7 @@ def session(folder: Path, fresh: Session) -> Session:
 
     Then it is put aside under another name, with a warning, and the fresh one is given back.
     """
-    kept = folder / SESSION
+    kept = files.inside(folder, SESSION)
     if not kept.is_file():
         return fresh
     try:
@@ -63,9 +67,9 @@ def session(folder: Path, fresh: Session) -> Session:
 
 def points(folder: Path, found: Embedding | None, *, seed: int) -> pd.DataFrame | None:
     """Layout that was left here, unless the embedding is newer: then it is made of that, and kept; None without either."""
-    kept, source = folder / LAYOUT, folder / EMBEDDING
+    kept, source = files.inside(folder, LAYOUT), folder / EMBEDDING
     if kept.is_file() and (found is None or kept.stat().st_mtime >= source.stat().st_mtime):
-        return pd.read_csv(kept)
+        return records.listing(kept, POINTS, "a layout")
     if found is None:
         return None
     made = layouts.flat(found, seed=seed)
@@ -113,6 +117,6 @@ def diameter(particles: pd.DataFrame, cut: Subtomograms | None) -> float:
 
 def made(folder: Path) -> dict[str, Average]:
     """Averages by name, in the order in which they were made."""
-    places = sorted((folder / AVERAGES).glob("*/record.json"), key=lambda one: one.stat().st_mtime)
+    places = sorted(files.inside(folder, AVERAGES).glob("*/record.json"), key=lambda one: one.lstat().st_mtime)
     found = [averages.load(place.parent) for place in places]
     return {one.record.get("name", place.parent.name.replace("_", " ")): one for one, place in zip(found, places, strict=True)}

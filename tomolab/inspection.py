@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tomolab import clusters, components, exports, holdings, jobs, partitions, relion
+from tomolab import clusters, components, exports, files, holdings, jobs, partitions, relion
 from tomolab.averages import Average
 from tomolab.embedding import Embedding
 from tomolab.exports import Exported
@@ -313,7 +313,7 @@ class Inspection:
         """Take in an average, of a cluster or of some other particles, and write it into the run folder if there is one."""
         average = replace(average, record=average.record | {"name": name, "cluster": cluster, "quick": quick})
         if self.folder is not None:
-            average.save(self.folder / AVERAGES / plain(name))
+            average.save(files.inside(self.folder, f"{AVERAGES}/{plain(name)}"))
         self.averages[name] = average
         self._tell({"averages"})
 

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from tomolab import locks, particles, stores
+from tomolab import files, locks, particles, records, stores
 from tomolab.files import atomic
 from tomolab.stores import Part
 
@@ -69,23 +69,11 @@ def begin(path: str | Path, key: str, *, box: int, voxel_size: float, total: int
         If the disk has less room than they need.
     """
     folder = _folder(path)
-    if resume and (folder / JOURNAL).is_file():
-        try:
-            told = json.loads((folder / JOURNAL).read_text())
-            if told["key"] == key:
-                done, written = tuple(map(str, told["done"])), int(told["written"])
-                tail = np.load(folder / f"tail-{len(done)}.npy", allow_pickle=False) if done else _nothing(box)
-                array = zarr.open_group(folder, mode="r+")["volumes"]
-                if isinstance(array, zarr.Array) and array.shape[0] >= written and tail.shape[1:] == (box,) * 3:
-                    stores.tidy(folder)
-                    stores.check_room(path, (total or 0) - written, box)
-                    return Journal(folder, key, box, voxel_size, done, written, tail)
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            warnings.warn(f"what was begun in {folder} cannot be read and is begun anew: {error}", stacklevel=3)
-        else:
-            warnings.warn(
-                f"what was begun in {folder} is of other particles, tomograms or parameters; it is dropped", stacklevel=3
-            )
+    found = _begun(folder, key, box=box, voxel_size=voxel_size) if resume and (folder / JOURNAL).is_file() else None
+    if found is not None:
+        stores.tidy(folder)
+        stores.check_room(path, (total or 0) - found.written, box)
+        return found
     if folder.exists():
         shutil.rmtree(folder)
     stores.check_room(path, total or 0, box)
@@ -94,6 +82,24 @@ def begin(path: str | Path, key: str, *, box: int, voxel_size: float, total: int
     journal = Journal(folder, key, box, voxel_size, (), 0, _nothing(box))
     _note(journal)
     return journal
+
+
+def _begun(folder: Path, key: str, *, box: int, voxel_size: float) -> Journal | None:
+    """What an interruption left, or None with a warning if it is of other work, or damaged."""
+    try:
+        _own(folder)
+        told = records.mapping(files.inside(folder, JOURNAL), "a journal")
+        records.typed(told, key=str, done=list, written=int)
+        if told["key"] == key:
+            done, written = tuple(map(str, told["done"])), told["written"]
+            tail = records.array(files.inside(folder, f"tail-{len(done)}.npy")) if done else _nothing(box)
+            if _fits(stores.growing(folder), tail, written=written, box=box):
+                return Journal(folder, key, box, voxel_size, done, written, tail)
+    except (ValueError, OSError) as error:
+        warnings.warn(f"what was begun in {folder} cannot be read and is begun anew: {error}", stacklevel=4)
+        return None
+    warnings.warn(f"what was begun in {folder} is of other particles, tomograms or parameters; it is dropped", stacklevel=4)
+    return None
 
 
 def add(journal: Journal, name: str, parts: Iterable[Part], *, skipped: list[pd.DataFrame]) -> Journal:
@@ -115,7 +121,7 @@ def add(journal: Journal, name: str, parts: Iterable[Part], *, skipped: list[pd.
     Journal
         The store with this tomogram among those done.
     """
-    array = stores.volumes(zarr.open_group(journal.folder, mode="r+"), journal.folder)
+    array = stores.growing(journal.folder)
     shard = array.shards[0] if array.shards else array.chunks[0]
     rows: list[pd.DataFrame] = []
     written, tail = journal.written, _nothing(journal.box)
@@ -154,7 +160,11 @@ def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
     """
     folder = journal.folder
     skips, rows = (
-        [pd.read_parquet(one) for n in range(1, len(journal.done) + 1) if (one := folder / f"{kind}-{n}.parquet").is_file()]
+        [
+            records.table(one)
+            for n in range(1, len(journal.done) + 1)
+            if (one := files.inside(folder, f"{kind}-{n}.parquet")).is_file()
+        ]
         for kind in ("skipped", "rows")
     )
     skipped = pd.concat(skips, ignore_index=True) if skips else pd.DataFrame()
@@ -163,7 +173,11 @@ def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
         shutil.rmtree(folder)
         raise ValueError(f"none of {len(skipped)} particles could be cut: {reasons}")
     table = particles.check(pd.concat(rows, ignore_index=True))
-    array = stores.volumes(zarr.open_group(folder, mode="r+"), folder)
+    if len(table) != journal.written + len(journal.tail):
+        raise ValueError(
+            f"{folder} holds {len(table)} particles, but {journal.written + len(journal.tail)} volumes; delete it to begin anew"
+        )
+    array = stores.growing(folder)
     if len(journal.tail):
         stores.put(array, journal.written, journal.tail, settle=folder)
     # Work that was cut may have written more than it noted.
@@ -185,6 +199,20 @@ def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
 
 def _folder(path: str | Path) -> Path:
     return Path(path).with_name(f".{Path(path).name}.partial")
+
+
+def _own(folder: Path) -> None:
+    """Refuse a folder with links: what is written into it would be written where they lead."""
+    links = [one.name for one in (folder, *folder.rglob("*")) if one.is_symlink()]
+    if links:
+        raise ValueError(f"{folder} holds links, such as {links[0]}")
+
+
+def _fits(array: zarr.Array, tail: np.ndarray, *, written: int, box: int) -> bool:
+    """Whether what was read can be what was left: whole shards, and fewer volumes after them than one holds."""
+    shard = (array.shards or array.chunks)[0]
+    boxes = array.shape[1:] == tail.shape[1:] == (box,) * 3 and tail.dtype == np.float16
+    return boxes and 0 <= written <= array.shape[0] and written % shard == 0 and len(tail) < shard
 
 
 def _nothing(box: int) -> np.ndarray:

@@ -20,16 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from tomolab import architectures, files
+from tomolab import architectures, files, records
 from tomolab.architectures import Network, build
 
 __all__ = ["Network", "build", "check", "create", "describe", "digest", "load", "names", "renewed", "save", "weights"]
 
 FORMAT = 1
+LARGEST = 1024
+"""Voxels of a box that a network takes, at most."""
 
 
 def names() -> list[str]:
@@ -168,10 +169,16 @@ def describe(path: str | Path) -> dict[str, Any]:
     target = _located(path).with_suffix(".json")
     if not target.is_file():
         raise FileNotFoundError(f"no network description {target}; a network is a .safetensors file with a .json beside it")
-    description = json.loads(target.read_text())
+    description = records.mapping(target, "the description of a network")
     missing = {"name", "box", "classes", "voxel_size", "sha256"} - set(description)
     if missing or description.get("format") != FORMAT:
         raise ValueError(f"{target} is not the description of a tomolab network: lacks {sorted(missing) or 'format 1'}")
+    with records.reading(target, "the description of a network"):
+        records.typed(description, name=str, box=int, classes=list, sha256=str, voxel_size=(int, float, type(None)))
+        if not all(isinstance(one, str) for one in description["classes"]) or not 0 < description["box"] <= LARGEST:
+            raise ValueError(f"box is 1 to {LARGEST} voxels, and classes have names; it says {str(description)[:200]}")
+        if description["voxel_size"] is not None and not 0 < description["voxel_size"] < float("inf"):
+            raise ValueError(f"its voxel_size is {description['voxel_size']}, expected a positive number of Å")
     return description
 
 
@@ -186,9 +193,13 @@ def load(path: str | Path = "default") -> Network:
         If the weights are of another architecture than the description says, or were changed since.
     """
     description = describe(path)
-    network = create(
-        description["name"], box=description["box"], classes=description["classes"], voxel_size=description["voxel_size"]
-    )
+    about: dict[str, Any] = {key: description[key] for key in ("box", "classes", "voxel_size")}
+    with records.reading(_located(path).with_suffix(".json"), "the description of a network"):
+        # First without memory for its weights: what the description asks for may be more than any machine has.
+        with torch.device("meta"):
+            empty = create(description["name"], **about)
+        _agree(empty, _located(path))
+        network = create(description["name"], **about)
     weights(network, _located(path))
     if digest(network) != description["sha256"]:
         raise ValueError(
@@ -199,16 +210,21 @@ def load(path: str | Path = "default") -> Network:
 
 def weights(network: Network, path: str | Path) -> None:
     """Fill `network` with the weights in a safetensors file, or ValueError if they are of another architecture."""
-    found = load_file(path)
+    network.load_state_dict(_agree(network, path))
+
+
+def _agree(network: Network, path: str | Path) -> dict[str, torch.Tensor]:
+    """Weights in a file, if they are of the architecture of a network."""
+    found, _ = records.tensors(path, "the weights of a network")
     wanted = network.state_dict()
     odd = [name for name in wanted if name not in found or found[name].shape != wanted[name].shape]
     odd += [name for name in found if name not in wanted]
     if odd:
         raise ValueError(
-            f"{Path(path).name} holds another network than {network.name} with box {network.box} and "
+            f"{path} holds another network than {network.name} with box {network.box} and "
             f"{len(network.classes)} classes: {len(odd)} of {len(wanted)} tensors disagree, first {odd[0]}"
         )
-    network.load_state_dict(found)
+    return found
 
 
 def _located(path: str | Path) -> Path:

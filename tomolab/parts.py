@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from tomolab import files
+from tomolab import files, records
 from tomolab.vectors import release
 
 KEEP = 1024
@@ -53,13 +53,19 @@ class Part:
             self._resume(self.folder)
 
     def _resume(self, folder: Path) -> None:
-        begun = json.loads((folder / "about.json").read_text())
-        self.done = begun.pop("done")
+        about, place = (files.inside(folder, name) for name in ("about.json", "array.npy"))
+        begun = records.mapping(about, "the description of a part")
+        with records.reading(about, "the description of a part"):
+            records.typed(begun, done=int)
+        done = begun.pop("done")
         other = [name for name in sorted(self.about | begun) if begun.get(name) != self.about.get(name)]
         if other:
             told = ", ".join(f"{name} was {_short(begun.get(name))}, is {_short(self.about.get(name))}" for name in other)
             raise ValueError(f"{folder} was begun otherwise: {told}; delete the folder to begin anew")
-        self.array = np.load(folder / "array.npy", mmap_mode="r+", allow_pickle=False)
+        array = records.array(place, mode="r+")
+        if array.ndim != 2 or (len(array), array.dtype) != (len(self.array), self.array.dtype) or not 0 <= done <= len(array):
+            raise ValueError(f"{folder} holds {done} rows of an array {array.shape} of {array.dtype}; delete it to begin anew")
+        self.array, self.done = array, done
 
     def __enter__(self) -> Self:
         return self
@@ -95,7 +101,8 @@ class Part:
         if self.folder is None:
             return np.empty(shape, self.array.dtype)
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / "array.npy"
+        # A link in its place would be written through.
+        path = files.inside(self.folder, "array.npy")
         array = np.lib.format.open_memmap(path, mode="w+", dtype=self.array.dtype, shape=shape)
         _reserve(path)
         return array

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from tomolab import files, rotations, star
+from tomolab import files, records, rotations, star
 from tomolab.averages import Average
 from tomolab.mrc import TOLERANCE
 from tomolab.processes import run
@@ -221,7 +221,9 @@ def _last(folder: Path, name: str, given: dict[str, Any]) -> int:
         return 0
     if not (place / OPTIONS).is_file():
         raise ValueError(f"{place} holds files that tomolab did not start; read them with relion.read, or give another name=")
-    noted = json.loads((place / OPTIONS).read_text())["parameters"]
+    noted = records.mapping(place / OPTIONS, "the options of a refinement").get("parameters")
+    if not isinstance(noted, dict):
+        raise ValueError(f"{place / OPTIONS} names no parameters of a refinement")
     others = [f"{key} {noted.get(key)!r} instead of {value!r}" for key, value in given.items() if noted.get(key) != value]
     if others:
         raise ValueError(f"{place} holds a refinement with other options ({'; '.join(others)}); give another name=")

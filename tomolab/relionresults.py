@@ -4,13 +4,12 @@
 >>> theirs.record["converged"], theirs.resolution
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from tomolab import files, star
+from tomolab import files, records, star
 from tomolab.averages import Average
 from tomolab.relionfiles import particles
 from tomolab.resolution import correlate
@@ -90,4 +89,4 @@ def _fsc(model: Path) -> pd.DataFrame:
 def _noted(folder: Path) -> dict[str, Any]:
     """What `relion.refine` noted of a refinement; nothing of one that was started by hand."""
     path = folder / OPTIONS
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return records.mapping(path, "the options of a refinement") if path.is_file() else {}

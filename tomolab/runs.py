@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tomolab import __version__, files, locks
+from tomolab import __version__, files, locks, records
 from tomolab.scales import Scale, scale
 
 __all__ = ["Run", "Scale", "machine", "open", "root", "scale"]
@@ -99,7 +99,16 @@ class Run:
     def manifest(self) -> dict[str, Any]:
         """Read the manifest; one without stages where nothing was recorded yet."""
         path = self.folder / MANIFEST
-        return json.loads(path.read_text()) if path.exists() else {"format": 1, "run": self.folder.name, "stages": {}}
+        if not path.exists():
+            return {"format": 1, "run": self.folder.name, "stages": {}}
+        found = records.mapping(files.inside(self.folder, MANIFEST), "a manifest")
+        with records.reading(path, "a manifest"):
+            records.typed(found, stages=dict)
+            for entry in found["stages"].values():
+                records.typed(entry, **{name: dict for name in ("parameters", "versions", "machine") if entry.get(name)})
+                records.typed({"files": {}} | entry, files=dict)
+                records.typed(entry.get("files", {}), **dict.fromkeys(entry.get("files", {}), str))
+        return found
 
     def record(
         self,
@@ -145,10 +154,19 @@ class Run:
 
     def changed(self) -> list[str]:
         """Names of recorded files that are gone, or no longer what they were when the stage that wrote them was recorded."""
-        recorded = {name: told for entry in self.manifest()["stages"].values() for name, told in entry["files"].items()}
-        return [
-            name for name, told in recorded.items() if not (self.folder / name).exists() or _hash(self.folder / name) != told
-        ]
+        stages = self.manifest()["stages"].values()
+        recorded = {name: told for entry in stages for name, told in entry.get("files", {}).items()}
+        return [name for name, told in recorded.items() if self._now(name) != told]
+
+    def _now(self, name: str) -> str | None:
+        """Hash of a file or folder; None of what is gone, and of what lies, or leads, out of the run folder."""
+        try:
+            path = files.inside(self.folder, name)
+            for link in (one for one in path.rglob("*") if one.is_symlink()):
+                files.inside(self.folder, link.relative_to(self.folder).as_posix())
+        except ValueError:
+            return None
+        return _hash(path) if path.is_file() or path.is_dir() else None
 
     def _name(self, path: str | Path) -> str:
         whole = next((place for place in (self.folder / path, Path(path)) if place.exists()), None)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tomolab import files
+from tomolab import files, records
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,11 +124,13 @@ def load(path: str | Path) -> Selection:
     ValueError
         If it is not a selection, or does not hold as many particles as it says.
     """
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    content = records.mapping(path, "a selection")
     expected = {"name", "reason", "count", "ids"}
-    if not isinstance(content, dict) or not expected <= set(content):
+    if not expected <= set(content):
         raise ValueError(f"{path} is not a selection: expected the entries {', '.join(sorted(expected))}")
-    selection = Selection(content["name"], content["ids"], content["reason"])
+    with records.reading(path, "a selection"):
+        records.typed(content, name=str, reason=str, count=int, ids=list)
+        selection = Selection(content["name"], content["ids"], content["reason"])
     if len(selection) != content["count"]:
         raise ValueError(f"{path} says it holds {content['count']} particles, but lists {len(selection)}")
     return selection

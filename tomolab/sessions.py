@@ -15,33 +15,22 @@ nobody, so that two views that follow one another come to rest.
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tomolab import files
+from tomolab import decisions, files, records
+from tomolab.decisions import NONE as NONE
+from tomolab.decisions import Cluster as Cluster
 from tomolab.histories import History, Step
 from tomolab.selection import Selection
 
 FORMAT = 1
 """Version of the file."""
-NONE = -1
-"""Cluster of particles that are in none."""
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """What is said of a cluster; the colour is "#rrggbb", or empty for that of the palette."""
-
-    name: str = ""
-    colour: str = ""
-    hidden: bool = False
-    note: str = ""
 
 
 class Session:
@@ -122,8 +111,9 @@ class Session:
     def counts(self) -> pd.Series:
         """Particles of every cluster, indexed by its number, also of those that have become empty."""
         labels = self._values["labels"]
-        sizes = np.bincount(labels[labels != NONE], minlength=1 + max(self.clusters, default=0))
-        return pd.Series({number: int(sizes[number]) for number in self.clusters}, name="particles", dtype=np.int64)
+        # Not bincount: numbers that a table brings along may be huge.
+        sizes = pd.Series(labels).value_counts().to_dict()
+        return pd.Series({number: sizes.get(number, 0) for number in self.clusters}, name="particles", dtype=np.int64)
 
     def table(self, clusters: Iterable[int] | None = None) -> pd.DataFrame:
         """The particles of some clusters, by default of all, with their own columns, ``cluster`` and ``cluster_name``."""
@@ -323,7 +313,11 @@ class Session:
         if len(labels) != len(self._index) or (rows < 0).any():
             missing = (rows < 0).sum()
             raise ValueError(f"{len(labels)} labels for {len(self._index)} particles, {missing} of which have none")
-        return labels.to_numpy()[rows].astype(np.int32)
+        whole = np.iinfo(np.int32)
+        numbers = pd.to_numeric(labels, errors="coerce").to_numpy(dtype=float, na_value=np.nan)[rows]
+        if not ((numbers == np.round(numbers)) & (numbers >= whole.min) & (numbers <= whole.max)).all():
+            raise ValueError(f"clusters are whole numbers up to {whole.max:,}, got {labels.dtype}")
+        return numbers.astype(np.int32)
 
     def _rows(self, ids: Iterable[int]) -> np.ndarray:
         given = ids.ids if isinstance(ids, Selection) else ids
@@ -373,26 +367,19 @@ def load(path: str | Path, particles: pd.DataFrame) -> Session:
     ValueError
         If it is no session, or one of other particles.
     """
-    try:
-        with Path(path).open("rb") as source, np.load(source, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        about = json.loads(arrays["about"].tobytes())
+    with records.reading(path, f"a session of these {len(particles)} particles"):
+        arrays = records.arrays(path)
+        about = records.parsed(arrays["about"].tobytes())
+        records.typed(about, format=int, origin=str, top=int, clusters=dict, filters=dict, steps=dict)
         if about["format"] != FORMAT:
             raise ValueError(f"it has format {about['format']}, and {FORMAT} is read")
-        began, history = about["origin"], History.unpacked(about["steps"], arrays, _restored)
         session = Session(particles, pd.Series(arrays["labels"], index=arrays["ids"]))
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} cannot be read as a session of these {len(particles)} particles: {error}") from error
-    if not np.array_equal(session.ids, arrays["ids"]):
-        raise ValueError(f"{path} is of the same particles in another order")
-    session.history, session._top, session.origin = history, int(about["top"]), began
-    values = {name: _restored(name, about[name]) for name in ("clusters", "filters")}
-    session._values |= values | {"selected": arrays["selected"]}
+        if not np.array_equal(session.ids, arrays["ids"]):
+            raise ValueError("it is of the same particles in another order")
+        said = {name: decisions.restored(name, about[name]) for name in ("clusters", "filters")}
+        session._values |= said | {"selected": arrays["selected"]}
+        decisions.check(session._values, particles, top=about["top"])
+        session.history = History.unpacked(about["steps"], arrays, decisions.restored)
+        session.history.check(session._values)
+    session._top, session.origin = about["top"], about["origin"]
     return session
-
-
-def _restored(name: str, value: Any) -> Any:
-    """What JSON made text and lists of."""
-    if name == "clusters":
-        return {int(number): Cluster(**said) for number, said in value.items()}
-    return {column: (low, high) for column, (low, high) in value.items()}

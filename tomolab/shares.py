@@ -19,9 +19,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import zarr
 
-from tomolab import locks, particles, stores
+from tomolab import locks, particles, records, stores
 from tomolab.files import atomic
 from tomolab.stores import Part
 
@@ -116,7 +115,7 @@ def fill(share: Share, parts: Iterable[Part]) -> None:
     with locks.held(folder / f"share-{share.number}"):
         # What is filled again does not count until it is whole again.
         place.unlink(missing_ok=True)
-        array = stores.volumes(zarr.open_group(folder, mode="r+"), folder)
+        array = stores.growing(folder)
         start = share.start
         for block in stores.blocks(parts, share.box, size=stores.layout(share.box)[1], rows=rows):
             if start + len(block) > share.stop:
@@ -152,7 +151,7 @@ def finish(path: str | Path) -> Path:
         )
     with locks.held(folder):
         places = [folder / f"rows-{number}.parquet" for number in range(len(plan["edges"]) - 1)]
-        table = particles.check(pd.concat([pd.read_parquet(place) for place in places], ignore_index=True))
+        table = particles.check(pd.concat([records.table(place) for place in places], ignore_index=True))
         if len(table) != plan["count"]:
             raise ValueError(f"{folder} holds {len(table)} particles, but was begun for {plan['count']}")
         stores.finish(folder, table, box=plan["box"], voxel_size=plan["voxel_size"])
@@ -172,7 +171,7 @@ def _plan(path: str | Path) -> dict[str, Any]:
     place = _folder(path) / PLAN
     if not place.is_file():
         raise FileNotFoundError(f"no store was begun in {place.parent}; shares.allot begins one")
-    return json.loads(place.read_text())
+    return records.mapping(place, "the plan of a store")
 
 
 def _shares(path: str | Path, plan: dict[str, Any]) -> list[Share]:

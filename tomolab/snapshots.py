@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 
-from tomolab import files
+from tomolab import files, records
 from tomolab.refinement import Refinement
 
 EVERY = 5.0
@@ -53,13 +52,13 @@ class Snapshot:
         """
         if self.path is None or not self.path.exists():
             return
-        with safe_open(self.path, framework="pt") as file:
-            about = (file.metadata() or {}).get("about")
-            if about != self.about:
-                raise ValueError(f"{self.path} is of an average begun otherwise: {about}; this one is {self.about}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        for number, one in enumerate(refinements):
-            one.restore({name[2:]: tensor for name, tensor in tensors.items() if name.startswith(f"{number}.")})
+        tensors, metadata = records.tensors(self.path, "the state of refinements")
+        about = metadata.get("about")
+        if about != self.about:
+            raise ValueError(f"{self.path} is of an average begun otherwise: {about}; this one is {self.about}")
+        with records.reading(self.path, "the state of refinements"):
+            for number, one in enumerate(refinements):
+                one.restore({name[2:]: tensor for name, tensor in tensors.items() if name.startswith(f"{number}.")})
 
     def write(self, refinements: Sequence[Refinement]) -> None:
         """Write the file, if the last time is some seconds ago."""

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tomolab import crowding, devices, files, scenes
+from tomolab import crowding, devices, files, records, scenes
 from tomolab.beads import Site
 from tomolab.complexes import check
 from tomolab.conventions import POSITION, centre
@@ -33,6 +33,8 @@ AVOGADRO = 6.022e-10
 """Molecules per Å³ of 1 µM."""
 TABLES = ("beads", "report")
 MASKS = ("labels", "instances", "room")
+TYPES = {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}
+"""Numbers that a mask may be kept in."""
 
 
 @dataclass(frozen=True)
@@ -148,25 +150,32 @@ def load(folder: str | Path) -> Specimen:
     ------
     FileNotFoundError
         If the folder or a file of it is missing.
+    ValueError
+        If a file is damaged.
     """
     folder = Path(folder)
     wanted = ["density.mrc", "particles.csv", "specimen.json", *(f"{n}.mrc.gz" for n in MASKS), *(f"{n}.csv" for n in TABLES)]
-    missing = [name for name in wanted if not (folder / name).is_file()]
+    missing = [name for name in wanted if not files.inside(folder, name).is_file()]
     if missing:
         raise FileNotFoundError(f"{folder} is not a saved specimen: it has no {', '.join(missing)}")
-    told = json.loads((folder / "specimen.json").read_text())
-    size = told["voxel_size"]
-    return Specimen(
-        density=files.read_volume(folder / "density.mrc", voxel_size=size),
-        **{
-            name: files.read_volume(folder / f"{name}.mrc.gz", voxel_size=size).data.astype(told["types"][name])
-            for name in MASKS
-        },
-        names=tuple(told["names"]),
-        particles=files.read_particles(folder / "particles.csv"),
-        **{name: pd.read_csv(folder / f"{name}.csv", keep_default_na=False) for name in TABLES},
-        thickness=told["thickness"],
-    )
+    told = records.mapping(folder / "specimen.json", "a specimen")
+    with records.reading(folder, "a specimen"):
+        records.typed(told, voxel_size=(int, float), names=list, types=dict, thickness=(int, float))
+        records.typed(told["types"], **dict.fromkeys(MASKS, str))
+        if not all(isinstance(name, str) for name in told["names"]) or not set(told["types"].values()) <= TYPES:
+            raise ValueError(f"names are text, and types one of {', '.join(sorted(TYPES))}; it says {str(told)[:200]}")
+        size = told["voxel_size"]
+        return Specimen(
+            density=files.read_volume(folder / "density.mrc", voxel_size=size),
+            **{
+                name: files.read_volume(folder / f"{name}.mrc.gz", voxel_size=size).data.astype(told["types"][name])
+                for name in MASKS
+            },
+            names=tuple(told["names"]),
+            particles=files.read_particles(folder / "particles.csv"),
+            **{name: pd.read_csv(folder / f"{name}.csv", keep_default_na=False) for name in TABLES},
+            thickness=float(told["thickness"]),
+        )
 
 
 def counts_of(concentrations: Mapping[str, float], *, room: float) -> dict[str, int]:

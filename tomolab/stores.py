@@ -21,7 +21,7 @@ import torch
 import zarr
 from tqdm.auto import tqdm
 
-from tomolab import files, particles
+from tomolab import claims, files, particles, records
 
 TABLE, SKIPPED = "particles.parquet", "skipped.parquet"
 FORMAT = 1
@@ -86,9 +86,18 @@ def begin(folder: Path, box: int, *, count: int = 0) -> zarr.Array:
     """Make a group with an array for `count` boxes of `box` voxels, none of which is written; it grows from whole shards."""
     chunk, shard = layout(box)
     cube = (box, box, box)
-    return zarr.create_group(folder, zarr_format=3).create_array(
-        "volumes", shape=(count, *cube), chunks=(chunk, *cube), shards=(shard, *cube), dtype="float16", compressors=None
-    )
+    # Chunks of zeros are written too, so that one that is missing is known to be lost.
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        return zarr.create_group(folder, zarr_format=3).create_array(
+            "volumes", shape=(count, *cube), chunks=(chunk, *cube), shards=(shard, *cube), dtype="float16", compressors=None
+        )
+
+
+def growing(folder: Path) -> zarr.Array:
+    """Array of a group that `begin` made, to be written; ValueError if it is of another layout."""
+    claims.check(folder)
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        return zarr.open_array(folder / "volumes", mode="r+", zarr_format=3)
 
 
 def put(array: zarr.Array, start: int, block: np.ndarray, *, settle: Path | None = None) -> None:
@@ -188,15 +197,16 @@ def read(path: str | Path) -> tuple[zarr.Array, pd.DataFrame, float]:
         raise FileNotFoundError(f"no subtomograms at {path}")
     if not (path / "zarr.json").is_file() or not (path / TABLE).is_file():
         raise ValueError(f"{path} is not a store of subtomograms: it lacks zarr.json or {TABLE}")
-    group = zarr.open_group(path, mode="r")
-    about: dict[str, Any] = dict(group.attrs)
-    if about.get("tomolab") != "subtomograms" or "volumes" not in group:
+    about = claims.attributes(path)
+    if about.get("tomolab") != "subtomograms" or not (path / "volumes").is_dir():
         raise ValueError(f"{path} is a Zarr group, but not a store of subtomograms")
     if about.get("format") != FORMAT:
         raise ValueError(f"{path} has format {about.get('format')}, this version of tomolab reads format {FORMAT}")
+    with records.reading(path, "a store of subtomograms"):
+        records.typed(about, count=int, box=int, voxel_size=(int, float))
     # The table before the array: while another process appends, volumes come before it, and the count after it.
-    table = pd.read_parquet(path / TABLE)
-    array = volumes(group, path)
+    table = records.table(files.inside(path, TABLE))
+    array = claims.volumes(path)
     if not about["count"] <= len(table) <= array.shape[0]:
         raise ValueError(
             f"{path} was written with {about['count']} subtomograms, "
@@ -207,27 +217,24 @@ def read(path: str | Path) -> tuple[zarr.Array, pd.DataFrame, float]:
     return _first(array, len(table)), table, float(about["voxel_size"])
 
 
-def volumes(group: zarr.Group, name: str | Path) -> zarr.Array:
-    """The array of a store's group; a ValueError with its name if there is none."""
-    array = group["volumes"]
-    if not isinstance(array, zarr.Array):
-        raise ValueError(f"{name}: volumes is a Zarr group, expected an array")
-    return array
-
-
-def _first(array: zarr.Array, count: int) -> zarr.Array:
+def _first(array: claims.Volumes, count: int) -> zarr.Array:
     """An array without what is being appended to it, or was by a process that was killed."""
     if array.shape[0] == count:
         return array
     whole = array.async_array
     short = whole.metadata.update_shape((count, *array.shape[1:]))
-    return zarr.Array(zarr.AsyncArray(short, whole.store_path, whole.config))
+    return claims.Volumes(zarr.Array(zarr.AsyncArray(short, whole.store_path, whole.config)), array.place)
 
 
 def read_skipped(path: str | Path) -> pd.DataFrame:
     """The particles that could not be cut, with the column ``reason``, if the store tells of any."""
-    place = Path(path) / SKIPPED
-    return pd.read_parquet(place) if place.is_file() else pd.DataFrame()
+    place = files.inside(path, SKIPPED)
+    if not place.is_file():
+        return pd.DataFrame()
+    table = records.table(place)
+    if "reason" not in table:
+        raise ValueError(f"{place} does not say why particles were skipped: it has no column reason")
+    return table
 
 
 def take(array: zarr.Array, rows: np.ndarray) -> np.ndarray:

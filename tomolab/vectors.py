@@ -9,12 +9,15 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from tomolab import files
+from tomolab import files, records
 
+LONGEST = 4 * 1024
+"""Bytes of the name or digest of a network."""
 ROWS = 65_536
 """Vectors that are worked on at once where there may be millions."""
 
@@ -143,12 +146,16 @@ def load(path: str | Path, *, mapped: bool = False) -> Embedding:
     ValueError
         If the file is no embedding, or could only be read by pickle, or is compressed and asked for mapped.
     """
-    with np.load(path, allow_pickle=False) as stored:
-        missing = {"ids", "vectors", "network"} - set(getattr(stored, "files", ()))
+    stored = records.arrays(path, without=["vectors"] if mapped else [])
+    with records.reading(path, "an embedding"):
+        if mapped:
+            stored["vectors"] = _mapped(Path(path))
+        missing = {"ids", "vectors", "network"} - set(stored)
         if missing:
             raise ValueError(f"{path} is not an embedding: it has no {', '.join(sorted(missing))}")
-        vectors = _mapped(Path(path)) if mapped else stored["vectors"]
-        return Embedding(stored["ids"], vectors, str(stored["network"]))
+        if stored["network"].shape or stored["network"].dtype.kind != "U" or stored["network"].dtype.itemsize > LONGEST:
+            raise ValueError(f"{path} is not an embedding: its network is no digest")
+        return Embedding(stored["ids"], stored["vectors"], str(stored["network"]))
 
 
 def _mapped(path: Path) -> np.ndarray:
@@ -160,10 +167,10 @@ def _mapped(path: Path) -> np.ndarray:
         # The local header of a zip entry: 30 bytes, of which the last two pairs are the lengths of name and extra field.
         file.seek(entry.header_offset + 26)
         file.seek(entry.header_offset + 30 + sum(np.frombuffer(file.read(4), "<u2").tolist()))
-        version = np.lib.format.read_magic(file)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, columns_first, dtype = header(file)
-        if not all(shape):
+        start = file.tell()
+        told = records.claim(file, entry.file_size, start=start)
+        if not all(told.shape):
             # Nothing cannot be mapped.
-            return np.empty(shape, dtype)
-        return np.memmap(path, dtype, mode="r", offset=file.tell(), shape=shape, order="F" if columns_first else "C")
+            return np.empty(told.shape, told.dtype)
+        order: Literal["F", "C"] = "F" if told.columns_first else "C"
+        return np.memmap(path, told.dtype, mode="r", offset=start + told.start, shape=told.shape, order=order)
