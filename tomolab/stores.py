@@ -119,7 +119,7 @@ def put(array: zarr.Array, start: int, block: np.ndarray, *, settle: Path | None
     array[start : start + len(block)] = block
     if settle is not None:
         number = start // (array.shards or array.chunks)[0]
-        descriptor = os.open(settle.joinpath(array.path, "c", str(number), "0", "0", "0"), os.O_RDONLY)
+        descriptor = os.open(settle.joinpath("volumes", "c", str(number), "0", "0", "0"), os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
