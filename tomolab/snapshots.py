@@ -43,6 +43,11 @@ class Snapshot:
             raise ValueError(f"a checkpoint is a .safetensors file, got {self.path.name}")
         self.about, self.written = json.dumps(about), -EVERY
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a file to go on from, written after the first iteration or a later one."""
+        return self.path is not None and self.path.exists()
+
     def restore(self, refinements: Sequence[Refinement]) -> None:
         """Bring refinements to where the file was written, or leave them at their beginning if there is none.
 
@@ -51,7 +56,7 @@ class Snapshot:
         ValueError
             If the file is about something else.
         """
-        if self.path is None or not self.path.exists():
+        if self.path is None or not self.begun:
             return
         with safe_open(self.path, framework="pt") as file:
             about = (file.metadata() or {}).get("about")
