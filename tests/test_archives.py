@@ -1,5 +1,6 @@
 """Archives at an address: what is asked of a server, what is believed of it, and what never reaches it."""
 
+import asyncio
 import gzip
 import json
 import threading
@@ -233,3 +234,13 @@ def test_a_bomb_in_a_store_does_not_go_off(tmp_path) -> None:
     with pytest.raises(ValueError, match="unpacks to 50,000,000 bytes or more, where a chunk holds 1,024"):
         files.open_volume(tmp_path / "a.zarr", voxel_size=10.0).read(np.s_[4:, :, :])
     assert made.shape == (8, 8, 8)
+
+
+def test_nothing_is_written_and_nothing_listed(tmp_path) -> None:
+    archive = Archive(str(tmp_path))
+    for work in (archive.set("zarr.json", None), archive.delete("zarr.json")):  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"is read, not written: zarr\.json"):
+            asyncio.run(work)
+    for listed in (archive.list, lambda: archive.list_prefix(""), lambda: archive.list_dir("")):
+        with pytest.raises(ValueError, match="is read by name, not listed"):
+            listed()

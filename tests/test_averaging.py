@@ -14,6 +14,7 @@ from tomolab import (
     averaging,
     coefficients,
     fourier,
+    guides,
     particles,
     rotations,
     snapshots,
@@ -196,6 +197,22 @@ def test_a_cut_run_ends_as_an_unbroken_one(data: tuple, tmp_path: Path, monkeypa
     np.testing.assert_array_equal(resumed.volume.data, straight.volume.data)
     pd.testing.assert_frame_equal(resumed.particles, straight.particles)
     assert not path.exists()
+
+
+@pytest.mark.filterwarnings("ignore:the two halves agree on nothing")  # so few particles, so few iterations
+def test_a_cut_run_from_a_map_orients_nothing_again(
+    data: tuple, small: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "EVERY", 0.0)
+    few, path = data[0].take(data[0].ids[:12]), tmp_path / "state.safetensors"
+    options = {"seed": 3, "iterations": 3, "start": small, "progress": False, "device": "cpu"}
+    straight = averaging.average(few, **options)
+    averaging.average(few, checkpoint=path, stop=lambda: True, **options)
+    assert path.exists()
+    monkeypatch.setattr(guides, "orient", None)
+    resumed = averaging.average(few, checkpoint=path, **options)
+    np.testing.assert_array_equal(resumed.volume.data, straight.volume.data)
+    pd.testing.assert_frame_equal(resumed.particles, straight.particles)
 
 
 @pytest.mark.filterwarnings("ignore:the two halves agree on nothing")  # so few particles, so few iterations

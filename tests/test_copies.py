@@ -286,9 +286,27 @@ def test_a_list_of_m(tmp_path: Path) -> None:
     assert (tmp_path / "n.star").read_text() == text.replace("a.tomostar 1 2 3\n", "")
 
 
+def test_annotations_of_the_portal_keep_their_bytes(tmp_path: Path) -> None:
+    lines = [
+        b'{"type": "point", "location": {"x": 1.50, "y": 2, "z": 3e0}, "mine": "caf\xe9"}\r\n',
+        b"\n",
+        b'  {"type":"point","location":{"x":4,"y":5,"z":6}}\n',
+        b'{"type": "point", "location": {"x": 7, "y": 8, "z": 9}}',
+    ]
+    (tmp_path / "a.ndjson").write_bytes(b"".join(lines))
+    done = files.filter_particles(tmp_path / "a.ndjson", [2, 0], tmp_path / "b.ndjson")
+    assert (done.kept, done.dropped) == (2, 1)
+    assert (tmp_path / "b.ndjson").read_bytes() == lines[0] + lines[1] + lines[3]
+    with pytest.raises(ValueError, match="there is no column class to hold classes"):
+        files.filter_particles(tmp_path / "a.ndjson", [0], tmp_path / "b.ndjson", classes=[3])
+    (tmp_path / "c.ndjson").write_bytes(lines[0] + b"TS_01 1 2 3\n")
+    with pytest.raises(ValueError, match=r"c\.ndjson: line 2 is no annotated point: 'TS_01 1 2 3"):
+        files.filter_particles(tmp_path / "c.ndjson", [0], tmp_path / "b.ndjson")
+
+
 def test_other_formats_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("1 2 3")
-    with pytest.raises(ValueError, match=r"lists that can be copied are \.star, \.tbl, \.csv, \.em, got \.txt"):
+    with pytest.raises(ValueError, match=r"lists that can be copied are \.star, \.tbl, \.csv, \.em, \.ndjson, got \.txt"):
         files.filter_particles(tmp_path / "a.txt", [0], tmp_path / "b.txt")
 
 

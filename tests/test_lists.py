@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from tomolab import files, particles, subtomograms, volumes
+from tomolab import files, particles, star, subtomograms, volumes
 
 SHAPES = {"TS_01": (200, 401, 300), "001": (101, 300, 300)}
 FORMATS = {
@@ -234,7 +234,40 @@ def test_writing_asks_for_what_it_needs(tmp_path, name: str, arguments: dict, me
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("text", ['say "so"', "it's", "a#b", "a\tb", "a\nb"])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    names=st.lists(
+        st.one_of(
+            st.text(st.characters(exclude_categories=["Cs"]), max_size=6),
+            st.text("\"'# a5.\u00e9\t\n_-", max_size=6),
+            st.sampled_from(
+                ["nan", "<NA>", "", " ", "data_a", "loop_", "_a", "007", "1e5", "True", "None", "5'-cap", "80S, \u03b1"]
+            ),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_a_name_comes_back_as_it_is_or_is_refused(tmp_path, names: list[str]) -> None:
+    """Cluster names of whatever characters; what starfile reads is the same, but that it takes numbers for numbers."""
+    table = particles.table(
+        np.zeros((len(names), 3)), ids=np.arange(len(names)), tomogram="TS_01", cluster_name=names, score=1.5
+    )
+    bad = [n for n in names if set(n) & set("\"'#\x7f\x85\u2028\u2029") or min(n, default=" ") < " " or n in star.MISSING]
+    if bad:
+        with pytest.raises(ValueError, match=r"rename them, or write \.csv"):
+            files.write_particles(table, tmp_path / "a.star", voxel_size=10.0)
+        return
+    path = files.write_particles(table, tmp_path / "a.star", voxel_size=10.0)
+    read = files.read_particles(path)
+    assert read["cluster_name"].tolist() == names
+    assert read["score"].tolist() == [1.5] * len(names)
+    theirs = starfile.read(path, always_dict=True, parse_as_string=["tomolabClusterName"])["particles"]
+    assert theirs["tomolabClusterName"].tolist() == names
+    assert theirs["tomolabScore"].tolist() == [1.5] * len(names)
+
+
+@pytest.mark.parametrize("text", ['say "so"', "it's", "a#b", "a\tb", "a\nb", "a\0b", "nan"])
 def test_text_that_star_cannot_hold_is_refused(tmp_path, text: str) -> None:
     table = some(count=2).assign(label=["a", text])
     with pytest.raises(ValueError, match="column tomolabLabel: 1 texts hold a quote, #, tab or line break"):

@@ -10,7 +10,7 @@ import pytest
 from npe2 import PluginManager, PluginManifest
 
 import tomolab
-from tomolab import files, particles
+from tomolab import files, holdings, particles
 from tomolab.sessions import Session
 from tomolab.subtomograms import Subtomograms
 from tomolab.ui import linking, reading, style
@@ -79,6 +79,10 @@ def test_a_run_folder_opens_as_it_was_left(folder: Path, table: pd.DataFrame) ->
     assert options["features"]["cluster"].tolist() == [0, 0, 0]
     (folder / "clusters.csv").unlink()
     assert len(reading.read_run(folder)) == 1
+    files.write_volume(files.read_volume(folder / "tomogram.mrc"), folder / "tomogram.zarr")
+    (folder / "tomogram.mrc").unlink()
+    ((other, _, _),) = reading.read_run(folder)
+    np.testing.assert_allclose(other, image, atol=1e-5)
 
 
 def test_of_many_tomograms_the_first_is_shown_with_its_own_particles(folder: Path, table: pd.DataFrame) -> None:
@@ -87,6 +91,10 @@ def test_of_many_tomograms_the_first_is_shown_with_its_own_particles(folder: Pat
     files.write_particles(table.assign(tomogram=["TS_1", "TS_2", "TS_2"]), folder / "clusters.csv")
     points = reading.read_run(folder)[1]
     assert points[1]["features"]["particle_id"].tolist() == [3, 9]
+    # Of two files of one name the same is taken whether or not there is a list of particles.
+    other = files.write_volume(files.read_volume(folder / "tomograms" / "TS_2.mrc"), folder / "tomograms" / "TS_2.zarr")
+    assert other.exists()
+    assert holdings.places(folder) == holdings.places(folder, table.assign(tomogram="TS_2"))
 
 
 def test_a_particle_list_takes_what_it_lacks_from_the_tomogram_beside_it(folder: Path, table: pd.DataFrame) -> None:
@@ -95,13 +103,19 @@ def test_a_particle_list_takes_what_it_lacks_from_the_tomogram_beside_it(folder:
         "data_\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n_rlnCoordinateZ #3\n_rlnMicrographName #4\n"
         "25.0 16.0 8.0 TS_1.tomostar\n10.0 11.0 12.0 TS_1.tomostar\n"
     )
-    with pytest.raises(ValueError, match=r"only \.mrc in the folder; there are 0"):
+    with pytest.raises(ValueError, match="only one in the folder; there are 0"):
         reading.read_list(alone)
     moved = alone.rename(folder / "warp.star")
     ((points, options, kind),) = reading.reader(str(moved))(str(moved))
     assert (kind, options["name"]) == ("points", "warp")
     np.testing.assert_allclose(points, np.array([[8, 16, 25], [12, 11, 10]]) * 12.0)
     assert "tilt_min" not in options["features"]
+    # OME-Zarr says it as well, and boxes beside it are no tomogram.
+    volume = files.read_volume(folder / "tomogram.mrc")
+    (folder / "tomogram.mrc").unlink()
+    files.write_volume(volume, folder / "tomogram.zarr")
+    Subtomograms(np.zeros((3, 8, 8, 8)), table, 10.0).save(folder / "boxes.zarr")
+    np.testing.assert_allclose(reading.read_list(moved)[0][0], points)
     own = files.write_particles(table, folder / "own.star", voxel_size=7.0)
     np.testing.assert_allclose(reading.read_list(own)[0][0], particles.positions(table), atol=1e-3)
 

@@ -19,6 +19,7 @@ from tomolab.subtomograms import Subtomograms
 from tomolab.ui import report
 
 HOSTILE = "<script>alert('1')</script> \"a\" & $x^{$ 5%"
+HAND = {"verdict": "mirrored", "resolution": 80.5, "mirrored": f"36{HOSTILE}"}
 
 
 class Page(HTMLParser):
@@ -59,7 +60,7 @@ def run(folder: Path, boxes: Subtomograms) -> Path:
     work.session.dissolve(2)
     table = work.session.table([1])
     work.keep(HOSTILE, average_of(table[:12], turn=40.0, seed=3, seconds=2.0))
-    work.keep("from a map", average_of(table[6:], turn=40.0, start={"map": f"ribosome {HOSTILE}", "poses": ""}))
+    work.keep("from a map", average_of(table[6:], turn=40.0, start={"map": f"ribosome {HOSTILE}", "poses": ""}, hand=HAND))
     Selection("some", boxes.ids[:5], "lasso").save(folder / "selections" / "some.json")
     files.write_particles(
         pd.concat([boxes.particles, boxes.particles[:3].assign(particle_id=[900, 901, 902])]),
@@ -142,6 +143,8 @@ def test_an_average_from_a_map_says_so(run: Path) -> None:
     page = Page(report.write(run).read_text(encoding="utf-8"))
     assert f"template-based: started from map: ribosome {HOSTILE}" in page.text
     assert page.text.count("template-based") == 1
+    assert f"mirrored (FSC 0.5 with a known map: 80.5 Å, with its mirror image: 36{HOSTILE} Å)" in page.text
+    assert accounts.hand({"hand": "left"}) == accounts.hand({}) == ""
     assert accounts.start({"parameters": {"given": True}}) == "the angles of the particle table"
     assert accounts.start({"program": "RELION", "parameters": {"reference": "ab12"}}) == "a map that was given to RELION"
     assert accounts.start({"start": True}) == "a given start"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from tomolab import rotations, volumes
+from tomolab import fourier, rotations, volumes
 from tomolab.volumes import Volume
 
 
@@ -50,6 +50,28 @@ def test_resample_keeps_positions_in_angstrom(size: float) -> None:
     weight = other.data.clip(0.05) - 0.05
     found = [float((axis * weight).sum() / weight.sum()) for axis in grid]
     assert np.allclose(found, at, atol=1.5)
+
+
+@pytest.mark.parametrize("size", [13.48, 9.8, 7.123, 23.3])
+def test_resample_is_exact_far_from_the_corner(size: float) -> None:
+    at = (153.0, 148.0, 3711.3)
+
+    def bead(shape: tuple[int, ...], voxel: float) -> np.ndarray:
+        z, y, x = (np.exp(-((np.arange(n) * voxel - place) ** 2) / (2 * 40.0**2)) for n, place in zip(shape, at, strict=True))
+        return z[:, None, None] * y[:, None] * x
+
+    other = volumes.resample(Volume(bead((32, 33, 400), 10.0), 10.0), size)
+    assert all(-1e-6 <= n * size - old * 10.0 < size for n, old in zip(other.shape, (32, 33, 400), strict=True))
+    np.testing.assert_allclose(other.data, bead(other.shape, size), atol=0.004)
+    # A ten thousandth of the distance would be seen.
+    assert np.abs(other.data - bead(other.shape, size * 1.0003)).max() > 0.01
+
+
+@pytest.mark.parametrize("size", [20.0, 5.0])
+def test_resample_is_cropping_or_padding_where_the_grids_fit(phantom: Volume, size: float) -> None:
+    new = [round(n * 10.0 / size) for n in phantom.shape]
+    expected = fourier.resize(torch.from_numpy(phantom.data), new).numpy()
+    np.testing.assert_allclose(volumes.resample(phantom, size).data, expected, atol=2e-3)
 
 
 def test_fit_keeps_the_centre_voxel() -> None:

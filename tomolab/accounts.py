@@ -172,6 +172,14 @@ def lineage(record: Mapping[str, Any]) -> str:
     return ""
 
 
+def hand(record: Mapping[str, Any]) -> str:
+    """Which hand an average has, by its record, if it was held against a known map (`hands.judge`)."""
+    told = record.get("hand")
+    if not isinstance(told, Mapping) or not {"verdict", "resolution", "mirrored"} <= set(told):
+        return ""
+    return f"{told['verdict']} (FSC 0.5 with a known map: {told['resolution']} Å, with its mirror image: {told['mirrored']} Å)"
+
+
 def _left(folder: Path, table: pd.DataFrame) -> Session | None:
     """The session that was left here, if there is one."""
     kept = files.inside(folder, holdings.SESSION)

@@ -131,15 +131,18 @@ class Archive(Store):
 
     def list(self) -> AsyncIterator[str]:
         """Refuse to list: a server does not tell what it holds."""
-        raise NotImplementedError
+        raise self._unlisted()
 
     def list_prefix(self, prefix: str) -> AsyncIterator[str]:
         """Refuse to list."""
-        raise NotImplementedError
+        raise self._unlisted(prefix)
 
     def list_dir(self, prefix: str) -> AsyncIterator[str]:
         """Refuse to list."""
-        raise NotImplementedError
+        raise self._unlisted(prefix)
+
+    def _unlisted(self, prefix: str = "") -> ValueError:
+        return ValueError(f"{self.place} is read by name, not listed: {prefix}*")
 
 
 def remote(place: str) -> bool:

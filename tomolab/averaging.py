@@ -144,7 +144,8 @@ def average(
     with told(progress, steps, "averaging") as tell:
         run = Pair(parts, box=box, seed=seed, device=where, told=tell, stop=stop, steps=steps, crew=crew)
         began = [_given(part) for part in parts] if given else None
-        if model is not None:
+        # Only the first iteration looks at these poses.
+        if model is not None and not passes[0].begun:
             began = [_guided(part, model, start_resolution, box=box, settings=settings, device=where) for part in parts]
         result, pair = run.refine(settings, passes[0], given=began)
         name = "C1" if run.stopped else _named(symmetry, result)

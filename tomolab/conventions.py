@@ -25,6 +25,8 @@ AXIS = "tilt_axis"
 """Particle table: direction of the tilt axis in degrees from y towards x; 0 where there is no such column."""
 SOURCE = ["source_list", "source_row"]
 """Particle table: fingerprint of the list of another program from which a particle was read, and its row, counted from 0."""
+TEXTS = ("tomogram", "label", "cluster_name", "average")
+"""Particle table: names, which stay text where all of them look like numbers."""
 
 HAND = 1
 """Sign with which the underfocus of a point grows with its height."""

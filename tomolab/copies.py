@@ -2,7 +2,7 @@
 
 Comments, other tables, columns that tomolab does not know, the way numbers are written, quotes, line ends and text that is
 not UTF-8 stay as they are: whole rows are left out, nothing is written anew. STAR (RELION, Warp, STOPGAP), Dynamo tables,
-CSV, and motive lists of AV3, TOM and Artiatomi (.em).
+CSV, motive lists of AV3, TOM and Artiatomi (.em), and annotations of the CryoET Data Portal (.ndjson).
 
 `lists.read_particles` notes in ``source_list`` and ``source_row`` from which list and which row of it a particle came, so
 that its row is found again after particles were numbered anew, moved or averaged.
@@ -54,7 +54,7 @@ def filter_particles(
     Parameters
     ----------
     path
-        The list: .star, .tbl, .csv or .em. A list of tomograms beside it (.doc of Dynamo, else
+        The list: .star, .tbl, .csv, .em or .ndjson. A list of tomograms beside it (.doc of Dynamo, else
         ``_tomolist.txt``) is copied with it.
     keep
         Rows of the list, counted from 0, or a particle table with the columns ``source_list`` and ``source_row``; for a CSV

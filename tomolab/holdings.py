@@ -92,12 +92,20 @@ def places(folder: Path, particles: pd.DataFrame | None = None) -> dict[str, Pat
     if particles is None:
         if single is not None:
             return {"": single}
-        return {path.name.removesuffix(end): path for end in ENDINGS for path in sorted(folder.glob(f"tomograms/*{end}"))}
+        # Of several maps of one name the one whose ending stands first is taken: it comes last here.
+        here = {path.name.removesuffix(end): path for end in ENDINGS[::-1] for path in folder.glob(f"tomograms/*{end}")}
+        return dict(sorted(here.items()))
     names = particles["tomogram"].unique().tolist()
     if len(names) == 1 and single is not None:
         return {names[0]: single}
     found = {name: _tomogram(folder, f"tomograms/{name}") for name in names}
     return {name: path for name, path in found.items() if path is not None}
+
+
+def maps(folder: Path) -> list[Path]:
+    """Maps and tomograms in a folder, by their names; a store of subtomograms is none."""
+    found = {path for end in ENDINGS for path in folder.glob(f"*{end}") if not (path / "particles.parquet").exists()}
+    return sorted(found)
 
 
 def _tomogram(folder: Path, name: str) -> Path | None:

@@ -22,6 +22,7 @@ CLASSES = {
     ".tbl": ("class",),
     ".csv": ("cluster", "class"),
     ".em": ("class",),
+    ".ndjson": ("class",),
 }
 """Columns that hold the class of a particle, by format; the first that is there."""
 HEAD = re.compile(rb"data_(\S*)[ \t]*(?:#|$)")
@@ -66,14 +67,14 @@ def cut(data: bytes, suffix: str) -> Pieces:
     data
         The file.
     suffix
-        .star, .tbl, .csv or .em.
+        .star, .tbl, .csv, .em or .ndjson.
 
     Raises
     ------
     ValueError
         If it is no such list, or a row has another number of values than the others.
     """
-    kinds = {".star": _star, ".tbl": _table, ".csv": _csv, ".em": _em}
+    kinds = {".star": _star, ".tbl": _table, ".csv": _csv, ".em": _em, ".ndjson": _points}
     if suffix not in kinds:
         raise ValueError(f"lists that can be copied are {', '.join(kinds)}, got {suffix or 'a name without suffix'}")
     return kinds[suffix](data)
@@ -210,6 +211,17 @@ def _em(data: bytes) -> Pieces:
     pieces = [data[: motl.HEADER], *(data[start : start + step] for start in range(motl.HEADER, len(data), step))]
     columns = [*(str(number) for number in range(1, motl.ROWS)), "class"]
     return Pieces(pieces, np.arange(1, count + 1), columns, ".em", f"{order}{kind}")
+
+
+def _points(data: bytes) -> Pieces:
+    """Lines of annotations, an object of JSON each."""
+    pieces = data.split(b"\n")
+    pieces = [line + b"\n" for line in pieces[:-1]] + [pieces[-1]] * bool(pieces[-1])
+    rows = [number for number, line in enumerate(pieces) if line.strip()]
+    wrong = next((n for n in rows if not (pieces[n].strip().startswith(b"{") and pieces[n].strip().endswith(b"}"))), None)
+    if wrong is not None:
+        raise ValueError(f"line {wrong + 1} is no annotated point: {_text(pieces[wrong][:60])!r}")
+    return Pieces(pieces, np.array(rows, dtype=np.int64), [], ".ndjson")
 
 
 def _text(data: bytes) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from tomolab import particles as tables
 from tomolab import relionsets, rotations, star
-from tomolab.conventions import ANGLES, POSITION, SOURCE, WEDGE
+from tomolab.conventions import ANGLES, POSITION, SOURCE, TEXTS, WEDGE
 from tomolab.paths import fingerprint
 from tomolab.star import TILT_SERIES, Shape
 
@@ -71,7 +71,7 @@ def read(
     out[ANGLES] = rotations.to_euler(matrices)
     for column in rows.columns.difference([*star.CONSUMED, name], sort=False):
         ours = _ours(column)
-        out[ours] = rows[column] if ours == "label" else star.typed(rows[column])
+        out[ours] = rows[column] if ours in TEXTS else star.typed(rows[column])
     if "particle_id" not in out:
         out["particle_id"] = np.arange(len(out))
     if named is not None:

@@ -42,6 +42,11 @@ class Snapshot:
             raise ValueError(f"a checkpoint is a .safetensors file, got {self.path.name}")
         self.about, self.written = json.dumps(about), -EVERY
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a file to go on from, written after the first iteration or a later one."""
+        return self.path is not None and self.path.exists()
+
     def restore(self, refinements: Sequence[Refinement]) -> None:
         """Bring refinements to where the file was written, or leave them at their beginning if there is none.
 
@@ -50,7 +55,7 @@ class Snapshot:
         ValueError
             If the file is about something else.
         """
-        if self.path is None or not self.path.exists():
+        if self.path is None or not self.begun:
             return
         tensors, metadata = records.tensors(self.path, "the state of refinements")
         about = metadata.get("about")

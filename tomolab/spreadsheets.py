@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from tomolab import paths, star
-from tomolab.conventions import ANGLES, POSITION, SOURCE, WEDGE
+from tomolab.conventions import ANGLES, POSITION, SOURCE, TEXTS, WEDGE
 from tomolab.particles import REQUIRED
 
 UNITS = ("angstrom", "voxel")
@@ -29,7 +29,6 @@ FAMILIES = [
 TOMOGRAMS = ("tomogram", "tomo_name", "tomo_id", "tomo", "experiment", "run_name", "run")
 """Names of the column that names the tomogram."""
 IDS = ("particle_id", "id")
-TEXTS = ("tomogram", "label")
 
 
 def read(path: Path, *, unit: str | None, voxel_size: float | None, tomogram: str | None) -> pd.DataFrame:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from tomolab import rotations
 from tomolab.mrc import TOLERANCE
+from tomolab.starblocks import MISSING as MISSING
 from tomolab.starblocks import WIDEST as WIDEST
 from tomolab.starblocks import blocks as blocks
 from tomolab.starblocks import text as text

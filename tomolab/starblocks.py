@@ -18,9 +18,10 @@ import starfile
 
 from tomolab import paths
 
-FORBIDDEN = re.compile("[\"'#\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 MISSING = ["nan", "NaN", "<NA>"]
 """What other programs write where there is no value."""
+FORBIDDEN = re.compile(f"[\"'#\x00-\x1f\x7f\x85\u2028\u2029]|^(?:{'|'.join(MISSING)})$")
+"""What readers of STAR files take for the end of a text, or for none."""
 HEAD = re.compile(r"\n[ \t]*data_(\S*)[ \t]*(?=\n|#|$)")
 CLOSES = {quote: re.compile(rf"{quote}(?=[ \t]|$)") for quote in "'\""}
 """Where a value in quotes ends."""
@@ -62,7 +63,8 @@ def text(tables: dict[str, pd.DataFrame], *, version: int | None) -> str:
     Raises
     ------
     ValueError
-        If a text holds a quote, #, tab or line break, which not every reader of STAR files understands.
+        If a text holds a quote, #, tab, line break or other control character, which not every reader of STAR files
+        understands, or is what stands for a missing value.
     """
     parts = []
     for name, table in tables.items():
@@ -74,7 +76,8 @@ def text(tables: dict[str, pd.DataFrame], *, version: int | None) -> str:
             wrong = texts[texts.str.contains(FORBIDDEN)]
             if len(wrong):
                 raise ValueError(
-                    f"column {column}: {len(wrong)} texts hold a quote, #, tab or line break, first {wrong.iloc[0]!r}"
+                    f"column {column}: {len(wrong)} texts hold a quote, #, tab or line break, or are {', '.join(MISSING)}, "
+                    f"which readers of STAR files misread, first {wrong.iloc[0]!r}; rename them, or write .csv"
                 )
         # The first line of starfile names the day; the same table shall give the same file.
         body = starfile.to_string({name: table}, float_format=None).split("\n", 1)[1].strip()

@@ -99,33 +99,41 @@ def low_pass(volume: Volume, resolution: float) -> Volume:
 def resample(volume: Volume, voxel_size: float, *, tolerance: float = 0.001) -> Volume:
     """Change the voxel size by Fourier cropping or padding; position (0, 0, 0) and so every position in Å stays.
 
+    The Fourier series of each axis is evaluated where the new voxels lie, so that any ratio of voxel sizes is exact, also far
+    from the corner.
+
     Parameters
     ----------
     volume
-        The volume to resample.
+        The volume to resample. What the last new voxels see beyond it is its mean.
     voxel_size
         Wanted voxel size in Å.
     tolerance
-        The grid must hold a whole number of new voxels; to get there within this relative difference, the far sides
-        are padded with the mean of the volume by as few voxels as possible.
+        Relative difference of voxel sizes below which the volume stays as it is.
     """
     ratio = volume.voxel_size / voxel_size
     if abs(ratio - 1) < tolerance:
         return volume
-    old = tuple(_commensurate(n, ratio, tolerance) for n in volume.shape)
     mean = float(volume.data.mean())
-    padded = np.full(old, mean, dtype=np.float32)
-    z, y, x = volume.shape
-    padded[:z, :y, :x] = volume.data
-    new = tuple(max(1, round(n * ratio)) for n in old)
-    return Volume(fourier.resize(torch.from_numpy(padded), new).numpy(), voxel_size)
+    data = torch.from_numpy(volume.data - np.float32(mean))
+    for axis in range(3):
+        # Voxel sizes of files are of single precision.
+        new = max(1, int(np.ceil(data.shape[axis] * ratio * (1 - 1e-6))))
+        data = torch.movedim(torch.tensordot(_series(data.shape[axis], new, ratio), data, dims=([1], [axis])), 0, axis)
+    return Volume(data.numpy() + np.float32(mean), voxel_size)
 
 
-def _commensurate(voxels: int, ratio: float, tolerance: float) -> int:
-    """Smallest length from `voxels` on that is nearly a whole number of new voxels."""
-    while abs(round(voxels * ratio) - voxels * ratio) > tolerance * voxels * ratio:
-        voxels += 1
-    return voxels
+def _series(old: int, new: int, ratio: float) -> torch.Tensor:
+    """Matrix (new, old) that evaluates the Fourier series of `old` voxels at the places of new ones, `ratio` times as many."""
+    places = np.arange(new) / ratio
+    # Zeros behind the volume make room for the last of them.
+    period = max(old, int(np.ceil(new / ratio - 1e-9)))
+    limit = period * min(1.0, ratio) / 2
+    waves = np.arange(int(np.floor(limit + 1e-9)) + 1)
+    # Each wave stands for itself and its conjugate; the zeroth has none, and of that at Nyquist one half is cut off.
+    weight = np.where((waves == 0) | (np.abs(waves - limit) < 1e-9), 1.0, 2.0) / period
+    there, here = (2j * np.pi / period * waves * at[:, None] for at in (places, np.arange(old)))
+    return torch.from_numpy(((weight * np.exp(there)) @ np.exp(-here).T).real.astype(np.float32))
 
 
 def normalise(batch: torch.Tensor) -> torch.Tensor:

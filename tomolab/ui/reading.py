@@ -91,7 +91,7 @@ def read_list(path: str | Path) -> list[Layer]:
     Raises
     ------
     ValueError
-        If it says too little, and there is not just one .mrc beside it that could say it.
+        If it says too little, and there is not just one tomogram beside it that could say it.
     """
     place = Path(path)
     # Positions do not depend on the tilts, which most lists do not tell; they are left out of what is shown.
@@ -99,12 +99,12 @@ def read_list(path: str | Path) -> list[Layer]:
     try:
         table = files.read_particles(place, **options)
     except ValueError as error:
-        beside = sorted(place.parent.glob("*.mrc"))
+        beside = holdings.maps(place.parent)
         if len(beside) != 1:
             raise ValueError(
-                f"{error}. napari takes that from the tomogram if it is the only .mrc in the folder; there are {len(beside)}"
+                f"{error}. napari takes that from the tomogram if it is the only one in the folder; there are {len(beside)}"
             ) from error
-        volume = files.read_volume(beside[0])
+        volume = files.open_volume(beside[0])
         table = files.read_particles(place, voxel_size=volume.voxel_size, tomogram_shape=volume.shape, **options)
     return [spheres(table.drop(columns=WEDGE), None, name=place.stem)]
 

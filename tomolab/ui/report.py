@@ -202,6 +202,7 @@ def _card(name: str, average: Average, *, pictures: bool) -> str:
         "halves agree to": f"{average.resolution:.1f} Å",
         "voxels": f"{average.volume.shape[0]}³ of {average.volume.voxel_size:g} Å",
         "from": accounts.lineage(record) or None,
+        "hand": accounts.hand(record) or None,
         "symmetry": record.get("symmetry"),
         "mask": f"{record['mask']:.0f} Å" if "mask" in record else None,
         "by": record.get("program", "tomolab"),
