@@ -1,9 +1,11 @@
 """The five functions that take a client, here and on two worker processes of the same machine: seconds, and whether they agree.
 
-Workers compute with one thread each, so the result is held against that of this process with one thread, bit for bit. The time
-is also that of this process with all of its threads. The last rows are what a cluster costs beside the work.
+Workers compute with one thread each, so the result is held against that of this process with one thread, bit for bit. Seconds
+of the processors tell what the cluster costs beside the work, also where others are at work on the same machine: what this
+process uses cannot be shared, what the workers use can.
 """
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,29 +26,28 @@ TASKS = 200
 
 def main() -> None:
     """Everything once here and once there."""
-    threads, rows = torch.get_num_threads(), []
+    threads, rows, load = torch.get_num_threads(), [], os.getloadavg()[0]
     settings = {"n_workers": 2, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
     began = time.perf_counter()
     cluster = LocalCluster(processes=True, scheduler_kwargs={"dashboard": False}, **settings)
     with TemporaryDirectory() as folder, cluster, Client(cluster, set_as_default=False) as client:
         ready = time.perf_counter() - began
         client.run(warm)
-        imported = time.perf_counter() - began - ready
         for name, work in works(Path(folder)).items():
             rows.append({"function": name} | compared(work, client, threads))
         began = time.perf_counter()
         list(workers.each(abs, range(TASKS), client=client))
         each = (time.perf_counter() - began) / TASKS
     rows += [
-        {"function": "two workers start", "two workers (s)": ready},
-        {"function": "they import tomolab", "two workers (s)": imported},
+        {"function": "two workers start and import tomolab", "two workers (s)": ready},
         {"function": "a task that does nothing", "two workers (s)": each},
     ]
-    record.write("cluster", rows, settings={"workers": 2, "threads": threads, "tasks": TASKS})
+    settings = {"workers": 2, "threads": threads, "tasks": TASKS, "processes that wanted to run before": load}
+    record.write("cluster", rows, settings=settings)
 
 
 def warm() -> None:
-    """Import and start what the first task would wait for."""
+    """Start what the first task would wait for."""
     networks.load("default")
     averaging.correlate(*[Volume(np.random.default_rng(1).normal(size=(16,) * 3), 10.0)] * 2)
 
@@ -55,14 +56,15 @@ def compared(work: Callable[[Any], np.ndarray], client: Client, threads: int) ->
     """Seconds here with all threads and with one, and on the workers; and whether the last two are equal."""
     told: dict[str, Any] = {}
     found = []
-    for name, who, count in (("here (s)", False, threads), ("one thread (s)", False, 1), ("two workers (s)", client, threads)):
+    for name, who, count in (("all threads (s)", False, threads), ("one thread (s)", False, 1), ("two workers (s)", client, 1)):
         torch.set_num_threads(count)
-        if who is client:
-            # What this process does itself, beside the workers.
-            torch.set_num_threads(1)
-        began = time.perf_counter()
+        used, began, own = sum(client.run(time.process_time).values()), time.perf_counter(), time.process_time()
         found.append(work(who))
         told[name] = round(time.perf_counter() - began, 3)
+        if name == "one thread (s)":
+            told["processor, one thread"] = round(time.process_time() - own, 3)
+    told["processor, this process beside workers"] = round(time.process_time() - own, 3)
+    told["processor, both workers"] = round(sum(client.run(time.process_time).values()) - used, 3)
     torch.set_num_threads(threads)
     told["times one thread"] = round(told["one thread (s)"] / told["two workers (s)"], 2)
     told["equal"] = bool(np.array_equal(found[1], found[2]))
@@ -80,11 +82,11 @@ def works(folder: Path) -> dict[str, Callable[[Any], np.ndarray]]:
     stack, tilts = rng.normal(size=(41, 256, 256)).astype(np.float32), np.arange(-60, 61, 3.0)
     volume = Volume(rng.normal(size=(128, 256, 256)).astype(np.float32), 10.0)
     cell = files.open_volume(files.write_volume(volume, folder / "cell.mrc"))
-    places = particles.table(rng.uniform(200, [1000, 2300, 2300], (4000, 3)))
+    places = particles.table(rng.uniform(200, [1000, 2300, 2300], (2000, 3)))
     network, few = networks.load("default"), boxes.ids[np.r_[:24, 512:536]]
 
     def simulate(client: Any) -> np.ndarray:
-        return simulation.subtomograms(maps, 1024, imaging=imaging, box=20, seed=2, device="cpu", client=client).volumes
+        return simulation.subtomograms(maps, 512, imaging=imaging, box=20, seed=2, device="cpu", client=client).volumes
 
     def reconstruct(client: Any) -> np.ndarray:
         options: dict[str, Any] = {"voxel_size": 10.0, "shape": (100, 256, 256), "device": "cpu", "progress": False}
@@ -101,9 +103,9 @@ def works(folder: Path) -> dict[str, Callable[[Any], np.ndarray]]:
         return averaging.average(boxes, few, seed=1, **options, client=client).volume.data
 
     return {
-        "simulate 2,048 boxes of 20³": simulate,
+        "simulate 1,024 boxes of 20³": simulate,
         "reconstruct 100 x 256 x 256 from 41 images": reconstruct,
-        "extract 4,000 boxes of 32³": extract,
+        "extract 2,000 boxes of 32³": extract,
         "embed 1,024 boxes of 20³": embed,
         "average 48 boxes of 20³, 4 iterations": average,
     }
