@@ -173,6 +173,8 @@ def _there(
     sent = [_submit(client, _Kept(value), key=f"shared-{name}-{i}") for i, value in enumerate(shared)]
     running: deque[Any] = deque()
     rest, room = enumerate(items), _Room(client, ahead)
+    # Where the scheduler is in this process, the workers can be reached from it, and nothing needs to go through the scheduler.
+    direct = client.cluster is not None or None
 
     def fill() -> None:
         for number, item in _some(rest, lambda: len(running) < room.size()):
@@ -181,7 +183,7 @@ def _there(
     try:
         fill()
         while running:
-            found = running[0].result()
+            found = client.gather(running[0], direct=direct)
             running.popleft()
             fill()
             yield found

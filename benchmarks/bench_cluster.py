@@ -1,0 +1,115 @@
+"""The five functions that take a client, here and on two worker processes of the same machine: seconds, and whether they agree.
+
+Workers compute with one thread each, so the result is held against that of this process with one thread, bit for bit. Seconds
+of the processors tell what the cluster costs beside the work, also where others are at work on the same machine: what this
+process uses cannot be shared, what the workers use can.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import record
+import torch
+from distributed import Client, LocalCluster
+
+from tomolab import averaging, densities, embedding, files, networks, particles, simulation, subtomograms, tomograms, workers
+from tomolab.imaging import Imaging
+from tomolab.volumes import Volume
+
+TASKS = 200
+
+
+def main() -> None:
+    """Everything once here and once there."""
+    threads, rows, load = torch.get_num_threads(), [], os.getloadavg()[0]
+    settings = {"n_workers": 2, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    began = time.perf_counter()
+    cluster = LocalCluster(processes=True, scheduler_kwargs={"dashboard": False}, **settings)
+    with TemporaryDirectory() as folder, cluster, Client(cluster, set_as_default=False) as client:
+        ready = time.perf_counter() - began
+        client.run(warm)
+        for name, work in works(Path(folder)).items():
+            rows.append({"function": name} | compared(work, client, threads))
+        began = time.perf_counter()
+        list(workers.each(abs, range(TASKS), client=client))
+        each = (time.perf_counter() - began) / TASKS
+    rows += [
+        {"function": "two workers start and import tomolab", "two workers (s)": ready},
+        {"function": "a task that does nothing", "two workers (s)": each},
+    ]
+    settings = {"workers": 2, "threads": threads, "tasks": TASKS, "processes that wanted to run before": load}
+    record.write("cluster", rows, settings=settings)
+
+
+def warm() -> None:
+    """Start what the first task would wait for."""
+    networks.load("default")
+    averaging.correlate(*[Volume(np.random.default_rng(1).normal(size=(16,) * 3), 10.0)] * 2)
+
+
+def compared(work: Callable[[Any], np.ndarray], client: Client, threads: int) -> dict[str, Any]:
+    """Seconds here with all threads and with one, and on the workers; and whether the last two are equal."""
+    told: dict[str, Any] = {}
+    found = []
+    for name, who, count in (("all threads (s)", False, threads), ("one thread (s)", False, 1), ("two workers (s)", client, 1)):
+        torch.set_num_threads(count)
+        used, began, own = sum(client.run(time.process_time).values()), time.perf_counter(), time.process_time()
+        found.append(work(who))
+        told[name] = round(time.perf_counter() - began, 3)
+        if name == "one thread (s)":
+            told["processor, one thread"] = round(time.process_time() - own, 3)
+    told["processor, this process beside workers"] = round(time.process_time() - own, 3)
+    told["processor, both workers"] = round(sum(client.run(time.process_time).values()) - used, 3)
+    torch.set_num_threads(threads)
+    told["times one thread"] = round(told["one thread (s)"] / told["two workers (s)"], 2)
+    told["equal"] = bool(np.array_equal(found[1], found[2]))
+    told["apart from all threads"] = float(np.abs(found[0] - found[2]).max())
+    return told
+
+
+def works(folder: Path) -> dict[str, Callable[[Any], np.ndarray]]:
+    """The functions with their work, each of the client alone; what they give as one array."""
+    rng = np.random.default_rng(1)
+    maps = densities.load(["tric", "ribosome_70s"], voxel_size=20.0, box=20)
+    imaging = Imaging(snr=0.3)
+    boxes = simulation.subtomograms(maps, 512, imaging=imaging, box=20, seed=1, device="cpu", client=False)
+    stored = subtomograms.open(boxes.save(folder / "boxes.zarr"))
+    stack, tilts = rng.normal(size=(41, 256, 256)).astype(np.float32), np.arange(-60, 61, 3.0)
+    volume = Volume(rng.normal(size=(128, 256, 256)).astype(np.float32), 10.0)
+    cell = files.open_volume(files.write_volume(volume, folder / "cell.mrc"))
+    places = particles.table(rng.uniform(200, [1000, 2300, 2300], (2000, 3)))
+    network, few = networks.load("default"), boxes.ids[np.r_[:24, 512:536]]
+
+    def simulate(client: Any) -> np.ndarray:
+        return simulation.subtomograms(maps, 512, imaging=imaging, box=20, seed=2, device="cpu", client=client).volumes
+
+    def reconstruct(client: Any) -> np.ndarray:
+        options: dict[str, Any] = {"voxel_size": 10.0, "shape": (100, 256, 256), "device": "cpu", "progress": False}
+        return tomograms.reconstruct(stack, tilts, **options, client=client).data
+
+    def extract(client: Any) -> np.ndarray:
+        return np.asarray(subtomograms.extract(cell, places, box=32, client=client).volumes, dtype=np.float32)
+
+    def embed(client: Any) -> np.ndarray:
+        return embedding.embed(network, stored, device="cpu", progress=False, client=client).vectors
+
+    def average(client: Any) -> np.ndarray:
+        options: dict[str, Any] = {"iterations": 4, "starts": 1, "device": "cpu", "progress": False}
+        return averaging.average(boxes, few, seed=1, **options, client=client).volume.data
+
+    return {
+        "simulate 1,024 boxes of 20³": simulate,
+        "reconstruct 100 x 256 x 256 from 41 images": reconstruct,
+        "extract 2,000 boxes of 32³": extract,
+        "embed 1,024 boxes of 20³": embed,
+        "average 48 boxes of 20³, 4 iterations": average,
+    }
+
+
+if __name__ == "__main__":
+    main()
