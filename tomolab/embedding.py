@@ -142,4 +142,4 @@ def _features(
 def _batches(subtomograms: Subtomograms, start: int, *, size: int) -> Iterator[np.ndarray]:
     """Volumes (b, box, box, box) from row `start` on."""
     for first in range(start, len(subtomograms), size):
-        yield np.ascontiguousarray(subtomograms.volumes[first : first + size], dtype=np.float32)
+        yield np.ascontiguousarray(stores.span(subtomograms.volumes, first, first + size), dtype=np.float32)

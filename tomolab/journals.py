@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from tomolab import locks, particles, stores
+from tomolab import buckets, locks, particles, stores
 from tomolab.files import atomic
 from tomolab.stores import Part
 
@@ -184,7 +184,8 @@ def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
 
 
 def _folder(path: str | Path) -> Path:
-    return Path(path).with_name(f".{Path(path).name}.partial")
+    place = buckets.folder(path)
+    return place.with_name(f".{place.name}.partial")
 
 
 def _nothing(box: int) -> np.ndarray:

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from tomolab import locks, particles, stores
+from tomolab import buckets, locks, particles, stores
 from tomolab.files import atomic
 from tomolab.stores import Part
 
@@ -165,7 +165,8 @@ def finish(path: str | Path) -> Path:
 
 
 def _folder(path: str | Path) -> Path:
-    return Path(path).with_name(f".{Path(path).name}.shares")
+    place = buckets.folder(path)
+    return place.with_name(f".{place.name}.shares")
 
 
 def _plan(path: str | Path) -> dict[str, Any]:
