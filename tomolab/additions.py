@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from tomolab import locks, particles, stores
+from tomolab import buckets, locks, particles, stores
 from tomolab.files import atomic
 from tomolab.stores import Part
 
@@ -61,7 +61,7 @@ def append(
     BlockingIOError
         If others add for longer than an hour.
     """
-    place = Path(path)
+    place = buckets.folder(path)
     with locks.held(place, patience=PATIENCE):
         old, table, size = stores.read(place)
         if old.shape[1] != box or abs(size - voxel_size) > 1e-6 * size:

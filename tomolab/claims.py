@@ -105,14 +105,13 @@ def volumes(folder: str | Path) -> Volumes:
         return Volumes(zarr.open_array(folder / "volumes", mode="r", zarr_format=3), folder / "volumes")
 
 
-def attributes(folder: Path) -> dict[str, Any]:
-    """Attributes of a group; ValueError if there is no group of Zarr v3."""
-    node = records.mapping(paths.inside(folder, NODE), "a Zarr group")
+def attributes(node: dict[str, Any], name: str | Path) -> dict[str, Any]:
+    """Attributes of a group by what its ``zarr.json`` holds; a ValueError with its name if it is no group of Zarr v3."""
     if node.get("node_type") != "group" or node.get("zarr_format") != 3:
-        raise ValueError(f"{folder} is not a Zarr group, but {str(node.get('node_type'))[:40]}")
+        raise ValueError(f"{name} is not a Zarr group, but {str(node.get('node_type'))[:40]}")
     about = node.get("attributes") or {}
     if not isinstance(about, dict):
-        raise ValueError(f"the attributes of {folder} are a {type(about).__name__}, expected an object")
+        raise ValueError(f"the attributes of {name} are a {type(about).__name__}, expected an object")
     return about
 
 
@@ -134,27 +133,42 @@ def check(folder: str | Path) -> None:
     place = Path(folder) / "volumes"
     with records.reading(place, "an array of volumes"):
         paths.inside(Path(folder), "volumes")
-        node = records.mapping(paths.inside(place, NODE))
-        if node.get("node_type") != "array" or node.get("zarr_format") != 3 or node.get("storage_transformers"):
-            raise ValueError(f"it is {str(node.get('node_type'))[:40]}, expected an array")
-        if node["chunk_grid"]["name"] != "regular" or node["chunk_key_encoding"] != _KEYS:
-            raise ValueError("its chunks lie or are named otherwise than those of a store")
-        if node["data_type"] not in NUMBERS:
-            raise ValueError(f"its values are {str(node['data_type'])[:80]}, expected {' or '.join(NUMBERS)}")
-        shape, outer = _lengths(node["shape"], least=0), _lengths(node["chunk_grid"]["configuration"]["chunk_shape"])
-        codecs, inner = node["codecs"], outer
-        if codecs[0]["name"] == "sharding_indexed":
-            about = codecs[0]["configuration"]
-            if len(codecs) > 1 or about.get("index_location", "end") != "end":
-                raise ValueError("its shards are packed, or begin with their index")
-            _plain(about["index_codecs"])
-            codecs, inner = about["codecs"], _lengths(about["chunk_shape"])
-        _plain(codecs)
-        if not shape[1:] == outer[1:] == inner[1:] or outer[0] % inner[0]:
-            raise ValueError(f"volumes {shape} do not fit into shards {outer} of chunks {inner}")
-        needed, free = prod(outer) * NUMBERS[node["data_type"]], psutil.virtual_memory().available
-        if needed > free:
-            raise ValueError(f"a shard is said to have {needed:,} bytes, but only {free:,} bytes of memory are free")
+        fits(records.mapping(paths.inside(place, NODE)))
+
+
+def fits(node: dict[str, Any]) -> None:
+    """Refuse an array, by what its ``zarr.json`` holds, that is not of the layout of a store.
+
+    Parameters
+    ----------
+    node
+        What it says of itself.
+
+    Raises
+    ------
+    ValueError
+        As `check` says; or another error, where something else is missing or wrong.
+    """
+    if node.get("node_type") != "array" or node.get("zarr_format") != 3 or node.get("storage_transformers"):
+        raise ValueError(f"it is {str(node.get('node_type'))[:40]}, expected an array")
+    if node["chunk_grid"]["name"] != "regular" or node["chunk_key_encoding"] != _KEYS:
+        raise ValueError("its chunks lie or are named otherwise than those of a store")
+    if node["data_type"] not in NUMBERS:
+        raise ValueError(f"its values are {str(node['data_type'])[:80]}, expected {' or '.join(NUMBERS)}")
+    shape, outer = _lengths(node["shape"], least=0), _lengths(node["chunk_grid"]["configuration"]["chunk_shape"])
+    codecs, inner = node["codecs"], outer
+    if codecs[0]["name"] == "sharding_indexed":
+        about = codecs[0]["configuration"]
+        if len(codecs) > 1 or about.get("index_location", "end") != "end":
+            raise ValueError("its shards are packed, or begin with their index")
+        _plain(about["index_codecs"])
+        codecs, inner = about["codecs"], _lengths(about["chunk_shape"])
+    _plain(codecs)
+    if not shape[1:] == outer[1:] == inner[1:] or outer[0] % inner[0]:
+        raise ValueError(f"volumes {shape} do not fit into shards {outer} of chunks {inner}")
+    needed, free = prod(outer) * NUMBERS[node["data_type"]], psutil.virtual_memory().available
+    if needed > free:
+        raise ValueError(f"a shard is said to have {needed:,} bytes, but only {free:,} bytes of memory are free")
 
 
 _KEYS = {"name": "default", "configuration": {"separator": "/"}}

@@ -164,13 +164,13 @@ def _gathered(
     if reachable(volumes):
         yield from workers.each(_read, rows, client=client, shared=(pupil, device, rough, workers.Made(reached, (volumes,))))
     else:
-        batches = (np.asarray(volumes[one]) for one in rows)
+        batches = (stores.span(volumes, one.start, one.stop) for one in rows)
         yield from workers.each(_sent, batches, client=client, shared=(pupil, device, rough))
 
 
 def _read(rows: slice, network: torch.nn.Module, device: str | torch.device | None, *rest: Any) -> np.ndarray:
     rough, volumes = rest
-    return _sent(volumes[rows], network, device, rough)
+    return _sent(stores.span(volumes, rows.start, rows.stop), network, device, rough)
 
 
 def _sent(volumes: np.ndarray, network: torch.nn.Module, device: str | torch.device | None, rough: bool) -> np.ndarray:
@@ -201,4 +201,4 @@ def _computed(network: torch.nn.Module, volumes: np.ndarray, *, target: torch.de
 def _batches(subtomograms: Subtomograms, rows: list[slice]) -> Iterator[np.ndarray]:
     """Volumes (b, box, box, box) of some rows after the other."""
     for some in rows:
-        yield np.ascontiguousarray(subtomograms.volumes[some], dtype=np.float32)
+        yield np.ascontiguousarray(stores.span(subtomograms.volumes, some.start, some.stop), dtype=np.float32)

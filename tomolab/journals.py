@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from tomolab import files, locks, particles, records, stores
+from tomolab import buckets, files, locks, particles, records, stores
 from tomolab.files import atomic
 from tomolab.stores import Part
 
@@ -198,7 +198,8 @@ def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
 
 
 def _folder(path: str | Path) -> Path:
-    return Path(path).with_name(f".{Path(path).name}.partial")
+    place = buckets.folder(path)
+    return place.with_name(f".{place.name}.partial")
 
 
 def _own(folder: Path) -> None:

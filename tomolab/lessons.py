@@ -25,7 +25,7 @@ from tomolab.conventions import AXIS, WEDGE
 from tomolab.subtomograms import Subtomograms
 
 WINDOW_BYTES = 64 * 1024**2
-"""How much of a store is in memory at a time."""
+"""How much of a store is read together; as much again is read meanwhile."""
 HALF_TURNS = ((), (0, 1), (0, 2), (1, 2))
 """Axes (z, y, x) that are reversed by no rotation, and by 180° about x, y and z."""
 
@@ -74,13 +74,9 @@ class Labelled:
         order = self._order(codes, np.random.default_rng((self.seed, number)))
         edges = np.linspace(0, len(order), self.batches + 1).round().astype(int)
         ways = half_turns(self.subtomograms.particles) if self.turns else None
-        together = max(1, self._window() // self.batch_size)
-        first = start
-        while first < self.batches:
-            # Windows are the same wherever an epoch starts.
-            last = min(self.batches, (first // together + 1) * together)
-            block = order[edges[first] : edges[last]]
-            volumes = _read(self.subtomograms.volumes, block)
+        windows = self._windows(order, edges, start)
+        # From a store, the next window is read while this one is dealt out.
+        for first, last, block, volumes in windows if self._chunk() == 1 else stores.ahead(windows):
             for batch in range(first, last):
                 rows = slice(edges[batch] - edges[first], edges[batch + 1] - edges[first])
                 chosen = torch.from_numpy(np.asarray(volumes[rows], dtype=np.float32))
@@ -88,6 +84,15 @@ class Labelled:
                 if ways is not None:
                     chosen = _turned(chosen, ways[block[rows]], rng)
                 yield _moved(chosen, self.shift, rng), torch.from_numpy(codes[block[rows]])
+
+    def _windows(self, order: np.ndarray, edges: np.ndarray, start: int) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
+        """Numbers of batches, first and behind the last, that are read together; their rows, and their volumes."""
+        together, first = max(1, self._window() // self.batch_size), start
+        while first < self.batches:
+            # Windows are the same wherever an epoch starts.
+            last = min(self.batches, (first // together + 1) * together)
+            block = order[edges[first] : edges[last]]
+            yield first, last, block, _read(self.subtomograms.volumes, block)
             first = last
 
     def _window(self) -> int:
@@ -250,26 +255,10 @@ def _by_tomogram(subtomograms: Subtomograms, labels: np.ndarray, share: float, r
     return best
 
 
-class _Rows:
-    """Some rows of an array on disk, read when they are asked for."""
-
-    def __init__(self, array: zarr.Array, rows: np.ndarray) -> None:
-        self.array, self.rows = array, rows
-        self.shape, self.dtype, self.chunks = (len(rows), *array.shape[1:]), array.dtype, array.chunks
-
-    def __getitem__(self, wanted: Any) -> np.ndarray:
-        return stores.take(self.array, self.rows[wanted])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return self[:].astype(dtype or self.dtype)
-
-
 def _part(subtomograms: Subtomograms, rows: np.ndarray) -> Subtomograms:
     volumes = subtomograms.volumes
-    if isinstance(volumes, _Rows):
-        chosen: Any = _Rows(volumes.array, volumes.rows[rows])
-    else:
-        chosen = _Rows(volumes, rows) if isinstance(volumes, zarr.Array) else np.asarray(volumes)[rows]
+    lazy = isinstance(volumes, zarr.Array | stores.Rows)
+    chosen: Any = stores.Rows(volumes, rows) if lazy else np.asarray(volumes)[rows]
     return replace(subtomograms, volumes=chosen, particles=subtomograms.particles.iloc[rows].reset_index(drop=True))
 
 

@@ -242,15 +242,17 @@ def arrays(path: str | Path, *, without: Sequence[str] = ()) -> dict[str, np.nda
     return found
 
 
-def table(path: str | Path, what: str = "a table") -> pd.DataFrame:
+def table(place: str | Path | bytes, what: str = "a table", *, name: str | Path = "") -> pd.DataFrame:
     """Read a Parquet file.
 
     Parameters
     ----------
-    path
-        The file.
+    place
+        The file, or what is in it.
     what
         It is to be, for the message.
+    name
+        Of the file, where what is in it is given.
 
     Raises
     ------
@@ -259,23 +261,30 @@ def table(path: str | Path, what: str = "a table") -> pd.DataFrame:
     ValueError
         If it is no Parquet file, or holds far more than its length allows.
     """
-    with reading(path, what):
-        length = present(path).stat().st_size
-        most = max(PLENTY, RATIO * length)
-        with pq.ParquetFile(path, memory_map=False) as file:
-            rows, groups = file.metadata.num_rows, range(file.metadata.num_row_groups)
-            said = sum(file.metadata.row_group(n).total_byte_size for n in groups)
-            # Ids are unique: no row takes less than a byte.
-            if not 0 <= rows <= length or not 0 <= said <= most:
-                raise ValueError(f"{rows:,} rows of {said:,} bytes are said to be in {length:,} bytes")
-            texts = [
-                one.name for one in file.schema_arrow if pa.types.is_string(one.type) or pa.types.is_large_string(one.type)
-            ]
-        # Of a text that is in many rows, the file holds one copy; in memory there would be one for each.
-        with pq.ParquetFile(path, memory_map=False, read_dictionary=texts) as file:
-            if texts and sum(map(_unpacked, file.read(columns=texts, use_threads=False).columns)) > most:
-                raise ValueError(f"its {length:,} bytes would unpack to more than {most:,}")
-        return pd.read_parquet(path)
+    if isinstance(place, bytes):
+        with reading(name, what):
+            return _table(place, len(place))
+    with reading(place, what):
+        return _table(place, present(place).stat().st_size)
+
+
+def _table(place: str | Path | bytes, length: int) -> pd.DataFrame:
+    def source() -> Any:
+        return pa.BufferReader(place) if isinstance(place, bytes) else place
+
+    most = max(PLENTY, RATIO * length)
+    with pq.ParquetFile(source(), memory_map=False) as file:
+        rows, groups = file.metadata.num_rows, range(file.metadata.num_row_groups)
+        said = sum(file.metadata.row_group(n).total_byte_size for n in groups)
+        # Ids are unique: no row takes less than a byte.
+        if not 0 <= rows <= length or not 0 <= said <= most:
+            raise ValueError(f"{rows:,} rows of {said:,} bytes are said to be in {length:,} bytes")
+        texts = [one.name for one in file.schema_arrow if pa.types.is_string(one.type) or pa.types.is_large_string(one.type)]
+    # Of a text that is in many rows, the file holds one copy; in memory there would be one for each.
+    with pq.ParquetFile(source(), memory_map=False, read_dictionary=texts) as file:
+        if texts and sum(map(_unpacked, file.read(columns=texts, use_threads=False).columns)) > most:
+            raise ValueError(f"its {length:,} bytes would unpack to more than {most:,}")
+    return pd.read_parquet(source())
 
 
 def listing(path: str | Path, columns: Sequence[str], what: str = "a table") -> pd.DataFrame:

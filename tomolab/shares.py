@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tomolab import locks, particles, records, stores
+from tomolab import buckets, locks, particles, records, stores
 from tomolab.files import atomic
 from tomolab.stores import Part
 
@@ -164,7 +164,8 @@ def finish(path: str | Path) -> Path:
 
 
 def _folder(path: str | Path) -> Path:
-    return Path(path).with_name(f".{Path(path).name}.shares")
+    place = buckets.folder(path)
+    return place.with_name(f".{place.name}.shares")
 
 
 def _plan(path: str | Path) -> dict[str, Any]:

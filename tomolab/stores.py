@@ -2,8 +2,13 @@
 
 A store is a Zarr v3 group with the array ``volumes`` (n, box, box, box) in float16 and, beside it, the particle table
 ``particles.parquet``, and ``skipped.parquet`` with the particles that could not be cut, where there are any. The array is
-sharded: a shard is one file of about 16 MB, a chunk in it is what is read at least. Normalised noise does not compress, so
-nothing is compressed.
+sharded: a shard is one file of about 16 MB, a chunk in it, of 256 kB, is what is read at least from afar.
+
+The layout was chosen by ``benchmarks/bench_stores.py``. Noise hardly compresses: zstd saves 8 % of the disk, LZ4 nothing, and
+with either training reads at half the rate of embedding or less, since a whole chunk must be unpacked for a row. So nothing is
+compressed, and rows are read straight from the files (`tomolab.shards`), in any order as fast as one after the other. float16
+rounds a voxel by 0.0002 of its standard deviation; int8 would halve the disk once more and round by 0.013, and would clip
+what is far from the mean, as gold is. Larger shards write no faster, smaller ones make more files.
 """
 
 import errno
@@ -11,27 +16,29 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 import zarr
 from tqdm.auto import tqdm
 
-from tomolab import claims, files, particles, records
+from tomolab import buckets, claims, files, particles, records, shards
+from tomolab.buckets import Bucket
+from tomolab.streams import Part, ahead, blocks
 
-TABLE, SKIPPED = "particles.parquet", "skipped.parquet"
+__all__ = ["Part", "Rows", "ahead", "begin", "blocks", "check_room", "finish", "layout", "parts", "put", "read", "read_skipped"]
+__all__ += ["size", "span", "take", "tidy", "write"]
+
+TABLE, SKIPPED, ARRAY = "particles.parquet", "skipped.parquet", "volumes/zarr.json"
 FORMAT = 1
 """Version of the layout."""
+READERS = 8
+"""Runs of chunks that are read at once."""
 ROW_BYTES = 128
 """Of a particle in the table on disk, about."""
 CHUNK_BYTES, SHARD_BYTES = 256 * 1024, 16 * 1024 * 1024
-
-Part = tuple[Any, pd.DataFrame]
-"""Volumes (b, box, box, box), array or tensor, with their particle table of b rows."""
 
 
 def write(
@@ -42,13 +49,16 @@ def write(
     voxel_size: float,
     total: int | None = None,
     skipped: Sequence[pd.DataFrame] = (),
-) -> Path:
+) -> str | Path:
     """Write a store from a stream of parts, whole or not at all; one that exists is replaced.
+
+    In object storage nothing can change its name: there, one that exists is removed first, and what was written becomes a
+    store with its last object.
 
     Parameters
     ----------
     path
-        Where the store stands at the end.
+        Where the store stands at the end: a folder, or an address of object storage (`buckets`).
     parts
         Any number of parts of any length, at least one; particle ids must be unique over all of them.
     box, voxel_size
@@ -65,30 +75,61 @@ def write(
     OSError
         If the disk has less room than `total` need; told before anything is written.
     """
-    check_room(path, total or 0, box)
+    place = buckets.at(path)
+    if isinstance(place, Bucket):
+        _clear(place)
+        joined = _fill(place, parts, box, total=total, name=str(place))
+        _tables(place, joined, skipped)
+        zarr.open_group(place.store(read_only=False), mode="r+").attrs.update(_about(joined, box, voxel_size))
+        return str(place)
+    check_room(place, total or 0, box)
+    with files.atomic(place) as temporary:
+        joined = _fill(temporary, parts, box, total=total, name=place.name)
+        _tables(temporary, joined, skipped)
+        zarr.open_group(temporary, mode="r+").attrs.update(_about(joined, box, voxel_size))
+    return place
+
+
+def _clear(bucket: Bucket) -> None:
+    """Remove a store, first what makes it one; refuse to remove anything else."""
+    names = bucket.names()
+    other = [name for name in names if name not in ("zarr.json", TABLE, SKIPPED) and not name.startswith("volumes/")]
+    if other:
+        raise ValueError(f"{bucket} holds {len(other)} objects that are not of a store, such as {other[0]}")
+    first = [name for name in ("zarr.json", TABLE) if name in names]
+    bucket.remove([*first, *(name for name in names if name not in first)])
+
+
+def _fill(place: Path | Bucket, parts: Iterable[Part], box: int, *, total: int | None, name: str) -> pd.DataFrame:
+    """Write the volumes of a new store; their table."""
     rows: list[pd.DataFrame] = []
-    with files.atomic(path) as temporary, tqdm(total=total, unit="subtomogram", desc=Path(path).name, leave=False) as bar:
-        array = begin(temporary, box)
+    with tqdm(total=total, unit=" subtomograms", desc=name, leave=False) as bar:
+        array = begin(place, box)
         for block in blocks(parts, box, size=layout(box)[1], rows=rows):
             put(array, array.shape[0], block)
             bar.update(len(block))
-        if not rows:
-            raise ValueError(f"no subtomograms came to be written to {path}")
-        joined = particles.check(pd.concat([part for part in rows if len(part)] or rows[:1], ignore_index=True))
-        finish(temporary, joined, box=box, voxel_size=voxel_size)
-        left = [one for one in skipped if len(one)]
-        if left:
-            pd.concat(left, ignore_index=True).to_parquet(temporary / SKIPPED, index=False)
-    return Path(path)
+    if not rows:
+        raise ValueError(f"no subtomograms came to be written to {place}")
+    return particles.check(pd.concat([part for part in rows if len(part)] or rows[:1], ignore_index=True))
 
 
-def begin(folder: Path, box: int, *, count: int = 0) -> zarr.Array:
+def _tables(place: Path | Bucket, joined: pd.DataFrame, skipped: Sequence[pd.DataFrame]) -> None:
+    left = [one for one in skipped if len(one)]
+    for name, table in ((TABLE, joined), *([(SKIPPED, pd.concat(left, ignore_index=True))] if left else [])):
+        if isinstance(place, Bucket):
+            place.put(name, table.to_parquet(index=False))
+        else:
+            table.to_parquet(place / name, index=False)
+
+
+def begin(place: Path | Bucket, box: int, *, count: int = 0) -> zarr.Array:
     """Make a group with an array for `count` boxes of `box` voxels, none of which is written; it grows from whole shards."""
     chunk, shard = layout(box)
     cube = (box, box, box)
+    store = place.store(read_only=False) if isinstance(place, Bucket) else place
     # Chunks of zeros are written too, so that one that is missing is known to be lost.
     with zarr.config.set({"array.write_empty_chunks": True}):
-        return zarr.create_group(folder, zarr_format=3).create_array(
+        return zarr.create_group(store, zarr_format=3).create_array(
             "volumes", shape=(count, *cube), chunks=(chunk, *cube), shards=(shard, *cube), dtype="float16", compressors=None
         )
 
@@ -144,15 +185,14 @@ def finish(folder: Path, table: pd.DataFrame, *, box: int, voxel_size: float) ->
     box, voxel_size
         Edge in voxels, and Å.
     """
-    about: dict[str, Any] = {
-        "tomolab": "subtomograms",
-        "format": FORMAT,
-        "voxel_size": float(voxel_size),
-        "box": box,
-        "count": len(table),
-    }
-    zarr.open_group(folder, mode="r+").attrs.update(about)
+    zarr.open_group(folder, mode="r+").attrs.update(_about(table, box, voxel_size))
     table.to_parquet(folder / TABLE, index=False)
+
+
+def _about(table: pd.DataFrame, box: int, voxel_size: float) -> dict[str, Any]:
+    """Attributes of a store."""
+    told = {"tomolab": "subtomograms", "format": FORMAT, "voxel_size": float(voxel_size), "box": box, "count": len(table)}
+    return told
 
 
 def check_room(path: str | Path, count: int, box: int) -> None:
@@ -192,21 +232,10 @@ def read(path: str | Path) -> tuple[zarr.Array, pd.DataFrame, float]:
     ValueError
         If it is not a store, has another format, or its array, table and attributes disagree.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no subtomograms at {path}")
-    if not (path / "zarr.json").is_file() or not (path / TABLE).is_file():
-        raise ValueError(f"{path} is not a store of subtomograms: it lacks zarr.json or {TABLE}")
-    about = claims.attributes(path)
-    if about.get("tomolab") != "subtomograms" or not (path / "volumes").is_dir():
-        raise ValueError(f"{path} is a Zarr group, but not a store of subtomograms")
-    if about.get("format") != FORMAT:
-        raise ValueError(f"{path} has format {about.get('format')}, this version of tomolab reads format {FORMAT}")
-    with records.reading(path, "a store of subtomograms"):
-        records.typed(about, count=int, box=int, voxel_size=(int, float))
+    place = buckets.at(path)
+    about = _described(place)
     # The table before the array: while another process appends, volumes come before it, and the count after it.
-    table = records.table(files.inside(path, TABLE))
-    array = claims.volumes(path)
+    table, array = _read_table(place, TABLE), _array(place)
     if not about["count"] <= len(table) <= array.shape[0]:
         raise ValueError(
             f"{path} was written with {about['count']} subtomograms, "
@@ -217,28 +246,87 @@ def read(path: str | Path) -> tuple[zarr.Array, pd.DataFrame, float]:
     return _first(array, len(table)), table, float(about["voxel_size"])
 
 
-def _first(array: claims.Volumes, count: int) -> zarr.Array:
+def _described(place: Path | Bucket) -> dict[str, Any]:
+    """What a store says of itself."""
+    if isinstance(place, Bucket):
+        found, table = place.get(claims.NODE), place.get(TABLE)
+        there, whole = bool(found or table or place.names()), found is not None and table is not None
+    else:
+        there, whole = place.exists(), (place / claims.NODE).is_file() and (place / TABLE).is_file()
+    if not there:
+        raise FileNotFoundError(f"no subtomograms at {place}")
+    if not whole:
+        raise ValueError(f"{place} is not a store of subtomograms: it lacks {claims.NODE} or {TABLE}")
+    about = claims.attributes(_node(place, claims.NODE), str(place))
+    if about.get("tomolab") != "subtomograms" or _node(place, ARRAY, missing={}) == {}:
+        raise ValueError(f"{place} is a Zarr group, but not a store of subtomograms")
+    if about.get("format") != FORMAT:
+        raise ValueError(f"{place} has format {about.get('format')}, this version of tomolab reads format {FORMAT}")
+    with records.reading(str(place), "a store of subtomograms"):
+        records.typed(about, count=int, box=int, voxel_size=(int, float))
+    return about
+
+
+def _node(place: Path | Bucket, name: str, *, missing: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What a ``zarr.json`` holds, or `missing` where there is none."""
+    if not isinstance(place, Bucket):
+        path = files.inside(place, name)
+        return missing if missing is not None and not path.is_file() else records.mapping(path, "a Zarr group")
+    data = place.get(name)
+    if data is None and missing is not None:
+        return missing
+    with records.reading(f"{place}/{name}", "a Zarr group"):
+        return records.parsed(data or b"")
+
+
+def _read_table(place: Path | Bucket, name: str) -> pd.DataFrame:
+    """A table of a store; empty if it is not there."""
+    if isinstance(place, Bucket):
+        data = place.get(name)
+        return pd.DataFrame() if data is None else records.table(data, name=f"{place}/{name}")
+    path = files.inside(place, name)
+    return records.table(path) if path.is_file() else pd.DataFrame()
+
+
+def _array(place: Path | Bucket) -> zarr.Array:
+    """The array of a store, none of which is read yet."""
+    if not isinstance(place, Bucket):
+        return claims.volumes(place)
+    with records.reading(str(place), "a store of subtomograms"):
+        claims.fits(_node(place, ARRAY))
+        array = zarr.open_group(place.store(read_only=True), mode="r")["volumes"]
+        assert isinstance(array, zarr.Array)
+        # Zarr would give zeros for what is not there.
+        shard, there = (array.shards or array.chunks)[0], set(place.names())
+        keys = (f"volumes/c/{number}/0/0/0" for number in range(-(-array.shape[0] // shard)))
+        missing = [key for key in keys if key not in there]
+        if missing:
+            raise ValueError(f"{place} lacks {len(missing)} of its shards, such as {missing[0]}")
+        return array
+
+
+def _first(array: zarr.Array, count: int) -> zarr.Array:
     """An array without what is being appended to it, or was by a process that was killed."""
     if array.shape[0] == count:
         return array
     whole = array.async_array
     short = whole.metadata.update_shape((count, *array.shape[1:]))
-    return claims.Volumes(zarr.Array(zarr.AsyncArray(short, whole.store_path, whole.config)), array.place)
+    first = zarr.Array(zarr.AsyncArray(short, whole.store_path, whole.config))
+    return claims.Volumes(first, array.place) if isinstance(array, claims.Volumes) else first
 
 
 def read_skipped(path: str | Path) -> pd.DataFrame:
     """The particles that could not be cut, with the column ``reason``, if the store tells of any."""
-    place = files.inside(path, SKIPPED)
-    if not place.is_file():
-        return pd.DataFrame()
-    table = records.table(place)
-    if "reason" not in table:
-        raise ValueError(f"{place} does not say why particles were skipped: it has no column reason")
+    table = _read_table(buckets.at(path), SKIPPED)
+    if len(table) and "reason" not in table:
+        raise ValueError(f"{path} does not say why particles were skipped: {SKIPPED} has no column reason")
     return table
 
 
 def take(array: zarr.Array, rows: np.ndarray) -> np.ndarray:
     """Volumes of these rows, in this order. Neighbouring chunks are read together, which saves requests."""
+    if shards.plain(array):
+        return shards.read(array, rows)
     out = np.empty((len(rows), *array.shape[1:]), dtype=array.dtype)
     order = np.argsort(rows, kind="stable")
     ascending = rows[order]
@@ -247,10 +335,15 @@ def take(array: zarr.Array, rows: np.ndarray) -> np.ndarray:
     # A run ends at a gap of 4 chunks, or where it would hold more than a shard in memory.
     shard = array.shards[0] if array.shards else length
     breaks = np.flatnonzero((np.diff(chunks) > 4) | (np.diff(ascending // shard) > 0)) + 1
-    for some in np.split(np.arange(len(rows)), breaks):
+
+    def read(some: np.ndarray) -> None:
         if len(some):
             first, last = int(chunks[some[0]]) * length, (int(chunks[some[-1]]) + 1) * length
             out[order[some]] = np.asarray(array[first:last])[ascending[some] - first]
+
+    # From afar, most of the time is spent on waiting.
+    with ThreadPoolExecutor(READERS) as readers:
+        list(readers.map(read, np.split(np.arange(len(rows)), breaks)))
     return out
 
 
@@ -264,20 +357,31 @@ class Rows:
         self.rows: np.ndarray = array.rows[rows] if inside else rows
         self.shape = (len(rows), *array.shape[1:])
         self.dtype = array.dtype
+        self.chunks = getattr(self.array, "chunks", (1,))
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, rows: slice) -> np.ndarray:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype=dtype)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
         wanted = self.rows[rows]
         return take(self.array, wanted) if isinstance(self.array, zarr.Array) else np.asarray(self.array)[wanted]
+
+
+def span(volumes: Any, start: int, stop: int) -> np.ndarray:
+    """Volumes that follow one another, as they are held; `stop` may lie beyond the end."""
+    if isinstance(volumes, zarr.Array):
+        return take(volumes, np.arange(start, min(stop, volumes.shape[0])))
+    return np.asarray(volumes[start:stop])
 
 
 def parts(volumes: Any, table: pd.DataFrame) -> Iterator[Part]:
     """Yield volumes (n, box, box, box) as they are held, with their rows, in parts of one shard."""
     n = layout(int(volumes.shape[1]))[1]
     for start in range(0, max(1, len(table)), n):
-        yield np.asarray(volumes[start : start + n]), table[start : start + n]
+        yield span(volumes, start, start + n), table[start : start + n]
 
 
 def layout(box: int) -> tuple[int, int]:
@@ -285,56 +389,3 @@ def layout(box: int) -> tuple[int, int]:
     each = 2 * box**3
     chunk = max(1, CHUNK_BYTES // each)
     return chunk, chunk * max(1, SHARD_BYTES // (each * chunk))
-
-
-def blocks(parts: Iterable[Part], box: int, *, size: int, rows: list[pd.DataFrame]) -> Iterator[np.ndarray]:
-    """Regroup a stream into blocks of volumes, so that every shard is written once.
-
-    Parameters
-    ----------
-    parts
-        The stream.
-    box
-        Edge in voxels.
-    size
-        Volumes of a block; the last may have fewer.
-    rows
-        Takes the tables.
-
-    Raises
-    ------
-    ValueError
-        If a part has another box, other rows than volumes, or values that float16 cannot hold.
-    """
-    waiting: list[np.ndarray] = []
-    for volumes, table in parts:
-        data = volumes.detach().cpu().numpy() if isinstance(volumes, torch.Tensor) else np.asarray(volumes)
-        if data.shape != (len(table), box, box, box):
-            raise ValueError(f"{len(table)} particles need volumes ({len(table)}, {box}, {box}, {box}), got {data.shape}")
-        with np.errstate(over="ignore"):
-            data = data.astype(np.float16, copy=False)
-        wrong = data.size - int(np.count_nonzero(np.isfinite(data)))
-        if wrong:
-            raise ValueError(f"{wrong} values are not finite or beyond float16 (±65504); subtomograms are stored normalised")
-        rows.append(table)
-        waiting.append(data)
-        if sum(map(len, waiting)) >= size:
-            stack = np.concatenate(waiting)
-            whole = len(stack) // size * size
-            yield from (stack[start : start + size] for start in range(0, whole, size))
-            waiting = [stack[whole:].copy()]
-    if sum(map(len, waiting)):
-        yield np.concatenate(waiting)
-
-
-_Item = TypeVar("_Item")
-
-
-def ahead(items: Iterable[_Item]) -> Iterator[_Item]:
-    """Read or make each item, such as a batch, in a thread of its own while the one before is worked on."""
-    rest = iter(items)
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(lambda: list(islice(rest, 1)))
-        while found := coming.result():
-            coming = reader.submit(lambda: list(islice(rest, 1)))
-            yield found[0]

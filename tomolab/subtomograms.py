@@ -101,7 +101,7 @@ class Subtomograms:
             raise ValueError(f"a batch needs at least one subtomogram, got {n}")
         ids = self.ids
         for start in range(0, len(self), n):
-            yield ids[start : start + n], np.asarray(self.volumes[start : start + n], dtype=np.float32)
+            yield ids[start : start + n], stores.span(self.volumes, start, start + n).astype(np.float32, copy=False)
 
     def digest(self) -> str:
         """SHA-256 of which particles these are, where, and in which boxes; not of what the boxes hold."""
@@ -110,14 +110,23 @@ class Subtomograms:
         total.update(np.ascontiguousarray(tables.positions(self.particles)).tobytes())
         return total.hexdigest()
 
-    def save(self, path: str | Path) -> Path:
-        """Write a store at `path`, whole or not at all; one that exists is replaced."""
+    def save(self, path: str | Path) -> str | Path:
+        """Write a store at `path`, a folder or an address such as s3://bucket/many.zarr; one that exists is replaced.
+
+        In a folder it is whole or not at all. In object storage, where nothing can change its name, it counts from its last
+        object on, and one that exists is removed first.
+        """
         about: dict[str, Any] = {"box": self.box, "voxel_size": self.voxel_size, "total": len(self), "skipped": [self.skipped]}
         return stores.write(path, stores.parts(self.volumes, self.particles), **about)
 
 
 def open(path: str | Path) -> Subtomograms:  # noqa: A001 - reads subtomograms.open
-    """Open a store; volumes are read when they are asked for.
+    """Open a store in a folder or in object storage; volumes are read when they are asked for.
+
+    Parameters
+    ----------
+    path
+        Its folder, or an address such as ``s3://bucket/many.zarr`` (`tomolab.buckets`).
 
     Raises
     ------
