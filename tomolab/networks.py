@@ -177,7 +177,7 @@ def describe(path: str | Path) -> dict[str, Any]:
         records.typed(description, name=str, box=int, classes=list, sha256=str, voxel_size=(int, float, type(None)))
         if not all(isinstance(one, str) for one in description["classes"]) or not 0 < description["box"] <= LARGEST:
             raise ValueError(f"box is 1 to {LARGEST} voxels, and classes have names; it says {str(description)[:200]}")
-        if description["voxel_size"] is not None and not 0 < description["voxel_size"] < float("inf"):
+        if description["voxel_size"] is not None and not 0 < description["voxel_size"] < 1e9:
             raise ValueError(f"its voxel_size is {description['voxel_size']}, expected a positive number of Å")
     return description
 

@@ -139,7 +139,9 @@ def read(path: str | Path) -> tuple[zarr.Array, pd.DataFrame, float]:
         raise ValueError(f"{path} has format {about.get('format')}, this version of tomolab reads format {FORMAT}")
     with records.reading(path, "a store of subtomograms"):
         records.typed(about, count=int, box=int, voxel_size=(int, float))
-    array, table = claims.volumes(path), records.table(files.inside(path, "particles.parquet"))
+        if not 0 < about["voxel_size"] < 1e9:
+            raise ValueError(f"its voxel_size is {about['voxel_size']}, expected a positive number of Å")
+        array, table = claims.volumes(path), particles.check(records.table(files.inside(path, "particles.parquet")))
     if not array.shape[0] == len(table) == about["count"]:
         raise ValueError(
             f"{path} was written with {about['count']} subtomograms, "
