@@ -33,7 +33,7 @@ def unreachable() -> str:
 def found(report: str) -> list[str]:
     """Vulnerabilities in a report of pip-audit, those aside that are ignored."""
     return [
-        f"{one['name']} {one.get('version', '')}: {hole['id']} (mended in {', '.join(hole['fix_versions']) or 'no version yet'})"
+        f"{one['name']} {one.get('version', '')}: {hole['id']} (mended in {', '.join(hole['fix_versions']) or 'no version'})"
         for one in json.loads(report)["dependencies"]
         for hole in one.get("vulns", [])
         if not {hole["id"], *hole.get("aliases", [])} & set(IGNORED)

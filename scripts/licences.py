@@ -21,8 +21,8 @@ HEAD = """# Licences
 
 What tomolab needs to run, with all that this needs in turn, and under which licence its authors give it. None of it is shipped
 with tomolab; whoever hands on an environment with all of it in it hands on these licences too. `scripts/licences.py --write`
-writes this list, and `make check` holds it against what is installed. NVIDIA's libraries come with torch where there is a GPU of
-theirs, under NVIDIA's own terms.
+writes this list, and `make check` holds it against what is installed. NVIDIA's libraries come with torch where there is a GPU
+of theirs, under NVIDIA's own terms.
 
 | package | licence |
 |---|---|

@@ -56,7 +56,7 @@ def test_what_a_package_says_is_read_in_any_of_three_ways() -> None:
 
 def test_the_list_holds_what_is_installed_and_grows_with_what_that_needs() -> None:
     found, wrong = licences.listed(["pandas"])
-    assert {"pandas", "numpy", "python-dateutil", "six"} <= set(found)
+    assert {"pandas", "numpy", "python-dateutil"} <= set(found)
     assert wrong == []
     known = (ROOT / "docs" / "licences.md").read_text()
     assert all(f"| {name} | {said} |" in known for name, said in found.items())
