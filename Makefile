@@ -9,7 +9,7 @@ DISPLAY_RUN := xvfb-run --auto-servernum --server-args="-screen 0 1400x900x24"
 NOTEBOOK_TIMEOUT := 600
 LAB_OPTIONS ?= $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab test test-unit test-notebooks test-browser check demo bench constraints clean
+.PHONY: help lab test test-unit test-notebooks test-browser test-oldest test-newest check demo bench constraints clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-15s %s\n' "$$name" "$$text"; done
@@ -44,12 +44,31 @@ test-browser: .venv/.tomolab-test  ## the tour in JupyterLab, driven through Chr
 	@scripts/libraries.sh test
 	$(PYTHON_BIN)/python -m pytest -m browser tests
 
-check: .venv/.tomolab-check  ## format, lint, types, layers, clean notebooks
+# Deprecations by old packages in newer ones that they use are not ours to mend; with the newest versions they are errors.
+test-oldest: OLDER := -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning
+test-oldest test-newest: export QT_QPA_PLATFORM := xcb
+test-oldest test-newest: export MPLBACKEND := Agg
+test-oldest test-newest: export OMP_NUM_THREADS := 2
+test-oldest: .venv-oldest/.tomolab-oldest  ## the modules with the oldest versions that pyproject.toml admits (TORCH=2.13.0 holds torch)
+	@scripts/libraries.sh test
+	$(DISPLAY_RUN) .venv-oldest/bin/python -m pytest $(OLDER) -m "not browser and not network" tests
+
+test-newest:  ## the modules with the newest versions of today (TORCH=2.13.0 holds torch)
+	@scripts/environment.sh newest
+	@scripts/libraries.sh test
+	$(DISPLAY_RUN) .venv-newest/bin/python -m pytest -m "not browser and not network" tests
+
+check: .venv/.tomolab-check  ## format, lint, types, layers, clean notebooks, licences, known vulnerabilities
 	$(PYTHON_BIN)/ruff format --check .
 	$(PYTHON_BIN)/ruff check .
 	$(PYTHON_BIN)/mypy
 	$(PYTHON_BIN)/lint-imports --no-logo
 	$(PYTHON_BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
+	$(PYTHON_BIN)/python scripts/licences.py
+	$(PYTHON_BIN)/python scripts/audit.py
+
+.venv-oldest/.tomolab-oldest: pyproject.toml scripts/environment.sh
+	@scripts/environment.sh oldest
 
 demo: .venv/.tomolab-lab  ## execute the notebooks in order and leave a report with pictures in runs/demo
 	@scripts/libraries.sh lab
@@ -63,6 +82,6 @@ constraints: .venv/.tomolab-check  ## write constraints.txt again, keeping pins 
 	$(PYTHON_BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate \
 	    --custom-compile-command "make constraints" --output-file constraints.txt pyproject.toml
 
-clean:  ## remove the environment and everything that tools leave behind; runs/ stays
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+clean:  ## remove the environments and everything that tools leave behind; runs/ stays
+	rm -rf .venv .venv-oldest .venv-newest .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

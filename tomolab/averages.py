@@ -16,6 +16,8 @@ from tomolab import files, particles, records
 from tomolab.resolution import THRESHOLD, crossing
 from tomolab.volumes import Volume
 
+MOST = 1e9
+"""Å or seconds that a record may speak of."""
 BELIEF = 0.2
 """Mean FSC of three shells from which structure is believed: over 0.143, since noise scatters about 0 in so few numbers."""
 DEVIATIONS = 3.0
@@ -110,6 +112,8 @@ def load(folder: str | Path) -> Average:
         fsc = records.listing(folder / "fsc.csv", ["resolution", "fsc"])
         if not len(fsc) or not (fsc["resolution"] > 0).all():
             raise ValueError("its Fourier shell correlation has no shells of positive resolution")
+        if not len(table):
+            raise ValueError("it is said to be of no particles")
         return Average(volume, half1, half2, fsc, table, _record(folder / "record.json"))
 
 
@@ -119,7 +123,7 @@ def _record(path: Path) -> dict[str, Any]:
     kinds: dict[str, Any] = {"name": str, "symmetry": str, "program": str, "parameters": dict}
     kinds |= dict.fromkeys(("mask", "together", "seconds"), (int, float))
     records.typed(record, **{key: kind for key, kind in kinds.items() if key in record and record[key] is not None})
-    numbers = [key for key in ("mask", "together", "seconds") if key in record and not record[key] >= 0]
+    numbers = [key for key in ("mask", "together", "seconds") if record.get(key) is not None and not 0 < record[key] < MOST]
     if numbers:
-        raise ValueError(f"{path}: {', '.join(numbers)} must be positive numbers")
-    return record
+        raise ValueError(f"{path}: {', '.join(numbers)} must be positive numbers up to {MOST:g}")
+    return {key: value for key, value in record.items() if key not in kinds or value is not None}

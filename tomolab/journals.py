@@ -172,7 +172,8 @@ def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in skipped["reason"].value_counts().items())
         shutil.rmtree(folder)
         raise ValueError(f"none of {len(skipped)} particles could be cut: {reasons}")
-    table = particles.check(pd.concat(rows, ignore_index=True))
+    with records.reading(folder, "an unfinished store"):
+        table = particles.check(pd.concat(rows, ignore_index=True))
     if len(table) != journal.written + len(journal.tail):
         raise ValueError(
             f"{folder} holds {len(table)} particles, but {journal.written + len(journal.tail)} volumes; delete it to begin anew"

@@ -29,8 +29,8 @@ from tomolab.architectures import Network, build
 __all__ = ["Network", "build", "check", "create", "describe", "digest", "load", "names", "renewed", "save", "weights"]
 
 FORMAT = 1
-LARGEST = 1024
-"""Voxels of a box that a network takes, at most."""
+USUAL, LARGEST = 64, 1024
+"""Voxels of a box that a network takes, with weights that any machine has room for, and at most."""
 
 
 def names() -> list[str]:
@@ -177,7 +177,7 @@ def describe(path: str | Path) -> dict[str, Any]:
         records.typed(description, name=str, box=int, classes=list, sha256=str, voxel_size=(int, float, type(None)))
         if not all(isinstance(one, str) for one in description["classes"]) or not 0 < description["box"] <= LARGEST:
             raise ValueError(f"box is 1 to {LARGEST} voxels, and classes have names; it says {str(description)[:200]}")
-        if description["voxel_size"] is not None and not 0 < description["voxel_size"] < float("inf"):
+        if description["voxel_size"] is not None and not 0 < description["voxel_size"] < 1e9:
             raise ValueError(f"its voxel_size is {description['voxel_size']}, expected a positive number of Å")
     return description
 
@@ -195,10 +195,11 @@ def load(path: str | Path = "default") -> Network:
     description = describe(path)
     about: dict[str, Any] = {key: description[key] for key in ("box", "classes", "voxel_size")}
     with records.reading(_located(path).with_suffix(".json"), "the description of a network"):
-        # First without memory for its weights: what the description asks for may be more than any machine has.
-        with torch.device("meta"):
-            empty = create(description["name"], **about)
-        _agree(empty, _located(path))
+        if description["box"] > USUAL:
+            # First without memory for its weights: what the description asks for may be more than there is.
+            with torch.device("meta"):
+                empty = create(description["name"], **about)
+            _agree(empty, _located(path))
         network = create(description["name"], **about)
     weights(network, _located(path))
     if digest(network) != description["sha256"]:

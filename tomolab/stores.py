@@ -235,7 +235,8 @@ def read(path: str | Path) -> tuple[zarr.Array, pd.DataFrame, float]:
     place = buckets.at(path)
     about = _described(place)
     # The table before the array: while another process appends, volumes come before it, and the count after it.
-    table, array = _read_table(place, TABLE), _array(place)
+    with records.reading(str(place), "a store of subtomograms"):
+        table, array = particles.check(_read_table(place, TABLE)), _array(place)
     if not about["count"] <= len(table) <= array.shape[0]:
         raise ValueError(
             f"{path} was written with {about['count']} subtomograms, "
@@ -264,6 +265,8 @@ def _described(place: Path | Bucket) -> dict[str, Any]:
         raise ValueError(f"{place} has format {about.get('format')}, this version of tomolab reads format {FORMAT}")
     with records.reading(str(place), "a store of subtomograms"):
         records.typed(about, count=int, box=int, voxel_size=(int, float))
+        if not 0 < about["voxel_size"] < 1e9:
+            raise ValueError(f"its voxel_size is {about['voxel_size']}, expected a positive number of Å")
     return about
 
 

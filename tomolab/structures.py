@@ -20,6 +20,8 @@ import numpy as np
 
 from tomolab import downloads
 
+LARGEST = 2**30
+"""Bytes of a structure, unpacked, at most."""
 SERVER = "https://files.rcsb.org/download"
 ATOMIC_WEIGHTS = np.array([gemmi.Element(number).weight for number in range(119)])
 _IDENTIFIER = re.compile(r"[0-9][a-z0-9]{3}|pdb_[0-9a-z]{8}")
@@ -179,7 +181,12 @@ def _text(path: Path) -> str:
         raise FileNotFoundError(f"no structure file {path}")
     raw = path.read_bytes()
     try:
-        return (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8")
+        if raw[:2] == b"\x1f\x8b":
+            with gzip.open(path) as file:
+                raw = file.read(LARGEST + 1)
+        if len(raw) > LARGEST:
+            raise ValueError(f"{path} holds more than {LARGEST:,} bytes, which no structure has")
+        return raw.decode("utf-8")
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise ValueError(f"{path.name} is not a readable structure file: {error}") from error
 

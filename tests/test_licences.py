@@ -1,0 +1,112 @@
+"""Licences are judged by their words, and vulnerabilities by a report; neither needs the internet."""
+
+import importlib.util
+import json
+from email.message import Message
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import requests
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def script(name: str) -> ModuleType:
+    found = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+licences, audit = script("licences"), script("audit")
+
+
+@pytest.mark.parametrize(
+    ("text", "fit"),
+    [
+        ("MIT", True),
+        ("BSD-3-Clause AND Zlib", True),
+        ("GPL-3.0-only OR MIT", True),
+        ("Apache-2.0 WITH LLVM-exception", True),
+        ("(MIT OR Apache-2.0)", True),
+        ("GPL-3.0-only", False),
+        ("MIT AND GPL-2.0-only", False),
+        ("LGPL-3.0-only", False),
+        ("Proprietary", False),
+        ("", False),
+    ],
+)
+def test_a_licence_fits_or_not(text: str, fit: bool) -> None:
+    assert licences.fits(text) is fit
+
+
+def test_what_a_package_says_is_read_in_any_of_three_ways() -> None:
+    def about(**fields: str) -> Message:
+        message = Message()
+        for name, value in fields.items():
+            message[name.replace("_", "-")] = value
+        return message
+
+    assert licences.licence(about(License_Expression="MIT OR Apache-2.0", License="other")) == "MIT OR Apache-2.0"
+    assert licences.licence(about(Classifier="License :: OSI Approved :: MIT License")) == "MIT"
+    assert licences.licence(about(License="BSD-3-Clause\nCopyright")) == "BSD-3-Clause"
+    assert licences.licence(about()) == ""
+
+
+def test_the_list_holds_what_is_installed_and_grows_with_what_that_needs() -> None:
+    found, wrong = licences.listed(["pandas"])
+    assert {"pandas", "numpy", "python-dateutil"} <= set(found)
+    assert wrong == []
+    known = (ROOT / "docs" / "licences.md").read_text()
+    assert all(f"| {name} | {said} |" in known for name, said in found.items())
+    assert licences.listed(["not-a-package-of-anybody"]) == ({}, [])
+
+
+def test_what_was_reviewed_has_a_reason() -> None:
+    assert all(said and reason for said, reason in licences.REVIEWED.values())
+
+
+def test_an_unknown_licence_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(licences, "PERMISSIVE", {"MIT"})
+    assert any(one.startswith("pandas: BSD") for one in licences.listed(["pandas"])[1])
+
+
+REPORT = {
+    "dependencies": [
+        {"name": "a", "version": "1.0", "vulns": [{"id": "PYSEC-1", "fix_versions": ["1.1"], "aliases": ["CVE-2026-1"]}]},
+        {"name": "b", "version": "2.0", "vulns": []},
+        {"name": "tomolab", "skip_reason": "editable"},
+    ]
+}
+
+
+def test_vulnerabilities_are_named_and_known_ones_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert audit.found(json.dumps(REPORT)) == ["a 1.0: PYSEC-1 (mended in 1.1)"]
+    monkeypatch.setattr(audit, "IGNORED", {"CVE-2026-1": "2026-11-27: we do not call it"})
+    assert audit.found(json.dumps(REPORT)) == []
+
+
+def test_without_the_service_the_audit_is_skipped_with_a_word(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(audit, "SERVICE", "http://127.0.0.1:9")
+    audit.main()
+    assert capsys.readouterr().out == "audit skipped: http://127.0.0.1:9 cannot be reached (ConnectionError)\n"
+
+
+def test_the_audit_fails_with_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: object, **__: object) -> object:
+        return type("Done", (), {"stdout": json.dumps(REPORT), "stderr": "Found 1 known vulnerability", "returncode": 1})
+
+    monkeypatch.setattr(audit, "unreachable", lambda: "")
+    monkeypatch.setattr(audit.subprocess, "run", run)
+    with pytest.raises(SystemExit, match="PYSEC-1"):
+        audit.main()
+
+
+def test_a_proxy_that_lets_nobody_through_is_no_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = requests.Response()
+    answer.status_code = 403
+    monkeypatch.setattr(audit.requests, "get", lambda *_, **__: answer)
+    assert "answers 403" in audit.unreachable()
+    answer.status_code = 404
+    assert audit.unreachable() == ""
