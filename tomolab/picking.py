@@ -59,9 +59,9 @@ def difference_of_gaussians(
     The narrower Gaussian has a standard deviation of diameter / (2 √3), the width at which a solid ball answers most (the
     scale-space maximum of a ball of radius r in three dimensions is at r / √3): 72 Å for a ribosome of 250 Å, the 7 nm that
     Pei et al. found best. With a range, several widths are tried and the best counts (`blobs.search`).
-    Of 16 complexes of 125 to 390 Å in simulated tomograms, 150 to 350 Å found 93 %, 91 % and 81 % of the particles at an SNR of
-    0.1, 0.05 and 0.02, with as many picks as there are particles; the best single diameter 84 %, 76 % and 73 %. At 0.01 it was
-    56 % against 62 %.
+    Of 16 complexes of 125 to 390 Å in simulated tomograms, 150 to 350 Å found 96 %, 94 % and 82 % of the particles at an SNR of
+    0.1, 0.05 and 0.02, with as many picks as there are particles; the best single diameter 89 %, 83 % and 77 %. At 0.01 it was
+    67 % against 68 % (``benchmarks/bench_picking.py``).
 
     Parameters
     ----------
