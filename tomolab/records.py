@@ -206,13 +206,15 @@ def array(path: str | Path, *, mode: str | None = None) -> np.ndarray:
         return np.load(path, mmap_mode=mode, allow_pickle=False)  # type: ignore[arg-type]
 
 
-def arrays(path: str | Path, *, without: Sequence[str] = ()) -> dict[str, np.ndarray]:
+def arrays(path: str | Path, what: str = "arrays", *, without: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """Read the arrays of a .npz file, by name.
 
     Parameters
     ----------
     path
         The file.
+    what
+        It is to be, for the message.
     without
         Names of arrays that are checked, but not read.
 
@@ -224,7 +226,7 @@ def arrays(path: str | Path, *, without: Sequence[str] = ()) -> dict[str, np.nda
         If it is no .npz file of numbers and text, or does not hold what it says.
     """
     found: dict[str, np.ndarray] = {}
-    with reading(path, "arrays"), present(path).open("rb") as source, zipfile.ZipFile(source) as archive:
+    with reading(path, what), present(path).open("rb") as source, zipfile.ZipFile(source) as archive:
         entries, length = archive.infolist(), Path(path).stat().st_size
         if sum(one.compress_size for one in entries) > length:
             raise ValueError(f"its parts are said to be longer than its {length:,} bytes")

@@ -367,8 +367,9 @@ def load(path: str | Path, particles: pd.DataFrame) -> Session:
     ValueError
         If it is no session, or one of other particles.
     """
-    with records.reading(path, f"a session of these {len(particles)} particles"):
-        arrays = records.arrays(path)
+    what = f"a session of these {len(particles)} particles"
+    arrays = records.arrays(path, what)
+    with records.reading(path, what):
         about = records.parsed(arrays["about"].tobytes())
         records.typed(about, format=int, origin=str, top=int, clusters=dict, filters=dict, steps=dict)
         if about["format"] != FORMAT:

@@ -146,7 +146,7 @@ def load(path: str | Path, *, mapped: bool = False) -> Embedding:
     ValueError
         If the file is no embedding, or could only be read by pickle, or is compressed and asked for mapped.
     """
-    stored = records.arrays(path, without=["vectors"] if mapped else [])
+    stored = records.arrays(path, "an embedding", without=["vectors"] if mapped else [])
     with records.reading(path, "an embedding"):
         if mapped:
             stored["vectors"] = _mapped(Path(path))
