@@ -8,6 +8,7 @@ A particle is a density in a random pose, off centre by a little, perhaps with n
 """
 
 import hashlib
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +31,8 @@ from tomolab.volumes import Volume
 
 JOURNAL = 1000
 """Times, at most, that a long simulation to a store notes how far it is."""
+TABLED, VOXELS = 16, 2**24
+"""Batches, and voxels of them, that get one table, at most."""
 
 
 def subtomograms(
@@ -101,6 +104,23 @@ def subtomograms(
     return Subtomograms(volumes, pd.concat(tables), voxel_size=sources.voxel_size)
 
 
+def estimate(
+    densities: Mapping[str, Volume], count: int, *, imaging: Imaging, box: int, device: str | None = None
+) -> dict[str, float]:
+    """What it will take to simulate `count` subtomograms in all: ``per_second``, ``seconds``, and the ``bytes`` of a store.
+
+    Some are made, after as many that are not counted; writing is not. The other parameters are those of `subtomograms`.
+    """
+    sources = complexes.prepare(densities, devices.pick(device))
+    scope = microscope.prepare(imaging, (box,) * 3, voxel_size=sources.voxel_size, device=sources.data.device)
+    labels = torch.arange(4 * complexes.BATCH, device=sources.data.device) % len(sources.names)
+    for _ in range(2):
+        start = time.perf_counter()
+        made = sum(len(table) for _, table in _parts(sources, labels, scope, seed=0))
+        rate = made / (time.perf_counter() - start)
+    return {"per_second": rate, "seconds": count / rate, "bytes": float(stores.size(count, box))}
+
+
 def _store(
     path: str | Path,
     key: str,
@@ -146,15 +166,26 @@ def _key(densities: Mapping[str, Volume], labels: Tensor, imaging: Imaging, told
 def _parts(
     sources: complexes.Sources, labels: Tensor, scope: Microscope, *, seed: int, batches: range | None = None
 ) -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
-    """Volumes with their table, batch by batch, each drawn from a seed of its own; the index of the table runs on."""
-    for batch in range(-(-len(labels) // complexes.BATCH)) if batches is None else batches:
-        first = batch * complexes.BATCH
-        part = labels[first : first + complexes.BATCH]
-        images, pose, exposures = _made(sources, part, scope, _generator(labels.device, seed, batch))
-        truth = pd.concat([_truth(part, *pose), exposures.table(len(part))], axis=1)
+    """Volumes with their table, some batches at a time, each drawn from a seed of its own; the index of the table runs on.
+
+    A table costs as much as a batch of small boxes, so there is one for several.
+    """
+    wanted = range(-(-len(labels) // complexes.BATCH)) if batches is None else batches
+    together = max(1, min(TABLED, VOXELS // (complexes.BATCH * scope.shape[0] ** 3)))
+    for begin in range(wanted.start, wanted.stop, together):
+        numbers = range(begin, min(begin + together, wanted.stop))
+        rows = np.arange(begin * complexes.BATCH, min(numbers.stop * complexes.BATCH, len(labels)))
+        parts = labels[rows[0] : rows[-1] + 1].split(complexes.BATCH)
+        made = [
+            _made(sources, part, scope, _generator(labels.device, seed, batch))
+            for batch, part in zip(numbers, parts, strict=True)
+        ]
+        images = np.concatenate([one.cpu().numpy() for one, _, _ in made])
+        turns, shifts = (torch.cat([pose[i] for _, pose, _ in made]) for i in range(2))
+        exposures = microscope.join([one for _, _, one in made])
+        truth = pd.concat([_truth(torch.cat(parts), turns, shifts), exposures.table(len(rows))], axis=1)
         table = _table(truth, sources, imaging=scope.imaging, box=scope.shape[0])
-        numbers = np.arange(first, first + len(part))
-        yield images.cpu().numpy(), table.assign(particle_id=numbers).set_index(numbers)
+        yield images, table.assign(particle_id=rows).set_index(rows)
 
 
 def _generator(device: torch.device, *numbers: int) -> torch.Generator:
