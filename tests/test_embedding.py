@@ -206,3 +206,13 @@ def test_float16_halves_the_space_and_refuses_what_it_cannot_hold(subtomograms: 
         embedding.embed(network, loud, dtype="float16", progress=False)
     with pytest.raises(ValueError, match="got 'int8'"):
         embedding.embed(network, subtomograms, dtype="int8", progress=False)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_an_estimate_reads_a_few_batches(subtomograms: Subtomograms, batch_size: int) -> None:
+    network = Moments()
+    told = embedding.estimate(network, subtomograms, batch_size=batch_size, batches=2, dtype="float16", precision="float32")
+    assert told["seconds"] == pytest.approx(11 / told["per_second"])
+    assert told["bytes"] == 11 * (3 * 2 + 8)
+    assert len(network.seen) == (2 if batch_size == 64 else 3)
+    assert network.training

@@ -211,3 +211,11 @@ def test_a_million_that_the_disk_cannot_hold_is_refused_at_once(
     with pytest.raises(OSError, match=r"1,000,000 subtomograms of 20³ voxels need 16.1 GB, and 3 GB are free"):
         simulation.subtomograms(maps, 500_000, path=tmp_path / "made.zarr", imaging=QUIET, box=20, seed=0)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_estimate_tells_what_will_be_written(maps: dict[str, Volume], tmp_path: Path) -> None:
+    told = simulation.estimate(maps, 2000, imaging=QUIET, box=8, device="cpu")
+    assert told["seconds"] == pytest.approx(2000 / told["per_second"])
+    simulation.subtomograms(maps, 1000, imaging=QUIET, box=8, seed=1, path=tmp_path / "made.zarr", progress=False)
+    written = sum(one.stat().st_size for one in (tmp_path / "made.zarr").rglob("*") if one.is_file())
+    assert told["bytes"] == pytest.approx(written, rel=0.15)

@@ -11,6 +11,7 @@ vectors lie in memory, or are written to a file as they come, and a run that was
 
 import copy
 import hashlib
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -27,7 +28,7 @@ from tomolab.parts import Part
 from tomolab.subtomograms import Subtomograms, reachable, reached
 from tomolab.vectors import Embedding, load
 
-__all__ = ["Embedding", "embed", "load", "pca"]
+__all__ = ["Embedding", "embed", "estimate", "load", "pca"]
 
 
 def embed(
@@ -112,6 +113,50 @@ def embed(
         whole.save(path)
         part.remove()
     return load(path, mapped=True)
+
+
+def estimate(
+    network: torch.nn.Module,
+    subtomograms: Subtomograms,
+    *,
+    dtype: str = "float32",
+    batch_size: int = 64,
+    batches: int = 4,
+    device: str | torch.device | None = None,
+    precision: str = "auto",
+) -> dict[str, float]:
+    """What `embed` will take: a few batches are read and embedded, after one that is not counted.
+
+    Parameters
+    ----------
+    network, subtomograms, dtype, batch_size, device, precision
+        As of `embed`.
+    batches
+        How many to measure.
+
+    Returns
+    -------
+    dict
+        ``per_second`` and ``seconds``, and the ``bytes`` on disk, which are needed twice until the file is whole.
+
+    Raises
+    ------
+    ValueError
+        As `embed`.
+    """
+    _check(network, subtomograms, batch_size=batch_size, dtype=dtype)
+    home = next((p.device for p in network.parameters()), torch.device("cpu"))
+    target = devices.pick(home if device is None else device)
+    count = len(subtomograms)
+    rows = [slice(first, first + batch_size) for first in range(0, count, batch_size)][: batches + 1]
+    # Should there be one batch only, it is measured again.
+    some = _batches(subtomograms, rows if len(rows) > 1 else rows * 2)
+    rough = devices.bfloat16(target, precision)
+    with closing(_features(network, some, home=home, target=target, rough=rough)) as stream:
+        width = next(stream).shape[1]
+        start = time.perf_counter()
+        rate = sum(len(found) for found in stream) / (time.perf_counter() - start)
+    return {"per_second": rate, "seconds": count / rate, "bytes": float(count * (width * np.dtype(dtype).itemsize + 8))}
 
 
 def _check(network: torch.nn.Module, subtomograms: Subtomograms, *, batch_size: int, dtype: str) -> None:

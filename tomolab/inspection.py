@@ -91,7 +91,7 @@ class Inspection:
             ("features", None if features is None else features.ids),
             ("subtomograms", None if subtomograms is None else subtomograms.ids),
         ):
-            missing = np.setdiff1d(session.ids, session.ids if ids is None else ids)
+            missing = np.array([]) if ids is None else session.ids[~pd.Index(session.ids).isin(ids)]
             if len(missing):
                 raise ValueError(f"{what} lack {len(missing)} of {len(session.ids)} particles, such as {missing[:5].tolist()}")
         self.points = None if points is None else points.set_index("particle_id").loc[session.ids].reset_index()

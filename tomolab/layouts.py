@@ -71,7 +71,7 @@ def flat(
     placed, place = methods[method](reduced[rows], seed)
     points = np.empty((n, 2), np.float32)
     points[rows] = placed
-    rest = np.setdiff1d(np.arange(n), rows)
+    rest = np.delete(np.arange(n), rows)
     with tqdm(total=len(rest), desc="placing", unit=" particles", disable=not progress or not len(rest)) as bar:
         for start in range(0, len(rest), CHUNK):
             some = rest[start : start + CHUNK]

@@ -167,7 +167,7 @@ def rows(particles: pd.DataFrame, ids: Any) -> np.ndarray:
         raise ValueError(
             f"{len(unknown)} of {len(wanted)} particle ids are not in this table of {len(index)}: {_first(unknown)}"
         )
-    if len(np.unique(wanted)) < len(wanted):
+    if not pd.Index(wanted).is_unique:
         values, counts = np.unique(wanted, return_counts=True)
         raise ValueError(f"{(counts > 1).sum()} particle ids are asked for more than once: {_first(values[counts > 1])}")
     return found

@@ -8,10 +8,11 @@ A particle is a density in a random pose, off centre by a little, perhaps with n
 """
 
 import hashlib
-from collections.abc import Generator, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,17 +28,14 @@ from tomolab import (
     complexes,
     devices,
     journals,
-    microscope,
-    particles,
-    rotations,
     specimens,
     stores,
     tomograms,
     workers,
 )
-from tomolab.conventions import AXIS, WEDGE
+from tomolab.batches import Batches, image, prepared, seeded
 from tomolab.imaging import Imaging
-from tomolab.microscope import Exposure, Microscope
+from tomolab.microscope import Microscope
 from tomolab.subtomograms import Subtomograms
 from tomolab.subtomograms import open as opened
 from tomolab.volumes import Volume
@@ -109,12 +107,12 @@ def subtomograms(
     voxel_size, labels = complexes.check(densities), _labels(tuple(densities), count)
     if box < 8:
         raise ValueError(f"a box of at least 8 voxels is needed, got {box}")
-    ready = workers.Made(_ready, (dict(densities), imaging, box, device))
-    batches = _Batches(seed, labels, ready, helpers)
+    ready = workers.Made(partial(prepared, box=box, device=device), (dict(densities), imaging))
+    batches = Batches(seed, labels, box, ready, helpers)
     if path is not None:
         kind = devices.pick(device).type if helpers is None else "workers"
-        key = _key(densities, labels, imaging, f"{box} {seed} {kind} {complexes.BATCH}")
-        _store(path, key, batches, box=box, voxel_size=voxel_size, resume=resume, progress=progress)
+        key = _key(densities, labels, imaging, f"{box} {seed} {kind} {complexes.BATCH} {batches.group}")
+        _store(path, key, batches, voxel_size=voxel_size, resume=resume, progress=progress)
         return opened(path)
     volumes, tables = np.empty((len(labels), box, box, box), dtype=np.float32), []
     for images, table in batches.made():
@@ -123,38 +121,39 @@ def subtomograms(
     return Subtomograms(volumes, pd.concat(tables), voxel_size=voxel_size)
 
 
-@dataclass(frozen=True, eq=False)
-class _Batches:
-    """All that is to be made, `labels` (n,) of them, batch by batch, here or by workers."""
+def estimate(
+    densities: Mapping[str, Volume], count: int, *, imaging: Imaging, box: int, device: str | None = None
+) -> dict[str, float]:
+    """What it will take to simulate `count` subtomograms in all: ``per_second``, ``seconds``, and the ``bytes`` of a store.
 
-    seed: int
-    labels: np.ndarray
-    ready: workers.Made
-    client: Any
-
-    def __len__(self) -> int:
-        return -(-len(self.labels) // complexes.BATCH)
-
-    def made(self, first: int = 0) -> Generator[stores.Part]:
-        """Volumes and table of each batch from number `first` on."""
-        starts = range(first * complexes.BATCH, len(self.labels), complexes.BATCH)
-        wanted = ((self.seed, start, self.labels[start : start + complexes.BATCH]) for start in starts)
-        return workers.each(_part, wanted, client=self.client, shared=(self.ready,))
+    Some are made, after as many that are not counted; writing is not. The other parameters are those of `subtomograms`.
+    """
+    ready = workers.Made(partial(prepared, box=box, device=device), (dict(densities), imaging))
+    labels = np.arange(4 * complexes.BATCH) % len(densities)
+    for _ in range(2):
+        start = time.perf_counter()
+        made = sum(len(table) for _, table in Batches(0, labels, box, ready).made())
+        rate = made / (time.perf_counter() - start)
+    return {"per_second": rate, "seconds": count / rate, "bytes": float(stores.size(count, box))}
 
 
-def _store(path: str | Path, key: str, batches: _Batches, *, box: int, voxel_size: float, resume: bool, progress: bool) -> None:
-    """Write a store, some batches after the other; after a cut go on with those that it lacks."""
-    total = len(batches.labels)
+def _store(path: str | Path, key: str, batches: Batches, *, voxel_size: float, resume: bool, progress: bool) -> None:
+    """Write a store, some groups after the other; after a cut go on with those that it lacks."""
+    total, box = len(batches.labels), batches.box
     # About a shard at a time, but not so little that the journal gets long.
-    step = max(-(-stores.layout(box)[1] // complexes.BATCH), -(-len(batches) // JOURNAL))
+    step = max(-(-stores.layout(box)[1] // batches.group), -(-len(batches) // JOURNAL))
     with journals.held(path):
         journal = journals.begin(path, key, box=box, voxel_size=voxel_size, total=total, resume=resume)
         begin = len(journal.done) * step
-        show = {"unit": " subtomograms", "desc": Path(path).name, "disable": not progress, "leave": False}
-        with (
-            tqdm(total=total, initial=min(total, begin * complexes.BATCH), **show) as bar,
-            closing(batches.made(begin)) as coming,
-        ):
+        bar = tqdm(
+            total=total,
+            initial=min(total, begin * batches.group),
+            unit=" subtomograms",
+            desc=Path(path).name,
+            disable=not progress,
+            leave=False,
+        )
+        with bar, closing(batches.made(begin)) as coming:
             for first in range(begin, len(batches), step):
                 journal = journals.add(journal, str(first), _counted(islice(coming, step), bar), skipped=[])
         journals.finish(journal, path)
@@ -176,68 +175,9 @@ def _key(densities: Mapping[str, Volume], labels: np.ndarray, imaging: Imaging, 
     return digest.hexdigest()
 
 
-def _ready(
-    densities: Mapping[str, Volume], imaging: Imaging, box: int, device: str | None
-) -> tuple[complexes.Sources, Microscope]:
-    """What all batches share."""
-    where = devices.pick(device)
-    sources = complexes.prepare(densities, where)
-    return sources, microscope.prepare(imaging, (box,) * 3, voxel_size=sources.voxel_size, device=where)
-
-
-def _part(batch: tuple[int, int, np.ndarray], ready: tuple[complexes.Sources, Microscope]) -> tuple[np.ndarray, pd.DataFrame]:
-    """Volumes of a batch, drawn from a seed of its own, with their table, whose index goes on from that of the one before."""
-    (seed, start, labels), (sources, scope) = batch, ready
-    where = sources.data.device
-    part = torch.from_numpy(labels.copy()).to(where)
-    images, pose, exposures = _made(sources, part, scope, _generator(where, seed, start // complexes.BATCH))
-    truth = pd.concat([_truth(part, *pose), exposures.table(len(part))], axis=1)
-    table = _table(truth, sources, imaging=scope.imaging, box=scope.shape[0])
-    numbers = np.arange(start, start + len(part))
-    return images.cpu().numpy(), table.assign(particle_id=numbers).set_index(numbers)
-
-
-def _generator(device: torch.device, *numbers: int) -> torch.Generator:
-    """A source of random numbers for a batch, the same wherever and after whatever it is made."""
-    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
-    return torch.Generator(device=device).manual_seed(int(state[0] >> 1))
-
-
-def _made(
-    sources: complexes.Sources, labels: Tensor, scope: Microscope, generator: torch.Generator
-) -> tuple[Tensor, tuple[Tensor, Tensor], Exposure]:
-    """Normalised images (n, box, box, box) of the labelled complexes, their poses, and what was drawn for them."""
-    box = scope.shape[0]
-    clean, turns, shifts = complexes.render(sources, labels, box=box, imaging=scope.imaging, generator=generator)
-    step = max(1, complexes.VOXELS // box**3) if clean.device.type == "cpu" else len(clean)
-    exposures = []
-    for part in clean.split(step):
-        part[:], exposure = microscope.image(part, scope, generator, unit=True)
-        exposures.append(exposure)
-    return clean, (turns, shifts), microscope.join(exposures)
-
-
 def _labels(names: tuple[str, ...], count: int | Mapping[str, int]) -> np.ndarray:
     counts = specimens.wanted(names, count)
     return np.repeat(np.arange(len(names)), [counts.get(name, 0) for name in names])
-
-
-def _truth(labels: Tensor, turns: Tensor, shifts: Tensor) -> pd.DataFrame:
-    angles = rotations.to_euler(turns.cpu().numpy())
-    columns = {f"true_{name}": angles[:, i] for i, name in enumerate(("rot", "tilt", "psi"))}
-    columns |= {f"true_{name}": shifts[:, i].cpu().numpy() for i, name in enumerate("zyx")}
-    return pd.DataFrame({"label": labels.cpu().numpy()} | columns)
-
-
-def _table(truth: pd.DataFrame, sources: complexes.Sources, *, imaging: Imaging, box: int) -> pd.DataFrame:
-    middle = (box // 2) * sources.voxel_size
-    table = particles.table(np.full((len(truth), 3), middle), tomogram="simulated", tilts=truth[WEDGE].to_numpy())
-    for axis in "zyx":
-        truth[f"true_{axis}"] = truth[f"true_{axis}"] * sources.voxel_size + middle
-    truth["label"] = np.array(sources.names)[truth["label"].to_numpy()]
-    # What was not asked for has no column.
-    unused = [name for name, value in ((AXIS, imaging.tilt_axis), ("dose", imaging.dose)) if value in (None, 0.0)]
-    return pd.concat([table, truth.drop(columns=[*WEDGE, *unused])], axis=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,20 +203,20 @@ class Stream:
         return next(iter(self.densities.values())).voxel_size
 
     @cached_property
-    def _ready(self) -> tuple[complexes.Sources, Microscope]:
+    def _prepared(self) -> tuple[complexes.Sources, Microscope]:
         """What all epochs share."""
-        return _ready(self.densities, self.imaging, self.box, self.device)
+        return prepared(self.densities, self.imaging, box=self.box, device=self.device)
 
     def epoch(self, number: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of volumes (b, box, box, box) and labels (b,) of epoch `number` from batch `start` on.
 
         The same number gives the same data, wherever it starts: every batch is drawn from a seed of its own.
         """
-        sources, scope = self._ready
+        sources, scope = self._prepared
         for batch in range(start, self.batches):
-            generator = _generator(sources.data.device, self.seed, number, batch)
-            labels = torch.randint(len(sources.names), (self.batch_size,), generator=generator, device=generator.device)
-            yield _made(sources, labels, scope, generator)[0], labels
+            drawn = seeded(sources.data.device, self.seed, number, batch)
+            labels = torch.randint(len(sources.names), (self.batch_size,), generator=drawn, device=drawn.device)
+            yield image(sources, labels, scope, drawn)[0], labels
 
 
 def stream(

@@ -170,7 +170,7 @@ def append(path: str | Path, more: Subtomograms, *, renumber: bool = False) -> S
     """
     if not renumber:
         known = stores.read(path)[1]["particle_id"]
-        there = more.ids[np.isin(more.ids, known)]
+        there = more.ids[pd.Index(more.ids).isin(known)]
         if len(there):
             raise ValueError(
                 f"{len(there)} of {len(more)} particle ids are in {path} already, such as {there[:5].tolist()}; "

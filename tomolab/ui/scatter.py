@@ -224,8 +224,9 @@ def lasso(
     """
     style.require(points, ["particle_id", "x", "y"], "a scatter")
     ids = points["particle_id"].to_numpy()
-    if len(np.unique(ids)) != len(ids):
-        raise ValueError(f"each particle must be one point, but {len(ids) - len(np.unique(ids))} ids are repeated")
+    repeated = pd.Index(ids).duplicated().sum()
+    if repeated:
+        raise ValueError(f"each particle must be one point, but {repeated} ids are repeated")
     bad = ids[~np.isfinite(points[["x", "y"]].to_numpy(dtype=float)).all(axis=1)]
     if len(bad):
         raise ValueError(f"the positions of {len(bad)} particles are not finite, such as particles {bad[:5].tolist()}")
