@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tomolab import files
 from tomolab.histories import History, Step
+from tomolab.safes import Safe
 from tomolab.selection import Selection
 
 FORMAT = 1
@@ -74,6 +74,7 @@ class Session:
         """Digest of the particles and of the clusters that they began with."""
         self.history = History()
         self._watchers: list[Callable[[set[str]], Any]] = []
+        self._safe = Safe()
         # No number is given twice, so that an average of cluster 7 is never of another cluster 7.
         self._top = max(clusters, default=NONE)
 
@@ -284,21 +285,22 @@ class Session:
     # How it is kept
 
     def save(self, path: str | Path) -> Path:
-        """Write all of it, with every step, as .npz: arrays and one JSON text; whole or not at all."""
-        told, arrays = self.history.packed()
-        about = {
-            "format": FORMAT,
-            "origin": self.origin,
-            "top": self._top,
-            "clusters": self.clusters,
-            "filters": self.filters,
-            "steps": told,
-        }
-        text = np.frombuffer(json.dumps(about, default=asdict).encode(), dtype=np.uint8)
-        arrays |= {"about": text, "ids": self.ids, "labels": self._values["labels"], "selected": self.selected}
-        with files.atomic(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        return Path(path)
+        """Write all of it, with every step, as .npz: arrays and one JSON text; whole or not at all.
+
+        Raises
+        ------
+        FileExistsError
+            If somebody else, such as another kernel, has written there since this session was read or written there.
+        """
+        steps, arrays = self.history.packed()
+        about = {"format": FORMAT, "origin": self.origin, "top": self._top, "steps": steps}
+        about |= {"clusters": self.clusters, "filters": self.filters}
+        arrays |= {"ids": self.ids, "labels": self._values["labels"], "selected": self.selected}
+        return self._safe.write(path, json.dumps(about, default=asdict), arrays)
+
+    def meet(self, path: str | Path) -> None:
+        """Take note of what is at a path now: `save` will not replace what anybody else writes there later."""
+        self._safe.meet(path)
 
     # Inside
 
@@ -373,10 +375,9 @@ def load(path: str | Path, particles: pd.DataFrame) -> Session:
     ValueError
         If it is no session, or one of other particles.
     """
+    safe = Safe()
     try:
-        with Path(path).open("rb") as source, np.load(source, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        about = json.loads(arrays["about"].tobytes())
+        about, arrays = safe.read(path)
         if about["format"] != FORMAT:
             raise ValueError(f"it has format {about['format']}, and {FORMAT} is read")
         began, history = about["origin"], History.unpacked(about["steps"], arrays, _restored)
@@ -385,7 +386,7 @@ def load(path: str | Path, particles: pd.DataFrame) -> Session:
         raise ValueError(f"{path} cannot be read as a session of these {len(particles)} particles: {error}") from error
     if not np.array_equal(session.ids, arrays["ids"]):
         raise ValueError(f"{path} is of the same particles in another order")
-    session.history, session._top, session.origin = history, int(about["top"]), began
+    session.history, session._top, session.origin, session._safe = history, int(about["top"]), began, safe
     values = {name: _restored(name, about[name]) for name in ("clusters", "filters")}
     session._values |= values | {"selected": arrays["selected"]}
     return session
