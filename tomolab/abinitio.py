@@ -97,6 +97,8 @@ def model(
     ------
     ValueError
         If ids are unknown, fewer than 4 particles are left, a parameter is out of range, or the checkpoint is of another call.
+    BlockingIOError
+        If another process works with the same checkpoint.
     """
     where, began = devices.pick(device), time.perf_counter()
     chosen = subtomograms if ids is None else subtomograms.choose(ids)
@@ -107,9 +109,9 @@ def model(
     snapshot = Snapshot(checkpoint, {"model": True} | about)
     data = coefficients.read(chosen, box=box, radius=settings.finest, device=where)
     search = Refinement(data, settings, generator=torch.Generator(device=where).manual_seed(seed))
-    snapshot.restore([search])
     extent = box * chosen.voxel_size
-    with told(progress, settings.steps, "first structure") as tell:
+    with snapshot.alone(), told(progress, settings.steps, "first structure") as tell:
+        snapshot.restore([search])
         for made, state in enumerate(search, 1):
             if search.step < settings.steps:
                 snapshot.write([search])

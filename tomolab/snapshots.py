@@ -8,13 +8,14 @@
 import json
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 
-from tomolab import files
+from tomolab import files, locks
 from tomolab.refinement import Refinement
 
 EVERY = 5.0
@@ -42,6 +43,16 @@ class Snapshot:
         if self.path is not None and self.path.suffix != ".safetensors":
             raise ValueError(f"a checkpoint is a .safetensors file, got {self.path.name}")
         self.about, self.written = json.dumps(about), -EVERY
+
+    def alone(self) -> AbstractContextManager[object]:
+        """Keep other processes from this file as long as the block runs: two would write over each other's state.
+
+        Raises
+        ------
+        BlockingIOError
+            If another one does not come to an end (`locks`).
+        """
+        return nullcontext() if self.path is None else locks.held(f"{self.path}.work")
 
     def restore(self, refinements: Sequence[Refinement]) -> None:
         """Bring refinements to where the file was written, or leave them at their beginning if there is none.
