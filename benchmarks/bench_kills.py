@@ -32,7 +32,19 @@ import works
 
 Keep = Callable[[list[dict[str, Any]], list[str]], None]
 NAME = "kills"
-COLUMNS = ["times", "nothing", "earlier", "whole", "damaged", "as unbroken", "left over", "clear errors", "time spared"]
+COLUMNS = [
+    "work",
+    "broken by",
+    "times",
+    "nothing",
+    "earlier",
+    "whole",
+    "damaged",
+    "as unbroken",
+    "left over",
+    "clear errors",
+    "time spared",
+]
 
 
 def table(*, moments: int, seed: int, names: list[str], faults: list[str], keep: Keep) -> None:
@@ -62,15 +74,6 @@ def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[st
     return sorted(held.values(), key=lambda row: order.index(row["work"]))
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
-    """Rows as a table for a page."""
-    lines = [f"| work | broken by | {' | '.join(COLUMNS)} |", "|---|---|" + "---:|" * len(COLUMNS)]
-    for row in rows:
-        told = [f"{row[key]:.0%}" if isinstance(row.get(key), float) else str(row.get(key, "")) for key in COLUMNS]
-        lines.append(f"| {row['work']} | {row['broken by']} | {' | '.join(told)} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Run it and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -83,7 +86,7 @@ def main() -> None:
     place = record.RESULTS / f"{NAME}.json"
     last: dict[str, Any] = json.loads(place.read_text()) if place.exists() else {"rows": [], "settings": {}}
     if given.table:
-        print(markdown(last["rows"]))
+        print(record.markdown(last["rows"], COLUMNS))
         return
     # Bars of hundreds of processes, which is for them to know before they begin.
     os.environ["TQDM_DISABLE"] = "1"

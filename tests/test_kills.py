@@ -4,6 +4,7 @@ from pathlib import Path
 
 import bench_kills
 import pytest
+import record
 import trials
 import works
 
@@ -43,4 +44,4 @@ def test_rows_that_were_not_run_again_stay() -> None:
     old = [{"work": "embed", "broken by": "killed", "times": 1}, {"work": "simulate", "broken by": "killed", "times": 2}]
     new = [{"work": "embed", "broken by": "killed", "times": 3}, {"work": "embed", "broken by": "disk full", "times": 4}]
     assert [row["times"] for row in bench_kills.merged(old, new)] == [2, 3, 4]
-    assert bench_kills.markdown(new).splitlines()[2].startswith("| embed | killed | 3 |")
+    assert record.markdown(new, bench_kills.COLUMNS).splitlines()[2].startswith("| embed | killed | 3 |")
