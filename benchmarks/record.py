@@ -37,6 +37,20 @@ def write(name: str, rows: list[dict[str, Any]], *, settings: dict[str, Any]) ->
         temporary.write_text(json.dumps(result, indent=1) + "\n")
 
 
+def markdown(rows: list[dict[str, Any]], columns: list[str]) -> str:
+    """Rows as a table for a page; shares in per cent, other numbers in three figures."""
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    for row in rows:
+        lines.append(f"| {' | '.join(_shown(key, row.get(key, '')) for key in columns)} |")
+    return "\n".join(lines)
+
+
+def _shown(column: str, value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0%}" if column in ("of the bound", "share", "time spared") else f"{value:.3g}"
+
+
 def worse(name: str, result: dict[str, Any]) -> list[str]:
     """Figures that are worse by more than `WORSE` than in the result that was committed last, a line each.
 

@@ -15,6 +15,7 @@ from tomolab import (
     coefficients,
     fourier,
     guides,
+    locks,
     particles,
     rotations,
     snapshots,
@@ -23,6 +24,7 @@ from tomolab import (
     volumes,
 )
 from tomolab.averaging import Average, Progress
+from tomolab.snapshots import Snapshot
 from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
 
@@ -197,6 +199,14 @@ def test_a_cut_run_ends_as_an_unbroken_one(data: tuple, tmp_path: Path, monkeypa
     np.testing.assert_array_equal(resumed.volume.data, straight.volume.data)
     pd.testing.assert_frame_equal(resumed.particles, straight.particles)
     assert not path.exists()
+
+
+def test_two_kernels_do_not_share_a_checkpoint(data: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "PATIENCE", 0.1)
+    path, snapshot = tmp_path / "state.safetensors", Snapshot(tmp_path / "state.safetensors", {})
+    with snapshot.alone(), pytest.raises(BlockingIOError, match=r"another process has been writing .*state\.safetensors"):
+        averaging.average(data[0], data[0].ids[:16], seed=3, iterations=4, progress=False, checkpoint=path, device="cpu")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.filterwarnings("ignore:the two halves agree on nothing")  # so few particles, so few iterations

@@ -1,5 +1,6 @@
 """An inspection acts on clusters, says what cannot be done and why, averages in the background, and reopens as it was left."""
 
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tomolab import averaging, files, holdings, inspection, relion, sessions, sorting
+from tomolab import averaging, files, holdings, inspection, layouts, relion, sessions, sorting
 from tomolab.averages import Average
 from tomolab.embedding import Embedding
 from tomolab.inspection import Inspection
@@ -116,6 +117,48 @@ def test_new_clusters_begin_a_new_session_and_the_old_one_is_kept(folder: Path) 
     old = sessions.load(folder / "session-1.npz", table)
     assert old.labels.equals(work.session.labels)
     assert old.origin == work.session.origin != again.session.origin
+
+
+def test_two_kernels_in_one_run_folder_keep_both_sessions(folder: Path) -> None:
+    first, second = inspection.open(folder), inspection.open(folder)
+    first.split(0)
+    with pytest.warns(UserWarning, match=r"has kept its session as session\.npz; this one is kept as session-1\.npz"):
+        second.session.select(second.session.ids[:3])
+    second.session.select(second.session.ids[:4])
+    first.session.merge([0, 1])
+    assert (first.kept, second.kept) == (folder / "session.npz", folder / "session-1.npz")
+    for one in (first, second):
+        kept = sessions.load(one.kept, one.session.particles)
+        assert len(kept.history.past) == 2
+        assert kept.selected.tolist() == one.session.selected.tolist()
+
+
+def test_a_layout_of_another_embedding_is_made_anew_whatever_the_clock_says(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def flat(found: Embedding, *, seed: int) -> pd.DataFrame:
+        made.append(seed)
+        return pd.DataFrame({"particle_id": found.ids, "x": found.vectors[:, 0], "y": 0.0})
+
+    monkeypatch.setattr(layouts, "flat", flat)
+    inspection.open(folder)
+    assert not made
+    (folder / "layout.csv").unlink()
+    inspection.open(folder)
+    inspection.open(folder)
+    assert len(made) == 1
+    features = holdings.features(folder)
+    assert features is not None
+    Embedding(features.ids, -features.vectors, "another").save(folder / "embedding.npz")
+    # As if the clock had gone back an hour since the layout was made.
+    then = (folder / "layout.csv").stat().st_mtime - 3600
+    os.utime(folder / "embedding.npz", (then, then))
+    points = inspection.open(folder).points
+    assert points is not None
+    np.testing.assert_allclose(points["x"], -features.take(points["particle_id"].to_numpy()).vectors[:, 0], rtol=1e-6)
+    assert len(made) == 2
 
 
 def test_classes_are_sorted_first_and_averaged_each(folder: Path, boxes: Subtomograms, monkeypatch: pytest.MonkeyPatch) -> None:

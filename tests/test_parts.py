@@ -58,3 +58,15 @@ def test_room_for_all_is_taken_first(tmp_path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(OSError, match=r"no room for 0.004 GB: No space left on device: '.*array.npy'"):
         Part(100_000, dtype="float32", folder=tmp_path / "other").add(np.ones((1, 10)))
     assert list((tmp_path / "other").iterdir()) == []
+
+
+def test_a_description_without_its_array_is_begun_anew(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "KEEP", 4)
+    first = Part(8, dtype="float32", folder=tmp_path / "part")
+    first.add(np.ones((5, 2)))
+    # As when the folder is deleted while it is filled: its description comes again, its array does not.
+    (tmp_path / "part/array.npy").unlink()
+    second = Part(8, dtype="float32", folder=tmp_path / "part")
+    assert second.done == 0
+    second.add(np.full((8, 2), 2.0))
+    assert (second.array == 2).all()

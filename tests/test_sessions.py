@@ -1,5 +1,6 @@
 """Sessions: every step does what it says, comes back by undo, and is there again after a restart."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -225,3 +226,33 @@ def test_a_session_of_other_particles_or_a_broken_one_is_refused(tmp_path: Path)
             sessions.load(path, session.particles)
     with pytest.raises(FileNotFoundError):
         sessions.load(tmp_path / "none.npz", session.particles)
+
+
+def test_what_another_kernel_wrote_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "session.npz"
+    first = made()
+    first.meet(path)
+    other = made()
+    other.select(other.ids[:2])
+    other.save(path)
+    with pytest.raises(
+        FileExistsError, match=r"somebody else has written there .* save it under another name: '.*session.npz'"
+    ):
+        first.save(path)
+    assert sessions.load(path, first.particles).selected.sum() == 2
+    assert [one.name for one in tmp_path.iterdir()] == ["session.npz"]
+    # Each goes on with what it has read or written itself.
+    again = sessions.load(path, first.particles)
+    again.select(again.ids[:3])
+    again.save(path)
+    again.save(path)
+    with pytest.raises(FileExistsError):
+        other.save(path)
+    # What is gone cannot be lost, and who knows of nothing says himself that it may go.
+    path.unlink()
+    other.save(path)
+    made().save(path)
+    # A clock that goes back does not make a file the same.
+    os.utime(path, ns=(0, 0))
+    with pytest.raises(FileExistsError):
+        other.save(path)

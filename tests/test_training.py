@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tomolab import checkpoints, densities, lessons, networks, scores, simulation, training
+from tomolab import checkpoints, densities, lessons, locks, networks, scores, simulation, training
 from tomolab.imaging import Imaging
 from tomolab.simulation import Stream
 from tomolab.subtomograms import Subtomograms
@@ -254,3 +254,15 @@ def test_tuning_keeps_the_features_and_renews_the_classifier(held_back: Subtomog
         assert fresh(torch.randn(2, 12, 12, 12)).shape == (2, 2)
     with pytest.raises(ValueError, match="trained on voxels of 20 Å, the subtomograms have 10 Å"):
         training.tune("default", lessons.labelled(held_back), validation=held_back, seed=1, folder="nowhere")
+
+
+def test_two_kernels_do_not_train_into_one_folder(
+    stream: Stream, held_back: Subtomograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "PATIENCE", 0.1)
+    with (
+        locks.held(tmp_path / "training"),
+        pytest.raises(BlockingIOError, match=r"another process has been writing .*training"),
+    ):
+        fit(stream, held_back, tmp_path, epochs=1)
+    assert not list(tmp_path.iterdir())

@@ -99,6 +99,8 @@ def model(
     ------
     ValueError
         If ids are unknown, fewer than 4 particles are left, a parameter is out of range, or the checkpoint is of another call.
+    BlockingIOError
+        If another process works with the same checkpoint.
     """
     where, began = devices.pick(device), time.perf_counter()
     chosen = subtomograms if ids is None else subtomograms.choose(ids)
@@ -110,9 +112,9 @@ def model(
     data = coefficients.read(chosen, box=box, radius=settings.finest, device=where)
     crew, generator = Crew(workers.active(client), device), torch.Generator(device=where).manual_seed(seed)
     search = Refinement(data, settings, generator=generator, crew=crew)
-    snapshot.restore([search])
     extent = box * chosen.voxel_size
-    with told(progress, settings.steps, "first structure") as tell:
+    with snapshot.alone(), told(progress, settings.steps, "first structure") as tell:
+        snapshot.restore([search])
         for made, state in enumerate(search, 1):
             if search.step < settings.steps:
                 snapshot.write([search])

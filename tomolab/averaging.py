@@ -124,6 +124,8 @@ def average(
     ------
     ValueError
         If ids are unknown, fewer than 4 particles are left, a parameter is out of range, or the checkpoint is of another call.
+    BlockingIOError
+        If another process averages with the same checkpoint.
     """
     where, crew = devices.pick(device), Crew(workers.active(client), device)
     chosen = subtomograms if ids is None else subtomograms.choose(ids)
@@ -141,7 +143,7 @@ def average(
     about = {"seed": seed, "parameters": parameters, "symmetry": symmetry, "particles": chosen.digest()} | origin
     steps = settings.steps + (settings.local if symmetry != "C1" else 0)
     passes = [Snapshot(path, about) for path in _paths(checkpoint)]
-    with told(progress, steps, "averaging") as tell:
+    with passes[0].alone(), told(progress, steps, "averaging") as tell:
         run = Pair(parts, box=box, seed=seed, device=where, told=tell, stop=stop, steps=steps, crew=crew)
         began = [_given(part) for part in parts] if given else None
         # Only the first iteration looks at these poses.
@@ -155,9 +157,9 @@ def average(
             posed = [replace(half.onto(found), group=turns) for half in pair]
             again = replace(settings, starts=0, group=torch.from_numpy(turns).float().to(where))
             result, _ = run.refine(again, passes[1], given=posed)
-    if not run.stopped:
-        for one in passes:
-            one.remove()
+        if not run.stopped:
+            for one in passes:
+                one.remove()
     record = {"mask": settings.diameter * chosen.voxel_size, "symmetry": name, "device": str(where), "machine": runs.machine()}
     record |= {"seed": seed, "parameters": parameters, "seconds": round(time.perf_counter() - run.began, 2)} | origin
     result = replace(result, particles=_in_order(result.particles, chosen.ids), record=result.record | record)

@@ -91,7 +91,7 @@ def _part(group: tuple[int, int, np.ndarray], ready: tuple[complexes.Sources, Mi
     where = sources.data.device
     parts = torch.from_numpy(labels.copy()).to(where).split(complexes.BATCH)
     first = start // complexes.BATCH
-    made = [image(sources, part, scope, seeded(where, seed, first + number)) for number, part in enumerate(parts)]
+    made = [image(sources, part, scope, generator=seeded(where, seed, first + number)) for number, part in enumerate(parts)]
     images = np.concatenate([one.cpu().numpy() for one, _, _ in made])
     turns, shifts = (torch.cat([pose[i] for _, pose, _ in made]) for i in range(2))
     exposures = microscope.join([one for _, _, one in made])
@@ -108,7 +108,7 @@ def seeded(device: torch.device, *numbers: int) -> torch.Generator:
 
 
 def image(
-    sources: complexes.Sources, labels: Tensor, scope: Microscope, generator: torch.Generator
+    sources: complexes.Sources, labels: Tensor, scope: Microscope, *, generator: torch.Generator
 ) -> tuple[Tensor, tuple[Tensor, Tensor], Exposure]:
     """Normalised images (n, box, box, box) of the labelled complexes, their poses, and what was drawn for them."""
     box = scope.shape[0]

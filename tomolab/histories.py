@@ -1,6 +1,7 @@
-"""Histories: steps that can be undone and done again, without limit, each as small as what it changed.
+"""Histories: steps that can be undone and done again, each as small as what it changed.
 
-A step of a million particles that changes ten of them keeps ten.
+A step of a million particles that changes ten of them keeps ten. What all steps keep has a limit in bytes, so that hours of
+work take no more memory than minutes: beyond it the oldest can no longer be undone, and only what they did is remembered.
 
 >>> history = History()
 >>> history.add(Step.between("merge 3 and 5", values, {"labels": merged}))
@@ -14,20 +15,65 @@ from typing import Any
 
 import numpy as np
 
+LIMIT = 2**26
+"""Bytes that the steps of a history keep."""
+INTEGERS = (np.int8, np.int16, np.int32, np.int64)
+PARTS = ("rows", "before", "after")
+STEP = 1024
+"""Bytes counted for the words of a step, and for what it says of clusters."""
+
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """Change of an array (n,): in `rows`, from `before` to `after`."""
+    """Change of an array (n,): in `rows`, from `before` to `after`.
+
+    Rows are numbers (int32) or, where that is smaller, one bit (uint8 of eight) for each row of the array. Values are of the
+    smallest type that holds them, truth values one bit each, and only one where they are all the same.
+    """
 
     rows: np.ndarray
     before: np.ndarray
     after: np.ndarray
 
+    @classmethod
+    def between(cls, before: np.ndarray, after: np.ndarray) -> "Patch | None":
+        """What turns an array into another of the same length; None if they are alike."""
+        differs = before != after
+        rows = np.flatnonzero(differs).astype(np.int32)
+        bits = np.packbits(differs)
+        held = (_small(values[rows]) for values in (before, after))
+        return cls(bits if bits.nbytes < rows.nbytes else rows, *held) if len(rows) else None
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(part.nbytes for part in (self.rows, self.before, self.after))
+
     def applied(self, array: np.ndarray, *, forward: bool) -> np.ndarray:
         """The array with the change made, or taken back; it is copied."""
         out = array.copy()
-        out[self.rows] = self.after if forward else self.before
+        rows = _bits(self.rows, len(array)) if self.rows.dtype == np.uint8 else self.rows
+        values = self.after if forward else self.before
+        if array.dtype == bool and values.dtype == np.uint8:
+            values = _bits(values, int(np.count_nonzero(rows)) if rows.dtype == bool else len(rows))
+        out[rows] = values
         return out
+
+
+def _small(values: np.ndarray) -> np.ndarray:
+    """Values in as few bytes as is simple."""
+    if (values == values[:1]).all():
+        return values[:1].copy()
+    if values.dtype == bool:
+        return np.packbits(values)
+    if values.dtype.kind != "i":
+        return values
+    low, high = values.min(), values.max()
+    return values.astype(next(kind for kind in INTEGERS if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max))
+
+
+def _bits(packed: np.ndarray, count: int) -> np.ndarray:
+    return np.unpackbits(packed, count=count).view(bool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +105,7 @@ def difference(before: Any, after: Any) -> Patch | Entries | None:
         return Entries(old, new) if old or new else None
     if before.shape != after.shape:
         raise ValueError(f"an array of {len(before)} cannot become one of {len(after)}")
-    rows = np.flatnonzero(before != after)
-    return Patch(rows.astype(np.int32), before[rows], after[rows]) if len(rows) else None
+    return Patch.between(before, after)
 
 
 @dataclass(frozen=True)
@@ -78,6 +123,11 @@ class Step:
         when = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(what, when, {name: change for name, change in found.items() if change is not None})
 
+    @property
+    def size(self) -> int:
+        """Bytes, about."""
+        return STEP + sum(change.size for change in self.changes.values() if isinstance(change, Patch))
+
     def applied(self, values: Mapping[str, Any], *, forward: bool) -> dict[str, Any]:
         """The values that it changed, with the change made or taken back."""
         return {name: change.applied(values[name], forward=forward) for name, change in self.changes.items()}
@@ -85,15 +135,28 @@ class Step:
 
 @dataclass
 class History:
-    """Steps that were done, oldest first, and those that were undone and can be done again, next one last."""
+    """Steps that were done, oldest first, and those that were undone and can be done again, next one last.
+
+    `older` are steps from before these, which have left their words and the names of what they changed only.
+    """
 
     past: list[Step] = field(default_factory=list)
     future: list[Step] = field(default_factory=list)
+    older: list[tuple[str, str, list[str]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.size = sum(step.size for step in (*self.past, *self.future))
+        """Bytes that all steps keep."""
 
     def add(self, step: Step) -> None:
-        """Note a step; what had been undone is gone then."""
+        """Note a step; what had been undone is gone then, and of the oldest what is beyond the limit."""
         self.past.append(step)
+        self.size += step.size - sum(gone.size for gone in self.future)
         self.future.clear()
+        while self.size > LIMIT and len(self.past) > 1:
+            first = self.past.pop(0)
+            self.size -= first.size
+            self.older.append((first.what, first.when, sorted(first.changes)))
 
     def undo(self) -> Step:
         """The last step, to be taken back.
@@ -147,17 +210,18 @@ class History:
 
     def packed(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What `unpacked` makes it of again: a value for JSON, and arrays by name."""
-        told: dict[str, Any] = {}
+        told: dict[str, Any] = {"older": self.older}
         arrays: dict[str, np.ndarray] = {}
         for title, steps in {"past": self.past, "future": self.future}.items():
-            told[title] = []
-            for number, step in enumerate(steps):
+            told[title], held = [], list[np.ndarray]()
+            for step in steps:
                 whole = {name: vars(change) for name, change in step.changes.items() if isinstance(change, Entries)}
-                parts = {name: change for name, change in step.changes.items() if isinstance(change, Patch)}
-                told[title].append({"what": step.what, "when": step.when, "entries": whole, "patches": list(parts)})
-                arrays |= {
-                    f"{title}.{number}.{name}.{key}": array for name, one in parts.items() for key, array in vars(one).items()
-                }
+                parts = {name: [*vars(change).values()] for name, change in step.changes.items() if isinstance(change, Patch)}
+                kinds = {name: [(part.dtype.str, len(part)) for part in some] for name, some in parts.items()}
+                told[title].append({"what": step.what, "when": step.when, "entries": whole, "patches": kinds})
+                held += [part.view(np.uint8) for some in parts.values() for part in some]
+            # One array of all: thousands of small ones in a file would take seconds.
+            arrays[f"{title}.changes"] = np.concatenate(held) if held else np.empty(0, np.uint8)
         return told, arrays
 
     @classmethod
@@ -182,13 +246,25 @@ class History:
             If something is missing.
         """
 
-        def step(title: str, number: int, one: Mapping[str, Any]) -> Step:
-            changes: dict[str, Patch | Entries] = {
-                name: Entries(*(restored(name, change[key]) for key in ("before", "after")))
-                for name, change in one["entries"].items()
-            }
-            for name in one["patches"]:
-                changes[name] = Patch(*(arrays[f"{title}.{number}.{name}.{key}"] for key in ("rows", "before", "after")))
-            return Step(one["what"], one["when"], changes)
+        def steps(title: str) -> list[Step]:
+            found, place = [], 0
+            for number, one in enumerate(told[title]):
+                changes: dict[str, Patch | Entries] = {
+                    name: Entries(*(restored(name, change[key]) for key in ("before", "after")))
+                    for name, change in one["entries"].items()
+                }
+                if isinstance(one["patches"], list):  # as they were written at first
+                    for name in one["patches"]:
+                        changes[name] = Patch(*(arrays[f"{title}.{number}.{name}.{key}"] for key in PARTS))
+                else:
+                    for name, kinds in one["patches"].items():
+                        held = []
+                        for kind, count in kinds:
+                            held.append(np.frombuffer(arrays[f"{title}.changes"], kind, count, place).copy())
+                            place += held[-1].nbytes
+                        changes[name] = Patch(*held)
+                found.append(Step(one["what"], one["when"], changes))
+            return found
 
-        return cls(*([step(title, number, one) for number, one in enumerate(told[title])] for title in ("past", "future")))
+        older = [(what, when, list(names)) for what, when, names in told.get("older", [])]
+        return cls(steps("past"), steps("future"), older)

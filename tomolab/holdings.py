@@ -5,6 +5,7 @@
 """
 
 import itertools
+import json
 import warnings
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from tomolab.volumes import Volume
 TABLE, EMBEDDING, BOXES = "clusters.csv", "embedding.npz", "subtomograms.zarr"
 ENDINGS = (".mrc", ".rec", ".map", ".mrc.gz", ".rec.gz", ".mrc.bz2", ".rec.bz2", ".zarr")
 """Of the names of tomograms; where there are several of one name, the first of these is taken."""
-SESSION, LAYOUT, AVERAGES = "session.npz", "layout.csv", "averages"
+SESSION, LAYOUT, LAYOUT_OF, AVERAGES = "session.npz", "layout.csv", "layout.json", "averages"
 POINTS = ("particle_id", "x", "y")
 """Columns of a layout."""
 
@@ -50,6 +51,7 @@ def session(folder: Path, fresh: Session) -> Session:
     Then it is put aside under another name, with a warning, and the fresh one is given back.
     """
     kept = files.inside(folder, SESSION)
+    fresh.meet(kept)
     if not kept.is_file():
         return fresh
     try:
@@ -59,23 +61,41 @@ def session(folder: Path, fresh: Session) -> Session:
         why = f"{TABLE} is not what it began with"
     except ValueError as error:
         why = str(error)
-    number = next(number for number in itertools.count(1) if not (folder / f"session-{number}.npz").exists())
-    aside = kept.rename(folder / f"session-{number}.npz")
+    aside = kept.rename(free(folder))
+    fresh.meet(kept)
     warnings.warn(f"the session in {folder} cannot go on: {why}. A new one begins; it is kept as {aside.name}", stacklevel=3)
     return fresh
 
 
+def free(folder: Path) -> Path:
+    """A place for a session beside the one that is usual, where there is none yet."""
+    return next(place for n in itertools.count(1) if not (place := folder / f"session-{n}.npz").exists())
+
+
 def points(folder: Path, found: Embedding | None, *, seed: int) -> pd.DataFrame | None:
-    """Layout that was left here, unless the embedding is newer: then it is made of that, and kept; None without either."""
-    kept, source = files.inside(folder, LAYOUT), folder / EMBEDDING
-    if kept.is_file() and (found is None or kept.stat().st_mtime >= source.stat().st_mtime):
+    """Layout that was left here, unless it is of another embedding: then it is made of this one, and kept; None without either.
+
+    ``layout.json`` tells what it was made of. A layout without goes by its time: the embedding must not be newer.
+    """
+    kept, mark, source = files.inside(folder, LAYOUT), files.inside(folder, LAYOUT_OF), folder / EMBEDDING
+    if kept.is_file() and (found is None or _made_of(mark, kept, source)):
         return records.listing(kept, POINTS, "a layout")
     if found is None:
         return None
     made = layouts.flat(found, seed=seed)
+    mark.unlink(missing_ok=True)
     with files.atomic(kept) as temporary:
         made.to_csv(temporary, index=False)
+    with files.atomic(mark) as temporary:
+        temporary.write_text(json.dumps({EMBEDDING: files.sha256(source)}) + "\n")
     return made
+
+
+def _made_of(mark: Path, kept: Path, source: Path) -> bool:
+    """Whether a layout is of an embedding."""
+    if mark.is_file():
+        return records.mapping(mark) == {EMBEDDING: files.sha256(source)}
+    return kept.stat().st_mtime >= source.stat().st_mtime
 
 
 def tomograms(folder: Path, particles: pd.DataFrame) -> dict[str, Volume]:

@@ -12,6 +12,7 @@ Nothing here is drawn: the browser's inspector and napari's show one inspection 
 >>> work.export("ribosomes.star", [number])
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
@@ -95,6 +96,8 @@ class Inspection:
             if len(missing):
                 raise ValueError(f"{what} lack {len(missing)} of {len(session.ids)} particles, such as {missing[:5].tolist()}")
         self.points = None if points is None else points.set_index("particle_id").loc[session.ids].reset_index()
+        self.kept = None if self.folder is None else self.folder / SESSION
+        """Where the session is kept."""
         self.averages: dict[str, Average] = {}
         """By name, in the order in which they were made."""
         self.jobs: list[Job] = []
@@ -304,10 +307,25 @@ class Inspection:
         return exports.write(self, path, chosen, **options)
 
     def save(self) -> Path:
-        """Write the session into the run folder, as every change does. ValueError if there is none."""
-        if self.folder is None:
+        """Write the session into the run folder, as every change does. ValueError if there is none.
+
+        Where another kernel has written its own session there meanwhile, that one stays, and this one is kept beside it from
+        then on (`kept`), with a warning.
+        """
+        if self.folder is None or self.kept is None:
             raise ValueError("this inspection has no run folder to be kept in")
-        return self.session.save(self.folder / SESSION)
+        while True:
+            try:
+                return self.session.save(self.kept)
+            except FileExistsError:
+                beside = holdings.free(self.folder)
+                self.session.meet(beside)
+                warnings.warn(
+                    f"another kernel works on {self.folder} and has kept its session as {self.kept.name}; "
+                    f"this one is kept as {beside.name}",
+                    stacklevel=2,
+                )
+                self.kept = beside
 
     def keep(self, name: str, average: Average, *, cluster: int | None = None, quick: bool = False) -> None:
         """Take in an average, of a cluster or of some other particles, and write it into the run folder if there is one."""

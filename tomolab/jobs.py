@@ -116,6 +116,9 @@ class Job(Generic[Result]):
             except Exception as error:  # noqa: BLE001 - what looks on must not end what it looks at
                 self._watchers.remove(watcher)
                 warnings.warn(f"{self.name} is no longer watched by {watcher!r}, which failed: {error!r}", stacklevel=2)
+        if self.over:
+            # There will be no more news; what looked on may go.
+            self._watchers.clear()
 
 
 def start(name: str, work: Callable[..., Result], *arguments: Any, **options: Any) -> Job[Result]:

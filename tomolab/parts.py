@@ -49,7 +49,8 @@ class Part:
         self.folder = None if folder is None else Path(folder)
         self.array: np.ndarray = np.empty((count, 0), dtype)
         self.done = 0
-        if self.folder is not None and (self.folder / "about.json").is_file():
+        # A description without its array, as where the folder was deleted meanwhile, tells of nothing.
+        if self.folder is not None and all((self.folder / name).is_file() for name in ("about.json", "array.npy")):
             self._resume(self.folder)
 
     def _resume(self, folder: Path) -> None:

@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tomolab import decisions, files, records
+from tomolab import decisions, records
 from tomolab.decisions import NONE as NONE
 from tomolab.decisions import Cluster as Cluster
 from tomolab.histories import History, Step
+from tomolab.safes import Safe
 from tomolab.selection import Selection
 
 FORMAT = 1
@@ -63,6 +64,7 @@ class Session:
         """Digest of the particles and of the clusters that they began with."""
         self.history = History()
         self._watchers: list[Callable[[set[str]], Any]] = []
+        self._safe = Safe()
         # No number is given twice, so that an average of cluster 7 is never of another cluster 7.
         self._top = max(clusters, default=NONE)
 
@@ -274,21 +276,22 @@ class Session:
     # How it is kept
 
     def save(self, path: str | Path) -> Path:
-        """Write all of it, with every step, as .npz: arrays and one JSON text; whole or not at all."""
-        told, arrays = self.history.packed()
-        about = {
-            "format": FORMAT,
-            "origin": self.origin,
-            "top": self._top,
-            "clusters": self.clusters,
-            "filters": self.filters,
-            "steps": told,
-        }
-        text = np.frombuffer(json.dumps(about, default=asdict).encode(), dtype=np.uint8)
-        arrays |= {"about": text, "ids": self.ids, "labels": self._values["labels"], "selected": self.selected}
-        with files.atomic(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        return Path(path)
+        """Write all of it, with every step, as .npz: arrays and one JSON text; whole or not at all.
+
+        Raises
+        ------
+        FileExistsError
+            If somebody else, such as another kernel, has written there since this session was read or written there.
+        """
+        steps, arrays = self.history.packed()
+        about = {"format": FORMAT, "origin": self.origin, "top": self._top, "steps": steps}
+        about |= {"clusters": self.clusters, "filters": self.filters}
+        arrays |= {"ids": self.ids, "labels": self._values["labels"], "selected": self.selected}
+        return self._safe.write(path, json.dumps(about, default=asdict), arrays)
+
+    def meet(self, path: str | Path) -> None:
+        """Take note of what is at a path now: `save` will not replace what anybody else writes there later."""
+        self._safe.meet(path)
 
     # Inside
 
@@ -367,10 +370,9 @@ def load(path: str | Path, particles: pd.DataFrame) -> Session:
     ValueError
         If it is no session, or one of other particles.
     """
-    what = f"a session of these {len(particles)} particles"
-    arrays = records.arrays(path, what)
+    safe, what = Safe(), f"a session of these {len(particles)} particles"
+    about, arrays = safe.read(path, what)
     with records.reading(path, what):
-        about = records.parsed(arrays["about"].tobytes())
         records.typed(about, format=int, origin=str, top=int, clusters=dict, filters=dict, steps=dict)
         if about["format"] != FORMAT:
             raise ValueError(f"it has format {about['format']}, and {FORMAT} is read")
@@ -382,5 +384,5 @@ def load(path: str | Path, particles: pd.DataFrame) -> Session:
         decisions.check(session._values, particles, top=about["top"])
         session.history = History.unpacked(about["steps"], arrays, decisions.restored)
         session.history.check(session._values)
-    session._top, session.origin = about["top"], about["origin"]
+    session._top, session.origin, session._safe = about["top"], about["origin"], safe
     return session

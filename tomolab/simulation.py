@@ -216,7 +216,7 @@ class Stream:
         for batch in range(start, self.batches):
             drawn = seeded(sources.data.device, self.seed, number, batch)
             labels = torch.randint(len(sources.names), (self.batch_size,), generator=drawn, device=drawn.device)
-            yield image(sources, labels, scope, drawn)[0], labels
+            yield image(sources, labels, scope, generator=drawn)[0], labels
 
 
 def stream(

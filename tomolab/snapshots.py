@@ -8,12 +8,13 @@
 import json
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save as to_bytes
 
-from tomolab import files, records
+from tomolab import files, locks, records
 from tomolab.refinement import Refinement
 
 EVERY = 5.0
@@ -46,6 +47,16 @@ class Snapshot:
     def begun(self) -> bool:
         """Whether there is a file to go on from, written after the first iteration or a later one."""
         return self.path is not None and self.path.exists()
+
+    def alone(self) -> AbstractContextManager[object]:
+        """Keep other processes from this file as long as the block runs: two would write over each other's state.
+
+        Raises
+        ------
+        BlockingIOError
+            If another one does not come to an end (`locks`).
+        """
+        return nullcontext() if self.path is None else locks.held(f"{self.path}.work")
 
     def restore(self, refinements: Sequence[Refinement]) -> None:
         """Bring refinements to where the file was written, or leave them at their beginning if there is none.

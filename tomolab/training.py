@@ -14,7 +14,7 @@ processes on CPUs; the folder must then be one that all of them see.
 import copy
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from tomolab import checkpoints, devices, loops, networks, recipes, scores
+from tomolab import checkpoints, devices, locks, loops, networks, recipes, scores
 from tomolab.checkpoints import Progress
 from tomolab.diaries import COLUMNS, Diary
 from tomolab.lessons import Data
@@ -112,6 +112,8 @@ def fit(
     ValueError
         If the classes disagree, a volume has the wrong size, an option is unknown, the device is absent, or the checkpoint
         is of another run.
+    BlockingIOError
+        If another process trains into `folder`.
     """
     where = devices.pick(device)
     bfloat16 = devices.bfloat16(where, precision)
@@ -124,13 +126,16 @@ def fit(
     loop = Loop(network, data, recipe=recipe or recipes.recipe(network.name), epochs=epochs, seed=seed, fabric=fabric)
     plan = {"network": network.name, "box": network.box, "classes": list(network.classes), "epochs": epochs, "seed": seed}
     plan |= {"recipe": vars(loop.recipe), "keep": keep, "by": column, "notes": notes or {}}
-    so_far = checkpoints.restore(target, network, loop.optimiser, plan=plan) if resume else Progress()
     rounding = "bfloat16" if bfloat16 else "float32"
-    diary = Diary(loop, so_far, folder=target, plan=plan, validation=validation, novel=novel, precision=rounding)
-    with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
-        loop.start()
-        _train(loop, diary, patience=patience, watch=watch, every=60 * checkpoint_minutes, progress=progress)
-    return diary.close()
+    # Two kernels that train into one folder would write over each other's checkpoints.
+    with locks.held(target / "training") if fabric.is_global_zero else nullcontext():
+        fabric.barrier()
+        so_far = checkpoints.restore(target, network, loop.optimiser, plan=plan) if resume else Progress()
+        diary = Diary(loop, so_far, folder=target, plan=plan, validation=validation, novel=novel, precision=rounding)
+        with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
+            loop.start()
+            _train(loop, diary, patience=patience, watch=watch, every=60 * checkpoint_minutes, progress=progress)
+        return diary.close()
 
 
 def tune(

@@ -16,6 +16,8 @@ from tomolab.averaging import FIND
 from tomolab.inspection import ENGINES, QUICK, Inspection
 from tomolab.ui import curves, style, watching
 
+LISTED = 20
+"""Jobs that are shown when they are over; their averages stay."""
 AUTO = "measured"
 """In place of the diameter of the mask."""
 
@@ -86,9 +88,12 @@ class Averages(VBox):  # type: ignore[misc]
             self.say(str(error))
 
     def _queue(self) -> None:
-        """The newest first; panels that are there stay."""
+        """The newest first; panels that are there stay, but for old ones that are over."""
         held = {panel.job: panel for panel in self.queue.children}
-        self.queue.children = [held.get(job) or watching.Panel(job, side=64) for job in reversed(self.inspection.jobs)]
+        jobs = [job for place, job in enumerate(reversed(self.inspection.jobs)) if place < LISTED or not job.over]
+        self.queue.children = [held.get(job) or watching.Panel(job, side=64) for job in jobs]
+        for job in held.keys() - set(jobs):
+            held[job].remove()
 
     def _follow(self, changed: set[str]) -> None:
         if "jobs" in changed:

@@ -23,6 +23,7 @@ from traitlets import List, Unicode
 
 from tomolab import inspection as inspections
 from tomolab.conventions import SOURCE
+from tomolab.holdings import SESSION
 from tomolab.inspection import COMPONENTS, Inspection
 from tomolab.sessions import NONE, Session
 from tomolab.ui import linking, scatter, style, viewer
@@ -221,7 +222,8 @@ class Inspector(VBox):  # type: ignore[misc]
         text = f"<b>{session.selected.sum():,}</b> of {count:,} particles selected"
         text += f", {count - shown:,} hidden" if shown < count else ""
         text += f" · {html.escape(past[-1].what)}" if past else ""
-        text += " · kept" if self.inspection.folder is not None else ""
+        kept = self.inspection.kept
+        text += "" if kept is None else " · kept" if kept.name == SESSION else f" · kept as {html.escape(kept.name)}"
         self.said.value = _line(text, style.QUIET)
         self._enable()
 

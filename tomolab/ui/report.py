@@ -21,6 +21,7 @@ from matplotlib.colors import is_color_like, to_hex
 from tomolab import __version__, accounts, files, holdings
 from tomolab.accounts import Account
 from tomolab.averages import Average
+from tomolab.histories import History
 from tomolab.inspection import Inspection
 from tomolab.sessions import Session
 from tomolab.ui import exhibits, style
@@ -218,10 +219,12 @@ def _card(name: str, average: Average, *, pictures: bool) -> str:
 
 def _decisions(session: Session | None) -> str:
     """Steps of the session, without those that only selected."""
-    past = [] if session is None else [step for step in session.history.past if set(step.changes) - {"selected"}]
+    history = History() if session is None else session.history
+    steps = [*history.older, *((step.what, step.when, list(step.changes)) for step in history.past)]
+    past = [(what, when) for what, when, names in steps if set(names) - {"selected"}]
     if not past:
         return ""
-    rows = "".join(f"<li>{_t(step.what)} <small>{_t(_when(step.when))}</small></li>" for step in past[-STEPS:])
+    rows = "".join(f"<li>{_t(what)} <small>{_t(_when(when))}</small></li>" for what, when in past[-STEPS:])
     left = f'<p class="quiet">The last {STEPS} of {len(past):,} steps.</p>' if len(past) > STEPS else ""
     return f'<h2>Decisions</h2>{left}<ol start="{max(1, len(past) - STEPS + 1)}">{rows}</ol>'
 

@@ -57,6 +57,16 @@ class Panel(HBox):  # type: ignore[misc]
         super().__init__([words, self.image, self.curve], layout=Layout(max_width="920px", margin="2px 0 6px 0"))
         job.watch(self._follow)
 
+    def remove(self) -> None:
+        """Close it with all that it is made of, which the kernel and the browser would keep otherwise."""
+        parts: list[Any] = [self]
+        for part in parts:
+            parts += getattr(part, "children", ())
+        for part in parts:
+            for one in (getattr(part, "layout", None), getattr(part, "style", None), part):
+                if one is not None:
+                    one.close()
+
     def _follow(self, job: Job) -> None:
         self.title.value = f"<b>{html.escape(job.name)}</b>"
         self.text.value = f"<span style='color:{style.QUIET}'>{html.escape(told(job))}</span>"
