@@ -443,6 +443,13 @@ def tabled(change: Callable[[pd.DataFrame], Any], **options: Any) -> Change:
     return changed
 
 
+def repeated(table: pd.DataFrame) -> pa.Table:
+    """One text of 100,000 letters in thousands of rows, which a file holds once."""
+    count = 2000 * len(table)
+    long = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array(["x" * 10**5]))
+    return pa.table({"particle_id": pa.array(np.arange(count)), "tomogram": long})
+
+
 def pictured(text: str) -> Change:
     """A Parquet file with other words of pandas in it."""
 
@@ -474,9 +481,8 @@ TABLES: dict[str, Change] = {
     "many rows of one value": tabled(
         lambda table: pa.table({name: pa.array(np.zeros(3 * 10**6, np.int64)) for name in ("particle_id", "z")})
     ),
-    "one long text in many rows": tabled(
-        lambda table: table.loc[table.index.repeat(2000)].assign(tomogram="x" * 10**5).reset_index(drop=True)
-    ),
+    "one long text in many rows": tabled(repeated, store_schema=False),
+    "one long text that is a category": tabled(repeated),
     **{
         f"words {text[:12]}": pictured(text)
         for text in (

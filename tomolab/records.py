@@ -281,7 +281,7 @@ def _table(place: str | Path | bytes, length: int) -> pd.DataFrame:
         # Ids are unique: no row takes less than a byte.
         if not 0 <= rows <= length or not 0 <= said <= most:
             raise ValueError(f"{rows:,} rows of {said:,} bytes are said to be in {length:,} bytes")
-        texts = [one.name for one in file.schema_arrow if pa.types.is_string(one.type) or pa.types.is_large_string(one.type)]
+        texts = [one.name for one in file.schema_arrow if _is_text(one.type)]
     # Of a text that is in many rows, the file holds one copy; in memory there would be one for each.
     with pq.ParquetFile(source(), memory_map=False, read_dictionary=texts) as file:
         if texts and sum(map(_unpacked, file.read(columns=texts, use_threads=False).columns)) > most:
@@ -347,6 +347,12 @@ def _shallow(value: Any, left: int) -> None:
     for one in value.values() if isinstance(value, dict) else value:
         if isinstance(one, (dict, list)):
             _shallow(one, left - 1)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Whether a column holds text, each value once or in every row."""
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(plain) or pa.types.is_large_string(plain)
 
 
 def _unpacked(column: pa.ChunkedArray) -> int:
