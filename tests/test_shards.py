@@ -50,7 +50,8 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     for damaged, message in (
         (whole[:-3] + b"abc", "the checksum of its index does not hold"),
         (whole[:20], "the checksum of its index does not hold"),
-        (whole[-68:], "it ends"),
+        (whole[-68:], "its index tells of chunks beyond its end"),
+        (whole[:600] + whole[-68:], "it ends"),
     ):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=f"volumes/c/1/0/0/0 is damaged: {message}"):

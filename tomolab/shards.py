@@ -95,6 +95,8 @@ def _shard(array: zarr.Array, rows: np.ndarray, out: np.ndarray, wanted: np.ndar
         if (~empty & (lengths != chunk * each)).any():
             raise ValueError(f"{path} is damaged: its index tells of chunks of another length than {chunk * each:,} bytes")
         out[wanted[empty]] = array.fill_value
+        if (offsets[~empty] > os.fstat(file).st_size).any():
+            raise ValueError(f"{path} is damaged: its index tells of chunks beyond its end")
         places = offsets[~empty].astype(np.int64) + (inside[~empty] % chunk) * each
         held = wanted[~empty]
         # Rows that follow one another in the file are read together.

@@ -247,13 +247,13 @@ def read(path: str | Path) -> tuple[zarr.Array, pd.DataFrame, float]:
     # The table before the array: while another process appends, volumes come before it, and the count after it.
     table = pd.read_parquet(io.BytesIO(data) if isinstance(data, bytes) else data)
     array = volumes(group, path)
-    if not about["count"] <= len(table) <= array.shape[0]:
+    count = about.get("count")
+    if not isinstance(count, int) or not count <= len(table) <= array.shape[0]:
         raise ValueError(
-            f"{path} was written with {about['count']} subtomograms, "
-            f"but holds {array.shape[0]} volumes and {len(table)} particles"
+            f"{path} was written with {count} subtomograms, but holds {array.shape[0]} volumes and {len(table)} particles"
         )
-    if array.shape[1:] != (about["box"],) * 3:
-        raise ValueError(f"{path} says box {about['box']}, but its volumes have shape {array.shape[1:]}")
+    if array.shape[1:] != (about.get("box"),) * 3:
+        raise ValueError(f"{path} says box {about.get('box')}, but its volumes have shape {array.shape[1:]}")
     return _first(array, len(table)), table, float(about["voxel_size"])
 
 
