@@ -63,7 +63,12 @@ def test_opening_something_else_says_so(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("attribute", "value", "message"),
-    [("format", 9, "has format 9"), ("tomolab", "no", "but not a store"), ("box", 4, "says box 4")],
+    [
+        ("format", 9, "has format 9"),
+        ("tomolab", "no", "but not a store"),
+        ("box", 4, "says box 4"),
+        ("count", "40", "was written with 40"),
+    ],
 )
 def test_attributes_are_held_against_the_array(tmp_path, attribute: str, value: object, message: str) -> None:
     some().save(tmp_path / "made.zarr")
