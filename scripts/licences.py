@@ -49,6 +49,7 @@ PERMISSIVE = {
 """Licences, in capitals, that ask for no more than to be named; MPL-2.0 also for changes of its own files."""
 NAMES = {
     "BSD LICENSE": "BSD",
+    "BSD 3-CLAUSE": "BSD-3-Clause",
     "MIT LICENSE": "MIT",
     "ISC LICENSE (ISCL)": "ISC",
     "APACHE SOFTWARE LICENSE": "Apache-2.0",
