@@ -72,16 +72,16 @@ def works(folder: Path) -> dict[str, Callable[[Any], np.ndarray]]:
     rng = np.random.default_rng(1)
     maps = densities.load(["tric", "ribosome_70s"], voxel_size=20.0, box=20)
     imaging = Imaging(snr=0.3)
-    boxes = simulation.subtomograms(maps, 512, imaging=imaging, box=20, seed=1, device="cpu", client=False)
+    boxes = simulation.subtomograms(maps, 2048, imaging=imaging, box=20, seed=1, device="cpu", client=False)
     stored = subtomograms.open(boxes.save(folder / "boxes.zarr"))
     stack, tilts = rng.normal(size=(41, 256, 256)).astype(np.float32), np.arange(-60, 61, 3.0)
     volume = Volume(rng.normal(size=(128, 256, 256)).astype(np.float32), 10.0)
     cell = files.open_volume(files.write_volume(volume, folder / "cell.mrc"))
     places = particles.table(rng.uniform(200, [1000, 2300, 2300], (2000, 3)))
-    network, few = networks.load("default"), boxes.ids[np.r_[:128, 512:640]]
+    network, few = networks.load("default"), boxes.ids[np.r_[:128, 2048:2176]]
 
     def simulate(client: Any) -> np.ndarray:
-        return simulation.subtomograms(maps, 512, imaging=imaging, box=20, seed=2, device="cpu", client=client).volumes
+        return simulation.subtomograms(maps, 8192, imaging=imaging, box=20, seed=2, device="cpu", client=client).volumes
 
     def reconstruct(client: Any) -> np.ndarray:
         options: dict[str, Any] = {"voxel_size": 10.0, "shape": (100, 256, 256), "device": "cpu", "progress": False}
@@ -98,10 +98,10 @@ def works(folder: Path) -> dict[str, Callable[[Any], np.ndarray]]:
         return averaging.average(boxes, few, seed=1, **options, client=client).volume.data
 
     return {
-        "simulate 1,024 boxes of 20³": simulate,
+        "simulate 16,384 boxes of 20³": simulate,
         "reconstruct 100 x 256 x 256 from 41 images": reconstruct,
         "extract 2,000 boxes of 32³": extract,
-        "embed 1,024 boxes of 20³": embed,
+        "embed 4,096 boxes of 20³": embed,
         "average 256 boxes of 20³, 3 iterations": average,
     }
 
