@@ -23,13 +23,14 @@ lab: .venv/.tomolab-lab  ## build the environment and open JupyterLab on the tou
 
 test: test-unit test-notebooks test-browser  ## build what the tests need and run them all
 
-# Qt must use the virtual display, whatever the user's desktop asks for; small tests gain nothing from many threads.
+# Qt must use the virtual display, whatever the user's desktop asks for. Small tests gain nothing from threads, which wait for
+# each other where others work too, and much from a second process.
 test-unit: export QT_QPA_PLATFORM := xcb
 test-unit: export MPLBACKEND := Agg
-test-unit: export OMP_NUM_THREADS := 2
+test-unit: export OMP_NUM_THREADS := 1
 test-unit: .venv/.tomolab-test  ## the modules, under a virtual display
 	@scripts/libraries.sh test
-	$(DISPLAY_RUN) $(PYTHON_BIN)/python -m pytest -m "not browser and not network" tests
+	$(DISPLAY_RUN) $(PYTHON_BIN)/python -m pytest -n 2 --dist loadfile -m "not browser and not network" tests
 
 test-notebooks: export QT_QPA_PLATFORM := xcb
 test-notebooks: export TOMOLAB_SCALE := tiny

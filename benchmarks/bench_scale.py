@@ -59,8 +59,12 @@ def simulate(folder: Path, count: int, box: int) -> None:
 
 
 def embed(folder: Path, count: int, box: int) -> None:  # noqa: ARG001 - all stages take the same
-    """By the shipped encoder, in float16."""
-    embedding.embed(networks.load(), subtomograms.open(folder / BOXES), path=folder / EMBEDDING, dtype="float16")
+    """By the shipped encoder, in float16; by an untrained one of the same kind where the boxes are of another size."""
+    torch.manual_seed(0)
+    network = networks.load()
+    if network.box != box:
+        network = networks.create("compact", box=box, classes=network.classes, voxel_size=VOXEL_SIZE)
+    embedding.embed(network, subtomograms.open(folder / BOXES), path=folder / EMBEDDING, dtype="float16")
 
 
 def cluster(folder: Path, count: int, box: int) -> None:  # noqa: ARG001
