@@ -8,9 +8,11 @@ work take no more memory than minutes: beyond it the oldest can no longer be und
 >>> values |= history.undo().applied(values, forward=False)
 """
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -126,7 +128,23 @@ class Step:
     @property
     def size(self) -> int:
         """Bytes, about."""
-        return STEP + sum(change.size for change in self.changes.values() if isinstance(change, Patch))
+        return STEP + sum(part.nbytes for part in self.parts)
+
+    @cached_property
+    def told(self) -> str:
+        """All of it but its arrays, as JSON; made once, however often it is written."""
+        whole = {name: vars(change) for name, change in self.changes.items() if isinstance(change, Entries)}
+        kinds = {name: [(part.dtype.str, len(part)) for part in vars(one).values()] for name, one in self._patches.items()}
+        return json.dumps({"what": self.what, "when": self.when, "entries": whole, "patches": kinds}, default=asdict)
+
+    @cached_property
+    def parts(self) -> list[np.ndarray]:
+        """Its arrays."""
+        return [part for one in self._patches.values() for part in vars(one).values()]
+
+    @property
+    def _patches(self) -> dict[str, Patch]:
+        return {name: change for name, change in self.changes.items() if isinstance(change, Patch)}
 
     def applied(self, values: Mapping[str, Any], *, forward: bool) -> dict[str, Any]:
         """The values that it changed, with the change made or taken back."""
@@ -189,15 +207,10 @@ class History:
         told: dict[str, Any] = {"older": self.older}
         arrays: dict[str, np.ndarray] = {}
         for title, steps in {"past": self.past, "future": self.future}.items():
-            told[title], held = [], list[np.ndarray]()
-            for step in steps:
-                whole = {name: vars(change) for name, change in step.changes.items() if isinstance(change, Entries)}
-                parts = {name: [*vars(change).values()] for name, change in step.changes.items() if isinstance(change, Patch)}
-                kinds = {name: [(part.dtype.str, len(part)) for part in some] for name, some in parts.items()}
-                told[title].append({"what": step.what, "when": step.when, "entries": whole, "patches": kinds})
-                held += [part.view(np.uint8) for some in parts.values() for part in some]
+            told[title] = [step.told for step in steps]
             # One array of all: thousands of small ones in a file would take seconds.
-            arrays[f"{title}.changes"] = np.concatenate(held) if held else np.empty(0, np.uint8)
+            whole = b"".join(part.data for step in steps for part in step.parts)
+            arrays[f"{title}.changes"] = np.frombuffer(whole, np.uint8)
         return told, arrays
 
     @classmethod
@@ -224,7 +237,8 @@ class History:
 
         def steps(title: str) -> list[Step]:
             found, place = [], 0
-            for number, one in enumerate(told[title]):
+            for number, text in enumerate(told[title]):
+                one = json.loads(text) if isinstance(text, str) else text
                 changes: dict[str, Patch | Entries] = {
                     name: Entries(*(restored(name, change[key]) for key in ("before", "after")))
                     for name, change in one["entries"].items()
