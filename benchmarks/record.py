@@ -64,8 +64,10 @@ def worse(name: str, result: dict[str, Any]) -> list[str]:
         return [f"{name}: the last result is of another machine ({kinds[0]}), nothing is compared"]
     before, lines = figures(earlier["rows"]), []
     for (row, column), value in figures(result["rows"]).items():
-        old = before.get((row, column), 0.0)
-        ratio = value / old if old > 0 and value > 0 else 1.0
+        old = before.get((row, column))
+        if old == 0 < value and sense(row, column) < 0:
+            lines.append(f"WORSE {name}: {row}: {column} 0 -> {value:.4g}")
+        ratio = value / old if old is not None and old > 0 and value > 0 else 1.0
         if ratio ** -sense(row, column) > 1 + WORSE:
             lines.append(f"WORSE {name}: {row}: {column} {old:.4g} -> {value:.4g} ({ratio:.2f} times)")
     return lines
