@@ -20,8 +20,8 @@ from tomolab import files, runs
 RESULTS = Path(__file__).parent / "results"
 WORSE = 0.2
 """Share by which a figure may be worse than the last one before it is named."""
-LESS = r"\b(seconds|minutes|GB|lost|damaged|left over)\b|\((s|Å|°)\)"
-MORE = r"per_second|/s\b|\b(accuracy|ARI|purity|AUC|times plain|fit|fit to truth|of the bound|time spared)\b"
+LESS = r"\b(seconds|minutes|GB|own MB|lost|damaged|left over)\b|\((s|ms|Å|°)\)"
+MORE = r"per_second|/s\b|\b(accuracy|ARI|purity|AUC|times plain|fit|fit to truth|of the bound|time spared|can be undone)\b"
 """Names of columns of which less, or more, is better."""
 
 

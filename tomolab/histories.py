@@ -91,6 +91,24 @@ class Entries:
         return {key: one for key, one in value.items() if key not in old} | dict(new)
 
 
+def _kinds(changes: Mapping[str, Patch | Entries]) -> dict[str, list[tuple[str, int]]]:
+    """Types and lengths of the arrays of patches, by the name of the value."""
+    patches = {name: change for name, change in changes.items() if isinstance(change, Patch)}
+    return {name: [(part.dtype.str, len(part)) for part in vars(one).values()] for name, one in patches.items()}
+
+
+def _views(packed: bytes, kinds: Mapping[str, Any]) -> dict[str, Patch]:
+    """The patches of which the arrays were packed."""
+    found, place = {}, 0
+    for name, parts in kinds.items():
+        held = []
+        for kind, count in parts:
+            held.append(np.frombuffer(packed, kind, count, place))
+            place += held[-1].nbytes
+        found[name] = Patch(*held)
+    return found
+
+
 def difference(before: Any, after: Any) -> Patch | Entries | None:
     """What turns an array or a dictionary into another; None if they are alike.
 
@@ -112,39 +130,41 @@ def difference(before: Any, after: Any) -> Patch | Entries | None:
 
 @dataclass(frozen=True)
 class Step:
-    """Something that was done: in words, when (UTC), and what it changed, by the name of the value."""
+    """Something that was done: in words, when (UTC), and what it changed, by the name of the value.
+
+    Arrays of patches are views of `packed`, in their order, so that a file is written of few pieces.
+    """
 
     what: str
     when: str
     changes: Mapping[str, Patch | Entries]
+    packed: bytes = b""
 
     @classmethod
     def between(cls, what: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> "Step":
         """The step from some values to others of the same names; without changes if they are alike."""
         found = {name: difference(before[name], value) for name, value in after.items()}
         when = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(what, when, {name: change for name, change in found.items() if change is not None})
+        return cls.of(what, when, {name: change for name, change in found.items() if change is not None})
+
+    @classmethod
+    def of(cls, what: str, when: str, changes: Mapping[str, Patch | Entries]) -> "Step":
+        """A step with its arrays packed."""
+        kinds = _kinds(changes)
+        packed = b"".join(vars(changes[name])[part].data for name in kinds for part in PARTS)
+        return cls(what, when, {**changes, **_views(packed, kinds)}, packed)
 
     @property
     def size(self) -> int:
         """Bytes, about."""
-        return STEP + sum(part.nbytes for part in self.parts)
+        return STEP + len(self.packed)
 
     @cached_property
     def told(self) -> str:
         """All of it but its arrays, as JSON; made once, however often it is written."""
         whole = {name: vars(change) for name, change in self.changes.items() if isinstance(change, Entries)}
-        kinds = {name: [(part.dtype.str, len(part)) for part in vars(one).values()] for name, one in self._patches.items()}
-        return json.dumps({"what": self.what, "when": self.when, "entries": whole, "patches": kinds}, default=asdict)
-
-    @cached_property
-    def parts(self) -> list[np.ndarray]:
-        """Its arrays."""
-        return [part for one in self._patches.values() for part in vars(one).values()]
-
-    @property
-    def _patches(self) -> dict[str, Patch]:
-        return {name: change for name, change in self.changes.items() if isinstance(change, Patch)}
+        about = {"what": self.what, "when": self.when, "entries": whole, "patches": _kinds(self.changes)}
+        return json.dumps(about, default=asdict)
 
     def applied(self, values: Mapping[str, Any], *, forward: bool) -> dict[str, Any]:
         """The values that it changed, with the change made or taken back."""
@@ -209,8 +229,7 @@ class History:
         for title, steps in {"past": self.past, "future": self.future}.items():
             told[title] = [step.told for step in steps]
             # One array of all: thousands of small ones in a file would take seconds.
-            whole = b"".join(part.data for step in steps for part in step.parts)
-            arrays[f"{title}.changes"] = np.frombuffer(whole, np.uint8)
+            arrays[f"{title}.changes"] = np.frombuffer(b"".join(step.packed for step in steps), np.uint8)
         return told, arrays
 
     @classmethod
@@ -243,17 +262,15 @@ class History:
                     name: Entries(*(restored(name, change[key]) for key in ("before", "after")))
                     for name, change in one["entries"].items()
                 }
-                if isinstance(one["patches"], list):  # as they were written at first
-                    for name in one["patches"]:
-                        changes[name] = Patch(*(arrays[f"{title}.{number}.{name}.{key}"] for key in PARTS))
+                kinds = one["patches"]
+                if isinstance(kinds, list):  # as they were written at first
+                    held = {name: [arrays[f"{title}.{number}.{name}.{part}"] for part in PARTS] for name in kinds}
+                    patches = {name: Patch(*parts) for name, parts in held.items()}
                 else:
-                    for name, kinds in one["patches"].items():
-                        held = []
-                        for kind, count in kinds:
-                            held.append(np.frombuffer(arrays[f"{title}.changes"], kind, count, place).copy())
-                            place += held[-1].nbytes
-                        changes[name] = Patch(*held)
-                found.append(Step(one["what"], one["when"], changes))
+                    size = sum(np.dtype(kind).itemsize * count for parts in kinds.values() for kind, count in parts)
+                    patches = _views(arrays[f"{title}.changes"][place : place + size].tobytes(), kinds)
+                    place += size
+                found.append(Step.of(one["what"], one["when"], changes | patches))
             return found
 
         older = [(what, when, list(names)) for what, when, names in told.get("older", [])]
