@@ -221,12 +221,12 @@ def slopes(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def undone(count: int) -> dict[str, Any]:
-    """How many steps can be taken back, where lassos around 15 % and new clusters of them take turns."""
+    """How many steps can be taken back: lassos around 15 %, a new cluster of each, and its end."""
     table = particles.table(np.zeros((count, 3)))
     session, rng = Session(table), np.random.default_rng(0)
     while not session.history.older:
         session.select(session.ids[rng.uniform(size=count) < 0.15])
-        session.gather()
+        session.dissolve(session.gather())
     return {"particles": count, "steps that can be undone": len(session.history.past), "steps MB": session.history.size / 2**20}
 
 

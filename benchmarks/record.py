@@ -20,8 +20,8 @@ from tomolab import files, runs
 RESULTS = Path(__file__).parent / "results"
 WORSE = 0.2
 """Share by which a figure may be worse than the last one before it is named."""
-LESS = r"\b(seconds|minutes|GB|lost|damaged|left over)\b|\((s|Å|°)\)"
-MORE = r"per_second|/s\b|\b(accuracy|ARI|purity|AUC|times plain|fit|fit to truth|of the bound|time spared)\b"
+LESS = r"\b(seconds|minutes|GB|own MB|lost|damaged|left over)\b|\((s|ms|Å|°)\)"
+MORE = r"per_second|/s\b|\b(accuracy|ARI|purity|AUC|times plain|fit|fit to truth|of the bound|time spared|can be undone)\b"
 """Names of columns of which less, or more, is better."""
 
 
@@ -64,8 +64,10 @@ def worse(name: str, result: dict[str, Any]) -> list[str]:
         return [f"{name}: the last result is of another machine ({kinds[0]}), nothing is compared"]
     before, lines = figures(earlier["rows"]), []
     for (row, column), value in figures(result["rows"]).items():
-        old = before.get((row, column), 0.0)
-        ratio = value / old if old > 0 and value > 0 else 1.0
+        old = before.get((row, column))
+        if old == 0 < value and sense(row, column) < 0:
+            lines.append(f"WORSE {name}: {row}: {column} 0 -> {value:.4g}")
+        ratio = value / old if old is not None and old > 0 and value > 0 else 1.0
         if ratio ** -sense(row, column) > 1 + WORSE:
             lines.append(f"WORSE {name}: {row}: {column} {old:.4g} -> {value:.4g} ({ratio:.2f} times)")
     return lines

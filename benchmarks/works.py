@@ -46,7 +46,7 @@ from tomolab.volumes import Volume
 
 LOOK = Imaging(snr=0.5, tilts=(-60.0, 60.0))
 BOX, VOXEL_SIZE = 20, 20.0
-LISTED, HELD = 50_000, 500_000
+LISTED, HELD = 20_000, 200_000
 """Particles of a list, and of a session."""
 NOBODY = 65534
 """A user who may write nowhere."""

@@ -26,7 +26,7 @@ def test_what_is_broken_goes_on(work: str, given: Path, tmp_path: Path, monkeypa
     for place in (tmp_path, tmp_path.parent):
         place.chmod(0o755)
     trial = trials.Trial(work, given, tmp_path)
-    times = {"killed": 1 if work in ("train", "average", "simulate") else 3}
+    times = {"killed": 1 if work in ("train", "average", "simulate") else 2}
     # A clock that jumps is left to the benchmark.
     rows = {name: fault(trial, times.get(name, 1), seed=1) for name, (fault, _) in trials.FAULTS.items() if name != "jumped"}
     assert trial.complaints == []

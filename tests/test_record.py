@@ -46,6 +46,12 @@ def test_what_is_worse_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert record.worse("some", now) == ["WORSE some: open (s) #1: value 3 -> 4 (1.33 times)"]
 
 
+def test_the_first_damage_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "committed", lambda name: result("monday", damaged=0, particles=0))
+    lines = record.worse("some", result("today", damaged=2, particles=2))
+    assert lines == [f"WORSE some: read #{n}: damaged 0 -> 2" for n in (1, 2)]
+
+
 def test_other_machines_and_new_benchmarks_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     before = result("monday", seconds=10.0)
     before["machine"]["cores"] = 64

@@ -8,9 +8,11 @@ work take no more memory than minutes: beyond it the oldest can no longer be und
 >>> values |= history.undo().applied(values, forward=False)
 """
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -89,6 +91,24 @@ class Entries:
         return {key: one for key, one in value.items() if key not in old} | dict(new)
 
 
+def _kinds(changes: Mapping[str, Patch | Entries]) -> dict[str, list[tuple[str, int]]]:
+    """Types and lengths of the arrays of patches, by the name of the value."""
+    patches = {name: change for name, change in changes.items() if isinstance(change, Patch)}
+    return {name: [(part.dtype.str, len(part)) for part in vars(one).values()] for name, one in patches.items()}
+
+
+def _views(packed: bytes, kinds: Mapping[str, Any]) -> dict[str, Patch]:
+    """The patches of which the arrays were packed."""
+    found, place = {}, 0
+    for name, parts in kinds.items():
+        held = []
+        for kind, count in parts:
+            held.append(np.frombuffer(packed, kind, count, place))
+            place += held[-1].nbytes
+        found[name] = Patch(*held)
+    return found
+
+
 def difference(before: Any, after: Any) -> Patch | Entries | None:
     """What turns an array or a dictionary into another; None if they are alike.
 
@@ -110,23 +130,41 @@ def difference(before: Any, after: Any) -> Patch | Entries | None:
 
 @dataclass(frozen=True)
 class Step:
-    """Something that was done: in words, when (UTC), and what it changed, by the name of the value."""
+    """Something that was done: in words, when (UTC), and what it changed, by the name of the value.
+
+    Arrays of patches are views of `packed`, in their order, so that a file is written of few pieces.
+    """
 
     what: str
     when: str
     changes: Mapping[str, Patch | Entries]
+    packed: bytes = b""
 
     @classmethod
     def between(cls, what: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> "Step":
         """The step from some values to others of the same names; without changes if they are alike."""
         found = {name: difference(before[name], value) for name, value in after.items()}
         when = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(what, when, {name: change for name, change in found.items() if change is not None})
+        return cls.of(what, when, {name: change for name, change in found.items() if change is not None})
+
+    @classmethod
+    def of(cls, what: str, when: str, changes: Mapping[str, Patch | Entries]) -> "Step":
+        """A step with its arrays packed."""
+        kinds = _kinds(changes)
+        packed = b"".join(vars(changes[name])[part].data for name in kinds for part in PARTS)
+        return cls(what, when, {**changes, **_views(packed, kinds)}, packed)
 
     @property
     def size(self) -> int:
         """Bytes, about."""
-        return STEP + sum(change.size for change in self.changes.values() if isinstance(change, Patch))
+        return STEP + len(self.packed)
+
+    @cached_property
+    def told(self) -> str:
+        """All of it but its arrays, as JSON; made once, however often it is written."""
+        whole = {name: vars(change) for name, change in self.changes.items() if isinstance(change, Entries)}
+        about = {"what": self.what, "when": self.when, "entries": whole, "patches": _kinds(self.changes)}
+        return json.dumps(about, default=asdict)
 
     def applied(self, values: Mapping[str, Any], *, forward: bool) -> dict[str, Any]:
         """The values that it changed, with the change made or taken back."""
@@ -213,15 +251,9 @@ class History:
         told: dict[str, Any] = {"older": self.older}
         arrays: dict[str, np.ndarray] = {}
         for title, steps in {"past": self.past, "future": self.future}.items():
-            told[title], held = [], list[np.ndarray]()
-            for step in steps:
-                whole = {name: vars(change) for name, change in step.changes.items() if isinstance(change, Entries)}
-                parts = {name: [*vars(change).values()] for name, change in step.changes.items() if isinstance(change, Patch)}
-                kinds = {name: [(part.dtype.str, len(part)) for part in some] for name, some in parts.items()}
-                told[title].append({"what": step.what, "when": step.when, "entries": whole, "patches": kinds})
-                held += [part.view(np.uint8) for some in parts.values() for part in some]
+            told[title] = [step.told for step in steps]
             # One array of all: thousands of small ones in a file would take seconds.
-            arrays[f"{title}.changes"] = np.concatenate(held) if held else np.empty(0, np.uint8)
+            arrays[f"{title}.changes"] = np.frombuffer(b"".join(step.packed for step in steps), np.uint8)
         return told, arrays
 
     @classmethod
@@ -248,22 +280,21 @@ class History:
 
         def steps(title: str) -> list[Step]:
             found, place = [], 0
-            for number, one in enumerate(told[title]):
+            for number, text in enumerate(told[title]):
+                one = json.loads(text) if isinstance(text, str) else text
                 changes: dict[str, Patch | Entries] = {
                     name: Entries(*(restored(name, change[key]) for key in ("before", "after")))
                     for name, change in one["entries"].items()
                 }
-                if isinstance(one["patches"], list):  # as they were written at first
-                    for name in one["patches"]:
-                        changes[name] = Patch(*(arrays[f"{title}.{number}.{name}.{key}"] for key in PARTS))
+                kinds = one["patches"]
+                if isinstance(kinds, list):  # as they were written at first
+                    held = {name: [arrays[f"{title}.{number}.{name}.{part}"] for part in PARTS] for name in kinds}
+                    patches = {name: Patch(*parts) for name, parts in held.items()}
                 else:
-                    for name, kinds in one["patches"].items():
-                        held = []
-                        for kind, count in kinds:
-                            held.append(np.frombuffer(arrays[f"{title}.changes"], kind, count, place).copy())
-                            place += held[-1].nbytes
-                        changes[name] = Patch(*held)
-                found.append(Step(one["what"], one["when"], changes))
+                    size = sum(np.dtype(kind).itemsize * count for parts in kinds.values() for kind, count in parts)
+                    patches = _views(arrays[f"{title}.changes"][place : place + size].tobytes(), kinds)
+                    place += size
+                found.append(Step.of(one["what"], one["when"], changes | patches))
             return found
 
         older = [(what, when, list(names)) for what, when, names in told.get("older", [])]

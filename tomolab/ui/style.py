@@ -6,6 +6,7 @@
 import colorsys
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import matplotlib
@@ -60,10 +61,17 @@ def colours(count: int) -> list[str]:
 
     A colour does not depend on how many there are.
     """
+    return [_colour(number) for number in range(count)]
+
+
+@lru_cache(maxsize=2**16)
+def _colour(number: int) -> str:
+    chosen = [*OKABE_ITO, *MORE]
+    if number < len(chosen):
+        return chosen[number]
     # The golden ratio spreads any number of hues evenly; two lightnesses keep neighbours apart.
-    hues = (np.arange(max(0, count - 20)) * 0.618034) % 1
-    others = [to_hex(colorsys.hls_to_rgb(hue, (0.42, 0.66)[i % 2], 0.65)) for i, hue in enumerate(hues)]
-    return [*OKABE_ITO, *MORE, *others][:count]
+    place = number - len(chosen)
+    return to_hex(colorsys.hls_to_rgb(place * 0.618034 % 1, (0.42, 0.66)[place % 2], 0.65))
 
 
 def lighter(colour: str, share: float = 0.35) -> str:
@@ -80,8 +88,7 @@ def categories(values: Iterable) -> dict[Any, str]:
 
 def inks(clusters: Mapping[int, Cluster]) -> dict[int, str]:
     """Colour of every cluster of a session: its own, or that of its number, whatever others there are."""
-    palette = colours(1 + max(clusters, default=0))
-    return {number: one.colour or palette[number] for number, one in clusters.items()}
+    return {number: one.colour or _colour(number) for number, one in clusters.items()}
 
 
 def painted(labels: np.ndarray, palette: Mapping[int, str]) -> np.ndarray:
