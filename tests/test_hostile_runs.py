@@ -107,6 +107,9 @@ def test_what_is_no_file_is_refused(name: str, tmp_path: Path) -> None:
             continue
         if name == "network weights" or name == "network json":
             continue
+        if name == "part array" and place == "nothing":
+            # As after the folder was removed meanwhile: it is begun anew (test_parts).
+            continue
         with watching(folder):
             assert attempt(kind, folder / kind.main, folder, place, seconds=SECONDS) is None
             with pytest.raises((ValueError, FileNotFoundError)):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tomolab import complexes, fourier, journals, particles, rotations, simulation, subtomograms, volumes
+from tomolab import batches, complexes, fourier, journals, particles, rotations, simulation, subtomograms, volumes
 from tomolab.imaging import Imaging
 from tomolab.volumes import Volume
 
@@ -169,17 +169,18 @@ def test_a_simulation_that_was_cut_goes_on_bit_for_bit(
 ) -> None:
     monkeypatch.setattr("tomolab.stores.CHUNK_BYTES", 16 * 2 * 8**3)
     monkeypatch.setattr("tomolab.stores.SHARD_BYTES", 112 * 2 * 8**3)
+    monkeypatch.setattr(batches, "TABLED", 1)
     options = {"imaging": Imaging(), "box": 8, "seed": 3, "device": "cpu"}
     whole = simulation.subtomograms(maps, 150, path=tmp_path / "whole.zarr", **options)
-    made, cut = [], simulation._made
+    made, cut = [], batches.image
 
-    def breaking(*given: object):
+    def breaking(*given: object, **named: object):
         if len(made) == 4:
             raise KeyboardInterrupt
         made.append(given)
-        return cut(*given)
+        return cut(*given, **named)
 
-    monkeypatch.setattr(simulation, "_made", breaking)
+    monkeypatch.setattr(batches, "image", breaking)
     with pytest.raises(KeyboardInterrupt):
         simulation.subtomograms(maps, 150, path=tmp_path / "cut.zarr", **options)
     assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == [".cut.zarr.partial"]
@@ -189,7 +190,7 @@ def test_a_simulation_that_was_cut_goes_on_bit_for_bit(
     assert len(made) == 1
     np.testing.assert_array_equal(again.volumes[:], whole.volumes[:])
     pd.testing.assert_frame_equal(again.particles, whole.particles)
-    monkeypatch.setattr(simulation, "_made", cut)
+    monkeypatch.setattr(batches, "image", cut)
     held = simulation.subtomograms(maps, 150, **options)
     np.testing.assert_array_equal(held.volumes.astype(np.float16), whole.volumes[:])
     assert not [one.name for one in tmp_path.iterdir() if one.name.startswith(".")]

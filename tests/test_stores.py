@@ -67,7 +67,8 @@ def test_opening_something_else_says_so(tmp_path) -> None:
         ("format", 9, "has format 9"),
         ("tomolab", "no", "but not a store"),
         ("box", 4, "says box 4"),
-        ("count", "40", "was written with 40"),
+        ("count", "40", "its count is '40', expected int"),
+        ("count", 41, "was written with 41"),
     ],
 )
 def test_attributes_are_held_against_the_array(tmp_path, attribute: str, value: object, message: str) -> None:

@@ -50,7 +50,7 @@ class Part:
         self.array: np.ndarray = np.empty((count, 0), dtype)
         self.done = 0
         # A description without its array, as where the folder was deleted meanwhile, tells of nothing.
-        if self.folder is not None and all((self.folder / name).is_file() for name in ("about.json", "array.npy")):
+        if self.folder is not None and all(os.path.lexists(self.folder / name) for name in ("about.json", "array.npy")):
             self._resume(self.folder)
 
     def _resume(self, folder: Path) -> None:

@@ -8,6 +8,7 @@ nothing in it is run, and whatever is wrong with it is a ValueError that names i
 """
 
 import json
+import os
 import struct
 import tokenize
 import zipfile
@@ -266,13 +267,17 @@ def table(place: str | Path | bytes, what: str = "a table", *, name: str | Path 
     if isinstance(place, bytes):
         with reading(name, what):
             return _table(place, len(place))
-    with reading(place, what):
-        return _table(place, present(place).stat().st_size)
+    # Opened once: another process may put another file in its place meanwhile.
+    with reading(place, what), present(place).open("rb") as file:
+        return _table(file, os.fstat(file.fileno()).st_size)
 
 
-def _table(place: str | Path | bytes, length: int) -> pd.DataFrame:
+def _table(place: IO[bytes] | bytes, length: int) -> pd.DataFrame:
     def source() -> Any:
-        return pa.BufferReader(place) if isinstance(place, bytes) else place
+        if isinstance(place, bytes):
+            return pa.BufferReader(place)
+        place.seek(0)
+        return place
 
     most = max(PLENTY, RATIO * length)
     with pq.ParquetFile(source(), memory_map=False) as file:

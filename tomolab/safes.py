@@ -66,7 +66,7 @@ class Safe:
             If it is none of ours, or damaged.
         """
         # Should somebody else write between the two, that is taken for unknown, and stays.
-        self.meet(path)
+        self.meet(records.present(path))
         arrays = records.arrays(path, what)
         with records.reading(path, what):
             return records.parsed(arrays.pop("about").tobytes()), arrays

@@ -17,6 +17,8 @@ import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 from zarr.storage import LocalStore
 
+from tomolab import paths
+
 READERS = 8
 """Shards that are read at once."""
 TOGETHER = 1000
@@ -81,12 +83,12 @@ def _shard(array: zarr.Array, rows: np.ndarray, out: np.ndarray, wanted: np.ndar
     assert array.shards is not None
     shard, chunk, each = array.shards[0], array.chunks[0], out[0].nbytes
     number = int(rows[wanted[0]]) // shard
-    path = Path(array.store.root, array.path, "c", str(number), *["0"] * (out.ndim - 1))  # type: ignore[attr-defined]
+    place = Path(array.store.root, array.path)  # type: ignore[attr-defined]
+    path = paths.inside(place, "/".join(["c", str(number), *["0"] * (out.ndim - 1)]))
     inside = rows[wanted] - number * shard
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} is not there, which holds some of {array.shape[0]} volumes") from error
+    if not path.is_file():
+        raise ValueError(f"{path} is not there, which holds some of {array.shape[0]} volumes")
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         offsets, lengths = _index(file, shard // chunk, path)[inside // chunk].T
         if (offsets == ABSENT).any():

@@ -136,6 +136,8 @@ def begin(place: Path | Bucket, box: int, *, count: int = 0) -> zarr.Array:
 
 def growing(folder: Path) -> zarr.Array:
     """Array of a group that `begin` made, to be written; ValueError if it is of another layout."""
+    # What is written again after the folder was removed has an array, but is no group.
+    claims.attributes(_node(folder, claims.NODE), folder)
     claims.check(folder)
     with zarr.config.set({"array.write_empty_chunks": True}):
         return zarr.open_array(folder / "volumes", mode="r+", zarr_format=3)
