@@ -1,6 +1,8 @@
 """Broken in whatever way, nothing half is read as whole, and the same call made again ends as an unbroken one."""
 
+import contextlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import bench_kills
@@ -10,30 +12,34 @@ import trials
 import works
 
 
-def reachable(folder: Path) -> None:
-    """Let a user who may write nowhere read what is in a folder of the tests."""
-    top = Path(tempfile.gettempdir())
-    for place in (folder, *folder.parents):
-        if not place.is_relative_to(top) or place == top:
-            break
-        place.chmod(0o755)
+@contextlib.contextmanager
+def shared() -> Iterator[Path]:
+    """A folder for a while that a user who may write nowhere can read, which those of pytest are not."""
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        yield Path(place)
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def given() -> Iterator[Path]:
     """What the works start from."""
     works.preload()
-    folder = tmp_path_factory.mktemp("given")
-    reachable(folder)
-    works.inputs(folder)
-    return folder
+    with shared() as folder:
+        works.inputs(folder)
+        yield folder
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Where they work."""
+    with shared() as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("work", list(works.WORKS))
-def test_what_is_broken_goes_on(work: str, given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_broken_goes_on(work: str, given: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TQDM_DISABLE", "1")
-    reachable(tmp_path)
-    trial = trials.Trial(work, given, tmp_path)
+    trial = trials.Trial(work, given, place)
     times = {"killed": 1 if work in ("train", "average", "simulate") else 2}
     # A clock that jumps is left to the benchmark.
     rows = {name: fault(trial, times.get(name, 1), seed=1) for name, (fault, _) in trials.FAULTS.items() if name != "jumped"}

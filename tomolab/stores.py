@@ -238,7 +238,10 @@ def read(path: str | Path) -> tuple[zarr.Array, pd.DataFrame, float]:
     about = _described(place)
     # The table before the array: while another process appends, volumes come before it, and the count after it.
     with records.reading(str(place), "a store of subtomograms"):
-        table, array = particles.check(_read_table(place, TABLE)), _array(place)
+        found = _read_table(place, TABLE)
+        if found is None:
+            raise ValueError(f"{place} is not a store of subtomograms: it lacks {TABLE}")
+        table, array = particles.check(found), _array(place)
     if not about["count"] <= len(table) <= array.shape[0]:
         raise ValueError(
             f"{path} was written with {about['count']} subtomograms, "
@@ -284,13 +287,13 @@ def _node(place: Path | Bucket, name: str, *, missing: dict[str, Any] | None = N
         return records.parsed(data or b"")
 
 
-def _read_table(place: Path | Bucket, name: str) -> pd.DataFrame:
-    """A table of a store; empty if it is not there."""
+def _read_table(place: Path | Bucket, name: str) -> pd.DataFrame | None:
+    """A table of a store; None if it is not there."""
     if isinstance(place, Bucket):
         data = place.get(name)
-        return pd.DataFrame() if data is None else records.table(data, name=f"{place}/{name}")
+        return None if data is None else records.table(data, name=f"{place}/{name}")
     path = files.inside(place, name)
-    return records.table(path) if path.is_file() else pd.DataFrame()
+    return records.table(path) if path.is_file() else None
 
 
 def _array(place: Path | Bucket) -> zarr.Array:
@@ -323,7 +326,9 @@ def _first(array: zarr.Array, count: int) -> zarr.Array:
 def read_skipped(path: str | Path) -> pd.DataFrame:
     """The particles that could not be cut, with the column ``reason``, if the store tells of any."""
     table = _read_table(buckets.at(path), SKIPPED)
-    if len(table) and "reason" not in table:
+    if table is None:
+        return pd.DataFrame()
+    if "reason" not in table:
         raise ValueError(f"{path} does not say why particles were skipped: {SKIPPED} has no column reason")
     return table
 
