@@ -93,10 +93,10 @@ def write(
 def _clear(bucket: Bucket) -> None:
     """Remove a store, first what makes it one; refuse to remove anything else."""
     names = bucket.names()
-    other = [name for name in names if name not in ("zarr.json", TABLE, SKIPPED) and not name.startswith("volumes/")]
+    other = [name for name in names if name not in (claims.NODE, TABLE, SKIPPED) and not name.startswith("volumes/")]
     if other:
         raise ValueError(f"{bucket} holds {len(other)} objects that are not of a store, such as {other[0]}")
-    first = [name for name in ("zarr.json", TABLE) if name in names]
+    first = [name for name in (claims.NODE, TABLE) if name in names]
     bucket.remove([*first, *(name for name in names if name not in first)])
 
 
@@ -193,8 +193,7 @@ def finish(folder: Path, table: pd.DataFrame, *, box: int, voxel_size: float) ->
 
 def _about(table: pd.DataFrame, box: int, voxel_size: float) -> dict[str, Any]:
     """Attributes of a store."""
-    told = {"tomolab": "subtomograms", "format": FORMAT, "voxel_size": float(voxel_size), "box": box, "count": len(table)}
-    return told
+    return {"tomolab": "subtomograms", "format": FORMAT, "voxel_size": float(voxel_size), "box": box, "count": len(table)}
 
 
 def check_room(path: str | Path, count: int, box: int) -> None:
