@@ -112,8 +112,7 @@ def judge(average: Average | Volume, known: Volume, *, mask_diameter: float | No
         If a map is constant or no cube.
     """
     found = matches.compare(average, known, mask_diameter=mask_diameter)
-    fixed = average if isinstance(average, Volume) else average.volume
-    across = mask_diameter or (fixed.extent[0] if isinstance(average, Volume) else average.record.get("mask", fixed.extent[0]))
+    fixed, across = matches.framed(average, mask_diameter)
     alike = correlate(found.known, found.mirrored, diameter=across / fixed.voxel_size)["fsc"].to_numpy()
     finest = 0.0 if isinstance(average, Volume) else average.resolution
     seen = found.fsc[found.fsc["resolution"] > 0.999 * finest]

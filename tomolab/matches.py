@@ -200,12 +200,18 @@ def compare(average: Average | Volume, known: Volume, *, mask_diameter: float | 
     ValueError
         If a map is constant or no cube.
     """
-    fixed = average if isinstance(average, Volume) else average.volume
-    across = mask_diameter or (fixed.extent[0] if isinstance(average, Volume) else average.record.get("mask", fixed.extent[0]))
+    fixed, across = framed(average, mask_diameter)
     moving = volumes.fit(volumes.resample(known, fixed.voxel_size), fixed.shape[0])
     straight, mirrored = (_onto(one, fixed, across=across) for one in (moving, volumes.mirror(moving)))
     curve, other = (correlate(one, fixed, diameter=across / fixed.voxel_size) for one in (straight, mirrored))
     return Comparison(straight, mirrored, curve[["resolution", "fsc"]].assign(mirrored=other["fsc"]))
+
+
+def framed(average: Average | Volume, mask_diameter: float | None) -> tuple[Volume, float]:
+    """The map of an average, and Å across the soft sphere inside which it is compared: `mask_diameter`, its own, or the box."""
+    fixed = average if isinstance(average, Volume) else average.volume
+    own = None if isinstance(average, Volume) else average.record.get("mask")
+    return fixed, mask_diameter or own or fixed.extent[0]
 
 
 def _onto(moving: Volume, fixed: Volume, *, across: float) -> Volume:
