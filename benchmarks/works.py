@@ -28,6 +28,7 @@ import pandas as pd
 from tomolab import (
     averages,
     averaging,
+    crops,
     densities,
     embedding,
     files,
@@ -80,7 +81,8 @@ def simulate(_: Path, folder: Path) -> None:
 
 
 def extract(given: Path, folder: Path) -> None:
-    """A store of boxes from a tomogram on disk."""
+    """A store of boxes from a tomogram on disk, which notes how far it is every 256 boxes."""
+    crops.WINDOW_BYTES = 256 * 2 * BOX**3
     tomogram = files.open_volume(given / "tomogram.mrc")
     subtomograms.extract(tomogram, places(2000, 3), box=BOX, path=folder / "cut.zarr")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tomolab import datasets, files, journals, particles, stores, subtomograms
+from tomolab import datasets, extraction, files, journals, particles, stores, subtomograms
 from tomolab.volumes import Volume
 
 SIZES = {"TS_01": 10.0, "TS_02": 12.0, "TS_03": 20.0}
@@ -76,23 +76,23 @@ def test_work_that_was_interrupted_goes_on_and_ends_the_same(place: Path, monkey
     tomograms, table = datasets.read(place / "tomograms.csv"), picks(60)
     options = {"box": 6, "voxel_size": 20.0, "edges": "flag", "progress": False}
     straight = datasets.extract(tomograms, table, path=place / "straight.zarr", **options)
-    made, parts = [], subtomograms.parts
+    made, parts = [], extraction.parts
 
-    def failing(tomogram, rows, **given):
-        made.append(rows["tomogram"].iloc[0])
-        for number, part in enumerate(parts(tomogram, rows, **given)):
+    def failing(piece, **given):
+        made.append(piece.name)
+        for number, part in enumerate(parts(piece, **given)):
             # A shard of the tomogram is on disk when the power goes.
             yield part
             if len(made) > after and number == 0:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(subtomograms, "parts", failing)
+    monkeypatch.setattr(extraction, "parts", failing)
     with pytest.raises(KeyboardInterrupt):
         datasets.extract(tomograms, table, path=place / "cut.zarr", **options)
     assert not (place / "cut.zarr").exists()
     assert len(made) == after + 1
     made.clear()
-    monkeypatch.setattr(subtomograms, "parts", lambda tomogram, rows, **given: made.append(0) or parts(tomogram, rows, **given))
+    monkeypatch.setattr(extraction, "parts", lambda piece, **given: made.append(0) or parts(piece, **given))
     cut = datasets.extract(tomograms, table, path=place / "cut.zarr", **options)
     assert len(made) == 3 - after
     assert np.array_equal(cut.volumes[:], straight.volumes[:])
@@ -113,7 +113,7 @@ def test_other_work_is_not_gone_on_with(place: Path) -> None:
 
 def test_what_cannot_work_is_refused_before_work_starts(place: Path, monkeypatch) -> None:
     tomograms, table = datasets.read(place / "tomograms.csv"), picks()
-    monkeypatch.setattr(subtomograms, "parts", lambda *given, **options: pytest.fail("work was begun"))
+    monkeypatch.setattr(extraction, "parts", lambda *given, **options: pytest.fail("work was begun"))
     strange = table.assign(tomogram=["TS_99", "TS_98", *table["tomogram"][2:]])
     for rows, options, message in (
         (

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tomolab import fourier, particles, subtomograms
+from tomolab import crops, files, fourier, particles, stores, subtomograms
 from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
 
@@ -88,7 +88,7 @@ def test_extraction_refuses_what_cannot_work() -> None:
         subtomograms.extract(tomogram, particles.table([[100, 100, 100]]), box=16, voxel_size=20.0)
     with pytest.raises(ValueError, match=r"none of 2 particles could be cut: the box leaves the tomogram \(2\)"):
         subtomograms.extract(tomogram, particles.table([[0, 0, 0], [-50, 0, 0]]), box=8)
-    with pytest.raises(ValueError, match="the table is empty"):
+    with pytest.raises(ValueError, match="the table of particles is empty"):
         subtomograms.extract(tomogram, particles.table([]), box=8)
 
 
@@ -104,6 +104,48 @@ def test_extraction_into_a_store_is_the_same(tmp_path) -> None:
     pd.testing.assert_frame_equal(held.particles, stored.particles)
     pd.testing.assert_frame_equal(held.skipped, stored.skipped)
     assert len(held) + len(held.skipped) == 150
+
+
+@pytest.mark.parametrize("edges", ["skip", "flag"])
+def test_extraction_that_was_interrupted_goes_on_and_ends_the_same(tmp_path, monkeypatch, edges: str) -> None:
+    monkeypatch.setattr(crops, "WINDOW_BYTES", 20 * 2 * 8**3)
+    monkeypatch.setattr(stores, "SHARD_BYTES", 16 * 2 * 8**3)
+    rng = np.random.default_rng(0)
+    volume = Volume(rng.standard_normal((30, 40, 50)), 10.0)
+    files.write_volume(volume, tmp_path / "cell.mrc")
+    table = particles.table(rng.uniform(-20, 300, (150, 3)))
+    made, window = [], crops.window
+
+    def failing(piece, tomogram):
+        made.append(len(piece[0]))
+        if len(made) == 4:
+            raise KeyboardInterrupt
+        return window(piece, tomogram)
+
+    for name, tomogram in (("held", volume), ("disk", files.open_volume(tmp_path / "cell.mrc"))):
+        options = {"box": 8, "edges": edges, "path": tmp_path / f"{name}.zarr"}
+        made.clear()
+        monkeypatch.setattr(crops, "window", failing)
+        with pytest.raises(KeyboardInterrupt):
+            subtomograms.extract(tomogram, table, **options)
+        monkeypatch.setattr(crops, "window", lambda piece, tomogram: made.append(len(piece[0])) or window(piece, tomogram))
+        assert not (tmp_path / f"{name}.zarr").exists()
+        with pytest.warns(UserWarning, match="skipped"):
+            stored = subtomograms.extract(tomogram, table, **options)
+        with pytest.warns(UserWarning, match="skipped"):
+            held = subtomograms.extract(volume, table, box=8, edges=edges)
+        # Of 8 pieces of 20 or fewer, one was cut in vain.
+        assert len(made) == 4 + 5 + 8
+        assert np.array_equal(held.volumes, stored.volumes[:])
+        pd.testing.assert_frame_equal(held.particles, stored.particles)
+        pd.testing.assert_frame_equal(held.skipped, stored.skipped)
+    monkeypatch.setattr(crops, "window", failing)
+    made.clear()
+    with pytest.raises(KeyboardInterrupt):
+        subtomograms.extract(volume, table, box=8, path=tmp_path / "cut.zarr")
+    other = Volume(volume.data + np.float32(1e-3) * (volume.data == volume.data.max()), 10.0)
+    with pytest.warns(UserWarning, match="skipped"), pytest.warns(UserWarning, match="is of other particles, tomograms or"):
+        subtomograms.extract(other, table, box=8, path=tmp_path / "cut.zarr")
 
 
 @pytest.mark.parametrize("limit", [1, 4096, 16 * 1024 * 1024])

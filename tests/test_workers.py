@@ -26,6 +26,7 @@ from torch import nn
 from tomolab import (
     abinitio,
     averaging,
+    batches,
     datasets,
     densities,
     embedding,
@@ -224,17 +225,51 @@ def test_simulate(made: dict[str, Subtomograms], client: Client, tmp_path: Path)
     same(*stored)
 
 
-def test_reconstruct(client: Client) -> None:
+@pytest.fixture
+def killing(client: Client, monkeypatch) -> list[int]:
+    """A worker is killed when the first result has come, and others are on their way; its process id."""
+    killed, each = [], workers.each
+
+    def patched(*given: object, **options: object) -> Iterator[object]:
+        for number, found in enumerate(each(*given, **options)):
+            if not killed and number == 0 and options["client"] is not None:
+                killed.append(min(client.run(os.getpid).values()))
+                os.kill(killed[0], signal.SIGKILL)
+            yield found
+
+    monkeypatch.setattr(workers, "each", patched)
+    return killed
+
+
+def test_simulate_outlives_a_worker(client: Client, tmp_path: Path, monkeypatch, killing: list[int]) -> None:
+    monkeypatch.setattr(batches, "TABLED", 1)
+    maps = densities.load(["tric"], voxel_size=25.0, box=16)
+    make = partial(simulation.subtomograms, maps, 600, imaging=Imaging(), box=16, seed=4, device="cpu")
+    same(make(client=False, path=tmp_path / "here.zarr"), make(client=client, path=tmp_path / "there.zarr"))
+    assert len(killing) == 1
+
+
+def reconstructed(client: Client | bool, *, bad: int | None = None) -> np.ndarray:
+    """A tomogram of noise, one image of which may be no good."""
     rng, tilts = np.random.default_rng(1), np.linspace(-60, 60, 11)
     stack = rng.normal(size=(11, 75, 60)).astype(np.float32)
     moves = (np.tile(np.eye(2), (11, 1, 1)), rng.normal(size=(11, 2)))
     common = {"voxel_size": 20.0, "pixel_size": 15.0, "transforms": moves, "weighting": "exact", "lens": Lens()}
     common |= {"defocus": np.full(11, 3.0), "dose": np.arange(11.0), "shape": (20, 53, 41), "device": "cpu", "progress": False}
-    here, there = (tomograms.reconstruct(stack, tilts, **common, client=who) for who in (False, client))
-    np.testing.assert_array_equal(here.data, there.data)
-    stack[7] = 1.0
+    if bad is not None:
+        stack[bad] = 1.0
+    return tomograms.reconstruct(stack, tilts, **common, client=client).data
+
+
+def test_reconstruct(client: Client) -> None:
+    np.testing.assert_array_equal(reconstructed(False), reconstructed(client))
     with pytest.raises(ValueError, match="image 7"):
-        tomograms.reconstruct(stack, tilts, **common, client=client)
+        reconstructed(client, bad=7)
+
+
+def test_reconstruct_outlives_a_worker(client: Client, killing: list[int]) -> None:
+    np.testing.assert_array_equal(reconstructed(False), reconstructed(client))
+    assert len(killing) == 1
 
 
 @pytest.fixture

@@ -110,6 +110,11 @@ Boxes = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Boxes (n, box, box, box), the share of each that was measured, and why one is no good, or ""."""
 
 
+def together(cut: Cut, size: int | None = None) -> int:
+    """How many boxes are worked on before the next are; `size` in bytes, WINDOW_BYTES by default."""
+    return max(1, (WINDOW_BYTES if size is None else size) // (2 * cut.box**3))
+
+
 def windows(particles: pd.DataFrame, *, cut: Cut, sent: bool = False) -> list[Window]:
     """The work of `boxes` in pieces that know nothing of each other, each done by `window`.
 
@@ -120,7 +125,7 @@ def windows(particles: pd.DataFrame, *, cut: Cut, sent: bool = False) -> list[Wi
     sent
         Whether workers do it.
     """
-    count = max(1, (SENT_BYTES if sent else WINDOW_BYTES) // (2 * cut.box**3))
+    count = together(cut, SENT_BYTES if sent else WINDOW_BYTES)
     return [(particles[start : start + count], cut) for start in range(0, len(particles), count)]
 
 

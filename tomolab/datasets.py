@@ -12,21 +12,16 @@ needed ``voxel_size`` (Å), ``tilt_min`` and ``tilt_max`` (degrees) or ``tilts``
 >>> cut = extract(tomograms, picks, box=40, voxel_size=20.0, path="subtomograms.zarr")
 """
 
-import hashlib
 import json
-import warnings
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
-from tomolab import crops, files, journals, subtomograms, workers
+from tomolab import extraction, files, subtomograms, workers
 from tomolab import particles as tables
 from tomolab.conventions import WEDGE
 from tomolab.crops import Cut
@@ -203,7 +198,7 @@ def extract(
     """Cut the particles of many tomograms into one store, a tomogram after the other.
 
     Everything that can be known before is checked before: that every particle has its tomogram, and that each of these can be
-    opened and holds a box. After an interruption the same call goes on after the last tomogram that was finished.
+    opened and holds a box. After an interruption the same call goes on with what was cut.
 
     Parameters
     ----------
@@ -243,44 +238,15 @@ def extract(
         name: Cut(box, size, contrast=known.loc[name, "contrast"], normalise=normalise, diameter=diameter, edges=edges)
         for name in groups
     }
-    for name, tomogram in opened.items():
-        subtomograms.check_box(tomogram, cuts[name])
-    key = _key(dataset[dataset["tomogram"].isin(groups)], particles, repr((box, size, normalise, diameter, edges)))
     own = {name: _own(rows, known.loc[name]) for name, rows in groups.items()}
+    told = dataset.loc[dataset["tomogram"].isin(groups), COLUMNS].to_csv() + repr((box, size, normalise, diameter, edges))
+    key = extraction.key(told, particles, opened.values())
+    # What was read of a compressed one is let go when the last of it was cut.
+    work = (one for name in groups for one in extraction.pieces(name, opened.pop(name), own[name], cut=cuts[name]))
     helpers = workers.active(client)
-    with journals.held(path):
-        journal = journals.begin(path, key, box=box, voxel_size=size, total=len(particles), resume=resume)
-        left = [name for name in groups if name not in journal.done] if helpers else []
-        work = {name: _windows(opened[name], own[name], cuts[name]) for name in left}
-        ahead = workers.each(_cut, [(opened[name], one) for name in left for one in work[name]], client=helpers)
-        bar = tqdm(total=len(particles), unit="particle", desc=Path(path).name, disable=not progress, leave=False)
-        with bar, closing(ahead):
-            for name, rows in groups.items():
-                bar.set_postfix_str(str(name), refresh=False)
-                if name not in journal.done:
-                    skipped: list[pd.DataFrame] = []
-                    found = islice(ahead, len(work[name])) if helpers else None
-                    parts = subtomograms.parts(opened[name], own[name], cut=cuts[name], skipped=skipped, found=found)
-                    journal = journals.add(journal, name, parts, skipped=skipped)
-                # What was read of a compressed one is let go.
-                del opened[name]
-                bar.update(len(rows))
-        skips = journals.finish(journal, path)
-    made = replace(subtomograms.open(path), skipped=skips)
-    if len(skips):
-        reasons = ", ".join(f"{reason} ({count})" for reason, count in skips["reason"].value_counts().items())
-        warnings.warn(f"{len(skips)} of {len(particles)} particles skipped: {reasons}; see .skipped", stacklevel=2)
-    return made
-
-
-def _windows(tomogram: Tomogram, particles: pd.DataFrame, cut: Cut) -> list[crops.Window]:
-    """What workers are to do for a tomogram."""
-    return crops.windows(particles[crops.inside(tomogram, particles, cut=cut)], cut=cut, sent=True)
-
-
-def _cut(work: tuple[Tomogram, crops.Window]) -> crops.Boxes:
-    tomogram, piece = work
-    return crops.window(piece, tomogram)
+    skipped = extraction.store(path, work, key=key, resume=resume, progress=progress, client=helpers)
+    extraction.warn(skipped, len(particles))
+    return replace(subtomograms.open(path), skipped=skipped)
 
 
 def _groups(dataset: pd.DataFrame, particles: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -310,18 +276,6 @@ def _size(opened: dict[str, Tomogram]) -> float:
         told = ", ".join(f"{size:g}" for size in sizes[:5])
         raise ValueError(f"the tomograms have {len(sizes)} voxel sizes, {told} Å; give the one that is wanted as voxel_size=")
     return sizes[0]
-
-
-def _key(dataset: pd.DataFrame, particles: pd.DataFrame, told: str) -> str:
-    """A hash of all on which the result depends; of files their size and time."""
-    digest = hashlib.sha256(told.encode())
-    digest.update(dataset[COLUMNS].to_csv().encode())
-    for place in dataset["path"]:
-        file = Path(place)
-        if file.is_file():
-            digest.update(f"{file.stat().st_size} {file.stat().st_mtime_ns}".encode())
-    digest.update(particles.to_csv().encode())
-    return digest.hexdigest()
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@
 >>> volume = tomogram.load()                                     # the whole, as a Volume
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -128,16 +128,22 @@ class Tomogram:
         needed, free = 5 * voxels + 3 * SLAB_BYTES, psutil.virtual_memory().available
         if needed > free:
             raise ValueError(f"{self!r} needs {needed:,} bytes of memory, but only {free:,} are free; read it in blocks")
-        z, y, x = self.shape
         try:
             data = np.empty(self.shape, dtype=np.float32)
         except MemoryError as error:
             raise ValueError(f"{self!r} needs {needed:,} bytes of memory, more than this process may take") from error
-        step = max(1, SLAB_BYTES // (4 * y * x) // self.chunks[0]) * self.chunks[0]
-        for start in range(0, z, step):
-            data[start : start + step] = self.read(np.s_[start : start + step, :, :])
+        for slab in slabs(self):
+            data[slab] = self.read(slab)
         moved = np.array(self.origin) / self.voxel_size
         return Volume(shift(data, moved) if np.abs(moved).max() > 1e-3 else data, self.voxel_size)
+
+
+def slabs(tomogram: Tomogram) -> Iterator[Slices]:
+    """Blocks of a tomogram that together are the whole, each of whole chunks and of no more bytes than need be read at once."""
+    z, y, x = tomogram.shape
+    step = max(1, SLAB_BYTES // (4 * y * x) // tomogram.chunks[0]) * tomogram.chunks[0]
+    for start in range(0, z, step):
+        yield slice(start, min(start + step, z)), slice(0, y), slice(0, x)
 
 
 def of(volume: Volume, *, name: str = "the tomogram") -> Tomogram:

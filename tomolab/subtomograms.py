@@ -11,8 +11,7 @@ from a store they are read on demand, so they never need to fit in memory.
 import hashlib
 import itertools
 import platform
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +21,7 @@ import pandas as pd
 import zarr
 from zarr.storage import MemoryStore
 
-from tomolab import additions, crops, sources, stores, workers
+from tomolab import additions, extraction, sources, stores, workers
 from tomolab import particles as tables
 from tomolab.crops import Cut
 from tomolab.sources import Tomogram
@@ -257,6 +256,8 @@ def extract(
     normalise: Literal["box", "outside"] = "box",
     diameter: float | None = None,
     edges: Literal["skip", "flag"] = "skip",
+    resume: bool = True,
+    progress: bool = True,
     client: Any = None,
 ) -> Subtomograms:
     """Cut a box around every particle, with the particle at index ``box // 2`` to a fraction of a voxel.
@@ -277,7 +278,8 @@ def extract(
     voxel_size
         Å of the result; that of the tomogram by default.
     path
-        Write a store there and return it opened, instead of holding all in memory.
+        Write a store there and return it opened, instead of holding all in memory. After an interruption the same call goes
+        on with what was cut, unless `path` is an address.
     contrast
         Of the tomogram. Where density is "dark" it is turned to bright, and the column ``contrast`` says so.
     normalise
@@ -288,6 +290,10 @@ def extract(
     edges
         "skip" leaves out particles whose box leaves the tomogram; "flag" keeps those whose centre lies in it, with the share
         of the box that was measured in the column ``edge`` and the mean, which is 0, where nothing was.
+    resume
+        Go on with work on `path` that was interrupted, if it was of the same particles, tomogram and parameters.
+    progress
+        Show a bar while a store is written.
     client
         Workers of a Dask cluster that read and cut, while this process writes (`workers`). A tomogram on disk is opened by each
         at the same path; one in memory is sent. By default the active `distributed.Client`, if there is one; False works here.
@@ -302,75 +308,39 @@ def extract(
     ------
     ValueError
         If the box is larger than the volume, no particle can be cut, or a word is not one of those above.
+    BlockingIOError
+        If another process cuts into the same `path`.
     """
     particles = tables.check(particles)
     tomogram = sources.of(volume) if isinstance(volume, Volume) else volume
     size = tomogram.voxel_size if voxel_size is None else voxel_size
     cut = Cut(box, size, contrast=contrast, normalise=normalise, diameter=diameter, edges=edges)
-    skipped: list[pd.DataFrame] = []
-    coming = parts(tomogram, particles, cut=cut, skipped=skipped, client=workers.active(client))
+    work = extraction.pieces(Path(tomogram.name).name, tomogram, particles, cut=cut)
+    if not work:
+        raise ValueError("the table of particles is empty")
+    helpers = workers.active(client)
+    if path is None or "://" in str(path):
+        made = _streamed(path, work, client=helpers)
+    else:
+        key = extraction.key(repr(cut), particles, [tomogram])
+        skipped = extraction.store(path, work, key=key, resume=resume, progress=progress, client=helpers)
+        made = replace(open(path), skipped=skipped)
+    extraction.warn(made.skipped, len(particles))
+    return made
+
+
+def _streamed(path: str | Path | None, work: Sequence[extraction.Piece], *, client: Any) -> Subtomograms:
+    """What is cut in memory, or in object storage."""
+    cut, skipped = work[0].cut, list[pd.DataFrame]()
+    coming = itertools.chain.from_iterable(extraction.parts(piece, skipped=skipped, client=client) for piece in work)
     first = next(coming, None)
     if first is None:
-        raise ValueError(f"none of {len(particles)} particles could be cut: {_reasons(skipped) or 'the table is empty'}")
+        raise ValueError(f"none of {sum(map(len, skipped))} particles could be cut: {extraction.reasons(pd.concat(skipped))}")
     stream = itertools.chain([first], coming)
     if path is None:
         data, rows = zip(*stream, strict=True)
-        made = Subtomograms(np.concatenate(data), pd.concat(rows), size)
+        made = Subtomograms(np.concatenate(data), pd.concat(rows), cut.voxel_size)
     else:
-        total = len(particles) - sum(map(len, skipped))
-        made = open(stores.write(path, stream, box=box, voxel_size=size, total=total, skipped=skipped))
-    if _reasons(skipped):
-        warnings.warn(
-            f"{len(particles) - len(made)} of {len(particles)} particles skipped: {_reasons(skipped)}; see .skipped",
-            stacklevel=2,
-        )
+        total = sum(len(piece.particles) for piece in work)
+        made = open(stores.write(path, stream, box=cut.box, voxel_size=cut.voxel_size, total=total, skipped=skipped))
     return replace(made, skipped=pd.concat(skipped, ignore_index=True))
-
-
-def parts(
-    tomogram: Tomogram,
-    particles: pd.DataFrame,
-    *,
-    cut: Cut,
-    skipped: list[pd.DataFrame],
-    client: Any = None,
-    found: Iterable[crops.Boxes] | None = None,
-) -> Iterator[stores.Part]:
-    """Yield boxes with their rows, in the order of the table.
-
-    Parameters
-    ----------
-    tomogram, particles
-        As of `extract`.
-    cut
-        How boxes are cut.
-    skipped
-        Takes tables of those that cannot be, with the column ``reason``.
-    client, found
-        As of `crops.boxes`.
-
-    Raises
-    ------
-    ValueError
-        If the box is larger than the tomogram.
-    """
-    check_box(tomogram, cut)
-    inside = crops.inside(tomogram, particles, cut=cut)
-    reason = "the box leaves the tomogram" if cut.edges == "skip" else "its centre lies outside the tomogram"
-    skipped.append(particles[~inside].assign(reason=reason))
-    yield from crops.boxes(tomogram, particles[inside], cut=cut, skipped=skipped, client=client, found=found)
-
-
-def check_box(tomogram: Tomogram, cut: Cut) -> None:
-    """Refuse a box that is larger than the tomogram with a ValueError."""
-    held = crops.measured(tomogram, cut.voxel_size)
-    if cut.box < 2 or (cut.box > held).any():
-        raise ValueError(
-            f"a box of {cut.box} voxels of {cut.voxel_size:g} Å does not fit into {' x '.join(map(str, held))} voxels "
-            f"(z, y, x) of {tomogram.name}"
-        )
-
-
-def _reasons(skipped: list[pd.DataFrame]) -> str:
-    counts = pd.concat(skipped)["reason"].value_counts()
-    return ", ".join(f"{reason} ({count})" for reason, count in counts.items())
