@@ -249,6 +249,8 @@ def test_a_dock_that_is_torn_off_draws_what_it_drew(make_napari_viewer, qtbot, f
     view = make_napari_viewer(show=True)
     panel = opened(qtbot, view, folder)
     bench = panel.bench
+    # Where others work too, it may have its size before it is shown.
+    qtbot.waitUntil(bench.canvas.isVisible, timeout=20_000)
     panel.bench.inspection.session.select(panel.bench.inspection.session.ids[:5])
     place = bench.canvas.view.camera.rect.left
     before = bench.canvas.scene
