@@ -28,6 +28,7 @@ import pandas as pd
 from tomolab import (
     averages,
     averaging,
+    batches,
     crops,
     densities,
     embedding,
@@ -39,6 +40,7 @@ from tomolab import (
     sessions,
     simulation,
     snapshots,
+    stores,
     subtomograms,
     training,
 )
@@ -75,7 +77,8 @@ def places(count: int, seed: int) -> pd.DataFrame:
 
 
 def simulate(_: Path, folder: Path) -> None:
-    """A store of simulated subtomograms."""
+    """A store of simulated subtomograms, which notes how far it is every 256 of them."""
+    batches.TABLED, stores.SHARD_BYTES = 1, 256 * 2 * BOX**3
     maps = densities.load(["tric"], voxel_size=VOXEL_SIZE, box=BOX)
     simulation.subtomograms(maps, 1500, imaging=LOOK, box=BOX, seed=2, path=folder / "made.zarr", device="cpu")
 

@@ -1,11 +1,13 @@
 """An inspection acts on clusters, says what cannot be done and why, averages in the background, and reopens as it was left."""
 
+import errno
 import os
 import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -131,6 +133,30 @@ def test_two_kernels_in_one_run_folder_keep_both_sessions(folder: Path) -> None:
         kept = sessions.load(one.kept, one.session.particles)
         assert len(kept.history.past) == 2
         assert kept.selected.tolist() == one.session.selected.tolist()
+
+
+def test_a_run_folder_may_come_later_and_one_that_takes_nothing_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = inspection.open(folder)
+    work = inspection.Inspection(there.session, diameter=100.0)
+    assert work.kept is None
+    assert work.problem("RELION", [0]) == "there are no boxes to average"
+    with pytest.raises(ValueError, match="no run folder"):
+        work.save()
+    work.folder = folder / "later"
+    work.folder.mkdir()
+    work.session.select(work.session.ids[:3])
+    assert work.kept == folder / "later" / "session.npz"
+    seen = []
+    work.watch(seen.append)
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "save", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.warns(UserWarning, match="could not be kept in .*No space left"):
+            work.session.select(work.session.ids[:5])
+    assert "No space left on device" in work.unkept
+    assert seen == [{"selected"}]
+    work.session.select(work.session.ids[:4])
+    assert work.unkept == ""
+    assert sessions.load(work.kept, work.session.particles).selected.sum() == 4
 
 
 def test_a_layout_of_another_embedding_is_made_anew_whatever_the_clock_says(

@@ -96,8 +96,8 @@ class Inspection:
             if len(missing):
                 raise ValueError(f"{what} lack {len(missing)} of {len(session.ids)} particles, such as {missing[:5].tolist()}")
         self.points = None if points is None else points.set_index("particle_id").loc[session.ids].reset_index()
-        self.kept = None if self.folder is None else self.folder / SESSION
-        """Where the session is kept."""
+        self._kept, self.unkept = SESSION, ""
+        """Why the last change could not be written into the run folder; empty if it was, or is not to be."""
         self.averages: dict[str, Average] = {}
         """By name, in the order in which they were made."""
         self.jobs: list[Job] = []
@@ -106,6 +106,11 @@ class Inspection:
 
     def __repr__(self) -> str:
         return f"Inspection({self.session!r}, {len(self.averages)} averages)"
+
+    @property
+    def kept(self) -> Path | None:
+        """Where the session is kept."""
+        return None if self.folder is None else self.folder / self._kept
 
     @property
     def named(self) -> list[str]:
@@ -136,6 +141,8 @@ class Inspection:
             Clusters that it is to be done with; for averaging none means the selection.
         """
         given, session = list(chosen), self.session
+        nowhere = "" if self.folder else "RELION works in files, and there is no run folder"
+        bare = "" if session.clusters else "there is no cluster"
         reasons = {
             "gather": "" if session.selected.any() else "select particles first",
             "merge": "" if len(given) > 1 else "tick two clusters or more",
@@ -144,13 +151,9 @@ class Inspection:
             "undo": "" if session.history.past else "there is nothing to undo",
             "redo": "" if session.history.future else "nothing was undone",
             "average": self._unaveraged(given),
-            "RELION": self._unaveraged(given) or self._unrefined,
-            "export": "" if session.clusters else "there is no cluster",
-            "folders": "there are no boxes to write"
-            if self.subtomograms is None
-            else ""
-            if session.clusters
-            else "there is no cluster",
+            "RELION": self._unaveraged(given) or nowhere or self._unrefined,
+            "export": bare,
+            "folders": "there are no boxes to write" if self.subtomograms is None else bare,
         }
         if action not in reasons:
             raise ValueError(f"action is one of {', '.join(reasons)}, got {action!r}")
@@ -175,8 +178,6 @@ class Inspection:
 
     @cached_property
     def _unrefined(self) -> str:
-        if self.folder is None:
-            return "RELION works in files, and there is no run folder"
         programs = relion.available()
         found = programs is not None and programs.refine_mpi and programs.mpirun and programs.reconstruct
         return "" if found else "RELION is not installed here (relion_refine_mpi, relion_reconstruct and mpirun)"
@@ -312,20 +313,17 @@ class Inspection:
         Where another kernel has written its own session there meanwhile, that one stays, and this one is kept beside it from
         then on (`kept`), with a warning.
         """
-        if self.folder is None or self.kept is None:
+        if self.folder is None:
             raise ValueError("this inspection has no run folder to be kept in")
         while True:
             try:
-                return self.session.save(self.kept)
+                return self.session.save(self.folder / self._kept)
             except FileExistsError:
                 beside = holdings.free(self.folder)
                 self.session.meet(beside)
-                warnings.warn(
-                    f"another kernel works on {self.folder} and has kept its session as {self.kept.name}; "
-                    f"this one is kept as {beside.name}",
-                    stacklevel=2,
-                )
-                self.kept = beside
+                told = f"another kernel works on {self.folder} and has kept its session as {self._kept}"
+                warnings.warn(f"{told}; this one is kept as {beside.name}", stacklevel=2)
+                self._kept = beside.name
 
     def keep(self, name: str, average: Average, *, cluster: int | None = None, quick: bool = False) -> None:
         """Take in an average, of a cluster or of some other particles, and write it into the run folder if there is one."""
@@ -349,8 +347,14 @@ class Inspection:
         return next(name for name in tries if plain(name) not in taken)
 
     def _changed(self, changed: set[str]) -> None:
-        if self.folder is not None:
-            self.save()
+        self.unkept = ""
+        try:
+            if self.folder is not None:
+                self.save()
+        except OSError as error:
+            # Nothing is lost by it but in a crash: the next change writes all of the session.
+            self.unkept = str(error)
+            warnings.warn(f"the session could not be kept in {self.folder}: {error}", stacklevel=2)
         self._tell(changed)
 
     def _tell(self, changed: set[str]) -> None:

@@ -220,6 +220,9 @@ class Bench(QWidget):
         hidden = len(session.ids) - int(session.visible.sum())
         told = [f"<b>{chosen:,} selected</b>", f"{inside:,} in {len(session.clusters)} clusters"]
         told += [f"{len(session.ids) - inside:,} in none"] + ([f"{hidden:,} hidden"] if hidden else [])
+        told += (
+            [f"<b style='color:{style.OKABE_ITO[1]}'>NOT KEPT: {self.inspection.unkept}</b>"] if self.inspection.unkept else []
+        )
         self.counts.setText(" · ".join(told))
         self._allow()
 

@@ -222,9 +222,12 @@ class Inspector(VBox):  # type: ignore[misc]
         text = f"<b>{session.selected.sum():,}</b> of {count:,} particles selected"
         text += f", {count - shown:,} hidden" if shown < count else ""
         text += f" · {html.escape(past[-1].what)}" if past else ""
-        kept = self.inspection.kept
+        kept, unkept = self.inspection.kept, self.inspection.unkept
         text += "" if kept is None else " · kept" if kept.name == SESSION else f" · kept as {html.escape(kept.name)}"
-        self.said.value = _line(text, style.QUIET)
+        if unkept:
+            self.say(f"NOT KEPT: {unkept}")
+        else:
+            self.said.value = _line(text, style.QUIET)
         self._enable()
 
     def _enable(self) -> None:
