@@ -65,7 +65,7 @@ PATIENCE = 600.0
 def inputs(folder: Path) -> None:
     """What the works start from."""
     maps = densities.load(["tric", "ribosome_70s"], voxel_size=VOXEL_SIZE, box=BOX)
-    simulation.subtomograms(maps, 200, imaging=LOOK, box=BOX, seed=1, path=folder / "boxes.zarr", device="cpu")
+    simulation.subtomograms(maps, 200, imaging=LOOK, box=BOX, seed=1, path=folder / "boxes.zarr", device="cpu", progress=False)
     noise = np.random.default_rng(0).normal(size=(60, 200, 200)).astype(np.float32)
     files.write_volume(Volume(noise, VOXEL_SIZE), folder / "tomogram.mrc")
 
@@ -80,14 +80,15 @@ def simulate(_: Path, folder: Path) -> None:
     """A store of simulated subtomograms, which notes how far it is every 256 of them."""
     batches.TABLED, stores.SHARD_BYTES = 1, 256 * 2 * BOX**3
     maps = densities.load(["tric"], voxel_size=VOXEL_SIZE, box=BOX)
-    simulation.subtomograms(maps, 1500, imaging=LOOK, box=BOX, seed=2, path=folder / "made.zarr", device="cpu")
+    options: dict[str, Any] = {"imaging": LOOK, "box": BOX, "seed": 2, "device": "cpu", "progress": False}
+    simulation.subtomograms(maps, 1500, path=folder / "made.zarr", **options)
 
 
 def extract(given: Path, folder: Path) -> None:
     """A store of boxes from a tomogram on disk, which notes how far it is every 256 boxes."""
     crops.WINDOW_BYTES = 256 * 2 * BOX**3
     tomogram = files.open_volume(given / "tomogram.mrc")
-    subtomograms.extract(tomogram, places(2000, 3), box=BOX, path=folder / "cut.zarr")
+    subtomograms.extract(tomogram, places(2000, 3), box=BOX, path=folder / "cut.zarr", progress=False)
 
 
 def read_store(folder: Path, name: str) -> list[Any]:

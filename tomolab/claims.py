@@ -7,10 +7,12 @@ that is installed, give zeros for what is missing, and follow links out of the f
 >>> array[:10]                       # a ValueError if the shard is not what it is said to be
 """
 
+import os
 from math import prod
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import psutil
 import zarr
@@ -26,7 +28,7 @@ CHECKSUM = 4
 ENTRY = 16
 """Bytes of a chunk in the index of a shard: where it begins, and how long it is."""
 ABSENT = 2**64 - 1
-"""In the index: this chunk was never written."""
+"""In the index, offset and length of a chunk that was never written (Zarr's sharding codec, version 1.0)."""
 
 
 class Volumes(zarr.Array):
@@ -75,13 +77,36 @@ class Volumes(zarr.Array):
         if not used * each + index <= size <= count * (each + CHECKSUM) + index + CHECKSUM:
             raise ValueError(f"{path} has {size:,} bytes, expected {used * each + index + CHECKSUM:,}")
         with path.open("rb") as file:
-            file.seek(size - index - CHECKSUM)
-            told = np.frombuffer(file.read(index), "<u8").reshape(count, 2)[:used]
+            told = index_of(file.fileno(), count, path)[:used]
         wrong = (
             (told == ABSENT).any(1) | (told.astype(float).sum(1) > size) | (told[:, 1] < each) | (told[:, 1] > each + CHECKSUM)
         )
         if wrong.any():
             raise ValueError(f"{path} lacks {wrong.sum()} of {used} chunks, or says that they lie elsewhere")
+
+
+def index_of(file: int, chunks: int, path: Path) -> np.ndarray:
+    """Where each chunk of a shard begins and how long it is, (chunks, 2), from the end of its file.
+
+    Parameters
+    ----------
+    file
+        Descriptor.
+    chunks
+        In a shard.
+    path
+        Of the file, for messages.
+
+    Raises
+    ------
+    ValueError
+        If it is not whole.
+    """
+    length = ENTRY * chunks + CHECKSUM
+    data = os.pread(file, length, max(0, os.fstat(file).st_size - length))
+    if len(data) != length or google_crc32c.value(data[:-CHECKSUM]) != int.from_bytes(data[-CHECKSUM:], "little"):
+        raise ValueError(f"{path} is damaged: the checksum of its index does not hold")
+    return np.frombuffer(data[:-CHECKSUM], "<u8").reshape(chunks, 2)
 
 
 def volumes(folder: str | Path) -> Volumes:

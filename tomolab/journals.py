@@ -5,6 +5,7 @@ written into its array, and none twice; what does not fill one is kept in a file
 leaves all that the journal tells of.
 """
 
+import io
 import json
 import os
 import shutil
@@ -136,7 +137,10 @@ def add(journal: Journal, name: str, parts: Iterable[Part], *, skipped: list[pd.
     for kind, some in (("rows", rows[1:]), ("skipped", [one for one in skipped if len(one)])):
         if some:
             pd.concat(some, ignore_index=True).to_parquet(journal.folder / f"{kind}-{number}.parquet", index=False)
-    np.save(journal.folder / f"tail-{number}.npy", tail, allow_pickle=False)
+    # Straight into a file numpy says of a full disk only how many bytes were not written.
+    held = io.BytesIO()
+    np.save(held, tail, allow_pickle=False)
+    (journal.folder / f"tail-{number}.npy").write_bytes(held.getbuffer())
     made = replace(journal, done=(*journal.done, name), written=written, tail=tail)
     _note(made)
     (journal.folder / f"tail-{number - 1}.npy").unlink(missing_ok=True)

@@ -291,7 +291,9 @@ def _table(place: IO[bytes] | bytes, length: int) -> pd.DataFrame:
     with pq.ParquetFile(source(), memory_map=False, read_dictionary=texts) as file:
         if texts and sum(map(_unpacked, file.read(columns=texts, use_threads=False).columns)) > most:
             raise ValueError(f"its {length:,} bytes would unpack to more than {most:,}")
-    return pd.read_parquet(source())
+    # Not by pandas, whose reader leaves threads of pyarrow at work on a file that it has given up and closed: they crash.
+    with pq.ParquetFile(source(), memory_map=False, pre_buffer=False) as file:
+        return file.read(use_threads=False).to_pandas(use_threads=False)
 
 
 def listing(path: str | Path, columns: Sequence[str], what: str = "a table") -> pd.DataFrame:

@@ -11,20 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 from zarr.storage import LocalStore
 
-from tomolab import paths
+from tomolab import claims, paths
 
 READERS = 8
 """Shards that are read at once."""
 TOGETHER = 1000
 """Rows that are read at once; the system takes 1,024."""
-ABSENT = 2**64 - 1
-"""Offset and length of a chunk that was never written (Zarr's sharding codec, version 1.0)."""
 
 
 def plain(array: zarr.Array) -> bool:
@@ -90,8 +87,8 @@ def _shard(array: zarr.Array, rows: np.ndarray, out: np.ndarray, wanted: np.ndar
         raise ValueError(f"{path} is not there, which holds some of {array.shape[0]} volumes")
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        offsets, lengths = _index(file, shard // chunk, path)[inside // chunk].T
-        if (offsets == ABSENT).any():
+        offsets, lengths = claims.index_of(file, shard // chunk, path)[inside // chunk].T
+        if (offsets == claims.ABSENT).any():
             raise ValueError(f"{path} is damaged: it lacks chunks")
         if (lengths != chunk * each).any() or (offsets > os.fstat(file).st_size).any():
             raise ValueError(f"{path} is damaged: its index tells of chunks elsewhere, or not of {chunk * each:,} bytes")
@@ -104,15 +101,6 @@ def _shard(array: zarr.Array, rows: np.ndarray, out: np.ndarray, wanted: np.ndar
                 _fill(file, part, int(where[start]), path)
     finally:
         os.close(file)
-
-
-def _index(file: int, chunks: int, path: Path) -> np.ndarray:
-    """Offset and length of each chunk, (chunks, 2), from the end of a shard."""
-    length = 16 * chunks + 4
-    data = os.pread(file, length, max(0, os.fstat(file).st_size - length))
-    if len(data) != length or google_crc32c.value(data[:-4]) != int.from_bytes(data[-4:], "little"):
-        raise ValueError(f"{path} is damaged: the checksum of its index does not hold")
-    return np.frombuffer(data[:-4], "<u8").reshape(chunks, 2)
 
 
 def _fill(file: int, views: list[memoryview], place: int, path: Path) -> None:
