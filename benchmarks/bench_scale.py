@@ -259,10 +259,13 @@ def main() -> None:
     if given.model:
         print(told(json.loads((record.RESULTS / "scale.json").read_text())))
         return
-    rows = [row for count in given.counts for row in road(count, 20, given.folder)]
-    rows += [row for count in given.large for row in road(count, 40, given.folder)]
     settings = {"k": K, "chosen": CHOSEN, "iterations": ITERATIONS, "threads": torch.get_num_threads()}
-    record.write("scale", rows, settings=settings | {"load of the machine": os.getloadavg()[0]})
+    rows: list[dict[str, Any]] = []
+    for box, counts in ((20, given.counts), (40, given.large)):
+        for count in counts:
+            rows += road(count, box, given.folder)
+            # A million takes long: what was measured before stays, whatever happens to the rest.
+            record.write("scale", rows, settings=settings | {"load of the machine": os.getloadavg()[0]})
 
 
 if __name__ == "__main__":
