@@ -205,7 +205,9 @@ def told(result: dict[str, Any]) -> str:
     for box in sorted({row["box"] for row in rows}):
         of, lines = [row for row in rows if row["box"] == box], model(rows, box)
         text += [f"### {box}³ voxels", markdown(_measured(of))]
-        if len({row["count"] for row in of}) < 2:
+        counts = [row["count"] for row in of]
+        if max(counts) < 10 * min(counts):
+            # A line through so little says nothing of a hundred million.
             continue
         per = {
             "stage": lines.index,
