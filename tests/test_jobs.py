@@ -61,6 +61,19 @@ def test_a_job_tells_how_far_it_is_and_gives_its_result(gate: threading.Event) -
     assert (job.state, job.seconds) == ("done", seconds)
 
 
+def test_work_that_begins_before_its_job_is_made_does_not_fail(gate: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    thread = jobs._thread
+
+    def submit(*work: Any) -> Any:
+        future = thread.submit(*work)
+        time.sleep(0.2)
+        return future
+
+    gate.set()
+    monkeypatch.setattr(jobs, "_thread", SimpleNamespace(submit=submit))
+    assert jobs.start("count", counting, 3, gate).result(20) == 3
+
+
 def test_jobs_run_one_after_another(gate: threading.Event) -> None:
     first, second = (jobs.start(name, counting, 2, gate) for name in ("first", "second"))
     until(lambda: first.progress is not None)

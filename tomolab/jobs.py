@@ -39,7 +39,10 @@ class Job(Generic[Result]):
         """What the work last told; None before that."""
         self._asked, self._watchers = threading.Event(), list[Callable[[Job], Any]]()
         self._began = self._ended = 0.0
+        # The thread may be at work before this one has got the future of it, which tells the state.
+        self._known = threading.Event()
         self._future = _thread.submit(self._run, work)
+        self._known.set()
         self._future.add_done_callback(lambda _: self._tell())
 
     def __repr__(self) -> str:
@@ -102,6 +105,7 @@ class Job(Generic[Result]):
         watcher(self)
 
     def _run(self, work: Callable[..., Result]) -> Result:
+        self._known.wait()
         self._began = time.perf_counter()
         try:
             return work(progress=self._tell, stop=self._asked.is_set)
