@@ -159,16 +159,10 @@ def key(told: str, particles: pd.DataFrame, tomograms: Iterable[Tomogram]) -> st
     return digest.hexdigest()
 
 
-def reasons(skipped: pd.DataFrame) -> str:
-    """Why particles were skipped, and how many, as a phrase; empty if none were."""
-    counts = skipped["reason"].value_counts() if len(skipped) else {}
-    return ", ".join(f"{reason} ({count})" for reason, count in counts.items())
-
-
 def warn(skipped: pd.DataFrame, total: int) -> None:
     """Tell the caller's caller of particles that were skipped, of `total`."""
     if len(skipped):
-        told = f"{len(skipped)} of {total} particles skipped: {reasons(skipped)}; see .skipped"
+        told = f"{len(skipped)} of {total} particles skipped: {journals.reasons(skipped)}; see .skipped"
         warnings.warn(told, stacklevel=3)
 
 

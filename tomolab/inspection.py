@@ -96,7 +96,8 @@ class Inspection:
             if len(missing):
                 raise ValueError(f"{what} lack {len(missing)} of {len(session.ids)} particles, such as {missing[:5].tolist()}")
         self.points = None if points is None else points.set_index("particle_id").loc[session.ids].reset_index()
-        self._kept, self.unkept = SESSION, ""
+        self._kept = SESSION
+        self.unkept = ""
         """Why the last change could not be written into the run folder; empty if it was, or is not to be."""
         self.averages: dict[str, Average] = {}
         """By name, in the order in which they were made."""

@@ -173,9 +173,8 @@ def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
     )
     skipped = pd.concat(skips, ignore_index=True) if skips else pd.DataFrame()
     if not rows:
-        reasons = ", ".join(f"{reason} ({count})" for reason, count in skipped["reason"].value_counts().items())
         shutil.rmtree(folder)
-        raise ValueError(f"none of {len(skipped)} particles could be cut: {reasons}")
+        raise ValueError(f"none of {len(skipped)} particles could be cut: {reasons(skipped)}")
     with records.reading(folder, "an unfinished store"):
         table = particles.check(pd.concat(rows, ignore_index=True))
     if len(table) != journal.written + len(journal.tail):
@@ -200,6 +199,12 @@ def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
     with atomic(path) as temporary:
         os.rename(folder, temporary)
     return skipped
+
+
+def reasons(skipped: pd.DataFrame) -> str:
+    """Why particles were skipped, and how many, as a phrase; empty if none were."""
+    counts = skipped["reason"].value_counts() if len(skipped) else {}
+    return ", ".join(f"{reason} ({count})" for reason, count in counts.items())
 
 
 def _folder(path: str | Path) -> Path:

@@ -21,7 +21,7 @@ import pandas as pd
 import zarr
 from zarr.storage import MemoryStore
 
-from tomolab import additions, extraction, sources, stores, workers
+from tomolab import additions, extraction, journals, sources, stores, workers
 from tomolab import particles as tables
 from tomolab.crops import Cut
 from tomolab.sources import Tomogram
@@ -335,7 +335,7 @@ def _streamed(path: str | Path | None, work: Sequence[extraction.Piece], *, clie
     coming = itertools.chain.from_iterable(extraction.parts(piece, skipped=skipped, client=client) for piece in work)
     first = next(coming, None)
     if first is None:
-        raise ValueError(f"none of {sum(map(len, skipped))} particles could be cut: {extraction.reasons(pd.concat(skipped))}")
+        raise ValueError(f"none of {sum(map(len, skipped))} particles could be cut: {journals.reasons(pd.concat(skipped))}")
     stream = itertools.chain([first], coming)
     if path is None:
         data, rows = zip(*stream, strict=True)
