@@ -4,8 +4,8 @@
     python benchmarks/bench_encoder.py --judge fine runs/other/network.safetensors   # judge trained networks
 
 Judged are accuracy on the training classes, and on the complexes left out of training k-means purity with twice as many
-clusters as classes, and the adjusted Rand index with as many; at tilts ±60° and several signal-to-noise ratios of the network's own
-voxels. Medians over k-means seeds.
+clusters as classes, and the adjusted Rand index with as many; at tilts ±60° and several signal-to-noise ratios of the
+network's own voxels. Medians over k-means seeds.
 """
 
 import argparse

@@ -44,7 +44,7 @@ from tomolab.loops import Loop, spread
 from tomolab.volumes import Volume
 
 IMAGING = Imaging(snr=(0.02, 0.4), tilts=((-66.0, -40.0), (40.0, 66.0)), defocus=(1.0, 5.0), shift=0.1, neighbours=1.0)
-BATCHES = {"cb3d": 64, "yopo": 64}
+BATCHES = dict.fromkeys(("dsrf3d_v2", "rb3d", "cb3d", "yopo"), 64)
 USUAL = 256
 """Boxes of a batch, where a network does not need more memory than others."""
 LIMIT = 60.0
