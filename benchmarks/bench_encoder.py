@@ -5,7 +5,7 @@
 
 Judged are accuracy on the training classes, and on the complexes left out of training k-means purity with twice as many
 clusters as classes, and the adjusted Rand index with as many; at tilts ±60° and several signal-to-noise ratios of the
-network's own voxels. Medians over k-means seeds.
+finest voxels among them. Medians over k-means seeds.
 """
 
 import argparse
@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import record
+import torch
 
-from tomolab import densities, devices, embedding, networks, scales, simulation, training, trials
+from tomolab import densities, devices, embedding, fourier, networks, scales, simulation, training, trials
 from tomolab.imaging import Imaging
+from tomolab.subtomograms import Subtomograms
 
 LAPTOP = scales.SCALES["laptop"]
 TILTS = (-60.0, 60.0)
@@ -29,20 +31,18 @@ PER_CLASS, STARTS = 100, 5
 def main() -> None:
     """Train the compact encoder and judge it beside the shipped one; or judge what was trained elsewhere."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--judge", nargs="+", metavar="NETWORK", help="names of shipped networks, or files, of one voxel size")
+    parser.add_argument("--judge", nargs="+", metavar="NETWORK", help="names of shipped networks, or files")
     parser.add_argument("--snr", type=float, nargs="+", default=[0.1, USUAL, 0.02, 0.01])
     options = parser.parse_args()
     settings: dict[str, Any] = {"tilts": TILTS, "per_class": PER_CLASS}
     if options.judge:
-        rows = [row for place in options.judge for row in judged(place, networks.load(place), options.snr)]
+        rows = judged({place: networks.load(place) for place in options.judge}, options.snr)
         record.write("encoder_judged", rows, settings=settings)
         return
     shipped = networks.load("default")
     maps = densities.load(shipped.classes, voxel_size=LAPTOP.voxel_size, box=LAPTOP.box)
     seconds, trained = train(maps)
-    rows = []
-    for title, network in ((f"trained in {seconds / 60:.1f} min", trained), ("shipped", shipped)):
-        rows += judged(title, network, [USUAL])
+    rows = judged({f"trained in {seconds / 60:.1f} min": trained, "shipped": shipped}, [USUAL])
     record.write("encoder", rows, settings=settings | {"scale": vars(LAPTOP), "seconds": seconds})
 
 
@@ -58,27 +58,50 @@ def train(maps: dict[str, Any]) -> tuple[float, networks.Network]:
     return time.perf_counter() - start, network
 
 
-def judged(title: str, network: networks.Network, ratios: list[float]) -> list[dict[str, Any]]:
-    """Accuracy on complexes that a network was trained on; purity and ARI on the other shipped ones."""
-    network.to(devices.pick())
-    every = densities.load(voxel_size=network.voxel_size, box=network.box)
-    known = {name: every[name] for name in network.classes}
+def judged(encoders: dict[str, networks.Network], ratios: list[float]) -> list[dict[str, Any]]:
+    """Accuracy on complexes that the networks were trained on; purity and ARI on the other shipped ones.
+
+    All see the same particles, with the SNR that is asked for in the voxels of the finest; the others have them cropped in
+    Fourier space.
+    """
+    finest = min(encoders.values(), key=lambda network: network.voxel_size)
+    every = densities.load(voxel_size=finest.voxel_size, box=finest.box)
+    known = {name: every[name] for name in finest.classes}
     unknown = {name: volume for name, volume in every.items() if name not in known}
-    return [{"encoder": title, "network": network.name, "SNR": snr} | judge(network, known, unknown, snr) for snr in ratios]
+    rows = []
+    for snr in ratios:
+        imaging = Imaging(snr=snr, tilts=TILTS)
+        seen, unseen = (
+            simulation.subtomograms(maps, PER_CLASS, imaging=imaging, box=finest.box, seed=seed)
+            for maps, seed in ((known, 77), (unknown, 78))
+        )
+        for title, network in encoders.items():
+            network.to(devices.pick())
+            row = {"encoder": title, "network": network.name, "voxel size (Å)": network.voxel_size, "SNR": snr}
+            rows.append(row | judge(network, cropped(seen, network), cropped(unseen, network)))
+    return rows
 
 
-def judge(network: networks.Network, known: dict[str, Any], unknown: dict[str, Any], snr: float) -> dict[str, float]:
-    """What a network is worth at one SNR."""
-    imaging, box = Imaging(snr=snr, tilts=TILTS), network.box
-    seen = simulation.subtomograms(known, PER_CLASS, imaging=imaging, box=box, seed=77)
-    unseen = simulation.subtomograms(unknown, PER_CLASS, imaging=imaging, box=box, seed=78)
+def cropped(particles: Subtomograms, network: networks.Network) -> Subtomograms:
+    """Particles at the voxel size of a network, each of mean 0 and standard deviation 1 again."""
+    if particles.voxel_size == network.voxel_size:
+        return particles
+    volumes = fourier.resize(torch.from_numpy(particles.volumes), [network.box] * 3)
+    volumes = volumes - volumes.mean((1, 2, 3), keepdim=True)
+    volumes = volumes / volumes.std((1, 2, 3), keepdim=True)
+    return Subtomograms(volumes.numpy(), particles.particles, particles.voxel_size * particles.box / network.box)
+
+
+def judge(network: networks.Network, seen: Subtomograms, unseen: Subtomograms) -> dict[str, float]:
+    """What a network is worth on particles of complexes that it knows, and of others."""
     features = embedding.embed(network, unseen, progress=False)
     truth = unseen.particles.set_index("particle_id")["label"]
-    once, twice = (trials.divided(features, truth, k, starts=STARTS) for k in (len(unknown), 2 * len(unknown)))
+    count = truth.nunique()
+    once, twice = (trials.divided(features, truth, k, starts=STARTS) for k in (count, 2 * count))
     return {
         "accuracy, known": training.evaluate(network, seen)["accuracy"],
-        f"ARI, unknown, k={len(unknown)}": once["ari"],
-        f"purity, unknown, k={2 * len(unknown)}": twice["purity"],
+        f"ARI, unknown, k={count}": once["ari"],
+        f"purity, unknown, k={2 * count}": twice["purity"],
     }
 
 

@@ -294,7 +294,7 @@ def average(bench: Bench) -> None:
         )
         seconds = time.perf_counter() - start
         fit = alignment.align_map(truth, made.volume, radius=bench.box / 3)
-        table = resolution.correlate(made.volume, alignment.apply(truth, fit), diameter=300.0)
+        table = resolution.correlate(made.volume, alignment.apply(truth, fit), diameter=0.7 * bench.box)
         reached = resolution.crossing(table.assign(fsc=table["masked"]), 0.5)
         row = {"stage": "average", "what": f"{count} subtomograms", "seconds": seconds, "first (s)": seen[0]}
         row |= {"iterations": len(seen), "cut": seconds > LIMIT, "reached (Å)": reached, "halves (Å)": made.resolution}

@@ -45,6 +45,17 @@ def test_embed_keeps_every_id_with_its_volume(subtomograms: Subtomograms, batch_
     assert sum(network.seen) == 11
 
 
+@pytest.mark.parametrize("dtype", ["<f2", ">f2", ">f4", "<f8"])
+def test_volumes_of_any_kind_give_the_features_of_their_values(subtomograms: Subtomograms, dtype: str) -> None:
+    network = Moments()
+    volumes = subtomograms.volumes.astype(dtype)
+    volumes.flags.writeable = False
+    other = Subtomograms(volumes, subtomograms.particles, 10.0)
+    same = Subtomograms(volumes.astype(np.float32), subtomograms.particles, 10.0)
+    one, two = (embedding.embed(network, data, precision="float32", progress=False).vectors for data in (other, same))
+    np.testing.assert_array_equal(one, two)
+
+
 def test_embed_is_in_evaluation_mode_and_leaves_the_network_as_it_came(subtomograms: Subtomograms) -> None:
     network = Moments().train()
     network.conv.eval()

@@ -168,3 +168,23 @@ def test_the_seed_decides_the_weights_and_leaves_torch_alone() -> None:
     )
     assert first == second != other
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(("name", "voxel_size", "box"), [("default", 20.0, 20), ("fine", 10.0, 40)])
+def test_shipped_encoders_know_what_they_are_for(name: str, voxel_size: float, box: int) -> None:
+    """And what they were not trained on is left for tests of what they are worth."""
+    assert name in networks.shipped()
+    network, record = networks.load(name), networks.describe(name)["record"]
+    assert (network.voxel_size, network.box) == (voxel_size, box)
+    assert len(record["left_out"]) == 6
+    assert not set(record["left_out"]) & set(network.classes)
+    assert record["machine"]["torch"]
+    assert record["history"][-1]["accuracy"] > 0.85
+
+
+def test_a_name_that_is_not_shipped_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    networks.save(networks.create("compact", box=8, classes=CLASSES), "finest.safetensors")
+    assert networks.load("finest.safetensors").box == 8
+    with pytest.raises(FileNotFoundError):
+        networks.load("finest")

@@ -61,6 +61,13 @@ def test_maps_of_two_sizes_are_refused(phantom: Volume) -> None:
         resolution.correlate(phantom, fit(phantom, 24), diameter=16)
 
 
+@pytest.mark.parametrize("diameter", [300.0, 0.0, -4.0, np.nan])
+def test_a_sphere_that_is_none_is_refused(phantom: Volume, diameter: float) -> None:
+    """As an Å for a voxel is, which would leave nothing that correlates."""
+    with pytest.raises(ValueError, match="in voxels.*boxes of 32, got"):
+        resolution.correlate(phantom, phantom, diameter=diameter)
+
+
 def test_crossing_is_interpolated_in_frequency() -> None:
     fsc = pd.DataFrame({"resolution": [400.0, 200.0, 400 / 3], "fsc": [0.9, 0.243, 0.043]})
     assert resolution.crossing(fsc, 0.143) == pytest.approx(400 / 2.5)

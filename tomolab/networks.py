@@ -26,7 +26,20 @@ from torch import nn
 from tomolab import architectures, files, records
 from tomolab.architectures import Network, build
 
-__all__ = ["Network", "build", "check", "create", "describe", "digest", "load", "names", "renewed", "save", "weights"]
+__all__ = [
+    "Network",
+    "build",
+    "check",
+    "create",
+    "describe",
+    "digest",
+    "load",
+    "names",
+    "renewed",
+    "save",
+    "shipped",
+    "weights",
+]
 
 FORMAT = 1
 USUAL, LARGEST = 64, 1024
@@ -182,8 +195,13 @@ def describe(path: str | Path) -> dict[str, Any]:
     return description
 
 
+def shipped() -> list[str]:
+    """Names of the encoders that tomolab ships, for `load`: ``default`` for voxels of 20 Å, ``fine`` for 10 Å."""
+    return sorted(path.stem for path in (files.data_folder() / "networks").glob("*.safetensors"))
+
+
 def load(path: str | Path = "default") -> Network:
-    """Read a network written by `save`; ``"default"`` is the encoder that tomolab ships.
+    """Read a network written by `save`, by its path; or one that tomolab ships, by its name (`shipped`).
 
     Raises
     ------
@@ -229,4 +247,4 @@ def _agree(network: Network, path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def _located(path: str | Path) -> Path:
-    return files.data_folder() / "networks" / "default.safetensors" if path == "default" else Path(path)
+    return files.data_folder() / "networks" / f"{path}.safetensors" if str(path) in shipped() else Path(path)

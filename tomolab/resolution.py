@@ -45,12 +45,14 @@ def correlate(half1: Volume, half2: Volume, *, weight: Tensor | None = None, dia
     Raises
     ------
     ValueError
-        If the maps are no cubes of one shape.
+        If the maps are no cubes of one shape, or the sphere is none inside them.
     """
     if half1.shape != half2.shape or len(set(half1.shape)) != 1:
         raise ValueError(f"half maps are cubes of one shape, got {half1} and {half2}")
     maps = [torch.from_numpy(volume.data).double() for volume in (half1, half2)]
-    across = diameter or half1.shape[0]
+    across = half1.shape[0] if diameter is None else diameter
+    if not 0 < across <= 3**0.5 * half1.shape[0]:
+        raise ValueError(f"diameter is in voxels, of a sphere in boxes of {half1.shape[0]}, got {across:g}")
     weight = None if weight is None else weight.cpu()
 
     def shells(first: Tensor, second: Tensor) -> np.ndarray:

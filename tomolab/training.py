@@ -154,7 +154,7 @@ def tune(
     Parameters
     ----------
     network
-        A trained network, where it lies, or "default" for the one that tomolab ships; not changed.
+        A trained network, where it lies, or the name of a shipped one (`networks.shipped`); not changed.
     data
         Training data of any classes, such as `lessons.labelled` of the user's own subtomograms.
     validation
