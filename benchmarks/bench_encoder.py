@@ -32,7 +32,7 @@ def main() -> None:
     """Train the compact encoder and judge it beside the shipped one; or judge what was trained elsewhere."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--judge", nargs="+", metavar="NETWORK", help="names of shipped networks, or files")
-    parser.add_argument("--snr", type=float, nargs="+", default=[0.1, USUAL, 0.02, 0.01])
+    parser.add_argument("--snr", type=float, nargs="+", default=[USUAL, 0.02, 0.01, 0.005])
     options = parser.parse_args()
     settings: dict[str, Any] = {"tilts": TILTS, "per_class": PER_CLASS}
     if options.judge:

@@ -2,6 +2,7 @@
 
     python benchmarks/bench_gpu.py                           # some four minutes
     python benchmarks/bench_gpu.py --tiny --device cpu       # whether it runs at all; writes nothing
+    python benchmarks/bench_gpu.py --table                   # the last result as the table of docs/gpu.md
 
 First the ceilings are measured: products of large matrices, and copies within the memory of the GPU. Then each stage works on
 boxes of 40³ voxels of 10 Å. *busy* is the share of the time in which the GPU computes at all, by torch's profiler: where it is
@@ -10,6 +11,7 @@ product in the same precision. The kernels that take most of the time are named.
 """
 
 import argparse
+import json
 import statistics
 import sys
 import tempfile
@@ -47,6 +49,9 @@ IMAGING = Imaging(snr=(0.02, 0.4), tilts=((-66.0, -40.0), (40.0, 66.0)), defocus
 BATCHES = dict.fromkeys(("dsrf3d_v2", "rb3d", "cb3d", "yopo"), 64)
 USUAL = 256
 """Boxes of a batch, where a network does not need more memory than others."""
+CEILINGS = {"float32": "TF32", "bfloat16": "bfloat16"}
+"""What bounds the arithmetic of a network: torch lets convolutions in float32 round what they multiply to TF32."""
+COLUMNS = ["stage", "what", "per_second", "seconds", "TFLOP/s", "of the bound", "busy", "launches"]
 LIMIT = 60.0
 """Seconds after which an average is asked to stop."""
 
@@ -118,7 +123,11 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="small inputs; nothing is written")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--stages", nargs="+", choices=list(STAGES), default=list(STAGES))
+    parser.add_argument("--table", action="store_true", help="print the last result for a page, and do nothing")
     options = parser.parse_args()
+    if options.table:
+        print(record.markdown(json.loads((record.RESULTS / "gpu.json").read_text())["rows"], COLUMNS))
+        return
     if options.device == "cuda" and not torch.cuda.is_available():
         print("torch sees no GPU here: nothing to measure")
         return
@@ -185,9 +194,11 @@ def learn(bench: Bench) -> None:
         forward = counter.get_total_flops() / 2 * size
         for precision in ("float32", "bfloat16"):
             steps = _steps(bench, name, data, precision)
-            bench.note("train", f"{name}, {precision}", lambda steps=steps: next(steps), size, flop=3 * forward, by=precision)  # type: ignore[misc]
+            bench.note(
+                "train", f"{name}, {precision}", lambda steps=steps: next(steps), size, flop=3 * forward, by=CEILINGS[precision]
+            )  # type: ignore[misc]
             describe = _describe(bench, name, data, precision)
-            bench.note("infer", f"{name}, {precision}", describe, size, flop=forward, by=precision)
+            bench.note("infer", f"{name}, {precision}", describe, size, flop=forward, by=CEILINGS[precision])
     maps = densities.load(networks.load("default").classes, voxel_size=bench.voxel_size, box=bench.box)
     size = 8 if bench.tiny else USUAL
     stream = simulation.stream(

@@ -48,7 +48,7 @@ def markdown(rows: list[dict[str, Any]], columns: list[str]) -> str:
 def _shown(column: str, value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
-    return f"{value:.0%}" if column in ("of the bound", "share", "time spared") else f"{value:.3g}"
+    return f"{value:.0%}" if column in ("of the bound", "share", "time spared", "busy") else f"{value:.3g}"
 
 
 def worse(name: str, result: dict[str, Any]) -> list[str]:

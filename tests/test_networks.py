@@ -179,7 +179,7 @@ def test_shipped_encoders_know_what_they_are_for(name: str, voxel_size: float, b
     assert len(record["left_out"]) == 6
     assert not set(record["left_out"]) & set(network.classes)
     assert record["machine"]["torch"]
-    assert record["history"][-1]["accuracy"] > 0.85
+    assert record["history"][-1]["accuracy"] > 0.8
 
 
 def test_a_name_that_is_not_shipped_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

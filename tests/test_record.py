@@ -31,6 +31,13 @@ def test_columns_have_a_sense(column: str, sense: int) -> None:
     assert record.sense("a row", column) == sense
 
 
+def test_every_result_has_its_bound_in_the_readme() -> None:
+    """`benchmarks/README.md` says of every result what bounds it; experiments stand there as one."""
+    told = (record.RESULTS.parent / "README.md").read_text()
+    results = {path.stem for path in record.RESULTS.glob("*.json")}
+    assert {name for name in results if f"`{name}`" not in told and not name.startswith("experiments")} == set()
+
+
 def test_what_is_worse_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     before = result("monday", seconds=10.0, per_second=100.0, particles=50)
     monkeypatch.setattr(record, "committed", lambda name: before)

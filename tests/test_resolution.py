@@ -64,7 +64,7 @@ def test_maps_of_two_sizes_are_refused(phantom: Volume) -> None:
 @pytest.mark.parametrize("diameter", [300.0, 0.0, -4.0, np.nan])
 def test_a_sphere_that_is_none_is_refused(phantom: Volume, diameter: float) -> None:
     """As an Å for a voxel is, which would leave nothing that correlates."""
-    with pytest.raises(ValueError, match="in voxels.*boxes of 32, got"):
+    with pytest.raises(ValueError, match=r"in voxels.*boxes of 32, got"):
         resolution.correlate(phantom, phantom, diameter=diameter)
 
 

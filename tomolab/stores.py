@@ -5,7 +5,7 @@ A store is a Zarr v3 group with the array ``volumes`` (n, box, box, box) in floa
 sharded: a shard is one file of about 16 MB, a chunk in it, of 256 kB, is what is read at least from afar.
 
 The layout was chosen by ``benchmarks/bench_stores.py``. Noise hardly compresses: zstd saves 8 % of the disk, LZ4 nothing, and
-with either training reads at half the rate of embedding or less, since a whole chunk must be unpacked for a row. So nothing is
+with either training reads at a fifth of the rate, since a whole chunk must be unpacked for a row. So nothing is
 compressed, and rows are read straight from the files (`tomolab.shards`), in any order as fast as one after the other. float16
 rounds a voxel by 0.0002 of its standard deviation; int8 would halve the disk once more and round by 0.013, and would clip
 what is far from the mean, as gold is. Larger shards write no faster, smaller ones make more files.
