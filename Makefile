@@ -49,15 +49,15 @@ test-browser: .venv/.tomolab-test  ## the tour in JupyterLab, driven through Chr
 test-oldest: OLDER := -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning
 test-oldest test-newest: export QT_QPA_PLATFORM := xcb
 test-oldest test-newest: export MPLBACKEND := Agg
-test-oldest test-newest: export OMP_NUM_THREADS := 2
+test-oldest test-newest: export OMP_NUM_THREADS := 1
 test-oldest: .venv-oldest/.tomolab-oldest  ## the modules with the oldest versions that pyproject.toml admits (TORCH=2.13.0 holds torch)
 	@scripts/libraries.sh test
-	$(DISPLAY_RUN) .venv-oldest/bin/python -m pytest $(OLDER) -m "not browser and not network" tests
+	$(DISPLAY_RUN) .venv-oldest/bin/python -m pytest -n 2 --dist loadfile $(OLDER) -m "not browser and not network" tests
 
 test-newest:  ## the modules with the newest versions of today (TORCH=2.13.0 holds torch)
 	@scripts/environment.sh newest
 	@scripts/libraries.sh test
-	$(DISPLAY_RUN) .venv-newest/bin/python -m pytest -m "not browser and not network" tests
+	$(DISPLAY_RUN) .venv-newest/bin/python -m pytest -n 2 --dist loadfile -m "not browser and not network" tests
 
 check: .venv/.tomolab-check  ## format, lint, types, layers, clean notebooks, licences, known vulnerabilities
 	$(PYTHON_BIN)/ruff format --check .
