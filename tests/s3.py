@@ -56,6 +56,9 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(403, b"<Error><Code>AccessDenied</Code></Error>")
         elif self.command in ("GET", "HEAD"):
             self.list(key, query) if "list-type" in query else self.give(key)
+        elif self.command == "DELETE":
+            server.objects.pop(key, None)
+            self.answer(204)
         elif self.command == "POST" and "delete" in query:
             names = re.findall(r"<Key>(.*?)</Key>", body.decode())
             for name in names:
@@ -79,7 +82,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.answer(501)
 
-    do_GET = do_HEAD = do_PUT = do_POST = handle_one  # noqa: N815 - so the module calls them
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_one  # noqa: N815 - so the module calls them
 
     def give(self, key: str) -> None:
         data = self.server.objects.get(key)

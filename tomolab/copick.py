@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tomolab import particles, paths, rotations, star
+from tomolab import particles, paths, records, rotations, star
 from tomolab.conventions import ANGLES, POSITION, WEDGE
 from tomolab.paths import atomic, inside
 
@@ -163,7 +163,8 @@ def open(path: str | Path) -> "Project":  # noqa: A001 - copick.open
         roots = tuple(_root(name, path.parent) for name in named)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return Project(pd.DataFrame(objects), roots)
+    with records.reading(path, "a configuration"):
+        return Project(pd.DataFrame(objects), roots)
 
 
 def _points(some: pd.DataFrame) -> list[dict[str, Any]]:

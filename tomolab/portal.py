@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from tomolab import particles as tables
-from tomolab import paths, rotations, star
+from tomolab import paths, records, rotations, star
 from tomolab.conventions import ANGLES, POSITION
 
 KINDS = ("point", "orientedPoint", "instancePoint")
@@ -53,7 +53,9 @@ def read(path: Path, *, voxel_size: float | None, tomogram: str | None) -> pd.Da
     out = pd.DataFrame({"particle_id": np.arange(1, len(places) + 1), "tomogram": tomogram})
     out[POSITION] = np.array(places, dtype=float).reshape(-1, 3) * size
     out[ANGLES] = rotations.to_euler(np.array(matrices, dtype=float).reshape(-1, 3, 3)[:, ::-1, ::-1])
-    carried = pd.DataFrame(others, index=out.index)
+    # A number of a thousand digits is more than some versions of pandas can take.
+    with records.reading(path, "a file of annotations"):
+        carried = pd.DataFrame(others, index=out.index)
     return pd.concat([out, carried[[name for name in carried if name not in out]]], axis=1)
 
 
