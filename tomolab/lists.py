@@ -15,34 +15,52 @@ What a file is, its suffix says, and for .star what it holds:
 Each module says what its format means and what it cannot hold; ``docs/formats.md`` has them side by side.
 """
 
+import warnings
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
 from tomolab import copick, dynamo, imod, motl, portal, relionlists, relionsets, spreadsheets, star, stopgap
 from tomolab import particles as tables
-from tomolab.conventions import SOURCE, WEDGE
+from tomolab.conventions import POSITION, SOURCE, WEDGE
 from tomolab.paths import atomic, fingerprint
 from tomolab.star import Shape, Tilts
 
+Kind = TypeVar("Kind")
+
 STOPGAP = "stopgap"
-FORMATS = [*star.VERSIONS, STOPGAP]
+STAR_FORMATS = [*star.VERSIONS, STOPGAP]
 """What a .star file can be written for."""
+DEFAULT = "relion31"
+STAR_OPTIONS = {"relion4": frozenset({"tomogram_list"}), "relion5": frozenset({"tomogram_list", "tomogram_shape"})}
+"""Parameters of `write_particles` that only some formats of .star files use."""
+ALWAYS = frozenset({"voxel_size", "tilts", "tomogram_shape", "tomogram"})
+"""Parameters of `read_particles` that all readers use: positions are held against the size of the tomogram."""
+CLOSE = 10.0
+"""Å within which no two particles of a tomogram lie, where no voxel size is known."""
+BEFORE = 100.0
+"""Å before the first voxel that a position may reach: boxes at the edge, and shifts."""
+BEYOND = 0.1
+"""Part of the length of a tomogram by which a position may lie outside of it."""
+ORIGINAL = "original_id"
+"""Column that keeps the ids of a list whose particles were numbered anew."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a list beside the list."""
+    """What the user says of a list beside the list; None where nothing was said."""
 
-    voxel_size: float | None
-    tilts: Tilts | None
-    shape: Shape | None
-    tomogram: str | None
-    tomogram_list: str | Path | None
-    unit: str | None
+    voxel_size: float | None = None
+    tilts: Tilts | None = None
+    tomogram_shape: Shape | None = None
+    tomogram: str | None = None
+    tomogram_list: str | Path | None = None
+    unit: str | None = None
+    format: str | None = None
 
 
 def read_particles(
@@ -55,6 +73,7 @@ def read_particles(
     tomograms: Collection[str] | None = None,
     tomogram_list: str | Path | None = None,
     unit: str | None = None,
+    renumber: bool = False,
 ) -> pd.DataFrame:
     """Read a particle table from a list of RELION, Warp, M, Dynamo, STOPGAP, AV3, Artiatomi, IMOD, copick, the portal or CSV.
 
@@ -66,9 +85,10 @@ def read_particles(
         Å per pixel of the coordinates: of the tomogram they were picked in. Taken from the file where it says so.
     tilts
         Tilts between which the particles were observed; taken from the file if it is Dynamo's or tomolab wrote it, or from the
-        tilt series that `tomogram_list` names (RELION 5).
+        tilt series that `tomogram_list` names.
     tomogram_shape
-        For centred coordinates (RELION 5): voxels of `voxel_size` that the whole tomogram holds.
+        Voxels (z, y, x) of `voxel_size` that the whole tomogram holds. Centred coordinates (RELION 5) and fractions of the
+        volume (Warp) need it; the positions of all lists are held against it.
     tomogram
         Name of the tomogram, for a file that names none.
     tomograms
@@ -77,7 +97,11 @@ def read_particles(
         RELION's tomograms.star, which has pixel sizes and shapes; by default what an optimisation set names, or the file of
         this name beside a list that does not say them.
     unit
-        ``"angstrom"`` or ``"voxel"``, for a table of another program (.csv).
+        Of coordinates that could be counted in several: ``"angstrom"``, ``"voxel"`` or, of a .star file, ``"fraction"`` of the
+        volume.
+    renumber
+        Number the particles from 0 in the order of the file. Their ids stay in the column ``original_id``. Lists that were
+        merged, or that count in each tomogram anew, repeat ids and need it.
 
     Returns
     -------
@@ -91,17 +115,23 @@ def read_particles(
         If there is no such file, or one that it names is not there.
     ValueError
         If the file is not what its suffix says, there are no coordinates, a tomogram is not among `tomograms`, the voxel
-        size, tilts or tomogram shape are needed and not known, the file contradicts `voxel_size`, or `particles.check` finds
-        a fault.
+        size, tilts or tomogram shape are needed and not known, the file contradicts `voxel_size`, an id is repeated, most
+        particles lie far outside of the tomogram, a parameter has no meaning for such a file, or `particles.check` finds a
+        fault.
+
+    Warns
+    -----
+    UserWarning
+        If all particles of a tomogram lie in one voxel, or some lie far outside of it: then the unit may be another.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     known = Known(voxel_size, tilts, tomogram_shape, tomogram, tomogram_list, unit)
     try:
-        if path.suffix.lower() not in READERS:
-            raise ValueError(_unknown(path, READERS))
-        found = READERS[path.suffix.lower()](path, known)
+        reader = _of_suffix(path, READERS)
+        _refuse_unused(known, reader.uses)
+        found = reader.read(path, known)
         if tilts is not None:
             found[WEDGE] = star.tilts_of(tilts, found["tomogram"])
         elif not set(WEDGE) <= set(found):
@@ -111,7 +141,8 @@ def read_particles(
         # A CSV file of ours keeps what it says; an optimisation set is not the list itself.
         if path.suffix.lower() != ".csv" and not set(SOURCE) <= set(found):
             found[SOURCE[0]], found[SOURCE[1]] = fingerprint(path), np.arange(len(found))
-        found = tables.check(found)
+        found = tables.check(_numbered(found) if renumber else _different(found))
+        _check_positions(found, voxel_size, tomogram_shape)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if tomograms is not None:
@@ -127,7 +158,7 @@ def write_particles(
     path: str | Path,
     *,
     voxel_size: float | None = None,
-    format: str = "relion31",  # noqa: A002 - the word users look for
+    format: str | None = None,  # noqa: A002 - the word users look for
     tomogram_shape: Shape | None = None,
     tomogram_list: str | Path | None = None,
 ) -> Path:
@@ -145,13 +176,13 @@ def write_particles(
     path
         .star, .tbl (Dynamo), .em (motive list), .mod (IMOD), .ndjson (CryoET Data Portal) or .csv.
     voxel_size
-        Å per voxel of the tomogram in which coordinates are counted; needed but for .csv.
+        Å per voxel of the tomogram in which coordinates are counted; needed but for .csv, which is in Å.
     format
-        Of a .star file: ``"relion31"`` (coordinates in pixels from 0), ``"relion30"`` (the same in one table), ``"warp"``
-        (that too, tomograms called NAME.tomostar), ``"relion4"`` (pixels of the tilt images), ``"relion5"`` (Å from the
-        middle of the tomogram) or ``"stopgap"`` (a motive list). Of an .em file: ``"artiatomi"``, else AV3's.
+        Of a .star file: ``"relion31"`` (default; coordinates in pixels from 0), ``"relion30"`` (the same in one table),
+        ``"warp"`` (that too, tomograms called NAME.tomostar), ``"relion4"`` (pixels of the tilt images), ``"relion5"`` (Å from
+        the middle of the tomogram) or ``"stopgap"`` (a motive list). Of an .em file: ``"av3"`` (default) or ``"artiatomi"``.
     tomogram_shape
-        For ``"relion5"``: voxels of the tomogram.
+        For ``"relion5"`` and .mod: voxels (z, y, x) of the tomogram.
     tomogram_list
         For ``"relion4"`` and ``"relion5"``: RELION's tomograms.star, which has the pixel sizes of the tilt images and the
         shapes. Without it the pixel size is that of a column ``rlnTomoTiltSeriesPixelSize``, or `voxel_size`.
@@ -161,14 +192,17 @@ def write_particles(
     FileNotFoundError
         If `tomogram_list` is not there.
     ValueError
-        If something needed is not given, the format is unknown, or something in the table cannot stand in such a file.
+        If something needed is not given, the format is unknown, a parameter has no meaning for such a file, or something in
+        the table cannot stand in it.
     """
     path = Path(path)
     particles = tables.check(particles)
-    known = Known(voxel_size, None, tomogram_shape, None, tomogram_list, None)
-    if path.suffix.lower() not in WRITERS:
-        raise ValueError(f"{_unknown(path, WRITERS)} in {path}")
-    content, listed = WRITERS[path.suffix.lower()](particles, known, format)
+    known = Known(voxel_size, None, tomogram_shape, None, tomogram_list, None, format)
+    try:
+        _refuse_unused(known, options(path, format))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    content, listed = _of_suffix(path, WRITERS).write(particles, known)
     if listed is not None:
         # Motive lists name theirs alike; Dynamo goes by the suffix.
         beside = path.with_suffix(".doc") if path.suffix.lower() == ".tbl" else stopgap.companion(path)
@@ -179,62 +213,166 @@ def write_particles(
     return path
 
 
+def options(path: str | Path, format: str | None = None) -> frozenset[str]:  # noqa: A002 - as in `write_particles`
+    """Names of the parameters of `write_particles` that have a meaning for a file of this name and format.
+
+    Raises
+    ------
+    ValueError
+        If no list has such a suffix, or a .star file no such format.
+    """
+    uses = _of_suffix(Path(path), WRITERS).uses
+    if Path(path).suffix.lower() != ".star":
+        return uses
+    return uses | STAR_OPTIONS.get(_star_format(format), frozenset())
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What reads a list, and the parameters of `read_particles` that it uses."""
+
+    read: Callable[[Path, Known], pd.DataFrame]
+    uses: frozenset[str] = ALWAYS
+
+
+@dataclass(frozen=True)
+class Writer:
+    """What gives the content of a list and the text of the list of tomograms beside it, if there is one, and the parameters
+    of `write_particles` that it uses.
+    """
+
+    write: Callable[[pd.DataFrame, Known], tuple[str | bytes, str | None]]
+    uses: frozenset[str] = frozenset({"voxel_size"})
+
+
+def _of_suffix(path: Path, there: dict[str, Kind]) -> Kind:
+    """What stands for the suffix; a ValueError that lists the others if there is none."""
+    if path.suffix.lower() not in there:
+        names = sorted(there)
+        got = f"{path.suffix} in {path}" if path.suffix else f"a name without suffix, {path}"
+        raise ValueError(f"particle lists are {', '.join(names[:-1])} or {names[-1]}, got {got}")
+    return there[path.suffix.lower()]
+
+
+def _refuse_unused(known: Known, uses: frozenset[str]) -> None:
+    given = [name for name, value in asdict(known).items() if value is not None and name not in uses]
+    if given:
+        raise ValueError(
+            f"{', '.join(f'{name}=' for name in given)} has no meaning for such a file; what can be given is "
+            f"{', '.join(f'{name}=' for name in sorted(uses)) or 'nothing'}"
+        )
+
+
+def _different(found: pd.DataFrame) -> pd.DataFrame:
+    """The table, if its ids are different."""
+    repeated = found["particle_id"].duplicated(keep=False)
+    if repeated.any():
+        raise ValueError(
+            f"column particle_id: {repeated.sum()} of {len(found)} particles have an id that another row has too, such as "
+            f"{found['particle_id'][repeated].iloc[0]}; give renumber=True to number all from 0 and keep the ids of the file "
+            f"in the column {ORIGINAL}"
+        )
+    return found
+
+
+def _numbered(found: pd.DataFrame) -> pd.DataFrame:
+    """The table with ids from 0, and those of the file in a column of their own."""
+    return found.assign(**{ORIGINAL: found["particle_id"], "particle_id": np.arange(len(found))})
+
+
+def _check_positions(found: pd.DataFrame, voxel_size: float | None, shape: Shape | None) -> None:
+    """Warn of positions that tell of another unit; a ValueError if most lie far outside of the tomogram."""
+    groups = found.groupby("tomogram", sort=False)[POSITION]
+    spread = (groups.max() - groups.min()).max(axis=1)
+    close = spread.index[(spread <= (voxel_size or CLOSE)) & (groups.size() > 1)]
+    if len(close):
+        warnings.warn(
+            f"all particles of the tomograms {', '.join(close[:5])} lie within {voxel_size or CLOSE:g} Å of one another. If "
+            "the coordinates are fractions of the volume or another unit than pixels, their positions are wrong",
+            stacklevel=3,
+        )
+    positions = tables.positions(found)
+    far = (positions < -BEFORE).any(axis=1)
+    there = "before the first voxel"
+    if voxel_size is not None and shape is not None and len(found):
+        extent = star.each(shape, found["tomogram"], "tomogram_shape").reshape(-1, 3) * voxel_size
+        far = ((positions < -BEYOND * extent - BEFORE) | (positions > (1 + BEYOND) * extent + BEFORE)).any(axis=1)
+        there = f"outside of a tomogram of {' x '.join(f'{length:g}' for length in extent[np.argmax(far)])} Å (z, y, x)"
+    if not far.any():
+        return
+    first = int(np.argmax(far))
+    place = ", ".join(f"{value:g}" for value in positions[first])
+    told = f"{far.sum()} of {len(found)} particles lie far {there}, first that of row {first} at {place} Å (z, y, x)"
+    if far.mean() > 0.5 and shape is not None:
+        raise ValueError(
+            f"{told}; is voxel_size= the Å per pixel of the coordinates, and tomogram_shape= that of the tomogram?"
+        )
+    warnings.warn(f"{told}. Is the unit, or the place from which they are counted, another?", stacklevel=3)
+
+
 def _read_star(path: Path, known: Known) -> pd.DataFrame:
     blocks = star.blocks(path)
     if stopgap.BLOCK in blocks:
+        _refuse_unused(known, ALWAYS)
         rows = blocks[stopgap.BLOCK]
         return stopgap.table(rows, path, voxel_size=known.voxel_size, tilts=known.tilts, tomogram=known.tomogram)
     return relionlists.read(
         path,
         blocks,
         voxel_size=known.voxel_size,
-        shape=known.shape,
+        shape=known.tomogram_shape,
         tomogram=known.tomogram,
         tomogram_list=known.tomogram_list,
         tilts=known.tilts is None,
     )
 
 
-def _write_star(particles: pd.DataFrame, known: Known, version: str) -> tuple[str, str | None]:
+def _star_format(format: str | None) -> str:  # noqa: A002 - as in `write_particles`
+    version = format or DEFAULT
+    if version not in STAR_FORMATS:
+        raise ValueError(f"unknown format {version!r} of a STAR file; there are {', '.join(STAR_FORMATS)}")
+    return version
+
+
+def _write_star(particles: pd.DataFrame, known: Known) -> tuple[str, str | None]:
+    version = _star_format(known.format)
     if version == STOPGAP:
         return stopgap.text(particles, voxel_size=known.voxel_size)
-    if version not in star.VERSIONS:
-        raise ValueError(f"unknown format {version!r}; there are {', '.join(FORMATS)}")
     listed = None if known.tomogram_list is None else relionsets.tomograms(known.tomogram_list)
-    blocks = relionlists.star_tables(particles, voxel_size=known.voxel_size, version=version, shape=known.shape, listed=listed)
+    blocks = relionlists.star_tables(
+        particles, voxel_size=known.voxel_size, version=version, shape=known.tomogram_shape, listed=listed
+    )
     return star.text(blocks, version=star.VERSIONS[version]), None
 
 
-def _write_em(particles: pd.DataFrame, known: Known, version: str) -> tuple[bytes, str]:
-    kind = motl.ARTIATOMI if version == motl.ARTIATOMI else motl.AV3
-    return motl.content(particles, voxel_size=known.voxel_size, kind=kind)
-
-
-def _unknown(path: Path, there: Collection[str]) -> str:
-    names = sorted(there)
-    return f"particle lists are {', '.join(names[:-1])} or {names[-1]}, got {path.suffix or 'a name without suffix'}"
-
-
-READERS: dict[str, Callable[[Path, Known], pd.DataFrame]] = {
-    ".csv": lambda path, known: spreadsheets.read(path, unit=known.unit, voxel_size=known.voxel_size, tomogram=known.tomogram),
-    ".em": lambda path, known: motl.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram),
-    ".json": lambda path, known: copick.read(path, tomogram=known.tomogram),
-    ".mod": lambda path, known: imod.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram),
-    ".ndjson": lambda path, known: portal.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram),
-    ".star": _read_star,
-    ".tbl": lambda path, known: dynamo.read(path, voxel_size=known.voxel_size, tilts=known.tilts, tomogram=known.tomogram),
+READERS: dict[str, Reader] = {
+    ".csv": Reader(
+        lambda path, known: spreadsheets.read(path, unit=known.unit, voxel_size=known.voxel_size, tomogram=known.tomogram),
+        ALWAYS | {"unit"},
+    ),
+    ".em": Reader(lambda path, known: motl.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram)),
+    ".json": Reader(lambda path, known: copick.read(path, tomogram=known.tomogram)),
+    ".mod": Reader(lambda path, known: imod.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram)),
+    ".ndjson": Reader(lambda path, known: portal.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram)),
+    ".star": Reader(_read_star, ALWAYS | {"unit", "tomogram_list"}),
+    ".tbl": Reader(
+        lambda path, known: dynamo.read(path, voxel_size=known.voxel_size, tilts=known.tilts, tomogram=known.tomogram)
+    ),
 }
 """What reads each suffix."""
 
-WRITERS: dict[str, Callable[[pd.DataFrame, Known, str], tuple[str | bytes, str | None]]] = {
-    ".csv": lambda particles, _known, _format: (particles.to_csv(index=False), None),
-    ".em": _write_em,
-    ".mod": lambda particles, known, _format: (
-        imod.content(particles, voxel_size=known.voxel_size, shape=known.shape),
-        None,
+WRITERS: dict[str, Writer] = {
+    ".csv": Writer(lambda particles, _known: (particles.to_csv(index=False), None), frozenset()),
+    ".em": Writer(
+        lambda particles, known: motl.content(particles, voxel_size=known.voxel_size, kind=known.format or motl.AV3),
+        frozenset({"voxel_size", "format"}),
     ),
-    ".ndjson": lambda particles, known, _format: (portal.text(particles, voxel_size=known.voxel_size), None),
-    ".star": _write_star,
-    ".tbl": lambda particles, known, _format: dynamo.text(particles, voxel_size=known.voxel_size),
+    ".mod": Writer(
+        lambda particles, known: (imod.content(particles, voxel_size=known.voxel_size, shape=known.tomogram_shape), None),
+        frozenset({"voxel_size", "tomogram_shape"}),
+    ),
+    ".ndjson": Writer(lambda particles, known: (portal.text(particles, voxel_size=known.voxel_size), None)),
+    ".star": Writer(_write_star, frozenset({"voxel_size", "format"})),
+    ".tbl": Writer(lambda particles, known: dynamo.text(particles, voxel_size=known.voxel_size)),
 }
-"""What gives the content for each suffix, and the text of the list of tomograms beside it where there is one."""
+"""What gives the content for each suffix."""
