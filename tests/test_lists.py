@@ -80,7 +80,7 @@ def test_a_table_comes_back(tmp_path, name: str, seed: int, count: int) -> None:
 @pytest.mark.parametrize("name", OTHERS)
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    places=st.lists(st.tuples(*[st.floats(-90, 9000)] * 3), min_size=1, max_size=5),
+    places=st.lists(st.tuples(*[st.floats(-90, 5000)] * 3), min_size=1, max_size=5, unique_by=lambda place: place[0] // 500),
     # Tilts of 0° and 180°, where two angles become one, among them.
     angles=st.tuples(st.floats(-360, 360), st.sampled_from([0.0, 1e-7, 33.0, 90.0, 180.0]), st.floats(-360, 360)),
 )
@@ -97,7 +97,8 @@ def test_a_pose_comes_back_from_every_format(tmp_path, name: str, places: list, 
 
 @pytest.mark.parametrize("name", NUMBERED)
 def test_names_of_tomograms_stand_in_a_list_beside(tmp_path, name: str) -> None:
-    table = particles.table(np.arange(9.0).reshape(3, 3), ids=[5, 3, 9], tomogram=["TS_02", "TS_01", "TS_02"], **{"class": 4})
+    places = 100 * np.arange(9.0).reshape(3, 3)
+    table = particles.table(places, ids=[5, 3, 9], tomogram=["TS_02", "TS_01", "TS_02"], **{"class": 4})
     read = back(table, tmp_path, name)
     assert read["tomogram"].tolist() == table["tomogram"].tolist()
     assert read["particle_id"].tolist() == [5, 3, 9]
@@ -218,7 +219,7 @@ def test_only_known_tomograms_pass(tmp_path) -> None:
         (
             "a.star",
             {"voxel_size": 10.0, "format": "relion9"},
-            "unknown format 'relion9'; there are relion30, warp, relion31, relion4, .*stopgap",
+            "unknown format 'relion9' of a STAR file; there are relion30, warp, relion31, relion4, .*stopgap",
         ),
         ("a.star", {"voxel_size": 10.0, "format": "relion5"}, "give tomogram_shape="),
         (
@@ -281,9 +282,93 @@ def test_text_that_star_cannot_hold_is_refused(tmp_path, text: str) -> None:
 def test_what_is_no_list_is_refused_by_name(tmp_path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(content)
-    arguments = {"voxel_size": 10.0, "tilts": (-60, 60), "tomogram": "TS_01", "unit": "angstrom"}
+    arguments = {"voxel_size": 10.0, "tilts": (-60, 60), "tomogram": "TS_01"} | (
+        {"unit": "angstrom"} if suffix == ".csv" else {}
+    )
     if suffix in (".tbl", ".ndjson") and not content:
         assert len(files.read_particles(path, **arguments)) == 0
         return
     with pytest.raises(ValueError, match=rf"a\{suffix}: "):
         files.read_particles(path, **arguments)
+
+
+@pytest.mark.parametrize("name", ["a.tbl", "a.star", "a.csv"])
+def test_ids_that_repeat_are_numbered_anew_on_request(tmp_path, name: str) -> None:
+    known = {"tilts": (-60, 60), "voxel_size": 10.0}
+    if name == "a.tbl":
+        row = "{} 1 1 0 0 0 0 0 0 0.3 0 0 1 -60 60 0 0 0 0 1 0 1 0 {} 60 70"
+        (tmp_path / name).write_text("".join(f"{row.format(tag, 50 * n)}\n" for n, tag in enumerate((7, 7, 9))))
+    elif name == "a.star":
+        text = "data_particles\n\nloop_\n_rlnTomoName\n_tomolabParticleId\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n"
+        (tmp_path / name).write_text(text + "".join(f"TS_01 {tag} {50 * n} 5 6\n" for n, tag in enumerate((7, 7, 9))))
+    else:
+        known |= {"unit": "voxel", "tomogram": "TS_01"}
+        (tmp_path / name).write_text("id,x,y,z\n7,0,5,6\n7,50,5,6\n9,100,5,6\n")
+    with pytest.raises(ValueError, match="2 of 3 particles have an id that another row has too, such as 7; give renumber=True"):
+        files.read_particles(tmp_path / name, **known)
+    read = files.read_particles(tmp_path / name, renumber=True, **known)
+    assert read["particle_id"].tolist() == [0, 1, 2]
+    assert read["original_id"].tolist() == [7, 7, 9]
+    assert read["source_row"].tolist() == [0, 1, 2]
+    np.testing.assert_allclose(np.diff(read["x"]), 500)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("a.star", {"unit": "furlong"}, "unit"),
+        ("a.star", {"tomogram_list": "there_is_none.star"}, "no list of tomograms there_is_none.star"),
+        ("c.star", {"unit": "voxel"}, "unit= has no meaning for such a file"),
+        ("a.tbl", {"tomogram_list": "tomograms.star"}, "tomogram_list= has no meaning for such a file; what can be given is"),
+        ("a.em", {"unit": "voxel"}, "unit= has no meaning"),
+        ("a.mod", {"tomogram_list": "tomograms.star", "unit": "voxel"}, "tomogram_list=, unit= has no meaning"),
+        ("a.ndjson", {"unit": "angstrom"}, "unit= has no meaning"),
+        ("a.csv", {"tomogram_list": "tomograms.star"}, "tomogram_list= has no meaning"),
+    ],
+)
+def test_a_parameter_that_no_reader_of_the_format_uses_is_refused(tmp_path, name: str, arguments: dict, message: str) -> None:
+    table = some().assign(tomogram="TS_01") if name in ("a.mod", "a.ndjson") else some()
+    path = files.write_particles(table, tmp_path / name, **POINTS[name])
+    known = {key: value for key, value in POINTS[name].items() if key != "format"}
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        files.read_particles(path, **known, tilts=(-60, 60), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("a.csv", {"voxel_size": 10.0}, "voxel_size= has no meaning for such a file; what can be given is nothing"),
+        ("a.tbl", {"voxel_size": 10.0, "format": "relion5"}, "format= has no meaning"),
+        ("a.ndjson", {"voxel_size": 10.0, "tomogram_shape": (1, 1, 1)}, "tomogram_shape= has no meaning"),
+        ("a.star", {"voxel_size": 10.0, "tomogram_shape": (1, 1, 1)}, "tomogram_shape= has no meaning"),
+        ("a.star", {"voxel_size": 10.0, "format": "relion4", "tomogram_shape": (1, 1, 1)}, "tomogram_shape= has no meaning"),
+        ("a.star", {"voxel_size": 10.0, "format": "stopgap", "tomogram_list": "a"}, "tomogram_list= has no meaning"),
+        ("a.em", {"voxel_size": 10.0, "format": "relion5"}, "unknown kind 'relion5' of motive list; there are av3, artiatomi"),
+    ],
+)
+def test_a_parameter_that_no_writer_of_the_format_uses_is_refused(tmp_path, name: str, arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        files.write_particles(some().assign(tomogram="TS_01"), tmp_path / name, **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [name for name in POINTS if name != "a.csv"])
+def test_positions_in_one_voxel_are_told(tmp_path, name: str) -> None:
+    """A list of another unit, such as fractions of the volume, taken for voxels."""
+    table = particles.table([[5.0, 6, 7], [6.0, 7, 5.5]], ids=[1, 2], tomogram="TS_01")
+    with pytest.warns(UserWarning, match=r"all particles of the tomograms TS_01(.tomostar)? lie within"):
+        back(table, tmp_path, name)
+    back(table.assign(z=0.0, y=0.0, x=0.0), tmp_path, name)
+
+
+def test_positions_far_outside_are_told_or_refused(tmp_path) -> None:
+    table = particles.table([[100.0, 200, 300], [400.0, 500, 600], [700.0, 100, 4000]], tomogram="TS_01")
+    path = files.write_particles(table, tmp_path / "a.csv")
+    known = {"voxel_size": 10.0, "tomogram_shape": {"TS_01": (80, 60, 80)}}
+    with pytest.warns(UserWarning, match="1 of 3 particles lie far outside of a tomogram of 800 x 600 x 800 Å, first row 2"):
+        files.read_particles(path, **known)
+    with pytest.raises(ValueError, match=r"3 of 3 particles lie far outside .*voxel_size= must be the Å per pixel"):
+        files.read_particles(path, voxel_size=1.0, tomogram_shape=(80, 60, 80))
+    below = files.write_particles(table.assign(x=-300.0), tmp_path / "b.csv")
+    with pytest.warns(UserWarning, match="3 of 3 particles lie far before the first voxel"):
+        files.read_particles(below)

@@ -142,7 +142,9 @@ def read_particles(
         if path.suffix.lower() != ".csv" and not set(SOURCE) <= set(found):
             found[SOURCE[0]], found[SOURCE[1]] = fingerprint(path), np.arange(len(found))
         found = tables.check(_numbered(found) if renumber else _different(found))
-        _check_positions(found, voxel_size, tomogram_shape)
+        _check_extent(found, voxel_size, tomogram_shape)
+        if path.suffix.lower() != ".csv" or unit is not None:
+            _warn_of_one_voxel(found, voxel_size or CLOSE)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if tomograms is not None:
@@ -267,9 +269,10 @@ def _different(found: pd.DataFrame) -> pd.DataFrame:
     """The table, if its ids are different."""
     repeated = found["particle_id"].duplicated(keep=False)
     if repeated.any():
+        first = str(found["particle_id"][repeated].iloc[0]).removesuffix(".0")
         raise ValueError(
             f"column particle_id: {repeated.sum()} of {len(found)} particles have an id that another row has too, such as "
-            f"{found['particle_id'][repeated].iloc[0]}; give renumber=True to number all from 0 and keep the ids of the file "
+            f"{first}; give renumber=True to number all from 0 and keep the ids of the file "
             f"in the column {ORIGINAL}"
         )
     return found
@@ -280,34 +283,37 @@ def _numbered(found: pd.DataFrame) -> pd.DataFrame:
     return found.assign(**{ORIGINAL: found["particle_id"], "particle_id": np.arange(len(found))})
 
 
-def _check_positions(found: pd.DataFrame, voxel_size: float | None, shape: Shape | None) -> None:
-    """Warn of positions that tell of another unit; a ValueError if most lie far outside of the tomogram."""
+def _warn_of_one_voxel(found: pd.DataFrame, length: float) -> None:
+    """Warn where all particles of a tomogram lie within one voxel, unless they lie at 0, where no places are known."""
     groups = found.groupby("tomogram", sort=False)[POSITION]
-    spread = (groups.max() - groups.min()).max(axis=1)
-    close = spread.index[(spread <= (voxel_size or CLOSE)) & (groups.size() > 1)]
-    if len(close):
+    low, high = groups.min(), groups.max()
+    close = ((high - low).max(axis=1) <= length) & (groups.size() > 1) & (high != 0).any(axis=1)
+    if close.any():
         warnings.warn(
-            f"all particles of the tomograms {', '.join(close[:5])} lie within {voxel_size or CLOSE:g} Å of one another. If "
-            "the coordinates are fractions of the volume or another unit than pixels, their positions are wrong",
+            f"all particles of the tomograms {', '.join(low.index[close][:5])} lie within {length:g} Å of one another. If the "
+            "coordinates are fractions of the volume or have another unit than pixels, the positions are wrong",
             stacklevel=3,
         )
+
+
+def _check_extent(found: pd.DataFrame, voxel_size: float | None, shape: Shape | None) -> None:
+    """Warn of positions far outside of the tomogram; a ValueError if most are."""
     positions = tables.positions(found)
     far = (positions < -BEFORE).any(axis=1)
     there = "before the first voxel"
     if voxel_size is not None and shape is not None and len(found):
         extent = star.each(shape, found["tomogram"], "tomogram_shape").reshape(-1, 3) * voxel_size
-        far = ((positions < -BEYOND * extent - BEFORE) | (positions > (1 + BEYOND) * extent + BEFORE)).any(axis=1)
-        there = f"outside of a tomogram of {' x '.join(f'{length:g}' for length in extent[np.argmax(far)])} Å (z, y, x)"
+        slack = BEYOND * extent + BEFORE
+        far = ((positions < -slack) | (positions > extent + slack)).any(axis=1)
+        there = f"outside of a tomogram of {' x '.join(f'{length:g}' for length in extent[np.argmax(far) % len(extent)])} Å"
     if not far.any():
         return
     first = int(np.argmax(far))
     place = ", ".join(f"{value:g}" for value in positions[first])
-    told = f"{far.sum()} of {len(found)} particles lie far {there}, first that of row {first} at {place} Å (z, y, x)"
+    told = f"{far.sum()} of {len(found)} particles lie far {there}, first row {first} at {place} Å (z, y, x)"
     if far.mean() > 0.5 and shape is not None:
-        raise ValueError(
-            f"{told}; is voxel_size= the Å per pixel of the coordinates, and tomogram_shape= that of the tomogram?"
-        )
-    warnings.warn(f"{told}. Is the unit, or the place from which they are counted, another?", stacklevel=3)
+        raise ValueError(f"{told}; voxel_size= must be the Å per pixel of the coordinates, tomogram_shape= in the same voxels")
+    warnings.warn(f"{told}. The unit of the coordinates, or the point from which they count, may be another", stacklevel=3)
 
 
 def _read_star(path: Path, known: Known) -> pd.DataFrame:
