@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tomolab import copick, dynamo, imod, motl, portal, relionlists, relionsets, spreadsheets, star, stopgap
+from tomolab import copick, dynamo, imod, motl, outdated, portal, relionlists, relionsets, spreadsheets, star, stopgap
 from tomolab import particles as tables
 from tomolab.conventions import SOURCE, WEDGE
 from tomolab.paths import atomic, fingerprint
@@ -111,7 +111,7 @@ def read_particles(
         # A CSV file of ours keeps what it says; an optimisation set is not the list itself.
         if path.suffix.lower() != ".csv" and not set(SOURCE) <= set(found):
             found[SOURCE[0]], found[SOURCE[1]] = fingerprint(path), np.arange(len(found))
-        found = tables.check(found)
+        found = outdated.noted(tables.check(found))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if tomograms is not None:
