@@ -80,7 +80,7 @@ def stacks(particles: pd.DataFrame) -> bool:
     """
     if outdated.STACKS not in particles:
         return False
-    found = star.numbers(particles[[outdated.STACKS]].fillna(0).astype(float), [outdated.STACKS])[:, 0] != 0
+    found = star.numbers(particles[[outdated.STACKS]].fillna(0), [outdated.STACKS])[:, 0] != 0
     if found.any() and not found.all():
         raise ValueError(
             f"column {outdated.STACKS}: {found.sum()} of {len(found)} particles have stacks of images, the others volumes; a "

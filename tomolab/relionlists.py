@@ -30,6 +30,7 @@ MICROGRAPH = "rlnMicrographPixelSize"
 MAGNIFICATION = 10000.0
 GENERAL = "general"
 """Block of RELION 5 that holds for all particles."""
+FLAGS = {"0": 0, "1": 1, "false": 0, "true": 1}
 
 
 def read(
@@ -109,11 +110,11 @@ def _as_read(
             cut = rows.drop(columns=[*star.ORIGINS, *star.OLD_ORIGINS], errors="ignore")
             found |= _columns(BOX, star.geometry(cut, names, **known)[0])
     general = blocks.get(GENERAL)
-    if general is not None and outdated.STACKS in general and outdated.STACKS not in rows:
-        different = sorted(set(general[outdated.STACKS].fillna("nothing")))
-        if len(different) != 1:
-            raise ValueError(f"data_{GENERAL} must say one {outdated.STACKS}, got {', '.join(different) or 'nothing'}")
-        found[outdated.STACKS] = star.typed(pd.Series(different[0], index=rows.index, dtype=str))
+    if general is not None and outdated.STACKS in general:
+        said = general[outdated.STACKS].fillna("nothing").tolist()
+        if len(said) != 1 or said[0].lower() not in FLAGS:
+            raise ValueError(f"data_{GENERAL}: {outdated.STACKS} must be 0 or 1, got {', '.join(said) or 'nothing'}")
+        found[outdated.STACKS] = FLAGS[said[0].lower()]
     return found
 
 
