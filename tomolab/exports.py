@@ -12,7 +12,7 @@ Particles leave in the poses of the averages that they are part of, where there 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -123,14 +123,8 @@ def write(
         copick.write(table, path)
         return Exported(path, len(table), used, left_out=left_out)
     added = dynamofiles.tags_from(work.session.ids) if path.suffix == ".tbl" else 0
-    sizes = [one.voxel_size for one in (*work.tomograms.values(), work.subtomograms) if one is not None]
-    shapes = {name: volume.shape for name, volume in work.tomograms.items()}
     files.write_particles(
-        table.assign(particle_id=table["particle_id"] + added),
-        path,
-        voxel_size=sizes[0] if sizes else None,
-        format=format,
-        tomogram_shape=shapes or None,
+        table.assign(particle_id=table["particle_id"] + added), path, format=format, **_known(work, path.suffix, format)
     )
     return Exported(path, len(table), used, added, left_out)
 
@@ -297,6 +291,17 @@ def posed(table: pd.DataFrame, averages: Mapping[str, Average], *, reach: float)
     gone = outdated.of(out, *outdated.OF_POSE, outdated.HALF)
     out = out.assign(average=used).drop(columns=["half", *gone], errors="ignore")
     return (out if np.isnan(half).any() else out.assign(half=half.astype(int))), counts
+
+
+def _known(work: "Inspection", suffix: str, version: str) -> dict[str, Any]:
+    """What `files.write_particles` needs to know for a list of this kind, and nothing else."""
+    if suffix == ".csv":
+        return {}
+    sizes = [one.voxel_size for one in (*work.tomograms.values(), work.subtomograms) if one is not None]
+    known: dict[str, Any] = {"voxel_size": sizes[0] if sizes else None}
+    if work.tomograms and (suffix == ".mod" or (suffix == ".star" and version == "relion5")):
+        known["tomogram_shape"] = {name: volume.shape for name, volume in work.tomograms.items()}
+    return known
 
 
 def _left_out(before: pd.DataFrame, after: pd.DataFrame) -> tuple[str, ...]:
