@@ -322,3 +322,41 @@ def test_a_copy_that_reads_otherwise_than_it_was_meant_does_not_stay(tmp_path: P
     with pytest.raises(ValueError, match="would read as 1 particles instead of 2, and is not written"):
         copies.filter_particles(tmp_path / "a.star", [0, 1], tmp_path / "b.star")
     assert [path.name for path in tmp_path.iterdir()] == ["a.star"]
+
+
+BODIES = """
+data_images_body_1
+
+loop_
+_rlnAngleRot
+_rlnOriginXAngst
+1 0
+2 0 # one
+3 0
+
+data_images_body_2
+loop_
+_rlnAngleRot
+4
+5
+6
+
+data_counts
+_rlnParticleNumber 3
+"""
+
+
+def test_tables_with_a_row_for_each_particle_lose_the_same_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.star").write_text(STAR + BODIES)
+    with pytest.warns(UserWarning, match=r"holds 2 of the 3 particles of a\.star, but rlnParticleNumber of data_counts"):
+        copies.filter_particles(tmp_path / "a.star", [2, 0], tmp_path / "b.star", classes=[7, 8])
+    blocks = star.blocks(tmp_path / "b.star")
+    assert blocks["particles"]["rlnClassNumber"].tolist() == ["8", "7"]
+    assert blocks["images_body_1"]["rlnAngleRot"].tolist() == ["1", "3"]
+    assert blocks["images_body_2"]["rlnAngleRot"].tolist() == ["4", "6"]
+    # All of them are still counted rightly.
+    copies.filter_particles(tmp_path / "a.star", [0, 1, 2], tmp_path / "c.star")
+    assert (tmp_path / "c.star").read_text() == STAR + BODIES
+    (tmp_path / "a.star").write_text(STAR + BODIES.replace("4\n5\n", "4\n"))
+    with pytest.raises(ValueError, match=r"data_images_body_2 has 2 rows for 3 particles; it must have one for each"):
+        copies.filter_particles(tmp_path / "a.star", [0], tmp_path / "d.star")

@@ -147,3 +147,16 @@ def test_every_list_that_is_offered_comes_back_with_its_places(work: Inspection,
     # IMOD keeps its coordinates in 32 bits.
     np.testing.assert_allclose(particles.positions(found), particles.positions(wanted), atol=0.01)
     assert set(found["tomogram"].str.removesuffix(".tomostar")) == {wanted["tomogram"].iloc[0]}
+
+
+def test_what_told_of_other_poses_and_halves_is_left_out_and_named(work: Inspection, tmp_path: Path) -> None:
+    told = {"rlnAngleTiltPrior": 90.0, "rlnMaxValueProbDistribution": 0.5, "rlnRandomSubset": 1, "rlnImageName": "a.mrcs"}
+    work.session.particles = work.session.particles.assign(**told)
+    done = work.export(tmp_path / "a.star", [1])
+    assert done.left_out == ("rlnAngleTiltPrior", "rlnMaxValueProbDistribution", "rlnRandomSubset")
+    assert "; without rlnAngleTiltPrior, rlnMaxValueProbDistribution, rlnRandomSubset, which told of other poses" in str(done)
+    found = files.read_particles(tmp_path / "a.star")
+    assert [name for name in told if name in found] == ["rlnImageName"]
+    plain = work.export(tmp_path / "b.star", [1], poses="table")
+    assert plain.left_out == ()
+    assert set(told) <= set(files.read_particles(tmp_path / "b.star"))

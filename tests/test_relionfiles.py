@@ -9,7 +9,8 @@ import pytest
 import starfile
 import torch
 
-from tomolab import fourier, particles, relionfiles, rotations, volumes
+from tomolab import fourier, outdated, particles, relionfiles, rotations, volumes
+from tomolab.conventions import BOX
 from tomolab.subtomograms import Subtomograms
 
 TILTS = torch.tensor([[-60.0, 40.0], [-50.0, 60.0]])
@@ -149,3 +150,34 @@ def test_what_relion_cannot_take_is_refused(observed, tmp_path) -> None:
         with pytest.raises(ValueError, match=message):
             relionfiles.write(subtomograms, tmp_path / "relion", progress=False, **arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_told_of_other_boxes_waits_and_what_told_of_other_poses_goes(observed, tmp_path) -> None:
+    frame = {"rlnTomoSubtomogramRot": 10.0, "rlnTomoSubtomogramTilt": 20.0, "rlnTomoSubtomogramPsi": 30.0}
+    box = dict(zip(BOX, [100.0, 200.0, 300.0], strict=True))
+    old = {"rlnTomoSubTomosAre2DStacks": 1, "rlnTomoVisibleFrames": "[1,1]", "rlnNormCorrection": 0.9, **frame, **box}
+    priors = {"rlnAngleTiltPrior": 90.0, "rlnMaxValueProbDistribution": 0.5}
+    theirs = Subtomograms(observed.volumes, observed.particles.assign(**old, **priors), 20.0)
+    with pytest.warns(UserWarning, match="rlnAngleTiltPrior .they count from the angles of subtomograms, and these boxes"):
+        folder = relionfiles.write(theirs, tmp_path / "relion", progress=False)
+    listed = rows(folder)
+    assert not {*old, "rlnAngleTiltPrior"} & set(listed)
+    assert (listed["rlnMaxValueProbDistribution"] == 0.5).all()
+    assert "general" not in starfile.read(folder / "particles.star", always_dict=True)
+    read = relionfiles.particles(folder / "particles.star").set_index("particle_id").loc[observed.ids].reset_index()
+    for name, value in old.items():
+        assert read[name].tolist() == [value] * 6, name
+    np.testing.assert_allclose(particles.matrices(read), particles.matrices(observed.particles), atol=1e-6)
+    assert not {"list", "row"} & set(read)
+    # What was read back is where it is said to be, whatever frame its own boxes have.
+    assert not outdated.changed(read).any()
+    poses = observed.particles.assign(rot=77.0)
+    with pytest.warns(UserWarning, match=r"rlnAngleTiltPrior, rlnMax\w+ .6 of 6 particles were turned or moved since"):
+        folder = relionfiles.write(theirs, folder, poses=poses, progress=False)
+    assert not set(priors) & set(rows(folder))
+
+
+def test_a_particle_outside_of_its_box_is_refused(observed, tmp_path) -> None:
+    poses = observed.particles.assign(x=observed.particles["x"] + np.array([0, 0, 161.0, 0, 0, 0]))
+    with pytest.raises(ValueError, match="1 of 6 particles lie outside of their boxes, first particle 12"):
+        relionfiles.write(observed, tmp_path / "relion", poses=poses, progress=False)

@@ -25,6 +25,10 @@ AXIS = "tilt_axis"
 """Particle table: direction of the tilt axis in degrees from y towards x; 0 where there is no such column."""
 SOURCE = ["source_list", "source_row"]
 """Particle table: fingerprint of the list of another program from which a particle was read, and its row, counted from 0."""
+READ_POSE = ["source_z", "source_y", "source_x", "source_rot", "source_tilt", "source_psi"]
+"""Particle table: position in Å and angles, counted from those of the subtomogram, that the list had when it was read."""
+BOX = ["source_box_z", "source_box_y", "source_box_x"]
+"""Particle table: centre in Å of the box that another program cut for the particle."""
 TEXTS = ("tomogram", "label", "cluster_name", "average")
 """Particle table: names, which stay text where all of them look like numbers."""
 

@@ -1,7 +1,8 @@
 """Copies of a user's own particle list that hold some of its particles and are otherwise the same, byte for byte.
 
 Comments, other tables, columns that tomolab does not know, the way numbers are written, quotes, line ends and text that is
-not UTF-8 stay as they are: whole rows are left out, nothing is written anew. STAR (RELION, Warp, STOPGAP), Dynamo tables,
+not UTF-8 stay as they are: whole rows are left out, nothing is written anew. Tables with a row for each particle, as RELION
+has them of bodies, lose the same rows. STAR (RELION, Warp, STOPGAP), Dynamo tables,
 CSV, motive lists of AV3, TOM and Artiatomi (.em), and annotations of the CryoET Data Portal (.ndjson).
 
 `lists.read_particles` notes in ``source_list`` and ``source_row`` from which list and which row of it a particle came, so
@@ -14,6 +15,7 @@ Copy(path=PosixPath('good.star'), kept=310, dropped=90, elsewhere=0)
 """
 
 import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
@@ -71,6 +73,11 @@ def filter_particles(
     Copy
         Kept and dropped together are the particles of the list; the copy was read again to see that.
 
+    Warns
+    -----
+    UserWarning
+        If another table of the file counts its particles, and not all are kept: such a number stays as it is.
+
     Raises
     ------
     FileNotFoundError
@@ -97,6 +104,9 @@ def filter_particles(
         raise ValueError(f"{path}: {error}") from error
     _write(left, to)
     _copy_beside(path, to)
+    if found.counts and len(rows) < len(found.rows):
+        told = f"{to} holds {len(rows)} of the {len(found.rows)} particles of {path.name}"
+        warnings.warn(f"{told}, but {', '.join(found.counts)} still counts them all", UserWarning, stacklevel=2)
     return Copy(to, len(rows), len(found.rows) - len(rows), elsewhere)
 
 
@@ -152,9 +162,10 @@ def _check_rows(rows: np.ndarray, count: int) -> None:
 def _left(found: Pieces, rows: np.ndarray, numbers: np.ndarray | None) -> Pieces:
     """What is left of a list with these rows only, in ascending order."""
     keep = np.ones(len(found.pieces), dtype=bool)
-    keep[found.rows] = False
+    for lines in (found.rows, *found.along):
+        keep[lines] = False
+        keep[lines[rows]] = True
     kept = found.rows[rows]
-    keep[kept] = True
     parts = list(found.pieces)
     if numbers is not None:
         changed = pieces.classified(found)
@@ -163,7 +174,8 @@ def _left(found: Pieces, rows: np.ndarray, numbers: np.ndarray | None) -> Pieces
     if found.suffix == ".em":
         parts[0] = pieces.counted(found, len(kept))
     places = np.cumsum(keep) - 1
-    return replace(found, pieces=list(compress(parts, keep.tolist())), rows=places[kept])
+    along = tuple(places[lines[rows]] for lines in found.along)
+    return replace(found, pieces=list(compress(parts, keep.tolist())), rows=places[kept], along=along)
 
 
 def _write(left: Pieces, to: Path) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy.spatial.transform import Rotation
 
+from tomolab import outdated, paths, rotations, star
 from tomolab import particles as tables
-from tomolab import paths, rotations, star
 from tomolab.conventions import ANGLES, AXIS, POSITION, WEDGE
 from tomolab.mrc import TOLERANCE
 
@@ -81,7 +81,8 @@ def text(particles: pd.DataFrame, *, voxel_size: float | None, shifts: np.ndarra
     `shifts` (n, 3; zyx) in Å are what is to be added to the positions; none by default.
 
     Kept are particle_id (tag), tomogram, position, angles, tilts (single axis along y), ``score`` (cc), ``class`` and the
-    ``dynamo_`` columns of a table that was read; all other columns, such as ``label``, are left out.
+    ``dynamo_`` columns of a table that was read; all other columns, such as ``label``, are left out. What these say of the last
+    alignment goes with a warning where particles were turned or moved since (`outdated`).
 
     Raises
     ------
@@ -96,6 +97,7 @@ def text(particles: pd.DataFrame, *, voxel_size: float | None, shifts: np.ndarra
             f"Dynamo counts particles from 1, but {low.sum()} of {len(low)} have a particle_id under 1; number them anew, "
             "such as by table.assign(particle_id=table['particle_id'] + 1)"
         )
+    particles = outdated.current(particles, "dynamo_")
     turned = tables.geometries(particles)[:, 2] != 0
     if turned.any():
         raise ValueError(f"a Dynamo table knows tilt axes along y, but {turned.sum()} of {len(turned)} have another {AXIS}")

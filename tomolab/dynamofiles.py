@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tomolab import dynamo, files
+from tomolab import dynamo, files, outdated
 from tomolab import particles as tables
 from tomolab.conventions import POSITION
 from tomolab.subtomograms import Subtomograms
@@ -56,7 +56,7 @@ def write(subtomograms: Subtomograms, folder: str | Path, *, poses: pd.DataFrame
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"{folder} is there already; name another folder")
-    poses = tables.check(poses)
+    poses = outdated.current(tables.check(poses), "dynamo_")
     ids = poses["particle_id"].to_numpy()
     chosen = subtomograms.choose(ids)
     added = tags_from(ids)

@@ -12,12 +12,12 @@ Particles leave in the poses of the averages that they are part of, where there 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from tomolab import bundles, copick, dynamofiles, files
+from tomolab import bundles, copick, dynamofiles, files, outdated
 from tomolab.averages import Average
 from tomolab.bundles import PROGRAMS, Bundle
 from tomolab.conventions import ANGLES, POSITION
@@ -69,6 +69,8 @@ class Exported:
     poses: Mapping[str, int] = field(default_factory=dict)
     added: int = 0
     """To the particle ids, for Dynamo, which counts from 1."""
+    left_out: tuple[str, ...] = ()
+    """Columns that told of the poses before, or of other half sets."""
 
     def __str__(self) -> str:
         told = f"{self.count:,} particles are in {self.path.name}"
@@ -77,7 +79,8 @@ class Exported:
             told += ", in the poses of " + " and of ".join(f"{names[name]} ({count:,})" for name, count in self.poses.items())
         if len(self.poses.keys() - {TABLE}) > 1:
             told += "; each average has a frame of its own, which the column average tells"
-        return told + (f"; tags are particle_id + {self.added}" if self.added else "")
+        told += f"; tags are particle_id + {self.added}" if self.added else ""
+        return told + (f"; without {', '.join(self.left_out)}, which told of other poses or half sets" if self.left_out else "")
 
 
 def write(
@@ -113,21 +116,17 @@ def write(
     if poses not in POSES:
         raise ValueError(f"poses is one of {', '.join(POSES)}, got {poses!r}")
     averages = work.averages if poses == "average" else {}
-    table, used = posed(work.session.table(chosen), averages, reach=work.diameter)
+    listed = work.session.table(chosen)
+    table, used = posed(listed, averages, reach=work.diameter)
+    left_out = _left_out(listed, table)
     if format == "copick":
         copick.write(table, path)
-        return Exported(path, len(table), used)
+        return Exported(path, len(table), used, left_out=left_out)
     added = dynamofiles.tags_from(work.session.ids) if path.suffix == ".tbl" else 0
-    sizes = [one.voxel_size for one in (*work.tomograms.values(), work.subtomograms) if one is not None]
-    shapes = {name: volume.shape for name, volume in work.tomograms.items()}
     files.write_particles(
-        table.assign(particle_id=table["particle_id"] + added),
-        path,
-        voxel_size=sizes[0] if sizes else None,
-        format=format,
-        tomogram_shape=shapes or None,
+        table.assign(particle_id=table["particle_id"] + added), path, format=format, **_known(work, path.suffix, format)
     )
-    return Exported(path, len(table), used, added)
+    return Exported(path, len(table), used, added, left_out)
 
 
 def copy(
@@ -190,10 +189,15 @@ def folders(work: "Inspection", folder: str | Path, chosen: Iterable[int] | None
         name, reference = _best(table, work.averages)
         found, used = posed(table, {} if reference is None else {name: reference}, reach=work.diameter)
         about = "" if reference is None else f"Average {name!r}: it is the reference, and {used.get(name, 0)} have its poses."
+        left_out = _left_out(table, found)
+        about += f"\nLeft out: {', '.join(left_out)}, which told of other poses or half sets." if left_out else ""
         sets.append(Bundle(work.session.title(cluster), found, reference, about))
-        told.append(used)
+        told.append((used, left_out))
     places = bundles.write(sets, work.subtomograms, folder, program=program, diameter=1.2 * work.diameter)
-    return [Exported(place, len(one.table), used) for place, one, used in zip(places, sets, told, strict=True)]
+    return [
+        Exported(place, len(one.table), used, left_out=gone)
+        for place, one, (used, gone) in zip(places, sets, told, strict=True)
+    ]
 
 
 def make(
@@ -261,7 +265,8 @@ def posed(table: pd.DataFrame, averages: Mapping[str, Average], *, reach: float)
     Returns
     -------
     table
-        With the column ``average`` and, where all of them have one, ``half``, if any is in the pose of an average.
+        With the column ``average`` and, where all of them have one, ``half``, if any is in the pose of an average; then without
+        columns that tell of other poses or half sets (`outdated`).
     counts
         By the name of the average; "table" for those that stay as they were. None is 0.
     """
@@ -283,8 +288,24 @@ def posed(table: pd.DataFrame, averages: Mapping[str, Average], *, reach: float)
     if set(counts) <= {TABLE}:
         return table, counts
     out[POSITION + ANGLES] = poses
-    out = out.assign(average=used).drop(columns="half", errors="ignore")
+    gone = outdated.of(out, *outdated.OF_POSE, outdated.HALF)
+    out = out.assign(average=used).drop(columns=["half", *gone], errors="ignore")
     return (out if np.isnan(half).any() else out.assign(half=half.astype(int))), counts
+
+
+def _known(work: "Inspection", suffix: str, version: str) -> dict[str, Any]:
+    """What `files.write_particles` needs to know for a list of this kind, and nothing else."""
+    if suffix == ".csv":
+        return {}
+    sizes = [one.voxel_size for one in (*work.tomograms.values(), work.subtomograms) if one is not None]
+    known: dict[str, Any] = {"voxel_size": sizes[0] if sizes else None}
+    if work.tomograms and (suffix == ".mod" or (suffix == ".star" and version == "relion5")):
+        known["tomogram_shape"] = {name: volume.shape for name, volume in work.tomograms.items()}
+    return known
+
+
+def _left_out(before: pd.DataFrame, after: pd.DataFrame) -> tuple[str, ...]:
+    return tuple(name for name in before if name not in after and name != "half")
 
 
 def _best(table: pd.DataFrame, averages: Mapping[str, Average]) -> tuple[str, Average | None]:

@@ -24,7 +24,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from tomolab import copick, dynamo, imod, motl, portal, relionlists, relionsets, spreadsheets, star, stopgap
+from tomolab import copick, dynamo, imod, motl, outdated, portal, relionlists, relionsets, spreadsheets, star, stopgap
 from tomolab import particles as tables
 from tomolab.conventions import POSITION, SOURCE, WEDGE
 from tomolab.paths import atomic, fingerprint
@@ -141,7 +141,7 @@ def read_particles(
         # A CSV file of ours keeps what it says; an optimisation set is not the list itself.
         if path.suffix.lower() != ".csv" and not set(SOURCE) <= set(found):
             found[SOURCE[0]], found[SOURCE[1]] = fingerprint(path), np.arange(len(found))
-        found = tables.check(_numbered(found) if renumber else _different(found))
+        found = outdated.noted(tables.check(_numbered(found) if renumber else _different(found)))
         _check_extent(found, voxel_size, tomogram_shape)
         if path.suffix.lower() != ".csv" or unit is not None:
             _warn_of_one_voxel(found, voxel_size or CLOSE)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tomolab import dynamo, rotations, star, stopgap
+from tomolab import dynamo, outdated, rotations, star, stopgap
 from tomolab import particles as tables
 from tomolab.conventions import ANGLES, POSITION
 
@@ -84,7 +84,8 @@ def content(particles: pd.DataFrame, *, voxel_size: float | None, kind: str = AV
     """Give a motive list (little-endian, single precision) and the text of its list of tomograms.
 
     Kept are particle_id, tomogram, position, angles, ``score``, ``class`` (1 without) and the ``motl_`` columns of a list
-    that was read. All other columns are left out, also the tilts.
+    that was read. All other columns are left out, also the tilts. Rows 14 to 16, which are shifts before the rotation where
+    they are used, go with a warning where particles were turned or moved since (`outdated`).
 
     Parameters
     ----------
@@ -109,6 +110,7 @@ def content(particles: pd.DataFrame, *, voxel_size: float | None, kind: str = AV
     if bad.any():
         first = ids[bad].iloc[0]
         raise ValueError(f"a motive list numbers particles from 1 to {EXACT}; {bad.sum()} of {len(ids)} are not, first {first}")
+    particles = outdated.current(particles, "motl_")
     tomo, listed = dynamo.numbered(particles["tomogram"])
     out = np.zeros((len(particles), ROWS + 1), dtype=np.float32)
     for row in OTHERS:

@@ -25,6 +25,10 @@ CLASSES = {
     ".ndjson": ("class",),
 }
 """Columns that hold the class of a particle, by format; the first that is there."""
+BODY = re.compile(r"images_body_\d+")
+"""Blocks of RELION's multi-body refinement, with a row for each particle in the same order (`exp_model.cpp`)."""
+COUNTS = ("rlnParticleNumber", "rlnGroupNrParticles", "rlnOpticsGroupNrParticles")
+"""Columns of other blocks that count the particles of the list."""
 HEAD = re.compile(rb"data_(\S*)[ \t]*(?:#|$)")
 """A line with which a block of a STAR file begins."""
 VALUE = re.compile(rb"""'(?:[^']|'(?=[^ \t\r\n]))*'(?=[ \t\r\n]|$)|"(?:[^"]|"(?=[^ \t\r\n]))*"(?=[ \t\r\n]|$)|[^ \t\r\n]+""")
@@ -50,6 +54,10 @@ class Pieces:
         The format.
     kind
         Type of the numbers of a motive list in EM format, or what parts the values of a CSV file.
+    along
+        Rows of other tables, (n,) each, that go with those of the particles.
+    counts
+        Names of columns elsewhere in the file that count its particles.
     """
 
     pieces: list[bytes]
@@ -57,6 +65,8 @@ class Pieces:
     columns: list[str]
     suffix: str
     kind: str = ""
+    along: tuple[np.ndarray, ...] = ()
+    counts: tuple[str, ...] = ()
 
 
 def cut(data: bytes, suffix: str) -> Pieces:
@@ -136,12 +146,27 @@ def _star(data: bytes) -> Pieces:
     if body < len(words) and words[body].startswith(b"_"):
         # One particle, a line for each column: it stays or goes as a whole.
         return Pieces(pieces, np.array([body]), columns, ".star")
-    rows = [n for n in range(body, spans[place][1]) if words[n] and not words[n].startswith(b"#")]
+    rows = _lines(words, columns, body, spans[place][1])
+    along = []
+    for name, (others, first), (_, last) in zip(names, heads, spans, strict=True):
+        # Of one particle nothing can be left out.
+        if BODY.fullmatch(name) and len(rows) > 1:
+            along.append(_lines(words, others, first, last))
+            if len(along[-1]) != len(rows):
+                raise ValueError(f"data_{name} has {len(along[-1])} rows for {len(rows)} particles; it must have one for each")
+    told = [(name, others) for name, (others, _) in zip(names, heads, strict=True)]
+    counts = [f"{one} of data_{name}" for name, others in told for one in COUNTS if one in others]
+    return Pieces(pieces, rows, columns, ".star", along=tuple(along), counts=tuple(counts))
+
+
+def _lines(words: list[bytes], columns: list[str], first: int, last: int) -> np.ndarray:
+    """Lines from `first` to `last` that are rows of a table with these columns."""
+    rows = [n for n in range(first, last) if words[n] and not words[n].startswith(b"#")]
     wrong = next((n for n in rows if _count(words[n]) != len(columns)), None)
     if wrong is not None:
         told = f"{_count(words[wrong])} values for {len(columns)} columns"
         raise ValueError(f"line {wrong + 1} has {told}: {_text(words[wrong][:60])!r}")
-    return Pieces(pieces, np.array(rows, dtype=np.int64), columns, ".star")
+    return np.array(rows, dtype=np.int64)
 
 
 def _head(words: list[bytes], first: int, last: int) -> tuple[list[str], int]:

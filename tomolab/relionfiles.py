@@ -19,20 +19,17 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from tomolab import files, fourier, relionlists, star
+from tomolab import files, fourier, outdated, relionlists, star
 from tomolab import particles as tables
 from tomolab import volumes as densities
-from tomolab.conventions import ANGLES
+from tomolab.conventions import ANGLES, BOX, POSITION, READ_POSE
 from tomolab.subtomograms import Subtomograms
 
 LIST, VOLUMES, WEDGES = "particles.star", "volumes", "wedges"
 BATCH = 64
 """Subtomograms in memory at a time."""
-OURS = {
-    "rlnImageName", "rlnCtfImage", "rlnImagePixelSize", "rlnImageSize", "rlnImageDimensionality",
-    "rlnTomoSubtomogramBinning", "rlnCtfDataAreCtfPremultiplied", "rlnMtfFileName",
-}  # fmt: skip
-"""Columns that say something of the images; those of the user's own images wait under another name."""
+OURS = (*outdated.TELLS[outdated.IMAGE]["RELION"], "rlnMtfFileName", *star.SUBTOMOGRAM_EULER, *BOX)
+"""Columns that say something of the boxes; those of the user's own boxes wait under another name."""
 WAITING = "source_"
 NOMINAL = {"rlnVoltage": 300.0, "rlnSphericalAberration": 2.7, "rlnAmplitudeContrast": 0.1}
 """RELION asks for these even where a wedge image takes the place of the CTF that they would describe."""
@@ -76,8 +73,8 @@ def write(
     Raises
     ------
     ValueError
-        If the box is odd, an id is unknown or negative, the background of a particle is constant, or the folder holds
-        other things, such as a refinement.
+        If the box is odd, an id is unknown or negative, a particle lies outside of its box, the background of one is constant,
+        or the folder holds other things, such as a refinement.
     """
     folder = Path(folder)
     _check(subtomograms, folder)
@@ -104,7 +101,6 @@ def write(
                 _put(volume, temporary / next(names), voxel_size=subtomograms.voxel_size)
             bar.update(len(some))
         blocks = relionlists.star_tables(rows, voxel_size=subtomograms.voxel_size)
-        blocks["particles"] = _with_origins(blocks["particles"], table, poses)
         (temporary / LIST).write_text(star.text(blocks, version=star.VERSIONS["relion31"]))
     return folder
 
@@ -122,8 +118,9 @@ def particles(path: str | Path) -> pd.DataFrame:
     """Particle table of a list that `write` or RELION wrote: ids and columns as they were before, poses from RELION."""
     table = files.read_particles(path).drop(columns=list(OURS), errors="ignore")
     table = table.drop(columns=[ours for theirs, ours in RESULTS.items() if theirs in table], errors="ignore")
-    names = RESULTS | {name: name.removeprefix(WAITING) for name in table if str(name).startswith(WAITING)}
-    return table.rename(columns=names)
+    names = RESULTS | {WAITING + name: name for name in OURS}
+    # Poses are those of RELION now; noted were those that count from its boxes, which are not turned.
+    return outdated.noted(table.drop(columns=READ_POSE, errors="ignore").rename(columns=names))
 
 
 def _check(subtomograms: Subtomograms, folder: Path) -> None:
@@ -138,27 +135,35 @@ def _check(subtomograms: Subtomograms, folder: Path) -> None:
 
 
 def _rows(table: pd.DataFrame, poses: pd.DataFrame | None, *, box: int, voxel_size: float) -> pd.DataFrame:
-    """The table with RELION's columns of images, and the angles of `poses`; what these columns said before waits."""
-    rows = table.rename(columns={name: WAITING + name for name in OURS & set(table)})
+    """The table in the poses of `poses`, with RELION's columns of the boxes; what these said before waits."""
+    rows, places = outdated.noted(table).copy(), tables.positions(table)
     if poses is not None:
         found = poses.iloc[tables.rows(poses, table["particle_id"])]
-        rows[ANGLES] = found[ANGLES].to_numpy()
+        rows[POSITION + ANGLES] = found[POSITION + ANGLES].to_numpy(dtype=float)
         if "half" in found:
             rows["half"] = found["half"].to_numpy()
+    outside = np.abs(tables.positions(rows) - places).max(axis=1) > box * voxel_size / 2
+    if outside.any():
+        first = rows["particle_id"][outside].iloc[0]
+        raise ValueError(f"{outside.sum()} of {len(rows)} particles lie outside of their boxes, first particle {first}")
+    rows = _in_frame_of_tomogram(rows).rename(columns={name: WAITING + name for name in OURS})
     if "half" in rows:
         rows["rlnRandomSubset"] = rows["half"]
     numbers = zip(np.arange(len(rows)) // 1000, rows["particle_id"], strict=True)
+    rows[BOX] = places
     rows["rlnImageName"] = [f"{VOLUMES}/{part:04d}/{number:06d}.mrc" for part, number in numbers]
     rows["rlnImagePixelSize"], rows["rlnImageSize"], rows["rlnImageDimensionality"] = voxel_size, box, 3
     return rows.assign(**{name: value for name, value in NOMINAL.items() if name not in rows})
 
 
-def _with_origins(rows: pd.DataFrame, table: pd.DataFrame, poses: pd.DataFrame | None) -> pd.DataFrame:
-    """Origins in Å, which RELION subtracts: minus the way from the centre of the box to the particle."""
-    if poses is not None:
-        moved = tables.positions(poses.iloc[tables.rows(poses, table["particle_id"])]) - tables.positions(table)
-        rows[star.ORIGINS] = -moved.round(6) + 0.0
-    return rows
+def _in_frame_of_tomogram(rows: pd.DataFrame) -> pd.DataFrame:
+    """The table without what tells of other poses, or counts from the angles of subtomograms, as these boxes are not turned."""
+    reasons = outdated.poses(rows)
+    if outdated.frames(rows) is not None:
+        priors = outdated.of(rows, outdated.PRIOR)
+        reasons["they count from the angles of subtomograms, and these boxes are not turned"] = priors
+    reasons["they count from the centres of other boxes"] = outdated.of(rows, outdated.ORIGIN)
+    return outdated.without(rows, reasons).drop(columns=READ_POSE, errors="ignore")
 
 
 def _batches(subtomograms: Subtomograms, ids: np.ndarray | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:

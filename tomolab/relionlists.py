@@ -1,28 +1,36 @@
 """Particle lists of RELION 2 to 5, Warp and M (STAR), to and from particle tables.
 
 All columns that `tomolab.star` does not turn into positions and orientations are carried through under their names, those of
-the optics table too. Our own columns are written as ``tomolabLabel`` and the like, and read back.
+the optics table and of data_general too. Our own columns are written as ``tomolabLabel`` and the like, and read back.
+
+A particle of RELION has a box that was cut at its coordinates, and turned by the angles of the subtomogram if there are any
+(RELION 4 and 5). Both stay as they were read: what a particle was moved since goes into its origin, and its angles count from
+those of the subtomogram. So names of images and priors hold as in RELION. What cannot hold is left out with a warning; which
+columns tell of what, `tomolab.outdated` lists.
 """
 
 import re
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from tomolab import outdated, relionboxes, relionsets, rotations, star
 from tomolab import particles as tables
-from tomolab import relionsets, rotations, star
-from tomolab.conventions import ANGLES, POSITION, SOURCE, TEXTS, WEDGE
+from tomolab.conventions import ANGLES, BOX, POSITION, READ_POSE, SOURCE, TEXTS, WEDGE
 from tomolab.paths import fingerprint
+from tomolab.relionboxes import FROM_SERIES, IMAGE, ONE_TABLE
 from tomolab.star import TILT_SERIES, Shape
 
 NAMES = ("rlnTomoName", "rlnMicrographName", "wrpSourceName")
 """Columns that name tomograms; the first that there is does."""
-MICROGRAPH, IMAGE = "rlnMicrographPixelSize", "rlnImagePixelSize"
-ONE_TABLE = ("relion30", "warp")
-FROM_SERIES = ("relion4", "relion5")
-"""Those that know tilt series: pixels are those of the tilt images."""
+MICROGRAPH = "rlnMicrographPixelSize"
 MAGNIFICATION = 10000.0
+GENERAL = "general"
+"""Block of RELION 5 that holds for all particles."""
+FLAGS = {"0": 0, "1": 1, "false": 0, "true": 1}
 
 
 def read(
@@ -66,12 +74,15 @@ def read(
     if tomogram_list is None and relionsets.NAME in rows and beside.is_file() and not _told(rows, voxel_size, shape):
         tomogram_list = beside
     listed = None if tomogram_list is None else relionsets.tomograms(tomogram_list)
-    positions, matrices = star.geometry(rows, out["tomogram"], voxel_size=voxel_size, shape=shape, listed=listed)
+    known: dict[str, Any] = {"voxel_size": voxel_size, "shape": shape, "listed": listed}
+    positions, matrices = star.geometry(rows, out["tomogram"], **known)
     out[POSITION] = positions
     out[ANGLES] = rotations.to_euler(matrices)
     for column in rows.columns.difference([*star.CONSUMED, name], sort=False):
         ours = _ours(column)
         out[ours] = rows[column] if ours in TEXTS else star.typed(rows[column])
+    for column, values in _as_read(rows, blocks, names=out["tomogram"], positions=positions, known=known).items():
+        out[column] = values
     if "particle_id" not in out:
         out["particle_id"] = np.arange(len(out))
     if named is not None:
@@ -81,6 +92,39 @@ def read(
         if set(out["tomogram"]) <= set(ranges):
             out[WEDGE] = star.tilts_of(ranges, out["tomogram"])
     return out
+
+
+def _as_read(
+    rows: pd.DataFrame, blocks: dict[str, pd.DataFrame], *, names: pd.Series, positions: np.ndarray, known: dict[str, Any]
+) -> dict[str, Any]:
+    """Columns from which a list can be written again: angles of subtomograms, centres of boxes, poses, and data_general."""
+    found: dict[str, Any] = {}
+    if set(star.SUBTOMOGRAM_EULER) & set(rows):
+        found |= _columns(star.SUBTOMOGRAM_EULER, _numbers_of(rows, star.SUBTOMOGRAM_EULER))
+    if outdated.of(rows, *outdated.OF_POSE):
+        found |= _columns(READ_POSE, np.hstack([positions, _numbers_of(rows, star.EULER)]))
+    if relionboxes.has(rows):
+        with warnings.catch_warnings():
+            # What is to be said of the geometry was said when it was read whole.
+            warnings.simplefilter("ignore")
+            cut = rows.drop(columns=[*star.ORIGINS, *star.OLD_ORIGINS], errors="ignore")
+            found |= _columns(BOX, star.geometry(cut, names, **known)[0])
+    general = blocks.get(GENERAL)
+    if general is not None and outdated.STACKS in general:
+        said = general[outdated.STACKS].fillna("nothing").tolist()
+        if len(said) != 1 or said[0].lower() not in FLAGS:
+            raise ValueError(f"data_{GENERAL}: {outdated.STACKS} must be 0 or 1, got {', '.join(said) or 'nothing'}")
+        found[outdated.STACKS] = FLAGS[said[0].lower()]
+    return found
+
+
+def _columns(names: list[str], values: np.ndarray) -> dict[str, np.ndarray]:
+    return dict(zip(names, values.T, strict=True))
+
+
+def _numbers_of(rows: pd.DataFrame, names: list[str]) -> np.ndarray:
+    """Columns as numbers (n, columns); 0 where there is none, as in RELION."""
+    return np.stack([star.numbers(rows, [name])[:, 0] if name in rows else np.zeros(len(rows)) for name in names], axis=1)
 
 
 def _told(rows: pd.DataFrame, voxel_size: float | None, shape: Shape | None) -> bool:
@@ -119,32 +163,46 @@ def star_tables(
     if version not in star.VERSIONS:
         raise ValueError(f"unknown format {version!r}; there are {', '.join(star.VERSIONS)}")
     voxel_size = star.check_voxel_size(voxel_size, "a STAR file")
+    particles = relionboxes.holding(particles, voxel_size=voxel_size, version=version)
     sizes = _series_sizes(particles, voxel_size, listed) if version in FROM_SERIES else np.full((len(particles), 1), voxel_size)
+    cut = outdated.boxes(particles) if relionboxes.has(particles) else tables.positions(particles)
     rows = pd.DataFrame(index=particles.index)
-    positions = tables.positions(particles)
     if version == "relion5":
         middles = _middles(particles, voxel_size=voxel_size, shape=shape, listed=listed)
-        rows[star.CENTRED[::-1]] = (positions - middles)[:, ::-1].round(6)
+        rows[star.CENTRED[::-1]] = (cut - middles)[:, ::-1].round(6)
     else:
-        rows[star.PIXELS[::-1]] = (positions / sizes)[:, ::-1].round(6)
-    rows[star.OLD_ORIGINS[::-1] if version in ONE_TABLE else star.ORIGINS[::-1]] = 0.0
-    rows[star.EULER] = particles[ANGLES].to_numpy().round(6)
+        rows[star.PIXELS[::-1]] = (cut / sizes)[:, ::-1].round(6)
+    columns, unit = (star.OLD_ORIGINS, voxel_size) if version in ONE_TABLE else (star.ORIGINS, 1.0)
+    rows[columns[::-1]] = (relionboxes.origins(particles, cut) / unit)[:, ::-1].round(6)
+    rows[star.EULER] = relionboxes.angles(particles, turned=version in FROM_SERIES).round(6)
     own = NAMES[0] if version in FROM_SERIES or (version != "warp" and NAMES[1] in particles) else NAMES[1]
     rows[own] = particles["tomogram"]
     # A list that is written is a source itself.
-    used = [*star.CONSUMED, own, "tomogram", *POSITION, *ANGLES, *SOURCE]
+    used = [*star.CONSUMED, own, "tomogram", *POSITION, *ANGLES, *SOURCE, *READ_POSE, *BOX]
     for column in particles.columns.difference(used, sort=False):
         rows[_theirs(column)] = particles[column]
     if "half" in particles:
         # The poses are those of these halves, whatever the list said before.
-        rows["rlnRandomSubset"] = particles["half"]
+        rows = rows.assign(**dict.fromkeys(["rlnRandomSubset", *outdated.of(particles, outdated.HALF)], particles["half"]))
     if version in ONE_TABLE:
         return {"": _one_table(rows, voxel_size=voxel_size, version=version)}
-    if version in FROM_SERIES:
-        rows[TILT_SERIES] = sizes
+    if IMAGE not in rows:
+        rows[IMAGE] = relionboxes.pixels(particles).fillna(voxel_size) if relionboxes.has(particles) else voxel_size
+    if version not in FROM_SERIES:
+        return _with_optics(rows, voxel_size=voxel_size, unit=MICROGRAPH)
+    return _of_series(rows.assign(**{TILT_SERIES: sizes[:, 0]}), particles, voxel_size=voxel_size, version=version)
+
+
+def _of_series(rows: pd.DataFrame, particles: pd.DataFrame, *, voxel_size: float, version: str) -> dict[str, pd.DataFrame]:
+    """Tables of RELION 4 and 5 with the angles of the subtomograms, and data_general where RELION 5 looks for it."""
+    if set(star.SUBTOMOGRAM_EULER) & set(particles):
+        rows[star.SUBTOMOGRAM_EULER] = particles.reindex(columns=star.SUBTOMOGRAM_EULER).fillna(0.0)
     if version == "relion4" and "rlnTomoParticleId" not in rows:
         rows["rlnTomoParticleId"] = particles["particle_id"]
-    return _with_optics(rows, voxel_size=voxel_size, unit=TILT_SERIES if version in FROM_SERIES else MICROGRAPH)
+    blocks = _with_optics(rows, voxel_size=voxel_size, unit=TILT_SERIES)
+    if version == "relion4" or outdated.STACKS not in particles:
+        return blocks
+    return {GENERAL: pd.DataFrame({outdated.STACKS: [int(relionboxes.stacks(particles))]}), **blocks}
 
 
 def _series_sizes(particles: pd.DataFrame, voxel_size: float, listed: pd.DataFrame | None) -> np.ndarray:
@@ -171,7 +229,7 @@ def _middles(particles: pd.DataFrame, *, voxel_size: float, shape: Shape | None,
 
 def _one_table(rows: pd.DataFrame, *, voxel_size: float, version: str) -> pd.DataFrame:
     """Rows as RELION before 3.1 had them: the pixel size is that of the detector (µm) over the magnification."""
-    rows = rows.drop(columns=[TILT_SERIES, MICROGRAPH, IMAGE, "rlnPixelSize"], errors="ignore")
+    rows = rows.drop(columns=[TILT_SERIES, MICROGRAPH, IMAGE, "rlnPixelSize", outdated.STACKS], errors="ignore")
     rows["rlnMagnification"], rows["rlnDetectorPixelSize"] = MAGNIFICATION, voxel_size * MAGNIFICATION / 1e4
     if version == "warp":
         rows["rlnPixelSize"] = voxel_size
@@ -183,11 +241,9 @@ def _one_table(rows: pd.DataFrame, *, voxel_size: float, version: str) -> pd.Dat
 def _with_optics(rows: pd.DataFrame, *, voxel_size: float, unit: str) -> dict[str, pd.DataFrame]:
     """Move what belongs to the optics group into its table; groups that came together under one number are parted."""
     # Both columns state the unit of coordinates; only the true one may stay.
-    rows = rows.drop(columns=[MICROGRAPH if unit == TILT_SERIES else TILT_SERIES], errors="ignore")
+    rows = rows.drop(columns=[MICROGRAPH if unit == TILT_SERIES else TILT_SERIES, outdated.STACKS], errors="ignore")
     if unit == MICROGRAPH:
         rows[unit] = voxel_size
-    if IMAGE not in rows:
-        rows[IMAGE] = voxel_size
     if star.GROUP not in rows:
         rows[star.GROUP] = 1
     if "rlnOpticsGroupName" not in rows:

@@ -41,7 +41,9 @@ OPTICS = [
         "rlnImageSize",
     ),
     *("rlnImageDimensionality", "rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize", TILT_SERIES),
-    *("rlnTomoSubtomogramBinning", "rlnCtfDataAreCtfPremultiplied", "rlnMtfFileName"),
+    *("rlnTomoSubtomogramBinning", "rlnCtfDataAreCtfPremultiplied", "rlnCtfDataAreCtfCorrected", "rlnMtfFileName"),
+    *("rlnBeamTiltX", "rlnBeamTiltY", "rlnOddZernike", "rlnEvenZernike"),
+    *("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11"),
 ]
 """Columns that RELION expects in the optics table."""
 

@@ -28,6 +28,8 @@ CLOSES = {quote: re.compile(rf"{quote}(?=[ \t]|$)") for quote in "'\""}
 WORD = re.compile(r"[^ \t]+")
 WIDEST = 4096
 """Columns of a table; those of other programs have less than a tenth of it."""
+SINGLE = ("general",)
+"""Blocks that RELION writes without a loop."""
 BLOCKS = 10_000
 """Blocks of a file; RELION has one for each tomogram."""
 
@@ -80,7 +82,8 @@ def text(tables: dict[str, pd.DataFrame], *, version: int | None) -> str:
                     f"which readers of STAR files misread, first {wrong.iloc[0]!r}; rename them, or write .csv"
                 )
         # The first line of starfile names the day; the same table shall give the same file.
-        body = starfile.to_string({name: table}, float_format=None).split("\n", 1)[1].strip()
+        block = table.iloc[0].to_dict() if name in SINGLE else table
+        body = starfile.to_string({name: block}, float_format=None).split("\n", 1)[1].strip()
         parts.append(f"{body}\n" if version is None else f"# version {version}\n\n{body}\n")
     return "\n".join(parts)
 

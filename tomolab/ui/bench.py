@@ -27,7 +27,7 @@ from qtpy.QtWidgets import (  # type: ignore[attr-defined]
     QWidget,
 )
 
-from tomolab.conventions import SOURCE
+from tomolab.conventions import BOX, READ_POSE, SOURCE
 from tomolab.inspection import ENGINES, QUICK, Inspection
 from tomolab.ui import canvas, delivery, linking, style
 from tomolab.ui.canvas import Canvas
@@ -107,7 +107,11 @@ class Bench(QWidget):
         return button
 
     def _fill(self) -> None:
-        columns = [name for name in self.inspection.session.particles if name not in ("particle_id", "cluster", *SOURCE)]
+        columns = [
+            name
+            for name in self.inspection.session.particles
+            if name not in ("particle_id", "cluster", *SOURCE, *READ_POSE, *BOX)
+        ]
         self.colour.addItems(["cluster", *map(str, columns)])
         self.colour.setToolTip("What the scatter is coloured by")
         self.tomogram.addItems(self.inspection.named)

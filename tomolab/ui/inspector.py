@@ -22,7 +22,7 @@ from ipywidgets import HTML, BoundedIntText, Button, Dropdown, FloatRangeSlider,
 from traitlets import List, Unicode
 
 from tomolab import inspection as inspections
-from tomolab.conventions import SOURCE
+from tomolab.conventions import BOX, READ_POSE, SOURCE
 from tomolab.holdings import SESSION
 from tomolab.inspection import COMPONENTS, Inspection
 from tomolab.sessions import NONE, Session
@@ -352,7 +352,7 @@ def _axes(inspection: Inspection) -> list[tuple[str, tuple[int, int] | None]]:
 def _columns(inspection: Inspection) -> list[str]:
     """What particles can be coloured by: clusters, and columns that are numbers or a few kinds."""
     table = inspection.session.particles
-    names = [name for name in table if name not in ("particle_id", CLUSTER, *SOURCE)]
+    names = [name for name in table if name not in ("particle_id", CLUSTER, *SOURCE, *READ_POSE, *BOX)]
     return [CLUSTER, *(name for name in names if pd.api.types.is_float_dtype(table[name]) or table[name].nunique() <= FEW)]
 
 
