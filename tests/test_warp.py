@@ -42,7 +42,8 @@ def test_what_is_known_of_each_image(tmp_path) -> None:
         inverted="True",
     )
     found = read(tmp_path, text, encoding="utf-8-sig")
-    assert found["tilt"].tolist() == [-3, 0, 3]
+    # Warp's sign is the opposite of IMOD's, whatever it says of heights.
+    assert found["tilt"].tolist() == [3, 0, -3]
     assert found["dose"].tolist() == [6, 0, 3.5]
     assert found["order"].tolist() == [2, 0, 1]
     assert found["exposure"].tolist() == [2.5, 3.5, 2.5]
@@ -51,6 +52,10 @@ def test_what_is_known_of_each_image(tmp_path) -> None:
     assert found["image"].tolist() == ["a.tif", "b.tif", "c.tif"]
     assert found["use"].tolist() == [True, True, False]
     assert found["inverted"].all()
+    assert found["defocus_hand"].tolist() == [-1, -1, -1]
+    turned = read(tmp_path, text.replace('Inverted="True"', 'Inverted="False"'))
+    assert turned["tilt"].tolist() == [3, 0, -3]
+    assert turned["defocus_hand"].tolist() == [1, 1, 1]
 
 
 def test_defocus_that_varies_over_the_image_is_averaged(tmp_path) -> None:
@@ -69,7 +74,7 @@ numbers = st.floats(-90, 90, allow_subnormal=False)
 def test_any_series_comes_back(tmp_path_factory, rows) -> None:
     tilts, dose, focus, use = (list(column) for column in zip(*rows, strict=True))
     found = read(tmp_path_factory.mktemp("warp"), xml(tilts, Dose=dose, UseTilt=use, grid=defocus(focus)))
-    for name, expected in (("tilt", tilts), ("dose", dose), ("use", use)):
+    for name, expected in (("tilt", [-tilt for tilt in tilts]), ("dose", dose), ("use", use)):
         np.testing.assert_array_equal(found[name], expected)
     np.testing.assert_allclose(found["defocus"], focus, atol=1e-12)
     if len(set(dose)) == len(dose):
@@ -113,7 +118,7 @@ def test_tomostar(tmp_path) -> None:
     path = tmp_path / "TS_01.tomostar"
     path.write_text(HEADER + "../frames/a.tif -3.0 -4.3 3.5 2.25\n../frames/b.tif 0.01 -4.3 0 2.5\n")
     found = files.read_tomostar(path)
-    assert found["tilt"].tolist() == [-3.0, 0.01]
+    assert found["tilt"].tolist() == [3.0, -0.01]
     assert found["dose"].tolist() == [3.5, 0]
     assert found["order"].tolist() == [1, 0]
     assert found["exposure"].tolist() == [3.5, 3.5]
