@@ -250,12 +250,13 @@ def read_offset(path: str | Path) -> tuple[str, float]:
         if told and told[1].upper() == "TILTFILE":
             name = re.split(r"[\\/]", told[2].strip())[-1]
         elif told:
-            offset += _turn(told[1].upper(), told[2], place=f"{path}, line {line}")
+            numbers = _turn(told[1].upper(), told[2], place=f"{path}, line {line}")
+            offset = numbers[0] if numbers else offset
     return name, offset
 
 
-def _turn(option: str, words: str, *, place: str) -> float:
-    """Degrees that OFFSET adds to the tilts; what cannot be used must be 0."""
+def _turn(option: str, words: str, *, place: str) -> list[float]:
+    """Degrees that OFFSET adds to the tilts, nothing of XAXISTILT; what cannot be used must be 0."""
     try:
         numbers = [float(word) for word in re.split(r"[\s,]+", words.strip())]
     except ValueError as error:
@@ -269,7 +270,7 @@ def _turn(option: str, words: str, *, place: str) -> float:
             f"{place}: {option} {words.strip()} {what}, which is not done here; to leave views out without it, give their "
             "numbers, from 0, as exclude="
         )
-    return sum(used)
+    return used
 
 
 def _numbers(path: str | Path, *, least: int) -> list[tuple[int, list[float]]]:

@@ -132,12 +132,11 @@ class TiltSeries:
         rows = np.array(sorted(reasons))
         if len(rows) == len(self):
             raise ValueError(f"no image of {stack} is left: {', '.join(sorted(set(reasons.values()))[:5])}")
-        number = self.table["number"].to_numpy() if "number" in self.table else np.arange(len(self))
-        left = pd.DataFrame(
-            {"number": number[rows], "tilt": self.tilts[rows], "reason": [reasons[row] for row in rows.tolist()]}
-        )
-        excluded = left if self.excluded.empty else pd.concat([self.excluded, left]).sort_values("number", ignore_index=True)
-        return replace(self.take(np.setdiff1d(np.arange(len(self)), rows)), excluded=excluded[EXCLUDED])
+        table = self.table if "number" in self.table else self.table.assign(number=np.arange(len(self)))
+        left = table.iloc[rows][["number", "tilt"]].assign(reason=[reasons[row] for row in rows.tolist()])
+        told = left if self.excluded.empty else pd.concat([self.excluded, left]).sort_values("number")
+        kept = replace(self, table=table, excluded=told[EXCLUDED].reset_index(drop=True))
+        return kept.take(np.setdiff1d(np.arange(len(self)), rows))
 
     def take(self, rows: ArrayLike) -> "TiltSeries":
         """Some of the images, by number or by a mask, such as ``series.table["use"]``."""
