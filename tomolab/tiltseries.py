@@ -37,7 +37,8 @@ class TiltSeries:
         Grey values (n, y, x), float32, dark protein as a microscope records it.
     table
         A row an image, in order of `images`: tilt (degrees), order (of exposure, from 0), dose (e/Å² before the image),
-        exposure (e/Å² of the image), defocus (µm underfocus); NaN where unknown. Further columns are kept.
+        exposure (e/Å² of the image), defocus (µm underfocus); NaN where unknown. Further columns are kept; `read` adds
+        `number`, that of the image in the stack, from 0.
     pixel_size
         Å.
     transforms

@@ -260,8 +260,10 @@ def _moves(table: pd.DataFrame, pixel_size: float) -> list[str]:
     shifts = [np.abs(table[name].to_numpy(dtype=float)) for name in ("shift_x", "shift_y") if name in table]
     largest = np.nanmax(shifts) if shifts and not np.isnan(shifts).all() else 0.0
     told = [f"images are shifted by up to {largest:.4g} Å"] if largest > pixel_size else []
-    if "level_y" in table and (table["level_y"].fillna(0) != 0).any():
-        told.append(f"the tilts are to be turned by {-table['level_y'].iloc[0]:g}° (LevelAngleY)")
+    for name, axis in (("level_x", "x (LevelAngleX, rlnTomoXTilt)"), ("level_y", "the tilt axis (LevelAngleY)")):
+        angles = table[name].dropna().to_numpy(dtype=float) if name in table else np.empty(0)
+        if angles.any():
+            told.append(f"the specimen is turned by {angles[np.argmax(np.abs(angles))]:g}° about {axis}")
     return told
 
 
