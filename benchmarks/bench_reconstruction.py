@@ -25,7 +25,6 @@ def series() -> tiltseries.TiltSeries:
     sample = samples.fetch("empiar_10499_ts01")
     return tiltseries.read(
         sample.stack,
-        tilts=sample.tilts,
         transforms=sample.transforms,
         metadata=sample.metadata,
         pixel_size=sample.pixel_size,

@@ -49,6 +49,9 @@ TOMOSTAR += "".join(f"../m/{i}.tif {3 * i - 6}.01 -4.5 {3.5 * i}\n" for i in ran
 FOREIGN = "id,tomo_name,X,Y,Z,score,note\n" + "".join(
     f'{i},TS_01,{10 + i},{20 - i},{30.5 * i},0.{i},"a, ""b"""\n' for i in range(5)
 )
+OFFSET = "$tilt -StandardInput\nTILTFILE a.tlt\nOFFSET 2.5\nXAXISTILT 0.0\n"
+WEDGE_LIST = "data_stopgap_wedgelist\n\nloop_\n_tomo_num\n_pixelsize\n_tilt_angle\n_defocus\n_exposure\n"
+WEDGE_LIST += "".join(f"1 2.5 {3 * i - 6}.01 2.{i} {3.5 * i}\n" for i in range(5))
 COMMAND = "$tilt -StandardInput\nInputProjections a.ali\nEXCLUDELIST2 1-2,4\nExcludeList 7\n"
 
 
@@ -223,7 +226,8 @@ def tilt_table(found: pd.DataFrame, _: Path) -> None:
 
 
 def angles(found: np.ndarray, path: Path) -> None:
-    written = path.read_bytes().decode("utf-8-sig", "replace").splitlines()
+    raw = path.read_bytes()
+    written = raw.decode("utf-16" if raw.startswith(b"\xff\xfe") else "utf-8-sig", "replace").splitlines()
     assert len(found) == len([line for line in written if line.split("#")[0].strip()])
     assert (np.abs(found) <= 90).all()
 
@@ -240,6 +244,10 @@ def alignment(found: Any, _: Path) -> None:
 
 def views(found: np.ndarray, _: Path) -> None:
     assert (np.diff(found) > 0).all()
+
+
+def offset(found: tuple[str, float], _: Path) -> None:
+    assert np.isfinite(found[1])
 
 
 def project(folder: Path) -> None:
@@ -328,6 +336,9 @@ KINDS: dict[str, Kind] = {
     "angles .rawtlt": simple("a.rawtlt", " -60\n -3 # a\n\n 0\n 57.5\n", files.read_tilts, angles),
     "transforms .xf": simple("a.xf", XF, files.read_transforms, transforms),
     "command file .com": simple("a.com", COMMAND, files.read_excluded, views),
+    "offset in a .com": simple("a.com", OFFSET, files.read_offset, offset),
+    "tilt series of RELION": simple("a.star", SERIES, files.read_tilt_star, tilt_table),
+    "wedge list of STOPGAP": simple("a.star", WEDGE_LIST, lambda path: files.read_tilt_star(path, tomogram=1), tilt_table),
     "SerialEM .mdoc": simple("a.mdoc", MDOC, files.read_mdoc, tilt_table),
     "Warp .xml": simple("a.xml", XML, files.read_warp, tilt_table),
     "Warp .tomostar": simple("a.tomostar", TOMOSTAR, files.read_tomostar, tilt_table),

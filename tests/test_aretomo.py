@@ -1,5 +1,6 @@
 """Alignments of AreTomo mean what AreTomo means by them, whichever version counted the images, and wrong files are refused."""
 
+import alnfile
 import numpy as np
 import pytest
 from hypothesis import given
@@ -44,6 +45,23 @@ def test_transforms_are_those_that_imod_would_be_given(tmp_path) -> None:
     assert found.tilts.tolist() == [-61.5, 0.02, 60]
     assert found.sections.tolist() == [0, 1, 2]
     assert (found.size, found.offsets, found.images, len(found.patches)) == ((4092, 5760), (1.5, 0.0), 3, 0)
+
+
+def test_another_reader_finds_the_same(tmp_path) -> None:
+    (tmp_path / "a.aln").write_text(THREE)
+    ours, theirs = files.read_aretomo(tmp_path / "a.aln"), alnfile.read(tmp_path / "a.aln")
+    transforms = alnfile.df_to_xf(theirs)
+    np.testing.assert_allclose(ours.transforms[0], transforms[:, :, :2], atol=1e-6)
+    np.testing.assert_allclose(ours.transforms[1], transforms[:, :, 2], atol=1e-5)
+    np.testing.assert_allclose(ours.tilts, theirs["tilt"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-8-sig"])
+def test_files_of_windows(tmp_path, encoding: str) -> None:
+    (tmp_path / "a.aln").write_bytes(THREE.replace("\n", "\r\n").encode(encoding))
+    found = files.read_aretomo(tmp_path / "a.aln")
+    assert found.tilts.tolist() == [-61.5, 0.02, 60]
+    assert found.size == (4092, 5760)
 
 
 angle = st.floats(-180, 180).map(lambda value: round(value, 4))

@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import mdocfile
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -71,6 +72,74 @@ def test_the_stack_is_in_the_order_of_its_numbers(tmp_path) -> None:
     text = "".join(f"[{heading}]\nTiltAngle = {tilt}\n" for heading, tilt in headings)
     found = read(tmp_path, text, encoding="utf-8-sig", newline="\r\n")
     assert found["tilt"].tolist() == [-3, 0, 3]
+
+
+FEI = """DataMode = 1
+ImageSize = 4096 4096
+ImageFile = Position_1.mrc
+PixelSpacing = 1.54
+Voltage = 300.00
+
+{open}T = Tomography: KRIOS-1234   20-Feb-2026 16:58:06{close}
+{open}T =     TiltAxisAngle = {axis}  Binning = 1  SpotSize = 6{close}
+
+"""
+
+
+@pytest.mark.parametrize("brackets", ["[]", ("", "")])
+@pytest.mark.parametrize(
+    ("title", "rotation", "axis"),
+    [
+        # As Tomography 5 writes it, as SerialEM does, and with the other sign: IMOD's program header tells them apart.
+        (-174.09, 84.09, 84.09),
+        (175.0, 95.0, 95.0),
+        (-5.9, 84.1, -5.9),
+        (5.9, 84.1, -5.9),
+        (-173.94, 3.0, np.nan),
+        (-91.81, None, np.nan),
+    ],
+)
+def test_the_axis_in_tomography_5(tmp_path, brackets, title: float, rotation: float | None, axis: float) -> None:
+    head = FEI.format(open=brackets[0], close=brackets[1], axis=title)
+    found = read(tmp_path, mdoc([-3.0, 0.0], title=head, RotationAngle=[rotation] * 2), newline="\r\n")
+    np.testing.assert_allclose(found["axis"], axis)
+    np.testing.assert_allclose(found["title_axis"], title)
+    np.testing.assert_allclose(found["rotation"], np.nan if rotation is None else rotation)
+
+
+def test_the_axis_in_serialem(tmp_path) -> None:
+    """RotationAngle is a right angle from it, and stands in where a title is lost."""
+    bare = "T = SerialEM: Krios\nT =    Tilt axis angle = 85.3, binning = 1\n\n"
+    assert read(tmp_path, mdoc([0.0], title=bare, RotationAngle=[175.3]))["axis"].tolist() == [85.3]
+    lost = "Version = SerialEM Version 4.1.6 64-bit\n\n"
+    assert read(tmp_path, mdoc([0.0], title=lost, RotationAngle=[175.25]))["axis"].tolist() == [85.25]
+    assert read(tmp_path, mdoc([0.0], title=lost, RotationAngle=[-91.5]))["axis"].tolist() == [178.5]
+    # Whose RotationAngle it is, nobody says.
+    assert read(tmp_path, mdoc([0.0], title="", RotationAngle=[85.0]))["axis"].isna().all()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_files_of_windows(tmp_path, encoding: str, end: str) -> None:
+    text = mdoc([-3.0, 0.25], SubFramePath=["D:\\Büro\\a_é.tif", "b.tif"]).replace("\n", end)
+    (tmp_path / "a.mdoc").write_bytes(text.encode(encoding))
+    found = files.read_mdoc(tmp_path / "a.mdoc")
+    assert found["tilt"].tolist() == [-3, 0.25]
+    assert found["image"].tolist() == ["a_é.tif", "b.tif"]
+    assert found["axis"].tolist() == [-86.7, -86.7]
+
+
+def test_another_reader_finds_the_same(tmp_path) -> None:
+    dates = ["25-Mar-21  17:02:46", "25-Mar-21  17:00:46", "25-Mar-21  17:01:46"]
+    doses = {"ExposureDose": [3.0, 3.0, 3.5], "PriorRecordDose": [6, 0, 3]}
+    further = {"RotationAngle": [3.3] * 3, "TargetDefocus": [-4, -4, -4.5], "SubFramePath": ["D:\\f\\a.tif", "b.tif", "c.tif"]}
+    ours = read(tmp_path, mdoc([-3.0, 0.01, 3.0], DateTime=dates, **doses, **further))
+    theirs = mdocfile.read(tmp_path / "TS_01.mdoc")
+    for name, other in {"tilt": "TiltAngle", "dose": "PriorRecordDose", "exposure": "ExposureDose"}.items():
+        np.testing.assert_allclose(ours[name], theirs[other].astype(float))
+    np.testing.assert_allclose(ours["target_defocus"], -theirs["TargetDefocus"].astype(float))
+    np.testing.assert_allclose(ours["rotation"], theirs["RotationAngle"].astype(float))
+    assert ours["image"].tolist() == [str(path).replace("\\", "/").rsplit("/", 1)[-1] for path in theirs["SubFramePath"]]
 
 
 @settings(max_examples=40, deadline=None)

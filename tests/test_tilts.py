@@ -1,5 +1,6 @@
 """IMOD's text files are read line by line, and a wrong line is named."""
 
+import etomofiles
 import numpy as np
 import pytest
 
@@ -72,3 +73,31 @@ def test_wrong_views_are_named(tmp_path, words: str) -> None:
     (tmp_path / "tilt.com").write_text("EXCLUDELIST 1\n")
     with pytest.raises(ValueError, match="not a command file of IMOD"):
         files.read_excluded(tmp_path / "tilt.com")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_files_of_windows(tmp_path, encoding: str, end: str) -> None:
+    texts = {
+        "a.tlt": "-60.0\n0.00\n57.5\n",
+        "a.xf": "1 0.1 -0.2 0.9 12.5 -3.25\n0 -1 1 0 0 0\n",
+        "a.com": "$tilt\nOFFSET 2.5\nEXCLUDELIST 2\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_bytes(text.replace("\n", end).encode(encoding))
+    assert files.read_tilts(tmp_path / "a.tlt").tolist() == [-60, 0, 57.5]
+    assert files.read_transforms(tmp_path / "a.xf")[1].tolist() == [[12.5, -3.25], [0, 0]]
+    assert files.read_excluded(tmp_path / "a.com").tolist() == [1]
+    assert files.read_offset(tmp_path / "a.com") == ("", 2.5)
+
+
+def test_another_reader_finds_the_same(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "a.tlt").write_text("".join(f"{angle:8.2f}\n" for angle in rng.uniform(-60, 60, 9)))
+    (tmp_path / "a.xf").write_text(
+        "".join(" ".join(f"{value:12.7f}" for value in row) + "\n" for row in rng.normal(size=(9, 6)))
+    )
+    np.testing.assert_array_equal(files.read_tilts(tmp_path / "a.tlt"), etomofiles.read_tlt(tmp_path / "a.tlt"))
+    matrices, shifts = files.read_transforms(tmp_path / "a.xf")
+    found = np.concatenate([matrices.reshape(-1, 4), shifts], axis=1)
+    np.testing.assert_array_equal(found, etomofiles.read_xf(tmp_path / "a.xf"))

@@ -82,7 +82,7 @@ def test_without_tilts_those_of_the_metadata_are_used(folder) -> None:
 
 
 def test_images_that_warp_does_not_use_are_not_in_its_stacks(folder) -> None:
-    lists = {"Angles": "-3\n-1\n0\n3", "Dose": "9\n3\n0\n6", "UseTilt": "True\nFalse\nTrue\nTrue"}
+    lists = {"Angles": "3\n1\n0\n-3", "Dose": "9\n3\n0\n6", "UseTilt": "True\nFalse\nTrue\nTrue"}
     text = "".join(f"<{name}>{values}</{name}>" for name, values in lists.items())
     (folder / "stack.xml").write_text(f"<TiltSeries>{text}</TiltSeries>")
     for given in ({}, {"tilts": folder / "stack.tlt"}):
@@ -110,7 +110,7 @@ def test_contradictions_name_both_files(folder, name: str, text: str, message: s
 def test_what_is_missing_is_asked_for(folder) -> None:
     with pytest.raises(ValueError, match="give tilts=, alignment= or metadata="):
         tiltseries.read(folder / "stack.mrc")
-    with pytest.raises(ValueError, match=r"end in .mdoc, .xml, .tomostar, not '.txt'"):
+    with pytest.raises(ValueError, match=r"end in .mdoc, .xml, .tomostar, .star, not '.txt'"):
         tiltseries.read(folder / "stack.mrc", metadata=folder / "stack.txt")
     (folder / "stack.mdoc").write_text(MDOC + "[ZValue = 3]\nTiltAngle = 6\n")
     with pytest.raises(ValueError, match=r"stack.mrc holds 3 images, but .*stack.mdoc 4 tilts"):
@@ -219,7 +219,7 @@ def test_images_are_left_out_and_told(folder) -> None:
 
 
 def test_images_that_warp_does_not_use_are_left_out_of_the_whole_stack(folder) -> None:
-    lists = {"Angles": "-3\n0\n3", "Dose": "6\n0\n3", "UseTilt": "True\nTrue\nFalse"}
+    lists = {"Angles": "3\n0\n-3", "Dose": "6\n0\n3", "UseTilt": "True\nTrue\nFalse"}
     text = "".join(f"<{name}>{values}</{name}>" for name, values in lists.items())
     (folder / "stack.xml").write_text(f"<TiltSeries>{text}</TiltSeries>")
     series = tiltseries.read(folder / "stack.mrc", metadata=folder / "stack.xml")
@@ -255,12 +255,20 @@ def test_a_tilt_table_fills_in_what_follows() -> None:
 @pytest.mark.network
 def test_a_measured_series_was_dose_symmetric() -> None:
     sample = samples.fetch("empiar_10499_ts01")
-    paths = {"tilts": sample.tilts, "transforms": sample.transforms, "metadata": sample.metadata}
+    paths = {"transforms": sample.transforms, "metadata": sample.metadata}
     series = tiltseries.read(sample.stack, **paths, pixel_size=sample.pixel_size)
     scheme = dose_symmetric(-60, 60, step=3.0, dose=123.0)
     assert len(series) == 41
-    np.testing.assert_allclose(series.tilts, scheme["tilt"], atol=0.05)
+    # Its first image is at -60° of the stage, which Warp took for 60° of IMOD.
+    np.testing.assert_allclose(series.tilts, -scheme["tilt"], atol=0.05)
     np.testing.assert_array_equal(series.table["order"], scheme["order"])
     np.testing.assert_allclose(series.dose, scheme["dose"], atol=1e-6)
     assert (np.abs(series.defocus - 1.8) < 0.4).all()
     assert series.table["image"].iloc[0] == "TS_01_041_-60.0.tif"
+    # Warp went on from the alignment of the .xf.
+    warp = tiltseries.read(sample.stack, alignment=sample.metadata, pixel_size=sample.pixel_size)
+    np.testing.assert_array_equal(warp.tilts, series.tilts)
+    np.testing.assert_allclose(warp.transforms[0], series.transforms[0], atol=1e-5)
+    np.testing.assert_allclose(warp.transforms[1], series.transforms[1], atol=6)
+    with pytest.raises(ValueError, match="the opposite sign, row by row"):
+        tiltseries.read(sample.stack, **paths, tilts=sample.tilts, pixel_size=sample.pixel_size)

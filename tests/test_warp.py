@@ -42,7 +42,8 @@ def test_what_is_known_of_each_image(tmp_path) -> None:
         inverted="True",
     )
     found = read(tmp_path, text, encoding="utf-8-sig")
-    assert found["tilt"].tolist() == [-3, 0, 3]
+    # Warp's sign is the opposite of IMOD's, whatever it says of heights.
+    assert found["tilt"].tolist() == [3, 0, -3]
     assert found["dose"].tolist() == [6, 0, 3.5]
     assert found["order"].tolist() == [2, 0, 1]
     assert found["exposure"].tolist() == [2.5, 3.5, 2.5]
@@ -51,6 +52,10 @@ def test_what_is_known_of_each_image(tmp_path) -> None:
     assert found["image"].tolist() == ["a.tif", "b.tif", "c.tif"]
     assert found["use"].tolist() == [True, True, False]
     assert found["inverted"].all()
+    assert found["defocus_hand"].tolist() == [-1, -1, -1]
+    turned = read(tmp_path, text.replace('Inverted="True"', 'Inverted="False"'))
+    assert turned["tilt"].tolist() == [3, 0, -3]
+    assert turned["defocus_hand"].tolist() == [1, 1, 1]
 
 
 def test_defocus_that_varies_over_the_image_is_averaged(tmp_path) -> None:
@@ -69,11 +74,48 @@ numbers = st.floats(-90, 90, allow_subnormal=False)
 def test_any_series_comes_back(tmp_path_factory, rows) -> None:
     tilts, dose, focus, use = (list(column) for column in zip(*rows, strict=True))
     found = read(tmp_path_factory.mktemp("warp"), xml(tilts, Dose=dose, UseTilt=use, grid=defocus(focus)))
-    for name, expected in (("tilt", tilts), ("dose", dose), ("use", use)):
+    for name, expected in (("tilt", [-tilt for tilt in tilts]), ("dose", dose), ("use", use)):
         np.testing.assert_array_equal(found[name], expected)
     np.testing.assert_allclose(found["defocus"], focus, atol=1e-12)
     if len(set(dose)) == len(dose):
         assert found["dose"].to_numpy()[found["order"].argsort()].tolist() == sorted(dose)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("declared", ["utf-8", "utf-16", "UTF-16LE", None])
+def test_any_encoding_of_windows(tmp_path, encoding: str, end: str, declared: str | None) -> None:
+    """Warp 1 and M write UTF-16; editors change the encoding and leave the declaration."""
+    text = xml([-3.0, 0.0, 3.5], MoviePath=["a.tif", "Bücher/ü.tif", "c.tif"], grid=defocus([3.1, 3.2, 3.3]))
+    first, rest = text.split("\n", 1)
+    text = rest if declared is None else f"{first.replace('utf-8', declared)}\n{rest}"
+    (tmp_path / "a.xml").write_bytes(text.replace("\n", end).encode(encoding))
+    found = files.read_warp(tmp_path / "a.xml")
+    assert found["tilt"].tolist() == [3, 0, -3.5]
+    assert found["defocus"].tolist() == [3.1, 3.2, 3.3]
+    assert found["image"].tolist() == ["a.tif", "ü.tif", "c.tif"]
+    (tmp_path / "a.xml").write_bytes(text.replace("-3.0", "far").replace("\n", end).encode(encoding))
+    with pytest.raises(ValueError, match=rf"line {3 - (declared is None)} \(Angles\): expected a number, got 'far'"):
+        files.read_warp(tmp_path / "a.xml")
+
+
+def test_damaged_utf_16_is_refused(tmp_path) -> None:
+    whole = xml([-3.0, 0.0]).encode("utf-16")
+    for damaged in (whole[:-1], whole[:40] + b"\x00\xd8" + whole[42:], b"\xff\xfe\x00\x00", whole[:30] + b"\0\0" + whole[32:]):
+        (tmp_path / "a.xml").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"a\.xml"):
+            files.read_warp(tmp_path / "a.xml")
+
+
+def test_alignment_that_warp_holds(tmp_path) -> None:
+    """Some of its numbers are written as the language of the computer has them."""
+    offsets = {"AxisOffsetX": ["262,72888", "-1,5E-05"], "AxisOffsetY": ["-19.5", "3"]}
+    found = read(tmp_path, xml([-3.0, 0.0], AxisAngle=["-4,2999988", "85"], **offsets))
+    assert found["axis"].tolist() == [-4.2999988, 85]
+    assert found["shift_x"].tolist() == [262.72888, -1.5e-5]
+    assert found["shift_y"].tolist() == [-19.5, 3]
+    assert found[["level_x", "level_y"]].eq(0).all(axis=None)
+    assert not found["local"].any()
 
 
 BOMB = """<?xml version="1.0"?>
@@ -113,7 +155,7 @@ def test_tomostar(tmp_path) -> None:
     path = tmp_path / "TS_01.tomostar"
     path.write_text(HEADER + "../frames/a.tif -3.0 -4.3 3.5 2.25\n../frames/b.tif 0.01 -4.3 0 2.5\n")
     found = files.read_tomostar(path)
-    assert found["tilt"].tolist() == [-3.0, 0.01]
+    assert found["tilt"].tolist() == [3.0, -0.01]
     assert found["dose"].tolist() == [3.5, 0]
     assert found["order"].tolist() == [1, 0]
     assert found["exposure"].tolist() == [3.5, 3.5]
@@ -136,3 +178,22 @@ def test_wrong_tomostars_are_refused(tmp_path, text: str, message: str) -> None:
     (tmp_path / "TS_01.tomostar").write_text(text)
     with pytest.raises(ValueError, match=message):
         files.read_tomostar(tmp_path / "TS_01.tomostar")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_tomostars_of_windows(tmp_path, encoding: str, end: str) -> None:
+    text = HEADER + "../frames/a.tif -3.0 -4.3 3.5 2.25\nD:\\ü\\b.tif 0.01 -4.3 0 2.5\n"
+    (tmp_path / "a.tomostar").write_bytes(text.replace("\n", end).encode(encoding))
+    found = files.read_tomostar(tmp_path / "a.tomostar")
+    assert found["tilt"].tolist() == [3.0, -0.01]
+    assert found["image"].tolist() == ["a.tif", "b.tif"]
+
+
+def test_a_tomostar_of_one_image(tmp_path) -> None:
+    """Without a loop, in another order, with an alignment."""
+    text = "data_\n\n_wrpAxisOffsetY -2.5\n_wrpAngleTilt 12.5\n_wrpAxisOffsetX 10\n_wrpAxisAngle 84.1\n_wrpMovieName a.eer\n"
+    (tmp_path / "a.tomostar").write_text(text)
+    found = files.read_tomostar(tmp_path / "a.tomostar")
+    assert found[["tilt", "axis", "shift_x", "shift_y", "image"]].to_numpy().tolist() == [[-12.5, 84.1, 10, -2.5, "a.eer"]]
+    assert found["dose"].isna().all()

@@ -96,13 +96,10 @@ def read_aretomo(path: str | Path) -> Alignment:
     if sizes and min(sizes[-1][1]) < 1:
         raise ValueError(f"{path}, line {sizes[-1][0]}: sizes are positive, got {sizes[-1][1]}")
     sections, left_out = _sections(numbers[:, 0], dark, path)
-    turn = np.radians(numbers[:, 1])
-    cos, sin = np.cos(turn), np.sin(turn)
-    matrices = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)], axis=1)
     return Alignment(
         tilts=numbers[:, 9],
         sections=sections,
-        transforms=(matrices, -(matrices @ numbers[:, 3:5, None])[:, :, 0]),
+        transforms=tilts.about_axis(numbers[:, 1], numbers[:, 3:5]),
         dark=left_out,
         dark_tilts=dark[:, 2],
         size=(int(sizes[-1][1][0]), int(sizes[-1][1][1])) if sizes else None,

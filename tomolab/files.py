@@ -1,5 +1,5 @@
-"""The only door to files of other programs: maps (MRC, OME-Zarr), particle lists, and tilt series of IMOD, SerialEM, Warp and
-AreTomo.
+"""The only door to files of other programs: maps (MRC, OME-Zarr), particle lists, and tilt series of IMOD, SerialEM, Warp,
+AreTomo, RELION and STOPGAP.
 
 Contrast is left as it is in the file; `tomolab.volumes.invert` turns it. Order xyz, pixels and Euler angles stay on the
 far side of this door.
@@ -16,7 +16,8 @@ from tomolab.maps import open_volume, read_volume, write_volume
 from tomolab.mdoc import read_mdoc
 from tomolab.mrc import read_stack
 from tomolab.paths import atomic, data_folder, inside, sha256
-from tomolab.tilts import read_excluded, read_tilts, read_transforms
+from tomolab.tilts import read_excluded, read_offset, read_tilts, read_transforms
+from tomolab.tiltstar import read_tilt_star
 from tomolab.warp import read_tomostar, read_warp
 
 __all__ = [
@@ -28,8 +29,10 @@ __all__ = [
     "read_aretomo",
     "read_excluded",
     "read_mdoc",
+    "read_offset",
     "read_particles",
     "read_stack",
+    "read_tilt_star",
     "read_tilts",
     "read_tomostar",
     "read_transforms",

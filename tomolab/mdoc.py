@@ -1,4 +1,10 @@
-"""Metadata that SerialEM writes beside a tilt series (.mdoc): a section of ``key = value`` lines for each image."""
+"""Metadata that SerialEM and Tomography 5 write beside a tilt series (.mdoc): a section of ``key = value`` lines an image.
+
+Where the tilt axis lies stands in two places. SerialEM's title says ``Tilt axis angle = A``, in degrees from y to x as IMOD
+counts, and each image has ``RotationAngle = A + 90`` (`EMbufferManager` of its source). Tomography 5 has ``TiltAxisAngle = T``
+in the title: IMOD (its program header) takes RotationAngle R for the axis where T is -(R + 90), T where it is R - 90, and -T
+where it is -(R - 90); nothing tells the axis where T and R agree in none of these.
+"""
 
 import re
 from datetime import datetime
@@ -9,7 +15,10 @@ import pandas as pd
 
 from tomolab import tilts
 
-AXIS = re.compile(r"tilt axis angle\s*=\s*([-+]?\d+(\.\d*)?)", re.IGNORECASE)
+AXIS = re.compile(r"tilt axis angle\s*=\s*([-+]?(?:\d+\.?\d*|\.\d+))", re.IGNORECASE)
+FEI_AXIS = re.compile(r"TiltAxisAngle\s*=\s*([-+]?(?:\d+\.?\d*|\.\d+))", re.IGNORECASE)
+AGREES = 0.11
+"""Degrees up to which title and images say the same, as IMOD has it."""
 HEADING = re.compile(r"\[\s*(\w+)\s*=(.*)\]$")
 DATES = ("%d-%b-%y %H:%M:%S", "%d-%b-%Y %H:%M:%S", "%Y-%b-%d %H:%M:%S")
 """Ways in which versions of SerialEM write the time."""
@@ -23,8 +32,9 @@ def read_mdoc(path: str | Path) -> pd.DataFrame:
 
     Order comes from PriorRecordDose, else from DateTime; dose and exposure from PriorRecordDose and ExposureDose, where
     0 means that the microscope was not calibrated. SerialEM does not measure defocus, so that is NaN: what was aimed at is
-    in column `target_defocus` (µm underfocus). Further columns are `axis` (degrees from y to x, as IMOD counts; from the
-    title), `image` (name of the movie), `use` (True).
+    in column `target_defocus` (µm underfocus). Further columns are `axis` (degrees from y to x, as IMOD counts; NaN where the
+    file does not say for sure), `title_axis` and `rotation` (what the title and RotationAngle say), `image` (name of the
+    movie), `use` (True).
 
     Raises
     ------
@@ -43,14 +53,17 @@ def read_mdoc(path: str | Path) -> pd.DataFrame:
             line = row["TiltAngle" if "TiltAngle" in row else "ZValue"][0]
             raise ValueError(f"{path}, line {line}: an image needs a TiltAngle within ±90°, got {angle:g}")
     exposure, prior = (np.array([_number(row, key, path) for row in rows]) for key in ("ExposureDose", "PriorRecordDose"))
-    told = AXIS.search(title)
+    rotation = _number(rows[0], "RotationAngle", path)
+    axis, title_axis = _axis(title, rotation)
     return tilts.table(
         angles,
         order=_order(rows) if np.isnan(prior).any() or len(np.unique(prior)) < len(prior) else None,
         dose=np.where(np.isnan(prior).any(), np.nan, prior),
         exposure=np.where((exposure > 0).all(), exposure, np.nan),
         target_defocus=[-_number(row, "TargetDefocus", path) for row in rows],
-        axis=float(told.group(1)) if told else np.nan,
+        axis=axis,
+        title_axis=title_axis,
+        rotation=rotation,
         image=[re.split(r"[\\/]", row["SubFramePath"][1])[-1] if "SubFramePath" in row else "" for row in rows],
         use=True,
     )
@@ -64,7 +77,9 @@ def _sections(path: str | Path) -> tuple[str, dict[int, Section]]:
     for line, written in enumerate(tilts.text(path).splitlines(), start=1):
         written = written.strip()
         heading = HEADING.match(written)
-        if heading and heading.group(1) == "T":
+        # Tomography 5, and SerialEM beside frames, write titles without brackets, above the first image.
+        bare = re.match(r"T\s*=", written) and not sections
+        if bare or (heading and heading.group(1) == "T"):
             title.append(written)
         elif heading:
             section = {"ZValue": (line, heading.group(2).strip())}
@@ -74,7 +89,26 @@ def _sections(path: str | Path) -> tuple[str, dict[int, Section]]:
         elif "=" in written:
             key, value = (part.strip() for part in written.split("=", 1))
             section[key] = (line, value)
+            if key == "Version":
+                title.append(value)
     return "\n".join(title), sections
+
+
+def _axis(title: str, rotation: float) -> tuple[float, float]:
+    """Degrees of the tilt axis, NaN where that is not certain, and of what the title calls so."""
+    told, fei = AXIS.search(title), FEI_AXIS.search(title)
+    if told:
+        return float(told[1]), float(told[1])
+    if fei is None:
+        return (_wrapped(rotation - 90) if "SerialEM" in title else np.nan), np.nan
+    angle = float(fei[1])
+    meanings = ((-(rotation + 90), rotation), (rotation - 90, angle), (-(rotation - 90), -angle))
+    return next((axis for stated, axis in meanings if abs(_wrapped(stated - angle)) < AGREES), np.nan), angle
+
+
+def _wrapped(angle: float) -> float:
+    """The same direction from -180 up to 180 degrees."""
+    return (angle + 180) % 360 - 180
 
 
 def _add(sections: dict[int, Section], section: Section, path: str | Path) -> None:

@@ -18,6 +18,7 @@ from tomolab.mrc import TOLERANCE
 from tomolab.starblocks import MISSING as MISSING
 from tomolab.starblocks import WIDEST as WIDEST
 from tomolab.starblocks import blocks as blocks
+from tomolab.starblocks import parsed as parsed
 from tomolab.starblocks import text as text
 
 PIXELS = [f"rlnCoordinate{axis}" for axis in "ZYX"]

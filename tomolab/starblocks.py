@@ -42,7 +42,18 @@ def blocks(path: Path) -> dict[str, pd.DataFrame]:
     ValueError
         If the text is not UTF-8, or a block is no table.
     """
-    text = "\n" + paths.text(path)
+    return parsed(paths.text(path))
+
+
+def parsed(text: str) -> dict[str, pd.DataFrame]:
+    """Blocks of the text of a STAR file, as `blocks` gives them.
+
+    Raises
+    ------
+    ValueError
+        If a block is no table.
+    """
+    text = "\n" + text
     heads = list(HEAD.finditer(text))
     ends = [*(head.start() for head in heads[1:]), len(text)][: len(heads)]
     if len(heads) > BLOCKS:

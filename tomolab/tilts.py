@@ -1,7 +1,8 @@
 """What is known of each image of a tilt series: the tilt table, and IMOD's angles (.tlt, .rawtlt), alignments (.xf) and command
-files (.com), which name views to leave out.
+files (.com), which name views to leave out and turn the specimen.
 """
 
+import codecs
 import re
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ EXCLUDE = re.compile(r"EXCLUDELIST2?[\s=]+(\S.*)$", re.IGNORECASE)
 """Line of a command file that names views, such as ``EXCLUDELIST2 1-3,40``."""
 VIEWS = 100_000
 """Numbers of views are smaller."""
+TURNS = re.compile(r"(TILTFILE|OFFSET|XAXISTILT)[\s=]+(\S.*)$", re.IGNORECASE)
+"""Line of IMOD's program tilt about the angles at which it takes the views."""
 LARGEST = 2**26
 """Bytes of a metadata file; those of a tilt series hold less than a hundredth of it."""
 
@@ -91,27 +94,67 @@ def check_transforms(transforms: tuple[ArrayLike, ArrayLike], images: int) -> tu
     return matrices, shifts
 
 
-def text(path: str | Path) -> str:
-    """Text of a metadata file, without the byte order mark that programs of Windows write.
+def about_axis(axis: ArrayLike, shifts: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Transforms, as `read_transforms` gives them, of images whose tilt axis and shifts are known.
+
+    A point x from the centre of the aligned image is taken from ``R x + shift`` in the raw image, with R a turn by `axis`
+    (cos -sin; sin cos). So A = R' and d = -R' shift. AreTomo, Warp and RELION 5 all state alignments in this way.
+
+    Parameters
+    ----------
+    axis
+        Degrees (n,).
+    shifts
+        Pixels x and y of the raw image (n, 2).
+    """
+    turn = np.radians(np.asarray(axis, dtype=float))
+    cos, sin = np.cos(turn), np.sin(turn)
+    matrices = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)], axis=1)
+    return matrices, -(matrices @ np.asarray(shifts, dtype=float)[..., None])[..., 0]
+
+
+def text(path: str | Path, *, strict: bool = False) -> str:
+    """Text of a metadata file, its lines ended as on Unix: UTF-8, or UTF-16 as programs of Windows write it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    strict
+        Refuse UTF-8 that holds other bytes; otherwise these are replaced, as they stand in comments and titles.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is larger than metadata are, or holds NUL bytes.
+        If it is larger than metadata are, holds NUL bytes, or cannot be decoded.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     if path.stat().st_size > LARGEST:
         raise ValueError(f"{path} has {path.stat().st_size} bytes; metadata of a tilt series have less than {LARGEST}")
-    read = path.read_text(encoding="utf-8-sig", errors="replace")
+    raw = path.read_bytes()
+    encoding = _encoding(raw)
     try:
+        read = raw.decode(encoding, errors="strict" if strict or encoding != "utf-8-sig" else "replace")
         paths.check_text(read)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return read
+    return read.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _encoding(raw: bytes) -> str:
+    """UTF-16 where there is its mark, or where more than half of the characters have a first or a last byte of 0."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    first, last = raw[::2].count(0), raw[1::2].count(0)
+    if last > len(raw) / 4 and not first:
+        return "utf-16-le"
+    if first > len(raw) / 4 and not last:
+        return "utf-16-be"
+    return "utf-8-sig"
 
 
 def read_tilts(path: str | Path) -> np.ndarray:
@@ -183,6 +226,51 @@ def read_excluded(path: str | Path) -> np.ndarray:
             edges[low - 1] += 1
             edges[high] -= 1
     return np.flatnonzero(np.cumsum(edges))
+
+
+def read_offset(path: str | Path) -> tuple[str, float]:
+    """File of tilts that an IMOD command file names for the program tilt, and the degrees that are added to all of them.
+
+    These are TILTFILE and the first number of OFFSET (IMOD's tilt.f90); "" and 0 where the file has none.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If a value is not a number, or the program also turns the specimen about x (XAXISTILT) or moves the tilt axis (second
+        number of OFFSET), which `tomograms.reconstruct` does not.
+    """
+    name, offset, program = "", 0.0, ""
+    for line, written in enumerate(text(path).splitlines(), start=1):
+        words = written.split("#")[0].strip()
+        if words.startswith("$"):
+            program = words[1:].split()[0].rsplit("/", 1)[-1].lower() if words[1:].split() else ""
+        told = TURNS.match(words) if program == "tilt" else None
+        if told and told[1].upper() == "TILTFILE":
+            name = re.split(r"[\\/]", told[2].strip())[-1]
+        elif told:
+            numbers = _turn(told[1].upper(), told[2], place=f"{path}, line {line}")
+            offset = numbers[0] if numbers else offset
+    return name, offset
+
+
+def _turn(option: str, words: str, *, place: str) -> list[float]:
+    """Degrees that OFFSET adds to the tilts, nothing of XAXISTILT; what cannot be used must be 0."""
+    try:
+        numbers = [float(word) for word in re.split(r"[\s,]+", words.strip())]
+    except ValueError as error:
+        raise ValueError(f"{place}: expected numbers after {option}, got {words[:60]!r}") from error
+    if len(numbers) > 2 or not np.isfinite(numbers).all():
+        raise ValueError(f"{place}: expected one or two numbers after {option}, got {words[:60]!r}")
+    used = numbers[:1] if option == "OFFSET" else []
+    if any(numbers[len(used) :]):
+        what = "moves the tilt axis" if used else "turns the specimen about x"
+        raise ValueError(
+            f"{place}: {option} {words.strip()} {what}, which is not done here; to leave views out without it, give their "
+            "numbers, from 0, as exclude="
+        )
+    return used
 
 
 def _numbers(path: str | Path, *, least: int) -> list[tuple[int, list[float]]]:

@@ -2,6 +2,8 @@
 
 >>> series = read("TS_01.mrc", tilts="TS_01.tlt", transforms="TS_01.xf", metadata="TS_01.mdoc")
 >>> series = read("TS_01.mrc", alignment="TS_01.aln", exclude=[0, 40], pixel_size=2.7)
+>>> series = read("TS_01.st", alignment="TS_01.xml")                # Warp's own; dose and defocus come with it
+>>> series = series.select(tilts=(-50, 50), dose=(0, 100))
 >>> table = dose_symmetric(-60, 60, step=3.0, dose=120.0)
 """
 
@@ -14,15 +16,15 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from tomolab import files
-from tomolab.aretomo import Alignment
+from tomolab.tiltplaces import Transforms, of_star, placed, used
 from tomolab.tilts import COLUMNS, check_transforms
 from tomolab.tilts import table as tilt_table
+from tomolab.tilttables import Order, joined, outliers, read_metadata, warn_outliers, warn_unaligned
+
+__all__ = ["TiltSeries", "dose_symmetric", "outliers", "read", "read_metadata"]
 
 EXCLUDED = ["number", "tilt", "reason"]
 """What is known of an image that was left out: its number in the stack, from 0, its tilt in degrees, and why."""
-READERS = {".mdoc": files.read_mdoc, ".xml": files.read_warp, ".tomostar": files.read_tomostar}
-TOLERANCE = 0.5
-"""Degrees up to which tilts of two files are taken to be the same: stages are that exact, and refined tilts that close."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class TiltSeries:
         Grey values (n, y, x), float32, dark protein as a microscope records it.
     table
         A row an image, in order of `images`: tilt (degrees), order (of exposure, from 0), dose (e/Å² before the image),
-        exposure (e/Å² of the image), defocus (µm underfocus); NaN where unknown. Further columns are kept.
+        exposure (e/Å² of the image), defocus (µm underfocus); NaN where unknown. Further columns are kept; `read` adds
+        `number`, that of the image in the stack, from 0.
     pixel_size
         Å.
     transforms
@@ -53,7 +56,7 @@ class TiltSeries:
     images: np.ndarray
     table: pd.DataFrame
     pixel_size: float
-    transforms: tuple[np.ndarray, np.ndarray] | None = None
+    transforms: Transforms | None = None
     excluded: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=EXCLUDED))
 
     def __post_init__(self) -> None:
@@ -91,6 +94,50 @@ class TiltSeries:
     def defocus(self) -> np.ndarray:
         """Underfocus of each image in µm, (n,)."""
         return self.table["defocus"].to_numpy(dtype=float, copy=True)
+
+    def select(self, *, tilts: tuple[float, float] | None = None, dose: tuple[float, float] | None = None) -> "TiltSeries":
+        """Only images within limits; `excluded` tells which others there were, and why they were left out.
+
+        Parameters
+        ----------
+        tilts
+            Lowest and highest tilt in degrees, both included.
+        dose
+            Least and largest dose in e/Å² that the specimen had before the image, both included.
+
+        Raises
+        ------
+        ValueError
+            If the dose of an image is not known, a limit is not a number or above the other, or no image is left.
+        """
+        limits = {"tilt": tilts, "dose": dose}
+        reasons: dict[int, str] = {}
+        for name, limit in limits.items():
+            if limit is None:
+                continue
+            values = self.table[name].to_numpy(dtype=float)
+            if not limit[0] <= limit[1]:
+                raise ValueError(f"{name}: limits go from the lower to the higher number, got {limit[0]} to {limit[1]}")
+            if np.isnan(values).any():
+                raise ValueError(
+                    f"the {name} of {np.isnan(values).sum()} of {len(values)} images is not known; none can be chosen by it"
+                )
+            outside = np.flatnonzero((values < limit[0]) | (values > limit[1]))
+            reasons |= {row: f"{name} {values[row]:g} not in {limit[0]:g} to {limit[1]:g}" for row in outside.tolist()}
+        return self._without(reasons, "this series")
+
+    def _without(self, reasons: dict[int, str], stack: str | Path) -> "TiltSeries":
+        """The series without the rows that there is a reason to leave out."""
+        if not reasons:
+            return self
+        rows = np.array(sorted(reasons))
+        if len(rows) == len(self):
+            raise ValueError(f"no image of {stack} is left: {', '.join(sorted(set(reasons.values()))[:5])}")
+        table = self.table if "number" in self.table else self.table.assign(number=np.arange(len(self)))
+        left = table.iloc[rows][["number", "tilt"]].assign(reason=[reasons[row] for row in rows.tolist()])
+        told = left if self.excluded.empty else pd.concat([self.excluded, left]).sort_values("number")
+        kept = replace(self, table=table, excluded=told[EXCLUDED].reset_index(drop=True))
+        return kept.take(np.setdiff1d(np.arange(len(self)), rows))
 
     def take(self, rows: ArrayLike) -> "TiltSeries":
         """Some of the images, by number or by a mask, such as ``series.table["use"]``."""
@@ -143,9 +190,12 @@ def read(
     transforms: str | Path | None = None,
     alignment: str | Path | None = None,
     metadata: str | Path | None = None,
+    metadata_order: Order | None = None,
+    tomogram: str | int | None = None,
     exclude: str | Path | Sequence[int] | None = None,
     pixel_size: float | None = None,
     invert_tilts: bool = False,
+    aligned: bool = False,
 ) -> TiltSeries:
     """Read a tilt series from its files.
 
@@ -159,24 +209,42 @@ def read(
         Alignment, an IMOD .xf file; without it the images are taken to be aligned.
     alignment
         Instead of both, an .aln file of AreTomo, and the stack that it aligned or the same without dark images. A stack that
-        was binned afterwards is recognised by its size. Local alignment is left aside.
+        was binned afterwards is recognised by its size. Or an .xml or .tomostar of Warp, or a tilt series of RELION 5 (.star),
+        and a stack of these images in its order, which then need no `metadata`. Local alignment is left aside.
     metadata
-        Dose, defocus and more of each image: an .mdoc of SerialEM, or an .xml or .tomostar of Warp. Its rows are brought
-        into the order of `tilts`, if those are given.
+        Dose, defocus and more of each image: an .mdoc of SerialEM, an .xml or .tomostar of Warp, a tilt series of RELION 5 or
+        a wedge list of STOPGAP (.star).
+    metadata_order
+        Which row of the metadata is which image of `tilts` or `alignment`. By default names of the images tell, or tilts
+        that agree row by row, or tilts of the same sign in another order, if they tell all images apart. The angles of Warp
+        have the opposite sign of IMOD's, but not everyone who writes a .tlt beside them knows; so where the tilts also agree
+        with the opposite sign, an answer is asked for: "stack" if rows are in the order of the stack, "tilt" or "opposite tilt"
+        if they belong to images at the same or at the opposite tilt.
+    tomogram
+        Which tomogram, where a .star file holds several.
     exclude
-        Images to leave out: their numbers in the stack, from 0, or an IMOD command file (.com) that names them. Dark images of
-        AreTomo are left out, and so are images that Warp does not use (`use` is False) if the stack holds them.
+        Images to leave out: their numbers in the stack, from 0, or an IMOD command file (.com) that names them; what its
+        OFFSET adds to the tilts of `tilts` is added. Dark images of AreTomo are left out, and so are images that Warp does not
+        use (`use` is False) if the stack holds them.
     pixel_size
         Å; needed where the header of the stack does not know it, else held against the header.
     invert_tilts
-        Turn the sign of all tilts, once the files are matched. No file says for sure which sign a stage counts with, and the
-        wrong one gives the mirror image of the specimen; where Warp's AreAnglesInverted is True (column `inverted`), try True.
-        Column `tilts_inverted` of the table records the answer.
+        Turn the sign of all tilts, once the files are matched. Tilts of Warp are read with IMOD's sign. But no file says for
+        sure with which sign a stage counts, and the wrong one gives the mirror image of the specimen; `hands.judge` tells by a
+        known structure. Column `tilts_inverted` of the table records the answer.
+    aligned
+        The images are aligned already, whatever the metadata say of the tilt axis; nothing is warned of.
 
     Returns
     -------
     TiltSeries
         Grey values as in the file; `excluded` tells what was left out and why.
+
+    Warns
+    -----
+    UserWarning
+        If metadata say that the images are not aligned, and nothing is given that aligns them; if an alignment has local
+        parts, which are left aside; if defocus or exposure of an image is far from that of the others (`outliers`).
 
     Raises
     ------
@@ -184,62 +252,60 @@ def read(
         If a file is absent.
     ValueError
         If neither tilts nor metadata are given, a file is not what its name says, numbers of images differ, no image is left,
-        or two files contradict each other (tilts by more than 0.5°, pixel sizes by more than 1 %).
+        two files contradict each other (tilts by more than 0.5°, pixel sizes by more than 1 %), nothing tells which row of the
+        metadata is which image, or an alignment turns the specimen about x.
     """
-    told = _alignment(tilts, transforms, alignment)
+    _check_tomogram(tomogram, (alignment, metadata))
     source = next((path for path in (alignment, tilts, metadata) if path is not None), None)
     if source is None:
         raise ValueError(f"the tilts of {stack} are not known: give tilts=, alignment= or metadata=")
     images, found = files.read_stack(stack, pixel_size=pixel_size)
-    table = pd.DataFrame(columns=COLUMNS) if metadata is None else _used(read_metadata(metadata), len(images))
-    reasons: dict[int, str] = {}
-    moves = None
-    if told is not None:
-        angles, moves, reasons = _placed(told, images.shape, names=(stack, source))
-        table = _joined(angles, table, names=(source, metadata), offset=True)
-    elif tilts is not None:
-        table = _joined(files.read_tilts(tilts), table, names=(tilts, metadata))
-    if len(images) != len(table):
-        raise ValueError(f"{stack} holds {len(images)} images, but {source} {len(table)} tilts")
-    if told is None and transforms is not None:
-        moves = files.read_transforms(transforms)
-        if len(moves[0]) != len(images):
-            raise ValueError(f"{stack} holds {len(images)} images, but {transforms} {len(moves[0])} transforms")
-    if "use" in table:
-        reasons |= dict.fromkeys(np.flatnonzero(~table["use"].to_numpy(dtype=bool)).tolist(), "not used by Warp")
-    reasons |= dict.fromkeys(_excluded(exclude, images=len(images), stack=stack), "excluded")
+    known = placed((stack, alignment), images.shape, found, tilts=tilts, transforms=transforms, tomogram=tomogram)
+    table = known.table
+    if metadata is not None and (alignment is None or Path(metadata) != Path(alignment)):
+        table = used(read_metadata(metadata, tomogram=of_star(metadata, tomogram)), len(images))
+        if known.table is not None:
+            names = (source, metadata)
+            table = joined(known.table, table, names=names, order=metadata_order, offset=known.loose, inverted=invert_tilts)
+    if table is None or len(images) != len(table):
+        raise ValueError(f"{stack} holds {len(images)} images, but {source} {0 if table is None else len(table)} tilts")
+    if known.moves is not None and len(known.moves[0]) != len(images):
+        raise ValueError(f"{stack} holds {len(images)} images, but {transforms} {len(known.moves[0])} transforms")
+    table = table.assign(tilt=table["tilt"] + known.turn + _offset(exclude, tilts), number=np.arange(len(images)))
     if invert_tilts:
         table = table.assign(tilt=-table["tilt"], tilts_inverted=True)
-    return _without(TiltSeries(images, table, found, moves), reasons, stack)
+    if known.moves is None and not aligned:
+        warn_unaligned(table, stack=stack, pixel_size=found)
+    reasons = known.reasons | _unused(table) | dict.fromkeys(_excluded(exclude, images=len(images), stack=stack), "excluded")
+    series = TiltSeries(images, table, found, known.moves)._without(reasons, stack)
+    warn_outliers(series.table, source=metadata or source, gaps=Path(metadata or source).suffix.lower() != ".mdoc")
+    return series
 
 
-def _alignment(tilts: str | Path | None, transforms: str | Path | None, alignment: str | Path | None) -> Alignment | None:
-    """AreTomo's alignment, if that is given, and nothing beside it."""
-    if alignment is None:
-        return None
-    if tilts is not None or transforms is not None:
-        raise ValueError(f"{alignment} holds tilts and transforms; leave out tilts= and transforms=")
-    return files.read_aretomo(alignment)
+def _check_tomogram(tomogram: str | int | None, paths: Sequence[str | Path | None]) -> None:
+    """Raise ValueError if a tomogram is chosen, but no file holds several."""
+    if tomogram is not None and not any(path is not None and Path(path).suffix.lower() == ".star" for path in paths):
+        raise ValueError(f"tomogram={tomogram!r} chooses from a .star file of several tomograms, but there is none")
 
 
-def _placed(
-    told: Alignment, shape: Sequence[int], *, names: tuple[str | Path, str | Path]
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], dict[int, str]]:
-    """Tilts and transforms of every image of a stack, and the reasons to leave some out."""
-    if shape[0] not in (told.images, len(told.sections)):
+def _offset(exclude: str | Path | Sequence[int] | None, tilts: str | Path | None) -> float:
+    """Degrees that a command file of IMOD adds to the tilts."""
+    if not isinstance(exclude, str | Path):
+        return 0.0
+    name, offset = files.read_offset(exclude)
+    if offset and (tilts is None or Path(tilts).name != name):
         raise ValueError(
-            f"{names[0]} holds {shape[0]} images, but {names[1]} is of {told.images}, of which {len(told.dark)} are dark"
+            f"{exclude} adds {offset:g}° (OFFSET) to the tilts of {name or 'no file that it names'}; the tilts here are "
+            f"{'not given by tilts=' if tilts is None else f'those of {tilts}'}; to leave views out without it, give their "
+            "numbers, from 0, as exclude="
         )
-    ratio = 1.0 if told.size is None else shape[2] / told.size[0]
-    if told.size is not None and not np.allclose(np.array(told.size) * ratio, shape[:0:-1], atol=1):
-        raise ValueError(f"{names[0]} has images of {shape[2]} x {shape[1]} pixels, but {names[1]} is of {told.size}")
-    dark = told.dark if shape[0] == told.images else told.dark[:0]
-    # Without dark images the others close up.
-    place = told.sections if len(dark) == len(told.dark) else np.argsort(np.argsort(told.sections))
-    angles, matrices, shifts = np.empty(shape[0]), np.tile(np.eye(2), (shape[0], 1, 1)), np.zeros((shape[0], 2))
-    angles[place], angles[dark] = told.tilts, told.dark_tilts[: len(dark)]
-    matrices[place], shifts[place] = told.transforms[0], told.transforms[1] * ratio
-    return angles, (matrices, shifts), dict.fromkeys(dark.tolist(), "dark (AreTomo)")
+    return offset
+
+
+def _unused(table: pd.DataFrame) -> dict[int, str]:
+    """Images that Warp does not use."""
+    unused = np.flatnonzero(~table["use"].to_numpy(dtype=bool)) if "use" in table else np.empty(0, dtype=int)
+    return dict.fromkeys(unused.tolist(), "not used by Warp")
 
 
 def _excluded(exclude: str | Path | Sequence[int] | None, *, images: int, stack: str | Path) -> list[int]:
@@ -251,65 +317,6 @@ def _excluded(exclude: str | Path | Sequence[int] | None, *, images: int, stack:
         source = exclude if isinstance(exclude, str | Path) else "exclude"
         raise ValueError(f"{source}: numbers of images of {stack} go from 0 to {images - 1}, got {given.tolist()[:20]}")
     return given.astype(int).tolist()
-
-
-def _without(series: TiltSeries, reasons: dict[int, str], stack: str | Path) -> TiltSeries:
-    """The series without the images that there is a reason to leave out."""
-    if not reasons:
-        return series
-    numbers = np.array(sorted(reasons))
-    if len(numbers) == len(series):
-        raise ValueError(f"no image of {stack} is left: {', '.join(sorted(set(reasons.values())))}")
-    rows = {"number": numbers, "tilt": series.tilts[numbers], "reason": [reasons[number] for number in numbers.tolist()]}
-    kept = series.take(np.setdiff1d(np.arange(len(series)), numbers))
-    return replace(kept, excluded=pd.DataFrame(rows)[EXCLUDED])
-
-
-def read_metadata(path: str | Path) -> pd.DataFrame:
-    """Tilt table of an .mdoc, .xml or .tomostar file, by the ending of its name.
-
-    Raises
-    ------
-    ValueError
-        If the name ends otherwise, or as the reader of that format.
-    """
-    ending = Path(path).suffix.lower()
-    if ending not in READERS:
-        raise ValueError(f"{path}: metadata of a tilt series end in {', '.join(READERS)}, not {ending!r}")
-    return READERS[ending](path)
-
-
-def _used(table: pd.DataFrame, images: int) -> pd.DataFrame:
-    """Rows of a stack from which the images that are not used were left out; otherwise all rows."""
-    return table[table["use"]] if len(table) != images and table["use"].sum() == images else table
-
-
-def _joined(
-    tilts: np.ndarray, table: pd.DataFrame, *, names: Sequence[str | Path | None], offset: bool = False
-) -> pd.DataFrame:
-    """Rows of a tilt table in the order of these tilts, which replace its own.
-
-    With an offset, all of them may be off by the same angle, as AreTomo turns a lamella level.
-    """
-    if names[1] is None:
-        return tilt_table(tilts)
-    if len(tilts) != len(table):
-        raise ValueError(f"{names[0]} holds {len(tilts)} tilts, but {names[1]} {len(table)}")
-    told = table["tilt"].to_numpy(dtype=float)
-    if offset:
-        told = told + np.median(np.sort(tilts) - np.sort(told))
-    if not (np.abs(told - tilts) <= TOLERANCE).all():
-        # Files made by a microscope are in the order of exposure, many stacks in that of tilt.
-        row = np.empty(len(tilts), dtype=int)
-        row[np.argsort(tilts, kind="stable")] = np.argsort(told, kind="stable")
-        table, told = table.iloc[row], told[row]
-    far = np.flatnonzero(~(np.abs(told - tilts) <= TOLERANCE))
-    if len(far):
-        raise ValueError(
-            f"{names[0]} and {names[1]} contradict each other: of {len(tilts)} tilts {len(far)} differ by more than "
-            f"{TOLERANCE}°, first {tilts[far[0]]:g}° against {told[far[0]]:g}°"
-        )
-    return table.assign(tilt=tilts)
 
 
 def _check_table(table: pd.DataFrame, images: int) -> None:

@@ -3,7 +3,7 @@
 In go the images of a tilt series, their tilts, and the alignment of each image; out comes a `Volume`, bright on dark. How
 points of the volume and of its images belong together is `tomolab.projection`.
 
->>> series = tiltseries.read("TS_01.mrc", tilts="TS_01.tlt", transforms="TS_01.xf", metadata="TS_01.xml")
+>>> series = tiltseries.read("TS_01.mrc", tilts="TS_01.tlt", transforms="TS_01.xf", metadata="TS_01.mdoc")
 >>> tomogram = reconstruct(
 ...     series.images, series.tilts, pixel_size=series.pixel_size, voxel_size=20.0, transforms=series.transforms,
 ...     lens=Lens(), defocus=series.defocus,

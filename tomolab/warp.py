@@ -1,5 +1,11 @@
-"""Metadata of tilt series that Warp writes: .xml (angles, dose, and the defocus that it has fitted) and .tomostar."""
+"""Metadata of tilt series that Warp writes: .xml (angles, dose, alignment, and the defocus that it has fitted) and .tomostar.
 
+Warp projects a point of the specimen to ``x cos(a) - z sin(a)`` (`TiltSeries.GetPositionInAllTilts` of its source), IMOD and
+tomolab to ``x cos(t) + z sin(t)``. So the tilt is the negative of Warp's angle, whatever AreAnglesInverted says: that is about
+heights alone, from which the defocus across an image follows.
+"""
+
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,19 +17,29 @@ import pandas as pd
 from defusedxml.common import DefusedXmlException
 
 from tomolab import star, tilts
+from tomolab.conventions import HAND
 
-LISTS = ("Angles", "Dose", "UseTilt", "AxisAngle", "MoviePath")
+LISTS = ("Angles", "Dose", "UseTilt", "MoviePath", "AxisAngle", "AxisOffsetX", "AxisOffsetY")
 """Elements that hold a line for each image."""
+LOCALISED = ("AxisAngle", "AxisOffsetX", "AxisOffsetY")
+"""Those whose numbers Warp writes as the language of the computer has it, with a comma in many."""
+COMMA = re.compile(r"^([-+]?\d+),(\d+(?:[eE][-+]?\d+)?)$")
+LOCAL = ("GridMovementX", "GridMovementY", "GridVolumeWarpX", "GridVolumeWarpY", "GridVolumeWarpZ")
+"""Elements that move parts of the images, or of the specimen."""
+DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
 
 
 def read_warp(path: str | Path) -> pd.DataFrame:
     """Tilt table of a tilt series' .xml file, in its order, which is that of the stacks that Warp writes.
 
-    Dose is what the specimen had before each image. Defocus is GridCTF's, averaged over the image where that varies. Further
-    columns are `axis` (degrees from y to x, as IMOD counts), `image` (name of the movie) and `use`.
+    Tilts have IMOD's sign, which is the opposite of Warp's (see above), and are without LevelAngleY. Dose is what the specimen
+    had before each image. Defocus is GridCTF's, averaged over the image where that varies. Further columns are:
 
-    The angles are those of the file, with the sign of IMOD's. What Warp turns around where AreAnglesInverted is True is how
-    height follows from them; it stands in column `inverted`.
+    - `axis`: tilt axis in degrees from y to x, as IMOD counts; `shift_x`, `shift_y`: Å in the image (AxisOffsetX, Y)
+    - `level_x`, `level_y`: degrees by which Warp turns the specimen level (LevelAngleX, Y); 0 where it does not
+    - `local`: whether Warp moves parts of the images or of the specimen, too
+    - `image`: name of the movie; `use`: whether Warp uses the image
+    - `inverted`: AreAnglesInverted; `defocus_hand`: what follows from it, as `tomograms.reconstruct` takes it (``hand=``)
 
     Raises
     ------
@@ -36,30 +52,40 @@ def read_warp(path: str | Path) -> pd.DataFrame:
     text = tilts.text(path)
     root = _parse(text, path)
     found = {name: _list(root, name) for name in LISTS}
-    angles = _numbers(found["Angles"], "Angles", text=text, path=path)
+    for name in LOCALISED:
+        found[name] = [COMMA.sub(r"\1.\2", value) for value in found[name]]
+    numbers = {name: _numbers(found[name], name, text=text, path=path) for name in ("Angles", "Dose", *LOCALISED)}
+    angles = numbers["Angles"]
     if angles is None:
         raise ValueError(f"{path} has no angles (element Angles)")
     _check_tilts(angles, lambda i: _place(text, "Angles", path, row=i))
     for name, values in found.items():
         if values and len(values) != len(angles):
             raise ValueError(f"{_place(text, name, path)}: {len(values)} values of {name} for {len(angles)} angles")
-    axis, dose = (_numbers(found[name], name, text=text, path=path) for name in ("AxisAngle", "Dose"))
+    place = _place(text, "TiltSeries", path)
+    inverted = _boolean(root.get("AreAnglesInverted", "False"), place)
+    columns = {"axis": "AxisAngle", "shift_x": "AxisOffsetX", "shift_y": "AxisOffsetY"}
     return tilts.table(
-        angles,
-        dose=dose,
+        _turned(angles),
+        dose=numbers["Dose"],
         defocus=_defocus(root, len(angles), text=text, path=path),
-        axis=np.nan if axis is None else axis,
+        **{ours: np.nan if numbers[theirs] is None else numbers[theirs] for ours, theirs in columns.items()},
+        level_x=_number(root.get("LevelAngleX", "0"), place),
+        level_y=_number(root.get("LevelAngleY", "0"), place),
+        local=any(_moves(node.get("Value")) for grid in LOCAL for node in root.iterfind(f"{grid}/Node")),
         image=[_bare(name) for name in found["MoviePath"]] or "",
         use=[_boolean(value, _place(text, "UseTilt", path, row=i)) for i, value in enumerate(found["UseTilt"])] or True,
-        inverted=_boolean(root.get("AreAnglesInverted", "False"), _place(text, "TiltSeries", path)),
+        inverted=inverted,
+        defocus_hand=-HAND if inverted else HAND,
     )
 
 
 def read_tomostar(path: str | Path) -> pd.DataFrame:
     """Tilt table of a .tomostar file, in its order, which is that of the stacks that Warp writes.
 
-    Dose is what the specimen had before each image; defocus is not known to this file. Further columns are `axis`, `image`
-    and `use` (True) as `read_warp` has them, and those of the file that have no counterpart, under their own names.
+    Tilts have IMOD's sign, which is the opposite of Warp's (see above). Dose is what the specimen had before each image;
+    defocus is not known to this file. Further columns are `axis`, `shift_x`, `shift_y`, `image` and `use` (True) as `read_warp`
+    has them, and those of the file that have no counterpart, under their own names.
 
     Raises
     ------
@@ -68,10 +94,8 @@ def read_tomostar(path: str | Path) -> pd.DataFrame:
     ValueError
         If the file is not STAR, has no column wrpAngleTilt, or a value is not a number.
     """
-    # Reading it first bounds its size.
-    tilts.text(path)
     try:
-        tables = star.blocks(Path(path))
+        tables = star.parsed(tilts.text(path, strict=True))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     rows = next((block for block in tables.values() if "wrpAngleTilt" in block), None)
@@ -80,24 +104,38 @@ def read_tomostar(path: str | Path) -> pd.DataFrame:
         raise ValueError(f"{path} has no column wrpAngleTilt; it has {told}")
     angles = _column(rows, "wrpAngleTilt", path)
     _check_tilts(angles, lambda i: f"{path}, row {i}")
-    known = {"wrpAngleTilt", "wrpDose", "wrpAxisAngle", "wrpMovieName"}
+    columns = {"axis": "wrpAxisAngle", "shift_x": "wrpAxisOffsetX", "shift_y": "wrpAxisOffsetY"}
+    known = {"wrpAngleTilt", "wrpDose", "wrpMovieName", *columns.values()}
     return tilts.table(
-        angles,
+        _turned(angles),
         dose=_column(rows, "wrpDose", path) if "wrpDose" in rows else None,
-        axis=_column(rows, "wrpAxisAngle", path) if "wrpAxisAngle" in rows else np.nan,
+        **{ours: _column(rows, theirs, path) if theirs in rows else np.nan for ours, theirs in columns.items()},
         image=[_bare(name) for name in rows["wrpMovieName"]] if "wrpMovieName" in rows else "",
         use=True,
         **{str(name): star.typed(rows[name]).to_numpy() for name in rows if name not in known},
     )
 
 
+def _moves(value: str | None) -> bool:
+    """Whether a node of a grid is anything but 0."""
+    try:
+        return float(value or 0) != 0
+    except ValueError:
+        return True
+
+
+def _turned(angles: np.ndarray) -> np.ndarray:
+    """Tilts with IMOD's sign of Warp's angles; 0 stays without one."""
+    return 0.0 - angles
+
+
 def _parse(text: str, path: str | Path) -> Element:
     """Root of the file. A document type is refused: entities that blow up, and files that it points to, come with it."""
     try:
-        # Text that says in which encoding it is must be bytes to the parser.
-        root = defusedxml.ElementTree.fromstring(text.encode(), forbid_dtd=True)
-    except LookupError as error:
-        raise ValueError(f"{path}: this is not XML ({error})") from error
+        # What the file says of its encoding holds no longer. Lines are kept, so that errors name the right one.
+        told = DECLARATION.match(text)
+        body = "\n" * told[0].count("\n") + text[told.end() :] if told else text
+        root = defusedxml.ElementTree.fromstring(body.encode(), forbid_dtd=True)
     except DefusedXmlException as error:
         raise ValueError(f"{path} declares a document type or entities, which Warp does not write") from error
     except defusedxml.ElementTree.ParseError as error:
@@ -129,9 +167,9 @@ def _number(value: Any, place: str) -> float:
 
 
 def _boolean(value: str, place: str) -> bool:
-    if value not in ("True", "False"):
+    if value.lower() not in ("true", "false"):
         raise ValueError(f"{place}: expected True or False, got {value[:60]!r}")
-    return value == "True"
+    return value.lower() == "true"
 
 
 def _check_tilts(angles: np.ndarray, place: Callable[[int], str]) -> None:
