@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tomolab import bundles, copick, dynamofiles, files, outdated
+from tomolab import bundles, copick, dynamofiles, files, lists, outdated
 from tomolab.averages import Average
 from tomolab.bundles import PROGRAMS, Bundle
 from tomolab.conventions import ANGLES, POSITION
@@ -34,11 +34,11 @@ COPY = "copy"
 
 @dataclass(frozen=True)
 class Kind:
-    """What can be exported: what it is called, the suffix of the file (none for folders), and the format."""
+    """What can be exported: what it is called, the suffix of the file (none for folders), and which of its formats."""
 
     title: str
     suffix: str
-    format: str
+    format: str | None = None
 
 
 KINDS = (
@@ -47,12 +47,12 @@ KINDS = (
     Kind("RELION 5 (.star)", ".star", "relion5"),
     Kind("Warp (.star)", ".star", "warp"),
     Kind("STOPGAP (.star)", ".star", "stopgap"),
-    Kind("Dynamo (.tbl)", ".tbl", "relion31"),
-    Kind("AV3 motive list (.em)", ".em", "relion31"),
-    Kind("IMOD model (.mod)", ".mod", "relion31"),
-    Kind("CryoET Data Portal (.ndjson)", ".ndjson", "relion31"),
+    Kind("Dynamo (.tbl)", ".tbl"),
+    Kind("AV3 motive list (.em)", ".em"),
+    Kind("IMOD model (.mod)", ".mod"),
+    Kind("CryoET Data Portal (.ndjson)", ".ndjson"),
     Kind("copick (project folder)", "", "copick"),
-    Kind("all columns (.csv)", ".csv", "relion31"),
+    Kind("all columns (.csv)", ".csv"),
     Kind("your own list, these only", "", COPY),
     Kind("RELION, a folder a class", "", "RELION"),
     Kind("Dynamo, a folder a class", "", "Dynamo"),
@@ -88,7 +88,7 @@ def write(
     path: str | Path,
     chosen: Iterable[int] | None = None,
     *,
-    format: str = "relion31",  # noqa: A002 - as in files
+    format: str | None = None,  # noqa: A002 - as in files
     poses: str = "average",
 ) -> Exported:
     """Write the particles of some clusters, by default of all, as a particle list.
@@ -124,7 +124,7 @@ def write(
         return Exported(path, len(table), used, left_out=left_out)
     added = dynamofiles.tags_from(work.session.ids) if path.suffix == ".tbl" else 0
     files.write_particles(
-        table.assign(particle_id=table["particle_id"] + added), path, format=format, **_known(work, path.suffix, format)
+        table.assign(particle_id=table["particle_id"] + added), path, format=format, **_known(work, path, format)
     )
     return Exported(path, len(table), used, added, left_out)
 
@@ -293,15 +293,12 @@ def posed(table: pd.DataFrame, averages: Mapping[str, Average], *, reach: float)
     return (out if np.isnan(half).any() else out.assign(half=half.astype(int))), counts
 
 
-def _known(work: "Inspection", suffix: str, version: str) -> dict[str, Any]:
+def _known(work: "Inspection", path: Path, version: str | None) -> dict[str, Any]:
     """What `files.write_particles` needs to know for a list of this kind, and nothing else."""
-    if suffix == ".csv":
-        return {}
     sizes = [one.voxel_size for one in (*work.tomograms.values(), work.subtomograms) if one is not None]
-    known: dict[str, Any] = {"voxel_size": sizes[0] if sizes else None}
-    if work.tomograms and (suffix == ".mod" or (suffix == ".star" and version == "relion5")):
-        known["tomogram_shape"] = {name: volume.shape for name, volume in work.tomograms.items()}
-    return known
+    shapes = {name: volume.shape for name, volume in work.tomograms.items()}
+    known = {"voxel_size": sizes[0] if sizes else None, "tomogram_shape": shapes or None}
+    return {name: value for name, value in known.items() if name in lists.options(path, version)}
 
 
 def _left_out(before: pd.DataFrame, after: pd.DataFrame) -> tuple[str, ...]:

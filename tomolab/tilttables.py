@@ -251,8 +251,8 @@ def _axis(table: pd.DataFrame) -> list[str]:
 
 
 def _off_y(axis: np.ndarray | float) -> np.ndarray:
-    """Degrees between an axis and y."""
-    return np.abs((np.asarray(axis) + 90) % 180 - 90)
+    """Degrees between an axis and y; images turned by 180° would give the specimen of the other hand."""
+    return np.abs((np.asarray(axis) + 180) % 360 - 180)
 
 
 def _moves(table: pd.DataFrame, pixel_size: float) -> list[str]:
