@@ -15,6 +15,7 @@ count pixels of the stacks; since then both columns are alike. Names of images t
 ``TS_1_4.00A_000001.mrcs`` or ``TS_1_0000001_4.00A.mrc``. Where nothing tells, a ValueError asks for ``voxel_size=``.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,8 @@ SAME = 1e-3
 ROUNDING = 0.00501
 """Å by which a pixel size with two decimals may be off."""
 OURS, OTHERS, UNSURE = "tomolab", "another program", "one of both"
+AS_OURS = "10000.0"
+"""Magnification as tomolab writes it; RELION, which changes the pixel size of rescaled images, writes six decimals."""
 MARGIN = 0.05
 """Part of a tomogram by which a position may lie outside."""
 FRACTIONS = (-0.1, 1.1)
@@ -216,7 +219,7 @@ def _of_two(known: Known) -> np.ndarray:
 def _may_be_rescaled(known: Known) -> np.ndarray:
     """Rows that name images of which nothing says whether they have the pixel size of the coordinates."""
     rows = known.rows
-    if NAME not in rows or (_has_ours(rows) and GROUP not in rows):
+    if NAME not in rows or (_has_ours(rows) and MAGNIFICATION in rows and (rows[MAGNIFICATION] == AS_OURS).all()):
         return np.zeros(len(rows), dtype=bool)
     named = ~rows[NAME].astype(str).str.lower().isin(["none", "nan", "<na>", ""]).to_numpy()
     if ORIGINAL in rows:
@@ -242,19 +245,28 @@ def _writer(known: Known) -> str:
 
 
 def _check_given(known: Known, exported: np.ndarray, found: np.ndarray, voxel_size: float) -> None:
-    """Refuse a voxel size that contradicts what is certain; the pixel size of images alone says nothing against it."""
-    told = f"{IMAGE}, in which Warp counts its coordinates, is {{told}} Å, but voxel_size={{other}} was given"
-    _agree(exported, np.array(voxel_size), told)
-    certain = np.where(np.isnan(known.stated) | ~np.isnan(exported), np.nan, found)
-    told = f"{known.told} is {{told}} Å, but voxel_size={{other}} was given"
-    counted = np.abs(certain / known.images - 1) <= TOLERANCE
-    if (counted & known.differ).any():
-        told = f"{IMAGE} of 2-D stacks of Warp is {{told}} Å, but voxel_size={{other}} was given"
-    _agree(certain, np.array(voxel_size), told)
-    unsure = np.isnan(found) & ~np.isnan(known.stated)
-    either = np.where(np.abs(known.images / voxel_size - 1) <= TOLERANCE, known.images, known.stated)
-    told = f"pixel sizes are {{told}} Å ({known.told}) and others of images, but voxel_size={{other}} was given"
-    _agree(np.where(unsure, either, np.nan), np.array(voxel_size), told)
+    """Refuse a voxel size that contradicts the file; the pixel size of images alone says nothing against it.
+
+    Where columns state two sizes and Warp may have written the list, either is taken.
+    """
+    two = known.differ & ~(np.abs(found / known.stated - 1) <= SAME)
+    near = np.abs(np.array([known.images, known.stated]) / voxel_size - 1) <= TOLERANCE
+    if (two & ~near.any(axis=0)).any():
+        raise ValueError(
+            f"{known.told} is {_sizes(known.stated[two])} Å, and images have {_sizes(known.images[two])} Å, but "
+            f"voxel_size={voxel_size:g} was given"
+        )
+    against = two & ~np.isnan(found) & (np.abs(found / voxel_size - 1) > TOLERANCE)
+    if against.any():
+        warnings.warn(
+            f"the list looks as if Warp wrote it, with coordinates in pixels of {_sizes(found[against])} Å; "
+            f"voxel_size={voxel_size:g} is taken, as it was given",
+            stacklevel=2,
+        )
+    told = f"the pixel size by which Warp named images is {{told}} Å, but voxel_size={voxel_size:g} was given"
+    _agree(np.where(two, np.nan, exported), np.array(voxel_size), told)
+    told = f"{known.told} is {{told}} Å, but voxel_size={voxel_size:g} was given"
+    _agree(np.where(two | np.isnan(known.stated), np.nan, found), np.array(voxel_size), told)
 
 
 def _agree(told: np.ndarray, other: np.ndarray, message: str) -> None:

@@ -64,7 +64,7 @@ def read(
     name, names = _names(rows, tomogram)
     out = pd.DataFrame({"tomogram": names}, index=rows.index)
     beside = relionsets.beside(path) if tomogram_list is None and relionsets.NAME in rows else None
-    if beside is not None and not _told(rows, voxel_size, shape):
+    if beside is not None and (not _told(rows, voxel_size, shape) or _to_check(rows, voxel_size, beside)):
         tomogram_list = beside
     listed = None if tomogram_list is None else relionsets.tomograms(tomogram_list)
     positions, matrices = star.geometry(rows, names, voxel_size=voxel_size, shape=shape, listed=listed, unit=unit)
@@ -108,7 +108,12 @@ def _told(rows: pd.DataFrame, voxel_size: float | None, shape: Shape | None) -> 
     """Whether sizes are known without a list of tomograms."""
     if set(star.CENTRED) <= set(rows):
         return voxel_size is not None and shape is not None
-    return voxel_size is not None or (bool({TILT_SERIES, MICROGRAPH} & set(rows)) and not pixelsizes.contradict(rows))
+    return voxel_size is not None or bool({TILT_SERIES, MICROGRAPH} & set(rows))
+
+
+def _to_check(rows: pd.DataFrame, voxel_size: float | None, beside: Path) -> bool:
+    """Whether the list of tomograms that Warp wrote with the particles can tell which of two pixel sizes is meant."""
+    return voxel_size is None and beside.name != relionsets.BESIDE and pixelsizes.contradict(rows)
 
 
 def star_tables(

@@ -28,9 +28,13 @@ STEEPEST = 30.0
 """Degrees by which the beam may lean out of the plane of a tilt about y."""
 
 
+BESIDE = "tomograms.star"
+"""Name under which RELION keeps the list of tomograms; Warp puts the name of the list of particles before it."""
+
+
 def beside(path: Path) -> Path | None:
     """List of tomograms beside a list of particles, under the name that Warp or RELION gives it; None if there is none."""
-    places = (path.with_name(f"{path.stem}_tomograms.star"), path.with_name("tomograms.star"))
+    places = (path.with_name(f"{path.stem}_{BESIDE}"), path.with_name(BESIDE))
     return next((place for place in places if place.is_file()), None)
 
 
@@ -171,17 +175,30 @@ def _find(path: Path, name: object) -> Path:
     """File that a file of RELION or Warp names."""
     if pd.isna(name):
         raise ValueError(f"{path} has no value where it should name a file")
-    whole = path.resolve()
-    project = [whole.parents[2]] if re.fullmatch(r"job\d+", whole.parent.name) else []
-    # RELION runs in the folder of the project. Others are looked through up to the root, which is no project.
-    for roots in (project, [path.parent, *(root for root in (*whole.parents[1:-1], Path.cwd()) if root != path.parent)]):
-        there = {place.resolve(): place for root in reversed(roots) if (place := inside(root, str(name))).is_file()}
-        if len(there) > 1:
-            raise ValueError(
-                f"a file names {name}, and there are several: {', '.join(map(str, there))}; read the list that you mean "
-                "itself, and give tomogram_list="
-            )
-        if there:
-            return next(iter(there.values()))
-    looked = " or ".join(map(str, [*project, path.parent]))
-    raise FileNotFoundError(f"a file names {name}, which is not in {looked}, a folder above, or the working folder")
+    whole, name = path.resolve(), str(name)
+    in_job = re.fullmatch(r"job\d+", whole.parent.name) and len(whole.parents) > 2
+    # RELION runs in the folder of the project; the root of all folders is none.
+    first = [whole.parents[2]] if in_job else []
+    for root in (*first, path.parent):
+        found = inside(root, name)
+        if root in first and found.is_file():
+            return found
+    above = [root for root in (*whole.parents[1:], Path.cwd()) if root != Path(root.anchor)]
+    there = {place.resolve(): place for root in above if (place := _under(root, name)) is not None}
+    # The way in which the file was asked for goes before its resolved one.
+    there |= {found.resolve(): found} if found.is_file() else {}
+    if len(there) > 1:
+        raise ValueError(
+            f"a file names {name}, and there are several: {', '.join(map(str, there))}; read the list that you mean itself, "
+            "and give tomogram_list="
+        )
+    if not there:
+        looked = " or ".join(map(str, [*first, path.parent]))
+        raise FileNotFoundError(f"a file names {name}, which is not in {looked}, a folder above, or the working folder")
+    return next(iter(there.values()))
+
+
+def _under(root: Path, name: str) -> Path | None:
+    """File of this name under a folder, if there is one that no link leads out of it."""
+    place = root / name
+    return place if place.is_file() and place.resolve().is_relative_to(root.resolve()) else None
