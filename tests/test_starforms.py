@@ -143,6 +143,8 @@ FORMS = {
     "Warp 2-D stacks, beside a hundredth": (warp_2d(series=3.98), {}),
     "Warp 2-D stacks after Refine3D": (warp_2d(version="50001", digits=6), {}),
     "Warp 2-D stacks, images renamed": (warp_2d(names="stacks/{}.mrcs", version="50001"), {}),
+    "Warp 2-D stacks, pixel size by the binning": (warp_2d().replace("rlnImagePixelSize", "rlnOther"), {}),
+    "Warp 2-D stacks, pixel size of the images alone": (warp_2d().replace("TiltSeriesPixel", "Other"), {}),
     "Warp 2-D stacks, tomograms renamed": (warp_2d(tomogram="TS_A"), {}),
     "Warp 2-D stacks, voxel size given": (warp_2d(), {"voxel_size": 4.0}),
     "Warp 2-D stacks, lines of Windows": (warp_2d().replace("\n", "\r\n"), {}),
@@ -202,6 +204,18 @@ ASKED = {
         warp_2d(names="TS_A_10.00A_{:06d}.mrcs"),
         4.0,
         [0.7894, 4.0],
+        "cannot be told .* give voxel_size=",
+    ),
+    "Warp stacks without their pixel size": (
+        warp_2d().replace("rlnImagePixelSize", "rlnOther").replace("Binning", "Other"),
+        4.0,
+        [0.7894, 4.0],
+        r"of the images \(of another size by their names\) as in Warp; give voxel_size=",
+    ),
+    "Warp stacks of a pixel size with nan": (
+        warp_2d().replace("4.00000 64", "nan 64").replace("Binning", "Other"),
+        4.0,
+        [4.0],
         "cannot be told .* give voxel_size=",
     ),
     "RELION 3.1, rescaled": (

@@ -31,6 +31,8 @@ IMAGE, REFERENCE, DETECTOR, MAGNIFICATION = "rlnImagePixelSize", "rlnPixelSize",
 SIZES = [TILT_SERIES, MICROGRAPH, ORIGINAL, IMAGE, REFERENCE, DETECTOR]
 GROUP, STACKS, DIMENSIONS = "rlnOpticsGroup", "rlnTomoSubTomosAre2DStacks", "rlnImageDimensionality"
 NAME, TOMOGRAM, SCORE = "rlnImageName", "rlnTomoName", "rlnAutopickFigureOfMerit"
+BINNING = "rlnTomoSubtomogramBinning"
+"""Pixel size of the images over that of the tilt images."""
 TOMOSTAR = ".tomostar"
 """Ending of the names of tomograms that Warp writes."""
 WARP_STACK, WARP_VOLUME = r"_(\d+\.\d\d)A_\d{6,}\.mrcs$", r"_\d{7,}_(\d+\.\d\d)A\.mrc$"
@@ -83,8 +85,11 @@ def of_coordinates(
     """
     stated, told = _stated(rows, names, listed)
     known = Known(rows, names, stated, told, _quiet(rows))
-    exported = _exported(known)
+    named = _named(known)
+    exported = _exported(known, named)
     found = np.where(np.isnan(exported), _plain(known), exported)
+    if not _has_ours(rows):
+        found = np.where(np.isnan(exported) & ~np.isnan(named), np.nan, found)
     unsure = np.isnan(found)
     if voxel_size is not None:
         _check_given(known, exported, found, voxel_size)
@@ -161,14 +166,16 @@ def _quiet(rows: pd.DataFrame) -> np.ndarray:
     if {DETECTOR, MAGNIFICATION} <= set(rows):
         with np.errstate(divide="ignore", invalid="ignore"):
             sizes.append(floats(rows[DETECTOR]) * 1e4 / floats(rows[MAGNIFICATION]))
+    if {TILT_SERIES, BINNING} <= set(rows):
+        sizes.append(floats(rows[TILT_SERIES]) * floats(rows[BINNING]))
     out = np.full(len(rows), np.nan)
     for size in sizes:
         out = np.where(np.isfinite(out), out, size)
     return np.where(np.isfinite(out), out, np.nan)
 
 
-def _exported(known: Known) -> np.ndarray:
-    """Pixel size (n,) of images that Warp cut and named by it, NaN where there are none or nothing fits the name."""
+def _named(known: Known) -> np.ndarray:
+    """Pixel size (n,) that names of images state as Warp writes them, NaN where they do not."""
     rows = known.rows
     nothing = np.full(len(rows), np.nan)
     if NAME not in rows:
@@ -180,10 +187,16 @@ def _exported(known: Known) -> np.ndarray:
         volumes = nothing
     if not np.isnan(stacks).all() and (known.told == MICROGRAPH or _writer(known) != OTHERS):
         stacks = nothing
-    named = np.where(np.isnan(stacks), volumes, stacks)
-    out = nothing
+    return np.where(np.isnan(stacks), volumes, stacks)
+
+
+def _exported(known: Known, named: np.ndarray) -> np.ndarray:
+    """Pixel size (n,) of the columns that fits the names of images, NaN where none does."""
+    rows = known.rows
+    out = np.full(len(rows), np.nan)
     detector = pd.DataFrame({name: rows[name] for name in (DETECTOR, MAGNIFICATION) if name in rows}, index=rows.index)
-    for size in (*(floats(rows[name]) for name in (IMAGE, REFERENCE) if name in rows), _quiet(detector), known.stated):
+    columns = [floats(rows[name]) for name in (IMAGE, REFERENCE) if name in rows]
+    for size in (*columns, _quiet(detector), known.images, known.stated):
         out = np.where(np.isnan(out) & (np.abs(size - named) < ROUNDING), size, out)
     return out
 
@@ -207,7 +220,7 @@ def _of_two(known: Known) -> np.ndarray:
     tomostar = known.names.astype(str).str.endswith(TOMOSTAR).to_numpy()
     images = rows[NAME].astype(str) if NAME in rows else pd.Series("", index=rows.index)
     relion = images.str.contains(RELION_IMAGE).to_numpy() | (writer == OURS)
-    # An image that Warp named after neither of the two sizes.
+    # An image of a name by Warp comes here if tomolab or Warp wrote the list, and nobody knows which.
     strange = images.str.contains(WARP_STACK.replace("(", "(?:")).to_numpy()
     stacks, doubt = dimensions == 2, np.isnan(dimensions) & tomostar
     by_writer = nothing if writer == UNSURE else known.images
@@ -226,8 +239,7 @@ def _may_be_rescaled(known: Known) -> np.ndarray:
         named &= ~(np.abs(floats(rows[ORIGINAL]) / known.images - 1) <= SAME)
     if GROUP not in rows:
         # RELION gives no tomogram such a name, and Warp writes one pixel size for all.
-        tomostar = known.names.astype(str).str.endswith(TOMOSTAR).to_numpy()
-        named &= ~tomostar | ~np.isnan(floats(rows[NAME].str.extract(WARP_VOLUME)[0]))
+        named &= ~known.names.astype(str).str.endswith(TOMOSTAR).to_numpy()
     return named
 
 
@@ -285,9 +297,10 @@ def _question(known: Known, unsure: np.ndarray) -> str:
     ask = "give voxel_size=, Å per pixel of the coordinates"
     images, stated = known.images[unsure], known.stated[unsure]
     if np.isfinite(stated).any():
+        others = f"{_sizes(images)} Å" if np.isfinite(images).any() else "of another size by their names"
         return (
             f"it cannot be told which pixels coordinates count: those of the tilt series ({known.told}, {_sizes(stated)} Å) as "
-            f"in RELION, or those of the images ({_sizes(images)} Å) as in Warp; {ask}"
+            f"in RELION, or those of the images ({others}) as in Warp; {ask}"
         )
     if not np.isfinite(images).any():
         return "the file does not say the pixel size of its coordinates; give voxel_size= or tomogram_list="
