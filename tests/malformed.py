@@ -282,6 +282,15 @@ OPTIMISATION = {
 LISTED = dict(list(OPTIMISATION.items())[1:])
 CENTRED = "data_particles\n\nloop_\n_rlnTomoName #1\n" + "".join(f"_rlnCenteredCoordinate{axis}Angst\n" for axis in "XYZ")
 CENTRED += "_rlnOpticsGroup\n" + "".join(f"TS_0{1 + i % 2} {10 * i} {-7.5 * i} 3 1\n" for i in range(5))
+MATCHED = "data_\n\nloop_\n_rlnMicrographName #1\n" + "".join(f"_rlnCoordinate{axis}\n" for axis in "XYZ")
+MATCHED += "_rlnAutopickFigureOfMerit\n" + "".join(
+    f"TS_0{1 + i % 2}.tomostar 0.{i + 1}5 0.{9 - i} 0.55 7.{i}\n" for i in range(5)
+)
+MATRICES = TOMOGRAMS.replace("_rlnTomoTiltSeriesStarFile", "_rlnOther").replace(" 8.0", ".tomostar 8.0")
+MATRICES += "".join(
+    f"\ndata_TS_0{i}.tomostar\n\nloop_\n_rlnTomoProjZ #1\n_rlnDefocusU #2\n[-0.777,0.0,0.629,9.5] 3.0\n[0.8,0,0.6,1] 6.0\n"
+    for i in (1, 2)
+)
 OPTICS = "data_optics\n\nloop_\n_rlnOpticsGroup\n_rlnImagePixelSize\n1 8.0\n\n"
 
 KINDS: dict[str, Kind] = {
@@ -308,6 +317,13 @@ KINDS: dict[str, Kind] = {
         given={"a__star": OPTICS + CENTRED, **LISTED},
         damaged=("a.star", "tomograms.star", "tilt_series/TS_01.star"),
         known={"tilts": None},
+    ),
+    "STAR Warp template matching": table(
+        "a.star",
+        rows=star_rows,
+        given={"a__star": MATCHED, "b__star": MATRICES},
+        damaged=("a.star", "b.star"),
+        known={"tilts": None, "unit": "fraction", "tomogram_list": "b.star"},
     ),
     "STAR optimisation set": table(
         "set.star",

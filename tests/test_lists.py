@@ -225,7 +225,7 @@ def test_only_known_tomograms_pass(tmp_path) -> None:
         (
             "a.star",
             {"voxel_size": 10.0, "format": "relion5", "tomogram_shape": {"x": (1, 1, 1)}},
-            "no entry for tomogram",
+            "tomogram_shape= lacks TS_01; it has x",
         ),
     ],
 )

@@ -178,7 +178,7 @@ def test_tilts_must_be_known(tmp_path) -> None:
     path = write(tmp_path, OPTICS + PARTICLES)
     with pytest.raises(ValueError, match=r"between which tilts .* give tilts="):
         files.read_particles(path)
-    with pytest.raises(ValueError, match="tilts= has no entry for tomogram '002'; it has 001"):
+    with pytest.raises(ValueError, match="tilts= lacks 002; it has 001"):
         files.read_particles(path, tilts={"001": (-60, 60)})
     with pytest.raises(FileNotFoundError, match="no file"):
         files.read_particles(tmp_path / "none.star")

@@ -100,6 +100,7 @@ def test_a_file_that_was_mended_is_read_anew(tmp_path) -> None:
 
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"], exclude_characters="\"'#"), min_size=1, max_size=6)
+WORDS = WORDS.filter(lambda word: word not in starblocks.MISSING)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

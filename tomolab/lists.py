@@ -330,6 +330,7 @@ def _read_star(path: Path, known: Known) -> pd.DataFrame:
         tomogram=known.tomogram,
         tomogram_list=known.tomogram_list,
         tilts=known.tilts is None,
+        unit=known.unit,
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tomolab import outdated, relionboxes, relionsets, rotations, star
+from tomolab import outdated, pixelsizes, relionboxes, relionsets, rotations, star
 from tomolab import particles as tables
 from tomolab.conventions import ANGLES, BOX, POSITION, READ_POSE, SOURCE, TEXTS, WEDGE
 from tomolab.paths import fingerprint
@@ -42,6 +42,7 @@ def read(
     tomogram: str | None,
     tomogram_list: str | Path | None,
     tilts: bool,
+    unit: str | None = None,
 ) -> pd.DataFrame:
     """Make a particle table of a STAR file, without tilts unless tomolab wrote them into it or a list of tomograms tells.
 
@@ -53,29 +54,29 @@ def read(
         As `voxel_size`, `tomogram_shape`, `tomogram` and `tomogram_list` of `lists.read_particles`.
     tilts
         Look for the tilts of the series that a list of tomograms names.
+    unit
+        One of `star.UNITS`, of coordinates that count from the first voxel.
 
     Raises
     ------
     FileNotFoundError
         If a file that an optimisation set names is not there.
     ValueError
-        If the file has no coordinates, or something needed is not known.
+        If the file has no coordinates, a tomogram has no name, or something needed is not known.
     """
     named = relionsets.optimisation_set(path, blocks)
     if named is not None:
         path, found = named
         blocks, tomogram_list = star.blocks(path), tomogram_list or found
     rows = star.joined(blocks)
-    name = next((name for name in NAMES if name in rows), None)
-    if name is None and tomogram is None:
-        raise ValueError("there is neither rlnTomoName nor rlnMicrographName; give tomogram=")
-    out = pd.DataFrame({"tomogram": tomogram if name is None else rows[name]}, index=rows.index)
-    beside = path.with_name(relionsets.BESIDE)
-    if tomogram_list is None and relionsets.NAME in rows and beside.is_file() and not _told(rows, voxel_size, shape):
+    name, names = _names(rows, tomogram)
+    out = pd.DataFrame({"tomogram": names}, index=rows.index)
+    beside = relionsets.beside(path) if tomogram_list is None and relionsets.NAME in rows else None
+    if beside is not None and (not _told(rows, voxel_size, shape) or _to_check(rows, voxel_size, beside)):
         tomogram_list = beside
     listed = None if tomogram_list is None else relionsets.tomograms(tomogram_list)
-    known: dict[str, Any] = {"voxel_size": voxel_size, "shape": shape, "listed": listed}
-    positions, matrices = star.geometry(rows, out["tomogram"], **known)
+    known: dict[str, Any] = {"voxel_size": voxel_size, "shape": shape, "listed": listed, "unit": unit}
+    positions, matrices = star.geometry(rows, names, **known)
     out[POSITION] = positions
     out[ANGLES] = rotations.to_euler(matrices)
     for column in rows.columns.difference([*star.CONSUMED, name], sort=False):
@@ -87,10 +88,12 @@ def read(
         out["particle_id"] = np.arange(len(out))
     if named is not None:
         out[SOURCE[0]], out[SOURCE[1]] = fingerprint(path), np.arange(len(out))
+    tomogram_list = tomogram_list or beside
     if tilts and tomogram_list is not None and not set(WEDGE) <= set(out):
         ranges = relionsets.tilts(tomogram_list)
-        if set(out["tomogram"]) <= set(ranges):
-            out[WEDGE] = star.tilts_of(ranges, out["tomogram"])
+        if ranges:
+            fitting = star.match_names(names.unique(), ranges, what="the table of tilts")
+            out[WEDGE] = np.array([ranges[fitting[name]] for name in names]).reshape(-1, 2)
     return out
 
 
@@ -127,11 +130,34 @@ def _numbers_of(rows: pd.DataFrame, names: list[str]) -> np.ndarray:
     return np.stack([star.numbers(rows, [name])[:, 0] if name in rows else np.zeros(len(rows)) for name in names], axis=1)
 
 
+def _names(rows: pd.DataFrame, tomogram: str | None) -> tuple[str | None, pd.Series]:
+    """Column that names the tomograms, if there is one, and the name of each row."""
+    name = next((name for name in NAMES if name in rows), None)
+    if name is None and tomogram is None:
+        raise ValueError("there is neither rlnTomoName nor rlnMicrographName; give tomogram=")
+    if name is None:
+        return None, pd.Series(tomogram, index=rows.index, dtype=object)
+    names = rows[name]
+    missing = np.flatnonzero(names.isna() | (names.astype(str).str.strip() == ""))
+    if len(missing) == len(rows) and tomogram is not None:
+        return name, pd.Series(tomogram, index=rows.index, dtype=object)
+    if len(missing):
+        some = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
+        way = "; give tomogram=, the name of the one of all rows" if len(missing) == len(rows) else ""
+        raise ValueError(f"{name} names no tomogram in {len(missing)} of {len(rows)} rows (missing or nan), rows {some}{way}")
+    return name, names
+
+
 def _told(rows: pd.DataFrame, voxel_size: float | None, shape: Shape | None) -> bool:
     """Whether sizes are known without a list of tomograms."""
     if set(star.CENTRED) <= set(rows):
         return voxel_size is not None and shape is not None
     return voxel_size is not None or bool({TILT_SERIES, MICROGRAPH} & set(rows))
+
+
+def _to_check(rows: pd.DataFrame, voxel_size: float | None, beside: Path) -> bool:
+    """Whether the list of tomograms that Warp wrote with the particles can tell which of two pixel sizes is meant."""
+    return voxel_size is None and beside.name != relionsets.BESIDE and pixelsizes.contradict(rows)
 
 
 def star_tables(
@@ -240,8 +266,9 @@ def _one_table(rows: pd.DataFrame, *, voxel_size: float, version: str) -> pd.Dat
 
 def _with_optics(rows: pd.DataFrame, *, voxel_size: float, unit: str) -> dict[str, pd.DataFrame]:
     """Move what belongs to the optics group into its table; groups that came together under one number are parted."""
-    # Both columns state the unit of coordinates; only the true one may stay.
-    rows = rows.drop(columns=[MICROGRAPH if unit == TILT_SERIES else TILT_SERIES, outdated.STACKS], errors="ignore")
+    # Both columns state the unit of coordinates; only the true one may stay. The optics table says the size of the boxes.
+    gone = [MICROGRAPH if unit == TILT_SERIES else TILT_SERIES, outdated.STACKS, *relionboxes.SIZES[1:]]
+    rows = rows.drop(columns=gone, errors="ignore")
     if unit == MICROGRAPH:
         rows[unit] = voxel_size
     if star.GROUP not in rows:

@@ -7,21 +7,33 @@ the particle P as rotations, reference to tomogram, the orientation is S P and t
 ``particle_set.cpp``). Here the columns are still RELION's; `tomolab.relionlists` makes particle tables of them.
 """
 
+import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
 
-from tomolab import rotations
+from tomolab import pixelsizes, rotations
 from tomolab.mrc import TOLERANCE
+from tomolab.pixelsizes import DIMENSIONS, NAME, SIZES, STACKS
+from tomolab.pixelsizes import GROUP as GROUP
+from tomolab.pixelsizes import PIXELS as PIXELS
+from tomolab.pixelsizes import TILT_SERIES as TILT_SERIES
 from tomolab.starblocks import MISSING as MISSING
 from tomolab.starblocks import WIDEST as WIDEST
 from tomolab.starblocks import blocks as blocks
+from tomolab.starblocks import floats
+from tomolab.starblocks import numbers as numbers
 from tomolab.starblocks import parsed as parsed
 from tomolab.starblocks import text as text
+from tomolab.starblocks import typed as typed
+from tomolab.tomonames import Tilts as Tilts
+from tomolab.tomonames import each as each
+from tomolab.tomonames import listed_for as listed_for
+from tomolab.tomonames import match_names as match_names
+from tomolab.tomonames import tilts_of as tilts_of
 
-PIXELS = [f"rlnCoordinate{axis}" for axis in "ZYX"]
 CENTRED = [f"rlnCenteredCoordinate{axis}Angst" for axis in "ZYX"]
 ORIGINS = [f"rlnOrigin{axis}Angst" for axis in "ZYX"]
 OLD_ORIGINS = [f"rlnOrigin{axis}" for axis in "ZYX"]
@@ -30,8 +42,6 @@ SUBTOMOGRAM_EULER = ["rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomo
 M_POSES = [[f"wrp{name}{time}" for name in ("CoordinateZ", "CoordinateY", "CoordinateX")] for time in ("", "1")]
 M_EULER = [[f"wrp{name}{time}" for name in ("AngleRot", "AngleTilt", "AnglePsi")] for time in ("", "1")]
 """Columns of M, where particles stay and where they move; of a path, the first point is read."""
-TILT_SERIES = "rlnTomoTiltSeriesPixelSize"
-GROUP = "rlnOpticsGroup"
 OPTICS = [
     *(
         "rlnOpticsGroupName",
@@ -56,12 +66,25 @@ VERSIONS: dict[str, int | None] = {"relion30": None, "warp": None, "relion31": 3
 
 Shape = tuple[int, int, int] | Mapping[str, tuple[int, int, int]]
 """Voxels (z, y, x) of all tomograms, or of each by name."""
-Tilts = tuple[float, float] | Mapping[str, tuple[float, float]]
-"""(Lowest, highest) tilt in degrees of all tomograms, or of each by name."""
+UNITS = ("angstrom", "voxel", "fraction")
+"""What rlnCoordinateX, Y, Z may count: Å or pixels from the first voxel, or parts of the tomogram from 0 to 1."""
+GENERAL = "general"
+"""Block of RELION 5 and Warp that says whether images are stacks."""
+
+
+class Known(TypedDict):
+    """What the caller knows of the tomograms: `voxel_size`, `shape` and `listed` of `geometry`."""
+
+    voxel_size: float | None
+    shape: Shape | None
+    listed: pd.DataFrame | None
 
 
 def joined(blocks: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Rows of the particles, each with what the optics table says of its group.
+    """Rows of the particles, each with what the optics table says of its group, and data_general of all.
+
+    Pixel sizes are those of the optics table if both tables have them, as in RELION (``obs_model.cpp``); a warning tells where
+    they differ. WarpTools passes columns on from the list that it was given.
 
     Raises
     ------
@@ -74,8 +97,24 @@ def joined(blocks: dict[str, pd.DataFrame]) -> pd.DataFrame:
         told = "; ".join(f"data_{name} has {', '.join(block)}" for name, block in blocks.items()) or "it has no tables"
         raise ValueError(f"there are no coordinates (rlnCoordinateX, Y, Z or rlnCenteredCoordinateXAngst, Y, Z): {told}")
     rows, optics = blocks["particles" if "particles" in usable else usable[0]], blocks.get("optics")
+    general = blocks.get(GENERAL, pd.DataFrame())
+    if STACKS in general and STACKS not in rows and len(general) == 1:
+        rows = rows.assign(**{STACKS: general[STACKS].iloc[0]})
     if optics is None:
         return rows
+    doubled = [name for name in (*SIZES, DIMENSIONS) if name in rows and name in optics]
+    out = _with_optics(rows.drop(columns=doubled), optics)
+    different = [name for name in doubled if (np.abs(floats(rows[name]) / floats(out[name]) - 1) > TOLERANCE).any()]
+    if different:
+        warnings.warn(
+            f"{', '.join(different)} of the particles differ from those of the optics table, which count, as in RELION",
+            stacklevel=2,
+        )
+    return out
+
+
+def _with_optics(rows: pd.DataFrame, optics: pd.DataFrame) -> pd.DataFrame:
+    """Rows with those columns of the optics table that they lack."""
     optics = optics[[name for name in optics if name == GROUP or name not in rows]]
     if GROUP not in rows or GROUP not in optics:
         if len(optics) != 1:
@@ -97,6 +136,7 @@ def geometry(
     voxel_size: float | None,
     shape: Shape | None,
     listed: pd.DataFrame | None = None,
+    unit: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions (n, 3) in Å and rotations (n, 3, 3), zyx, of the rows of a STAR file.
 
@@ -107,27 +147,30 @@ def geometry(
     names
         Tomogram of each row.
     voxel_size
-        Å per pixel of the coordinates; from the file where it is None.
+        Å per pixel of the coordinates; from the file where it is None. Of centred coordinates and fractions: of `shape`.
     shape
-        Voxels of the tomograms, for centred coordinates.
+        Voxels of the tomograms, for centred coordinates and fractions.
     listed
         Pixel size and size of the tomograms, as `relionsets.tomograms` reads them.
+    unit
+        One of `UNITS` for rlnCoordinateX, Y, Z; told from the file where it is None.
 
     Raises
     ------
     ValueError
-        If the voxel size or the shape is needed and not known, or the files contradict the voxel size or each other.
+        If the voxel size, the shape or the unit is needed and not known, the files contradict the voxel size or each other, or
+        coordinates cannot have the unit.
     """
+    if unit is not None and unit not in UNITS:
+        raise ValueError(f"unknown unit {unit!r}; there are {', '.join(UNITS)}")
+    if voxel_size is not None:
+        check_voxel_size(voxel_size, "a STAR file")
     for places, angles in zip(M_POSES, M_EULER, strict=True):
         if set(places) <= set(rows):
+            if unit not in (None, "angstrom"):
+                raise ValueError(f"unit={unit!r} was given, but {places[-1]} of M is in Å")
             return numbers(rows, places), _matrices(rows, angles)
-    scale: np.ndarray | float | None
-    if set(CENTRED) <= set(rows):
-        positions = numbers(rows, CENTRED) + _middles(names, voxel_size=voxel_size, shape=shape, listed=listed)
-        scale = voxel_size
-    else:
-        size = _pixel_size(rows, names, voxel_size=voxel_size, listed=listed)
-        positions, scale = numbers(rows, PIXELS) * size, size
+    positions, scale = _positions(rows, names, unit, {"voxel_size": voxel_size, "shape": shape, "listed": listed})
     origins, matrices = _origins(rows, scale), _matrices(rows, EULER)
     if not set(SUBTOMOGRAM_EULER) & set(rows):
         return positions - origins, matrices
@@ -135,53 +178,38 @@ def geometry(
     return positions - np.einsum("nij,nj->ni", turned, origins), turned @ matrices
 
 
-def _middles(names: pd.Series, *, voxel_size: float | None, shape: Shape | None, listed: pd.DataFrame | None) -> np.ndarray:
-    """Middle of each row's tomogram, (n, 3) or (1, 3), in Å, zyx."""
-    if voxel_size is not None and shape is not None:
-        return each(shape, names, "tomogram_shape").reshape(-1, 3) / 2 * voxel_size
+def _positions(
+    rows: pd.DataFrame, names: pd.Series, unit: str | None, known: Known
+) -> tuple[np.ndarray, np.ndarray | float | None]:
+    """Coordinates (n, 3) of RELION and Warp in Å, zyx, without origins, and Å per pixel as far as that is known."""
+    if set(CENTRED) <= set(rows):
+        if unit is not None:
+            raise ValueError(f"unit={unit!r} counts from the first voxel, but {CENTRED[-1]} is Å from the middle")
+        return numbers(rows, CENTRED) + _extents(names, known, "Å from the middle of the tomogram (RELION 5)") / 2, known[
+            "voxel_size"
+        ]
+    if pixelsizes.are_fractions(rows, names, unit):
+        # Warp divides the index of a voxel by their number (TiltSeries.MatchFull.cs), so that 0 is the first voxel.
+        told = "fractions of the tomogram from 0 to 1, as of Warp's template matching"
+        return numbers(rows, PIXELS) * _extents(names, known, told), known["voxel_size"]
+    if unit == "angstrom":
+        return numbers(rows, PIXELS), known["voxel_size"]
+    size = pixelsizes.of_coordinates(rows, names, voxel_size=known["voxel_size"], listed=known["listed"])
+    return numbers(rows, PIXELS) * size, size
+
+
+def _extents(names: pd.Series, known: Known, told: str) -> np.ndarray:
+    """Extent of each row's tomogram, (n, 3) or (1, 3), in Å, zyx; `told` says what needs it."""
+    if known["voxel_size"] is not None and known["shape"] is not None:
+        return each(known["shape"], names, "tomogram_shape").reshape(-1, 3) * known["voxel_size"]
+    listed = known["listed"]
     if listed is None or not set("zyx") <= set(listed):
         raise ValueError(
-            "coordinates are Å from the middle of the tomogram (RELION 5); give voxel_size= and tomogram_shape= (z, y, x), or "
-            "tomogram_list=, a tomograms.star that has the sizes rlnTomoSizeX, Y, Z"
+            f"coordinates are {told}; give voxel_size= and tomogram_shape= (z, y, x), or tomogram_list=, a tomograms.star that "
+            "has the sizes rlnTomoSizeX, Y, Z"
         )
     found = listed_for(listed, names)
-    return found[["z", "y", "x"]].to_numpy() / 2 * found[["pixel_size"]].to_numpy()
-
-
-def _pixel_size(rows: pd.DataFrame, names: pd.Series, *, voxel_size: float | None, listed: pd.DataFrame | None) -> np.ndarray:
-    """Å per pixel of the coordinates, (n, 1)."""
-    told = next((name for name in (TILT_SERIES, "rlnMicrographPixelSize") if name in rows), None)
-    sizes = None if told is None else numbers(rows, [told])
-    if listed is not None and "rlnTomoName" in rows:
-        stated = listed_for(listed, names)[["pixel_size"]].to_numpy()
-        if sizes is not None:
-            _agree(sizes, stated, f"{told} is {{told}} Å, but that of the list of tomograms is {stated[0, 0]:g}")
-        told, sizes = f"{TILT_SERIES} of the list of tomograms", stated
-    if voxel_size is not None:
-        if sizes is not None:
-            _agree(sizes, np.array(voxel_size), f"{told} is {{told}} Å, but voxel_size={voxel_size:g} was given")
-        return np.full((len(rows), 1), voxel_size)
-    found = _image_size(rows) if sizes is None else sizes
-    if found is None:
-        raise ValueError("the file does not say the pixel size of its coordinates; give voxel_size= or tomogram_list=")
-    return found
-
-
-def _agree(told: np.ndarray, other: np.ndarray, message: str) -> None:
-    """Refuse sizes that differ, with a message that has a place for those that were told."""
-    if (np.abs(told / other - 1) > TOLERANCE).any():
-        raise ValueError(message.format(told=", ".join(f"{size:g}" for size in np.unique(told))))
-
-
-def _image_size(rows: pd.DataFrame) -> np.ndarray | None:
-    """Å per pixel of the images of the particles, (n, 1), if the file says so."""
-    for name in ("rlnImagePixelSize", "rlnPixelSize"):
-        if name in rows:
-            return numbers(rows, [name])
-    if {"rlnDetectorPixelSize", "rlnMagnification"} <= set(rows):
-        # Detector pixels are µm.
-        return numbers(rows, ["rlnDetectorPixelSize"]) * 1e4 / numbers(rows, ["rlnMagnification"])
-    return None
+    return found[["z", "y", "x"]].to_numpy() * found[["pixel_size"]].to_numpy()
 
 
 def _origins(rows: pd.DataFrame, size: np.ndarray | float | None) -> np.ndarray:
@@ -191,12 +219,25 @@ def _origins(rows: pd.DataFrame, size: np.ndarray | float | None) -> np.ndarray:
         if ORIGINS[axis] in rows:
             out[:, axis] = numbers(rows, [ORIGINS[axis]])[:, 0]
         elif OLD_ORIGINS[axis] in rows:
-            images = _image_size(rows)
-            scale = size if images is None else images
-            if scale is None:
-                raise ValueError(f"the file does not say the pixel size of {OLD_ORIGINS[axis]}; give voxel_size=")
-            out[:, axis] = (numbers(rows, [OLD_ORIGINS[axis]]) * scale)[:, 0]
+            shifts = numbers(rows, [OLD_ORIGINS[axis]])
+            if shifts.any():
+                out[:, axis] = (shifts * _origin_size(rows, OLD_ORIGINS[axis], size))[:, 0]
     return out
+
+
+def _origin_size(rows: pd.DataFrame, name: str, size: np.ndarray | float | None) -> np.ndarray | float:
+    """Å per pixel of an origin: that of the images; that of coordinates where nothing is known of images."""
+    images = pixelsizes.image_size(rows)
+    if images is not None:
+        return images
+    if size is None:
+        raise ValueError(f"the file does not say the pixel size of {name}; give voxel_size=")
+    if NAME in rows:
+        warnings.warn(
+            f"{name} counts pixels of the images, whose size the file does not say; that of the coordinates is taken",
+            stacklevel=4,
+        )
+    return size
 
 
 def _matrices(rows: pd.DataFrame, names: list[str]) -> np.ndarray:
@@ -205,73 +246,8 @@ def _matrices(rows: pd.DataFrame, names: list[str]) -> np.ndarray:
     return rotations.from_euler(np.stack(angles, axis=1))
 
 
-def numbers(rows: pd.DataFrame, names: list[str]) -> np.ndarray:
-    """Columns as floats (n, columns); a ValueError if a value is not a finite number."""
-    out = np.stack([_floats(rows[name]) for name in names], axis=1)
-    bad = ~np.isfinite(out)
-    if bad.any():
-        row, column = map(int, np.argwhere(bad)[0])
-        first = f"{names[column]} of row {row}: {rows[names[column]].iloc[row]!r}"
-        raise ValueError(f"{bad.sum()} of {out.size} values in {', '.join(names)} are not numbers, first {first}")
-    return out
-
-
-def _floats(column: pd.Series) -> np.ndarray:
-    """Values as floats, NaN where one is no number."""
-    try:
-        # Many times as fast as pandas on text, and as exact; it refuses what is no number.
-        return column.astype("double[pyarrow]").to_numpy(dtype=float, na_value=np.nan)
-    except (ValueError, TypeError, NotImplementedError):
-        return pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-
-
-def typed(column: pd.Series) -> pd.Series:
-    """Numbers where every text is one and would be written the same, else text: 7 becomes a number, 007 stays a name."""
-    known = column.dropna().astype(str)
-    if len(known) and known.isin(["True", "False"]).all() and len(known) == len(column):
-        return column == "True"
-    if len(known) and not known.str.fullmatch(r"[+-]?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?").all():
-        return column
-    if not len(known):
-        return column
-    if known.str.contains("[.eE]").any():
-        return pd.Series(_floats(column), index=column.index, name=column.name)
-    return pd.to_numeric(column)
-
-
-def tilts_of(tilts: Tilts, names: pd.Series) -> np.ndarray:
-    """Lowest and highest tilt of each row, (n, 2), by the name of its tomogram."""
-    return each(tilts, names, "tilts").reshape(-1, 2)
-
-
-def each(values: Any, names: pd.Series, what: str) -> np.ndarray:
-    """Value of each row, (n, ...), by the name of its tomogram, where there is one for each, or the one for all."""
-    place, different = pd.factorize(names)
-    if not len(different):
-        return np.zeros((0, 1))
-    return np.array([of(values, name, what) for name in different], dtype=float)[place]
-
-
-def listed_for(listed: pd.DataFrame, names: pd.Series) -> pd.DataFrame:
-    """Rows of the list of tomograms for each name, in order; a ValueError if one is not there or not a positive number."""
-    strange = sorted(set(names.fillna("nothing")) - set(listed.index.dropna()))
-    if strange:
-        there = ", ".join(sorted(listed.index.dropna())[:5])
-        raise ValueError(f"the list of tomograms lacks {', '.join(strange[:5])}; it has {there}")
-    return listed.loc[names]
-
-
 def check_voxel_size(voxel_size: float | None, what: str) -> float:
     """Give the voxel size back; a ValueError that names `what` needs it if it is not a positive number."""
     if voxel_size is None or not (np.isfinite(voxel_size) and voxel_size > 0):
         raise ValueError(f"{what} needs voxel_size=, the Å per voxel of the tomogram, got {voxel_size}")
     return float(voxel_size)
-
-
-def of(values: Any, name: str, what: str) -> Any:
-    """Give the value for one tomogram where there is one for each, or the one for all."""
-    if not isinstance(values, Mapping):
-        return values
-    if name not in values:
-        raise ValueError(f"{what}= has no entry for tomogram {name!r}; it has {', '.join(map(str, values))}")
-    return values[name]

@@ -99,6 +99,40 @@ def text(tables: dict[str, pd.DataFrame], *, version: int | None) -> str:
     return "\n".join(parts)
 
 
+def numbers(rows: pd.DataFrame, names: list[str]) -> np.ndarray:
+    """Columns as floats (n, columns); a ValueError if a value is not a finite number."""
+    out = np.stack([floats(rows[name]) for name in names], axis=1)
+    bad = ~np.isfinite(out)
+    if bad.any():
+        row, column = map(int, np.argwhere(bad)[0])
+        first = f"{names[column]} of row {row}: {rows[names[column]].iloc[row]!r}"
+        raise ValueError(f"{bad.sum()} of {out.size} values in {', '.join(names)} are not numbers, first {first}")
+    return out
+
+
+def floats(column: pd.Series) -> np.ndarray:
+    """Values as floats, NaN where one is no number."""
+    try:
+        # Many times as fast as pandas on text, and as exact; it refuses what is no number.
+        return column.astype("double[pyarrow]").to_numpy(dtype=float, na_value=np.nan)
+    except (ValueError, TypeError, NotImplementedError):
+        return pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+
+
+def typed(column: pd.Series) -> pd.Series:
+    """Numbers where every text is one and would be written the same, else text: 7 becomes a number, 007 stays a name."""
+    known = column.dropna().astype(str)
+    if len(known) and known.isin(["True", "False"]).all() and len(known) == len(column):
+        return column == "True"
+    if len(known) and not known.str.fullmatch(r"[+-]?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?").all():
+        return column
+    if not len(known):
+        return column
+    if known.str.contains("[.eE]").any():
+        return pd.Series(floats(column), index=column.index, name=column.name)
+    return pd.to_numeric(column)
+
+
 def _table(body: str) -> pd.DataFrame:
     """Table of the lines below ``data_NAME``."""
     columns: list[str] = []
