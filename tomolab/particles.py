@@ -123,6 +123,15 @@ def check(particles: pd.DataFrame) -> pd.DataFrame:
     return out
 
 
+def renumber(particles: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with ids 0 to n - 1 in the order of its rows; the old ones stay in a column ``original_id``.
+
+    For lists that were merged, or that count the particles of each tomogram anew. An ``original_id`` that is there stays.
+    """
+    old = particles["original_id" if "original_id" in particles else "particle_id"]
+    return particles.assign(original_id=old, particle_id=np.arange(len(particles)))
+
+
 def positions(particles: pd.DataFrame) -> np.ndarray:
     """Positions (n, 3) in Å, zyx."""
     return particles[POSITION].to_numpy(dtype=float)
