@@ -94,6 +94,8 @@ def ours(name: str, **options: Any) -> Door:
         sizes = {"tomogram_shape": scene.shape} if options.get("format") == "relion5" or name.endswith(".mod") else {}
         path = files.write_particles(scene.table, folder / name, voxel_size=scene.size, **options, **sizes)
         said = {"tomogram": NAME} if path.suffix in (".mod", ".ndjson") else {}
+        if path.suffix == ".csv":
+            return path, KNOWN
         return path, {"voxel_size": scene.size, **KNOWN, **said} | (sizes if path.suffix == ".star" else {})
 
     return write
@@ -243,6 +245,42 @@ def sheet(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
     return folder / "theirs.csv", {"voxel_size": scene.size, "unit": "voxel", "tomogram": NAME, **KNOWN}
 
 
+def cbox(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """A box of crYOLO: its corner along x and y, its middle along z."""
+    side = 21.0
+    corners = scene.pixels - [side / 2, side / 2, 0]
+    columns = along("Coordinate", corners) | dict.fromkeys(("Width", "Height", "Depth"), side) | {"Confidence": 0.5}
+    text = "\ndata_global\n\n_cbox_format_version 1.0\n" + loop("cryolo", **columns) + loop("cryolo_include", slice_index=[1])
+    return put(folder / "a.cbox", text), {"voxel_size": scene.size, "tomogram": NAME, **KNOWN}
+
+
+def coords(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
+    pd.DataFrame(scene.pixels).to_csv(folder / "a.coords", index=False, header=False, sep=" ")
+    return folder / "a.coords", {"voxel_size": scene.size, "tomogram": NAME, **KNOWN}
+
+
+def eman2(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Pixels of the tilt images, a quarter of a voxel, from voxel n // 2."""
+    unbinned = scene.size / 4
+    middle = np.array(scene.shape[::-1]) // 2
+    boxes = [[*((place - middle) * scene.size / unbinned).tolist(), "manual", 0.0, 0] for place in scene.pixels]
+    content = {"apix_unbin": unbinned, "boxes_3d": boxes, "class_list": {"0": {"name": "bead", "boxsize": 80}}}
+    path = put(folder / f"{NAME}_info.json", json.dumps(content))
+    return path, {"voxel_size": scene.size, "tomogram_shape": scene.shape, **KNOWN}
+
+
+def pytom(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The last angle of the turn about its axes is the first about the fixed ones."""
+    rows = []
+    for place, (z2, x, z1) in zip(scene.pixels - ORIGIN, zxz(scene.turns), strict=True):
+        at, shift = (
+            " ".join(f'{axis}="{value!r}"' for axis, value in zip(AXES, v.tolist(), strict=True)) for v in (place, ORIGIN)
+        )
+        turn = f'<Rotation Z1="{z1}" Z2="{z2}" X="{x}" Paradigm="ZXZ"/>'
+        rows.append(f'<Particle Filename="a.em">{turn}<Shift {shift}/><PickPosition {at} Origin="{NAME}"/></Particle>')
+    return put(folder / "a.xml", f"<ParticleList>{''.join(rows)}</ParticleList>"), {"voxel_size": scene.size, **KNOWN}
+
+
 DOORS: dict[str, Door] = {
     **{f"our {one}": ours("a.star", format=one) for one in ("relion30", "warp", "relion31", "relion4", "relion5", "stopgap")},
     **{f"our {name}": ours(f"a{name}") for name in (".csv", ".tbl", ".em", ".mod", ".ndjson")},
@@ -263,8 +301,12 @@ DOORS: dict[str, Door] = {
     "copick": picks,
     "data portal": portal,
     "CSV": sheet,
+    "crYOLO": cbox,
+    "TomoTwin": coords,
+    "EMAN2": eman2,
+    "PyTom": pytom,
 }
-FLAT = ("our .mod", "IMOD")
+FLAT = ("our .mod", "IMOD", "crYOLO", "TomoTwin", "EMAN2")
 """Formats without orientations."""
 
 
@@ -342,7 +384,7 @@ def test_who_came_in_goes_out_or_is_named(tmp_path, door: str) -> None:
         cut = subtomograms.extract(Volume(rng.normal(size=scene.shape), 10.0), read, box=20)
     assert sorted([*cut.ids, *cut.skipped["particle_id"]]) == sorted(read["particle_id"])
     assert cut.skipped["reason"].notna().all()
-    if path.suffix in (".mod", ".json") or door == "optimisation set":
+    if path.suffix in (".mod", ".json", ".cbox", ".coords", ".xml") or door == "optimisation set":
         return
     copy = files.filter_particles(path, cut.particles.iloc[[6, 0, 3, 1]], tmp_path / f"copy{path.suffix}")
     assert (copy.kept, copy.dropped, copy.elsewhere) == (4, 5, 0)

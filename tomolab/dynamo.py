@@ -177,7 +177,7 @@ def names(path: Path, numbers: pd.Series, tomogram: str | None) -> pd.Series:
     if strange:
         raise ValueError(f"{path} does not name the tomograms {', '.join(map(str, strange[:5]))}")
     found = wanted.map(listed)
-    check_named(found, tomogram, str(path))
+    tables.check_named(found, tomogram, str(path))
     return found
 
 
@@ -198,16 +198,6 @@ def listing(path: Path) -> dict[int, str]:
         if listed.setdefault(int(number), name) != name:
             raise ValueError(f"{path} names tomogram {int(number)} twice: {listed[int(number)]!r} and {name!r}")
     return listed
-
-
-def check_named(names: pd.Series, tomogram: str | None, what: str) -> None:
-    """Refuse a name that was given for a list that names its tomograms otherwise."""
-    strange = [] if tomogram is None else sorted(set(names.astype(str)) - {tomogram})
-    if strange:
-        raise ValueError(
-            f"tomogram={tomogram!r} was given, but {what} names {', '.join(map(repr, strange[:5]))}; leave tomogram= out, or "
-            "keep the rows of that tomogram only"
-        )
 
 
 def _rows(path: Path) -> pd.DataFrame:

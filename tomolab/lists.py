@@ -22,10 +22,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tomolab import copick, dynamo, imod, motl, portal, relionlists, relionsets, spreadsheets, star, stopgap
+from tomolab import (
+    copick,
+    cryolo,
+    dynamo,
+    eman2,
+    imod,
+    motl,
+    portal,
+    pytom,
+    relionlists,
+    relionsets,
+    spreadsheets,
+    star,
+    stopgap,
+)
 from tomolab import particles as tables
 from tomolab.conventions import SOURCE, WEDGE
-from tomolab.paths import atomic, fingerprint
+from tomolab.paths import atomic, fingerprint, text
 from tomolab.star import Shape, Tilts
 
 STOPGAP = "stopgap"
@@ -195,6 +209,13 @@ def _read_star(path: Path, known: Known) -> pd.DataFrame:
     )
 
 
+def _read_json(path: Path, known: Known) -> pd.DataFrame:
+    # copick's picks hold points, EMAN2's have boxes; what is neither, copick refuses.
+    if f'"{eman2.BOXES}"' in text(path):
+        return eman2.read(path, voxel_size=known.voxel_size, shape=known.shape, tomogram=known.tomogram)
+    return copick.read(path, tomogram=known.tomogram)
+
+
 def _write_star(particles: pd.DataFrame, known: Known, version: str) -> tuple[str, str | None]:
     if version == STOPGAP:
         return stopgap.text(particles, voxel_size=known.voxel_size)
@@ -218,7 +239,11 @@ def _unknown(path: Path, there: Collection[str]) -> str:
 READERS: dict[str, Callable[[Path, Known], pd.DataFrame]] = {
     ".csv": lambda path, known: spreadsheets.read(path, unit=known.unit, voxel_size=known.voxel_size, tomogram=known.tomogram),
     ".em": lambda path, known: motl.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram),
-    ".json": lambda path, known: copick.read(path, tomogram=known.tomogram),
+    ".cbox": lambda path, known: cryolo.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram),
+    ".coords": lambda path, known: cryolo.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram),
+    ".json": _read_json,
+    ".tloc": lambda path, known: cryolo.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram),
+    ".xml": lambda path, known: pytom.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram),
     ".mod": lambda path, known: imod.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram),
     ".ndjson": lambda path, known: portal.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram),
     ".star": _read_star,

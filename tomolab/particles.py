@@ -132,6 +132,16 @@ def renumber(particles: pd.DataFrame) -> pd.DataFrame:
     return particles.assign(original_id=old, particle_id=np.arange(len(particles)))
 
 
+def check_named(names: pd.Series, tomogram: str | None, what: str) -> None:
+    """Refuse a name that was given for a list that names its tomograms otherwise."""
+    strange = [] if tomogram is None else sorted(set(names.astype(str)) - {tomogram})
+    if strange:
+        raise ValueError(
+            f"tomogram={tomogram!r} was given, but {what} names {', '.join(map(repr, strange[:5]))}; leave tomogram= out, or "
+            "keep the rows of that tomogram only"
+        )
+
+
 def positions(particles: pd.DataFrame) -> np.ndarray:
     """Positions (n, 3) in Å, zyx."""
     return particles[POSITION].to_numpy(dtype=float)
