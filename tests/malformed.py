@@ -19,7 +19,7 @@ from test_aretomo import THREE, XF
 from test_mdoc import mdoc
 from test_warp import defocus, xml
 
-from tomolab import copick, files, particles
+from tomolab import copick, files, imod, particles
 from tomolab.volumes import Volume
 
 SIZE = 8.0
@@ -278,6 +278,9 @@ PYTOM = "".join(
     f'<PickPosition X="{10.5 * i}" Y="20" Z="30" Origin="TS_01" Binning="1"/>\n</Particle>\n'
     for i in range(5)
 )
+PEET = "CCC,reserved,reserved,pIndex,wedgeWT,NA,NA,NA,NA,NA,xOffset,yOffset,zOffset,NA,NA,reserved,phi,psi,theta,reserved\n"
+PEET += "".join(f"0.5,0,0,{i},1,0,0,0,0,0,0.5,0,0,0,0,0,{10 * i},20.5,30,1\n" for i in range(1, 6))
+MODEL = imod.content(some().assign(tomogram="TS_01"), voxel_size=SIZE, shape=None)
 OPTIMISATION = {
     "set__star": SET,
     "tomograms__star": TOMOGRAMS,
@@ -348,6 +351,9 @@ KINDS: dict[str, Kind] = {
         rows=lambda raw: raw.count(b"<Particle "),
         given={"a__xml": f"<ParticleList>\n{PYTOM}</ParticleList>\n"},
         known={"voxel_size": SIZE},
+    ),
+    "PEET": table(
+        "a.csv", rows=csv_rows, given={"a__csv": PEET, "a__mod": MODEL}, known={"voxel_size": SIZE, "tomogram": "TS_01"}
     ),
     "copick project": Kind(project, "config.json", read_project, whole_project, ("config.json", PICK)),
     "copick picks": Kind(

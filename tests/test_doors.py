@@ -219,6 +219,24 @@ def imod(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
     return folder / "a.mod", {"voxel_size": scene.size, "tomogram": NAME, **KNOWN}
 
 
+def peet(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Points of a model, and beside it offsets that are added, and phi, psi and theta."""
+    contour = Contour(points=scene.pixels - ORIGIN + CORNER)
+    ImodModel(objects=[Object(header=ObjectHeader(name="bead"), contours=[contour])]).to_file(folder / "p.mod")
+    rows = np.zeros((len(scene.places), 20))
+    rows[:, 3], rows[:, 10:13], rows[:, 16:19] = np.arange(len(rows)) + 1, ORIGIN, zxz(scene.turns)[:, [2, 0, 1]]
+    head = "CCC,reserved,reserved,pIndex,wedgeWT,adjCCC,NA,NA,NA,NA,xOffset,yOffset,zOffset,NA,NA,oldClass"
+    np.savetxt(
+        folder / "p_MOTL.csv",
+        rows,
+        fmt="%.9g",
+        delimiter=",",
+        header=f"{head},EulerZ(1),EulerZ(3),EulerX(2),class",
+        comments="",
+    )
+    return folder / "p_MOTL.csv", {"voxel_size": scene.size, "tomogram": NAME, **KNOWN}
+
+
 def picks(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
     points = []
     for place, turn in zip(scene.pixels * scene.size, scene.turns, strict=True):
@@ -305,6 +323,7 @@ DOORS: dict[str, Door] = {
     "TomoTwin": coords,
     "EMAN2": eman2,
     "PyTom": pytom,
+    "PEET": peet,
 }
 FLAT = ("our .mod", "IMOD", "crYOLO", "TomoTwin", "EMAN2")
 """Formats without orientations."""
@@ -384,7 +403,7 @@ def test_who_came_in_goes_out_or_is_named(tmp_path, door: str) -> None:
         cut = subtomograms.extract(Volume(rng.normal(size=scene.shape), 10.0), read, box=20)
     assert sorted([*cut.ids, *cut.skipped["particle_id"]]) == sorted(read["particle_id"])
     assert cut.skipped["reason"].notna().all()
-    if path.suffix in (".mod", ".json", ".cbox", ".coords", ".xml") or door == "optimisation set":
+    if path.suffix in (".mod", ".json", ".cbox", ".coords", ".xml") or door in ("optimisation set", "PEET"):
         return
     copy = files.filter_particles(path, cut.particles.iloc[[6, 0, 3, 1]], tmp_path / f"copy{path.suffix}")
     assert (copy.kept, copy.dropped, copy.elsewhere) == (4, 5, 0)

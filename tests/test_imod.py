@@ -3,6 +3,7 @@
 import struct
 from pathlib import Path
 
+import eulerangles
 import imodmodel
 import numpy as np
 import pandas as pd
@@ -140,3 +141,82 @@ def test_what_a_model_cannot_hold_is_refused(tmp_path) -> None:
     empty = files.write_particles(table[:0], tmp_path / "a.mod", voxel_size=10.0)
     assert imod.parse(empty.read_bytes()).points.shape == (0, 3)
     assert len(files.read_particles(empty, **KNOWN)) == 0
+
+
+def test_slicer_angles_are_left_out_and_named(tmp_path) -> None:
+    path = put(tmp_path)
+    piece = b"SLAN" + struct.pack(">ii6f32s", 60, 1, 10, 20, 30, 5, 6, 7, b"a")
+    path.write_bytes(path.read_bytes()[:-4] + 2 * piece + b"IEOF")
+    assert len(ImodModel.from_file(path).slicer_angles) == 2
+    with pytest.warns(UserWarning, match="a.mod has 2 slicer angles beside 4 points; they are left out, .* slicer2MOTL"):
+        assert len(files.read_particles(tmp_path / "a.mod", voxel_size=10.0, **KNOWN)) == 4
+
+
+OLD = "CCC,reserved,reserved,pIndex,wedgeWT,NA,NA,NA,NA,NA,xOffset,yOffset,zOffset,NA,NA,reserved,phi,psi,theta,reserved"
+NEW = "CCC,reserved,reserved,pIndex,wedgeWT,adjCCC,NA,NA,NA,NA,xOffset,yOffset,zOffset,NA,NA,oldClass,"
+NEW += "EulerZ(1),EulerZ(3),EulerX(2),class"
+
+
+def motive(folder: Path, *rows: str, head: str = OLD, name: str = "a_MOTL.csv") -> Path:
+    """A motive list of PEET; each row tells point, offsets and angles."""
+    lines = []
+    for row in rows:
+        number, *rest = row.split()
+        lines.append(",".join(["0.5", "0", "0", number, "1", *"00000", *rest[:3], *"000", *rest[3:], "2"]))
+    (folder / name).write_text("\n".join([head, *lines]) + "\n")
+    return folder / name
+
+
+@pytest.mark.parametrize("head", [OLD, NEW, f"{NEW},CREATED WITH PEET Version 1.18.2 11-Sept-2025"])
+@pytest.mark.parametrize("name", ["a.csv", "a_MOTL.csv", "a_initMOTL.csv", "a_MOTL_Tom1_Iter3.csv"])
+def test_a_motive_list_of_peet_turns_and_moves_the_points_of_a_model(tmp_path, head: str, name: str) -> None:
+    put(tmp_path)
+    rows = ["2 1 0 0 10 20 30", "1 0.5 -1 2 0 0 0", "3 0 0 0 0 0 90", "4 0 0 0 -50 170 12"]
+    read = files.read_particles(motive(tmp_path, *rows, head=head, name=name), voxel_size=10.0, **KNOWN)
+    np.testing.assert_allclose(particles.positions(read), [[35, 15, 15], [320, 190, 105], [60, 45, 35], [90, 75, 65]])
+    angles = np.array([[float(word) for word in row.split()[4:]] for row in rows])
+    # Dynamo's angles, as scripts make them: psi, theta and phi with the other sign.
+    theirs = eulerangles.convert_eulers(-angles[:, [1, 2, 0]], source_meta="dynamo", target_meta="relion")
+    expected = particles.matrices(particles.table(np.zeros((4, 3)), angles=theirs))
+    np.testing.assert_allclose(particles.matrices(read)[[0, 1, 3]], expected[[0, 1, 3]], atol=1e-9)
+    # Turned by 90 degrees about x, what lies along y in the reference lies along z.
+    np.testing.assert_allclose(particles.matrices(read)[2] @ [0, 1, 0], [1, 0, 0], atol=1e-9)
+    assert read["particle_id"].tolist() == [2, 1, 3, 4]
+    assert read["object"].tolist() == [1, 1, 1, 2]
+    assert read[["score", "class"]].to_numpy().tolist() == [[0.5, 2.0]] * 4
+
+
+def test_points_without_a_line_are_named(tmp_path) -> None:
+    path = put(tmp_path)
+    with pytest.warns(UserWarning, match="3 of 4 points of .*a.mod are not in .*a_MOTL.csv"):
+        read = files.read_particles(motive(tmp_path, "2 0 0 0 0 0 0"), voxel_size=10.0, **KNOWN)
+    assert len(read) == 1
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"there is none of a_MOTL.mod, a.mod beside .*a_MOTL.csv"):
+        files.read_particles(tmp_path / "a_MOTL.csv", voxel_size=10.0, **KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("rows", "head", "known", "message"),
+    [
+        (["1 0 0 0 0 0 0", "1 0 0 0 0 0 0"], OLD, {}, "each once, got some twice"),
+        (["5 0 0 0 0 0 0"], OLD, {}, "must count the 4 points of .*a.mod from 1, each once, got 5"),
+        (["1.5 0 0 0 0 0 0"], OLD, {}, "got 1.5"),
+        (["1 0 0 0 0 far 0"], OLD, {}, "not numbers, first psi of row 0: 'far'"),
+        (["1 0 0 0 0 0"], OLD, {}, "row 0 of the motive list has 19 values, expected 20"),
+        ([], OLD.replace("phi,psi,theta", "phi,theta,psi"), {}, "has psi, theta at other places"),
+        ([], "CCC,pIndex", {}, "has pIndex, xOffset"),
+        (["1 0 0 0 0 0 0"], OLD, {"tomogram": None}, "give tomogram="),
+        (["1 0 0 0 0 0 0"], OLD, {"voxel_size": None}, "needs voxel_size="),
+    ],
+)
+def test_what_is_no_motive_list_is_named(tmp_path, rows: list[str], head: str, known: dict, message: str) -> None:
+    put(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        files.read_particles(motive(tmp_path, *rows, head=head), **{"voxel_size": 10.0, **KNOWN, **known})
+
+
+def test_peet_knows_no_exchanged_axes(tmp_path) -> None:
+    put(tmp_path, flags=1 << 16)
+    with pytest.raises(ValueError, match="was last seen with y and z exchanged"):
+        files.read_particles(motive(tmp_path, "1 0 0 0 0 0 0"), voxel_size=10.0, **KNOWN)

@@ -209,6 +209,12 @@ def _read_star(path: Path, known: Known) -> pd.DataFrame:
     )
 
 
+def _read_csv(path: Path, known: Known) -> pd.DataFrame:
+    if text(path).startswith(imod.MOTIVE):
+        return imod.read_motive_list(path, voxel_size=known.voxel_size, tomogram=known.tomogram)
+    return spreadsheets.read(path, unit=known.unit, voxel_size=known.voxel_size, tomogram=known.tomogram)
+
+
 def _read_json(path: Path, known: Known) -> pd.DataFrame:
     # copick's picks hold points, EMAN2's have boxes; what is neither, copick refuses.
     if f'"{eman2.BOXES}"' in text(path):
@@ -237,7 +243,7 @@ def _unknown(path: Path, there: Collection[str]) -> str:
 
 
 READERS: dict[str, Callable[[Path, Known], pd.DataFrame]] = {
-    ".csv": lambda path, known: spreadsheets.read(path, unit=known.unit, voxel_size=known.voxel_size, tomogram=known.tomogram),
+    ".csv": _read_csv,
     ".em": lambda path, known: motl.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram),
     ".cbox": lambda path, known: cryolo.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram),
     ".coords": lambda path, known: cryolo.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram),
