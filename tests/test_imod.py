@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from imodmodel.models import MINX, Contour, ImodModel, ModelFlags, Object, ObjectHeader
+from scipy.spatial.transform import Rotation
 
 from tomolab import files, imod, particles
 
@@ -143,13 +144,60 @@ def test_what_a_model_cannot_hold_is_refused(tmp_path) -> None:
     assert len(files.read_particles(empty, **KNOWN)) == 0
 
 
-def test_slicer_angles_are_left_out_and_named(tmp_path) -> None:
-    path = put(tmp_path)
-    piece = b"SLAN" + struct.pack(">ii6f32s", 60, 1, 10, 20, 30, 5, 6, 7, b"a")
-    path.write_bytes(path.read_bytes()[:-4] + 2 * piece + b"IEOF")
-    assert len(ImodModel.from_file(path).slicer_angles) == 2
-    with pytest.warns(UserWarning, match="a.mod has 2 slicer angles beside 4 points; they are left out, .* slicer2MOTL"):
-        assert len(files.read_particles(tmp_path / "a.mod", voxel_size=10.0, **KNOWN)) == 4
+def slicer(path: Path, *rows: tuple) -> Path:
+    """The model with slicer angles x, y, z and a centre x, y, z each."""
+    pieces = b"".join(b"SLAN" + struct.pack(">ii6f32s", 60, 1, *row, b"a") for row in rows)
+    path.write_bytes(path.read_bytes()[:-4] + pieces + b"IEOF")
+    found = ImodModel.from_file(path).slicer_angles
+    assert [(*one.angles, *one.center) for one in found] == [tuple(np.float32(row).tolist()) for row in rows]
+    return path
+
+
+def seen(x: float, y: float, z: float) -> np.ndarray:
+    """Rotation on xyz vectors from the volume to the Slicer, as IMOD composes it: about z, then y, then x."""
+
+    def about(axis: int, degrees: float) -> np.ndarray:
+        return Rotation.from_rotvec(np.radians(degrees) * np.eye(3)[axis]).as_matrix()
+
+    return about(0, x) @ about(1, y) @ about(2, z)
+
+
+AT = [(10.0, 20.0, 30.0, 10.5, 20.5, 30.0), (0, 0, 0, 1, 2, 3.5), (-41.4, 5.0, -47.7, 4, 5, 6.5), (90, 0, 0, 7, 8, 9)]
+"""At the points of the model that `put` makes."""
+
+
+def test_slicer_angles_turn_the_points_at_which_they_were_saved(tmp_path) -> None:
+    read = files.read_particles(slicer(put(tmp_path), *[AT[n] for n in (2, 0, 3, 1)]), voxel_size=10.0, **KNOWN)
+    np.testing.assert_allclose(particles.positions(read)[0], [300, 200, 100])
+    expected = np.array([seen(*row[:3]).T for row in AT])
+    np.testing.assert_allclose(particles.matrices(read)[:, ::-1, ::-1], expected, atol=1e-6)
+    # Turned by 90 degrees about x, what lies along y of the volume is seen along z.
+    np.testing.assert_allclose(particles.matrices(read)[3] @ [1, 0, 0], [0, 1, 0], atol=1e-6)
+    # As 3dmod sets the angles that lay a line along the axis that is looked along.
+    line = np.array([0.3, 0.5, 0.8]) / np.linalg.norm([0.3, 0.5, 0.8])
+    about_z = np.arctan2(line[0], line[1])
+    about_x = np.arctan2(line[0] * np.sin(about_z) + line[1] * np.cos(about_z), line[2])
+    path = slicer(put(tmp_path), *[(np.degrees(about_x), 0, np.degrees(about_z), *row[3:]) for row in AT])
+    read = files.read_particles(path, voxel_size=10.0, **KNOWN)
+    np.testing.assert_allclose(particles.matrices(read)[0] @ [1, 0, 0], line[::-1], atol=1e-6)
+
+
+def test_a_model_of_slicer_angles_only_gives_particles(tmp_path) -> None:
+    ImodModel(objects=[Object(header=ObjectHeader(name="a"), contours=[])]).to_file(tmp_path / "a.mod")
+    read = files.read_particles(slicer(tmp_path / "a.mod", *AT), voxel_size=10.0, **KNOWN)
+    np.testing.assert_allclose(particles.positions(read)[0], [300, 200, 100])
+    np.testing.assert_allclose(particles.matrices(read)[2, ::-1, ::-1], seen(*AT[2][:3]).T, atol=1e-6)
+    assert len(read) == 4
+
+
+@pytest.mark.parametrize("rows", [AT[:3], [*AT[:3], (1, 2, 3, 70, 80, 90)], [*AT[:3], AT[0]], [*AT, AT[0]]])
+def test_slicer_angles_that_are_not_at_the_points_are_named(tmp_path, rows: list) -> None:
+    path = slicer(put(tmp_path), *rows)
+    with pytest.warns(UserWarning, match=rf"a.mod has {len(rows)} slicer angles that are not at its 4 points, one at each"):
+        read = files.read_particles(path, voxel_size=10.0, **KNOWN)
+    np.testing.assert_array_equal(particles.matrices(read), np.tile(np.eye(3), (4, 1, 1)))
+    with pytest.raises(ValueError, match="slicer angles of a volume with y and z exchanged"):
+        files.read_particles(slicer(put(tmp_path, flags=1 << 16), *rows), voxel_size=10.0, **KNOWN)
 
 
 OLD = "CCC,reserved,reserved,pIndex,wedgeWT,NA,NA,NA,NA,NA,xOffset,yOffset,zOffset,NA,NA,reserved,phi,psi,theta,reserved"

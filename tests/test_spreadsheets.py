@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from napari_builtins.io import napari_write_points
+from scipy.spatial.transform import Rotation
 
 from tomolab import files, particles
 
@@ -194,3 +196,30 @@ def test_a_column_of_another_name_names_the_tomograms(tmp_path) -> None:
     read = files.read_particles(path, unit="angstrom", **KNOWN)
     assert read["tomogram"].tolist() == ["TS_01"] * 2
     assert read["Micrograph Name"].tolist() == ["a"] * 2
+
+
+def test_the_csv_of_copick_turns_and_moves(tmp_path) -> None:
+    """As `write_picks_csv` of copick writes it: Å, and the rows of the transformation."""
+    moves = np.tile(np.eye(4), (3, 1, 1))
+    moves[:, :3, :3], moves[:, :3, 3] = Rotation.random(3, rng=1).as_matrix(), np.arange(9).reshape(3, 3)
+    places = np.array([[10.0, 20.0, 30.0], [1, 2, 3], [4, 5, 6]])
+    table = pd.DataFrame({"run_name": ["TS_1", "TS_1", "TS_2"], **dict(zip("xyz", places.T, strict=True))})
+    table = table.assign(**{f"transform_{i}{j}": moves[:, i, j] for i in range(4) for j in range(4)}, score=0.5, instance_id=0)
+    table.to_csv(tmp_path / "a.csv", index=False)
+    read = files.read_particles(tmp_path / "a.csv", tilts=(-60, 60))
+    np.testing.assert_allclose(particles.positions(read)[:, ::-1], places + moves[:, :3, 3])
+    np.testing.assert_allclose(particles.matrices(read)[:, ::-1, ::-1], moves[:, :3, :3], atol=1e-9)
+    assert read["tomogram"].tolist() == ["TS_1", "TS_1", "TS_2"]
+    assert not [name for name in read if name.startswith("transform_")]
+    assert files.read_particles(tmp_path / "a.csv", tilts=(-60, 60), unit="angstrom").equals(read)
+    for change, known, message in (
+        (table, {"unit": "voxel", "voxel_size": 10.0}, "are in angstrom by their names"),
+        (table, {"voxel_size": 10.0}, "the coordinates are in angstrom, but voxel_size=10 was given"),
+        (table.drop(columns="transform_12"), {}, "the list lacks transform_12"),
+        (table.assign(rot=0, tilt=0, psi=0), {}, "the list has rot, tilt, psi too"),
+        (table.assign(transform_33=2), {}, "must end with 0, 0, 0, 1"),
+        (table.assign(transform_00=-table["transform_00"]), {}, "expected proper rotations"),
+    ):
+        change.to_csv(tmp_path / "a.csv", index=False)
+        with pytest.raises(ValueError, match=message):
+            files.read_particles(tmp_path / "a.csv", tilts=(-60, 60), **known)

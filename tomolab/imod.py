@@ -1,4 +1,4 @@
-"""IMOD: models (.mod), whose points are particles, to and from particle tables; and motive lists of PEET (.csv) beside them.
+"""IMOD: models (.mod), whose points are particles, to and from particle tables.
 
 A binary model is a header, objects with contours of points, and pieces of other data (IMOD's "Binary File Format"), all
 with the high byte first. Coordinates are pixels of the volume on which the model was last seen, or of the part of it that
@@ -7,23 +7,25 @@ voxel is (0.5, 0.5, 0). A piece MINX tells the pixel size of that volume (``csca
 that ``(otrans - ctrans) / cscale`` leads from the part to the whole. Where bit 16 is set, the volume was seen with y and z
 exchanged; the half pixels are then taken as they were seen.
 
-A motive list of PEET has a line for each point of a model, which ``pIndex`` counts from 1. The offsets, in pixels, are added
-to the point, and the angles phi, psi, theta, which are also called EulerZ(1), EulerZ(3), EulerX(2), turn the reference: in xyz
-by ``Rz(psi) Rx(theta) Rz(phi)`` (`PEETMotiveList` of TEMPy; cylindra and scripts that make Dynamo's angles of it agree).
+A piece SLAN is an orientation that was saved in the Slicer: a centre, and angles about x, y and z that turn the volume by
+``Rx(x) Ry(y) Rz(z)`` into what was seen; so ``Rz(-z) Ry(-y) Rx(-x)`` turns what was seen into the tomogram
+(`SlicerFuncs::setInverseMatrix` of 3dmod).
 """
 
 import struct
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
-from tomolab import dynamo, paths, rotations, star
 from tomolab import particles as tables
-from tomolab.conventions import ANGLES, POSITION, SOURCE
+from tomolab import rotations, star
+from tomolab.conventions import ANGLES, POSITION
 from tomolab.mrc import TOLERANCE
 
 MAGIC = b"IMODV1.2"
@@ -40,18 +42,10 @@ SCATTERED = 1 << 9
 UNITS = {-12: 1e-2, -10: 1.0, -9: 10.0, -6: 1e4, -3: 1e7, -2: 1e8, 1: 1e10, 3: 1e13}
 """Å in the units of the pixel size, by their number."""
 ANGSTROM = -10
-MOTIVE = "CCC,"
-"""How a motive list of PEET begins."""
-WIDTH = 20
-"""Its columns."""
-MOTIVE_COLUMNS = {
-    0: ("CCC",),
-    3: ("pIndex",),
-    **{10 + n: (f"{axis}Offset",) for n, axis in enumerate("xyz")},
-    **{16 + n: names for n, names in enumerate((("phi", "EulerZ(1)"), ("psi", "EulerZ(3)"), ("theta", "EulerX(2)")))},
-}
-"""Names of those that are read, by their place, counted from 0."""
-MOTIVE_CLASS = 19
+PIECES = {b"MINX": (0, 18), b"SLAN": (4, 6)}
+"""Pieces that are read: bytes that are passed over, and numbers that follow."""
+NEAR = 1.0
+"""Pixels that the centre of slicer angles may be off the point that they turn."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +60,15 @@ class Model:
     pixel_size: float | None
     image: tuple[np.ndarray, np.ndarray, np.ndarray] | None
     """``otrans``, ``cscale`` and ``ctrans`` of MINX."""
-    angles: int
-    """How many slicer angles there are."""
+    slicer: np.ndarray
+    """Slicer angles (n, 6): x, y, z in degrees, and the centre x, y, z."""
 
 
 def read(path: Path, *, voxel_size: float | None, tomogram: str | None) -> pd.DataFrame:
-    """Read the points of a model as particles that are not turned, without tilts.
+    """Read the points of a model as particles, without tilts; they are turned where slicer angles were saved at each.
 
-    Columns ``object`` and ``contour`` tell where each point is from, ``label`` is the name of the object where any has one.
+    A model without points gives a particle for each of its slicer angles. Columns ``object`` and ``contour`` tell where each
+    point is from, ``label`` is the name of the object where any has one.
 
     Parameters
     ----------
@@ -92,94 +87,35 @@ def read(path: Path, *, voxel_size: float | None, tomogram: str | None) -> pd.Da
     Warns
     -----
     UserWarning
-        If the model holds slicer angles, which are left out.
+        If slicer angles are not one at each point: they are left out.
     """
     if tomogram is None:
         raise ValueError("a model does not name its tomogram; give tomogram=")
     model = parse(path.read_bytes())
-    if model.angles:
+    size = voxel_size_of(model, voxel_size)
+    if not len(model.slicer):
+        return table(model, size, tomogram)
+    if model.flags & FLIPPED:
+        raise ValueError(f"{path} has slicer angles of a volume with y and z exchanged; save the model on the volume as it is")
+    turns = Rotation.from_euler("ZYX", -model.slicer[:, 2::-1], degrees=True).as_matrix()[:, ::-1, ::-1]
+    if not len(model.points):
+        ones = np.ones(len(turns), dtype=int)
+        only = replace(model, points=model.slicer[:, 3:], objects=ones, contours=ones, names=("",))
+        return table(only, size, tomogram).assign(**dict(zip(ANGLES, rotations.to_euler(turns).T, strict=True)))
+    out = table(model, size, tomogram)
+    far, nearest = cKDTree(model.slicer[:, 3:]).query(model.points)
+    if far.max() > NEAR or not np.array_equal(np.sort(nearest), np.arange(len(turns))):
         warnings.warn(
-            f"{path} has {model.angles} slicer angles beside {len(model.points)} points; they are left out, and the particles "
-            "are not turned. PEET's slicer2MOTL makes a motive list of them, which is read",
+            f"{path} has {len(turns)} slicer angles that are not at its {len(out)} points, one at each; they are left out",
             stacklevel=2,
         )
-    return _points(model, _voxel_size(model, voxel_size), tomogram)
+        return out
+    out[ANGLES] = rotations.to_euler(turns[nearest])
+    return out
 
 
-def read_motive_list(path: Path, *, voxel_size: float | None, tomogram: str | None) -> pd.DataFrame:
-    """Read a motive list of PEET and the model beside it as particles, without tilts; ``score``, ``class`` and ``object`` too.
-
-    Parameters
-    ----------
-    path
-        .csv. The model is called alike, or like what stands before ``_MOTL`` or ``_initMOTL`` in the name.
-    voxel_size
-        As in `read`.
-    tomogram
-        Name of the tomogram; neither file says it.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such model.
-    ValueError
-        If `read` refuses the model, this is no motive list, or it names a point twice or one that is not there.
-
-    Warns
-    -----
-    UserWarning
-        If points of the model are not in the list: they are left out.
-    """
-    rows = _motive_list(paths.text(path))
-    stems = dict.fromkeys([path.stem, path.stem.split("_MOTL")[0], path.stem.split("_initMOTL")[0]])
-    there = [place for stem in stems if (place := path.with_name(f"{stem}.mod")).is_file()]
-    if not there:
-        names = ", ".join(f"{stem}.mod" for stem in stems)
-        raise FileNotFoundError(f"the points of a motive list of PEET stand in a model; there is none of {names} beside {path}")
-    if tomogram is None:
-        raise ValueError("neither a motive list of PEET nor its model names the tomogram; give tomogram=")
-    model = parse(there[0].read_bytes())
-    if model.flags & FLIPPED:
-        raise ValueError(f"{there[0]} was last seen with y and z exchanged, which PEET does not know")
-    size = _voxel_size(model, voxel_size)
-    points = _points(model, size, tomogram)
-    numbers = rows["pIndex"].to_numpy()
-    strange = ~np.isin(numbers, points["particle_id"])
-    if strange.any() or rows["pIndex"].duplicated().any():
-        raise ValueError(
-            f"pIndex must count the {len(points)} points of {there[0]} from 1, each once, got "
-            f"{', '.join(f'{number:g}' for number in numbers[strange][:5]) or 'some twice'}"
-        )
-    if len(rows) < len(points):
-        warnings.warn(f"{len(points) - len(rows)} of {len(points)} points of {there[0]} are not in {path}", stacklevel=2)
-    out = points.iloc[numbers.astype(int) - 1].reset_index(drop=True)
-    out[POSITION] += rows[["zOffset", "yOffset", "xOffset"]].to_numpy() * size
-    angles = rows[["phi", "theta", "psi"]].to_numpy()
-    out[ANGLES] = rotations.to_euler(dynamo.from_zxz(angles).transpose(0, 2, 1))
-    out["score"], out["class"] = rows["CCC"], rows["class"]
-    return out.assign(**{SOURCE[0]: paths.fingerprint(path), SOURCE[1]: np.arange(len(out))})
-
-
-def _motive_list(text: str) -> pd.DataFrame:
-    """Columns of a motive list that are read, by their first names, as numbers."""
-    head, *lines = [line.strip().split(",") for line in text.split("\n") if line.strip()] or [[""]]
-    head = [name.strip() for name in head]
-    wrong = [names[0] for place, names in MOTIVE_COLUMNS.items() if len(head) <= place or head[place] not in names]
-    if wrong:
-        told = ",".join(head)
-        raise ValueError(
-            f"a motive list of PEET has {', '.join(wrong)} at other places than this one, which begins {told[:200]!r}"
-        )
-    for number, line in enumerate(lines):
-        if len(line) != WIDTH:
-            raise ValueError(f"row {number} of the motive list has {len(line)} values, expected {WIDTH}")
-    names = {place: names[0] for place, names in MOTIVE_COLUMNS.items()} | {MOTIVE_CLASS: "class"}
-    rows = pd.DataFrame({name: [line[place] for line in lines] for place, name in names.items()}, dtype=str)
-    return pd.DataFrame(star.numbers(rows, list(rows)), columns=list(rows))
-
-
-def _points(model: Model, size: float, tomogram: str) -> pd.DataFrame:
-    """Points of a model as particles that are not turned, numbered from 1."""
+def table(model: Model, size: float, tomogram: str) -> pd.DataFrame:
+    """Points of a model, seen with voxels of `size` Å, as particles that are not turned, numbered from 1, without tilts."""
     places = model.points - CORNER
     if model.flags & FLIPPED:
         places = places[:, [0, 2, 1]]
@@ -211,7 +147,8 @@ def parse(raw: bytes) -> Model:
     count, flags, pixel, unit = header[4], header[5], header[21], header[22]
     pieces: list[tuple[np.ndarray, int, int]] = []
     names: list[str] = []
-    contours, angles, image = 0, 0, None
+    contours = 0
+    found: dict[bytes, list[np.ndarray]] = {mark: [] for mark in PIECES}
     while (mark := source.mark()) != b"IEOF":
         if mark == b"OBJT":
             names.append(source.take(OBJECT)[0].split(b"\0")[0].decode("utf-8", "replace").strip())
@@ -226,16 +163,18 @@ def parse(raw: bytes) -> Model:
             source.skip(12 * vertices + 4 * indices)
         else:
             length = source.length()
-            if mark == b"MINX" and length >= 72:
-                values = source.floats(18).reshape(6, 3)
-                image = values[1], values[3], values[4]
-                length -= 72
-            angles += mark == b"SLAN"
+            passed, numbers = PIECES.get(mark, (0, 0))
+            if numbers and length >= passed + 4 * numbers:
+                source.skip(passed)
+                found[mark].append(source.floats(numbers))
+                length -= passed + 4 * numbers
             source.skip(length)
     if len(names) != count:
         raise ValueError(f"the model names {count} objects and holds {len(names)}")
     points = np.concatenate([np.zeros((0, 3)), *(piece[0] for piece in pieces)])
-    if not np.isfinite(points).all():
+    slicer = np.array(found[b"SLAN"], dtype=float).reshape(-1, 6)
+    whole = found[b"MINX"][-1].reshape(6, 3) if found[b"MINX"] else None
+    if not (np.isfinite(points).all() and np.isfinite(slicer).all()):
         raise ValueError("the model has points that are no finite numbers")
     sizes = np.array([len(piece[0]) for piece in pieces], dtype=int)
     return Model(
@@ -245,8 +184,8 @@ def parse(raw: bytes) -> Model:
         names=tuple(names),
         flags=flags,
         pixel_size=pixel * UNITS[unit] if unit in UNITS and pixel > 0 else None,
-        image=image,
-        angles=angles,
+        image=None if whole is None else (whole[1], whole[3], whole[4]),
+        slicer=slicer,
     )
 
 
@@ -321,7 +260,8 @@ def _object(points: np.ndarray, chosen: np.ndarray, contours: np.ndarray, name: 
     return b"OBJT" + head + b"".join(b"CONT" + CONTOUR.pack(len(part), 0, 0, 0) + part.tobytes() for part in parts)
 
 
-def _voxel_size(model: Model, stated: float | None) -> float:
+def voxel_size_of(model: Model, stated: float | None) -> float:
+    """Å per pixel of a model; a ValueError if it says none and none is stated, or another than is stated."""
     told = model.pixel_size
     if model.image is not None:
         scale = model.image[1]

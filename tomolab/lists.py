@@ -29,6 +29,7 @@ from tomolab import (
     eman2,
     imod,
     motl,
+    peet,
     portal,
     pytom,
     relionlists,
@@ -210,8 +211,8 @@ def _read_star(path: Path, known: Known) -> pd.DataFrame:
 
 
 def _read_csv(path: Path, known: Known) -> pd.DataFrame:
-    if text(path).startswith(imod.MOTIVE):
-        return imod.read_motive_list(path, voxel_size=known.voxel_size, tomogram=known.tomogram)
+    if text(path).startswith(peet.HEAD):
+        return peet.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram)
     return spreadsheets.read(path, unit=known.unit, voxel_size=known.voxel_size, tomogram=known.tomogram)
 
 

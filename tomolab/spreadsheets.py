@@ -4,8 +4,9 @@ A table of another program has a line of names, and columns whose names say what
 alone or with a word (``x_coord``, ``pos_x``) and a unit (``x_nm``, ``x_voxel``, ``X [Å]``); or ``axis-0``, ``axis-1``,
 ``axis-2``, as napari writes points, and ``centroid-0`` and so on of scikit-image, in the order of the axes of the array: z, y,
 x. Where there are four axes, the first is time or a channel. Without a unit in the names it must be stated. The origin is not
-said: 0 is the centre of the first voxel. Angles are read from ``rot``, ``tilt``, ``psi``, as RELION's. All other columns are
-carried through.
+said: 0 is the centre of the first voxel. Angles are read from ``rot``, ``tilt``, ``psi``, as RELION's. In the CSV of copick,
+``x``, ``y``, ``z`` are Å, and ``transform_00`` to ``transform_33`` turn and move as in its picks (`write_picks_csv` of
+``copick.util.formats``). All other columns are carried through.
 """
 
 import csv
@@ -13,14 +14,14 @@ import io
 import re
 import warnings
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from tomolab import particles as tables
-from tomolab import paths, star
+from tomolab import paths, rotations, star
 from tomolab.conventions import ANGLES, POSITION, SOURCE, TEXTS, WEDGE
 from tomolab.particles import REQUIRED
 
@@ -44,6 +45,8 @@ FURTHER = (
 )
 """More of them, which are asked where there is none of those, without marks."""
 IDS = ("particle_id", "id")
+MOVES = [f"transform_{row}{column}" for row in range(4) for column in range(4)]
+"""Columns of copick."""
 ORIENTATIONS = [
     *("phi theta", "phi the", "tdrot narot", "alpha beta gamma", "yaw pitch roll", "euler1 euler2 euler3", "ang1 ang2 ang3"),
     *("angle1 angle2 angle3", "eulerx eulery eulerz", "eulerphi eulertheta eulerpsi", "anglex angley anglez"),
@@ -205,7 +208,10 @@ def _scale(places: Places, rows: pd.DataFrame, *, unit: str | None, voxel_size: 
 
 
 def _foreign(rows: pd.DataFrame, *, unit: str | None, voxel_size: float | None, tomogram: str | None) -> pd.DataFrame:
+    moves = _moves(rows)
     places = _places(rows, unit)
+    if moves is not None:
+        rows, places = rows.drop(columns=MOVES), replace(places, unit="angstrom")
     scale = _scale(places, rows, unit=unit, voxel_size=voxel_size)
     own = _tomogram(rows, tomogram)
     if own is None and tomogram is None:
@@ -219,6 +225,9 @@ def _foreign(rows: pd.DataFrame, *, unit: str | None, voxel_size: float | None, 
     out["particle_id"] = rows[numbers].astype("int64") if counted else np.arange(len(rows))
     out[POSITION] = star.numbers(rows, list(places.columns)) * scale
     out[ANGLES] = star.numbers(rows, angles) if angles else 0.0
+    if moves is not None:
+        out[POSITION] += moves[:, :3, 3][:, ::-1]
+        out[ANGLES] = rotations.to_euler(rotations.nearest(moves[:, :3, :3], "transform_00 and so on")[:, ::-1, ::-1])
     used = {*places.columns, *angles, own, *([numbers] if counted else [])}
     for name in rows:
         if name not in used:
@@ -226,6 +235,21 @@ def _foreign(rows: pd.DataFrame, *, unit: str | None, voxel_size: float | None, 
                 raise ValueError(f"column {name} is not what tomolab calls so; rename it. The columns are {_list(rows)}")
             out[name] = rows[name] if name in TEXTS else star.typed(rows[name])
     return out
+
+
+def _moves(rows: pd.DataFrame) -> np.ndarray | None:
+    """Transformations of copick (n, 4, 4), on xyz vectors in Å, if there are any."""
+    if not any(name in rows for name in MOVES):
+        return None
+    lacking = [name for name in MOVES if name not in rows]
+    turned = [name for name in rows if name.strip().lower() in ANGLES]
+    if lacking or turned:
+        told = f"lacks {', '.join(lacking)}" if lacking else f"has {', '.join(turned)} too"
+        raise ValueError(f"a transformation is transform_00 to transform_33 and no angles, but the list {told}")
+    moves = star.numbers(rows, MOVES).reshape(-1, 4, 4)
+    if not np.allclose(moves[:, 3], [0, 0, 0, 1], atol=1e-6):
+        raise ValueError("a transformation must end with 0, 0, 0, 1 (transform_30 to transform_33)")
+    return moves
 
 
 def _tomogram(rows: pd.DataFrame, tomogram: str | None) -> str | None:
