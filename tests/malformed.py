@@ -281,6 +281,10 @@ PYTOM = "".join(
 PEET = "CCC,reserved,reserved,pIndex,wedgeWT,NA,NA,NA,NA,NA,xOffset,yOffset,zOffset,NA,NA,reserved,phi,psi,theta,reserved\n"
 PEET += "".join(f"0.5,0,0,{i},1,0,0,0,0,0,0.5,0,0,0,0,0,{10 * i},20.5,30,1\n" for i in range(1, 6))
 MODEL = imod.content(some().assign(tomogram="TS_01"), voxel_size=SIZE, shape=None)
+ANGLES = [
+    struct.pack(">ii6f32s", 60, 1, 10, 20, 30, *row, b"a") for row in some()[["x", "y", "z"]].to_numpy() / SIZE + [0.5, 0.5, 0]
+]
+SLICER = MODEL.removesuffix(b"IEOF") + b"".join(b"SLAN" + angles for angles in ANGLES) + b"IEOF"
 OPTIMISATION = {
     "set__star": SET,
     "tomograms__star": TOMOGRAMS,
@@ -351,6 +355,9 @@ KINDS: dict[str, Kind] = {
         rows=lambda raw: raw.count(b"<Particle "),
         given={"a__xml": f"<ParticleList>\n{PYTOM}</ParticleList>\n"},
         known={"voxel_size": SIZE},
+    ),
+    "IMOD slicer angles": table(
+        "a.mod", rows=mod_rows, given={"a__mod": SLICER}, known={"voxel_size": SIZE, "tomogram": "TS_01"}
     ),
     "PEET": table(
         "a.csv", rows=csv_rows, given={"a__csv": PEET, "a__mod": MODEL}, known={"voxel_size": SIZE, "tomogram": "TS_01"}

@@ -4,6 +4,7 @@ The lists of other programs are written here by their own rules, not by tomolab'
 """
 
 import json
+import struct
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -219,6 +220,18 @@ def imod(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
     return folder / "a.mod", {"voxel_size": scene.size, "tomogram": NAME, **KNOWN}
 
 
+def slicer(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Points, and at each the angles x, y, z that turn the volume into what the Slicer shows."""
+    path, known = imod(scene, folder)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Gimbal lock")
+        angles = -Rotation.from_matrix(scene.turns).as_euler("ZYX", degrees=True)[:, ::-1]
+    rows = np.column_stack([angles, scene.pixels + CORNER])
+    pieces = b"".join(b"SLAN" + struct.pack(">ii6f32s", 60, 1, *row, b"") for row in rows)
+    path.write_bytes(path.read_bytes()[:-4] + pieces + b"IEOF")
+    return path, known
+
+
 def peet(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
     """Points of a model, and beside it offsets that are added, and phi, psi and theta."""
     contour = Contour(points=scene.pixels - ORIGIN + CORNER)
@@ -324,6 +337,7 @@ DOORS: dict[str, Door] = {
     "EMAN2": eman2,
     "PyTom": pytom,
     "PEET": peet,
+    "IMOD's Slicer": slicer,
 }
 FLAT = ("our .mod", "IMOD", "crYOLO", "TomoTwin", "EMAN2")
 """Formats without orientations."""

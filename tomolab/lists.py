@@ -2,15 +2,17 @@
 
 What a file is, its suffix says, and for .star what it holds:
 
-=========  =====================================================================  =======================
+=========  =====================================================================  ========================
 .star      RELION 2 to 5, Warp, M, optimisation sets; STOPGAP                     `relionlists`, `stopgap`
 .tbl       Dynamo                                                                 `dynamo`
 .em        motive lists of AV3, TOM, Artiatomi                                    `motl`
 .mod       models of IMOD                                                         `imod`
-.json      picks of copick (a project is opened by `copick.open`)                 `copick`
+.json      picks of copick (a project is opened by `copick.open`); EMAN2's boxes  `copick`, `eman2`
 .ndjson    annotations of the CryoET Data Portal                                  `portal`
-.csv       our own, exact; tables of other programs with columns x, y, z          `spreadsheets`
-=========  =====================================================================  =======================
+.csv       our own, exact; tables of other programs with columns x, y, z; PEET    `spreadsheets`, `peet`
+.cbox      crYOLO; .coords of crYOLO and TomoTwin                                 `cryolo`
+.xml       particle lists of PyTom                                                `pytom`
+=========  =====================================================================  ========================
 
 Each module says what its format means and what it cannot hold; ``docs/formats.md`` has them side by side.
 """
@@ -211,7 +213,11 @@ def _read_star(path: Path, known: Known) -> pd.DataFrame:
 
 
 def _read_csv(path: Path, known: Known) -> pd.DataFrame:
-    if text(path).startswith(peet.HEAD):
+    if peet.is_motive_list(path):
+        if known.unit is not None:
+            raise ValueError(
+                f"a motive list of PEET counts pixels of its model, but unit={known.unit!r} was given; leave it out"
+            )
         return peet.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram)
     return spreadsheets.read(path, unit=known.unit, voxel_size=known.voxel_size, tomogram=known.tomogram)
 

@@ -14,7 +14,7 @@ import pandas as pd
 from tomolab import dynamo, imod, paths, rotations, star
 from tomolab.conventions import ANGLES, POSITION, SOURCE
 
-HEAD = "CCC,"
+HEAD = b"CCC,"
 """How a motive list of PEET begins."""
 WIDTH = 20
 """Its columns."""
@@ -26,6 +26,12 @@ PLACES = {
 }
 """Names of those that are read, by their place, counted from 0."""
 CLASS = 19
+
+
+def is_motive_list(path: Path) -> bool:
+    """Whether a .csv begins as a motive list of PEET."""
+    with path.open("rb") as file:
+        return file.read(16).removeprefix(b"\xef\xbb\xbf").startswith(HEAD)
 
 
 def read(path: Path, *, voxel_size: float | None, tomogram: str | None) -> pd.DataFrame:
