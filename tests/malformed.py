@@ -19,7 +19,7 @@ from test_aretomo import THREE, XF
 from test_mdoc import mdoc
 from test_warp import defocus, xml
 
-from tomolab import copick, files, particles
+from tomolab import copick, files, imod, particles
 from tomolab.volumes import Volume
 
 SIZE = 8.0
@@ -273,6 +273,26 @@ def simple(name: str, content: str, read: Callable, holds: Callable) -> Kind:
 PICK = "overlay/ExperimentRuns/TS_01/Picks/tomolab_1_a.json"
 MDOC = mdoc([-3.0, 0.0, 3.0], ExposureDose=[3.0] * 3, PriorRecordDose=[3, 0, 6], SubFramePath=["d:\\a.tif", "b.tif", "c.tif"])
 XML = xml([-3.0, 0.0, 3.0], Dose=[6, 0, 3.5], UseTilt=["True"] * 3, MoviePath=["a.tif"] * 3, grid=defocus([2.0, 2.1, 2.2]))
+CBOX = "\ndata_cryolo\n\nloop_\n" + "".join(
+    f"_{name}\n" for name in ("CoordinateX", "CoordinateY", "CoordinateZ", "Width", "Height")
+)
+CBOX += (
+    "".join(f" {10.5 * i} {20 - i} {30 + i} 25 25\n" for i in range(5)) + "\ndata_cryolo_include\n\nloop_\n_slice_index\n 30\n"
+)
+COORDS = "".join(f"{10.5 * i} {20 - i} {30 + i}\n" for i in range(5))
+BOXES = json.dumps({"boxes_3d": [[10.5 * i, 20 - i, 30 + i, "manual", 0.5, 0] for i in range(5)], "apix_unbin": 2.0}, indent=1)
+PYTOM = "".join(
+    f'<Particle Filename="a.em">\n<Rotation Z1="{10 * i}.5" Z2="20.0" X="30.0" Paradigm="ZXZ"/>\n<Shift X="0.5" Y="0" Z="0"/>\n'
+    f'<PickPosition X="{10.5 * i}" Y="20" Z="30" Origin="TS_01" Binning="1"/>\n</Particle>\n'
+    for i in range(5)
+)
+PEET = "CCC,reserved,reserved,pIndex,wedgeWT,NA,NA,NA,NA,NA,xOffset,yOffset,zOffset,NA,NA,reserved,phi,psi,theta,reserved\n"
+PEET += "".join(f"0.5,0,0,{i},1,0,0,0,0,0,0.5,0,0,0,0,0,{10 * i},20.5,30,1\n" for i in range(1, 6))
+MODEL = imod.content(some().assign(tomogram="TS_01"), voxel_size=SIZE, shape=None)
+ANGLES = [
+    struct.pack(">ii6f32s", 60, 1, 10, 20, 30, *row, b"a") for row in some()[["x", "y", "z"]].to_numpy() / SIZE + [0.5, 0.5, 0]
+]
+SLICER = MODEL.removesuffix(b"IEOF") + b"".join(b"SLAN" + angles for angles in ANGLES) + b"IEOF"
 OPTIMISATION = {
     "set__star": SET,
     "tomograms__star": TOMOGRAMS,
@@ -341,6 +361,31 @@ KINDS: dict[str, Kind] = {
     ),
     "CSV of ours": table("a.csv", rows=csv_rows),
     "CSV of others": table("a.csv", rows=csv_rows, given={"a__csv": FOREIGN}, known={"unit": "voxel", "voxel_size": SIZE}),
+    "crYOLO": table("a.cbox", rows=star_rows, given={"a__cbox": CBOX}, known={"voxel_size": SIZE, "tomogram": "TS_01"}),
+    "coords": table(
+        "a.coords",
+        rows=lambda raw: len([line for line in raw.decode("utf-8-sig").splitlines() if line.strip()]),
+        given={"a__coords": COORDS},
+        known={"voxel_size": SIZE, "tomogram": "TS_01"},
+    ),
+    "EMAN2": table(
+        "a.json",
+        rows=lambda raw: len(json.loads(raw)["boxes_3d"]),
+        given={"a__json": BOXES},
+        known={"voxel_size": SIZE, "tomogram_shape": SHAPE},
+    ),
+    "PyTom": table(
+        "a.xml",
+        rows=lambda raw: raw.count(b"<Particle "),
+        given={"a__xml": f"<ParticleList>\n{PYTOM}</ParticleList>\n"},
+        known={"voxel_size": SIZE},
+    ),
+    "IMOD slicer angles": table(
+        "a.mod", rows=mod_rows, given={"a__mod": SLICER}, known={"voxel_size": SIZE, "tomogram": "TS_01"}
+    ),
+    "PEET": table(
+        "a.csv", rows=csv_rows, given={"a__csv": PEET, "a__mod": MODEL}, known={"voxel_size": SIZE, "tomogram": "TS_01"}
+    ),
     "copick project": Kind(project, "config.json", read_project, whole_project, ("config.json", PICK)),
     "copick picks": Kind(
         lambda folder: project(folder) or (folder / PICK).rename(folder / "a.json"),

@@ -156,7 +156,7 @@ def test_shifts_are_added_and_equal_ids_are_numbered_anew(tmp_path: Path) -> Non
     assert particles.positions(read).tolist() == [[33, 22, 11]] * 2
     np.testing.assert_allclose(particles.matrices(read)[0][::-1, ::-1], turn, atol=1e-12)
     assert read["particle_id"].tolist() == [0, 1]
-    assert read["copick_instance"].tolist() == [0, 0]
+    assert read["original_id"].tolist() == [0, 0]
     assert read["score"].isna().all()
 
 
@@ -194,9 +194,6 @@ def test_a_project_that_cannot_be_opened_says_why(project: Path) -> None:
         found.particles(tilts=(-60, 60), objects=["virus"])
     with pytest.raises(ValueError, match="each as a list of names; got objects='virus'"):
         found.particles(tilts=(-60, 60), objects="virus")
-    (project.parent / "overlay/ExperimentRuns/TS_1/Picks/notes.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"picks are called USER_SESSION_OBJECT\.json"):
-        found.picks()
     with pytest.raises(ValueError, match="s3://bucket/data is not on this machine"):
         copick.open(configure(project.parent, static_root="s3://bucket/data"))
     with pytest.raises(FileNotFoundError, match="there is no folder"):
@@ -206,3 +203,90 @@ def test_a_project_that_cannot_be_opened_says_why(project: Path) -> None:
     project.write_text("[")
     with pytest.raises(ValueError, match=r"config\.json: "):
         copick.open(project)
+
+
+def content(name: str = "ribosome", count: int = 2, **others: object) -> dict:
+    """Picks of a user curation, in a run TS_1."""
+    points = [{"location": {"x": 10.0 + i, "y": 20.0, "z": 30.0}, "instance_id": i} for i in range(count)]
+    named = {"pickable_object_name": name, "user_id": "curation", "session_id": "0", "run_name": "TS_1"}
+    return {**named, "voxel_spacing": None, "unit": "angstrom", "points": points, "trust_orientation": True, **others}
+
+
+def lay(folder: Path, **contents: object) -> copick.Project:
+    """A project with one run, and in it files of picks by their names."""
+    places = folder / "overlay/ExperimentRuns/TS_1/Picks"
+    places.mkdir(parents=True)
+    for name, what in contents.items():
+        (places / f"{name}.json").write_text(what if isinstance(what, str) else json.dumps(what))
+    return copick.open(configure(folder, overlay_root="overlay"))
+
+
+@pytest.mark.parametrize("odd", ["{}", "no JSON", "[1]", '{"points": []}', json.dumps(content("virus", user_id=""))])
+@pytest.mark.parametrize("name", ["notes", "a_b", "a_b_c_d", "_b_c"])
+def test_a_file_with_an_odd_name_is_left_out_and_named(tmp_path: Path, odd: str, name: str) -> None:
+    found = lay(tmp_path, **{"curation_0_ribosome": content(), name: odd, ".hidden": "no JSON"})
+    with pytest.warns(UserWarning, match=rf"left out.*1 of 2 files of picks, .*{name}\.json") as told:
+        read = found.particles(tilts=(-60, 60))
+    assert len(told) == 1
+    assert read["label"].tolist() == ["ribosome"] * 2
+
+
+def test_picks_that_are_called_by_their_object_are_what_stands_in_them(tmp_path: Path) -> None:
+    """As the picks of the contest CZII are shipped."""
+    found = lay(tmp_path, **{"ribosome": content(), "virus-like-particle": content("virus-like-particle", 3)})
+    with pytest.warns(UserWarning, match="2 of 2 files of picks are not called USER_SESSION_OBJECT.json; user, session and ob"):
+        read = found.particles(tilts=(-60, 60), users=["curation"], objects=["ribosome", "virus-like-particle"])
+    assert read["label"].value_counts().to_dict() == {"virus-like-particle": 3, "ribosome": 2}
+    assert read["particle_id"].tolist() == list(range(5))
+    assert read["original_id"].tolist() == [0, 1, 0, 1, 2]
+
+
+def test_the_same_picks_are_not_read_twice(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"or the same as another file: 1 of 2 files of picks, .*/ribosome\.json"):
+        assert len(lay(tmp_path, curation_0_ribosome=content(), ribosome=content()).particles(tilts=(-60, 60))) == 2
+
+
+def test_damaged_picks_are_refused_all_the_same(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"curation_0_ribosome\.json: this is not JSON"):
+        lay(tmp_path, curation_0_ribosome="{").particles(tilts=(-60, 60))
+
+
+def test_names_of_folders_and_files_go_before_what_stands_inside(tmp_path: Path) -> None:
+    lying = content("virus", run_name="TS_9")
+    found = lay(tmp_path, **{"curation_0_my-ribosome": content("my_ribosome"), "curation_0_proteasome": lying})
+    with pytest.warns(UserWarning, match=r"as in copick; otherwise say .*curation_0_proteasome\.json \(TS_9, virus\)"):
+        read = found.particles(tilts=(-60, 60))
+    assert read[["tomogram", "label"]].drop_duplicates().to_numpy().tolist() == [
+        ["TS_1", "my_ribosome"],
+        ["TS_1", "proteasome"],
+    ]
+
+
+def test_a_file_of_another_run_is_not_called_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(content()))
+    assert len(files.read_particles(tmp_path / "a.json", tilts=(-60, 60), tomogram="TS_1")) == 2
+    with pytest.raises(ValueError, match="tomogram='TS_2' was given, but the picks are of the run 'TS_1'"):
+        files.read_particles(tmp_path / "a.json", tilts=(-60, 60), tomogram="TS_2")
+
+
+def test_orientations_that_are_not_to_be_trusted_are_left_out(tmp_path: Path) -> None:
+    move = np.eye(4)
+    move[:3, :3], move[:3, 3] = Rotation.from_euler("x", 40, degrees=True).as_matrix(), [1, 2, 3]
+    points = [{"location": {"x": 10, "y": 20, "z": 30}, "transformation_": move.tolist()}]
+    (tmp_path / "a.json").write_text(json.dumps(content(points=points, trust_orientation=False)))
+    with pytest.warns(UserWarning, match="TS_1, ribosome: trust_orientation is false, so the orientations are left out"):
+        read = files.read_particles(tmp_path / "a.json", tilts=(-60, 60))
+    np.testing.assert_array_equal(particles.matrices(read), [np.eye(3)])
+    assert particles.positions(read).tolist() == [[33, 22, 11]]
+
+
+def test_matrices_that_were_rounded_are_rotations(tmp_path: Path) -> None:
+    turns = Rotation.random(20, rng=3).as_matrix()
+    moves = np.tile(np.eye(4), (20, 1, 1))
+    moves[:, :3, :3] = turns.round(3)
+    points = [{"location": {"x": 1, "y": 2, "z": 3}, "transformation_": move.tolist()} for move in moves]
+    (tmp_path / "a.json").write_text(json.dumps(content(points=points)))
+    with pytest.warns(UserWarning, match="transformation_: 20 of 20 matrices are rotations to .* rounded") as told:
+        read = files.read_particles(tmp_path / "a.json", tilts=(-60, 60))
+    assert len(told) == 1
+    np.testing.assert_allclose(particles.matrices(read), turns[:, ::-1, ::-1], atol=2e-3)

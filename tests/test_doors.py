@@ -4,6 +4,7 @@ The lists of other programs are written here by their own rules, not by tomolab'
 """
 
 import json
+import struct
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -94,6 +95,8 @@ def ours(name: str, **options: Any) -> Door:
         sizes = {"tomogram_shape": scene.shape} if options.get("format") == "relion5" or name.endswith(".mod") else {}
         path = files.write_particles(scene.table, folder / name, voxel_size=scene.size, **options, **sizes)
         said = {"tomogram": NAME} if path.suffix in (".mod", ".ndjson") else {}
+        if path.suffix == ".csv":
+            return path, KNOWN
         return path, {"voxel_size": scene.size, **KNOWN, **said} | (sizes if path.suffix == ".star" else {})
 
     return write
@@ -217,6 +220,36 @@ def imod(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
     return folder / "a.mod", {"voxel_size": scene.size, "tomogram": NAME, **KNOWN}
 
 
+def slicer(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Points, and at each the angles x, y, z that turn the volume into what the Slicer shows."""
+    path, known = imod(scene, folder)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Gimbal lock")
+        angles = -Rotation.from_matrix(scene.turns).as_euler("ZYX", degrees=True)[:, ::-1]
+    rows = np.column_stack([angles, scene.pixels + CORNER])
+    pieces = b"".join(b"SLAN" + struct.pack(">ii6f32s", 60, 1, *row, b"") for row in rows)
+    path.write_bytes(path.read_bytes()[:-4] + pieces + b"IEOF")
+    return path, known
+
+
+def peet(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Points of a model, and beside it offsets that are added, and phi, psi and theta."""
+    contour = Contour(points=scene.pixels - ORIGIN + CORNER)
+    ImodModel(objects=[Object(header=ObjectHeader(name="bead"), contours=[contour])]).to_file(folder / "p.mod")
+    rows = np.zeros((len(scene.places), 20))
+    rows[:, 3], rows[:, 10:13], rows[:, 16:19] = np.arange(len(rows)) + 1, ORIGIN, zxz(scene.turns)[:, [2, 0, 1]]
+    head = "CCC,reserved,reserved,pIndex,wedgeWT,adjCCC,NA,NA,NA,NA,xOffset,yOffset,zOffset,NA,NA,oldClass"
+    np.savetxt(
+        folder / "p_MOTL.csv",
+        rows,
+        fmt="%.9g",
+        delimiter=",",
+        header=f"{head},EulerZ(1),EulerZ(3),EulerX(2),class",
+        comments="",
+    )
+    return folder / "p_MOTL.csv", {"voxel_size": scene.size, "tomogram": NAME, **KNOWN}
+
+
 def picks(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
     points = []
     for place, turn in zip(scene.pixels * scene.size, scene.turns, strict=True):
@@ -243,6 +276,42 @@ def sheet(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
     return folder / "theirs.csv", {"voxel_size": scene.size, "unit": "voxel", "tomogram": NAME, **KNOWN}
 
 
+def cbox(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """A box of crYOLO: its corner along x and y, its middle along z."""
+    side = 21.0
+    corners = scene.pixels - [side / 2, side / 2, 0]
+    columns = along("Coordinate", corners) | dict.fromkeys(("Width", "Height", "Depth"), side) | {"Confidence": 0.5}
+    text = "\ndata_global\n\n_cbox_format_version 1.0\n" + loop("cryolo", **columns) + loop("cryolo_include", slice_index=[1])
+    return put(folder / "a.cbox", text), {"voxel_size": scene.size, "tomogram": NAME, **KNOWN}
+
+
+def coords(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
+    pd.DataFrame(scene.pixels).to_csv(folder / "a.coords", index=False, header=False, sep=" ")
+    return folder / "a.coords", {"voxel_size": scene.size, "tomogram": NAME, **KNOWN}
+
+
+def eman2(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Pixels of the tilt images, a quarter of a voxel, from voxel n // 2."""
+    unbinned = scene.size / 4
+    middle = np.array(scene.shape[::-1]) // 2
+    boxes = [[*((place - middle) * scene.size / unbinned).tolist(), "manual", 0.0, 0] for place in scene.pixels]
+    content = {"apix_unbin": unbinned, "boxes_3d": boxes, "class_list": {"0": {"name": "bead", "boxsize": 80}}}
+    path = put(folder / f"{NAME}_info.json", json.dumps(content))
+    return path, {"voxel_size": scene.size, "tomogram_shape": scene.shape, **KNOWN}
+
+
+def pytom(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The last angle of the turn about its axes is the first about the fixed ones."""
+    rows = []
+    for place, (z2, x, z1) in zip(scene.pixels - ORIGIN, zxz(scene.turns), strict=True):
+        at, shift = (
+            " ".join(f'{axis}="{value!r}"' for axis, value in zip(AXES, v.tolist(), strict=True)) for v in (place, ORIGIN)
+        )
+        turn = f'<Rotation Z1="{z1}" Z2="{z2}" X="{x}" Paradigm="ZXZ"/>'
+        rows.append(f'<Particle Filename="a.em">{turn}<Shift {shift}/><PickPosition {at} Origin="{NAME}"/></Particle>')
+    return put(folder / "a.xml", f"<ParticleList>{''.join(rows)}</ParticleList>"), {"voxel_size": scene.size, **KNOWN}
+
+
 DOORS: dict[str, Door] = {
     **{f"our {one}": ours("a.star", format=one) for one in ("relion30", "warp", "relion31", "relion4", "relion5", "stopgap")},
     **{f"our {name}": ours(f"a{name}") for name in (".csv", ".tbl", ".em", ".mod", ".ndjson")},
@@ -263,8 +332,14 @@ DOORS: dict[str, Door] = {
     "copick": picks,
     "data portal": portal,
     "CSV": sheet,
+    "crYOLO": cbox,
+    "TomoTwin": coords,
+    "EMAN2": eman2,
+    "PyTom": pytom,
+    "PEET": peet,
+    "IMOD's Slicer": slicer,
 }
-FLAT = ("our .mod", "IMOD")
+FLAT = ("our .mod", "IMOD", "crYOLO", "TomoTwin", "EMAN2")
 """Formats without orientations."""
 
 
@@ -342,7 +417,7 @@ def test_who_came_in_goes_out_or_is_named(tmp_path, door: str) -> None:
         cut = subtomograms.extract(Volume(rng.normal(size=scene.shape), 10.0), read, box=20)
     assert sorted([*cut.ids, *cut.skipped["particle_id"]]) == sorted(read["particle_id"])
     assert cut.skipped["reason"].notna().all()
-    if path.suffix in (".mod", ".json") or door == "optimisation set":
+    if path.suffix in (".mod", ".json", ".cbox", ".coords", ".xml") or door in ("optimisation set", "PEET"):
         return
     copy = files.filter_particles(path, cut.particles.iloc[[6, 0, 3, 1]], tmp_path / f"copy{path.suffix}")
     assert (copy.kept, copy.dropped, copy.elsewhere) == (4, 5, 0)

@@ -167,3 +167,54 @@ def test_what_a_table_cannot_hold_is_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match="a Dynamo table needs voxel_size="):
         files.write_particles(good, tmp_path / "a.tbl")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "3\ttomo_ts03.mrc\n1\ttomo_ts01.mrc\n",
+        "  3     tomo_ts03.mrc  \r\n",
+        "\ufeff\n3 \t tomo_ts03.mrc",
+        "003 tomo_ts03.mrc\n3 tomo_ts03.mrc\n",
+    ],
+)
+def test_number_and_name_are_parted_by_blanks_or_tabs(tmp_path, text: str) -> None:
+    path = foreign(tmp_path)
+    (tmp_path / "a.doc").write_text(text)
+    assert files.read_particles(path, voxel_size=8.0)["tomogram"].tolist() == ["tomo_ts03.mrc"]
+
+
+def test_dynamotable_reads_the_same_names(tmp_path) -> None:
+    path = foreign(tmp_path)
+    (tmp_path / "a.doc").write_text("3\tfolder/TS_03.mrc\n")
+    theirs = dynamotable.read(path, path.with_suffix(".doc"))["tomo_file"].tolist()
+    assert files.read_particles(path, voxel_size=8.0)["tomogram"].tolist() == theirs == ["folder/TS_03.mrc"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("3 a\n3 b\n", "names tomogram 3 twice: 'a' and 'b'"),
+        ("3,TS_03\n", "must be a number and a name, got '3,TS_03'"),
+        ("3\t\n", "must be a number and a name"),
+        ("3.0 a\n", "must be a number and a name"),
+        ("\u00b3 a\n", "must be a number and a name"),
+    ],
+)
+def test_a_list_that_does_not_name_tomograms_is_refused(tmp_path, text: str, message: str) -> None:
+    path = foreign(tmp_path)
+    (tmp_path / "a.doc").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        files.read_particles(path, voxel_size=8.0)
+
+
+def test_one_name_is_not_given_to_several_tomograms(tmp_path) -> None:
+    path = foreign(tmp_path)
+    path.write_text(path.read_text() + path.read_text().replace("7 ", "8 ", 1).replace(" 3 ", " 5 ", 1))
+    assert files.read_particles(path, voxel_size=8.0)["tomogram"].tolist() == ["3", "5"]
+    with pytest.raises(ValueError, match=r"tomogram='TS_01' names one tomogram, but the particles are in 2, numbered 3, 5"):
+        files.read_particles(path, voxel_size=8.0, tomogram="TS_01")
+    (tmp_path / "a.doc").write_text("3 TS_03\n5 TS_03\n")
+    assert files.read_particles(path, voxel_size=8.0, tomogram="TS_03")["tomogram"].tolist() == ["TS_03"] * 2
+    with pytest.raises(ValueError, match=r"tomogram='TS_01' was given, but .*a\.doc names 'TS_03'"):
+        files.read_particles(path, voxel_size=8.0, tomogram="TS_01")

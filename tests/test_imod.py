@@ -3,11 +3,13 @@
 import struct
 from pathlib import Path
 
+import eulerangles
 import imodmodel
 import numpy as np
 import pandas as pd
 import pytest
 from imodmodel.models import MINX, Contour, ImodModel, ModelFlags, Object, ObjectHeader
+from scipy.spatial.transform import Rotation
 
 from tomolab import files, imod, particles
 
@@ -140,3 +142,130 @@ def test_what_a_model_cannot_hold_is_refused(tmp_path) -> None:
     empty = files.write_particles(table[:0], tmp_path / "a.mod", voxel_size=10.0)
     assert imod.parse(empty.read_bytes()).points.shape == (0, 3)
     assert len(files.read_particles(empty, **KNOWN)) == 0
+
+
+def slicer(path: Path, *rows: tuple) -> Path:
+    """The model with slicer angles x, y, z and a centre x, y, z each."""
+    pieces = b"".join(b"SLAN" + struct.pack(">ii6f32s", 60, 1, *row, b"a") for row in rows)
+    path.write_bytes(path.read_bytes()[:-4] + pieces + b"IEOF")
+    found = ImodModel.from_file(path).slicer_angles
+    assert [(*one.angles, *one.center) for one in found] == [tuple(np.float32(row).tolist()) for row in rows]
+    return path
+
+
+def seen(x: float, y: float, z: float) -> np.ndarray:
+    """Rotation on xyz vectors from the volume to the Slicer, as IMOD composes it: about z, then y, then x."""
+
+    def about(axis: int, degrees: float) -> np.ndarray:
+        return Rotation.from_rotvec(np.radians(degrees) * np.eye(3)[axis]).as_matrix()
+
+    return about(0, x) @ about(1, y) @ about(2, z)
+
+
+AT = [(10.0, 20.0, 30.0, 10.5, 20.5, 30.0), (0, 0, 0, 1, 2, 3.5), (-41.4, 5.0, -47.7, 4, 5, 6.5), (90, 0, 0, 7, 8, 9)]
+"""At the points of the model that `put` makes."""
+
+
+def test_slicer_angles_turn_the_points_at_which_they_were_saved(tmp_path) -> None:
+    read = files.read_particles(slicer(put(tmp_path), *[AT[n] for n in (2, 0, 3, 1)]), voxel_size=10.0, **KNOWN)
+    np.testing.assert_allclose(particles.positions(read)[0], [300, 200, 100])
+    expected = np.array([seen(*row[:3]).T for row in AT])
+    np.testing.assert_allclose(particles.matrices(read)[:, ::-1, ::-1], expected, atol=1e-6)
+    # Turned by 90 degrees about x, what lies along y of the volume is seen along z.
+    np.testing.assert_allclose(particles.matrices(read)[3] @ [1, 0, 0], [0, 1, 0], atol=1e-6)
+    # As 3dmod sets the angles that lay a line along the axis that is looked along.
+    line = np.array([0.3, 0.5, 0.8]) / np.linalg.norm([0.3, 0.5, 0.8])
+    about_z = np.arctan2(line[0], line[1])
+    about_x = np.arctan2(line[0] * np.sin(about_z) + line[1] * np.cos(about_z), line[2])
+    path = slicer(put(tmp_path), *[(np.degrees(about_x), 0, np.degrees(about_z), *row[3:]) for row in AT])
+    read = files.read_particles(path, voxel_size=10.0, **KNOWN)
+    np.testing.assert_allclose(particles.matrices(read)[0] @ [1, 0, 0], line[::-1], atol=1e-6)
+
+
+def test_a_model_of_slicer_angles_only_gives_particles(tmp_path) -> None:
+    ImodModel(objects=[Object(header=ObjectHeader(name="a"), contours=[])]).to_file(tmp_path / "a.mod")
+    read = files.read_particles(slicer(tmp_path / "a.mod", *AT), voxel_size=10.0, **KNOWN)
+    np.testing.assert_allclose(particles.positions(read)[0], [300, 200, 100])
+    np.testing.assert_allclose(particles.matrices(read)[2, ::-1, ::-1], seen(*AT[2][:3]).T, atol=1e-6)
+    assert len(read) == 4
+
+
+@pytest.mark.parametrize("rows", [AT[:3], [*AT[:3], (1, 2, 3, 70, 80, 90)], [*AT[:3], AT[0]], [*AT, AT[0]]])
+def test_slicer_angles_that_are_not_at_the_points_are_named(tmp_path, rows: list) -> None:
+    path = slicer(put(tmp_path), *rows)
+    with pytest.warns(UserWarning, match=rf"a.mod has {len(rows)} slicer angles that are not at its 4 points, one at each"):
+        read = files.read_particles(path, voxel_size=10.0, **KNOWN)
+    np.testing.assert_array_equal(particles.matrices(read), np.tile(np.eye(3), (4, 1, 1)))
+    with pytest.raises(ValueError, match="slicer angles of a volume with y and z exchanged"):
+        files.read_particles(slicer(put(tmp_path, flags=1 << 16), *rows), voxel_size=10.0, **KNOWN)
+
+
+OLD = "CCC,reserved,reserved,pIndex,wedgeWT,NA,NA,NA,NA,NA,xOffset,yOffset,zOffset,NA,NA,reserved,phi,psi,theta,reserved"
+NEW = "CCC,reserved,reserved,pIndex,wedgeWT,adjCCC,NA,NA,NA,NA,xOffset,yOffset,zOffset,NA,NA,oldClass,"
+NEW += "EulerZ(1),EulerZ(3),EulerX(2),class"
+
+
+def motive(folder: Path, *rows: str, head: str = OLD, name: str = "a_MOTL.csv") -> Path:
+    """A motive list of PEET; each row tells point, offsets and angles."""
+    lines = []
+    for row in rows:
+        number, *rest = row.split()
+        lines.append(",".join(["0.5", "0", "0", number, "1", *"00000", *rest[:3], *"000", *rest[3:], "2"]))
+    (folder / name).write_text("\n".join([head, *lines]) + "\n")
+    return folder / name
+
+
+@pytest.mark.parametrize("head", [OLD, NEW, f"{NEW},CREATED WITH PEET Version 1.18.2 11-Sept-2025"])
+@pytest.mark.parametrize("name", ["a.csv", "a_MOTL.csv", "a_initMOTL.csv", "a_MOTL_Tom1_Iter3.csv"])
+def test_a_motive_list_of_peet_turns_and_moves_the_points_of_a_model(tmp_path, head: str, name: str) -> None:
+    put(tmp_path)
+    rows = ["2 1 0 0 10 20 30", "1 0.5 -1 2 0 0 0", "3 0 0 0 0 0 90", "4 0 0 0 -50 170 12"]
+    read = files.read_particles(motive(tmp_path, *rows, head=head, name=name), voxel_size=10.0, **KNOWN)
+    np.testing.assert_allclose(particles.positions(read), [[35, 15, 15], [320, 190, 105], [60, 45, 35], [90, 75, 65]])
+    angles = np.array([[float(word) for word in row.split()[4:]] for row in rows])
+    # Dynamo's angles, as scripts make them: psi, theta and phi with the other sign.
+    theirs = eulerangles.convert_eulers(-angles[:, [1, 2, 0]], source_meta="dynamo", target_meta="relion")
+    expected = particles.matrices(particles.table(np.zeros((4, 3)), angles=theirs))
+    np.testing.assert_allclose(particles.matrices(read)[[0, 1, 3]], expected[[0, 1, 3]], atol=1e-9)
+    # Turned by 90 degrees about x, what lies along y in the reference lies along z.
+    np.testing.assert_allclose(particles.matrices(read)[2] @ [0, 1, 0], [1, 0, 0], atol=1e-9)
+    assert read["particle_id"].tolist() == [2, 1, 3, 4]
+    assert read["object"].tolist() == [1, 1, 1, 2]
+    assert read[["score", "class"]].to_numpy().tolist() == [[0.5, 2.0]] * 4
+
+
+def test_points_without_a_line_are_named(tmp_path) -> None:
+    path = put(tmp_path)
+    with pytest.warns(UserWarning, match="3 of 4 points of .*a.mod are not in .*a_MOTL.csv"):
+        read = files.read_particles(motive(tmp_path, "2 0 0 0 0 0 0"), voxel_size=10.0, **KNOWN)
+    assert len(read) == 1
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"there is none of a_MOTL.mod, a.mod beside .*a_MOTL.csv"):
+        files.read_particles(tmp_path / "a_MOTL.csv", voxel_size=10.0, **KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("rows", "head", "known", "message"),
+    [
+        (["1 0 0 0 0 0 0", "1 0 0 0 0 0 0"], OLD, {}, "each once, got some twice"),
+        (["5 0 0 0 0 0 0"], OLD, {}, "must count the 4 points of .*a.mod from 1, each once, got 5"),
+        (["1.5 0 0 0 0 0 0"], OLD, {}, "got 1.5"),
+        (["1 0 0 0 0 far 0"], OLD, {}, "not numbers, first psi of row 0: 'far'"),
+        (["1 0 0 0 0 0"], OLD, {}, "row 0 of the motive list has 19 values, expected 20"),
+        ([], OLD.replace("phi,psi,theta", "phi,theta,psi"), {}, "has psi, theta at other places"),
+        ([], "CCC,pIndex", {}, "has pIndex, xOffset"),
+        (["1 0 0 0 0 0 0"], OLD, {"tomogram": None}, "give tomogram="),
+        (["1 0 0 0 0 0 0"], OLD, {"voxel_size": None}, "needs voxel_size="),
+        (["1 0 0 0 0 0 0"], OLD, {"unit": "voxel"}, "counts pixels of its model, but unit='voxel' was given"),
+    ],
+)
+def test_what_is_no_motive_list_is_named(tmp_path, rows: list[str], head: str, known: dict, message: str) -> None:
+    put(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        files.read_particles(motive(tmp_path, *rows, head=head), **{"voxel_size": 10.0, **KNOWN, **known})
+
+
+def test_peet_knows_no_exchanged_axes(tmp_path) -> None:
+    put(tmp_path, flags=1 << 16)
+    with pytest.raises(ValueError, match="was last seen with y and z exchanged"):
+        files.read_particles(motive(tmp_path, "1 0 0 0 0 0 0"), voxel_size=10.0, **KNOWN)

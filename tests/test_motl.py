@@ -149,3 +149,9 @@ def test_what_a_motive_list_cannot_hold_is_refused(tmp_path) -> None:
     assert not list(tmp_path.iterdir())
     empty = files.write_particles(good[:0], tmp_path / "a.em", voxel_size=10.0)
     assert len(files.read_particles(empty, voxel_size=10.0, tilts=(-60, 60))) == 0
+
+
+def test_the_list_of_tomograms_may_have_tabs(tmp_path) -> None:
+    path = put(tmp_path, {4: [1, 2], 5: [1, 7]})
+    path.with_name(f"{path.stem}_tomolist.txt").write_text("1\tTS_01.rec\n7 \t TS_07.rec\n")
+    assert files.read_particles(path, voxel_size=8.0, tilts=(-60, 60))["tomogram"].tolist() == ["TS_01.rec", "TS_07.rec"]

@@ -109,3 +109,13 @@ def test_geometries_have_an_axis_where_the_table_has_one() -> None:
     assert particles.geometries(plain.assign(tilt_axis=[5, -7.5]))[:, 2].tolist() == [5, -7.5]
     with pytest.raises(ValueError, match="tilt_axis: 1 of 2 particles"):
         particles.geometries(plain.assign(tilt_axis=["5", "no"]))
+
+
+def test_particles_are_numbered_anew_and_keep_their_old_ids() -> None:
+    merged = pd.concat([particles.table(np.zeros((2, 3)), ids=[4, 5])] * 2, ignore_index=True)
+    with pytest.raises(ValueError, match="an id that another row has too"):
+        particles.check(merged)
+    found = particles.check(particles.renumber(merged))
+    assert found["particle_id"].tolist() == [0, 1, 2, 3]
+    assert found["original_id"].tolist() == [4, 5, 4, 5]
+    assert particles.renumber(found[::-1])["original_id"].tolist() == [5, 4, 5, 4]

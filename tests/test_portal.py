@@ -92,3 +92,11 @@ def test_what_is_needed_is_asked_for(tmp_path) -> None:
         files.write_particles(two, tmp_path / "b.ndjson", voxel_size=10.0)
     path.write_text("")
     assert len(files.read_particles(path, **KNOWN)) == 0
+
+
+def test_matrices_of_three_decimals_are_read(tmp_path) -> None:
+    turn = np.array([[0.936, -0.275, 0.218], [0.29, 0.956, -0.037], [-0.198, 0.098, 0.975]])
+    path = put(tmp_path, {"type": "orientedPoint", "location": {"x": 1, "y": 2, "z": 3}, "xyz_rotation_matrix": turn.tolist()})
+    with pytest.warns(UserWarning, match="xyz_rotation_matrix: 1 of 1 matrices are rotations to .* only"):
+        read = files.read_particles(path, **KNOWN)
+    np.testing.assert_allclose(particles.matrices(read)[0, ::-1, ::-1], turn, atol=1e-3)

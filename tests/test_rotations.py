@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -41,3 +43,32 @@ def test_random_rotations_are_proper_and_uniform() -> None:
 def test_a_mirror_is_refused() -> None:
     with pytest.raises(ValueError, match="proper rotations"):
         rotations.to_euler(np.diag([1.0, 1.0, -1.0])[None])
+
+
+def test_rounded_matrices_become_the_nearest_rotations() -> None:
+    turns = Rotation.random(50, rng=1).as_matrix()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_allclose(rotations.nearest(turns.round(5), "turn"), turns, atol=1e-4)
+        assert rotations.nearest(np.zeros((0, 3, 3)), "turn").shape == (0, 3, 3)
+    with pytest.warns(UserWarning, match="turn: .* of 50 matrices are rotations to .* only") as told:
+        found = rotations.nearest(turns.round(3), "turn")
+    assert len(told) == 1
+    rotations.check(found)
+    np.testing.assert_allclose(found @ found.transpose(0, 2, 1), np.tile(np.eye(3), (50, 1, 1)), atol=1e-12)
+    assert Rotation.from_matrix(found @ turns.transpose(0, 2, 1)).magnitude().max() < np.radians(0.1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (np.diag([1.0, 1.0, -1.0]), "turn: expected proper rotations, but 1 of 2 matrices mirror .* point 1,"),
+        (-np.eye(3), "mirror"),
+        (2 * np.eye(3), "1 of 2 matrices are none: that of point 1, counted from 0, is 1 off"),
+        (np.array([[1, 0.02, 0], [0.02, 1, 0], [0, 0, 1]]), "matrices are none"),
+        (np.zeros((3, 3)), "proper rotations"),
+    ],
+)
+def test_what_is_no_rotation_is_refused(wrong: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        rotations.nearest(np.stack([np.eye(3), wrong]), "turn")

@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from napari_builtins.io import napari_write_points
+from scipy.spatial.transform import Rotation
 
 from tomolab import files, particles
 
@@ -94,3 +97,129 @@ def test_our_own_list_needs_no_word(tmp_path) -> None:
     assert files.read_particles(path, unit="angstrom").equals(table)
     with pytest.raises(ValueError, match="is in Å, but unit='voxel' was given"):
         files.read_particles(path, unit="voxel", voxel_size=10.0)
+    with pytest.raises(ValueError, match="is in Å, but voxel_size=10 was given"):
+        files.read_particles(path, voxel_size=10.0)
+    with pytest.raises(ValueError, match="tomogram='TS_02' was given, but column tomogram names '001'"):
+        files.read_particles(path, tomogram="TS_02")
+    assert files.read_particles(path, tomogram="001").equals(table)
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("x_angstrom,y_angstrom,z_angstrom\n10,20,35\n", {}),
+        ("x_nm,y_nm,z_nm\n1,2,3.5\n", {}),
+        ("z_nm,x_nm,y_nm\n3.5,1,2\n", {}),
+        ("X [Å],Y [Å],Z [Å]\n10,20,35\n", {"unit": "angstrom"}),
+        ("x (nm); y (nm); z (nm)\n1;2;3.5\n", {}),
+        ("x_voxel,y_voxel,z_voxel\n1,2,3.5\n", {"voxel_size": 10.0}),
+        ("coord_x_px,coord_y_px,coord_z_px\n1,2,3.5\n", {"voxel_size": 10.0, "unit": "voxel"}),
+        ("location.x,location.y,location.z\n1,2,3.5\n", {"voxel_size": 10.0, "unit": "voxel"}),
+        ("centroid-0,centroid-1,centroid-2,label\n3.5,2,1,4\n", {"voxel_size": 10.0, "unit": "voxel"}),
+        ("axis-2,axis-1,axis-0\n1,2,3.5\n", {"voxel_size": 10.0, "unit": "voxel"}),
+        # Of two sets of columns, the names or the unit tell which is meant.
+        ("x_nm,y_nm,z_nm,x_px,y_px,z_px\n9,9,9,1,2,3.5\n", {"voxel_size": 10.0, "unit": "voxel"}),
+        ("x,y,z,x_nm,y_nm,z_nm\n1,2,3.5,9,9,9\n", {"voxel_size": 10.0, "unit": "voxel"}),
+        # Neither orientations nor shifts where all are 0.
+        ("x_nm,y_nm,z_nm,phi,theta,shift_x,shift_y,shift_z\n1,2,3.5,0,0,0,0.0,0\n", {}),
+    ],
+)
+def test_names_of_columns_tell_axes_and_units(tmp_path, text: str, options: dict) -> None:
+    read = files.read_particles(put(tmp_path, text), **{**KNOWN, **options})
+    np.testing.assert_allclose(particles.positions(read), [[35, 20, 10]])
+
+
+def test_an_axis_before_z_y_x_is_time(tmp_path) -> None:
+    voxels = {**KNOWN, "unit": "voxel", "voxel_size": 10.0}
+    path = put(tmp_path, "index,axis-0,axis-1,axis-2,axis-3\n0,2,3.5,2,1\n")
+    with pytest.warns(UserWarning, match="axis-1, axis-2, axis-3 are taken for z, y, x, and axis-0 for time or a channel"):
+        read = files.read_particles(path, **voxels)
+    assert particles.positions(read).tolist() == [[35, 20, 10]]
+    assert read["axis-0"].tolist() == [2]
+    frames = "index,axis-0,axis-1,axis-2,axis-3{}\n0,2,3.5,2,1{}\n1,0,3.5,2,1{}\n"
+    with pytest.raises(ValueError, match=r"points are in 2 frames .axis-0: 0, 2., and no column names their tomograms"):
+        files.read_particles(put(tmp_path, frames.format("", "", "")), **voxels)
+    with pytest.warns(UserWarning, match="four axes"):
+        read = files.read_particles(put(tmp_path, frames.format(",run", ",a", ",b")), **{**voxels, "tomogram": None})
+    assert read["tomogram"].tolist() == ["a", "b"]
+
+
+def test_napari_writes_what_we_read(tmp_path) -> None:
+    points = np.array([[3.5, 2, 1], [7, 8, 9]])
+    napari_write_points(str(tmp_path / "a.csv"), points, {})
+    read = files.read_particles(tmp_path / "a.csv", **{**KNOWN, "unit": "voxel", "voxel_size": 10.0})
+    np.testing.assert_allclose(particles.positions(read), points * 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        (
+            "x_nm,y_nm,z_nm\n1,2,3\n",
+            {"unit": "voxel", "voxel_size": 8.0},
+            "unit='voxel' was given, but the columns x_nm, y_nm, z_nm",
+        ),
+        ("x_px,y_px,z_px\n1,2,3\n", {"unit": "angstrom"}, "are in voxel by their names"),
+        ("x_px,y_px,z_px\n1,2,3\n", {"unit": None}, "a list in voxels needs voxel_size="),
+        ("x_nm,y_nm,z_nm\n1,2,3\n", {"unit": None, "voxel_size": 8.0}, "the coordinates are in nm, but voxel_size=8 was given"),
+        ("x,y,z\n1,2,3\n", {"voxel_size": 8.0}, "the coordinates are in angstrom, but voxel_size=8 was given"),
+        ("x_nm,y_nm,z_px\n1,2,3\n", {}, "none of x, y, z"),
+        ("x,X,y,z\n1,1,2,3\n", {}, "x and X may mean the same"),
+        ("x_nm,y_nm,z_nm,x_px,y_px,z_px\n1,2,3,1,2,3\n", {"unit": None}, "there are x_nm/y_nm/z_nm and x_px/y_px/z_px"),
+        ("axis-0,axis-1\n1,2\n", {}, "axis-0 and so on must be z, y, x, .* but there are 2 such columns"),
+        ("axis-0,axis-1,axis-2,axis-3,axis-4\n1,2,3,4,5\n", {}, "there are 5 such columns"),
+        ("axis-1,axis-2,axis-3\n1,2,3\n", {}, "must be z, y, x"),
+        (
+            "index,shape-type,vertex-index,axis-0,axis-1,axis-2\n0,rectangle,0,1,2,3\n",
+            {},
+            "corners of shapes .rectangle., no points",
+        ),
+        ("x,y,z,alpha,beta,gamma\n1,2,3,4,5,6\n", {}, "but there are alpha, beta, gamma, of a convention that is not known"),
+        ("x,y,z,tdrot,narot\n1,2,3,4,5\n", {}, "but there are tdrot, narot"),
+        ("x,y,z,Euler_1,Euler_2,Euler_3\n1,2,3,4,5,6\n", {}, "but there are Euler_1, Euler_2, Euler_3"),
+        ("x,y,z,qw,qx,qy,qz\n1,2,3,0,1,0,0\n", {}, "but there are qx, qy, qz"),
+        ("x,y,z,shift_x,shift_y,shift_z\n1,2,3,0,0.5,0\n", {}, "shift_x, shift_y, shift_z are not 0"),
+        ("x,y,z,tomo_id\n1,2,3,TS_7\n", {}, "tomogram='TS_01' was given, but column tomo_id names 'TS_7'"),
+        ("x,y,z,tomogram_name\n1,2,3,a\n1,2,3,b\n", {}, "tomogram='TS_01' was given, but column tomogram_name names 'a', 'b'"),
+    ],
+)
+def test_names_that_contradict_are_refused(tmp_path, text: str, arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        files.read_particles(put(tmp_path, text), **{"unit": "angstrom", **KNOWN, **arguments})
+
+
+def test_a_column_of_another_name_names_the_tomograms(tmp_path) -> None:
+    path = put(tmp_path, "x,y,z,Micrograph Name\n1,2,3,a\n4,5,6,b\n")
+    assert files.read_particles(path, unit="angstrom", tilts=(-60, 60))["tomogram"].tolist() == ["a", "b"]
+    # A name that all rows share may be called otherwise.
+    path = put(tmp_path, "x,y,z,Micrograph Name\n1,2,3,a\n4,5,6,a\n")
+    read = files.read_particles(path, unit="angstrom", **KNOWN)
+    assert read["tomogram"].tolist() == ["TS_01"] * 2
+    assert read["Micrograph Name"].tolist() == ["a"] * 2
+
+
+def test_the_csv_of_copick_turns_and_moves(tmp_path) -> None:
+    """As `write_picks_csv` of copick writes it: Å, and the rows of the transformation."""
+    moves = np.tile(np.eye(4), (3, 1, 1))
+    moves[:, :3, :3], moves[:, :3, 3] = Rotation.random(3, rng=1).as_matrix(), np.arange(9).reshape(3, 3)
+    places = np.array([[10.0, 20.0, 30.0], [1, 2, 3], [4, 5, 6]])
+    table = pd.DataFrame({"run_name": ["TS_1", "TS_1", "TS_2"], **dict(zip("xyz", places.T, strict=True))})
+    table = table.assign(**{f"transform_{i}{j}": moves[:, i, j] for i in range(4) for j in range(4)}, score=0.5, instance_id=0)
+    table.to_csv(tmp_path / "a.csv", index=False)
+    read = files.read_particles(tmp_path / "a.csv", tilts=(-60, 60))
+    np.testing.assert_allclose(particles.positions(read)[:, ::-1], places + moves[:, :3, 3])
+    np.testing.assert_allclose(particles.matrices(read)[:, ::-1, ::-1], moves[:, :3, :3], atol=1e-9)
+    assert read["tomogram"].tolist() == ["TS_1", "TS_1", "TS_2"]
+    assert not [name for name in read if name.startswith("transform_")]
+    assert files.read_particles(tmp_path / "a.csv", tilts=(-60, 60), unit="angstrom").equals(read)
+    for change, known, message in (
+        (table, {"unit": "voxel", "voxel_size": 10.0}, "are in angstrom by their names"),
+        (table, {"voxel_size": 10.0}, "the coordinates are in angstrom, but voxel_size=10 was given"),
+        (table.drop(columns="transform_12"), {}, "the list lacks transform_12"),
+        (table.assign(rot=0, tilt=0, psi=0), {}, "the list has rot, tilt, psi too"),
+        (table.assign(transform_33=2), {}, "must end with 0, 0, 0, 1"),
+        (table.assign(transform_00=-table["transform_00"]), {}, "expected proper rotations"),
+    ):
+        change.to_csv(tmp_path / "a.csv", index=False)
+        with pytest.raises(ValueError, match=message):
+            files.read_particles(tmp_path / "a.csv", tilts=(-60, 60), **known)

@@ -83,3 +83,13 @@ def test_what_a_motive_list_cannot_hold_is_refused(tmp_path) -> None:
         with pytest.raises(ValueError, match=message):
             files.write_particles(table, tmp_path / "a.star", voxel_size=8.0, format="stopgap")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_list_of_tomograms_may_have_tabs(tmp_path) -> None:
+    table = particles.table(np.ones((2, 3)), tomogram=["a", "b"])
+    path = files.write_particles(table, tmp_path / "a.star", voxel_size=8.0, format="stopgap")
+    (tmp_path / "a_tomolist.txt").write_text("1\tTS_01.rec\r\n 2   TS_02.rec\r\n")
+    known = {"voxel_size": 8.0, "tilts": (-60, 60)}
+    assert files.read_particles(path, **known)["tomogram"].tolist() == ["TS_01.rec", "TS_02.rec"]
+    with pytest.raises(ValueError, match=r"tomogram='TS_03' was given, but .*a_tomolist.txt names 'TS_01.rec', 'TS_02.rec'"):
+        files.read_particles(path, tomogram="TS_03", **known)

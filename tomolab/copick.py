@@ -12,7 +12,8 @@ or two roots: a static one, which is read only, and an overlay, whose picks of t
 
 import json
 import re
-from collections.abc import Collection
+import warnings
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,22 +97,41 @@ def plain(name: str, *, keep: str = "") -> str:
 def read(path: str | Path, *, tomogram: str | None = None) -> pd.DataFrame:
     """Read the picks of one file as particles, without tilts; the object is their ``label``.
 
-    The id is the ``instance_id``, or where that repeats the place in the file, from 0. ``score``, ``copick_user`` and
-    ``copick_session`` are read too, and where the id is another, ``copick_instance``.
+    The id is the ``instance_id``, or where that repeats the place in the file, from 0; the ``instance_id`` is ``original_id``
+    then. ``score``, ``copick_user`` and ``copick_session`` are read too.
+
+    Parameters
+    ----------
+    path
+        JSON.
+    tomogram
+        Name of the run where the file does not say it.
 
     Raises
     ------
     ValueError
-        If it is no such file, its unit is not Å, or a transformation is no rotation with a shift.
+        If it is no such file, its unit is not Å, `tomogram` is not the run that it names, or a transformation is no rotation
+        with a shift.
+
+    Warns
+    -----
+    UserWarning
+        If the file says that its orientations are not to be trusted, but has some: they are left out.
     """
     found = _content(Path(path))
+    named = found.get("run_name")
+    if tomogram is not None and named and str(named) != tomogram:
+        raise ValueError(f"tomogram={tomogram!r} was given, but the picks are of the run {str(named)!r}; leave tomogram= out")
+    return _table(found, tomogram or named)
+
+
+def _table(found: dict[str, Any], run: Any) -> pd.DataFrame:
     if "pickable_objects" in found:
         raise ValueError("this is the configuration of a copick project; open it with copick.open")
     if not {"pickable_object_name", "points"} <= set(found):
         raise ValueError(f"picks have a pickable_object_name and points, this file has {', '.join(found) or 'nothing'}")
     if found.get("unit", "angstrom") != "angstrom":
         raise ValueError(f"locations must be in angstrom, got {found['unit']!r}")
-    run = tomogram or found.get("run_name")
     if not run:
         raise ValueError("the picks do not name their run; give tomogram=")
     points = found["points"] or []
@@ -124,13 +144,17 @@ def read(path: str | Path, *, tomogram: str | None = None) -> pd.DataFrame:
         raise ValueError(f"a point has no location with x, y, z, or a transformation that is not 4 x 4 ({error!r})") from error
     if not np.isfinite(moves).all() or not np.allclose(moves[:, 3], [0, 0, 0, 1], atol=1e-6):
         raise ValueError("a transformation must be finite and end with 0, 0, 0, 1")
-    unique = len(np.unique(numbers)) == len(numbers)
-    out = pd.DataFrame({"particle_id": numbers if unique else np.arange(len(numbers)), "tomogram": str(run)})
+    turns = rotations.nearest(moves[:, :3, :3], "transformation_")
+    if found.get("trust_orientation") is False and not np.allclose(turns, np.eye(3), atol=1e-6):
+        told = f"{run}, {found['pickable_object_name']}: trust_orientation is false, so the orientations are left out"
+        warnings.warn(told, stacklevel=2)
+        turns = np.broadcast_to(np.eye(3), turns.shape)
+    out = pd.DataFrame({"particle_id": numbers, "tomogram": str(run)})
     out[POSITION] = places + moves[:, :3, 3][:, ::-1]
-    out[ANGLES] = rotations.to_euler(moves[:, :3, :3][:, ::-1, ::-1])
+    out[ANGLES] = rotations.to_euler(turns[:, ::-1, ::-1])
     out["label"], out["score"] = found["pickable_object_name"], scores
     out["copick_user"], out["copick_session"] = str(found.get("user_id", "")), str(found.get("session_id", ""))
-    return out if unique else out.assign(copick_instance=numbers)
+    return out if out["particle_id"].is_unique else particles.renumber(out)
 
 
 def open(path: str | Path) -> "Project":  # noqa: A001 - copick.open
@@ -220,27 +244,49 @@ class Project:
     def picks(self) -> pd.DataFrame:
         """Files of picks: ``run``, ``user``, ``session``, ``object`` and ``path``, a row each.
 
-        Raises
-        ------
-        ValueError
-            If a file is not called USER_SESSION_OBJECT.json.
+        A file that is not called USER_SESSION_OBJECT.json is taken for what ``user_id``, ``session_id`` and
+        ``pickable_object_name`` in it say, if all three are there and no other file in the folder is the same.
+
+        Warns
+        -----
+        UserWarning
+            If there are such files, and if one is left out. They are named.
         """
-        rows = {}
+        rows: dict[tuple[str, ...], Path] = {}
+        inside, left = [], []
         for run in self._folders():
-            for place in sorted(run.glob("Picks/*.json")):
-                parts = place.stem.split("_")
-                if place.name.startswith("."):
-                    continue
-                if len(parts) != 3 or not all(parts):
-                    raise ValueError(f"{place}: picks are called USER_SESSION_OBJECT.json, each part without underscores")
-                rows[run.name, *parts] = place
+            places = [place for place in sorted(run.glob("Picks/*.json")) if not place.name.startswith(".")]
+            named = {place: tuple(place.stem.split("_")) for place in places}
+            odd = [place for place in places if len(named[place]) != 3 or not all(named[place])]
+            here = {(run.name, *named[place]): place for place in places if place not in odd}
+            for place in odd:
+                key = (run.name, *_said(place))
+                if len(key) == 4 and key not in here:
+                    here[key] = place
+                    inside.append(place)
+                else:
+                    left.append(place)
+            rows |= here
+        if inside:
+            warnings.warn(
+                f"{len(inside)} of {len(rows)} files of picks are not called USER_SESSION_OBJECT.json; user, session and "
+                f"object are what stands in them: {_some(inside)}",
+                stacklevel=2,
+            )
+        if left:
+            warnings.warn(
+                f"left out, as they are not called USER_SESSION_OBJECT.json and do not name all three inside, or the same as "
+                f"another file: {len(left)} of {len(rows) + len(left)} files of picks, {_some(left)}",
+                stacklevel=2,
+            )
         names = ["run", "user", "session", "object", "path"]
         return pd.DataFrame([(*key, place) for key, place in sorted(rows.items())], columns=names)
 
     def particles(self, *, tilts: star.Tilts, **chosen: Collection[str]) -> pd.DataFrame:
         """Particle table of the picks, as `read` reads each file.
 
-        Ids are those of the picks where no two are the same, or else the places in the table, from 0.
+        Ids are those of the picks where no two are the same, or else the places in the table, from 0; those of the picks are
+        ``original_id`` then.
 
         Parameters
         ----------
@@ -254,31 +300,28 @@ class Project:
         ValueError
             If something is chosen that there is not, nothing is left, or a file is not as copick has it.
         """
-        files = self.picks()
-        for kind, names in chosen.items():
-            column = kind.removesuffix("s")
-            if column not in ("run", "user", "session", "object") or isinstance(names, str):
-                raise ValueError(
-                    f"runs, users, sessions and objects can be chosen, each as a list of names; got {kind}={names!r}"
-                )
-            strange = sorted(set(names) - set(files[column]))
-            if strange:
-                raise ValueError(
-                    f"no picks of the {column} {', '.join(strange)}; there are {', '.join(sorted(set(files[column])))}"
-                )
-            files = files[files[column].isin(list(names))]
-        if files.empty:
-            raise ValueError("there are no such picks in this project")
-        tables = []
-        for run, place in zip(files["run"], files["path"], strict=True):
+        files = _chosen(self.picks(), chosen)
+        tables, strange = [], []
+        for run, kind, place in zip(files["run"], files["object"], files["path"], strict=True):
             try:
-                tables.append(read(place, tomogram=run))
+                content = _content(place)
+                table = _table(content, run)
             except ValueError as error:
                 raise ValueError(f"{place}: {error}") from error
+            said = content.get("run_name") or run, content["pickable_object_name"]
+            if _letters(*said) != _letters(run, kind):
+                strange.append(f"{place} ({said[0]}, {said[1]})")
+                table["label"] = kind
+            tables.append(table)
+        if strange:
+            warnings.warn(
+                f"names of folders and files go before what stands inside, as in copick; otherwise say {_some(strange)}",
+                stacklevel=2,
+            )
         out = pd.concat(tables, ignore_index=True)
-        if out["particle_id"].duplicated().any():
-            out["copick_instance"] = out.get("copick_instance", out["particle_id"]).fillna(out["particle_id"])
-            out["particle_id"] = np.arange(len(out))
+        if "original_id" in out or out["particle_id"].duplicated().any():
+            old = out.get("original_id", out["particle_id"]).fillna(out["particle_id"]).astype("int64")
+            out = particles.renumber(out.assign(original_id=old))
         out[WEDGE] = star.tilts_of(tilts, out["tomogram"])
         return particles.check(out)
 
@@ -301,6 +344,41 @@ def _content(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"copick's files hold an object of JSON, this one a {type(found).__name__}")
     return found
+
+
+def _said(place: Path) -> tuple[str, ...]:
+    """User, session and object as they stand in a file of picks; nothing if one of them does not."""
+    try:
+        found = _content(place)
+    except (ValueError, FileNotFoundError):
+        return ()
+    said = tuple(found.get(name) for name in ("user_id", "session_id", "pickable_object_name"))
+    named = all(isinstance(one, str | int) and not isinstance(one, bool) and str(one) for one in said)
+    return tuple(map(str, said)) if named and "points" in found else ()
+
+
+def _letters(*names: Any) -> str:
+    """What is left of names where some programs write hyphens for blanks and underscores."""
+    return " ".join(re.sub(r"[\W_]", "", str(name)) for name in names)
+
+
+def _chosen(files: pd.DataFrame, chosen: dict[str, Collection[str]]) -> pd.DataFrame:
+    for kind, names in chosen.items():
+        column = kind.removesuffix("s")
+        if column not in ("run", "user", "session", "object") or isinstance(names, str):
+            raise ValueError(f"runs, users, sessions and objects can be chosen, each as a list of names; got {kind}={names!r}")
+        strange = sorted(set(names) - set(files[column]))
+        if strange:
+            there = ", ".join(sorted(set(files[column])))
+            raise ValueError(f"no picks of the {column} {', '.join(strange)}; there are {there}")
+        files = files[files[column].isin(list(names))]
+    if files.empty:
+        raise ValueError("there are no such picks in this project")
+    return files
+
+
+def _some(named: Sequence[object]) -> str:
+    return ", ".join(map(str, named[:5])) + (", …" if len(named) > 5 else "")
 
 
 def _root(name: str, beside: Path) -> Path:

@@ -52,12 +52,13 @@ def read(path: Path, *, voxel_size: float | None, tilts: star.Tilts | None, tomo
     tilts
         Tilts of all tomograms, or of each; from columns 14 and 15 where these are known.
     tomogram
-        Name of the tomogram where there is no list; else they are called by their numbers.
+        Name of the tomogram where there is no list and all particles are in one; else they are called by their numbers.
 
     Raises
     ------
     ValueError
-        If there are too few columns, one is not a number, or voxel size or tilts are needed and not known.
+        If there are too few columns, one is not a number, voxel size or tilts are needed and not known, or `names` refuses
+        the tomograms.
     """
     rows = _rows(path)
     numbers = star.numbers(rows, [name for name in CONSUMED if name in rows])
@@ -157,24 +158,48 @@ def names(path: Path, numbers: pd.Series, tomogram: str | None) -> pd.Series:
     Raises
     ------
     ValueError
-        If a number is not whole, a line of the list is not a number and a name, or a number is not in it.
+        If a number is not whole, a line of the list is not a number and a name, a number is not in it or has two names,
+        `tomogram` is not the name in the list, or it stands for several numbers.
     """
     strange = numbers[(numbers != np.round(numbers)) | (np.abs(numbers) > MOST)]
     if len(strange):
         raise ValueError(f"tomograms are called by whole numbers, got {strange.iloc[0]:g}")
     wanted = numbers.astype(int)
+    different = sorted(set(wanted))
     if not path.is_file():
+        if tomogram is not None and len(different) > 1:
+            raise ValueError(
+                f"tomogram={tomogram!r} names one tomogram, but the particles are in {len(different)}, numbered "
+                f"{', '.join(map(str, different[:5]))}; name them in {path.name}, a number and a name in each line, or leave "
+                "tomogram= out: they are called by their numbers then"
+            )
         return wanted.astype(str) if tomogram is None else pd.Series(tomogram, index=numbers.index)
-    listed: dict[int, str] = {}
-    for line in filter(str.strip, paths.text(path).split("\n")):
-        number, _, name = line.strip().partition(" ")
-        if not number.isdigit() or not name.strip():
-            raise ValueError(f"{path}: a line must be a number and a name, got {line!r}")
-        listed[int(number)] = name.strip()
+    listed = listing(path)
     strange = sorted(set(wanted) - set(listed))
     if strange:
         raise ValueError(f"{path} does not name the tomograms {', '.join(map(str, strange[:5]))}")
-    return wanted.map(listed)
+    found = wanted.map(listed)
+    tables.check_named(found, tomogram, str(path))
+    return found
+
+
+def listing(path: Path) -> dict[int, str]:
+    """Names of tomograms by their numbers, from a list with a number, blanks or tabs, and a name in each line.
+
+    Raises
+    ------
+    ValueError
+        If a line is something else, or a number has two names.
+    """
+    listed: dict[int, str] = {}
+    for line in filter(str.strip, paths.text(path).split("\n")):
+        number, *rest = line.split(maxsplit=1)
+        if not re.fullmatch(r"[0-9]{1,10}", number) or not rest:
+            raise ValueError(f"{path}: a line must be a number and a name, got {line!r}")
+        name = rest[0].strip()
+        if listed.setdefault(int(number), name) != name:
+            raise ValueError(f"{path} names tomogram {int(number)} twice: {listed[int(number)]!r} and {name!r}")
+    return listed
 
 
 def _rows(path: Path) -> pd.DataFrame:

@@ -6,18 +6,25 @@ was loaded. Along x and y they run from 0 at the outer edge of the first pixel, 
 voxel is (0.5, 0.5, 0). A piece MINX tells the pixel size of that volume (``cscale``) and, where bit 14 of the flags is set,
 that ``(otrans - ctrans) / cscale`` leads from the part to the whole. Where bit 16 is set, the volume was seen with y and z
 exchanged; the half pixels are then taken as they were seen.
+
+A piece SLAN is an orientation that was saved in the Slicer: a centre, and angles about x, y and z that turn the volume by
+``Rx(x) Ry(y) Rz(z)`` into what was seen; so ``Rz(-z) Ry(-y) Rx(-x)`` turns what was seen into the tomogram
+(`SlicerFuncs::setInverseMatrix` of 3dmod).
 """
 
 import struct
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
 from tomolab import particles as tables
-from tomolab import star
+from tomolab import rotations, star
 from tomolab.conventions import ANGLES, POSITION
 from tomolab.mrc import TOLERANCE
 
@@ -35,6 +42,10 @@ SCATTERED = 1 << 9
 UNITS = {-12: 1e-2, -10: 1.0, -9: 10.0, -6: 1e4, -3: 1e7, -2: 1e8, 1: 1e10, 3: 1e13}
 """Å in the units of the pixel size, by their number."""
 ANGSTROM = -10
+PIECES = {b"MINX": (0, 18), b"SLAN": (4, 6)}
+"""Pieces that are read: bytes that are passed over, and numbers that follow."""
+NEAR = 1.0
+"""Pixels that the centre of slicer angles may be off the point that they turn."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +60,15 @@ class Model:
     pixel_size: float | None
     image: tuple[np.ndarray, np.ndarray, np.ndarray] | None
     """``otrans``, ``cscale`` and ``ctrans`` of MINX."""
+    slicer: np.ndarray
+    """Slicer angles (n, 6): x, y, z in degrees, and the centre x, y, z."""
 
 
 def read(path: Path, *, voxel_size: float | None, tomogram: str | None) -> pd.DataFrame:
-    """Read the points of a model as particles that are not turned, without tilts.
+    """Read the points of a model as particles, without tilts; they are turned where slicer angles were saved at each.
 
-    Columns ``object`` and ``contour`` tell where each point is from, ``label`` is the name of the object where any has one.
+    A model without points gives a particle for each of its slicer angles. Columns ``object`` and ``contour`` tell where each
+    point is from, ``label`` is the name of the object where any has one.
 
     Parameters
     ----------
@@ -69,11 +83,39 @@ def read(path: Path, *, voxel_size: float | None, tomogram: str | None) -> pd.Da
     ------
     ValueError
         If this is no binary model, it ends early, something needed is not given, or it contradicts the voxel size.
+
+    Warns
+    -----
+    UserWarning
+        If slicer angles are not one at each point: they are left out.
     """
     if tomogram is None:
         raise ValueError("a model does not name its tomogram; give tomogram=")
     model = parse(path.read_bytes())
-    size = _voxel_size(model, voxel_size)
+    size = voxel_size_of(model, voxel_size)
+    if not len(model.slicer):
+        return table(model, size, tomogram)
+    if model.flags & FLIPPED:
+        raise ValueError(f"{path} has slicer angles of a volume with y and z exchanged; save the model on the volume as it is")
+    turns = Rotation.from_euler("ZYX", -model.slicer[:, 2::-1], degrees=True).as_matrix()[:, ::-1, ::-1]
+    if not len(model.points):
+        ones = np.ones(len(turns), dtype=int)
+        only = replace(model, points=model.slicer[:, 3:], objects=ones, contours=ones, names=("",))
+        return table(only, size, tomogram).assign(**dict(zip(ANGLES, rotations.to_euler(turns).T, strict=True)))
+    out = table(model, size, tomogram)
+    far, nearest = cKDTree(model.slicer[:, 3:]).query(model.points)
+    if far.max() > NEAR or not np.array_equal(np.sort(nearest), np.arange(len(turns))):
+        warnings.warn(
+            f"{path} has {len(turns)} slicer angles that are not at its {len(out)} points, one at each; they are left out",
+            stacklevel=2,
+        )
+        return out
+    out[ANGLES] = rotations.to_euler(turns[nearest])
+    return out
+
+
+def table(model: Model, size: float, tomogram: str) -> pd.DataFrame:
+    """Points of a model, seen with voxels of `size` Å, as particles that are not turned, numbered from 1, without tilts."""
     places = model.points - CORNER
     if model.flags & FLIPPED:
         places = places[:, [0, 2, 1]]
@@ -105,7 +147,8 @@ def parse(raw: bytes) -> Model:
     count, flags, pixel, unit = header[4], header[5], header[21], header[22]
     pieces: list[tuple[np.ndarray, int, int]] = []
     names: list[str] = []
-    contours, image = 0, None
+    contours = 0
+    found: dict[bytes, list[np.ndarray]] = {mark: [] for mark in PIECES}
     while (mark := source.mark()) != b"IEOF":
         if mark == b"OBJT":
             names.append(source.take(OBJECT)[0].split(b"\0")[0].decode("utf-8", "replace").strip())
@@ -120,15 +163,18 @@ def parse(raw: bytes) -> Model:
             source.skip(12 * vertices + 4 * indices)
         else:
             length = source.length()
-            if mark == b"MINX" and length >= 72:
-                values = source.floats(18).reshape(6, 3)
-                image = values[1], values[3], values[4]
-                length -= 72
+            passed, numbers = PIECES.get(mark, (0, 0))
+            if numbers and length >= passed + 4 * numbers:
+                source.skip(passed)
+                found[mark].append(source.floats(numbers))
+                length -= passed + 4 * numbers
             source.skip(length)
     if len(names) != count:
         raise ValueError(f"the model names {count} objects and holds {len(names)}")
     points = np.concatenate([np.zeros((0, 3)), *(piece[0] for piece in pieces)])
-    if not np.isfinite(points).all():
+    slicer = np.array(found[b"SLAN"], dtype=float).reshape(-1, 6)
+    whole = found[b"MINX"][-1].reshape(6, 3) if found[b"MINX"] else None
+    if not (np.isfinite(points).all() and np.isfinite(slicer).all()):
         raise ValueError("the model has points that are no finite numbers")
     sizes = np.array([len(piece[0]) for piece in pieces], dtype=int)
     return Model(
@@ -138,7 +184,8 @@ def parse(raw: bytes) -> Model:
         names=tuple(names),
         flags=flags,
         pixel_size=pixel * UNITS[unit] if unit in UNITS and pixel > 0 else None,
-        image=image,
+        image=None if whole is None else (whole[1], whole[3], whole[4]),
+        slicer=slicer,
     )
 
 
@@ -213,7 +260,8 @@ def _object(points: np.ndarray, chosen: np.ndarray, contours: np.ndarray, name: 
     return b"OBJT" + head + b"".join(b"CONT" + CONTOUR.pack(len(part), 0, 0, 0) + part.tobytes() for part in parts)
 
 
-def _voxel_size(model: Model, stated: float | None) -> float:
+def voxel_size_of(model: Model, stated: float | None) -> float:
+    """Å per pixel of a model; a ValueError if it says none and none is stated, or another than is stated."""
     told = model.pixel_size
     if model.image is not None:
         scale = model.image[1]

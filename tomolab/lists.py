@@ -2,20 +2,21 @@
 
 What a file is, its suffix says, and for .star what it holds:
 
-=========  =====================================================================  =======================
+=========  =====================================================================  ========================
 .star      RELION 2 to 5, Warp, M, optimisation sets; STOPGAP                     `relionlists`, `stopgap`
 .tbl       Dynamo                                                                 `dynamo`
 .em        motive lists of AV3, TOM, Artiatomi                                    `motl`
 .mod       models of IMOD                                                         `imod`
-.json      picks of copick (a project is opened by `copick.open`)                 `copick`
+.json      picks of copick (a project is opened by `copick.open`); EMAN2's boxes  `copick`, `eman2`
 .ndjson    annotations of the CryoET Data Portal                                  `portal`
-.csv       our own, exact; tables of other programs with columns x, y, z          `spreadsheets`
-=========  =====================================================================  =======================
+.csv       our own, exact; tables of other programs with columns x, y, z; PEET    `spreadsheets`, `peet`
+.cbox      crYOLO; .coords of crYOLO and TomoTwin                                 `cryolo`
+.xml       particle lists of PyTom                                                `pytom`
+=========  =====================================================================  ========================
 
 Each module says what its format means and what it cannot hold; ``docs/formats.md`` has them side by side.
 """
 
-import warnings
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,10 +25,26 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from tomolab import copick, dynamo, imod, motl, outdated, portal, relionlists, relionsets, spreadsheets, star, stopgap
+from tomolab import (
+    copick,
+    cryolo,
+    dynamo,
+    eman2,
+    imod,
+    motl,
+    outdated,
+    peet,
+    portal,
+    pytom,
+    relionlists,
+    relionsets,
+    spreadsheets,
+    star,
+    stopgap,
+)
 from tomolab import particles as tables
-from tomolab.conventions import POSITION, SOURCE, WEDGE
-from tomolab.paths import atomic, fingerprint
+from tomolab.conventions import SOURCE, WEDGE
+from tomolab.paths import atomic, fingerprint, text
 from tomolab.star import Shape, Tilts
 
 Kind = TypeVar("Kind")
@@ -42,12 +59,6 @@ ALWAYS = frozenset({"voxel_size", "tilts", "tomogram_shape", "tomogram"})
 """Parameters of `read_particles` that all readers use: positions are held against the size of the tomogram."""
 CLOSE = 10.0
 """Å within which no two particles of a tomogram lie, where no voxel size is known."""
-BEFORE = 100.0
-"""Å before the first voxel that a position may reach: boxes at the edge, and shifts."""
-BEYOND = 0.1
-"""Part of the length of a tomogram by which a position may lie outside of it."""
-ORIGINAL = "original_id"
-"""Column that keeps the ids of a list whose particles were numbered anew."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +103,8 @@ def read_particles(
     tomogram
         Name of the tomogram, for a file that names none.
     tomograms
-        Names that may occur; any other is refused.
+        Names that may occur; any other is refused. TS_1.tomostar and TS_1_10.00Apx.mrc are TS_1 if nothing else fits; that is
+        told, and the table has the name that is given here.
     tomogram_list
         RELION's tomograms.star, which has pixel sizes and shapes; by default what an optimisation set names, or the file of
         this name beside a list that does not say them.
@@ -141,17 +153,18 @@ def read_particles(
         # A CSV file of ours keeps what it says; an optimisation set is not the list itself.
         if path.suffix.lower() != ".csv" and not set(SOURCE) <= set(found):
             found[SOURCE[0]], found[SOURCE[1]] = fingerprint(path), np.arange(len(found))
-        found = outdated.noted(tables.check(_numbered(found) if renumber else _different(found)))
-        _check_extent(found, voxel_size, tomogram_shape)
+        found = outdated.noted(tables.check(tables.renumber(found) if renumber else _different(found)))
+        tables.check_extent(found, _extents(found, voxel_size, tomogram_shape))
         if path.suffix.lower() != ".csv" or unit is not None:
-            _warn_of_one_voxel(found, voxel_size or CLOSE)
+            tables.check_apart(found, voxel_size or CLOSE)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if tomograms is not None:
-        strange = sorted(set(found["tomogram"]) - set(tomograms))
-        if strange:
-            there = ", ".join(sorted(tomograms)[:5])
-            raise ValueError(f"{path} names tomograms that are not there: {', '.join(strange[:5])}; there are {there}")
+        try:
+            fitting = star.match_names(found["tomogram"].unique(), tomograms, what="tomograms=")
+        except ValueError as error:
+            raise ValueError(f"{path} names tomograms that are not there: {error}") from error
+        found["tomogram"] = found["tomogram"].map(fitting)
     return found
 
 
@@ -273,47 +286,16 @@ def _different(found: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(
             f"column particle_id: {repeated.sum()} of {len(found)} particles have an id that another row has too, such as "
             f"{first}; give renumber=True to number all from 0 and keep the ids of the file "
-            f"in the column {ORIGINAL}"
+            "in the column original_id"
         )
     return found
 
 
-def _numbered(found: pd.DataFrame) -> pd.DataFrame:
-    """The table with ids from 0, and those of the file in a column of their own."""
-    return found.assign(**{ORIGINAL: found["particle_id"], "particle_id": np.arange(len(found))})
-
-
-def _warn_of_one_voxel(found: pd.DataFrame, length: float) -> None:
-    """Warn where all particles of a tomogram lie within one voxel, unless they lie at 0, where no places are known."""
-    groups = found.groupby("tomogram", sort=False)[POSITION]
-    low, high = groups.min(), groups.max()
-    close = ((high - low).max(axis=1) <= length) & (groups.size() > 1) & (high != 0).any(axis=1)
-    if close.any():
-        warnings.warn(
-            f"all particles of the tomograms {', '.join(low.index[close][:5])} lie within {length:g} Å of one another. If the "
-            "coordinates are fractions of the volume or have another unit than pixels, the positions are wrong",
-            stacklevel=3,
-        )
-
-
-def _check_extent(found: pd.DataFrame, voxel_size: float | None, shape: Shape | None) -> None:
-    """Warn of positions far outside of the tomogram; a ValueError if most are."""
-    positions = tables.positions(found)
-    far = (positions < -BEFORE).any(axis=1)
-    there = "before the first voxel"
-    if voxel_size is not None and shape is not None and len(found):
-        extent = star.each(shape, found["tomogram"], "tomogram_shape").reshape(-1, 3) * voxel_size
-        slack = BEYOND * extent + BEFORE
-        far = ((positions < -slack) | (positions > extent + slack)).any(axis=1)
-        there = f"outside of a tomogram of {' x '.join(f'{length:g}' for length in extent[np.argmax(far) % len(extent)])} Å"
-    if not far.any():
-        return
-    first = int(np.argmax(far))
-    place = ", ".join(f"{value:g}" for value in positions[first])
-    told = f"{far.sum()} of {len(found)} particles lie far {there}, first row {first} at {place} Å (z, y, x)"
-    if far.mean() > 0.5 and shape is not None:
-        raise ValueError(f"{told}; voxel_size= must be the Å per pixel of the coordinates, tomogram_shape= in the same voxels")
-    warnings.warn(f"{told}. The unit of the coordinates, or the point from which they count, may be another", stacklevel=3)
+def _extents(found: pd.DataFrame, voxel_size: float | None, shape: Shape | None) -> np.ndarray | None:
+    """Lengths (n, 3) in Å, zyx, of the tomogram of each particle; None where they are not known."""
+    if voxel_size is None or shape is None or found.empty:
+        return None
+    return np.broadcast_to(star.each(shape, found["tomogram"], "tomogram_shape"), (len(found), 3)) * voxel_size
 
 
 def _read_star(path: Path, known: Known) -> pd.DataFrame:
@@ -341,6 +323,25 @@ def _star_format(format: str | None) -> str:  # noqa: A002 - as in `write_partic
     return version
 
 
+def _read_csv(path: Path, known: Known) -> pd.DataFrame:
+    if peet.is_motive_list(path):
+        _refuse_unused(known, ALWAYS)
+        return peet.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram)
+    return spreadsheets.read(path, unit=known.unit, voxel_size=known.voxel_size, tomogram=known.tomogram)
+
+
+def _read_json(path: Path, known: Known) -> pd.DataFrame:
+    # copick's picks hold points, EMAN2's have boxes; what is neither, copick refuses.
+    if f'"{eman2.BOXES}"' in text(path):
+        return eman2.read(path, voxel_size=known.voxel_size, shape=known.tomogram_shape, tomogram=known.tomogram)
+    return copick.read(path, tomogram=known.tomogram)
+
+
+def _in_voxels(read: Callable[..., pd.DataFrame]) -> Reader:
+    """A reader of a list that is counted in voxels and has no other parameters."""
+    return Reader(lambda path, known: read(path, voxel_size=known.voxel_size, tomogram=known.tomogram))
+
+
 def _write_star(particles: pd.DataFrame, known: Known) -> tuple[str, str | None]:
     version = _star_format(known.format)
     if version == STOPGAP:
@@ -353,18 +354,19 @@ def _write_star(particles: pd.DataFrame, known: Known) -> tuple[str, str | None]
 
 
 READERS: dict[str, Reader] = {
-    ".csv": Reader(
-        lambda path, known: spreadsheets.read(path, unit=known.unit, voxel_size=known.voxel_size, tomogram=known.tomogram),
-        ALWAYS | {"unit"},
-    ),
-    ".em": Reader(lambda path, known: motl.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram)),
-    ".json": Reader(lambda path, known: copick.read(path, tomogram=known.tomogram)),
-    ".mod": Reader(lambda path, known: imod.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram)),
-    ".ndjson": Reader(lambda path, known: portal.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram)),
+    ".cbox": _in_voxels(cryolo.read),
+    ".coords": _in_voxels(cryolo.read),
+    ".csv": Reader(_read_csv, ALWAYS | {"unit"}),
+    ".em": _in_voxels(motl.read),
+    ".json": Reader(_read_json),
+    ".mod": _in_voxels(imod.read),
+    ".ndjson": _in_voxels(portal.read),
     ".star": Reader(_read_star, ALWAYS | {"unit", "tomogram_list"}),
     ".tbl": Reader(
         lambda path, known: dynamo.read(path, voxel_size=known.voxel_size, tilts=known.tilts, tomogram=known.tomogram)
     ),
+    ".tloc": _in_voxels(cryolo.read),
+    ".xml": _in_voxels(pytom.read),
 }
 """What reads each suffix."""
 

@@ -9,6 +9,7 @@ free columns such as ``label``, ``score`` or ``cluster``. The columns of a user'
 array([[120., 340.,  80.]])
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,10 @@ import pandas as pd
 from tomolab import rotations as rotation_matrices
 from tomolab.conventions import ANGLES, AXIS, POSITION, WEDGE
 
+BEFORE = 100.0
+"""Å before the first voxel that a position may reach: boxes at the edge, and shifts."""
+BEYOND = 0.1
+"""Part of the length of a tomogram by which a position may lie outside of it."""
 REQUIRED = ["particle_id", "tomogram", *POSITION, *ANGLES, *WEDGE]
 """The columns of every particle table, in order."""
 
@@ -121,6 +126,65 @@ def check(particles: pd.DataFrame) -> pd.DataFrame:
             f"such as {low[first]:g} to {high[first]:g}"
         )
     return out
+
+
+def renumber(particles: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with ids 0 to n - 1 in the order of its rows; the old ones stay in a column ``original_id``.
+
+    For lists that were merged, or that count the particles of each tomogram anew. An ``original_id`` that is there stays.
+    """
+    old = particles["original_id" if "original_id" in particles else "particle_id"]
+    return particles.assign(original_id=old, particle_id=np.arange(len(particles)))
+
+
+def check_named(names: pd.Series, tomogram: str | None, what: str) -> None:
+    """Refuse a name that was given for a list that names its tomograms otherwise."""
+    strange = [] if tomogram is None else sorted(set(names.astype(str)) - {tomogram})
+    if strange:
+        raise ValueError(
+            f"tomogram={tomogram!r} was given, but {what} names {', '.join(map(repr, strange[:5]))}; leave tomogram= out, or "
+            "keep the rows of that tomogram only"
+        )
+
+
+def check_apart(particles: pd.DataFrame, length: float) -> None:
+    """Warn where all particles of a tomogram lie within a length in Å, unless they lie at 0, where no places are known.
+
+    Coordinates of another unit, such as fractions of the volume, look like this.
+    """
+    groups = particles.groupby("tomogram", sort=False)[POSITION]
+    low, high = groups.min(), groups.max()
+    close = ((high - low).max(axis=1) <= length) & (groups.size() > 1) & (high != 0).any(axis=1)
+    if close.any():
+        warnings.warn(
+            f"all particles of the tomograms {', '.join(low.index[close][:5])} lie within {length:g} Å of one another. If the "
+            "coordinates are fractions of the volume or have another unit than pixels, the positions are wrong",
+            stacklevel=3,
+        )
+
+
+def check_extent(particles: pd.DataFrame, extents: np.ndarray | None) -> None:
+    """Warn of positions far outside of the tomogram, whose lengths (n, 3) in Å, zyx, may be known.
+
+    Raises
+    ------
+    ValueError
+        If most particles lie outside of lengths that are known.
+    """
+    places = positions(particles)
+    far, where = (places < -BEFORE).any(axis=1), "before the first voxel"
+    if extents is not None:
+        slack = BEYOND * extents + BEFORE
+        far = ((places < -slack) | (places > extents + slack)).any(axis=1)
+        where = f"outside of a tomogram of {' x '.join(f'{length:g}' for length in extents[np.argmax(far)])} Å"
+    if not far.any():
+        return
+    first = int(np.argmax(far))
+    place = ", ".join(f"{value:g}" for value in places[first])
+    told = f"{far.sum()} of {len(places)} particles lie far {where}, first row {first} at {place} Å (z, y, x)"
+    if far.mean() > 0.5 and extents is not None:
+        raise ValueError(f"{told}; voxel_size= must be the Å per pixel of the coordinates, tomogram_shape= in the same voxels")
+    warnings.warn(f"{told}. The unit of the coordinates, or the point from which they count, may be another", stacklevel=3)
 
 
 def positions(particles: pd.DataFrame) -> np.ndarray:

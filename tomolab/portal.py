@@ -52,7 +52,8 @@ def read(path: Path, *, voxel_size: float | None, tomogram: str | None) -> pd.Da
             others.append(other)
     out = pd.DataFrame({"particle_id": np.arange(1, len(places) + 1), "tomogram": tomogram})
     out[POSITION] = np.array(places, dtype=float).reshape(-1, 3) * size
-    out[ANGLES] = rotations.to_euler(np.array(matrices, dtype=float).reshape(-1, 3, 3)[:, ::-1, ::-1])
+    turns = rotations.nearest(np.array(matrices, dtype=float), "xyz_rotation_matrix")
+    out[ANGLES] = rotations.to_euler(turns[:, ::-1, ::-1])
     # A number of a thousand digits is more than some versions of pandas can take.
     with records.reading(path, "a file of annotations"):
         carried = pd.DataFrame(others, index=out.index)
@@ -100,7 +101,6 @@ def _point(line: str) -> tuple[list[float], list[list[float]], dict[str, Any]]:
     matrix = np.array(point.get(MATRIX, point.get(OLD_MATRIX, np.eye(3))), dtype=float)
     if matrix.shape != (3, 3) or not np.isfinite([*place, *matrix.ravel()]).all():
         raise ValueError("a location is three numbers and a rotation 3 x 3")
-    rotations.check(matrix[None])
     used = {"type", "location", MATRIX, OLD_MATRIX}
     return (
         place,

@@ -145,6 +145,7 @@ def _names(rows: pd.DataFrame, tomogram: str | None) -> tuple[str | None, pd.Ser
         some = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
         way = "; give tomogram=, the name of the one of all rows" if len(missing) == len(rows) else ""
         raise ValueError(f"{name} names no tomogram in {len(missing)} of {len(rows)} rows (missing or nan), rows {some}{way}")
+    tables.check_named(names, tomogram, name)
     return name, names
 
 

@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
+PRINTED, ROUNDED = 1e-4, 5e-3
+"""How far an element of a rotation may be from that of the nearest proper one: without a word, and with a warning."""
+
 
 def from_euler(angles: np.ndarray) -> np.ndarray:
     """Matrices (n, 3, 3) on zyx vectors from RELION angles (n, 3) = rot, tilt, psi in degrees."""
@@ -42,6 +45,53 @@ def check(matrices: np.ndarray) -> None:
         raise ValueError(
             f"expected proper rotations, got matrices with determinant down to {lowest:.3f} and {unit:.2g} off orthonormal"
         )
+
+
+def nearest(matrices: np.ndarray, what: str) -> np.ndarray:
+    """Proper rotations (n, 3, 3) next to matrices that were rounded when they were written.
+
+    The nearest one is U V^T of the singular value decomposition U S V^T (P. H. Schönemann, Psychometrika 31, 1 (1966)).
+
+    Parameters
+    ----------
+    matrices
+        (n, 3, 3), on xyz or zyx vectors.
+    what
+        They are, for the messages.
+
+    Raises
+    ------
+    ValueError
+        If a matrix mirrors, or an element is farther than `ROUNDED` from that of the nearest rotation.
+
+    Warns
+    -----
+    UserWarning
+        If an element is farther than `PRINTED`.
+    """
+    matrices = np.asarray(matrices, dtype=float).reshape(-1, 3, 3)
+    left, _, right = np.linalg.svd(matrices)
+    found = left @ right
+    mirrored = np.linalg.det(found) < 0
+    if mirrored.any():
+        raise ValueError(
+            f"{what}: expected proper rotations, but {mirrored.sum()} of {len(found)} matrices mirror (determinant -1), first "
+            f"that of point {int(np.argmax(mirrored))}, counted from 0; a mirrored particle has the wrong hand"
+        )
+    far = np.abs(matrices - found).max(axis=(1, 2), initial=0.0)
+    bad = far > ROUNDED
+    if bad.any():
+        raise ValueError(
+            f"{what}: expected proper rotations, but {bad.sum()} of {len(found)} matrices are none: that of point "
+            f"{int(np.argmax(bad))}, counted from 0, is {far[bad][0]:.2g} off the nearest one; rounding explains {ROUNDED:g}"
+        )
+    if (far > PRINTED).any():
+        warnings.warn(
+            f"{what}: {(far > PRINTED).sum()} of {len(found)} matrices are rotations to {far.max():.1g} only, as if they were "
+            "rounded when they were written; the nearest rotations are taken",
+            stacklevel=2,
+        )
+    return found
 
 
 def random(count: int, generator: torch.Generator | None = None, *, device: torch.device | None = None) -> torch.Tensor:

@@ -68,7 +68,8 @@ def read_run(path: str | Path) -> list[Layer]:
     volume = None if image is None else files.read_volume(image)
     layers = [] if volume is None else [density(volume)]
     if found is not None:
-        table = files.read_particles(found, voxel_size=None if volume is None else volume.voxel_size)
+        size = None if volume is None or found.suffix == ".csv" else volume.voxel_size
+        table = files.read_particles(found, voxel_size=size)
         session = Session(table, table.set_index("particle_id")["cluster"] if "cluster" in table else None)
         if found.name == LISTS[0] and (folder / SESSION).is_file():
             session = sessions.load(folder / SESSION, table)
@@ -94,10 +95,8 @@ def read_list(path: str | Path) -> list[Layer]:
         If it says too little, and there is not just one tomogram beside it that could say it.
     """
     place = Path(path)
-    # Positions do not depend on the tilts, which most lists do not tell; they are left out of what is shown.
-    options: dict[str, Any] = {"tilts": (-60.0, 60.0), "tomogram": place.stem}
     try:
-        table = files.read_particles(place, **options)
+        table = _particles(place)
     except ValueError as error:
         beside = holdings.maps(place.parent)
         if len(beside) != 1:
@@ -105,8 +104,20 @@ def read_list(path: str | Path) -> list[Layer]:
                 f"{error}. napari takes that from the tomogram if it is the only one in the folder; there are {len(beside)}"
             ) from error
         volume = files.open_volume(beside[0])
-        table = files.read_particles(place, voxel_size=volume.voxel_size, tomogram_shape=volume.shape, **options)
+        table = _particles(place, voxel_size=volume.voxel_size, tomogram_shape=volume.shape)
     return [spheres(table.drop(columns=WEDGE), None, name=place.stem)]
+
+
+def _particles(place: Path, **options: Any) -> pd.DataFrame:
+    """Particles of a list; where it names no tomogram, they are in one that is called like the list."""
+    # Positions do not depend on the tilts, which most lists do not tell; they are left out of what is shown.
+    options["tilts"] = (-60.0, 60.0)
+    try:
+        return files.read_particles(place, **options)
+    except ValueError as error:
+        if "give tomogram=" not in str(error):
+            raise
+    return files.read_particles(place, tomogram=place.stem, **options)
 
 
 def read_boxes(path: str | Path) -> list[Layer]:
