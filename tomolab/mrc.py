@@ -15,12 +15,12 @@ import mrcfile
 import numpy as np
 import psutil
 
-from tomolab import __version__, flips, mrcheaders
+from tomolab import __version__, flips, mrcheaders, sources
 from tomolab.flips import Flip
 from tomolab.mrcheaders import TOLERANCE as TOLERANCE
 from tomolab.mrcheaders import Order
 from tomolab.paths import atomic
-from tomolab.sources import Slices, Tomogram
+from tomolab.sources import Tomogram
 from tomolab.volumes import Volume
 
 STEP = 2**24
@@ -97,16 +97,7 @@ def open_volume(
 
         return Tomogram(_turned(shape, perm, flipped), found, lambda slices: whole()[slices], str(path))
     mapped = flips.turn(np.memmap(path, dtype=kind, mode="r", offset=start, shape=shape).transpose(perm), flipped)
-    told = path.stat()
-
-    def fetch(slices: Slices) -> np.ndarray:
-        # A file that shrinks under its map would end the process, not raise an error.
-        now = path.stat() if path.is_file() else None
-        if now is None or (now.st_size, now.st_mtime_ns) != (told.st_size, told.st_mtime_ns):
-            raise ValueError(f"{path} is not the file any more that was opened; open it again")
-        return mapped[slices]
-
-    return Tomogram(mapped.shape, found, fetch, str(path))
+    return Tomogram(mapped.shape, found, sources.unchanged(path, mapped), str(path))
 
 
 def read_stack(path: str | Path, *, pixel_size: float | None = None, permissive: bool = False) -> tuple[np.ndarray, float]:
