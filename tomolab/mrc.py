@@ -85,7 +85,7 @@ def open_volume(
     header, order = mrcheaders.read(path, permissive=permissive)
     perm, found = _geometry(header, path, voxel_size=voxel_size, permissive=permissive, flipped=flipped)
     kind, shape, start = mrcheaders.layout(header, order)
-    _, size = mrcheaders.enough(path, kind, shape, start)
+    _, size = mrcheaders.enough(path, header, order)
     if mrcheaders.opener(path) is not open:
         needed = 4 * size // kind.itemsize
         if needed > LARGE:
@@ -152,7 +152,7 @@ def write_volume(volume: Volume, path: str | Path) -> Path:
 def _data(path: Path, header: Any, order: Order) -> np.ndarray:
     """Grey values as float32, (sections, rows, columns), after the sizes in the header are found to be true."""
     kind, shape, start = mrcheaders.layout(header, order)
-    told, expected = mrcheaders.enough(path, kind, shape, start)
+    told, expected = mrcheaders.enough(path, header, order)
     voxels, opener = expected // kind.itemsize, mrcheaders.opener(path)
     free = psutil.virtual_memory().available
     if expected + 4 * voxels > free:

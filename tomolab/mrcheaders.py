@@ -85,8 +85,9 @@ def layout(header: Any, order: Order) -> tuple[np.dtype, tuple[int, int, int], i
     return kind, _shape(header), HEADER_BYTES + int(header.nsymbt)
 
 
-def enough(path: Path, kind: np.dtype, shape: tuple[int, int, int], start: int) -> tuple[str, int]:
+def enough(path: Path, header: Any, order: Order) -> tuple[str, int]:
     """What the header says, in words and in bytes, after it is found that the file can hold as much."""
+    kind, shape, start = layout(header, order)
     expected = shape[0] * shape[1] * shape[2] * kind.itemsize
     told = f"{path}: the header says {' x '.join(map(str, shape))} voxels (z, y, x), {expected:,} bytes of data,"
     size, opened = path.stat().st_size, opener(path)
@@ -249,7 +250,7 @@ def _holds(path: Path, header: Any, order: Order) -> bool:
     if int(header.mode) not in TYPES:
         return True
     try:
-        enough(path, *layout(header, order))
+        enough(path, header, order)
     except ValueError:
         return False
     return True
