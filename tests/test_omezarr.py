@@ -8,6 +8,7 @@ from pathlib import Path
 import numcodecs
 import numpy as np
 import pytest
+import yaozarrs
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -63,6 +64,23 @@ def test_what_is_written_comes_back_at_every_level(tmp_path, monkeypatch, versio
     array = zarr.open_group(path, mode="r")["0"]
     assert array.metadata.zarr_format == (2 if version == "0.4" else 3)
     np.testing.assert_array_equal(array[:], volume.data)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_another_reader_finds_what_is_written_valid_and_the_same(tmp_path, version: str) -> None:
+    volume = Volume(np.random.default_rng(0).standard_normal((20, 70, 133)), 7.84)
+    path = files.write_volume(volume, tmp_path / "a.zarr", version=version)
+    assert files.open_volume(path, near=20.0).voxel_size == pytest.approx(15.68)
+    found = yaozarrs.validate_zarr_store(str(path))
+    (image,) = found.ome_metadata().multiscales
+    assert [(axis.name, axis.type, axis.unit) for axis in image.axes] == [(name, "space", "angstrom") for name in "zyx"]
+    for one in image.datasets:
+        scale, move = one.coordinateTransformations
+        # Half of what the level is coarser: its voxels are averages of blocks.
+        assert move.translation == pytest.approx([(step - 7.84) / 2 for step in scale.scale])
+        opened = files.open_volume(path, near=scale.scale[0])
+        assert opened.voxel_size == pytest.approx(scale.scale[0])
+        np.testing.assert_array_equal(np.asarray(found[one.path].to_zarr_python()), opened.read(np.s_[:, :, :]))
 
 
 def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch) -> None:
