@@ -343,12 +343,12 @@ def test_a_plain_array_is_read_by_the_names_of_its_dimensions(tmp_path, order: s
 
 
 def test_an_array_without_names_is_zyx_or_asked_about(tmp_path) -> None:
-    for names, lead in ((None, ()), (["a", "b", "c0"], ()), ([None] * 3, ()), (None, (1,)), (None, (1, 1))):
+    for names, lead in ((None, ()), (["a", "b", "c0"], ()), ([None] * 3, ()), (None, (1,)), (None, (1, 1)), (None, (1, 1, 1))):
         path = tmp_path / "a.zarr"
         data = 1 + ramp((*lead, 4, 5, 6))
         zarr.create_array(path, data=data, zarr_format=3, dimension_names=names, overwrite=True)
         np.testing.assert_array_equal(files.read_volume(path, voxel_size=10.0).data, data.reshape(4, 5, 6))
-    for shape in ((2, 4, 5, 6), (4, 5, 6, 1), (1, 1, 1, 4, 5, 6), (5, 6)):
+    for shape in ((2, 4, 5, 6), (4, 5, 6, 1), (1, 2, 1, 4, 5, 6), (5, 6)):
         zarr.create_array(path, data=ramp(shape), zarr_format=3, overwrite=True)
         with pytest.raises(ValueError, match=r"does not name its axes, expected z, y, x, .* say what they are, such as axes="):
             files.open_volume(path, voxel_size=10.0)
@@ -366,6 +366,18 @@ def test_an_array_without_names_is_zyx_or_asked_about(tmp_path) -> None:
         files.open_volume(path, voxel_size=10.0, axes="czyx")
     with pytest.raises(ValueError, match="plain array, without coarser levels"):
         files.open_volume(path, voxel_size=10.0, averaged=True)
+
+
+def test_single_channels_may_lack_in_the_names_or_in_the_array(tmp_path) -> None:
+    data = 1 + ramp()
+    path = group(tmp_path / "a.zarr", {"0": data.reshape(1, 1, 4, 5, 6)}, [level("0", 10.0)])
+    np.testing.assert_array_equal(files.read_volume(path).data, data)
+    axes = [{"name": "c", "type": "channel"}, *SPACE]
+    path = group(tmp_path / "a.zarr", {"0": data}, [level("0", [1.0, 10.0, 10.0, 10.0])], axes=axes)
+    np.testing.assert_array_equal(files.read_volume(path).data, data)
+    path = group(tmp_path / "a.zarr", {"0": ramp((2, 4, 5, 6))}, [level("0", 10.0)])
+    with pytest.raises(ValueError, match="has no axes z, y, x"):
+        files.open_volume(path)
 
 
 def test_axes_of_multiscales_are_held_against_the_array_and_the_user(tmp_path) -> None:

@@ -222,7 +222,7 @@ def _tomogram(
     try:
         told = _told_3(node) if version == 3 else _told_2(node)
         names = node.get("dimension_names") if version == 3 else (document(archive, ".zattrs") or {}).get("_ARRAY_DIMENSIONS")
-        chosen = _chosen(told.shape, level.axes, names, wanted)
+        chosen = _chosen(told.shape, level, names, wanted=wanted)
     except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"{at}: its metadata are no Zarr v{version} array of numbers ({error!r})") from error
     except ValueError as error:
@@ -246,30 +246,32 @@ def _tomogram(
     return Tomogram(reader.shape, level.voxel_size, reader.read, at, origin, reader.chunks)  # type: ignore[arg-type]
 
 
-def _chosen(
-    shape: tuple[int, ...], told: tuple[str, ...] | None, names: Any, wanted: dict[str, int | None]
-) -> tuple[int | str, ...]:
+def _chosen(shape: tuple[int, ...], level: Level, names: Any, *, wanted: dict[str, int | None]) -> tuple[int | str, ...]:
     """For each dimension of an array its letter, z, y or x, or the index that is taken of it."""
-    named = pyramids.dimension_names(names, needed=told is None)
-    axes = pyramids.agreed(told, named, who="the array calls them") or _unnamed(shape)
-    if len(axes) != len(shape) or min(shape) < 1:
+    named = pyramids.dimension_names(names, needed=level.axes is None)
+    axes = pyramids.agreed(level.axes, named, who="the array calls them") or _unnamed(shape)
+    if level.path and len(shape) == len(SPACE):
+        axes = tuple(axis for axis in axes if axis in SPACE)
+    lead = max(0, len(shape) - len(axes))
+    if len(axes) > len(shape) or any(n != 1 for n in shape[:lead]):
         raise ValueError(f"an array of shape {shape} has no axes {', '.join(axes)}")
     absent = [OTHER_AXES[axis] for axis, index in wanted.items() if index is not None and axis not in axes]
     if absent:
         raise ValueError(f"{' and '.join(absent)} was given, but its axes are {', '.join(axes)}; axes= says what they are")
-    return tuple(
-        axis if axis in SPACE else _index(axis, wanted[axis], shape, count=n) for axis, n in zip(axes, shape, strict=True)
+    return (0,) * lead + tuple(
+        axis if axis in SPACE else _index(axis, wanted[axis], shape, count=n)
+        for axis, n in zip(axes, shape[lead:], strict=True)
     )
 
 
 def _unnamed(shape: tuple[int, ...]) -> tuple[str, ...]:
-    lead = len(shape) - 3
-    if not 0 <= lead <= len(OTHER_AXES) or any(n != 1 for n in shape[:lead]):
+    lead = len(shape) - len(SPACE)
+    if lead < 0 or any(n != 1 for n in shape[:lead]):
         raise ValueError(
             f"it has shape {shape} and does not name its axes, expected z, y, x, with a single channel and time before them if "
             "any; say what they are, such as axes='czyx' with channel=0"
         )
-    return tuple(OTHER_AXES)[:lead] + SPACE
+    return SPACE
 
 
 def _index(axis: str, given: int | None, shape: tuple[int, ...], *, count: int) -> int:
