@@ -8,7 +8,8 @@ import json
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from test_aretomo import THREE, XF
 from test_mdoc import mdoc
 from test_warp import defocus, xml
 
-from tomolab import copick, files, imod, particles
+from tomolab import copick, embedding, files, imod, particles
 from tomolab.volumes import Volume
 
 SIZE = 8.0
@@ -313,6 +314,40 @@ MATRICES += "".join(
 )
 OPTICS = "data_optics\n\nloop_\n_rlnOpticsGroup\n_rlnImagePixelSize\n1 8.0\n\n"
 
+FEATURES = pd.DataFrame(np.arange(30.0).reshape(5, 6) / 7, columns=list("abcdef")).assign(particle_id=[3, 1, 7, 4, 5])
+
+
+def features(name: str) -> Kind:
+    """Features of another program."""
+
+    def make(folder: Path) -> None:
+        path = folder / name
+        if name.endswith(".npz"):
+            np.savez(path, ids=FEATURES["particle_id"], vectors=FEATURES[list("abcdef")])
+        elif name.endswith(".parquet"):
+            FEATURES.to_parquet(path)
+        else:
+            FEATURES.to_csv(path, index=False)
+
+    def holds(found: Any, path: Path) -> None:
+        assert found.vectors.shape[0] == len(found.ids) == len(np.unique(found.ids))
+        assert np.isfinite(found.vectors).all()
+        assert not name.endswith(".csv") or len(found) == csv_rows(path.read_bytes())
+
+    return Kind(make, name, embedding.read, holds, text=name.endswith(".csv"))
+
+
+def em_volume() -> Kind:
+    def holds(found: Any, path: Path) -> None:
+        whole_volume(found, path)
+        assert found.shape in [struct.unpack(f"{order}3i", path.read_bytes()[4:16])[::-1] for order in "<>"]
+
+    def make(folder: Path) -> None:
+        files.write_volume(Volume((np.arange(60).reshape(SHAPE) + 1).astype(np.float32), SIZE), folder / "a.em")
+
+    return Kind(make, "a.em", lambda path: files.read_volume(path, voxel_size=SIZE), holds, text=False)
+
+
 KINDS: dict[str, Kind] = {
     **{f"MRC mode {mode}": mrc(kind, "a.mrc") for mode, kind in enumerate((np.int8, np.int16, np.float32))},
     "MRC mode 6": mrc(np.uint16, "a.mrc"),
@@ -321,6 +356,9 @@ KINDS: dict[str, Kind] = {
     "MRC gzip": mrc(np.float32, "a.mrc.gz"),
     "MRC bzip2": mrc(np.float32, "a.mrc.bz2"),
     "MRC stack": mrc(np.int16, "a.st"),
+    "MRC, permissive": replace(mrc(np.float32, "a.mrc"), read=partial(files.read_volume, permissive=True)),
+    "EM volume": em_volume(),
+    **{f"features {name}": features(name) for name in ("a.csv", "a.npz", "a.parquet")},
     "Zarr 2 chunk": zarr("0.4", "a.zarr/0/0/0/0"),
     "Zarr 2 array": zarr("0.4", "a.zarr/0/.zarray"),
     "Zarr 2 group": zarr("0.4", "a.zarr/.zattrs"),

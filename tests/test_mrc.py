@@ -163,6 +163,162 @@ def test_a_stated_voxel_size_is_held_against_the_header(tmp_path) -> None:
         files.read_volume(write(tmp_path / "a.mrc", ramp(), voxel_size=(10.0, 10.0, 12.0)))
 
 
+BIG = np.arange(6 * 8 * 12, dtype=np.float32).reshape(6, 8, 12)
+"""Of 12 x 8 x 6 voxels (x, y, z); with 10 Å each 120 x 80 x 60 Å."""
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"mz": 1},
+        {"mz": 0},
+        {"mz": 0, "ispg": 0},
+        {"mz": 1, "ispg": 0},
+        {"mz": 3},
+        {"mz": 12},
+        {"mz": -1},
+        {"mx": 1},
+        {"my": 1, "mz": 1},
+        {"mx": 1, "my": 1, "mz": 1},
+        {"mx": 0, "my": 0, "mz": 0},
+        {"cella": (120, 80, 0)},
+        {"cella": (120, 80, np.nan)},
+        {"cella": (0, 80, 60)},
+        {"cella": (120, 80, 10)},
+        {"cella": (120, 80, 10), "ispg": 0},
+        {"cella": (120, 80, 777), "mz": 1},
+        {"cella": (12, 8, 60), "mz": 1},
+        {"cella": (10, 10, 10)},
+        {"cella": (0, 0, 0), "mx": 0, "my": 0, "mz": 0},
+    ],
+    ids=str,
+)
+def test_where_the_header_contradicts_itself_the_user_says_the_voxel_size(tmp_path, header: dict) -> None:
+    path = write(tmp_path / "a.mrc", BIG, **header)
+    for read in (files.read_volume, files.open_volume):
+        with pytest.raises(ValueError, match=r"the header says .* Å per voxel.*; give voxel_size=|not the same along all axes"):
+            read(path)
+        assert read(path, voxel_size=10.0).voxel_size == 10.0
+    np.testing.assert_array_equal(files.read_volume(path, voxel_size=10.0).data, BIG)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"mz": 1, "cella": (120, 80, 10)},
+        {"mz": 1, "cella": (120, 80, 10), "ispg": 0},
+        {"mx": 1, "my": 1, "mz": 1, "cella": (10, 10, 10)},
+        {"mx": 24, "my": 16, "mz": 12, "cella": (240, 160, 120)},
+        {"mz": 12, "cella": (120, 80, 120)},
+    ],
+    ids=str,
+)
+def test_a_part_of_a_cell_or_a_stack_of_images_has_a_voxel_size(tmp_path, header: dict) -> None:
+    path = write(tmp_path / "a.mrc", BIG, **header)
+    assert files.read_volume(path).voxel_size == pytest.approx(10.0)
+    assert files.read_volume(path, voxel_size=10.0).voxel_size == 10.0
+    with pytest.raises(ValueError, match="but voxel_size=20 was given"):
+        files.read_volume(path, voxel_size=20.0)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"mz": 1},
+        {"mz": 0},
+        {"cella": (120, 80, 0)},
+        {"cella": (120, 80, 20)},
+        {"mx": 1, "my": 1, "mz": 1},
+        {"cella": (120, 80, 160)},
+        {"cella": (120, 120, 120)},
+    ],
+    ids=str,
+)
+def test_what_is_known_is_held_against_the_user_all_the_same(tmp_path, header: dict) -> None:
+    path = write(tmp_path / "a.mrc", BIG, **header)
+    with pytest.raises(ValueError, match=r"but voxel_size=20 was given|not the same along all axes"):
+        files.read_volume(path, voxel_size=20.0)
+
+
+def test_a_cube_of_one_step_could_be_either(tmp_path) -> None:
+    """A length of 640 Å in one step: that of one voxel, or of all 64."""
+    path = write(tmp_path / "a.mrc", np.ones((4, 4, 4), np.float32), mx=1, my=1, mz=1, cella=(40, 40, 40))
+    with pytest.raises(ValueError, match=r"40 x 40 x 40 Å per voxel .* mx = 1 for 4 voxels .* 10 Å per voxel; .* voxel_size="):
+        files.read_volume(path)
+    assert [files.read_volume(path, voxel_size=size).voxel_size for size in (10.0, 40.0)] == [10.0, 40.0]
+    with pytest.raises(ValueError, match="but voxel_size=20 was given"):
+        files.read_volume(path, voxel_size=20.0)
+
+
+def test_the_axis_that_is_in_doubt_is_found_in_any_order_of_axes(tmp_path) -> None:
+    path = write(tmp_path / "a.mrc", BIG.transpose(2, 1, 0).copy(), mapc=3, maps=1, mx=12, mz=1, cella=(120, 80, 60))
+    with pytest.raises(ValueError, match="mz = 1 for 6 voxels"):
+        files.read_volume(path)
+    np.testing.assert_array_equal(files.read_volume(path, voxel_size=10.0).data, BIG)
+
+
+def test_a_stack_whose_header_contradicts_itself_is_asked_about(tmp_path) -> None:
+    path = write(tmp_path / "a.st", BIG, my=1, ispg=0)
+    with pytest.raises(ValueError, match=r"10 x 80 Å per voxel \(x, y\), but my = 1 for 8 voxels .* give pixel_size="):
+        files.read_stack(path)
+    assert files.read_stack(path, pixel_size=10.0)[1] == 10.0
+    with pytest.raises(ValueError, match="but pixel_size=20 was given"):
+        files.read_stack(path, pixel_size=20.0)
+
+
+UNSET = {
+    "stamp of tomoDRGN": {"machst": (0, 0, 0, 0)},
+    "stamp of old IMOD": {"machst": (0x44, 0x20, 0x20, 0x20)},
+    "no MAP": {"map": b""},
+    "neither": {"map": b"", "machst": (0, 0, 0, 0)},
+    "nothing": {"map": b"", "machst": (0, 0, 0, 0), "mapc": 0, "mapr": 0, "maps": 0},
+}
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("name", UNSET)
+@pytest.mark.parametrize("kind", [np.float32, np.int8, np.uint16])
+def test_what_permissive_reads_is_told_and_read_right(tmp_path, name: str, big: bool, kind: type) -> None:
+    data = (BIG % 100).astype(kind)
+    order = ">" if big else "<"
+    with mrcfile.new(tmp_path / "a.mrc", data.astype(data.dtype.newbyteorder(order))) as file:
+        file.set_volume()
+        file.voxel_size = 10.0
+    raw = bytearray((tmp_path / "a.mrc").read_bytes())
+    header = np.frombuffer(raw, dtype=HEADER_DTYPE.newbyteorder(order), count=1)
+    for key, value in UNSET[name].items():
+        header[key] = value
+    for path, pack in ((tmp_path / "a.mrc", bytes), (tmp_path / "a.mrc.gz", gzip.compress)):
+        path.write_bytes(pack(raw))
+        for read in (files.read_volume, files.open_volume, files.read_stack):
+            with pytest.raises(ValueError, match=r"permissive=True \(read_volume, .* reads it, as 12 x 8 x 6 voxels"):
+                read(path)
+        with pytest.warns(
+            UserWarning, match=f"it is read as 12 x 8 x 6 .*{'high' if big and kind != np.int8 else 'low'} byte first"
+        ):
+            np.testing.assert_array_equal(files.read_volume(path, permissive=True).data, data)
+        with pytest.warns(UserWarning, match="it is read as"):
+            np.testing.assert_array_equal(files.open_volume(path, permissive=True).load().data, data)
+        with pytest.warns(UserWarning, match="it is read as"):
+            np.testing.assert_array_equal(files.read_stack(path, permissive=True)[0], data)
+
+
+def test_a_stamp_of_the_other_byte_order_is_found_out(tmp_path) -> None:
+    path = write(tmp_path / "a.mrc", BIG, machst=(0x11, 0x11, 0, 0))
+    with pytest.raises(ValueError, match=r"stamp says high byte first, but .* make sense with the low byte .* permissive=True"):
+        files.read_volume(path)
+    with pytest.warns(UserWarning, match="low byte first"):
+        np.testing.assert_array_equal(files.read_volume(path, permissive=True).data, BIG)
+
+
+def test_no_hint_is_given_that_would_not_help(tmp_path) -> None:
+    path = write(tmp_path / "a.mrc", BIG, map=b"")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="cannot be read as MRC: Map ID string not found") as error:
+        files.read_volume(path)
+    assert "permissive" not in str(error.value)
+
+
 def test_what_is_not_a_real_volume_is_refused(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="no file"):
         files.read_volume(tmp_path / "none.mrc")

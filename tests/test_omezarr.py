@@ -1,5 +1,6 @@
 """OME-Zarr comes in with its voxel size and its places, goes out so that others read it, and is refused where it lies."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numcodecs
 import numpy as np
 import pytest
+import yaozarrs
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -62,6 +64,23 @@ def test_what_is_written_comes_back_at_every_level(tmp_path, monkeypatch, versio
     array = zarr.open_group(path, mode="r")["0"]
     assert array.metadata.zarr_format == (2 if version == "0.4" else 3)
     np.testing.assert_array_equal(array[:], volume.data)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_another_reader_finds_what_is_written_valid_and_the_same(tmp_path, version: str) -> None:
+    volume = Volume(np.random.default_rng(0).standard_normal((20, 70, 133)), 7.84)
+    path = files.write_volume(volume, tmp_path / "a.zarr", version=version)
+    assert files.open_volume(path, near=20.0).voxel_size == pytest.approx(15.68)
+    found = yaozarrs.validate_zarr_store(str(path))
+    (image,) = found.ome_metadata().multiscales
+    assert [(axis.name, axis.type, axis.unit) for axis in image.axes] == [(name, "space", "angstrom") for name in "zyx"]
+    for one in image.datasets:
+        scale, move = one.coordinateTransformations
+        # Half of what the level is coarser: its voxels are averages of blocks.
+        assert move.translation == pytest.approx([(step - 7.84) / 2 for step in scale.scale])
+        opened = files.open_volume(path, near=scale.scale[0])
+        assert opened.voxel_size == pytest.approx(scale.scale[0])
+        np.testing.assert_array_equal(np.asarray(found[one.path].to_zarr_python()), opened.read(np.s_[:, :, :]))
 
 
 def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch) -> None:
@@ -246,9 +265,179 @@ def test_arrays_that_claim_what_cannot_be_are_refused(tmp_path, version: str) ->
 
 def test_channels_are_not_mixed_up_with_sections(tmp_path) -> None:
     axes = [{"name": "c", "type": "channel"}, *SPACE]
-    path = group(tmp_path / "a.zarr", {"0": ramp((2, 4, 5, 6))}, [level("0", [1.0, 10.0, 10.0, 10.0])], axes=axes)
-    with pytest.raises(ValueError, match=r"has shape \(2, 4, 5, 6\), expected z, y, x, with a single channel"):
+    data = ramp((2, 4, 5, 6))
+    path = group(tmp_path / "a.zarr", {"0": data}, [level("0", [1.0, 10.0, 10.0, 10.0])], axes=axes)
+    with pytest.raises(ValueError, match=r"has shape \(2, 4, 5, 6\), expected z, y, x, with a single channel.*channel=0 to 1"):
         files.open_volume(path)
+    for channel in (0, 1):
+        np.testing.assert_array_equal(files.read_volume(path, channel=channel).data, data[channel])
+    for wrong in (2, -1, True, "a", 0.5):
+        with pytest.raises(ValueError, match="channel must be a whole number from 0 to 1, got"):
+            files.open_volume(path, channel=wrong)
+    with pytest.raises(ValueError, match="time was given, but its axes are c, z, y, x"):
+        files.open_volume(path, channel=0, time=0)
+
+
+LETTERS = {
+    "z": SPACE[0],
+    "y": SPACE[1],
+    "x": SPACE[2],
+    "c": {"name": "c", "type": "channel"},
+    "t": {"name": "T", "type": "time"},
+}
+SIZES = {"z": 4, "y": 5, "x": 6, "c": 2, "t": 3}
+
+
+def put_in_order(order: str) -> tuple[np.ndarray, np.ndarray]:
+    """An array whose axes are in some order, and the volume of channel 1 and time 2 in it, z, y, x."""
+    data = ramp(tuple(SIZES[axis] for axis in order))
+    one = data[tuple({"c": 1, "t": 2}.get(axis, slice(None)) for axis in order)]
+    space = [axis for axis in order if axis in "zyx"]
+    return data, one.transpose([space.index(axis) for axis in "zyx"])
+
+
+@given(
+    order=st.lists(st.sampled_from("ct"), unique=True).flatmap(lambda more: st.permutations(["z", "y", "x", *more])),
+    version=st.sampled_from(["0.4", "0.5"]),
+    chunk=st.integers(2, 6),
+    named=st.booleans(),
+)
+@settings(max_examples=20, deadline=None)
+def test_an_axis_is_what_its_name_says(tmp_path_factory, order: list, version: str, chunk: int, named: bool) -> None:
+    data, expected = put_in_order("".join(order))
+    scale = [{"z": 10.0, "y": 10.0, "x": 10.0, "c": 3.0, "t": 7.0}[axis] for axis in order]
+    move = [{"z": 5.0, "y": 6.0, "x": 7.0}.get(axis, 100.0) for axis in order]
+    coarse = level("1", [2 * one for one in scale], move=move)
+    axes = [LETTERS[axis] for axis in order]
+    options = {"dimension_names": order} if version == "0.5" and named else {}
+    path = tmp_path_factory.mktemp("a") / "a.zarr"
+    chunks = tuple(min(n, chunk) for n in data.shape)
+    group(path, {"0": data, "1": data}, [level("0", scale), coarse], version=version, axes=axes, chunks=chunks, **options)
+    wanted = {"channel": 1} if "c" in order else {}
+    wanted |= {"time": 2} if "t" in order else {}
+    np.testing.assert_array_equal(files.read_volume(path, **wanted).data, expected)
+    opened = files.open_volume(path, **wanted)
+    assert opened.chunks == tuple(chunks[order.index(axis)] for axis in "zyx")
+    np.testing.assert_array_equal(opened.read(np.s_[1:3, 2:, :4]), expected[1:3, 2:, :4])
+    assert files.open_volume(path, near=20.0, **wanted).origin == (5.0, 6.0, 7.0)
+    # Another process opens the same.
+    np.testing.assert_array_equal(copy.copy(opened).load().data, expected)
+
+
+@pytest.mark.parametrize("order", ["zyx", "xyz", "yzx", "czyx", "zyxc", "tczyx", "xyzct"])
+def test_a_plain_array_is_read_by_the_names_of_its_dimensions(tmp_path, order: str) -> None:
+    data, expected = put_in_order(order)
+    wanted = {"voxel_size": 10.0} | ({"channel": 1} if "c" in order else {}) | ({"time": 2} if "t" in order else {})
+    three = tmp_path / "three.zarr"
+    names = [{"c": "channel", "t": "Time"}.get(axis, axis.upper()) for axis in order]
+    zarr.create_array(three, data=data, zarr_format=3, dimension_names=names, config={"write_empty_chunks": True})
+    two = tmp_path / "two.zarr"
+    zarr.create_array(two, data=data, zarr_format=2, config={"write_empty_chunks": True}).attrs["_ARRAY_DIMENSIONS"] = names
+    bare = tmp_path / "bare.zarr"
+    zarr.create_array(bare, data=data, zarr_format=3, config={"write_empty_chunks": True})
+    for path, options in ((three, {}), (two, {}), (bare, {"axes": order}), (three, {"axes": order})):
+        np.testing.assert_array_equal(files.read_volume(path, **wanted, **options).data, expected)
+    if order != "zyx":
+        with pytest.raises(ValueError, match="but the array calls them"):
+            files.open_volume(three, **wanted, axes="zyx")
+
+
+def test_an_array_without_names_is_zyx_or_asked_about(tmp_path) -> None:
+    for names, lead in ((None, ()), (["a", "b", "c0"], ()), ([None] * 3, ()), (None, (1,)), (None, (1, 1)), (None, (1, 1, 1))):
+        path = tmp_path / "a.zarr"
+        data = 1 + ramp((*lead, 4, 5, 6))
+        zarr.create_array(path, data=data, zarr_format=3, dimension_names=names, overwrite=True)
+        np.testing.assert_array_equal(files.read_volume(path, voxel_size=10.0).data, data.reshape(4, 5, 6))
+    for shape in ((2, 4, 5, 6), (4, 5, 6, 1), (1, 2, 1, 4, 5, 6), (5, 6)):
+        zarr.create_array(path, data=ramp(shape), zarr_format=3, overwrite=True)
+        with pytest.raises(ValueError, match=r"does not name its axes, expected z, y, x, .* say what they are, such as axes="):
+            files.open_volume(path, voxel_size=10.0)
+    zarr.create_array(path, data=1 + ramp((4, 5, 6, 1)), zarr_format=3, overwrite=True)
+    np.testing.assert_array_equal(files.read_volume(path, voxel_size=10.0, axes="zyxc").data, 1 + ramp((4, 5, 6)))
+    for names in (["t", "y", "x"], ["z", "y", "section"], ["y", "y", "x"]):
+        zarr.create_array(path, data=1 + ramp((4, 5, 6)), zarr_format=3, dimension_names=names, overwrite=True)
+        with pytest.raises(ValueError, match=r"its axes are .*, expected z, y, x"):
+            files.open_volume(path, voxel_size=10.0)
+    np.testing.assert_array_equal(files.read_volume(path, voxel_size=10.0, axes="zyx").data, 1 + ramp((4, 5, 6)))
+    for axes in ("zy", "zyxw", "zyxx", ""):
+        with pytest.raises(ValueError, match=r"axes must name z, y, x"):
+            files.open_volume(path, voxel_size=10.0, axes=axes)
+    with pytest.raises(ValueError, match="no axes c, z, y, x"):
+        files.open_volume(path, voxel_size=10.0, axes="czyx")
+    with pytest.raises(ValueError, match="plain array, without coarser levels"):
+        files.open_volume(path, voxel_size=10.0, averaged=True)
+
+
+def test_single_channels_may_lack_in_the_names_or_in_the_array(tmp_path) -> None:
+    data = 1 + ramp()
+    path = group(tmp_path / "a.zarr", {"0": data.reshape(1, 1, 4, 5, 6)}, [level("0", 10.0)])
+    np.testing.assert_array_equal(files.read_volume(path).data, data)
+    axes = [{"name": "c", "type": "channel"}, *SPACE]
+    path = group(tmp_path / "a.zarr", {"0": data}, [level("0", [1.0, 10.0, 10.0, 10.0])], axes=axes)
+    np.testing.assert_array_equal(files.read_volume(path).data, data)
+    path = group(tmp_path / "a.zarr", {"0": ramp((2, 4, 5, 6))}, [level("0", 10.0)])
+    with pytest.raises(ValueError, match="has no axes z, y, x"):
+        files.open_volume(path)
+
+
+def test_axes_of_multiscales_are_held_against_the_array_and_the_user(tmp_path) -> None:
+    data = 1 + ramp()
+    path = group(tmp_path / "a.zarr", {"0": data}, [level("0", 10.0)], version="0.5", dimension_names=["x", "y", "z"])
+    with pytest.raises(ValueError, match="its axes are z, y, x, but the array calls them x, y, z"):
+        files.open_volume(path)
+    path = group(tmp_path / "a.zarr", {"0": data}, [level("0", 10.0)])
+    with pytest.raises(ValueError, match="its axes are z, y, x, but axes= was given as x, y, z"):
+        files.open_volume(path, axes="xyz")
+    told = json.loads((path / ".zattrs").read_text())
+    del told["multiscales"][0]["axes"]
+    (path / ".zattrs").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="its multiscales name no axes; say what they are, such as axes='zyx'"):
+        files.open_volume(path, voxel_size=10.0)
+    np.testing.assert_array_equal(files.read_volume(path, voxel_size=10.0, axes="xyz").data, data.transpose())
+    told["multiscales"][0]["axes"] = ["z", "y", "x"]
+    (path / ".zattrs").write_text(json.dumps(told))
+    np.testing.assert_array_equal(files.read_volume(path, voxel_size=10.0).data, data)
+    told["multiscales"].append(told["multiscales"][0])
+    (path / ".zattrs").write_text(json.dumps(told))
+    with pytest.warns(UserWarning, match="2 images in it"):
+        files.open_volume(path, voxel_size=10.0)
+
+
+@pytest.mark.parametrize("unit", ["pixel", "micrometers", "", None, "unit", "Ang", "voxel", 3])
+def test_units_that_mean_nothing_leave_it_to_the_user(tmp_path, unit: object) -> None:
+    axes = [{"name": name, "type": "space", "unit": unit} for name in "zyx"]
+    path = group(tmp_path / "a.zarr", {"0": ramp(), "1": ramp()}, [level("0", 1.0), level("1", 2.0)], axes=axes)
+    with pytest.raises(ValueError, match=r"give voxel_size= in Å") as error:
+        files.open_volume(path)
+    assert not unit or str(unit) in str(error.value)
+    assert files.open_volume(path, voxel_size=8.0).voxel_size == 8.0
+    assert files.open_volume(path, voxel_size=8.0, near=16.0, averaged=False).voxel_size == 16.0
+
+
+def test_each_axis_has_its_own_unit(tmp_path) -> None:
+    axes = [{**axis, "unit": unit} for axis, unit in zip(SPACE, ("nanometer", "angstrom", "Å"), strict=True)]
+    path = group(tmp_path / "a.zarr", {"0": ramp()}, [level("0", [1.3, 13.0, 13.0])], axes=axes)
+    assert files.open_volume(path).voxel_size == pytest.approx(13.0)
+    with pytest.raises(ValueError, match="not the same along all axes"):
+        files.open_volume(group(path, {"0": ramp()}, [level("0", 13.0)], axes=axes))
+    axes = [{**axis, "unit": unit} for axis, unit in zip(SPACE, ("pixel", "angstrom", "angstrom"), strict=True)]
+    group(path, {"0": ramp()}, [level("0", [1.0, 13.0, 13.0])], axes=axes)
+    with pytest.raises(ValueError, match=r"its axes z, y, x are in pixel, angstrom, angstrom, .* give voxel_size="):
+        files.open_volume(path)
+    assert files.open_volume(path, voxel_size=13.0).voxel_size == 13.0
+    with pytest.raises(ValueError, match="its levels have 13 Å per voxel, but voxel_size=12 was given"):
+        files.open_volume(path, voxel_size=12.0)
+    for unit, scale in (("millimeter", 1.3e-6), ("meter", 1.3e-9), ("picometer", 1300.0)):
+        axes = [{**axis, "unit": unit} for axis in SPACE]
+        assert files.open_volume(group(path, {"0": ramp()}, [level("0", scale)], axes=axes)).voxel_size == pytest.approx(13.0)
+
+
+def test_what_the_file_says_of_places_is_not_overruled(tmp_path) -> None:
+    arrays = {"0": ramp((8, 8, 8)), "1": ramp((4, 4, 4))}
+    path = group(tmp_path / "a.zarr", arrays, [level("0", 10.0), level("1", 20.0, move=[5.0] * 3)])
+    assert files.open_volume(path, near=20.0, averaged=True).origin == (5.0, 5.0, 5.0)
+    with pytest.raises(ValueError, match=r"begins 5 x 5 x 5 Å .* but averaged=False was given"):
+        files.open_volume(path, near=20.0, averaged=False)
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
@@ -272,10 +461,19 @@ def test_a_chunk_that_is_missing_or_broken_is_no_zeros(tmp_path, version: str) -
 
 
 def test_options_of_the_other_kind_are_refused(tmp_path) -> None:
-    here = files.write_volume(Volume(ramp(), 10.0), tmp_path / "a.zarr")
-    with pytest.raises(ValueError, match="flipped has no meaning for files of this kind"):
-        files.open_volume(here, flipped="swap")
-    there = files.write_volume(Volume(ramp(), 10.0), tmp_path / "a.mrc")
+    volume = Volume(ramp(), 10.0)
+    here = files.write_volume(volume, tmp_path / "a.zarr")
     for read in (files.open_volume, files.read_volume):
-        with pytest.raises(ValueError, match="near has no meaning"):
-            read(there, near=10.0)
+        with pytest.raises(ValueError, match="flipped has no meaning for files of this kind"):
+            read(here, flipped="swap")
+        for there in (files.write_volume(volume, tmp_path / "a.mrc"), files.write_volume(volume, tmp_path / "a.em")):
+            for name, value in {"near": 10.0, "averaged": False, "channel": 0, "time": 0, "axes": "zyx"}.items():
+                with pytest.raises(ValueError, match=f"{name} has no meaning"):
+                    read(there, voxel_size=10.0, **{name: value})
+        for name, value in {"flipped": False, "permissive": True}.items():
+            with pytest.raises(ValueError, match=f"{name} has no meaning"):
+                read(tmp_path / "a.em", voxel_size=10.0, **{name: value})
+    for name in ("b.mrc", "b.mrc.gz", "b.em"):
+        with pytest.raises(ValueError, match="version has no meaning"):
+            files.write_volume(volume, tmp_path / name, version="0.4")
+        assert not (tmp_path / name).exists()

@@ -252,3 +252,36 @@ def test_comparisons_show_every_name() -> None:
     assert bars.axes[0].get_ylim()[1] > highest
     curves = plots.profiles({name: (np.arange(5.0), np.arange(5.0)) for name in volumes})
     assert [line.get_label() for line in curves.axes[0].lines[:2]] == list(volumes)
+
+
+@pytest.mark.parametrize("kinds", [pd.Series(["a", None, "b"]), pd.Series(["a", None, "b"], dtype="category")])
+def test_particles_without_a_kind_are_drawn_in_grey(tomogram: Volume, table: pd.DataFrame, kinds: pd.Series) -> None:
+    points = pd.DataFrame({"particle_id": [0, 1, 2], "x": [0.0, 1, 2], "y": [0.0, 1, 0]})
+    figure = plots.scatter(points, colour=kinds)
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert legend == ["a  (1)", "b  (1)", "missing  (1)"]
+    inks = figure.axes[0].collections[0].get_facecolor()
+    assert sorted(map(tuple, inks[:, :3])) == sorted(to_rgb(ink) for ink in (*style.OKABE_ITO[:2], style.LACKING))
+    outlined = plots.picks(tomogram, table, diameter=100, z=70, colour=kinds)
+    assert [text.get_text() for text in outlined.axes[0].get_legend().get_texts()] == ["a  (1)", "b  (1)", "missing  (1)"]
+
+
+def test_particles_without_a_number_are_drawn_in_grey() -> None:
+    points = pd.DataFrame({"particle_id": [0, 1, 2], "x": [0.0, 1, 2], "y": [0.0, 1, 0]})
+    figure = plots.scatter(points, colour=pd.Series([1.0, None, 2.0], dtype="Float64"))
+    drawn(figure)
+    inks = figure.axes[0].collections[0].get_facecolor()
+    assert [tuple(ink) == to_rgb(style.LACKING) for ink in inks[:, :3]] == [False, True, False]
+
+
+@pytest.mark.parametrize("dtype", [object, "string", "category"])
+def test_the_canvas_has_a_grey_kind_for_what_is_missing(dtype: object) -> None:
+    pytest.importorskip("qtpy.QtWidgets", exc_type=ImportError)
+    from tomolab.ui import canvas
+
+    inks, legend = canvas.inks(pd.Series(["a", None, "<b>"]).astype(dtype))
+    np.testing.assert_allclose(inks[:, :3], [to_rgb(ink) for ink in (style.OKABE_ITO[1], style.LACKING, style.OKABE_ITO[0])])
+    assert legend.endswith("missing")
+    assert "&lt;b&gt;" in legend
+    inks, _ = canvas.inks(pd.Series([1.0, None, 2.0], dtype="Float64"))
+    assert [tuple(ink) == to_rgb(style.LACKING) for ink in inks[:, :3]] == [False, True, False]

@@ -131,3 +131,59 @@ def test_bad_points_are_refused() -> None:
         scatter.lasso(table.assign(x=[np.nan, *range(9)]))
     with pytest.raises(ValueError, match="colour is unknown for 9 of 10"):
         scatter.lasso(table, colour=pd.Series(["a"], index=table["particle_id"][:1]))
+
+
+LACKING = {
+    "text": pd.Series(["b", "a", None, "a"]),
+    "text with NaN": pd.Series(["b", "a", np.nan, "a"], dtype=object),
+    "text with NA": pd.Series(["b", "a", pd.NA, "a"], dtype="string"),
+    "category": pd.Series(["b", "a", None, "a"], dtype="category"),
+    "category that does not occur": pd.Categorical(["b", "a", None, "a"], categories=["a", "b", "c"]),
+    "truth": pd.Series([True, False, None, False], dtype=object),
+    "truth of pandas": pd.Series([True, False, pd.NA, False], dtype="boolean"),
+    "whole numbers": pd.Series([2, 1, pd.NA, 1], dtype="Int64"),
+}
+
+
+@pytest.mark.parametrize("name", LACKING)
+def test_a_missing_kind_is_a_grey_kind_of_its_own(name: str) -> None:
+    table = points(4)
+    kinds = pd.Series(LACKING[name], name="kind").set_axis(table["particle_id"])
+    widget = scatter.lasso(table, colour=kinds).widget
+    inks = ["#" + "".join(f"{round(255 * part):02x}" for part in ink[:3]) for ink in widget.color]
+    numbers = np.asarray(widget.points)[:, 2].astype(int)
+    drawn = [inks[number] for number in numbers]
+    assert drawn == [style.OKABE_ITO[n].lower() for n in (1, 0)] + [style.LACKING, style.OKABE_ITO[0].lower()]
+    assert widget.legend_encoding["color"]["values"][-1][0] == "missing"
+
+
+def test_a_missing_kind_does_not_hide_behind_one_of_that_name() -> None:
+    found, palette = style.kinds(pd.Series(["missing", None, "a"]))
+    assert list(found) == ["missing", "(missing)", "a"]
+    assert palette == {"a": style.OKABE_ITO[0], "missing": style.OKABE_ITO[1], "(missing)": style.LACKING}
+    found, palette = style.kinds(pd.Series([None, None]))
+    assert (list(found), palette) == (["missing"] * 2, {"missing": style.LACKING})
+    found, palette = style.kinds(pd.Series(["b", "a"]))
+    assert (list(found), list(palette)) == (["b", "a"], ["a", "b"])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "Float64", "float32"])
+def test_a_missing_number_is_grey_and_no_other_is(dtype: str) -> None:
+    table = points(5)
+    values = pd.Series([1.0, 3.0, None, 2.0, 3.0], dtype=dtype, name="score").set_axis(table["particle_id"])
+    view = scatter.lasso(table, colour=values)
+    for again in range(2):
+        shares = np.asarray(view.widget.points)[:, 2]
+        inks = ["#" + "".join(f"{round(255 * part):02x}" for part in ink[:3]) for ink in view.widget.color]
+        steps = np.minimum((shares * len(inks)).astype(int), len(inks) - 1)
+        assert [inks[step] == style.LACKING for step in steps] == [False, False, True, False, False]
+        assert (inks[steps[0]], inks[steps[1]]) == ("#440154", "#fde725")
+        if not again:
+            view.shade(values.to_numpy(dtype=float, na_value=np.nan), "score")
+
+
+def test_particles_without_a_kind_can_be_recoloured() -> None:
+    view = scatter.lasso(points(3))
+    view.recolour(pd.Categorical(["a", None, "b"]), ["#ff0000", "#00ff00"])
+    assert [tuple(ink[:3]) for ink in view.widget.color][:2] == [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0)]
+    assert np.asarray(view.widget.points)[:, 2].astype(int).tolist() == [0, 2, 1]

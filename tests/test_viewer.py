@@ -48,6 +48,15 @@ def test_a_tomogram_and_its_particles_lie_in_angstrom(tomogram: Volume, table: p
         np.testing.assert_allclose(ink[:3], style.to_rgb(style.lighter(palette[kind], 0.2)), atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [object, "string", "category"])
+def test_particles_without_a_kind_are_grey(tomogram: Volume, table: pd.DataFrame, dtype: object) -> None:
+    kinds = pd.Series(["a", None, "b", None], index=[11, 5, 8, 30], name="kind").astype(dtype)
+    _, points = viewer.tomogram(viewer.model(), tomogram, table, colour=kinds, diameter=250)
+    expected = [style.lighter(ink, 0.2) for ink in (style.OKABE_ITO[0], style.LACKING, style.OKABE_ITO[1], style.LACKING)]
+    np.testing.assert_allclose(points.border_color[:, :3], [style.to_rgb(ink) for ink in expected], atol=1e-6)
+    assert points.features["kind"].isna().tolist() == [False, True, False, True]
+
+
 def test_particles_without_colour_or_table_are_refused(tomogram: Volume, table: pd.DataFrame) -> None:
     view = viewer.model()
     with pytest.raises(ValueError, match=r"colour is unknown for 3 of 4 particles, such as \[5, 8, 30\]"):

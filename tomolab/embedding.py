@@ -7,6 +7,7 @@ vectors lie in memory, or are written to a file as they come, and a run that was
 >>> vectors = embed(network, subtomograms)
 >>> many = embed(network, subtomograms, path="embedding.npz", dtype="float16")
 >>> reduced = pca(vectors, 32)
+>>> theirs = read("tomotwin.parquet", particles=picks)     # features that another program made (`tomolab.features`)
 """
 
 import copy
@@ -24,11 +25,12 @@ from tqdm.auto import tqdm
 from tomolab import devices, locks, networks, stores, workers
 from tomolab import particles as tables
 from tomolab.components import pca
+from tomolab.features import read
 from tomolab.parts import Part
 from tomolab.subtomograms import Subtomograms, reachable, reached
 from tomolab.vectors import Embedding, load
 
-__all__ = ["Embedding", "embed", "estimate", "load", "pca"]
+__all__ = ["Embedding", "embed", "estimate", "load", "pca", "read"]
 
 
 def embed(

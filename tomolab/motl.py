@@ -4,25 +4,17 @@ Rows are counted from 1. In all of them 1 is the score, 5 the number of the tomo
 counted from 1, 11 to 13 the shift that is added to it, 17 to 19 the angles phi, psi, theta, and 20 the class. AV3 and what
 came after it keep the number of the particle in row 4, Artiatomi in row 6, with the number of the wedge in 7 (ArtiaX). The
 angles turn the reference as STOPGAP's do: in xyz by ``Rz(psi) Rx(theta) Rz(phi)`` (ArtiaX, and TOM's ``tom_rotate``).
-
-An EM file is a header of 512 bytes, in which stand the machine, the type of number and three sizes, and the numbers.
-The machine tells which byte comes first, but is not always set; the size of the file tells it too.
 """
 
-import struct
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from tomolab import dynamo, outdated, rotations, star, stopgap
+from tomolab import dynamo, em, outdated, rotations, star, stopgap
 from tomolab import particles as tables
 from tomolab.conventions import ANGLES, POSITION
 
-HEADER = 512
-TYPES = {1: "i1", 2: "i2", 4: "i4", 5: "f4", 9: "f8"}
-PC = 6
-"""Number of the machine that writes the low byte first."""
 ROWS = 20
 FIRST = 1
 """Number of the first voxel."""
@@ -57,7 +49,7 @@ def read(path: Path, *, voxel_size: float | None, tomogram: str | None) -> pd.Da
         If this is no EM file or no motive list, a number is not finite, or the voxel size is not given.
     """
     size = star.check_voxel_size(voxel_size, "a motive list")
-    numbers = _numbers(path)
+    numbers = em.numbers(path)
     if numbers.shape[2] != ROWS or numbers.shape[0] != 1:
         shape = " x ".join(map(str, numbers.shape[::-1]))
         raise ValueError(f"a motive list holds {ROWS} numbers for each particle, this EM file {shape}")
@@ -128,8 +120,7 @@ def content(particles: pd.DataFrame, *, voxel_size: float | None, kind: str = AV
     whole = np.floor(places + 0.5)
     out[:, PLACES], out[:, SHIFTS] = whole + FIRST, places - whole
     out[:, ANGLES_ZXZ] = dynamo.to_zxz(tables.matrices(particles).transpose(0, 2, 1))
-    head = struct.pack("<4B3i", PC, 0, 0, 5, ROWS, len(particles), 1).ljust(HEADER, b"\0")
-    return head + out[:, 1:].astype("<f4").tobytes(), listed
+    return em.content(out[None, :, 1:]), listed
 
 
 def _ids(rows: dict[int, np.ndarray]) -> np.ndarray:
@@ -139,32 +130,3 @@ def _ids(rows: dict[int, np.ndarray]) -> np.ndarray:
     if rows[ARTIATOMI_ID].any() and len(np.unique(rows[ARTIATOMI_ID])) == count:
         return rows[ARTIATOMI_ID]
     return np.arange(1, count + 1)
-
-
-def _numbers(path: Path) -> np.ndarray:
-    """Numbers of an EM file (z, y, x), after its sizes were held against that of the file."""
-    length = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(HEADER)
-        if len(head) < HEADER:
-            raise ValueError(f"this is no EM file: it has {length} bytes, and the header alone {HEADER}")
-        kind = TYPES.get(head[3])
-        if kind is None:
-            raise ValueError(
-                f"this is no EM file of real numbers: its type is {head[3]}, and {', '.join(map(str, TYPES))} are known"
-            )
-        # Not every program states the machine; which byte is first shows in the size of the file.
-        sizes = {order: struct.unpack(f"{order}3i", head[4:16]) for order in "<>"}
-        fitting = [order for order in sizes if _length(sizes[order], kind) == length - HEADER]
-        if not fitting:
-            told = " x ".join(map(str, sizes["<"]))
-            raise ValueError(
-                f"the header names {told} numbers of {np.dtype(kind).itemsize} bytes, but {length - HEADER} bytes follow"
-            )
-        shape = sizes[fitting[0]][::-1]
-        return np.fromfile(file, dtype=f"{fitting[0]}{kind}").reshape(shape)
-
-
-def _length(sizes: tuple[int, ...], kind: str) -> int:
-    """Bytes of so many numbers; -1 if a size is negative."""
-    return -1 if min(sizes) < 0 else sizes[0] * sizes[1] * sizes[2] * np.dtype(kind).itemsize

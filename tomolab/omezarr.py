@@ -4,6 +4,7 @@ Versions 0.4 (Zarr v2) and 0.5 (Zarr v3) of ngff.openmicroscopy.org are read and
 along which axes its arrays run, and for each the scale and the translation that take a voxel to a place. A translation
 tells where the centre of voxel 0 lies; places are counted from that of the finest level, whose own translation (of the
 stage, say) is left aside. Plain Zarr arrays are read too; their voxel size must be told.
+What an axis is, its name says and not its place.
 
 >>> tomogram = open_volume("https://server.org/TS_01.zarr", near=10.0)
 >>> write_volume(tomogram.load(), "TS_01_10A.zarr")
@@ -26,7 +27,7 @@ import zarr
 from tomolab import pyramids
 from tomolab.archives import METADATA_BYTES, Archive, locate, remote
 from tomolab.paths import atomic, inside
-from tomolab.pyramids import Level
+from tomolab.pyramids import OTHER_AXES, SPACE, Level
 from tomolab.sources import Slices, Tomogram
 from tomolab.volumes import Volume
 
@@ -50,6 +51,9 @@ def open_volume(
     near: float | None = None,
     averaged: bool | None = None,
     permissive: bool = False,
+    channel: int | None = None,
+    time: int | None = None,
+    axes: str | None = None,
 ) -> Tomogram:
     """Open a tomogram, of which only the chunks are read that are asked for.
 
@@ -66,6 +70,11 @@ def open_volume(
         only where a coarser level is taken and the file does not say where its voxels lie; False is taken then, with a warning.
     permissive
         Missing chunks hold the fill value.
+    channel, time
+        Index of the one that is taken, from 0; needed where there are several.
+    axes
+        Names of the axes in the order of the file, such as "xyz" or "czyx", where the file does not name them. An array
+        without names is taken to be z, y, x, with axes of length 1 before them if any.
 
     Raises
     ------
@@ -74,16 +83,22 @@ def open_volume(
     ConnectionError
         If a server fails.
     ValueError
-        If it is no tomogram of real numbers with axes z, y, x, the voxel size is unknown, not the same along the axes or unlike
+        If it is no tomogram of real numbers with axes z, y, x, there are several channels or times and none is chosen, a
+        parameter is given that has no use here, the voxel size is unknown, not the same along the axes or unlike
         the one given, or it asks for a codec that is not known to be harmless or for more memory than there is.
     """
     place = locate(path)
-    version, levels = pyramids.levels(*_metadata(place), name=place)
+    stated = pyramids.stated_axes(axes)
+    version, attributes = _metadata(place)
+    if attributes is None and averaged is not None:
+        raise ValueError(f"{place} is a plain array, without coarser levels of which averaged could say something")
+    version, levels = pyramids.levels(version, attributes, name=place, axes=stated)
     levels = pyramids.sized(levels, voxel_size, name=place)
     chosen = pyramids.choose(levels, near)
     level = levels[chosen]
     origin, unknown = pyramids.origin(levels, chosen, averaged=averaged)
-    tomogram = _tomogram(place, level, version, origin=origin, permissive=permissive)
+    wanted = {"c": channel, "t": time}
+    tomogram = _tomogram(place, level, version, origin=origin, permissive=permissive, wanted=wanted)
     if unknown:
         warn(
             f"{place} does not say where the voxels of level {level.path!r} lie; the first is taken to be centred on that of "
@@ -189,23 +204,29 @@ def document(archive: Archive, key: str) -> dict[str, Any] | None:
 
 
 def _tomogram(
-    place: str, level: Level, version: Literal[2, 3], *, origin: tuple[float, float, float], permissive: bool
+    place: str,
+    level: Level,
+    version: Literal[2, 3],
+    *,
+    origin: tuple[float, float, float],
+    permissive: bool,
+    wanted: dict[str, int | None],
 ) -> Tomogram:
     at = f"{place.rstrip('/')}/{level.path}" if level.path else place
     if not remote(place) and level.path:
         at = str(inside(place, level.path))
-    node = document(Archive(at), "zarr.json" if version == 3 else ".zarray")
+    archive = Archive(at)
+    node = document(archive, "zarr.json" if version == 3 else ".zarray")
     if node is None:
         raise ValueError(f"{place} names a level {level.path!r}, but there is no array")
     try:
         told = _told_3(node) if version == 3 else _told_2(node)
+        names = node.get("dimension_names") if version == 3 else (document(archive, ".zattrs") or {}).get("_ARRAY_DIMENSIONS")
+        chosen = _chosen(told.shape, level, names, wanted=wanted)
     except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"{at}: its metadata are no Zarr v{version} array of numbers ({error!r})") from error
     except ValueError as error:
-        raise ValueError(f"{at}: {error}") from error
-    lead = len(told.shape) - 3
-    if lead < 0 or any(n != 1 for n in told.shape[:lead]) or min(told.shape) < 1:
-        raise ValueError(f"{at} has shape {told.shape}, expected z, y, x, with a single channel and time before them if any")
+        raise ValueError(str(error) if str(at) in str(error) else f"{at}: {error}") from error
     free = psutil.virtual_memory().available
     if 3 * max(told.chunk_bytes, told.object_bytes if told.sharded else 0) > free:
         raise ValueError(f"{at} says that a chunk has {told.chunk_bytes:,} bytes, but only {free:,} bytes of memory are free")
@@ -221,9 +242,48 @@ def _tomogram(
         array = zarr.open_array(store, mode="r", zarr_format=version)
     except (ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError) as error:
         raise ValueError(f"{at} cannot be opened: {error}") from error
-    shape = told.shape[lead:]
-    reader = _Chunks(array, told, at)
-    return Tomogram(shape, level.voxel_size, reader.read, at, origin, told.chunks[lead:])  # type: ignore[arg-type]
+    reader = _Chunks(array, told, chosen, name=at)
+    return Tomogram(reader.shape, level.voxel_size, reader.read, at, origin, reader.chunks)  # type: ignore[arg-type]
+
+
+def _chosen(shape: tuple[int, ...], level: Level, names: Any, *, wanted: dict[str, int | None]) -> tuple[int | str, ...]:
+    """For each dimension of an array its letter, z, y or x, or the index that is taken of it."""
+    named = pyramids.dimension_names(names, needed=level.axes is None)
+    axes = pyramids.agreed(level.axes, named, who="the array calls them") or _unnamed(shape)
+    if level.path and len(shape) == len(SPACE):
+        axes = tuple(axis for axis in axes if axis in SPACE)
+    lead = max(0, len(shape) - len(axes))
+    if len(axes) > len(shape) or any(n != 1 for n in shape[:lead]):
+        raise ValueError(f"an array of shape {shape} has no axes {', '.join(axes)}")
+    absent = [OTHER_AXES[axis] for axis, index in wanted.items() if index is not None and axis not in axes]
+    if absent:
+        raise ValueError(f"{' and '.join(absent)} was given, but its axes are {', '.join(axes)}; axes= says what they are")
+    return (0,) * lead + tuple(
+        axis if axis in SPACE else _index(axis, wanted[axis], shape, count=n)
+        for axis, n in zip(axes, shape[lead:], strict=True)
+    )
+
+
+def _unnamed(shape: tuple[int, ...]) -> tuple[str, ...]:
+    lead = len(shape) - len(SPACE)
+    if lead < 0 or any(n != 1 for n in shape[:lead]):
+        raise ValueError(
+            f"it has shape {shape} and does not name its axes, expected z, y, x, with a single channel and time before them if "
+            "any; say what they are, such as axes='czyx' with channel=0"
+        )
+    return SPACE
+
+
+def _index(axis: str, given: int | None, shape: tuple[int, ...], *, count: int) -> int:
+    name = OTHER_AXES[axis]
+    if given is None and count > 1:
+        raise ValueError(
+            f"it has shape {shape}, expected z, y, x, with a single {name}; say which of the {count} along the axis {axis} is "
+            f"meant, {name}=0 to {count - 1}"
+        )
+    if given is not None and (isinstance(given, bool) or given not in range(count)):
+        raise ValueError(f"{name} must be a whole number from 0 to {count - 1}, got {given!r}")
+    return int(given or 0)
 
 
 def _told_2(node: dict[str, Any]) -> _Told:
@@ -284,10 +344,11 @@ def _check(codecs: list[str], kind: str, shape: tuple[int, ...], chunks: tuple[i
 class _Chunks:
     """Chunks of an array, of which the last read are kept."""
 
-    def __init__(self, array: Any, told: _Told, name: str) -> None:
-        self.array, self.name = array, name
-        self.lead = len(told.shape) - 3
-        self.shape, self.chunks = told.shape[self.lead :], told.chunks[self.lead :]
+    def __init__(self, array: Any, told: _Told, chosen: tuple[int | str, ...], *, name: str) -> None:
+        self.array, self.chosen, self.name = array, chosen, name
+        dimensions = [chosen.index(axis) for axis in SPACE]
+        self.order = [sorted(dimensions).index(dimension) for dimension in dimensions]
+        self.shape, self.chunks = (tuple(one[dimension] for dimension in dimensions) for one in (told.shape, told.chunks))
         self.size = max(1, CACHE_BYTES // (told.chunk_bytes or 1))
         self.kept: OrderedDict[tuple[int, ...], np.ndarray] = OrderedDict()
         self.lock = threading.Lock()
@@ -325,8 +386,11 @@ class _Chunks:
 
     def _one(self, place: tuple[int, ...]) -> np.ndarray:
         part = tuple(slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(place, self.chunks, self.shape, strict=True))
+        along = dict(zip(SPACE, part, strict=True))
         try:
-            return np.asarray(self.array[(0,) * self.lead + part])
+            return np.asarray(self.array[tuple(along[one] if isinstance(one, str) else one for one in self.chosen)]).transpose(
+                self.order
+            )
         except (FileNotFoundError, ConnectionError):
             raise
         except (ValueError, RuntimeError, TypeError, LookupError, ArithmeticError, OSError, MemoryError) as error:

@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from tomolab import dynamo, motl, star, stopgap
+from tomolab import dynamo, em, motl, star, stopgap
 
 CLASSES = {
     ".star": ("rlnClassNumber", "class"),
@@ -222,18 +222,18 @@ def _csv(data: bytes) -> Pieces:
 
 def _em(data: bytes) -> Pieces:
     """The header and the 20 numbers of each particle; the byte order is that which fits the size, as `motl` reads it."""
-    kind = motl.TYPES.get(data[3]) if len(data) >= motl.HEADER else None
+    kind = em.TYPES.get(data[3]) if len(data) >= em.HEADER else None
     if kind is None:
         raise ValueError("this is no EM file of real numbers")
     step = motl.ROWS * np.dtype(kind).itemsize
     for order in "<>":
         values, count, layers = np.frombuffer(data, dtype=f"{order}i4", count=3, offset=4).tolist()
-        if (values, layers) == (motl.ROWS, 1) and count > 0 and len(data) == motl.HEADER + step * count:
+        if (values, layers) == (motl.ROWS, 1) and count > 0 and len(data) == em.HEADER + step * count:
             break
     else:
         told = " x ".join(map(str, np.frombuffer(data, dtype="<i4", count=3, offset=4).tolist()))
         raise ValueError(f"a motive list holds {motl.ROWS} numbers for each particle, this one {told} in {len(data):,} bytes")
-    pieces = [data[: motl.HEADER], *(data[start : start + step] for start in range(motl.HEADER, len(data), step))]
+    pieces = [data[: em.HEADER], *(data[start : start + step] for start in range(em.HEADER, len(data), step))]
     columns = [*(str(number) for number in range(1, motl.ROWS)), "class"]
     return Pieces(pieces, np.arange(1, count + 1), columns, ".em", f"{order}{kind}")
 

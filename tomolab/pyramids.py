@@ -6,11 +6,16 @@ level, a scale and perhaps a translation, which apply to the index of a voxel in
 
 from dataclasses import dataclass, replace
 from typing import Any
+from warnings import warn
 
 import numpy as np
 
 UNITS = {"angstrom": 1.0, "ångström": 1.0, "å": 1.0, "nanometer": 10.0, "nm": 10.0, "picometer": 0.01, "micrometer": 1e4}
-"""Å of the units that tomograms come in."""
+UNITS |= {"femtometer": 1e-5, "millimeter": 1e7, "centimeter": 1e8, "meter": 1e10}
+"""Å of the units of length."""
+SPACE = ("z", "y", "x")
+OTHER_AXES = {"c": "channel", "t": "time"}
+"""Axes of which one index is taken, and the parameter that says which."""
 TOLERANCE = 0.01
 """Relative difference up to which two voxel sizes are taken to be the same."""
 MOST = 64
@@ -21,13 +26,15 @@ MOST = 64
 class Level:
     """A level: where its array is, Å per voxel, and the centre of its voxel 0 (zyx, Å), None where it is not told.
 
-    Before `sized` the voxel size is that of the file, along z, y, x, and `unit` its Å, None if there is no unit.
+    Before `sized`, scale and place are those of the file, along z, y, x, in its `units`. `axes` are the names of the axes of
+    the array, in its order, None where they are not told.
     """
 
     path: str
     scale: tuple[float, ...]
     place: tuple[float, ...] | None = None
-    unit: float | None = None
+    units: tuple[str | None, ...] = (None, None, None)
+    axes: tuple[str, ...] | None = None
 
     @property
     def voxel_size(self) -> float:
@@ -35,7 +42,9 @@ class Level:
         return self.scale[0]
 
 
-def levels(version: int, attributes: dict[str, Any] | None, *, name: str) -> tuple[Any, list[Level]]:
+def levels(
+    version: int, attributes: dict[str, Any] | None, *, name: str, axes: tuple[str, ...] | None = None
+) -> tuple[Any, list[Level]]:
     """Levels of a group, from the finest on, as they are told; a plain array is one level of unknown size.
 
     Parameters
@@ -46,50 +55,133 @@ def levels(version: int, attributes: dict[str, Any] | None, *, name: str) -> tup
         Of the group, or None for an array.
     name
         For messages.
+    axes
+        Names of the axes that the user states; needed where multiscales do not name them.
 
     Raises
     ------
     ValueError
-        If these are no multiscales of version 0.4 or 0.5 with axes z, y, x and perhaps a channel and a time before them.
+        If these are no multiscales of version 0.4 or 0.5 with axes z, y, x and perhaps a channel and a time, in any order, or
+        the user calls them otherwise.
     """
     if attributes is None:
-        return version, [Level("", (1.0, 1.0, 1.0))]
+        return version, [Level("", (1.0, 1.0, 1.0), axes=axes)]
     try:
-        return version, _levels(attributes)
+        return version, _levels(attributes, axes)
     except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise ValueError(f"{name}: its metadata are no OME-Zarr of version 0.4 or 0.5 ({error!r})") from error
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
 
-def _levels(attributes: dict[str, Any]) -> list[Level]:
+def _levels(attributes: dict[str, Any], stated: tuple[str, ...] | None) -> list[Level]:
     ome = attributes.get("ome", attributes)
     if not ome.get("multiscales"):
         raise ValueError("it is a group of Zarr without multiscales, so no tomogram of OME-Zarr; give the array in it")
     several = ome["multiscales"]
     first = several[0]
+    if len(several) > 1:
+        warn(f"there are {len(several)} images in it (multiscales); the first is taken, as the format says", stacklevel=5)
     version = str(ome.get("version", first.get("version", "0.4")))
     if version not in ("0.4", "0.5"):
         raise ValueError(f"it is OME-Zarr of version {version[:20]}; versions 0.4 and 0.5 can be read")
-    axes = [str(axis["name"]).lower() for axis in first["axes"]]
-    if axes[-3:] != ["z", "y", "x"] or not set(axes[:-3]) <= {"c", "t"} or len(set(axes)) != len(axes):
-        raise ValueError(f"its axes are {', '.join(axes)[:80]}, expected z, y, x, with c and t before them if any")
+    told = first.get("axes")
+    axes = agreed(None if told is None else _axes([_called(one) for one in told]), stated)
+    if axes is None:
+        raise ValueError("its multiscales name no axes; say what they are, such as axes='zyx'")
+    places = [axes.index(axis) for axis in SPACE]
+    units: tuple[Any, ...] = (None,) * 3
+    if told is not None:
+        units = tuple(told[n].get("unit") if isinstance(told[n], dict) else None for n in places)
     found = []
     if not 1 <= len(first["datasets"]) <= MOST:
         raise ValueError(f"it has {len(first['datasets'])} levels, expected 1 to {MOST}")
-    unit = _unit([axis.get("unit") for axis in first["axes"][-3:]])
     for entry in first["datasets"]:
-        scale, move = _transform(entry["coordinateTransformations"], len(axes))
-        above, beyond = _transform(first.get("coordinateTransformations") or [], len(axes))
-        told = None if move is None and beyond is None else np.nan_to_num(move if move is not None else 0.0) * above
-        if told is not None and beyond is not None:
-            told = told + beyond
-        whole = (scale * above)[-3:]
+        scale, place = _placed(entry, first.get("coordinateTransformations") or [], len(axes))
+        whole = scale[places]
         if not np.isfinite(whole).all() or (whole <= 0).any():
             raise ValueError(f"level {entry['path']!r} has the scale {whole.tolist()}, expected positive numbers")
-        place = None if told is None else tuple(float(one) for one in np.broadcast_to(told, len(axes))[-3:])
-        found.append(Level(_path(entry["path"]), tuple(whole.tolist()), place, unit))
+        corner = None if place is None else tuple(place[places].tolist())
+        found.append(Level(_path(entry["path"]), tuple(whole.tolist()), corner, units, axes))
     return sorted(found, key=lambda level: level.scale)
+
+
+def _placed(entry: dict[str, Any], whole: list[dict[str, Any]], count: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Scale of a level and the centre of its voxel 0, None where it is not told, along all axes of the file."""
+    scale, move = _transform(entry["coordinateTransformations"], count)
+    above, beyond = _transform(whole, count)
+    if move is None and beyond is None:
+        return scale * above, None
+    place = np.broadcast_to(np.nan_to_num(move if move is not None else 0.0) * above, count)
+    return scale * above, place if beyond is None else place + beyond
+
+
+def stated_axes(text: str | None) -> tuple[str, ...] | None:
+    """The axes that a user states as letters, such as "zyx" or "czyx"; a ValueError if they are no z, y, x, c, t."""
+    if text is None:
+        return None
+    if not isinstance(text, str) or not _complete(list(text.lower())):
+        raise ValueError(
+            f"axes must name z, y, x, and c and t if there are any, by a letter each, such as 'czyx', got {text!r}"
+        )
+    return tuple(text.lower())
+
+
+def dimension_names(values: Any, *, needed: bool) -> tuple[str, ...] | None:
+    """Axes of an array by the names of its dimensions (``dimension_names``, ``_ARRAY_DIMENSIONS``).
+
+    None if there are none, or none of them is known, such as "dim_0".
+
+    Parameters
+    ----------
+    values
+        What the metadata hold.
+    needed
+        Whether nothing else names the axes.
+
+    Raises
+    ------
+    ValueError
+        If they are needed, and some are known and others are not, or one occurs twice.
+    """
+    names = [_called(one) for one in values] if isinstance(values, list) else []
+    if not (set(names) & {*SPACE, *OTHER_AXES} if needed else _complete(names)):
+        return None
+    return _axes(names)
+
+
+def agreed(told: tuple[str, ...] | None, stated: tuple[str, ...] | None, *, who: str = "axes= was given as") -> Any:
+    """The axes on which two that name them agree; those of one of them, where the other names none.
+
+    Raises
+    ------
+    ValueError
+        If they differ.
+    """
+    if told is not None and stated is not None and told != stated:
+        raise ValueError(f"its axes are {', '.join(told)}, but {who} {', '.join(stated)}")
+    return told if stated is None else stated
+
+
+def _called(axis: Any) -> str:
+    """Letter of an axis, by its name or else by its type; its name where that is unknown."""
+    name, kind = (axis.get("name"), axis.get("type")) if isinstance(axis, dict) else (axis, None)
+    name = str(name).lower()
+    letters = {word: letter for letter, word in OTHER_AXES.items()}
+    if name in SPACE or name in OTHER_AXES:
+        return name
+    return letters.get(name) or letters.get(str(kind).lower()) or name
+
+
+def _axes(names: list[str]) -> tuple[str, ...]:
+    if not _complete(names):
+        told = ", ".join(names)[:80]
+        raise ValueError(f"its axes are {told}, expected z, y, x, with c and t beside them if any, in any order")
+    return tuple(names)
+
+
+def _complete(names: list[str]) -> bool:
+    return set(names) - set(OTHER_AXES) == set(SPACE) and len(set(names)) == len(names)
 
 
 def _path(text: Any) -> str:
@@ -97,16 +189,6 @@ def _path(text: Any) -> str:
     if not isinstance(text, str) or not text or any(part in ("", ".", "..") for part in parts) or set(text) & set("\\?#:\0"):
         raise ValueError(f"a level is called {str(text)[:80]!r}, which must name an array in the group")
     return text
-
-
-def _unit(units: list[Any]) -> float | None:
-    kinds = {None if unit is None else str(unit).lower() for unit in units}
-    if kinds == {None} or kinds == {""}:
-        return None
-    (kind,) = kinds if len(kinds) == 1 else (None,)
-    if kind not in UNITS:
-        raise ValueError(f"its axes are in {', '.join(map(str, units))}, expected one of {', '.join(UNITS)} for all")
-    return UNITS[kind]
 
 
 def _transform(entries: list[dict[str, Any]], axes: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -147,28 +229,45 @@ def sized(found: list[Level], voxel_size: float | None, *, name: str) -> list[Le
     if voxel_size is not None and not (np.isfinite(voxel_size) and voxel_size > 0):
         raise ValueError(f"voxel_size must be a positive number of Å, got {voxel_size}")
     finest = np.array(found[0].scale)
-    unit = found[0].unit
-    if np.ptp(finest) > TOLERANCE / 2 * finest.mean():
-        raise ValueError(f"{name}: its voxels measure {_told(finest)} along z, y, x, not the same along all axes")
-    if unit is None and voxel_size is None:
-        raise ValueError(f"{name}: its scale of {finest[0]:g} has no unit of length; give voxel_size= in Å")
-    if unit is not None and voxel_size is not None and (np.abs(finest * unit / voxel_size - 1) > TOLERANCE).any():
-        sizes = ", ".join(f"{level.scale[0] * unit:.4g}" for level in found)
+    units = [None if unit in (None, "") else str(unit).lower() for unit in found[0].units]
+    factors = np.array([UNITS.get(unit, np.nan) if unit else np.nan for unit in units])
+    known = np.isfinite(factors)
+    if known.all() or len(set(units)) == 1:
+        measured = finest * (factors if known.all() else 1.0)
+        if np.ptp(measured) > TOLERANCE / 2 * measured.mean():
+            raise ValueError(f"{name}: its voxels measure {_told(finest)} along z, y, x, not the same along all axes")
+    if voxel_size is None:
+        _check_units(found[0], known, name=name)
+    elif (np.abs(finest * factors / voxel_size - 1)[known] > TOLERANCE).any():
+        at = int(np.flatnonzero(known)[0])
+        sizes = ", ".join(f"{level.scale[at] * factors[at]:.4g}" for level in found)
         raise ValueError(
             f"{name}: its levels have {sizes} Å per voxel, but voxel_size={voxel_size:g} was given for the finest; "
             "near= takes another"
         )
-    size = voxel_size if voxel_size is not None else float(finest[0]) * (unit or 1.0)
+    size = voxel_size if voxel_size is not None else float(finest[0] * factors[0])
     out = []
     for level in found:
         # In this order, so that the finest level has just the size that was stated.
-        scale = np.array(level.scale) / finest[0] * size
+        scale = np.array(level.scale) / finest * size
         if np.ptp(scale) > TOLERANCE / 2 * scale.mean():
             # Levels that are coarser along some axes only, as microscopists of light make them.
             continue
-        place = None if level.place is None else tuple(float(one) for one in np.array(level.place) / finest[0] * size)
+        place = None if level.place is None else tuple(float(one) for one in np.array(level.place) / finest * size)
         out.append(replace(level, scale=(float(scale[0]),) * 3, place=place))
     return out
+
+
+def _check_units(finest: Level, known: np.ndarray, *, name: str) -> None:
+    """Refuse axes of which at least one has no known unit."""
+    if known.all():
+        return
+    if not any(finest.units):
+        raise ValueError(f"{name}: its scale of {finest.scale[0]:g} has no unit of length; give voxel_size= in Å")
+    raise ValueError(
+        f"{name}: its axes z, y, x are in {', '.join(map(str, finest.units))[:80]}, expected one of {', '.join(UNITS)}; "
+        "give voxel_size= in Å"
+    )
 
 
 def _told(sizes: np.ndarray) -> str:
@@ -209,6 +308,13 @@ def origin(found: list[Level], chosen: int, *, averaged: bool | None) -> tuple[t
     if chosen and not away.any():
         away = np.full(3, inside if averaged else 0.0)
         unknown = inside if averaged is None else 0.0
+    elif (
+        chosen and averaged is not None and (np.abs(away - (inside if averaged else 0.0)) > TOLERANCE * level.voxel_size).any()
+    ):
+        raise ValueError(
+            f"the file says that level {level.path!r} begins {_told(away)} Å (z, y, x) from the finest level, but "
+            f"averaged={averaged} was given; leave it out"
+        )
     if (np.abs(away) >= level.voxel_size).any():
         raise ValueError(
             f"level {level.path!r} begins {_told(away)} Å (z, y, x) from the finest level, a voxel of {level.voxel_size:g} Å "

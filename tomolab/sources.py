@@ -8,6 +8,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -136,6 +137,20 @@ class Tomogram:
             data[slab] = self.read(slab)
         moved = np.array(self.origin) / self.voxel_size
         return Volume(shift(data, moved) if np.abs(moved).max() > 1e-3 else data, self.voxel_size)
+
+
+def unchanged(path: Path, mapped: np.ndarray) -> Callable[[Slices], np.ndarray]:
+    """What gives voxels of a mapped file, after it is found to be the file that was mapped; else a ValueError."""
+    told = path.stat()
+
+    def fetch(slices: Slices) -> np.ndarray:
+        # A file that shrinks under its map would end the process, not raise an error.
+        now = path.stat() if path.is_file() else None
+        if now is None or (now.st_size, now.st_mtime_ns) != (told.st_size, told.st_mtime_ns):
+            raise ValueError(f"{path} is not the file any more that was opened; open it again")
+        return mapped[slices]
+
+    return fetch
 
 
 def slabs(tomogram: Tomogram) -> Iterator[Slices]:

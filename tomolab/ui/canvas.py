@@ -8,6 +8,7 @@ the mouse, the right or middle button moves the picture.
 >>> canvas.show_points(inks, visible=session.visible, selected=session.selected)
 """
 
+import html
 import weakref
 from typing import Any
 
@@ -200,16 +201,15 @@ def inks(values: Any) -> tuple[np.ndarray, str]:
     import matplotlib
 
     if style.is_categorical(values):
-        palette = style.categories(values)
-        colours = np.array([to_rgba(style.FAINT), *(to_rgba(ink) for ink in palette.values())])
-        codes = values.map({kind: k + 1 for k, kind in enumerate(palette)}).fillna(0).to_numpy(dtype=int)
-        names = [f"<span style='color:{ink}'>■</span> {kind}" for kind, ink in list(palette.items())[:12]]
-        return colours[codes], "&ensp;".join(names) + (f" and {len(palette) - 12} more" if len(palette) > 12 else "")
-    numbers = values.to_numpy(dtype=float)
+        kinds, palette = style.kinds(values)
+        colours = np.array([to_rgba(ink) for ink in palette.values()]).reshape(-1, 4)
+        names = [f"<span style='color:{ink}'>■</span> {html.escape(kind)}" for kind, ink in list(palette.items())[:12]]
+        return colours[kinds.codes], "&ensp;".join(names) + (f" and {len(palette) - 12} more" if len(palette) > 12 else "")
+    numbers = values.to_numpy(dtype=float, na_value=np.nan)
     finite = np.isfinite(numbers)
     low, high = np.nanpercentile(numbers[finite], [1, 99]).tolist() if finite.any() else (0.0, 1.0)
     viridis = matplotlib.colormaps["viridis"]
     shares = np.clip((np.where(finite, numbers, low) - low) / ((high - low) or 1.0), 0, 1)
-    colours = np.where(finite[:, None], viridis(shares), to_rgba(style.FAINT))
+    colours = np.where(finite[:, None], viridis(shares), to_rgba(style.LACKING))
     bar = "".join(f"<span style='color:{to_hex(viridis(k / 9))}'>■</span>" for k in range(10))
     return colours, f"{low:.3g} {bar} {high:.3g}"

@@ -7,6 +7,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -54,7 +55,9 @@ def scatter(points: pd.DataFrame, *, colour: pd.Series | None = None, title: str
         if style.is_categorical(values):
             _kinds(ax, points, values, dot)
         else:
-            shown = ax.scatter(points["x"], points["y"], c=values, cmap="viridis", **dot)
+            inks = matplotlib.colormaps["viridis"].with_extremes(bad=style.LACKING)
+            numbers = values.to_numpy(dtype=float, na_value=np.nan)
+            shown = ax.scatter(points["x"], points["y"], c=numbers, cmap=inks, plotnonfinite=True, **dot)
             figure.colorbar(shown, ax=ax, shrink=0.6, label=str(colour.name or "")).outline.set_visible(False)  # type: ignore[operator]
     ax.set(xticks=[], yticks=[], title=title or f"{len(points):,} particles")
     ax.spines[:].set_visible(False)
@@ -63,14 +66,14 @@ def scatter(points: pd.DataFrame, *, colour: pd.Series | None = None, title: str
 
 
 def _kinds(ax: Axes, points: pd.DataFrame, values: pd.Series, dot: dict[str, Any]) -> None:
-    palette = style.categories(values)
-    inks = values.map(palette).fillna(style.FAINT)
+    kinds, palette = style.kinds(values)
+    inks = np.array(list(palette.values()), dtype=object)[kinds.codes]
     # In random order, or the last kind would cover the others.
     order = np.random.default_rng(0).permutation(len(points))
-    ax.scatter(points["x"].to_numpy()[order], points["y"].to_numpy()[order], color=inks.to_numpy()[order], **dot)
-    counts = values.value_counts()
-    for kind, ink in palette.items():
-        ax.scatter([], [], color=ink, s=28, label=f"{kind}  ({counts[kind]:,})")
+    ax.scatter(points["x"].to_numpy()[order], points["y"].to_numpy()[order], color=inks[order], **dot)
+    counts = np.bincount(kinds.codes, minlength=len(palette))
+    for count, (kind, ink) in zip(counts, palette.items(), strict=True):
+        ax.scatter([], [], color=ink, s=28, label=f"{kind}  ({count:,})")
     columns = 1 + (len(palette) - 1) // 22
     ax.legend(
         loc="upper left", bbox_to_anchor=(1.0, 1.0), title=values.name, alignment="left", ncols=columns, handletextpad=0.2

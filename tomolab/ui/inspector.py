@@ -243,12 +243,10 @@ class Inspector(VBox):  # type: ignore[misc]
         else:
             values = self.session.particles[self.colour.value]
             if not _varies(values):
-                inks = {str(kind): ink for kind, ink in style.categories(values).items()}
-                self.lasso.recolour(
-                    pd.Categorical(values.astype(str), categories=list(inks)), list(inks.values()), name=self.colour.value
-                )
+                kinds, inks = style.kinds(values)
+                self.lasso.recolour(kinds, list(inks.values()), name=self.colour.value)
             else:
-                self.lasso.shade(values.to_numpy(float), self.colour.value)
+                self.lasso.shade(values.to_numpy(float, na_value=np.nan), self.colour.value)
         # Clusters have their colours in the list below.
         self.lasso.scatter.legend(self.colour.value != CLUSTER)
 

@@ -75,10 +75,10 @@ def picks(
         if colour is None
         else style.aligned(colour, table["particle_id"].to_numpy(), name="colour")
     )
-    palette = {"": style.OKABE_ITO[1]} if colour is None else style.categories(kinds)
+    names, palette = (kinds.to_numpy(), {"": style.OKABE_ITO[1]}) if colour is None else style.kinds(kinds)
     for kind, strong in palette.items():
         ink = style.lighter(strong)
-        these = cut & (kinds == kind).to_numpy()
+        these = cut & (names == kind)
         outline = {"units": "xy", "offsets": positions[these][:, [2, 1]], "transOffset": ax.transData}
         ax.add_collection(
             EllipseCollection(widths[these], widths[these], 0, facecolor="none", edgecolor=ink, linewidth=1.4, **outline)

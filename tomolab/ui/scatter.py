@@ -8,14 +8,20 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_hex
 
 from tomolab.selection import Selection
 from tomolab.ui import style
 
 if TYPE_CHECKING:
     from jscatter import Scatter
+
+
+SHADES = 255
+"""Colours of a range of numbers."""
 
 
 class Lasso:
@@ -150,7 +156,7 @@ class Lasso:
         Parameters
         ----------
         kinds
-            Of each particle, (n,) in the order of the scatter; none is missing.
+            Of each particle, (n,) in the order of the scatter; those that are missing are grey.
         inks
             Colour of each category.
         name
@@ -164,6 +170,7 @@ class Lasso:
         if len(kinds) != len(self._index) or len(inks) != len(kinds.categories):
             given = f"{len(kinds)} kinds for {len(self._index)} particles"
             raise ValueError(f"{given}, and {len(inks)} colours for {len(kinds.categories)} categories")
+        kinds, inks = style.with_missing(kinds, inks)
         # The scatter counts only the kinds that occur: with others among them the colours would shift.
         used = kinds.remove_unused_categories()
         ink = dict(zip(kinds.categories, inks, strict=True))
@@ -171,9 +178,12 @@ class Lasso:
         self._send(name)
 
     def shade(self, values: np.ndarray, name: str) -> None:
-        """Colour particles by a number, (n,) in the order of the scatter, from dark to bright, with a legend of this name."""
-        held = pd.Series(values, name=name, dtype=float)
-        self.scatter.color(by=held.fillna(held.min()).to_numpy(), map="viridis", norm=(held.min(), held.max()))
+        """Colour particles by a number, (n,) in the order of the scatter, from dark to bright, with a legend of this name.
+
+        Those without a number are grey.
+        """
+        numbers, how = _shaded(pd.Series(values))
+        self.scatter.color(by=numbers, **how)
         self._send(name)
 
     def _send(self, name: str) -> None:
@@ -210,7 +220,8 @@ def lasso(
     points
         Columns ``particle_id`` (unique), ``x``, ``y`` (`layouts.flat`).
     colour
-        A kind (text or whole numbers) or a number (float) per particle, indexed by particle id.
+        A kind (text or whole numbers) or a number (float) per particle, indexed by particle id. Those that are missing (None,
+        NaN, NA) are grey.
     particles
         Particle table; its ``label``, ``tomogram`` and ``score`` columns, where present, show under the mouse.
     height
@@ -242,8 +253,8 @@ def lasso(
     how: dict[str, Any] = {"default": style.OKABE_ITO[0]}
     if colour is not None:
         name = str(colour.name or "colour")
-        data[name], mapping = _encoded(style.aligned(colour, ids, name="colour"))
-        how, shown = {"by": name, "map": mapping}, [*(column for column in shown if column != name), name]
+        data[name], how = _encoded(style.aligned(colour, ids, name="colour"))
+        how["by"], shown = name, [*(column for column in shown if column != name), name]
     # use_index=False: selections are row numbers, which are translated and checked here.
     view = jscatter.Scatter(data=data, x="x", y="y", data_use_index=False, height=height)
     view.x(scale=_domain(data["x"])).y(scale=_domain(data["y"]))
@@ -261,10 +272,23 @@ def _domain(values: pd.Series) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _encoded(values: pd.Series) -> tuple[Any, Any]:
+def _encoded(values: pd.Series) -> tuple[Any, dict[str, Any]]:
     """Give values as a column of the scatter, and how to colour them."""
     if not style.is_categorical(values):
-        return values.to_numpy(), "viridis"
-    # As text, so that whole numbers are kinds and keep the palette of the figures.
-    kinds = {str(kind): ink for kind, ink in style.categories(values).items()}
-    return pd.Categorical(values.astype(str), categories=list(kinds)), kinds
+        return _shaded(values)
+    kinds, palette = style.kinds(values)
+    return kinds, {"map": palette}
+
+
+def _shaded(values: pd.Series) -> tuple[np.ndarray, dict[str, Any]]:
+    """Give numbers as the scatter takes them, and how to colour them; others than finite come first, in grey."""
+    numbers = values.to_numpy(dtype=float, na_value=np.nan)
+    finite = np.isfinite(numbers)
+    low, high = (float(numbers[finite].min()), float(numbers[finite].max())) if finite.any() else (0.0, 1.0)
+    high = high if high > low else low + 1.0
+    if finite.all():
+        return numbers, {"map": "viridis", "norm": (low, high)}
+    # The scatter divides the range into as many steps as there are colours; the first is for what is missing.
+    inks = [to_hex(ink) for ink in matplotlib.colormaps["viridis"](np.linspace(0, 1, SHADES))]
+    below = low - (high - low) / (SHADES - 1)
+    return np.where(finite, numbers, below), {"map": [style.LACKING, *inks], "norm": (below, high)}

@@ -25,6 +25,10 @@ MORE += ["#88CCEE", "#DDCC77", "#1B1B1B"]
 """What follows them, mostly Tol's muted scheme."""
 INK, QUIET, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
 """Text; secondary text; lines that should stay behind the data."""
+LACKING = "#bdbdbd"
+"""What has no value, beside what has."""
+MISSING = "missing"
+"""The kind of what has none."""
 RC: Any = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -84,6 +88,32 @@ def categories(values: Iterable) -> dict[Any, str]:
     """Colour of every distinct value, in sorted order; missing values have none."""
     kinds = sorted(pd.Series(values).dropna().unique().tolist(), key=lambda kind: (isinstance(kind, str), kind))
     return dict(zip(kinds, colours(len(kinds)), strict=True))
+
+
+def kinds(values: pd.Series) -> tuple[pd.Categorical, dict[str, str]]:
+    """Kind of every value as text, and the colour of every kind; missing values are a grey kind of their own, the last one.
+
+    Parameters
+    ----------
+    values
+        Text, truth values or whole numbers of any dtype, in which None, NaN and NA are missing.
+    """
+    # As text, so that whole numbers are kinds and keep the palette of the figures.
+    palette = {str(kind): ink for kind, ink in categories(values).items()}
+    names = values.astype(object).map(str).to_numpy(dtype=object)
+    found, inks = with_missing(pd.Categorical(np.where(values.isna(), None, names), categories=list(palette)), palette.values())
+    return found, dict(zip(found.categories, inks, strict=True))
+
+
+def with_missing(kinds: pd.Categorical, inks: Iterable[str]) -> tuple[pd.Categorical, list[str]]:
+    """Kinds, and the colour of each, with those that are missing as a grey kind of their own."""
+    if not kinds.isna().any():
+        return kinds, list(inks)
+    name = MISSING
+    while name in kinds.categories:
+        name = f"({name})"
+    codes = np.where(kinds.codes < 0, len(kinds.categories), kinds.codes)
+    return pd.Categorical.from_codes(codes, categories=[*kinds.categories, name]), [*inks, LACKING]
 
 
 def inks(clusters: Mapping[int, Cluster]) -> dict[int, str]:

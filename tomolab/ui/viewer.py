@@ -91,7 +91,8 @@ def tomogram(
     diameter
         Of a particle, in Å.
     colour
-        Kind of each particle, such as its cluster, indexed by particle id; the palette is that of the figures.
+        Kind of each particle, such as its cluster, indexed by particle id; the palette is that of the figures. Missing ones are
+        grey.
 
     Returns
     -------
@@ -112,10 +113,10 @@ def _coloured(table: pd.DataFrame, colour: pd.Series | None) -> tuple[pd.DataFra
     """The table with the kinds as a column, and the colour of every particle."""
     if colour is None:
         return table, np.tile(to_rgba_array(style.lighter(style.OKABE_ITO[1])), (len(table), 1))
-    kinds = style.aligned(colour, table["particle_id"].to_numpy(), name="colour")
-    palette = {kind: style.lighter(ink, 0.2) for kind, ink in style.categories(kinds).items()}
-    inks = to_rgba_array([palette.get(kind, style.FAINT) for kind in kinds])
-    return table.assign(**{str(colour.name or "colour"): kinds.to_numpy()}), inks
+    values = style.aligned(colour, table["particle_id"].to_numpy(), name="colour")
+    kinds, palette = style.kinds(values)
+    inks = to_rgba_array([style.lighter(ink, 0.2) for ink in palette.values()])[kinds.codes]
+    return table.assign(**{str(colour.name or "colour"): values.to_numpy()}), inks
 
 
 def density(viewer: "ViewerModel", volume: Volume, *, name: str = TOMOGRAM) -> "Image":
