@@ -71,6 +71,18 @@ def test_every_tomogram_keeps_its_own(place: Path) -> None:
     pd.testing.assert_frame_equal(again.skipped, cut.skipped)
 
 
+def test_names_of_other_programs_are_matched_and_told(place: Path) -> None:
+    tomograms, table = datasets.read(place / "tomograms.csv"), picks()
+    options = {"box": 6, "voxel_size": 20.0, "edges": "flag", "progress": False}
+    straight = datasets.extract(tomograms, table, path=place / "a.zarr", **options)
+    with pytest.warns(UserWarning, match=r"TS_01\.tomostar is TS_01"):
+        matched = datasets.extract(
+            tomograms, table.assign(tomogram=table["tomogram"] + ".tomostar"), path=place / "b.zarr", **options
+        )
+    pd.testing.assert_frame_equal(matched.particles, straight.particles)
+    assert np.array_equal(matched.volumes[:], straight.volumes[:])
+
+
 @pytest.mark.parametrize("after", [1, 2])
 def test_work_that_was_interrupted_goes_on_and_ends_the_same(place: Path, monkeypatch, after: int) -> None:
     tomograms, table = datasets.read(place / "tomograms.csv"), picks(60)
@@ -119,7 +131,7 @@ def test_what_cannot_work_is_refused_before_work_starts(place: Path, monkeypatch
         (
             strange,
             {},
-            r"2 of 24 particles are of 2 tomograms that the dataset does not hold: TS_99 \(1\), TS_98 \(1\); it holds",
+            r"2 of 24 particles are of 2 tomograms that the dataset does not hold, TS_99 \(1\), TS_98 \(1\): the dataset lacks",
         ),
         (table[:0], {}, "the table of particles is empty"),
         (table, {"voxel_size": None}, "have 3 voxel sizes, 10, 12, 20 Å; give the one that is wanted"),

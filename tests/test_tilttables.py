@@ -291,6 +291,20 @@ def test_what_tilt_com_adds_to_the_tilts(folder) -> None:
     assert tiltseries.read(folder / "a.st", **given).tilts.tolist() == ANGLES.tolist()
 
 
+def test_what_moves_the_tomogram_of_the_other_program_is_told(folder) -> None:
+    com = folder / "tilt.com"
+    com.write_text(COMMAND.format(name="a.tlt", lines="SHIFT 0.0 -12.5"))
+    with pytest.warns(UserWarning, match=r"line 4: SHIFT 0.0 -12.5 moves the tomogram of IMOD"):
+        series = tiltseries.read(folder / "a.st", tilts=folder / "a.tlt", exclude=com)
+    assert series.tilts.tolist() == ANGLES.tolist()
+    com.write_text(COMMAND.format(name="a.tlt", lines="SHIFT 0.0 0.0"))
+    tiltseries.read(folder / "a.st", tilts=folder / "a.tlt", exclude=com)
+    rows = "".join(f"{row} 0 1 0 0 1 1 1 0 {angle}\n" for row, angle in enumerate(ANGLES))
+    (folder / "a.aln").write_text(f"# BetaOffset = 1.25\n{rows}")
+    with pytest.warns(UserWarning, match=r"turns the specimen about x by 1.25° \(BetaOffset\), which is left aside"):
+        tiltseries.read(folder / "a.st", alignment=folder / "a.aln")
+
+
 def test_a_tomogram_is_chosen_from_star_files_alone(folder) -> None:
     with pytest.raises(ValueError, match=r"tomogram='TS_01' chooses from a .star file of several tomograms, but there is none"):
         tiltseries.read(folder / "a.st", tilts=folder / "a.tlt", tomogram="TS_01")

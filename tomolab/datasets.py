@@ -27,6 +27,7 @@ from tomolab.conventions import WEDGE
 from tomolab.crops import Cut
 from tomolab.sources import Tomogram
 from tomolab.subtomograms import Subtomograms
+from tomolab.tomonames import match_names
 
 COLUMNS = ["tomogram", "path", "voxel_size", *WEDGE, "contrast", "flipped", "near", "averaged"]
 """Of a dataset; what is not known is None or NaN."""
@@ -250,18 +251,21 @@ def extract(
 
 
 def _groups(dataset: pd.DataFrame, particles: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Particles of each tomogram, in the order of the table."""
+    """Particles of each tomogram, in the order of the table, under the names that the dataset has."""
     if not len(particles):
         raise ValueError("the table of particles is empty")
     names = particles["tomogram"]
-    unknown = names[~names.isin(dataset["tomogram"])]
-    if len(unknown):
+    try:
+        fitting = match_names(names.unique(), dataset["tomogram"], what="the dataset")
+    except ValueError as error:
+        unknown = names[~names.isin(dataset["tomogram"])]
         counts = [f"{name} ({count})" for name, count in unknown.value_counts(sort=False).items()]
         raise ValueError(
-            f"{len(unknown)} of {len(particles)} particles are of {len(counts)} tomograms that the dataset does not hold: "
-            f"{', '.join(counts[:5])}; it holds {', '.join(dataset['tomogram'][:5])}{', …' if len(dataset) > 5 else ''}"
-        )
-    return {str(name): rows for name, rows in particles.groupby("tomogram", sort=False)}
+            f"{len(unknown)} of {len(particles)} particles are of {len(counts)} tomograms that the dataset does not hold, "
+            f"{', '.join(counts[:5])}: {error}"
+        ) from error
+    named = particles.assign(tomogram=names.map(fitting))
+    return {str(name): rows for name, rows in named.groupby("tomogram", sort=False)}
 
 
 def _own(particles: pd.DataFrame, row: pd.Series) -> pd.DataFrame:

@@ -18,6 +18,8 @@ OTHER_AXES = {"c": "channel", "t": "time"}
 """Axes of which one index is taken, and the parameter that says which."""
 TOLERANCE = 0.01
 """Relative difference up to which two voxel sizes are taken to be the same."""
+PLAUSIBLE = (0.1, 1000.0)
+"""Å per voxel of tomograms and maps. Outside of it a unit stands that nobody meant, such as with a scale of 1 micrometer."""
 MOST = 64
 """Levels of a pyramid."""
 
@@ -231,6 +233,8 @@ def sized(found: list[Level], voxel_size: float | None, *, name: str) -> list[Le
     finest = np.array(found[0].scale)
     units = [None if unit in (None, "") else str(unit).lower() for unit in found[0].units]
     factors = np.array([UNITS.get(unit, np.nan) if unit else np.nan for unit in units])
+    low, high = PLAUSIBLE
+    factors[~((finest * factors >= low) & (finest * factors <= high))] = np.nan
     known = np.isfinite(factors)
     if known.all() or len(set(units)) == 1:
         measured = finest * (factors if known.all() else 1.0)
@@ -264,8 +268,9 @@ def _check_units(finest: Level, known: np.ndarray, *, name: str) -> None:
         return
     if not any(finest.units):
         raise ValueError(f"{name}: its scale of {finest.scale[0]:g} has no unit of length; give voxel_size= in Å")
+    said = ", ".join(f"{scale:g} {unit}" for scale, unit in zip(finest.scale, finest.units, strict=True))[:120]
     raise ValueError(
-        f"{name}: its axes z, y, x are in {', '.join(map(str, finest.units))[:80]}, expected one of {', '.join(UNITS)}; "
+        f"{name}: its voxels measure {said} (z, y, x), expected {PLAUSIBLE[0]:g} to {PLAUSIBLE[1]:g} Å, in {', '.join(UNITS)}; "
         "give voxel_size= in Å"
     )
 

@@ -97,6 +97,12 @@ def _by_aretomo(told: Alignment, shape: Sequence[int], *, names: tuple[str | Pat
     angles, matrices, shifts = np.empty(shape[0]), np.tile(np.eye(2), (shape[0], 1, 1)), np.zeros((shape[0], 2))
     angles[place], angles[dark] = told.tilts, told.dark_tilts[: len(dark)]
     matrices[place], shifts[place] = told.transforms[0], told.transforms[1] * ratio
+    if told.offsets[1]:
+        warnings.warn(
+            f"{names[1]} turns the specimen about x by {told.offsets[1]:g}° (BetaOffset), which is left aside: places in the "
+            "tomogram of AreTomo are turned by as much against the one that is made here",
+            stacklevel=4,
+        )
     reasons = dict.fromkeys(dark.tolist(), "dark (AreTomo)")
     return Placed(tilt_table(angles), (matrices, shifts), reasons=reasons, loose=True)
 

@@ -4,6 +4,7 @@ files (.com), which name views to leave out and turn the specimen.
 
 import codecs
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ EXCLUDE = re.compile(r"EXCLUDELIST2?[\s=]+(\S.*)$", re.IGNORECASE)
 """Line of a command file that names views, such as ``EXCLUDELIST2 1-3,40``."""
 VIEWS = 100_000
 """Numbers of views are smaller."""
-TURNS = re.compile(r"(TILTFILE|OFFSET|XAXISTILT)[\s=]+(\S.*)$", re.IGNORECASE)
+TURNS = re.compile(r"(TILTFILE|OFFSET|XAXISTILT|SHIFT)[\s=]+(\S.*)$", re.IGNORECASE)
 """Line of IMOD's program tilt about the angles at which it takes the views."""
 LARGEST = 2**26
 """Bytes of a metadata file; those of a tilt series hold less than a hundredth of it."""
@@ -240,6 +241,11 @@ def read_offset(path: str | Path) -> tuple[str, float]:
     ValueError
         If a value is not a number, or the program also turns the specimen about x (XAXISTILT) or moves the tilt axis (second
         number of OFFSET), which `tomograms.reconstruct` does not.
+
+    Warns
+    -----
+    UserWarning
+        If SHIFT moves IMOD's tomogram against the one that is made here.
     """
     name, offset, program = "", 0.0, ""
     for line, written in enumerate(text(path).splitlines(), start=1):
@@ -256,13 +262,21 @@ def read_offset(path: str | Path) -> tuple[str, float]:
 
 
 def _turn(option: str, words: str, *, place: str) -> list[float]:
-    """Degrees that OFFSET adds to the tilts, nothing of XAXISTILT; what cannot be used must be 0."""
+    """Degrees that OFFSET adds to the tilts, nothing of XAXISTILT and SHIFT; what cannot be used must be 0, or is told."""
     try:
         numbers = [float(word) for word in re.split(r"[\s,]+", words.strip())]
     except ValueError as error:
         raise ValueError(f"{place}: expected numbers after {option}, got {words[:60]!r}") from error
     if len(numbers) > 2 or not np.isfinite(numbers).all():
         raise ValueError(f"{place}: expected one or two numbers after {option}, got {words[:60]!r}")
+    if option == "SHIFT":
+        if any(numbers):
+            warnings.warn(
+                f"{place}: SHIFT {words.strip()} moves the tomogram of IMOD by so many pixels of the raw stack along x and z; "
+                "places in it are moved against the one that is made here",
+                stacklevel=4,
+            )
+        return []
     used = numbers[:1] if option == "OFFSET" else []
     if any(numbers[len(used) :]):
         what = "moves the tilt axis" if used else "turns the specimen about x"
