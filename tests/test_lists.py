@@ -304,7 +304,7 @@ def test_ids_that_repeat_are_numbered_anew_on_request(tmp_path, name: str) -> No
     else:
         known |= {"unit": "voxel", "tomogram": "TS_01"}
         (tmp_path / name).write_text("id,x,y,z\n7,0,5,6\n7,50,5,6\n9,100,5,6\n")
-    with pytest.raises(ValueError, match="2 of 3 particles have an id that another row has too, such as 7; give renumber=True"):
+    with pytest.raises(ValueError, match=r"\(particle_id 7, 7\) have an id that another row has too; give renumber=True"):
         files.read_particles(tmp_path / name, **known)
     read = files.read_particles(tmp_path / name, renumber=True, **known)
     assert read["particle_id"].tolist() == [0, 1, 2]

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from tomolab import files, outdated, particles, relionlists, star
 
-PIXEL, IMAGE, EDGE, SHAPE = 1.35, 2.7, 64, (400, 1000, 900)
+PIXEL, IMAGE, EDGE, SHAPE = 1.35, 2.7, 64, (800, 1000, 900)
 MIDDLE = np.array(SHAPE[::-1]) / 2 * PIXEL
 VERSIONS = list(star.VERSIONS)
 PRIORS = ["rlnAngleRotPrior", "rlnAngleTiltPrior", "rlnAnglePsiPrior"]
@@ -74,7 +74,7 @@ def relion(folder: Path, *, seed: int, count: int, version: str, has: set[str]) 
 
 
 def read(path: Path, version: str = "") -> pd.DataFrame:
-    known: dict[str, Any] = {"tomogram_shape": SHAPE, "voxel_size": PIXEL} if version == "relion5" else {}
+    known: dict[str, Any] = {"tomogram_shape": SHAPE, "voxel_size": PIXEL} if version == "relion5" else {"voxel_size": PIXEL}
     return files.read_particles(path, tilts=(-60, 60), **known)
 
 
@@ -260,7 +260,7 @@ def test_boxes_of_other_pixels_are_not_those_of_relion30(tmp_path: Path) -> None
     rows = starfile.read(path)
     assert "rlnImageName" not in rows
     assert rows[["rlnCoordinateX", "rlnOriginX"]].to_numpy().tolist() == [[99.75, 0.0]]
-    table = files.read_particles(tmp_path / "a.star", tilts=(-60, 60))
+    table = files.read_particles(tmp_path / "a.star", tilts=(-60, 60), voxel_size=4.0)
     rows = starfile.read(files.write_particles(table, tmp_path / "d.star", voxel_size=4.0, format="relion30"))
     assert rows[["rlnCoordinateX", "rlnOriginX", "rlnImageName"]].to_numpy().tolist() == [[100.0, 0.5, "a.mrc"]]
 

@@ -312,7 +312,8 @@ def test_relion_reads_what_we_write_and_we_what_it_writes(tmp_path, version: str
 
 
 def test_halves_go_out_in_the_words_of_relion(tmp_path: Path) -> None:
-    table = particles.table(np.full((4, 3), 100.0), tilts=(-60, 60), half=[1, 2, 2, 1], rlnRandomSubset=[2, 2, 2, 2])
+    places = 100.0 * np.arange(1, 13).reshape(4, 3)
+    table = particles.table(places, tilts=(-60, 60), half=[1, 2, 2, 1], rlnRandomSubset=[2, 2, 2, 2])
     path = tmp_path / "out.star"
     files.write_particles(table, path, voxel_size=10.0)
     assert starfile.read(path)["particles"]["rlnRandomSubset"].tolist() == [1, 2, 2, 1]

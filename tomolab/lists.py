@@ -282,11 +282,10 @@ def _different(found: pd.DataFrame) -> pd.DataFrame:
     """The table, if its ids are different."""
     repeated = found["particle_id"].duplicated(keep=False)
     if repeated.any():
-        first = str(found["particle_id"][repeated].iloc[0]).removesuffix(".0")
+        some = ", ".join(str(number).removesuffix(".0") for number in found["particle_id"][repeated].head(5))
         raise ValueError(
-            f"column particle_id: {repeated.sum()} of {len(found)} particles have an id that another row has too, such as "
-            f"{first}; give renumber=True to number all from 0 and keep the ids of the file "
-            "in the column original_id"
+            f"column particle_id: {repeated.sum()} of {len(found)} particles (particle_id {some}) have an id that another row "
+            "has too; give renumber=True to number all from 0 and keep the ids of the file in the column original_id"
         )
     return found
 
