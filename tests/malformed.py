@@ -76,7 +76,7 @@ class Kind:
 def some() -> pd.DataFrame:
     """Five particles in two tomograms, turned."""
     return particles.table(
-        [[80.0 + 3 * i, 160.0 - i, 240.0 + i] for i in range(5)],
+        [[80.0 + 30 * i, 160.0 - 10 * i, 240.0 + 10 * i] for i in range(5)],
         tomogram=["TS_01", "TS_02", "TS_01", "TS_01", "TS_02"],
         ids=[3, 1, 7, 4, 5],
         angles=[[10.0 * i, 20 + i, 30 - i] for i in range(5)],

@@ -207,7 +207,7 @@ def test_a_project_that_cannot_be_opened_says_why(project: Path) -> None:
 
 def content(name: str = "ribosome", count: int = 2, **others: object) -> dict:
     """Picks of a user curation, in a run TS_1."""
-    points = [{"location": {"x": 10.0 + i, "y": 20.0, "z": 30.0}, "instance_id": i} for i in range(count)]
+    points = [{"location": {"x": 10.0 + 50 * i, "y": 20.0, "z": 30.0}, "instance_id": i} for i in range(count)]
     named = {"pickable_object_name": name, "user_id": "curation", "session_id": "0", "run_name": "TS_1"}
     return {**named, "voxel_spacing": None, "unit": "angstrom", "points": points, "trust_orientation": True, **others}
 

@@ -93,10 +93,10 @@ def shifted(scene: Scene) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 def ours(name: str, **options: Any) -> Door:
     def write(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
         sizes = {"tomogram_shape": scene.shape} if options.get("format") == "relion5" or name.endswith(".mod") else {}
+        if name.endswith(".csv"):
+            return files.write_particles(scene.table, folder / name), KNOWN
         path = files.write_particles(scene.table, folder / name, voxel_size=scene.size, **options, **sizes)
         said = {"tomogram": NAME} if path.suffix in (".mod", ".ndjson") else {}
-        if path.suffix == ".csv":
-            return path, KNOWN
         return path, {"voxel_size": scene.size, **KNOWN, **said} | (sizes if path.suffix == ".star" else {})
 
     return write

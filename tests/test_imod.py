@@ -256,7 +256,7 @@ def test_points_without_a_line_are_named(tmp_path) -> None:
         ([], "CCC,pIndex", {}, "has pIndex, xOffset"),
         (["1 0 0 0 0 0 0"], OLD, {"tomogram": None}, "give tomogram="),
         (["1 0 0 0 0 0 0"], OLD, {"voxel_size": None}, "needs voxel_size="),
-        (["1 0 0 0 0 0 0"], OLD, {"unit": "voxel"}, "counts pixels of its model, but unit='voxel' was given"),
+        (["1 0 0 0 0 0 0"], OLD, {"unit": "voxel"}, "unit= has no meaning for such a file"),
     ],
 )
 def test_what_is_no_motive_list_is_named(tmp_path, rows: list[str], head: str, known: dict, message: str) -> None:

@@ -207,7 +207,7 @@ def test_optics_groups_come_back_apart(tmp_path) -> None:
 def test_only_known_tomograms_pass(tmp_path) -> None:
     path = files.write_particles(some(count=20), tmp_path / "a.star", voxel_size=7.84)
     assert len(files.read_particles(path, tomograms=SHAPES)) == 20
-    with pytest.raises(ValueError, match="names tomograms that are not there: 001; there are TS_01, TS_02"):
+    with pytest.raises(ValueError, match="names tomograms that are not there: tomograms= lacks 001; it has TS_01, TS_02"):
         files.read_particles(path, tomograms=["TS_01", "TS_02"])
 
 
@@ -358,17 +358,18 @@ def test_positions_in_one_voxel_are_told(tmp_path, name: str) -> None:
     table = particles.table([[5.0, 6, 7], [6.0, 7, 5.5]], ids=[1, 2], tomogram="TS_01")
     with pytest.warns(UserWarning, match=r"all particles of the tomograms TS_01(.tomostar)? lie within"):
         back(table, tmp_path, name)
+    # Particles at one place have none that is known.
     back(table.assign(z=0.0, y=0.0, x=0.0), tmp_path, name)
 
 
 def test_positions_far_outside_are_told_or_refused(tmp_path) -> None:
     table = particles.table([[100.0, 200, 300], [400.0, 500, 600], [700.0, 100, 4000]], tomogram="TS_01")
-    path = files.write_particles(table, tmp_path / "a.csv")
+    path = files.write_particles(table, tmp_path / "a.star", voxel_size=10.0)
     known = {"voxel_size": 10.0, "tomogram_shape": {"TS_01": (80, 60, 80)}}
     with pytest.warns(UserWarning, match="1 of 3 particles lie far outside of a tomogram of 800 x 600 x 800 Å, first row 2"):
         files.read_particles(path, **known)
     with pytest.raises(ValueError, match=r"3 of 3 particles lie far outside .*voxel_size= must be the Å per pixel"):
-        files.read_particles(path, voxel_size=1.0, tomogram_shape=(80, 60, 80))
+        files.read_particles(path, voxel_size=10.0, tomogram_shape=(8, 6, 8))
     below = files.write_particles(table.assign(x=-300.0), tmp_path / "b.csv")
     with pytest.warns(UserWarning, match="3 of 3 particles lie far before the first voxel"):
         files.read_particles(below)

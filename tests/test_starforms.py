@@ -1,5 +1,6 @@
 """Lists in the form in which public programs write them: where particles lie, and what is asked where that cannot be told."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -320,6 +321,9 @@ def test_what_we_write_of_such_lists_means_the_same(tmp_path, form: str, version
     """Names and sizes of images stay in the list, though coordinates count other pixels."""
     read = files.read_particles(put(tmp_path, FORMS[form][0]), tilts=(-60, 60))
     size = 1.35 if form == "RELION 4" and version == "relion4" else 8.0
-    path = files.write_particles(read, tmp_path / "b.star", voxel_size=size, format=version)
-    again = files.read_particles(path)
+    with warnings.catch_warnings():
+        # What cannot stand in such a list is left out with a word.
+        warnings.filterwarnings("ignore", "columns that no longer hold are left out: .*rlnImageName")
+        path = files.write_particles(read, tmp_path / "b.star", voxel_size=size, format=version)
+    again = files.read_particles(path, **({"voxel_size": size} if form == "Warp volumes" else {}))
     np.testing.assert_allclose(particles.positions(again), particles.positions(read), atol=1e-3)

@@ -63,12 +63,12 @@ def test_what_does_not_fit_once_is_refused(names: list[str], there: list[str], m
 def test_mappings_are_looked_up_by_the_rule(tmp_path) -> None:
     path = tmp_path / "a.star"
     head = "data_particles\n\nloop_\n_rlnTomoName\n" + "".join(f"_rlnCenteredCoordinate{axis}Angst\n" for axis in "XYZ")
-    path.write_text(head + "TS_1.tomostar 0 0 0\nTS_2.tomostar 5 0 0\nTS_1.tomostar 7 0 0\n")
+    path.write_text(head + "TS_1.tomostar 0 0 0\nTS_2.tomostar 5 0 0\nTS_1.tomostar 70 0 0\n")
     shapes = {"TS_2_10.00Apx.mrc": (100, 600, 400), "TS_1_10.00Apx.mrc": (120, 640, 480)}
     with pytest.warns(UserWarning, match="names of tomograms are compared"):
         read = files.read_particles(path, tilts={"TS_1": (-52, 64), "TS_2": (-60, 60)}, voxel_size=10.0, tomogram_shape=shapes)
     assert read["tomogram"].tolist() == ["TS_1.tomostar", "TS_2.tomostar", "TS_1.tomostar"]
-    assert read[["z", "y", "x"]].to_numpy().tolist() == [[600, 3200, 2400], [500, 3000, 2005], [600, 3200, 2407]]
+    assert read[["z", "y", "x"]].to_numpy().tolist() == [[600, 3200, 2400], [500, 3000, 2005], [600, 3200, 2470]]
     assert read["tilt_max"].tolist() == [64, 60, 64]
     shapes = {"TS_1.tomostar": (120, 640, 480), "TS_2.tomostar": (100, 600, 400)}
     with pytest.raises(ValueError, match=r"tilts= lacks TS_2\.tomostar; it has TS_1, TS_3"):

@@ -29,6 +29,8 @@ READ_POSE = ["source_z", "source_y", "source_x", "source_rot", "source_tilt", "s
 """Particle table: position in Å and angles, counted from those of the subtomogram, that the list had when it was read."""
 BOX = ["source_box_z", "source_box_y", "source_box_x"]
 """Particle table: centre in Å of the box that another program cut for the particle."""
+VOXEL_SIZE = "voxel_size"
+"""In ``attrs`` of what a reader gives: Å per voxel of the coordinates, where the list says it."""
 TEXTS = ("tomogram", "label", "cluster_name", "average")
 """Particle table: names, which stay text where all of them look like numbers."""
 

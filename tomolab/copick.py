@@ -323,6 +323,7 @@ class Project:
             old = out.get("original_id", out["particle_id"]).fillna(out["particle_id"]).astype("int64")
             out = particles.renumber(out.assign(original_id=old))
         out[WEDGE] = star.tilts_of(tilts, out["tomogram"])
+        particles.check_apart(out, particles.CLOSE)
         return particles.check(out)
 
     def _folders(self) -> list[Path]:

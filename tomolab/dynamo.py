@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 
 from tomolab import outdated, paths, rotations, star
 from tomolab import particles as tables
-from tomolab.conventions import ANGLES, AXIS, POSITION, WEDGE
+from tomolab.conventions import ANGLES, AXIS, POSITION, VOXEL_SIZE, WEDGE
 from tomolab.mrc import TOLERANCE
 
 COLUMNS = [
@@ -65,6 +65,7 @@ def read(path: Path, *, voxel_size: float | None, tilts: star.Tilts | None, tomo
     numbers = pd.DataFrame(numbers, columns=[name for name in CONSUMED if name in rows])
     size = _voxel_size(numbers, voxel_size)
     out = pd.DataFrame({"particle_id": numbers["tag"], "tomogram": names(path.with_suffix(".doc"), numbers["tomo"], tomogram)})
+    out.attrs[VOXEL_SIZE] = size
     out[POSITION] = (numbers[PLACES].to_numpy() - CORNER + numbers[SHIFTS].to_numpy()) * size
     out[ANGLES] = rotations.to_euler(from_zxz(numbers[ANGLES_ZXZ].to_numpy()))
     out[WEDGE] = _tilts(numbers) if tilts is None else star.tilts_of(tilts, out["tomogram"])

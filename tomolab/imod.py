@@ -25,7 +25,7 @@ from scipy.spatial.transform import Rotation
 
 from tomolab import particles as tables
 from tomolab import rotations, star
-from tomolab.conventions import ANGLES, POSITION
+from tomolab.conventions import ANGLES, POSITION, VOXEL_SIZE
 from tomolab.mrc import TOLERANCE
 
 MAGIC = b"IMODV1.2"
@@ -123,6 +123,7 @@ def table(model: Model, size: float, tomogram: str) -> pd.DataFrame:
         whole, scale, part = model.image
         places = places + (whole - part) / scale
     out = pd.DataFrame({"particle_id": np.arange(1, len(places) + 1), "tomogram": tomogram})
+    out.attrs[VOXEL_SIZE] = size
     out[POSITION] = places[:, ::-1] * size
     out[ANGLES] = 0.0
     out["object"], out["contour"] = model.objects, model.contours

@@ -43,7 +43,7 @@ from tomolab import (
     stopgap,
 )
 from tomolab import particles as tables
-from tomolab.conventions import SOURCE, WEDGE
+from tomolab.conventions import SOURCE, VOXEL_SIZE, WEDGE
 from tomolab.paths import atomic, fingerprint, text
 from tomolab.star import Shape, Tilts
 
@@ -57,8 +57,6 @@ STAR_OPTIONS = {"relion4": frozenset({"tomogram_list"}), "relion5": frozenset({"
 """Parameters of `write_particles` that only some formats of .star files use."""
 ALWAYS = frozenset({"voxel_size", "tilts", "tomogram_shape", "tomogram"})
 """Parameters of `read_particles` that all readers use: positions are held against the size of the tomogram."""
-CLOSE = 10.0
-"""Å within which no two particles of a tomogram lie, where no voxel size is known."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +142,7 @@ def read_particles(
         reader = _of_suffix(path, READERS)
         _refuse_unused(known, reader.uses)
         found = reader.read(path, known)
+        told = found.attrs.pop(VOXEL_SIZE, tables.CLOSE)
         if tilts is not None:
             found[WEDGE] = star.tilts_of(tilts, found["tomogram"])
         elif not set(WEDGE) <= set(found):
@@ -156,7 +155,7 @@ def read_particles(
         found = outdated.noted(tables.check(tables.renumber(found) if renumber else _different(found)))
         tables.check_extent(found, _extents(found, voxel_size, tomogram_shape))
         if path.suffix.lower() != ".csv" or unit is not None:
-            tables.check_apart(found, voxel_size or CLOSE)
+            tables.check_apart(found, voxel_size or told)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if tomograms is not None:

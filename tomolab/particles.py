@@ -19,6 +19,8 @@ import pandas as pd
 from tomolab import rotations as rotation_matrices
 from tomolab.conventions import ANGLES, AXIS, POSITION, WEDGE
 
+CLOSE = 2.0
+"""Å within which not all particles of a tomogram lie; for lists whose voxel size is not known."""
 BEFORE = 100.0
 """Å before the first voxel that a position may reach: boxes at the edge, and shifts."""
 BEYOND = 0.1
@@ -148,13 +150,14 @@ def check_named(names: pd.Series, tomogram: str | None, what: str) -> None:
 
 
 def check_apart(particles: pd.DataFrame, length: float) -> None:
-    """Warn where all particles of a tomogram lie within a length in Å, unless they lie at 0, where no places are known.
+    """Warn where all particles of a tomogram lie within a length in Å, but not at the same place.
 
     Coordinates of another unit, such as fractions of the volume, look like this.
     """
     groups = particles.groupby("tomogram", sort=False)[POSITION]
     low, high = groups.min(), groups.max()
-    close = ((high - low).max(axis=1) <= length) & (groups.size() > 1) & (high != 0).any(axis=1)
+    spread = (high - low).max(axis=1)
+    close = (spread > 0) & (spread <= length)
     if close.any():
         warnings.warn(
             f"all particles of the tomograms {', '.join(low.index[close][:5])} lie within {length:g} Å of one another. If the "
