@@ -186,7 +186,7 @@ def test_failed_installation_stops_the_tests(machine):
 
 @pytest.fixture
 def checkout(tmp_path):
-    """Run scripts/environment.sh in a checkout of its own, where PATH has only stand-ins for Python that do as they are told."""
+    """Run scripts/environment.sh in a checkout of its own, where PATH has only stand-ins for Python."""
     folder, tools = tmp_path / "checkout", tmp_path / "pythons"
     (folder / "scripts").mkdir(parents=True)
     tools.mkdir()

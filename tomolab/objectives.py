@@ -1,7 +1,7 @@
 """Objectives: logits and labels go in, the loss that a network is trained for comes out.
 
-Cross-entropy (Xu et al. 2017), which asks that the training classes can be told apart, with label smoothing and, with a margin, a
-large-margin cosine loss (CosFace, Wang et al. 2018).
+Cross-entropy (Xu et al. 2017), which asks that the training classes can be told apart, with label smoothing and, with a margin,
+a large-margin cosine loss (CosFace, Wang et al. 2018).
 """
 
 from torch import Tensor
