@@ -13,6 +13,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+import tomolab
+
 ROOT = Path(__file__).resolve().parents[1]
 FILE = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = FILE["project"]
@@ -270,6 +272,27 @@ def test_an_environment_of_another_python_is_not_taken_for_the_named_one(checkou
     assert code == 1
     assert f".venv was built with Python 3.12.1, and PYTHON={new} is Python 3.13.0" in text
     assert checkout(PYTHON="python3") == checkout() == (9, "installing\n")
+
+
+def test_workflows_run_commands_of_make_with_every_python():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    pythons, asked = set(), set()
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        jobs = yaml.safe_load(path.read_text())["jobs"]
+        pythons |= set(re.findall(r'"(3\.\d+)"', path.read_text()))
+        for job in jobs.values():
+            rows = job.get("strategy", {}).get("matrix", {}).get("include", [{}])
+            runs = [step["run"] for step in job["steps"] if "run" in step]
+            asked |= {run.replace("${{ matrix.versions }}", row.get("versions", "")).split()[1] for run in runs for row in rows}
+    assert asked == {"check", "test", "test-oldest", "test-newest"} <= targets
+    assert pythons == {one.split(" :: ")[-1] for one in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", one)}
+
+
+def test_citation_is_of_this_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (cited["cff-version"], cited["title"], cited["license"]) == ("1.2.0", PROJECT["name"], PROJECT["license"])
+    assert cited["version"] == tomolab.__version__
+    assert cited["references"][0]["doi"] == "10.1093/bioinformatics/btx230"
 
 
 def test_make_lists_its_commands():

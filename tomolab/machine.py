@@ -187,8 +187,9 @@ def _extra(requirement: Requirement) -> str | None:
     """Name of the extra that asks for it, empty if the package itself does; None if it does not apply here."""
     if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
         return ""
-    extras = metadata.metadata("tomolab").get_all("Provides-Extra") or []
-    return next((extra for extra in extras if requirement.marker.evaluate({"extra": extra})), None)
+    # "all" is the others together.
+    extras = set(metadata.metadata("tomolab").get_all("Provides-Extra") or []) - {"all"}
+    return next((extra for extra in sorted(extras) if requirement.marker.evaluate({"extra": extra})), None)
 
 
 def _version(name: str) -> str | None:
