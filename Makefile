@@ -9,12 +9,15 @@ DISPLAY_RUN := xvfb-run --auto-servernum --server-args="-screen 0 1400x900x24"
 NOTEBOOK_TIMEOUT := 600
 LAB_OPTIONS ?= $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab test test-unit test-notebooks test-browser test-oldest test-newest check demo bench constraints clean
+# Where a Python is named, the script has to see whether the environment is of that one.
+ASKED := $(if $(PYTHON),asked)
+
+.PHONY: asked help lab test test-unit test-notebooks test-browser test-oldest test-newest check demo bench constraints clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-15s %s\n' "$$name" "$$text"; done
 
-.venv/.tomolab-%: pyproject.toml constraints.txt scripts/environment.sh
+.venv/.tomolab-%: pyproject.toml constraints.txt scripts/environment.sh $(ASKED)
 	@scripts/environment.sh $*
 
 lab: .venv/.tomolab-lab  ## build the environment and open JupyterLab on the tour
@@ -68,7 +71,7 @@ check: .venv/.tomolab-check  ## format, lint, types, layers, clean notebooks, li
 	$(PYTHON_BIN)/python scripts/licences.py
 	$(PYTHON_BIN)/python scripts/audit.py
 
-.venv-oldest/.tomolab-oldest: pyproject.toml scripts/environment.sh
+.venv-oldest/.tomolab-oldest: pyproject.toml scripts/environment.sh $(ASKED)
 	@scripts/environment.sh oldest
 
 demo: .venv/.tomolab-lab  ## execute the notebooks in order and leave a report with pictures in runs/demo
@@ -80,7 +83,7 @@ bench: .venv/.tomolab-test  ## run the benchmarks, each of which writes JSON, an
 	@$(PYTHON_BIN)/python benchmarks/summary.py
 
 constraints: .venv/.tomolab-check  ## write constraints.txt again, keeping pins that still fit
-	$(PYTHON_BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate \
+	$(PYTHON_BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --group test --group check --no-annotate \
 	    --custom-compile-command "make constraints" --output-file constraints.txt pyproject.toml
 
 clean:  ## remove the environments and everything that tools leave behind; runs/ stays

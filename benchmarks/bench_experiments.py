@@ -32,8 +32,6 @@ OURS, RECIPE = METHODS["compact"], recipe("compact")
 ABLATION: dict[str, Method] = {
     "ours": OURS,
     "no margin": replace(OURS, recipe=replace(RECIPE, margin=0.0)),
-    "contrastive part": replace(OURS, recipe=replace(RECIPE, contrastive=0.3)),
-    "triplet part": replace(OURS, recipe=replace(RECIPE, triplet=1.0)),
     "optimiser of the paper": replace(OURS, recipe=replace(RECIPE, algorithm="sgd", learning_rate=0.01, decay=1e-6, clip=None)),
     "trained at SNR 0.05 and ±60° only": replace(OURS, imaging=Imaging(snr=0.05)),
     "DSRF3D, our recipe": replace(OURS, network="dsrf3d"),

@@ -1,38 +1,53 @@
 #!/usr/bin/env bash
-# Builds .venv in this checkout and installs tomolab into it with the pins of constraints.txt.
-#   scripts/environment.sh lab|test|check      (lab: what the notebooks need; test, check: with that extra)
+# Builds .venv in this checkout and installs tomolab with all its extras into it, with the pins of constraints.txt.
+#   scripts/environment.sh lab|test|check      (lab: what the notebooks need; test, check: with that dependency group)
 # Or an environment of its own, without pins, to try the ranges of pyproject.toml:
-#   scripts/environment.sh oldest|newest       (.venv-oldest, .venv-newest: the oldest or newest versions, with the extra test)
-# PYTHON names another interpreter (3.11 to 3.13). PIP_FIND_LINKS and PIP_INDEX_URL are honoured. TORCH=2.13.0 holds torch at
-# this version in the last two, for machines where another one would bring gigabytes of CUDA along.
+#   scripts/environment.sh oldest|newest       (.venv-oldest, .venv-newest: the oldest or newest versions, with the group test)
+# PYTHON names another interpreter (3.11 to 3.13), and no other is taken then. PIP_FIND_LINKS and PIP_INDEX_URL are honoured.
+# TORCH=2.13.0 holds torch at this version in the last two, for machines where another one would bring gigabytes of CUDA along.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 usage="usage: scripts/environment.sh lab|test|check|oldest|newest"
 group=${1:?$usage}
+parts=(--editable ".[all]")
 case $group in
-    lab) folder=.venv extra= pythons="python3 python3.13 python3.12 python3.11" ;;
-    test | check) folder=.venv extra="[$group]" pythons="python3 python3.13 python3.12 python3.11" ;;
-    oldest) folder=.venv-oldest extra="[test]" pythons="python3.11 python3.12 python3.13" ;;
-    newest) folder=.venv-newest extra="[test]" pythons="python3.13 python3.12 python3.11" ;;
+    lab) folder=.venv pythons=(python3 python3.13 python3.12 python3.11) ;;
+    test | check) folder=.venv pythons=(python3 python3.13 python3.12 python3.11) parts+=(--group "$group") ;;
+    oldest) folder=.venv-oldest pythons=(python3.11 python3.12 python3.13) parts+=(--group test) ;;
+    newest) folder=.venv-newest pythons=(python3.13 python3.12 python3.11) parts+=(--group test) ;;
     *) echo "$usage" >&2; exit 1 ;;
 esac
+if [ -n "${PYTHON:-}" ]; then pythons=("$PYTHON"); fi
 
-fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
+fail() { printf '%s\n' "$@" >&2; exit 1; }
+# A name in PATH need not be a Python that runs: the stand-ins of pyenv, for instance, only say that it is not there.
+fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; }
+version() { "$1" -c 'import platform; print("Python", platform.python_version())'; }
+says() { { "$1" --version 2>&1 || true; } | { head -n 1 | grep . || echo nothing; }; }
 
-if [ ! -x $folder/bin/python ]; then
-    for python in ${PYTHON:-$pythons}; do
+if [ -x $folder/bin/python ]; then
+    if [ -n "${PYTHON:-}" ]; then
+        fits "$PYTHON" || fail "PYTHON=$PYTHON is not Python 3.11 to 3.13, which tomolab needs; it says: $(says "$PYTHON")"
+        if [ "$(version "$PYTHON")" != "$(version $folder/bin/python)" ]; then
+            fail "$folder was built with $(version $folder/bin/python), and PYTHON=$PYTHON is $(version "$PYTHON")." \
+                "Remove $folder to build it anew."
+        fi
+    fi
+else
+    passed=()
+    for python in "${pythons[@]}"; do
         if fits "$python"; then break; fi
+        passed+=("$python says: $(says "$python")")
         python=
     done
     if [ -z "$python" ]; then
-        echo "tomolab needs Python 3.11 to 3.13; found $(python3 --version 2>&1). Install one, or name it: make lab PYTHON=..." >&2
-        exit 1
+        fail "tomolab needs Python 3.11 to 3.13:" "${passed[@]/#/    }" "Install one, or name it: make lab PYTHON=..."
     fi
-    echo "Building $folder with $("$python" --version)"
+    if [ ${#passed[@]} != 0 ]; then printf '%s\n' "Not Python 3.11 to 3.13:" "${passed[@]/#/    }" "Taking $python instead." >&2; fi
+    echo "Building $folder with $(version "$python")"
     if ! "$python" -m venv $folder; then
         rm -rf $folder
-        echo "Python cannot make an environment. On Debian or Ubuntu: apt-get install python3-venv" >&2
-        exit 1
+        fail "Python cannot make an environment. On Debian or Ubuntu: apt-get install python3-venv"
     fi
 fi
 
@@ -43,7 +58,7 @@ if [ -n "${PIP_INDEX_URL:-}" ]; then export UV_DEFAULT_INDEX=$PIP_INDEX_URL; fi
 install() { $folder/bin/uv pip install --quiet --python $folder/bin/python --compile-bytecode "$@"; }
 
 if [ $folder = .venv ]; then
-    install --constraint constraints.txt --editable ".$extra"
+    install --constraint constraints.txt "${parts[@]}"
 else
     held=()
     if [ -n "${TORCH:-}" ]; then
@@ -53,6 +68,6 @@ else
         install "torch==$TORCH"
     fi
     if [ $group = oldest ]; then wanted=(--resolution lowest-direct); else wanted=(--upgrade); fi
-    install "${wanted[@]}" "${held[@]}" --editable ".$extra"
+    install "${wanted[@]}" "${held[@]}" "${parts[@]}"
 fi
 touch "$folder/.tomolab-$group"

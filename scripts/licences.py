@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parents[1]
 LIST = ROOT / "docs" / "licences.md"
 HEAD = """# Licences
 
-What tomolab needs to run, with all that this needs in turn, and under which licence its authors give it. None of it is shipped
-with tomolab; whoever hands on an environment with all of it in it hands on these licences too. `scripts/licences.py --write`
-writes this list, and `make check` holds it against what is installed. NVIDIA's libraries come with torch where there is a GPU
-of theirs, under NVIDIA's own terms.
+What tomolab and its extras need to run, with all that this needs in turn, and under which licence its authors give it. None of
+it is shipped with tomolab; whoever hands on an environment with all of it in it hands on these licences too.
+`scripts/licences.py --write` writes this list, and `make check` holds it against what is installed. NVIDIA's libraries come
+with torch where there is a GPU of theirs, under NVIDIA's own terms.
 
 | package | licence |
 |---|---|
@@ -61,10 +61,8 @@ NAMES = {
 """Names that packages gave their licences before there was a standard for it."""
 REVIEWED = {
     "geoindex-rs": ("MIT OR Apache-2.0", "its repository says so, its metadata say nothing"),
-    "pyside6": ("LGPL-3.0-only", "used as a library of its own, which anybody can replace; Qt is not changed"),
-    "pyside6-addons": ("LGPL-3.0-only", "as pyside6"),
-    "pyside6-essentials": ("LGPL-3.0-only", "as pyside6"),
-    "shiboken6": ("LGPL-3.0-only", "as pyside6"),
+    "pyside6-essentials": ("LGPL-3.0-only", "used as a library of its own, which anybody can replace; Qt is not changed"),
+    "shiboken6": ("LGPL-3.0-only", "as pyside6-essentials"),
     "umap-learn": ("BSD-3-Clause", "its LICENSE.txt says so, its metadata do not"),
 }
 """Licences that were looked up by hand, and why they do: they do not follow from the metadata."""
@@ -78,7 +76,8 @@ def needed(requirements: Iterable[str]) -> Iterator[metadata.Distribution]:
     while waiting:
         wanted = waiting.pop()
         name = canonicalize_name(wanted.name)
-        if (name, *sorted(wanted.extras)) in seen:
+        # An extra of our own, whose packages are in the list already.
+        if name == "tomolab" or (name, *sorted(wanted.extras)) in seen:
             continue
         seen.add((name, *sorted(wanted.extras)))
         try:
@@ -135,7 +134,9 @@ def main() -> None:
     options = argparse.ArgumentParser(description="Licences of all that tomolab needs.")
     options.add_argument("--write", action="store_true", help="write docs/licences.md again")
     given = options.parse_args()
-    found, wrong = listed(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    found, wrong = listed(text for texts in lists for text in texts)
     if wrong:
         sys.exit("licences that do not fit, or were not looked up (REVIEWED in scripts/licences.py):\n  " + "\n  ".join(wrong))
     if given.write:

@@ -90,7 +90,15 @@ def test_facts_of_this_machine_are_plausible():
     assert 0 < facts.memory_free <= facts.memory
     assert facts.disk_free > 0
     assert {name.split(">")[0] for name in facts.packages} >= {"numpy", "torch", "napari"}
-    assert not any(name.startswith("ruff") for name in facts.packages)
+    assert not any(name.startswith(("ruff", "tomolab")) for name in facts.packages)
+    assert set(facts.extras) == {"lab", "napari", "cluster", "objects"}
+    assert facts.extras["napari"] == ()
+
+
+def test_a_node_without_extras_is_healthy_and_says_what_is_not_there():
+    node = replace(HEALTHY, display=None, opengl=None, extras={"cluster": (), "napari": ("napari", "pyside6-essentials")})
+    assert doctor.diagnose(node) == []
+    assert re.search(r"^extras +cluster, napari \(lacks napari, pyside6-essentials\)$", doctor.report(node, []), re.MULTILINE)
 
 
 def test_gpus_are_read_from_the_driver(monkeypatch, tmp_path):

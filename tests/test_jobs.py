@@ -16,7 +16,7 @@ from tomolab.averages import Average
 from tomolab.imaging import Imaging
 from tomolab.jobs import Job
 from tomolab.subtomograms import Subtomograms
-from tomolab.ui import watching
+from tomolab.ui import outcomes, watching
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_what_goes_wrong_is_raised_where_the_result_is_asked_for() -> None:
         job.result(20)
     assert job.state == "failed"
     assert repr(job) == "Job('nothing', failed: there are no particles)"
-    assert watching.told(job) == "there are no particles"
+    assert outcomes.told(job) == "there are no particles"
 
 
 def test_a_watcher_that_fails_is_left_out_and_ends_nothing(gate: threading.Event) -> None:
@@ -156,17 +156,17 @@ def test_an_average_in_the_background_is_the_one_made_in_front(few: Subtomograms
     until(lambda: panel.button.disabled)
     assert panel.bar.value == 1
     assert "24 particles, halves agree to" in panel.text.value
-    assert panel.image.value == watching.picture(behind.volume)
+    assert panel.image.value == outcomes.picture(behind.volume)
     assert panel.image.layout.visibility == "visible"
-    assert panel.curve.value == watching.curve(behind.fsc, panel.side)
+    assert panel.curve.value == outcomes.curve(behind.fsc, panel.side)
 
 
 def test_a_curve_falls_where_the_correlation_does() -> None:
     table = pd.DataFrame({"resolution": [np.inf, 100.0, 50.0, 25.0], "fsc": [1.0, 1.0, 0.5, -0.2]})
-    points = re.search(r"points='([^']*)'", watching.curve(table, 100))
+    points = re.search(r"points='([^']*)'", outcomes.curve(table, 100))
     assert points is not None
     assert points[1] == "25.0,0.0 50.0,50.0 100.0,100.0"
-    assert watching.curve(None, 100) == ""
+    assert outcomes.curve(None, 100) == ""
 
 
 def test_a_job_without_a_picture_shows_none(gate: threading.Event) -> None:

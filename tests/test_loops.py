@@ -25,7 +25,7 @@ source, folder = sys.argv[1:]
 whole = subtomograms.open(source)
 data = lessons.labelled(whole, batch_size=13, balanced=True, turns=True, seed=1)
 network = networks.create("dsrf3d", box=8, classes=data.classes, seed=2)
-recipe = replace(recipes.recipe("dsrf3d"), contrastive=0.5, learning_rate=0.02)
+recipe = replace(recipes.recipe("dsrf3d"), margin=0.5, learning_rate=0.02)
 common = dict(validation=whole, epochs=3, seed=1, folder=folder, device="cpu", precision="float32", progress=False)
 training.fit(network, data, recipe=recipe, **common)
 (Path(folder) / f"digest.{os.environ.get('RANK', 'alone')}").write_text(networks.digest(network))

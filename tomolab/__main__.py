@@ -1,13 +1,15 @@
-"""The command line: ``tomolab doctor``, ``tomolab --version``, also as ``python -m tomolab``."""
+"""The command line: ``tomolab doctor``, ``tomolab notebooks``, ``tomolab --version``, also as ``python -m tomolab``."""
 
 import argparse
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from tomolab import __version__, doctor, machine
+from tomolab import __version__, doctor, machine, paths
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 unless the doctor finds that tomolab cannot run.
+    """Run the command line and return its exit code: 0 if all is well.
 
     Parameters
     ----------
@@ -18,11 +20,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"tomolab {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("doctor", help="say what this machine offers, and what is wrong")
-    parser.parse_args(arguments)
+    copying = commands.add_parser("notebooks", help="copy the notebooks into a folder, to work with them")
+    copying.add_argument("folder", nargs="?", type=Path, default=Path("notebooks"), metavar="FOLDER", help="default: notebooks")
+    copying.add_argument("--force", action="store_true", help="replace notebooks there that were changed")
+    given = parser.parse_args(arguments)
+    if given.command == "doctor":
+        return _doctor()
+    try:
+        return _notebooks(given.folder, force=given.force)
+    except OSError as error:
+        print(f"the notebooks could not be copied: {error}", file=sys.stderr)
+        return 1
+
+
+def _doctor() -> int:
     facts = machine.look()
     findings = doctor.diagnose(facts)
     print(doctor.report(facts, findings))
     return int(any(finding.severity == "broken" for finding in findings))
+
+
+def _notebooks(folder: Path, *, force: bool) -> int:
+    """Copy the shipped notebooks into a folder; 1, and nothing is copied, if some there differ and may not be replaced."""
+    shipped = {one.name: one.read_bytes() for one in paths.notebook_folder().glob("*.ipynb")}
+    there = {name for name in shipped if (folder / name).exists()}
+    changed = sorted(name for name in there if (folder / name).read_bytes() != shipped[name])
+    if changed and not force:
+        words = f"{folder} has notebooks that were changed, or are of another version: {', '.join(changed)}."
+        print(f"{words} Name another folder, or replace them with --force; nothing was copied.", file=sys.stderr)
+        return 1
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in sorted(set(shipped) - there | set(changed)):
+        with paths.atomic(folder / name) as temporary:
+            temporary.write_bytes(shipped[name])
+    print(f"{len(shipped)} notebooks are in {folder}. Open them with: jupyter lab {folder / '00_tour.ipynb'}")
+    return 0
 
 
 if __name__ == "__main__":

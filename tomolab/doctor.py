@@ -52,6 +52,9 @@ def report(facts: Facts, findings: list[Finding]) -> str:
         "display": f"{facts.display}, OpenGL by {facts.opengl}" if facts.opengl else facts.display or "none",
         "packages": ", ".join(f"{name} {version}" for name, version in names),
     }
+    if facts.extras:
+        said = [f"{extra} (lacks {', '.join(missing)})" if missing else extra for extra, missing in facts.extras.items()]
+        lines["extras"] = ", ".join(said)
     text = [
         textwrap.fill(value, 100, initial_indent=f"{name:<10}", subsequent_indent=" " * 10) for name, value in lines.items()
     ]
@@ -123,6 +126,8 @@ def _room(facts: Facts) -> list[Finding]:
 
 
 def _screen(facts: Facts) -> list[Finding]:
+    if facts.extras.get("napari"):
+        return []
     if facts.display is None:
         text = "there is no display, so napari windows cannot open. Figures, scatter plots and all else work in the browser."
         return [Finding("limited", text)]

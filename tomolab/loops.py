@@ -1,7 +1,7 @@
 """Loops: one pass after the other over the data, on one device or spread over the processes that ``torchrun`` started.
 
 The global batch is the same however many processes there are: each takes every so-manieth of its subtomograms, and the loss
-is that of the whole batch, whose features are gathered from all. So the numbers are those of one process, except for what
+is that of the whole batch, whose logits are gathered from all. So the numbers are those of one process, except for what
 a network does with its own share only: drop-out, and batch norm on CPUs (on GPUs its statistics are of the whole batch).
 """
 
@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import Tensor, nn
 
 from tomolab import objectives, stores
@@ -54,16 +54,14 @@ def spread(where: torch.device, *, bfloat16: bool) -> Fabric:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's notes on what it was asked for."""
-    logs = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [log.level for log in logs]
-    for log in logs:
-        log.setLevel(logging.WARNING)
+    """Without Fabric's notes on what it was asked for."""
+    log = logging.getLogger("lightning_fabric")
+    level = log.level
+    log.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        for log, level in zip(logs, levels, strict=True):
-            log.setLevel(level)
+        log.setLevel(level)
 
 
 class Loop:
@@ -99,13 +97,11 @@ class Loop:
     def _step(self, volumes: Tensor, labels: Tensor) -> Tensor:
         labels = labels.to(self.fabric.device, non_blocking=True)
         share = volumes[self.fabric.global_rank :: self.fabric.world_size].to(self.fabric.device, non_blocking=True)
-        features, logits = self.pupil(share[:, None].contiguous(memory_format=torch.channels_last_3d))
-        features, logits = (self._gathered(part, len(labels)) for part in (features, logits))
-        loss = objectives.loss(self.recipe, features, logits, labels=labels)
+        logits = self._gathered(self.pupil(share[:, None].contiguous(memory_format=torch.channels_last_3d)), len(labels))
+        loss = objectives.loss(self.recipe, logits, labels)
         self.optimiser.zero_grad()
-        # Every process has the gradient through its share; their mean, which is what they agree on, is to be the sum. They wait
-        # for the gradient of every weight, also of those that the loss does not ask for.
-        self.fabric.backward(loss * self.fabric.world_size + 0.0 * (features.sum() + logits.sum()))
+        # Every process has the gradient through its share; their mean, which is what they agree on, is to be the sum.
+        self.fabric.backward(loss * self.fabric.world_size)
         if self.recipe.clip is not None:
             self.fabric.clip_gradients(self.pupil, self.stepper, max_norm=self.recipe.clip)
         self.stepper.step()
@@ -125,17 +121,17 @@ class Loop:
 
 
 class _Pupil(nn.Module):
-    """Features and logits in one pass."""
+    """Logits of volumes."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, volumes: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, volumes: Tensor) -> Tensor:
         features = self.network.features(volumes).float()
         # The classifier is small: it costs nothing to have its logits in full precision.
         with torch.autocast(features.device.type, enabled=False):
-            return features, self.network.head(features)
+            return self.network.head(features)
 
 
 def measure(loop: Loop, batches: int) -> tuple[float, float]:

@@ -45,8 +45,9 @@ class GPU:
 class Facts:
     """What was found on a machine; memory and disk in bytes, None where a thing is absent.
 
-    `packages` maps a requirement (``"numpy>=2.0"``) to the installed version; `cards` counts NVIDIA cards on the bus,
-    whether or not a driver serves them; `opengl` names the renderer.
+    `packages` maps a requirement (``"numpy>=2.0"``) to the installed version; `extras` maps an extra to those of its packages
+    that are not installed; `cards` counts NVIDIA cards on the bus, whether or not a driver serves them; `opengl` names the
+    renderer.
     """
 
     python: str = "3.11.0"
@@ -68,13 +69,16 @@ class Facts:
     opengl: str | None = None
     opengl_error: str | None = None
     packages: Mapping[str, str | None] = field(default_factory=dict)
+    extras: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def look() -> Facts:
     """Gather the facts of this machine; takes a few seconds, since PyTorch and OpenGL are really tried."""
     torch_facts = _torch()
     display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    renderer, trouble = opengl() if display else (None, None)
+    packages, extras = _packages(metadata.requires("tomolab") or [])
+    # Without napari nobody needs Qt.
+    renderer, trouble = opengl() if display and not extras.get("napari") else (None, None)
     memory, memory_free = _memory()
     return Facts(
         python=platform.python_version(),
@@ -91,7 +95,8 @@ def look() -> Facts:
         display=display,
         opengl=renderer,
         opengl_error=trouble,
-        packages=_packages(metadata.requires("tomolab") or []),
+        packages=packages,
+        extras=extras,
     )
 
 
@@ -161,16 +166,34 @@ def opengl() -> tuple[str | None, str | None]:
     return None, told[0] if told else f"Qt stopped with code {done.returncode}"
 
 
-def _packages(requirements: list[str]) -> dict[str, str | None]:
-    """Installed version for each requirement that applies here, leaving out the extras."""
+def _packages(requirements: list[str]) -> tuple[dict[str, str | None], dict[str, tuple[str, ...]]]:
+    """Installed version for each requirement that applies here, of extras only what is installed; and what each extra lacks."""
     found: dict[str, str | None] = {}
+    lacking: dict[str, tuple[str, ...]] = {}
     for text in requirements:
         requirement = Requirement(text)
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+        extra = _extra(requirement)
+        if requirement.name == "tomolab" or extra is None:
             continue
-        name = f"{requirement.name}{requirement.specifier}"
-        try:
-            found[name] = metadata.version(requirement.name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+        version = _version(requirement.name)
+        if extra:
+            lacking[extra] = lacking.get(extra, ()) + (() if version else (requirement.name,))
+        if version or not extra:
+            found[f"{requirement.name}{requirement.specifier}"] = version
+    return found, lacking
+
+
+def _extra(requirement: Requirement) -> str | None:
+    """Name of the extra that asks for it, empty if the package itself does; None if it does not apply here."""
+    if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+        return ""
+    # "all" is the others together.
+    extras = set(metadata.metadata("tomolab").get_all("Provides-Extra") or []) - {"all"}
+    return next((extra for extra in sorted(extras) if requirement.marker.evaluate({"extra": extra})), None)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

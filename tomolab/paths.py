@@ -114,13 +114,26 @@ def data_folder() -> Path:
     FileNotFoundError
         If neither is there.
     """
+    return _shipped("data", "catalogue.csv")
+
+
+def notebook_folder() -> Path:
+    """Find the folder of the notebooks, in the same way.
+
+    Raises
+    ------
+    FileNotFoundError
+        If neither is there.
+    """
+    return _shipped("notebooks", "00_tour.ipynb")
+
+
+def _shipped(name: str, member: str) -> Path:
     here = Path(__file__).resolve().parent
-    for folder in (here / "data", here.parent / "data"):
-        if (folder / "catalogue.csv").is_file():
+    for folder in (here / name, here.parent / name):
+        if (folder / member).is_file():
             return folder
-    raise FileNotFoundError(
-        f"tomolab's data are neither at {here / 'data'} nor at {here.parent / 'data'}; install tomolab again"
-    )
+    raise FileNotFoundError(f"tomolab's {name} are neither at {here / name} nor at {here.parent / name}; install tomolab again")
 
 
 def sha256(path: str | Path) -> str:

@@ -1,7 +1,7 @@
 """Recipes: how a network is optimised, the published networks as published.
 
 >>> recipe("dsrf3d").rate(1000, 5000)
->>> replace(recipe("compact"), contrastive=1.0)
+>>> replace(recipe("compact"), learning_rate=1e-3)
 """
 
 import math
@@ -14,7 +14,7 @@ from tomolab.networks import Network
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a network is optimised: by what, how fast, and what for.
+    """How a network is optimised: by what, how fast, and for which loss (`objectives.loss`).
 
     Parameters
     ----------
@@ -31,17 +31,13 @@ class Recipe:
         Largest norm of a gradient, or None to leave gradients as they are.
     smoothing
         Share of each label that is spread over all classes.
-    classification, contrastive, triplet
-        Weights of the parts of the loss (`objectives.loss`): cross-entropy, supervised contrastive, triplets.
     margin
         By how much the logit of the true class must be larger: cosine margin times the scale of the classifier.
-    temperature
-        Of the contrastive part.
 
     Raises
     ------
     ValueError
-        If the algorithm is unknown, a weight is negative, or there is no classification.
+        If the algorithm is unknown.
     """
 
     algorithm: str = "adamw"
@@ -50,20 +46,11 @@ class Recipe:
     weight_decay: float = 1e-2
     clip: float | None = 1.0
     smoothing: float = 0.05
-    classification: float = 1.0
-    contrastive: float = 0.0
-    triplet: float = 0.0
     margin: float = 0.0
-    temperature: float = 0.1
 
     def __post_init__(self) -> None:
         if self.algorithm not in ("adamw", "sgd"):
             raise ValueError(f'an algorithm is "adamw" or "sgd", got {self.algorithm!r}')
-        if self.classification <= 0 or min(self.contrastive, self.triplet) < 0:
-            raise ValueError(
-                "the weight of classification must be above 0, for the classifier learns from nothing else, and none below 0; "
-                f"got classification {self.classification:g}, contrastive {self.contrastive:g}, triplet {self.triplet:g}"
-            )
 
     def optimiser(self, network: Network) -> torch.optim.Optimizer:
         """A fresh optimiser of the network's parameters."""

@@ -27,7 +27,7 @@ from tomolab.scales import Scale, scale
 __all__ = ["Run", "Scale", "machine", "open", "root", "scale"]
 
 MANIFEST = "manifest.json"
-PACKAGES = ("numpy", "scipy", "pandas", "torch", "zarr", "lightning", "scikit-learn")
+PACKAGES = ("numpy", "scipy", "pandas", "torch", "zarr", "lightning-fabric", "scikit-learn")
 """Packages whose versions a manifest keeps."""
 
 

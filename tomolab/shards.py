@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 from zarr.storage import LocalStore
 
 from tomolab import claims, paths
@@ -24,19 +23,22 @@ TOGETHER = 1000
 """Rows that are read at once; the system takes 1,024."""
 
 
+_LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
+_INDEX = [_LITTLE, {"name": "crc32c"}]
+
+
 def plain(array: zarr.Array) -> bool:
     """Whether the array can be read so: sharded along its first axis, not compressed, in a folder of this machine."""
-    codecs: Any = getattr(array.metadata, "codecs", ())
-    if not isinstance(array.store, LocalStore) or len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec):
+    # The words of the specification of Zarr v3; how Zarr's own classes hold them differs between its versions.
+    codecs: Any = array.metadata.to_dict().get("codecs", ())
+    if not isinstance(array.store, LocalStore) or [one["name"] for one in codecs] != ["sharding_indexed"]:
         return False
-    sharding = codecs[0]
-    inner, index = sharding.codecs, sharding.index_codecs
+    sharding = codecs[0]["configuration"]
     return (
-        tuple(sharding.chunk_shape[1:]) == tuple(array.shape[1:])
-        and sharding.index_location.value == "end"
-        and [type(one) for one in inner] == [BytesCodec]
-        and [type(one) for one in index] == [BytesCodec, Crc32cCodec]
-        and all(_little(one) for one in (inner[0], index[0]))
+        tuple(sharding["chunk_shape"][1:]) == tuple(array.shape[1:])
+        and sharding["index_location"] == "end"
+        and list(sharding["codecs"]) == [_LITTLE]
+        and list(sharding["index_codecs"]) == _INDEX
         and array.dtype.byteorder in "=|<"
     )
 
@@ -114,7 +116,3 @@ def _fill(file: int, views: list[memoryview], place: int, path: Path) -> None:
             count -= len(views.pop(0))
         if count:
             views[0] = views[0][count:]
-
-
-def _little(codec: Any) -> bool:
-    return codec.endian is None or codec.endian.value == "little"

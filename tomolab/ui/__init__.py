@@ -1,1 +1,54 @@
-"""Looking: figures, the lasso scatter and napari. The only place of matplotlib, jupyter-scatter and napari."""
+"""Looking: figures, the lasso scatter and napari. The only place of matplotlib, jupyter-scatter and napari.
+
+These come with extras: where what a module needs is not installed, ``from tomolab.ui import plots`` says which extra has it.
+"""
+
+from importlib import import_module
+from types import ModuleType
+
+LAB, NAPARI = "pip install 'tomolab[lab]'", "pip install 'tomolab[napari]'"
+INSTALL = {
+    "matplotlib": f"{LAB}, or {NAPARI}",
+    **dict.fromkeys(("IPython", "anywidget", "ipywidgets", "jscatter", "traitlets"), LAB),
+    **dict.fromkeys(("napari", "qtpy"), NAPARI),
+}
+"""How to install what modules in here import, by its name."""
+
+
+def require(package: str, *, by: str = __name__) -> ModuleType:
+    """Import a package that an extra brings.
+
+    Parameters
+    ----------
+    package
+        A key of `INSTALL`.
+    by
+        What needs it.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If it is not installed; the message says which extra brings it.
+    """
+    try:
+        return import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise ModuleNotFoundError(f"{by} needs {package}, which is not installed: {INSTALL[package]}", name=package) from error
+
+
+def __getattr__(name: str) -> ModuleType:
+    """A module in here, imported when it is asked for."""
+    whole = f"{__name__}.{name}"
+    try:
+        return import_module(whole)
+    except ModuleNotFoundError as error:
+        if error.name == whole:
+            raise AttributeError(f"module {__name__} has no attribute {name}") from None
+        if error.name in INSTALL:
+            require(error.name, by=whole)
+        raise
+
+
+require("matplotlib")

@@ -14,7 +14,7 @@ from tomolab import symmetry
 from tomolab.averages import Average
 from tomolab.averaging import FIND
 from tomolab.inspection import ENGINES, QUICK, Inspection
-from tomolab.ui import curves, style, watching
+from tomolab.ui import curves, outcomes, style, watching
 
 LISTED = 20
 """Jobs that are shown when they are over; their averages stay."""
@@ -127,7 +127,7 @@ class Results(VBox):  # type: ignore[misc]
         average = self.inspection.averages.get(self.choice.value)
         if average is None:
             return
-        self.slices.value = watching.picture(average.volume)
+        self.slices.value = outcomes.picture(average.volume)
         figure = curves.fsc(average, width=3.0)
         self.curve.value, size = style.png(figure)
         self.curve.width, self.curve.height = str(size["width"]), str(size["height"])
@@ -136,7 +136,7 @@ class Results(VBox):  # type: ignore[misc]
 
 def _facts(average: Average) -> str:
     record = average.record
-    said = [watching.found(average), f"voxels of {average.volume.voxel_size:g} Å, symmetry {record.get('symmetry', 'C1')}"]
+    said = [outcomes.found(average), f"voxels of {average.volume.voxel_size:g} Å, symmetry {record.get('symmetry', 'C1')}"]
     if "mask" in record:
         said.append(f"mask of {record['mask']:.0f} Å")
     return f"<div style='color:{style.QUIET}; line-height:1.5'>{'<br>'.join(map(html.escape, said))}</div>"

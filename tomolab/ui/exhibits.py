@@ -15,7 +15,7 @@ from tomolab import particles
 from tomolab.averages import Average
 from tomolab.sessions import NONE, Session
 from tomolab.subtomograms import Subtomograms
-from tomolab.ui import curves, images, style, watching
+from tomolab.ui import curves, images, outcomes, style
 from tomolab.ui.style import styled
 from tomolab.volumes import Volume
 
@@ -138,7 +138,7 @@ def boxes(subtomograms: Subtomograms, ids: np.ndarray) -> bytes:
 
 def slices(average: Average) -> bytes:
     """Central slices of an average across z, y and x."""
-    return watching.picture(average.volume)
+    return outcomes.picture(average.volume)
 
 
 def correlation(average: Average) -> bytes:

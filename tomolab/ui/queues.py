@@ -13,7 +13,7 @@ from qtpy.QtGui import QPixmap
 from qtpy.QtWidgets import QGridLayout, QLabel, QProgressBar, QPushButton, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
 from tomolab.jobs import Job
-from tomolab.ui import delivery, watching
+from tomolab.ui import delivery, outcomes
 
 HEIGHT = 42
 """Pixels of the slices."""
@@ -30,7 +30,7 @@ class Row(QWidget):
 
     def __init__(self, job: Job) -> None:
         super().__init__()
-        self.job, self._drawn = job, -watching.EVERY
+        self.job, self._drawn = job, -outcomes.EVERY
         self._deliver = delivery.qt()
         self.title, self.text, self.slices = QLabel(f"<b>{html.escape(job.name)}</b>"), QLabel(), QLabel()
         self.title.setToolTip(job.name)
@@ -58,14 +58,14 @@ class Row(QWidget):
 
     def _heard(self, job: Job) -> None:
         """Called in the thread of the job: there the picture is made, and here it is only shown."""
-        due = time.monotonic() - self._drawn > watching.EVERY
+        due = time.monotonic() - self._drawn > outcomes.EVERY
         if not (due or job.over or job.state in ("waiting", "stopping")):
             return
-        volume = watching.shown(job)
-        picture = b"" if volume is None else watching.picture(volume)
+        volume = outcomes.shown(job)
+        picture = b"" if volume is None else outcomes.picture(volume)
         self._drawn = time.monotonic()
         # What a job says is asked now: it may have gone on when the window has time to show it.
-        said = watching.told(job), 1.0 if job.state == "done" else watching.share(job.progress), job.state, job.over
+        said = outcomes.told(job), 1.0 if job.state == "done" else outcomes.share(job.progress), job.state, job.over
         self._deliver(partial(self._show, *said, picture))
 
     def _show(self, text: str, share: float, state: str, over: bool, picture: bytes) -> None:
@@ -76,7 +76,7 @@ class Row(QWidget):
             self.button.setVisible(not over)
             self.button.setToolTip("This is over" if over else "It stops after this iteration")
         if over:
-            self.bar.setStyleSheet(f"QProgressBar::chunk {{ background: {watching.COLOURS[state]} }}")
+            self.bar.setStyleSheet(f"QProgressBar::chunk {{ background: {outcomes.COLOURS[state]} }}")
         if picture:
             image = QPixmap()
             image.loadFromData(picture)

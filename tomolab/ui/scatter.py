@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.colors import to_hex
 
 from tomolab.selection import Selection
-from tomolab.ui import style
+from tomolab.ui import require, style
 
 if TYPE_CHECKING:
     from jscatter import Scatter
@@ -241,8 +241,7 @@ def lasso(
     bad = ids[~np.isfinite(points[["x", "y"]].to_numpy(dtype=float)).all(axis=1)]
     if len(bad):
         raise ValueError(f"the positions of {len(bad)} particles are not finite, such as particles {bad[:5].tolist()}")
-    import jscatter
-
+    jscatter = require("jscatter", by="a scatter")
     data = points[["x", "y"]].reset_index(drop=True).assign(particle=ids)
     shown = ["particle"]
     if particles is not None:

@@ -20,7 +20,7 @@ from matplotlib.colors import to_rgba_array
 
 from tomolab import files, particles
 from tomolab.selection import Selection
-from tomolab.ui import pyramids, style, surfaces
+from tomolab.ui import pyramids, require, style, surfaces
 from tomolab.ui.displays import display_problem as display_problem
 from tomolab.volumes import Volume
 
@@ -40,6 +40,7 @@ BORDER = 0.05
 
 def model() -> "ViewerModel":
     """Give an empty viewer without a window: layers, cameras and selections, but nothing on a screen."""
+    require("napari", by="a viewer")
     from napari.components import ViewerModel
 
     return ViewerModel(title="tomolab")
@@ -55,6 +56,8 @@ def open(*, show: bool = True) -> "Viewer":  # noqa: A001 - reads viewer.open
 
     Raises
     ------
+    ModuleNotFoundError
+        If napari is not installed; says how to install it.
     RuntimeError
         If there is no display; says what to do.
     """
@@ -65,8 +68,7 @@ def open(*, show: bool = True) -> "Viewer":  # noqa: A001 - reads viewer.open
             '(xvfb-run -a -s "-screen 0 1400x900x24" jupyter lab), over ssh use a remote desktop such as VNC (X forwarding '
             "shows nothing), or stay in the notebook: tomolab.ui.plots needs no display"
         )
-    import napari
-
+    napari = require("napari", by="a viewer")
     return napari.Viewer(title="tomolab", show=show)
 
 
