@@ -19,20 +19,9 @@ import pandas as pd
 import record
 import torch
 
-from tomolab import (
-    alignment,
-    averaging,
-    densities,
-    particles,
-    resolution,
-    rotations,
-    simulation,
-    sorting,
-    symmetry,
-    volumes,
-)
-from tomolab.averaging import Average
-from tomolab.imaging import Imaging
+from tomolab import averaging, particles, rotations, simulation, volumes
+from tomolab.averaging import Average, alignment, classification, fsc, symmetry
+from tomolab.simulation import Imaging, densities
 from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
 
@@ -87,8 +76,8 @@ def poses(data: Subtomograms) -> tuple[np.ndarray, np.ndarray]:
 def to_truth(volume: Volume, truth: Volume) -> tuple[float, alignment.Fit]:
     """Resolution against the true density, and how that was brought onto the map."""
     fit = alignment.align_map(truth, volume, radius=BOX / 3)
-    table = resolution.correlate(volume, alignment.apply(truth, fit), diameter=MASK)
-    return resolution.crossing(table.assign(fsc=table["masked"]), 0.5), fit
+    table = fsc.correlate(volume, alignment.apply(truth, fit), diameter=MASK)
+    return fsc.crossing(table.assign(fsc=table["masked"]), 0.5), fit
 
 
 def errors(average: Average, data: Subtomograms, fit: alignment.Fit, axes: alignment.Fit, group: str) -> tuple[float, float]:
@@ -169,7 +158,7 @@ def strangers(maps: dict[str, Volume], *, seed: int) -> dict[str, Any]:
     data = imaged({name: maps[name] for name in names}, {names[0]: 160, names[1]: 40}, snr=0.1, seed=seed)
     truth = data.particles.set_index("particle_id")["label"]
     start = time.perf_counter()
-    found = sorting.sort(data, seed=seed, progress=False)
+    found = classification.sort(data, seed=seed, progress=False)
     seconds = time.perf_counter() - start
     stranger = truth == names[1]
     sets = {"all": None, "sorted": found.labels.index[found.labels == 0], "pure": truth.index[~stranger]}

@@ -18,21 +18,11 @@ import record
 import torch
 from bench_averaging import BOX, MASK, VOXEL_SIZE, imaged, to_truth
 
-from tomolab import (
-    alignment,
-    averaging,
-    coefficients,
-    densities,
-    halves,
-    references,
-    resolution,
-    rotations,
-    spectra,
-    subtomograms,
-    volumes,
-)
+from tomolab import averaging, rotations, subtomograms, volumes
+from tomolab.averaging import alignment, coefficients, fsc, half_sets, references, spectra
+from tomolab.averaging.spectra import Spectra
 from tomolab.progress import Progress
-from tomolab.spectra import Spectra
+from tomolab.simulation import densities
 from tomolab.volumes import Volume
 
 PARTS = ("speed", "stages", "large")
@@ -74,8 +64,8 @@ def _shows(running: Volume, truth: Volume) -> bool:
     box = running.shape[0]
     coarse = volumes.fit(volumes.resample(truth, running.voxel_size), box)
     fit = alignment.align_map(coarse, running, radius=box / 2 - 1)
-    table = resolution.correlate(running, alignment.apply(coarse, fit), diameter=MASK * box / BOX)
-    return resolution.crossing(table.assign(fsc=table["masked"]), 0.5) <= RECOGNISABLE
+    table = fsc.correlate(running, alignment.apply(coarse, fit), diameter=MASK * box / BOX)
+    return fsc.crossing(table.assign(fsc=table["masked"]), 0.5) <= RECOGNISABLE
 
 
 def stages(truth: Volume, count: int) -> list[dict[str, Any]]:
@@ -109,7 +99,7 @@ def stages(truth: Volume, count: int) -> list[dict[str, Any]]:
         timed(references, "make"),
         timed(references, "measure_noise"),
         timed(coefficients, "read"),
-        timed(halves, "join"),
+        timed(half_sets, "join"),
     ):
         averaging.average(data, seed=1, progress=False)
     whole = time.perf_counter() - start

@@ -9,8 +9,9 @@ import time
 
 import record
 
-from tomolab import baselines, densities, embedding, networks, simulation, subtomograms, trials
-from tomolab.imaging import Imaging
+from tomolab import simulation, subtomograms, trials
+from tomolab.learning import baselines, embedding, networks
+from tomolab.simulation import Imaging, densities
 
 IMAGING = Imaging(snr=0.05, tilts=(-60, 60))
 LEARN, ASK, STARTS = 200, 100, 5

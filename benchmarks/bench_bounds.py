@@ -19,9 +19,10 @@ import numpy as np
 import record
 import torch
 
-from tomolab import devices, embedding, files, networks, particles, simulation, subtomograms
-from tomolab.densities import load
-from tomolab.imaging import Imaging
+from tomolab import devices, io, particles, simulation, subtomograms
+from tomolab.learning import embedding, networks
+from tomolab.simulation import Imaging
+from tomolab.simulation.densities import load
 from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
 
@@ -92,7 +93,7 @@ def settle(folder: Path, *, rounds: int) -> float:
     """Milliseconds until a small file that is written whole or not at all is on the disk."""
 
     def write() -> None:
-        with files.atomic(folder / "small.json") as temporary:
+        with io.atomic(folder / "small.json") as temporary:
             temporary.write_text("{}")
 
     return 1000 * best(write, rounds=rounds)
@@ -162,7 +163,7 @@ def reached(folder: Path, *, rounds: int, limits: dict[str, float]) -> list[dict
     # Read as float16 and made float32: 2 bytes in, 2 out to memory, 2 in and 4 out.
     rows.append(("store read in order, as float32", 5 * size / read, "copy (GB/s)"))
     tomogram = Volume(rng.normal(size=(128, 512, 512)).astype(np.float32), VOXEL_SIZE)
-    written = tomogram.data.nbytes / best(lambda: files.write_volume(tomogram, folder / "t.mrc"), rounds=rounds) / 1e9
+    written = tomogram.data.nbytes / best(lambda: io.write_volume(tomogram, folder / "t.mrc"), rounds=rounds) / 1e9
     rows.append(("tomogram written", written, "disk, written (GB/s)"))
     places = particles.table(rng.uniform(400, 2000, (1000, 3)), tilts=(-60.0, 60.0))
     cut = best(lambda: subtomograms.extract(tomogram, places, box=BOX), rounds=rounds)

@@ -17,8 +17,9 @@ import record
 import torch
 from distributed import Client, LocalCluster
 
-from tomolab import averaging, densities, embedding, files, networks, particles, simulation, subtomograms, tomograms, workers
-from tomolab.imaging import Imaging
+from tomolab import averaging, io, parallel, particles, simulation, subtomograms, tomograms
+from tomolab.learning import embedding, networks
+from tomolab.simulation import Imaging, densities
 from tomolab.volumes import Volume
 
 TASKS = 200
@@ -37,7 +38,7 @@ def main() -> None:
         for name, work in works(Path(folder)).items():
             rows.append({"function": name} | compared(work, client))
         began = time.perf_counter()
-        list(workers.each(abs, range(TASKS), client=client))
+        list(parallel.each(abs, range(TASKS), client=client))
         each = (time.perf_counter() - began) / TASKS
     rows += [
         {"function": "two workers start and import tomolab", "two workers (s)": ready},
@@ -76,7 +77,7 @@ def works(folder: Path) -> dict[str, Callable[[Any], np.ndarray]]:
     stored = subtomograms.open(boxes.save(folder / "boxes.zarr"))
     stack, tilts = rng.normal(size=(41, 256, 256)).astype(np.float32), np.arange(-60, 61, 3.0)
     volume = Volume(rng.normal(size=(128, 256, 256)).astype(np.float32), 10.0)
-    cell = files.open_volume(files.write_volume(volume, folder / "cell.mrc"))
+    cell = io.open_volume(io.write_volume(volume, folder / "cell.mrc"))
     places = particles.table(rng.uniform(200, [1000, 2300, 2300], (2000, 3)))
     network, few = networks.load("default"), boxes.ids[np.r_[:128, 2048:2176]]
 

@@ -20,19 +20,21 @@ import pandas as pd
 import record
 import torch
 
-from tomolab import clusters, components, counting, densities, embedding, layouts, networks, particles, simulation
-from tomolab.embedding import Embedding
-from tomolab.imaging import Imaging
+from tomolab import clusters, particles, simulation
+from tomolab.clusters import layouts, validation
+from tomolab.learning import Embedding, embedding, networks
+from tomolab.learning import pca as principal_components
+from tomolab.simulation import Imaging, densities
 from tomolab.subtomograms import Subtomograms
 
 FEATURES, K, MANY = 64, 100, 1_000_000
 NUMBERS = range(2, 21)
 RULES: dict[str, Callable[[pd.DataFrame], int]] = {
-    "highest Calinski-Harabasz, if a division repeats itself (tomolab's)": counting.choose,
+    "highest Calinski-Harabasz, if a division repeats itself (tomolab's)": validation.choose,
     "middle one of strength, Calinski-Harabasz, BIC": lambda table: int(
-        counting.proposals(table)[["strength", "calinski_harabasz", "bic"]].median()
+        validation.proposals(table)[["strength", "calinski_harabasz", "bic"]].median()
     ),
-    "largest with prediction strength 0.7": lambda table: counting.proposals(table)["strength"],
+    "largest with prediction strength 0.7": lambda table: validation.proposals(table)["strength"],
     "highest silhouette": lambda table: table["silhouette"].idxmax(),
     "lowest Davies-Bouldin": lambda table: table["davies_bouldin"].idxmin(),
     "lowest BIC of Gaussians": lambda table: table["bic"].idxmin(),
@@ -98,7 +100,7 @@ def hdbscan(count: int) -> dict[str, Any]:
 
 def pca(count: int) -> dict[str, Any]:
     whole = synthetic(count)
-    return timed("16 whitened components", count, lambda: components.pca(whole, 16, whiten=True))
+    return timed("16 whitened components", count, lambda: principal_components.pca(whole, 16, whiten=True))
 
 
 def bookkeeping(count: int) -> dict[str, Any]:
@@ -168,7 +170,7 @@ def draw(truth: pd.Series, unknown: list[str], number: int, *, seed: int) -> np.
 
 def judged(features: Embedding, truth: pd.Series, number: int) -> list[dict[str, Any]]:
     """What every rule chooses, and the adjusted Rand index it loses against the best number."""
-    table = counting.criteria(features, NUMBERS, seed=0, progress=False)
+    table = validation.criteria(features, NUMBERS, seed=0, progress=False)
     ari = {k: clusters.agreement(clusters.kmeans(features, k, seed=0), truth)["ari"] for k in [1, *NUMBERS]}
     chosen = {rule: int(choose(table)) for rule, choose in RULES.items()} | {"the true number": number}
     return [{"rule": rule, "k": k, "lost": max(ari.values()) - ari[k]} for rule, k in chosen.items()]

@@ -17,8 +17,10 @@ from typing import Any
 import record
 import torch
 
-from tomolab import densities, devices, embedding, fourier, networks, scales, simulation, training, trials
-from tomolab.imaging import Imaging
+from tomolab import devices, fourier, simulation, trials
+from tomolab.io import scales
+from tomolab.learning import embedding, networks, training
+from tomolab.simulation import Imaging, densities
 from tomolab.subtomograms import Subtomograms
 
 LAPTOP = scales.SCALES["laptop"]

@@ -18,10 +18,10 @@ from typing import Any
 import pandas as pd
 import record
 
-from tomolab import densities, experiments, files, trials, volumes
+from tomolab import experiments, io, trials, volumes
 from tomolab.experiments import METHODS, Plan
-from tomolab.imaging import Imaging
-from tomolab.recipes import recipe
+from tomolab.learning.recipes import recipe
+from tomolab.simulation import Imaging, densities
 from tomolab.trials import STANDARD, Method
 from tomolab.ui import plots
 from tomolab.volumes import Volume
@@ -87,7 +87,7 @@ def foreign(folder: Path, *, box: int) -> dict[str, Volume]:
     """Maps of 10 Å from elsewhere, as ours are."""
     out = {}
     for name in SHREC:
-        volume = files.read_volume(folder / f"{name}_10A.mrc.gz", voxel_size=10.0)
+        volume = io.read_volume(folder / f"{name}_10A.mrc.gz", voxel_size=10.0)
         fine = volumes.fit(volume, 2 * box)
         out[name] = volumes.resample(Volume(fine.data / fine.data.max(), fine.voxel_size), VOXEL_SIZE)
     return out

@@ -13,7 +13,7 @@ import mrcfile
 import numpy as np
 import record
 
-from tomolab import files, particles, subtomograms
+from tomolab import io, particles, subtomograms
 
 SHAPE, SIZE = (400, 1440, 1440), 5.0
 COUNT, BOX = 500, 64
@@ -51,7 +51,7 @@ def measured(path: Path, options: dict[str, Any]) -> dict[str, Any]:
     table = particles.table(places, tomogram="noise")
     with record.Own() as own:
         start, spent = time.perf_counter(), time.process_time()
-        cut = subtomograms.extract(files.open_volume(path, voxel_size=SIZE), table, path=path.with_suffix(".zarr"), **options)
+        cut = subtomograms.extract(io.open_volume(path, voxel_size=SIZE), table, path=path.with_suffix(".zarr"), **options)
         seconds, used = time.perf_counter() - start, time.process_time() - spent
     if len(cut) != COUNT:
         raise ValueError(f"expected {COUNT} boxes, got {len(cut)}")

@@ -28,21 +28,11 @@ from bench_networks import Ready
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from tomolab import (
-    alignment,
-    averaging,
-    densities,
-    embedding,
-    networks,
-    recipes,
-    resolution,
-    simulation,
-    spectra,
-    subtomograms,
-    tomograms,
-)
-from tomolab.imaging import Imaging
-from tomolab.loops import Loop, spread
+from tomolab import averaging, simulation, subtomograms, tomograms
+from tomolab.averaging import alignment, fsc, spectra
+from tomolab.learning import embedding, networks, recipes
+from tomolab.learning.loop import Loop, spread
+from tomolab.simulation import Imaging, densities
 from tomolab.volumes import Volume
 
 IMAGING = Imaging(snr=(0.02, 0.4), tilts=((-66.0, -40.0), (40.0, 66.0)), defocus=(1.0, 5.0), shift=0.1, neighbours=1.0)
@@ -305,8 +295,8 @@ def average(bench: Bench) -> None:
         )
         seconds = time.perf_counter() - start
         fit = alignment.align_map(truth, made.volume, radius=bench.box / 3)
-        table = resolution.correlate(made.volume, alignment.apply(truth, fit), diameter=0.7 * bench.box)
-        reached = resolution.crossing(table.assign(fsc=table["masked"]), 0.5)
+        table = fsc.correlate(made.volume, alignment.apply(truth, fit), diameter=0.7 * bench.box)
+        reached = fsc.crossing(table.assign(fsc=table["masked"]), 0.5)
         row = {"stage": "average", "what": f"{count} subtomograms", "seconds": seconds, "first (s)": seen[0]}
         row |= {"iterations": len(seen), "cut": seconds > LIMIT, "reached (Å)": reached, "halves (Å)": made.resolution}
         bench.rows.append(row | {"per_second": count / seconds})

@@ -22,14 +22,14 @@ import pandas as pd
 import record
 from ipywidgets.widgets import widget
 
-from tomolab import densities, files, particles, simulation
-from tomolab.embedding import Embedding
-from tomolab.imaging import Imaging
-from tomolab.orders import FEWEST
-from tomolab.sessions import Session
+from tomolab import io, particles, simulation
+from tomolab.inspection import Session
+from tomolab.inspection.orders import FEWEST
+from tomolab.learning import Embedding
+from tomolab.simulation import Imaging, densities
 from tomolab.subtomograms import Subtomograms
-from tomolab.ui import inspector
-from tomolab.ui.inspector import Inspector
+from tomolab.ui.notebook import inspector
+from tomolab.ui.notebook.inspector import Inspector
 from tomolab.volumes import Volume
 
 BOX, VOXEL_SIZE = 20, 20.0
@@ -51,8 +51,8 @@ def write_run(folder: Path, count: int) -> None:
     vectors[:, 0] += 3.0 * (table["label"] == "tric")
     Subtomograms(cut.volumes, table.drop(columns="cluster"), VOXEL_SIZE).save(folder / "subtomograms.zarr")
     Embedding(cut.ids, vectors, "of a benchmark").save(folder / "embedding.npz")
-    files.write_particles(table, folder / "clusters.csv")
-    files.write_volume(Volume(rng.normal(size=(40, 100, 100)).astype(np.float32), VOXEL_SIZE), folder / "tomogram.mrc")
+    io.write_particles(table, folder / "clusters.csv")
+    io.write_volume(Volume(rng.normal(size=(40, 100, 100)).astype(np.float32), VOXEL_SIZE), folder / "tomogram.mrc")
     pd.DataFrame({"particle_id": cut.ids, "x": vectors[:, 0], "y": vectors[:, 1]}).to_csv(folder / "layout.csv", index=False)
 
 

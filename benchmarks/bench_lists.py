@@ -14,7 +14,8 @@ import numpy as np
 import record
 import starfile
 
-from tomolab import copick, files, particles
+from tomolab import io, particles
+from tomolab.io.lists import copick
 
 MANY, FEWER = 1_000_000, 100_000
 SIZE, SHAPE = 10.0, (200, 500, 500)
@@ -98,11 +99,11 @@ def table(count: int) -> Any:
 
 def write_many(path: Path) -> Callable[[], int]:
     given = table(MANY)
-    return lambda: len(given) if files.write_particles(given, path, voxel_size=SIZE) else 0
+    return lambda: len(given) if io.write_particles(given, path, voxel_size=SIZE) else 0
 
 
 def read_many(path: Path) -> Callable[[], int]:
-    return lambda: len(files.read_particles(path))
+    return lambda: len(io.read_particles(path))
 
 
 def read_by_starfile(path: Path) -> Callable[[], int]:
@@ -110,7 +111,7 @@ def read_by_starfile(path: Path) -> Callable[[], int]:
 
 
 def copy_many(path: Path) -> Callable[[], int]:
-    return lambda: files.filter_particles(path, np.arange(0, MANY, 2), path.with_name("half.star")).kept
+    return lambda: io.filter_particles(path, np.arange(0, MANY, 2), path.with_name("half.star")).kept
 
 
 def write_format(folder: Path) -> Callable[[], int]:
@@ -119,7 +120,7 @@ def write_format(folder: Path) -> Callable[[], int]:
     if kind == "copick":
         return lambda: len(given) if copick.write(given.assign(cluster_name="bead"), folder) else 0
     options = {"voxel_size": SIZE, "format": kind, "tomogram_shape": SHAPE}
-    return lambda: len(given) if files.write_particles(given, folder / name, **options) else 0
+    return lambda: len(given) if io.write_particles(given, folder / name, **options) else 0
 
 
 def read_format(folder: Path) -> Callable[[], int]:
@@ -130,7 +131,7 @@ def read_format(folder: Path) -> Callable[[], int]:
         known |= {"voxel_size": SIZE, "tomogram_shape": SHAPE}
     if path.suffix in (".mod", ".ndjson"):
         known["tomogram"] = "TS_01"
-    return lambda: len(files.read_particles(path, **known))
+    return lambda: len(io.read_particles(path, **known))
 
 
 if __name__ == "__main__":

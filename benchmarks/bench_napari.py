@@ -16,9 +16,8 @@ import pandas as pd
 import record
 
 from tomolab import particles
-from tomolab.inspection import Inspection
-from tomolab.sessions import Session
-from tomolab.ui import linking, viewer
+from tomolab.inspection import Inspection, Session
+from tomolab.ui.napari import link, viewer
 from tomolab.volumes import Volume
 
 
@@ -52,7 +51,7 @@ def measure(count: int, times: int) -> list[dict[str, Any]]:
 
     start = time.perf_counter()
     window = viewer.open()
-    shown = linking.link(window, work)
+    shown = link.link(window, work)
     window.screenshot(canvas_only=True, flash=False)
     opened = time.perf_counter() - start
     spent: dict[str, list[float]] = {}

@@ -16,11 +16,12 @@ import record
 import torch
 from torch.nn import functional
 
-from tomolab import densities, devices, loops, networks, recipes, scores, simulation
-from tomolab.imaging import Imaging
-from tomolab.lessons import Data
-from tomolab.loops import Loop
-from tomolab.networks import Network
+from tomolab import devices, simulation
+from tomolab.learning import Network, metrics, networks, recipes
+from tomolab.learning import loop as training_loop
+from tomolab.learning.datasets import Data
+from tomolab.learning.loop import Loop
+from tomolab.simulation import Imaging, densities
 from tomolab.subtomograms import Subtomograms
 
 BOX, ROUNDS = 20, 5
@@ -85,7 +86,7 @@ def alternate(ours: Callable[[], object], plain: Callable[[], object]) -> tuple[
 
 def our_steps(name: str, data: Data) -> Callable[[], object]:
     """A step of `training.fit`."""
-    fabric = loops.spread(WHERE, bfloat16=devices.bfloat16(WHERE, "auto"))
+    fabric = training_loop.spread(WHERE, bfloat16=devices.bfloat16(WHERE, "auto"))
     loop = Loop(made(name, data), data, recipe=recipes.recipe(name), epochs=1, seed=1, fabric=fabric)
     loop.start()
     steps = loop.epoch(0)
@@ -119,7 +120,7 @@ def inference(name: str, data: Data, particles: Subtomograms) -> tuple[Callable[
         with torch.no_grad():
             return plain.features(torch.from_numpy(particles.volumes).to(WHERE)).cpu()
 
-    return lambda: scores.features(ours, particles, batch_size=len(particles)), straight
+    return lambda: metrics.features(ours, particles, batch_size=len(particles)), straight
 
 
 def made(name: str, data: Data) -> Network:

@@ -19,9 +19,10 @@ from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
 
-from tomolab import clusters, densities, embedding, layouts, networks, simulation
-from tomolab.embedding import Embedding
-from tomolab.imaging import Imaging
+from tomolab import clusters, simulation
+from tomolab.clusters import layouts
+from tomolab.learning import Embedding, embedding, networks
+from tomolab.simulation import Imaging, densities
 
 MANY, FEATURES, GROUPS = 1_000_000, 64, 100
 SPREADS = {"apart": 1.6, "touching": 2.2, "overlapping": 3.4}

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import record
 
-from tomolab import densities, picking, simulation
-from tomolab.imaging import Imaging
+from tomolab import picking, simulation
+from tomolab.simulation import Imaging, densities
 
 VOXEL_SIZE, SHAPE, EACH = 20.0, (60, 300, 300), 8
 SNRS = (0.1, 0.05, 0.02, 0.01)

@@ -13,7 +13,9 @@ import numpy as np
 import record
 import torch
 
-from tomolab import files, optics, projection, samples, tiltseries, tomograms
+from tomolab import ctf, io, tomograms
+from tomolab.io import samples
+from tomolab.tomograms import projection, tilt_series
 
 VOXEL_SIZE, SHAPE = 10.0, (260, 630, 652)
 LARGE, TILTS = (200, 512, 512), np.arange(-60, 61, 3.0)
@@ -21,9 +23,9 @@ REPEATS = 3
 BLOCK = 2**14
 
 
-def series() -> tiltseries.TiltSeries:
+def series() -> tilt_series.TiltSeries:
     sample = samples.fetch("empiar_10499_ts01")
-    return tiltseries.read(
+    return tilt_series.read(
         sample.stack,
         transforms=sample.transforms,
         metadata=sample.metadata,
@@ -33,7 +35,7 @@ def series() -> tiltseries.TiltSeries:
 
 def reconstruction(weighting: str, *, flip: bool) -> Callable[[], Any]:
     measured = series()
-    restored = {"lens": optics.Lens(amplitude_contrast=0.1), "defocus": measured.defocus} if flip else {}
+    restored = {"lens": ctf.Lens(amplitude_contrast=0.1), "defocus": measured.defocus} if flip else {}
     return lambda: tomograms.reconstruct(
         measured.images,
         measured.tilts,
@@ -49,7 +51,7 @@ def reconstruction(weighting: str, *, flip: bool) -> Callable[[], Any]:
 
 def reading() -> Callable[[], Any]:
     sample = samples.fetch("empiar_10499_ts01")
-    return lambda: files.read_stack(sample.stack, pixel_size=sample.pixel_size)
+    return lambda: io.read_stack(sample.stack, pixel_size=sample.pixel_size)
 
 
 def interpolations() -> Callable[[], Any]:
@@ -66,7 +68,7 @@ def interpolations() -> Callable[[], Any]:
 
 def projections(*, slabs: bool) -> Callable[[], Any]:
     data = torch.rand(LARGE)
-    depth = optics.depth_of_focus(VOXEL_SIZE, 300.0) / VOXEL_SIZE if slabs else None
+    depth = ctf.depth_of_focus(VOXEL_SIZE, 300.0) / VOXEL_SIZE if slabs else None
 
     def work() -> None:
         turned = projection.turn_over(data)

@@ -19,11 +19,11 @@ from typing import Any
 
 import record
 
-from tomolab import alignment, averaging, densities, relion, simulation
+from tomolab import averaging, simulation
 from tomolab import volumes as maps
-from tomolab.averages import Average
-from tomolab.imaging import Imaging
-from tomolab.resolution import correlate, crossing
+from tomolab.averaging import Average, alignment, correlate, relion
+from tomolab.averaging.fsc import crossing
+from tomolab.simulation import Imaging, densities
 from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
 

@@ -17,8 +17,8 @@ import pandas as pd
 import record
 from nbclient import NotebookClient
 
-from tomolab import samples
-from tomolab.resolution import crossing
+from tomolab.averaging.fsc import crossing
+from tomolab.io import samples
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "08_your_own_data.ipynb"
 

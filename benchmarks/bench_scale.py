@@ -27,20 +27,12 @@ import pandas as pd
 import record
 import torch
 
-from tomolab import (
-    averaging,
-    clusters,
-    densities,
-    embedding,
-    inspection,
-    layouts,
-    networks,
-    selection,
-    simulation,
-    subtomograms,
-)
-from tomolab.holdings import BOXES, EMBEDDING, LAYOUT, TABLE
-from tomolab.imaging import Imaging
+from tomolab import averaging, clusters, inspection, simulation, subtomograms
+from tomolab.clusters import layouts
+from tomolab.inspection import selection
+from tomolab.inspection.run_contents import BOXES, EMBEDDING, LAYOUT, TABLE
+from tomolab.learning import embedding, networks
+from tomolab.simulation import Imaging, densities
 
 K, CHOSEN, ITERATIONS, VOXEL_SIZE = 100, 2000, 6, 20.0
 DENSITY_BOX = 20

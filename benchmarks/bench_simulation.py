@@ -16,8 +16,8 @@ import torch
 from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
-from tomolab import densities, simulation
-from tomolab.imaging import Imaging
+from tomolab import simulation
+from tomolab.simulation import Imaging, densities
 from tomolab.volumes import Volume
 
 COUNT, FEW, REPEATS = 256, 12, 5

@@ -6,8 +6,7 @@ from typing import Any
 
 import record
 
-from tomolab import densities, specimens
-from tomolab.membranes import Membrane
+from tomolab.simulation import Membrane, densities, specimen
 
 SHAPE, VOXEL_SIZE, THICKNESS = (200, 512, 512), 10.0, 1800.0
 CELL = Membrane(centre=(1000.0, 1500.0, 2000.0), radii=(2500.0, 3000.0, 2500.0))
@@ -18,12 +17,12 @@ def main() -> None:
     """Time 2,000 complexes in an open slab, a crowded cell with everything in it, and more complexes than there is room for."""
     catalogue = densities.catalogue().query("shipped")["name"]
     maps = densities.load([name for name in catalogue if not name.startswith("capsid")], voxel_size=VOXEL_SIZE)
-    room = specimens.available(shape=SHAPE, voxel_size=VOXEL_SIZE, thickness=THICKNESS, cell=CELL)
+    room = specimen.available(shape=SHAPE, voxel_size=VOXEL_SIZE, thickness=THICKNESS, cell=CELL)
     cell = {"cell": CELL, "vesicles": 4, "solutes": 60.0, "beads": 8}
     cases: list[tuple[str, Any, dict[str, Any]]] = [
         ("2,000 complexes", 2000 // len(maps) + 1, {}),
-        ("cell at 0.25", specimens.fill(maps, crowding=0.25, room=room), cell),
-        ("cell at 0.35", specimens.fill(maps, crowding=0.35, room=room), {"cell": CELL}),
+        ("cell at 0.25", specimen.fill(maps, crowding=0.25, room=room), cell),
+        ("cell at 0.35", specimen.fill(maps, crowding=0.35, room=room), {"cell": CELL}),
     ]
     rows = [{"specimen": name} | repeated(maps, counts, options) for name, counts, options in cases]
     settings = {"shape": SHAPE, "voxel_size": VOXEL_SIZE, "thickness": THICKNESS, "densities": len(maps), "repeats": REPEATS}
@@ -39,7 +38,7 @@ def repeated(maps: dict[str, Any], counts: Any, options: dict[str, Any]) -> dict
 def measured(maps: dict[str, Any], counts: Any, options: dict[str, Any], seed: int) -> dict[str, Any]:
     """Build one specimen."""
     start = time.perf_counter()
-    made = specimens.build(maps, counts, shape=SHAPE, seed=seed, thickness=THICKNESS, device="cpu", progress=False, **options)
+    made = specimen.build(maps, counts, shape=SHAPE, seed=seed, thickness=THICKNESS, device="cpu", progress=False, **options)
     seconds = time.perf_counter() - start
     listed = made.report[made.report["name"].isin(list(maps))]
     return {

@@ -4,10 +4,11 @@
     python benchmarks/bench_stores.py --count 60000
 
 A store of simulated subtomograms is written in each layout, and read: in order, as embedding does; as training does, in an
-order of its own for every epoch (`lessons.labelled`); and one by one, as galleries do. Before every reading, the system is
+order of its own for every epoch (`learning.labelled`); and one by one, as galleries do. Before every reading, the system is
 told to forget the files of the store (posix_fadvise, POSIX_FADV_DONTNEED, after they were brought to the disk), so that they
 come from there. Layouts take turns, so that other work on the machine meets all alike; medians. Rows that lie as plain
-numbers are read straight from the files (`tomolab.shards`); int8 and what is compressed, which no store has, by Zarr.
+numbers are read straight from the files (`tomolab.subtomograms.shards`); int8 and what is compressed, which no store has, by
+Zarr.
 """
 
 import argparse
@@ -26,9 +27,9 @@ import record
 import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
-from tomolab import densities, lessons, particles, simulation, stores, subtomograms
-from tomolab.imaging import Imaging
-from tomolab.subtomograms import Subtomograms
+from tomolab import learning, particles, simulation, subtomograms
+from tomolab.simulation import Imaging, densities
+from tomolab.subtomograms import Subtomograms, store
 
 DIFFERENT = 2048
 """Subtomograms that are simulated; the store repeats them."""
@@ -84,10 +85,10 @@ def write(path: Path, layout: Layout, pool: np.ndarray, count: int) -> float:
         block = pool[rows % len(pool)]
         if layout.dtype == "int8":
             block = np.clip(np.round(block / STEP), -127, 127)
-        stores.put(array, first, block.astype(layout.dtype), settle=path)
+        store.put(array, first, block.astype(layout.dtype), settle=path)
     seconds = time.perf_counter() - start
     table = particles.table(np.zeros((count, 3)), label=[f"class {i % 16}" for i in range(count)])
-    stores.finish(path, table, box=box, voxel_size=20.0)
+    store.finish(path, table, box=box, voxel_size=20.0)
     return seconds
 
 
@@ -96,7 +97,7 @@ def opened(path: Path, layout: Layout) -> Subtomograms:
     if layout.dtype != "int8" and layout.compression == "none":
         return subtomograms.open(path)
     array = zarr.open_array(path / "volumes", mode="r", zarr_format=3)
-    return Subtomograms(array, pd.read_parquet(path / stores.TABLE), 20.0)
+    return Subtomograms(array, pd.read_parquet(path / store.TABLE), 20.0)
 
 
 def forget(path: Path) -> None:
@@ -116,13 +117,13 @@ def in_order(boxes: Subtomograms, _: int) -> int:
 
 def as_training(boxes: Subtomograms, number: int) -> int:
     """An epoch."""
-    return sum(len(labels) for _, labels in lessons.labelled(boxes, batch_size=MODEL, seed=1).epoch(number))
+    return sum(len(labels) for _, labels in learning.labelled(boxes, batch_size=MODEL, seed=1).epoch(number))
 
 
 def one_by_one(boxes: Subtomograms, number: int) -> int:
     """As a gallery reads."""
     rows = np.random.default_rng(number).choice(len(boxes), SINGLE, replace=False)
-    return sum(len(stores.take(boxes.volumes, rows[i : i + 1])) for i in range(SINGLE))
+    return sum(len(store.take(boxes.volumes, rows[i : i + 1])) for i in range(SINGLE))
 
 
 READINGS: dict[str, Callable[[Subtomograms, int], int]] = {
@@ -147,7 +148,7 @@ def measured(pool: np.ndarray, *, count: int, repeats: int) -> Iterator[dict[str
         for layout, path in paths.items():
             rates = {name: 1 / statistics.median(seconds[layout, name]) for name in READINGS}
             ratios = [a / b for a, b in zip(seconds[layout, "in order"], seconds[layout, "as training"], strict=True)]
-            files = [one for one in path.rglob("*") if one.is_file() and one.name != stores.TABLE]
+            files = [one for one in path.rglob("*") if one.is_file() and one.name != store.TABLE]
             yield {
                 "chunk (kB)": layout.chunk,
                 "shard (MB)": layout.shard / KILO,

@@ -6,10 +6,13 @@ from typing import Any
 
 import record
 
-from tomolab import alignment, averaging, clusters, densities, embedding, files, networks, picking, samples, simulation
+from tomolab import averaging, clusters, io, picking, simulation
 from tomolab import subtomograms as boxes
 from tomolab import tomograms as reconstructions
-from tomolab.imaging import Imaging
+from tomolab.averaging import alignment
+from tomolab.io import samples
+from tomolab.learning import embedding, networks
+from tomolab.simulation import Imaging, densities
 from tomolab.ui import plots
 from tomolab.volumes import Volume
 
@@ -30,9 +33,9 @@ def main() -> None:
         return made
 
     stack, pixel_size = timed(
-        "read", lambda: files.read_stack(series.stack, pixel_size=series.pixel_size), lambda made: str(made[0].shape)
+        "read", lambda: io.read_stack(series.stack, pixel_size=series.pixel_size), lambda made: str(made[0].shape)
     )
-    tilts, transforms = files.read_tilts(series.tilts), files.read_transforms(series.transforms)
+    tilts, transforms = io.read_tilts(series.tilts), io.read_transforms(series.transforms)
     wedge = (float(tilts.min()), float(tilts.max()))
     optics = {"voxel_size": VOXEL_SIZE, "pixel_size": pixel_size, "transforms": transforms, "shape": SHAPE, "progress": False}
     tomogram = timed("reconstruct", lambda: reconstructions.reconstruct(stack, tilts, **optics), repr)

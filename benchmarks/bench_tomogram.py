@@ -11,8 +11,9 @@ from typing import Any
 
 import record
 
-from tomolab import acquisition, densities, specimens, tomograms
-from tomolab.imaging import Imaging
+from tomolab import simulation, tomograms
+from tomolab.simulation import Imaging, densities
+from tomolab.simulation import specimen as specimens
 
 VOXEL_SIZE, THICKNESS = 10.0, 1800.0
 REPEATS = 3
@@ -41,7 +42,7 @@ def measured(shape: tuple[int, int, int], complexes: int, step: float, seed: int
     counts = complexes // len(maps) + 1
     specimen = specimens.build(maps, counts, shape=shape, seed=seed, thickness=THICKNESS, solutes=60.0, progress=False)
     times.append(time.perf_counter())
-    series = acquisition.acquire(specimen, imaging, seed=seed, progress=False)
+    series = simulation.acquire(specimen, imaging, seed=seed, progress=False)
     times.append(time.perf_counter())
     tomograms.reconstruct(series.images, series.tilts, voxel_size=VOXEL_SIZE, shape=shape, progress=False)
     times.append(time.perf_counter())

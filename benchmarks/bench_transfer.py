@@ -19,27 +19,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_score
 
-from tomolab import (
-    alignment,
-    densities,
-    embedding,
-    files,
-    fourier,
-    membranes,
-    networks,
-    optics,
-    particles,
-    picking,
-    samples,
-    scales,
-    simulation,
-    spectra,
-    subtomograms,
-    tomograms,
-    training,
-)
-from tomolab.imaging import Imaging
-from tomolab.membranes import Membrane
+from tomolab import ctf, fourier, io, particles, picking, simulation, subtomograms, tomograms
+from tomolab.averaging import alignment, spectra
+from tomolab.io import samples, scales
+from tomolab.learning import embedding, networks, training
+from tomolab.simulation import Imaging, Membrane, densities, membranes
 from tomolab.subtomograms import Subtomograms
 
 LAPTOP = scales.SCALES["laptop"]
@@ -77,8 +61,8 @@ def main() -> None:
 def measured() -> dict[str, Subtomograms]:
     """Boxes of the measured tomogram by kind."""
     series = samples.fetch("empiar_10499_ts01")
-    stack, pixel_size = files.read_stack(series.stack, pixel_size=series.pixel_size)
-    tilts, transforms = files.read_tilts(series.tilts), files.read_transforms(series.transforms)
+    stack, pixel_size = io.read_stack(series.stack, pixel_size=series.pixel_size)
+    tilts, transforms = io.read_tilts(series.tilts), io.read_transforms(series.transforms)
     options = {"voxel_size": VOXEL_SIZE, "pixel_size": pixel_size, "transforms": transforms, "shape": SHAPE, "progress": False}
     tomogram = tomograms.reconstruct(stack, tilts, **options)
     wedge = (float(tilts.min()), float(tilts.max()))
@@ -108,7 +92,7 @@ def matched(boxes: Subtomograms) -> np.ndarray:
     """Best correlation of every box with the imaged 70S ribosome, over 2,000 orientations and shifts to 2 voxels."""
     known = torch.from_numpy(densities.load("ribosome_70s", voxel_size=VOXEL_SIZE, box=BOX)["ribosome_70s"].data)
     k = fourier.radius(known.shape) / VOXEL_SIZE
-    transfer = optics.contrast(k, torch.tensor(DEFOCUS), optics.Lens(amplitude_contrast=0.1))
+    transfer = ctf.contrast(k, torch.tensor(DEFOCUS), ctf.Lens(amplitude_contrast=0.1))
     template = torch.fft.irfftn(torch.fft.rfftn(known) * transfer, s=known.shape)
     low, high = (torch.from_numpy(boxes.particles[name].to_numpy(dtype=np.float32)) for name in ("tilt_min", "tilt_max"))
     data = spectra.transform(torch.from_numpy(np.asarray(boxes.volumes, dtype=np.float32)), low, high, radius=BOX / 2 - 2)

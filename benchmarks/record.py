@@ -15,7 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from tomolab import files, runs
+from tomolab import io
+from tomolab.io import run_folder
 
 RESULTS = Path(__file__).parent / "results"
 WORSE = 0.2
@@ -28,12 +29,12 @@ MORE = r"per_second|/s\b|\b(accuracy|ARI|purity|AUC|times plain|fit|fit to truth
 def write(name: str, rows: list[dict[str, Any]], *, settings: dict[str, Any]) -> None:
     """Print the rows and what is worse than at the last commit, and write ``results/<name>.json``."""
     print(pd.DataFrame(rows).to_string(index=False, float_format=lambda value: f"{value:.3g}"))
-    machine = runs.machine()
+    machine = run_folder.machine()
     print(f"on {machine['cpu']}, {machine['cores']} cores, GPU: {machine['gpu'] or 'none'}, torch {machine['torch']}\n")
     result = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine, "settings": settings, "rows": rows}
     for line in worse(name, result):
         print(line)
-    with files.atomic(RESULTS / f"{name}.json") as temporary:
+    with io.atomic(RESULTS / f"{name}.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import works
 from works import Begun, Ended
 
-from tomolab import runs
+from tomolab.io import run_folder
 
 COUNTS = ("nothing", "earlier", "whole", "damaged", "as unbroken", "left over", "clear errors")
 """Of what is read after a break, of what the second time gives, and of errors that say what was wrong."""
@@ -196,9 +196,11 @@ def together(trials: list[Trial], place: Path, *, times: int) -> tuple[dict[str,
         for begun in [Begun(one.name, one.given, folder, stage=one.name) for one in trials]:
             begun.end()
         wrong = [one.name for one in trials if works.look(one.name, folder) != one.wanted]
-        lost = {one.name for one in trials} - set(runs.Run(folder).manifest()["stages"])
+        lost = {one.name for one in trials} - set(run_folder.Run(folder).manifest()["stages"])
         left = sorted(
-            {os.fspath(path.name) for path in folder.rglob("*")} - set().union(*(one.names for one in trials)) - {runs.MANIFEST}
+            {os.fspath(path.name) for path in folder.rglob("*")}
+            - set().union(*(one.names for one in trials))
+            - {run_folder.MANIFEST}
         )
         row["whole"] += not wrong
         row["as unbroken"] += not wrong and not lost

@@ -25,26 +25,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from tomolab import (
-    averages,
-    averaging,
-    batches,
-    crops,
-    densities,
-    embedding,
-    files,
-    networks,
-    particles,
-    parts,
-    runs,
-    sessions,
-    simulation,
-    snapshots,
-    stores,
-    subtomograms,
-    training,
-)
-from tomolab.imaging import Imaging
+from tomolab import averaging, io, particles, simulation, subtomograms
+from tomolab.averaging import checkpoint, gold_standard
+from tomolab.inspection import session as sessions
+from tomolab.io import run_folder
+from tomolab.learning import embedding, networks, partial_array, training
+from tomolab.simulation import Imaging, batches, densities
+from tomolab.subtomograms import cropping, store
 from tomolab.volumes import Volume
 
 LOOK = Imaging(snr=0.5, tilts=(-60.0, 60.0))
@@ -67,7 +54,7 @@ def inputs(folder: Path) -> None:
     maps = densities.load(["tric", "ribosome_70s"], voxel_size=VOXEL_SIZE, box=BOX)
     simulation.subtomograms(maps, 200, imaging=LOOK, box=BOX, seed=1, path=folder / "boxes.zarr", device="cpu", progress=False)
     noise = np.random.default_rng(0).normal(size=(60, 200, 200)).astype(np.float32)
-    files.write_volume(Volume(noise, VOXEL_SIZE), folder / "tomogram.mrc")
+    io.write_volume(Volume(noise, VOXEL_SIZE), folder / "tomogram.mrc")
 
 
 def places(count: int, seed: int) -> pd.DataFrame:
@@ -78,7 +65,7 @@ def places(count: int, seed: int) -> pd.DataFrame:
 
 def simulate(_: Path, folder: Path) -> None:
     """A store of simulated subtomograms, which notes how far it is every 256 of them."""
-    batches.TABLED, stores.SHARD_BYTES = 1, 256 * 2 * BOX**3
+    batches.TABLED, store.SHARD_BYTES = 1, 256 * 2 * BOX**3
     maps = densities.load(["tric"], voxel_size=VOXEL_SIZE, box=BOX)
     options: dict[str, Any] = {"imaging": LOOK, "box": BOX, "seed": 2, "device": "cpu", "progress": False}
     simulation.subtomograms(maps, 1500, path=folder / "made.zarr", **options)
@@ -86,8 +73,8 @@ def simulate(_: Path, folder: Path) -> None:
 
 def extract(given: Path, folder: Path) -> None:
     """A store of boxes from a tomogram on disk, which notes how far it is every 256 boxes."""
-    crops.WINDOW_BYTES = 256 * 2 * BOX**3
-    tomogram = files.open_volume(given / "tomogram.mrc")
+    cropping.WINDOW_BYTES = 256 * 2 * BOX**3
+    tomogram = io.open_volume(given / "tomogram.mrc")
     subtomograms.extract(tomogram, places(2000, 3), box=BOX, path=folder / "cut.zarr", progress=False)
 
 
@@ -99,7 +86,7 @@ def read_store(folder: Path, name: str) -> list[Any]:
 
 def embed(given: Path, folder: Path) -> None:
     """Features by the shipped encoder, which notes how far it is every 32 subtomograms instead of 1,024."""
-    parts.KEEP = 32
+    partial_array.KEEP = 32
     boxes = subtomograms.open(given / "boxes.zarr")
     path = folder / "embedding.npz"
     embedding.embed(networks.load(), boxes, path=path, batch_size=16, device="cpu", precision="float32", progress=False)
@@ -131,27 +118,27 @@ def read_network(folder: Path) -> list[Any]:
 
 def average(given: Path, folder: Path) -> None:
     """An average in two halves, with a checkpoint after every iteration."""
-    snapshots.EVERY = 0.0
+    checkpoint.EVERY = 0.0
     boxes = subtomograms.open(given / "boxes.zarr")
     few = boxes.take(boxes.ids[:16])
     options: dict[str, Any] = {"seed": 6, "iterations": 6, "starts": 1, "device": "cpu", "progress": False}
-    averaging.average(few, checkpoint=folder / "state.safetensors", **options).save(folder / "average")
+    gold_standard.average(few, checkpoint=folder / "state.safetensors", **options).save(folder / "average")
 
 
 def read_average(folder: Path) -> list[Any]:
     """Maps, curve and poses."""
-    found = averages.load(folder / "average")
+    found = averaging.load(folder / "average")
     return [found.volume.data, found.half1.data, found.half2.data, found.fsc, found.particles]
 
 
 def export(_: Path, folder: Path, *, seed: int = 7) -> None:
     """A list for RELION over an earlier one."""
-    files.write_particles(places(LISTED, seed), folder / "list.star", voxel_size=VOXEL_SIZE)
+    io.write_particles(places(LISTED, seed), folder / "list.star", voxel_size=VOXEL_SIZE)
 
 
 def read_list(folder: Path) -> list[Any]:
     """The list as it is read."""
-    return [files.read_particles(folder / "list.star", voxel_size=VOXEL_SIZE)]
+    return [io.read_particles(folder / "list.star", voxel_size=VOXEL_SIZE)]
 
 
 def keep(_: Path, folder: Path, *, seed: int = 8) -> None:
@@ -202,7 +189,7 @@ def digest(values: list[Any]) -> str:
 
 def preload() -> None:
     """Import what is slow once, in the process from which all others are forked."""
-    CONTEXT.set_forkserver_preload([module.__name__ for module in (averaging, embedding, files, sessions, training)])
+    CONTEXT.set_forkserver_preload([module.__name__ for module in (gold_standard, embedding, io, sessions, training)])
 
 
 def _trouble(full: int | None, nobody: bool, jumps: tuple[float, float] | None) -> None:
@@ -234,7 +221,7 @@ def _perform(
     try:
         WORKS[name].perform(given, folder, **options)
         if stage is not None:
-            runs.Run(folder).record(stage, parameters={"work": name})
+            run_folder.Run(folder).record(stage, parameters={"work": name})
     except OSError as error:
         if not trouble:
             raise

@@ -3,8 +3,8 @@
 import torch
 from distributed import Client, Nanny, Scheduler, SpecCluster
 
-from tomolab import densities, simulation
-from tomolab.imaging import Imaging
+from tomolab import simulation
+from tomolab.simulation import Imaging, densities
 
 
 def cluster(gpus: int) -> SpecCluster:

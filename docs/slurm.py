@@ -3,7 +3,8 @@
 from dask_jobqueue import SLURMCluster
 from distributed import Client
 
-from tomolab import embedding, networks, subtomograms
+from tomolab import subtomograms
+from tomolab.learning import embedding, networks
 
 
 def cluster(interface: str = "ib0") -> SLURMCluster:

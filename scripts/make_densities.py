@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 from scipy.spatial.transform import Rotation
 
-from tomolab import densities, files, structures
-from tomolab.structures import Structure
+from tomolab import io
+from tomolab.simulation import Structure, densities, structures
 from tomolab.volumes import Volume
 
 VOXEL_SIZE = 10.0
@@ -122,7 +122,7 @@ RECIPES = [
 
 def write_map(volume: Volume, path: Path, title: str) -> None:
     """Write a float16 MRC file whose header holds no date, so that it can be made again byte by byte."""
-    with files.atomic(path) as temporary, mrcfile.new(temporary) as mrc:
+    with io.atomic(path) as temporary, mrcfile.new(temporary) as mrc:
         mrc.set_data(volume.data.astype(np.float16))
         mrc.voxel_size = volume.voxel_size
         mrc.set_volume()
@@ -146,7 +146,7 @@ def make(recipe: Recipe, models: Path, data: Path) -> dict:
         "diameter_angstrom": round(structure.diameter, 1),
         "source": recipe.package,
         "licence": LICENCE,
-        "sha256": files.sha256(path),
+        "sha256": io.sha256(path),
         "file": path.relative_to(data).as_posix(),
         "shipped": True,
     }
@@ -165,10 +165,10 @@ def write_table(table: pd.DataFrame, model: Path, readme: Path) -> None:
         )
     row = table.set_index("pdb").loc[model.name.split(".")[0]]
     lines.append(f"| structures/{model.name} | {row.title}, atomic model | {row.name} | {row.source} | {row.licence} "
-                 f"| {row.mass_kda:.0f} | {row.diameter_angstrom:.0f} | `{files.sha256(model)}` |")  # fmt: skip
+                 f"| {row.mass_kda:.0f} | {row.diameter_angstrom:.0f} | `{io.sha256(model)}` |")  # fmt: skip
     text = readme.read_text()
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    with files.atomic(readme) as temporary:
+    with io.atomic(readme) as temporary:
         temporary.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}")
 
 
@@ -182,10 +182,10 @@ def main() -> None:
     fetched = {"source": "Protein Data Bank, by structures.fetch", "licence": LICENCE, "shipped": False}
     rows += [{"name": pdb, "title": title, "pdb": pdb, **fetched} for pdb, title in PAPER.items()]
     table = pd.DataFrame(rows)
-    with files.atomic(data / "catalogue.csv") as temporary:
+    with io.atomic(data / "catalogue.csv") as temporary:
         table.to_csv(temporary, index=False)
     model = data / "structures" / KEPT_MODEL
-    with files.atomic(model) as temporary:
+    with io.atomic(model) as temporary:
         shutil.copyfile(arguments.models / KEPT_MODEL, temporary)
     write_table(table, model, data / "README.md")
 

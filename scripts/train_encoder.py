@@ -11,9 +11,9 @@ import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tomolab import densities, files, networks, simulation, training
-from tomolab.imaging import Imaging
-from tomolab.simulation import Stream
+from tomolab import io, simulation
+from tomolab.learning import networks, training
+from tomolab.simulation import Imaging, Stream, densities
 
 LEFT_OUT = ("apoferritin", "atcase", "capsid_mottle", "mm_cpn_closed", "ribosome_50s", "spliceosome")
 # Wider than any one data set: noise, wedge, defocus, off-centre picks and crowding must not decide what a feature says.
@@ -79,7 +79,7 @@ def main() -> None:
     print({key: told[key] for key in ("epoch", "loss", "accuracy", "novel_ari", "per_second")}, flush=True)
     if options.ship:
         record |= {"imaging": vars(kind.imaging), "left_out": list(LEFT_OUT), "epoch_size": epoch_size}
-        networks.save(network, files.data_folder() / "networks" / f"{kind.name}.safetensors", record=record)
+        networks.save(network, io.data_folder() / "networks" / f"{kind.name}.safetensors", record=record)
 
 
 def fitting(network: networks.Network, stream: Stream, minutes: float, device: str | None) -> int:

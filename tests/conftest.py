@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 import torch
 
-from tomolab import densities, files, fourier, particles, rotations, simulation, volumes
-from tomolab.imaging import Imaging
+from tomolab import fourier, io, particles, rotations, simulation, volumes
+from tomolab.learning import Embedding
+from tomolab.simulation import Imaging, densities
 from tomolab.subtomograms import Subtomograms
-from tomolab.vectors import Embedding
 from tomolab.volumes import Volume
 
 
@@ -85,10 +85,10 @@ def write_run(folder: Path, boxes: Subtomograms) -> Path:
     vectors = np.random.default_rng(1).normal(size=(len(boxes), 8)) * 0.05
     vectors[:, 0] += np.where(kind, 1.0, -1.0)
     Embedding(boxes.ids, vectors, "of a test").save(folder / "embedding.npz")
-    files.write_particles(boxes.particles.assign(cluster=0), folder / "clusters.csv")
+    io.write_particles(boxes.particles.assign(cluster=0), folder / "clusters.csv")
     boxes.save(folder / "subtomograms.zarr")
     noise = np.random.default_rng(4).normal(size=(40, 60, 80)).astype(np.float32)
-    files.write_volume(Volume(noise, 20.0), folder / "tomogram.mrc")
+    io.write_volume(Volume(noise, 20.0), folder / "tomogram.mrc")
     layout = pd.DataFrame({"particle_id": boxes.ids, "x": vectors[:, 0], "y": vectors[:, 1]})
     layout.to_csv(folder / "layout.csv", index=False)
     return folder

@@ -18,18 +18,21 @@ import torch
 from damage import NAMES, Change, all_odd, field, general, valued
 from malformed import Kind
 
-from tomolab import averages, checkpoints, downloads, holdings, networks, particles, selection, sessions, specimens, stores
+from tomolab import averaging, particles
 from tomolab import subtomograms as boxes
-from tomolab import vectors as embeddings
-from tomolab.averages import Average
-from tomolab.parts import Part
-from tomolab.runs import Run
-from tomolab.selection import Selection
-from tomolab.sessions import Session
-from tomolab.snapshots import Snapshot
-from tomolab.specimens import Specimen
+from tomolab.averaging import Average
+from tomolab.averaging.checkpoint import Snapshot
+from tomolab.inspection import Selection, Session, run_contents, selection
+from tomolab.inspection import session as sessions
+from tomolab.io import download as downloads
+from tomolab.io.run_folder import Run
+from tomolab.learning import Embedding, checkpoints, networks
+from tomolab.learning import vectors as embeddings
+from tomolab.learning.partial_array import Part
+from tomolab.simulation import Specimen
+from tomolab.simulation import specimen as specimens
 from tomolab.subtomograms import Subtomograms
-from tomolab.vectors import Embedding
+from tomolab.subtomograms import store as stores
 from tomolab.volumes import Volume
 
 COUNT, BOX, SIZE = 12, 8, 10.0
@@ -136,7 +139,7 @@ def average(target: str) -> Kind:
         assert found.believable in (True, False)
         assert repr(found)
 
-    return Kind(make, "average", averages.load, holds, (f"average/{target}",), not target.endswith("parquet"))
+    return Kind(make, "average", averaging.load, holds, (f"average/{target}",), not target.endswith("parquet"))
 
 
 def network(target: str) -> Kind:
@@ -247,7 +250,7 @@ def layout() -> Kind:
     def holds(found: pd.DataFrame, _: Path) -> None:
         assert np.isfinite(found[["particle_id", "x", "y"]].to_numpy(dtype=float)).all()
 
-    return Kind(make, "layout.csv", lambda path: holdings.points(path.parent, None, seed=0), holds)
+    return Kind(make, "layout.csv", lambda path: run_contents.points(path.parent, None, seed=0), holds)
 
 
 def download() -> Kind:

@@ -17,10 +17,13 @@ import mrcfile
 import numpy as np
 import pandas as pd
 from test_aretomo import THREE, XF
-from test_mdoc import mdoc
+from test_serialem import mdoc
 from test_warp import defocus, xml
 
-from tomolab import copick, embedding, files, imod, particles
+from tomolab import io as tomolab_io
+from tomolab import particles
+from tomolab.io.lists import copick, imod
+from tomolab.learning import embedding
 from tomolab.volumes import Volume
 
 SIZE = 8.0
@@ -125,7 +128,7 @@ def mrc(mode: type, name: str, *, big: bool = False) -> Kind:
         orders = [struct.unpack(f"{order}3i", raw[:12]) for order in "<>"]
         assert sorted(shape) in [sorted(sizes) for sizes in orders]
 
-    reader = files.read_stack if name.endswith(".st") else files.read_volume
+    reader = tomolab_io.read_stack if name.endswith(".st") else tomolab_io.read_volume
     return Kind(make, name, reader, same, text=False)
 
 
@@ -139,10 +142,15 @@ def swapped(raw: bytes) -> bytes:
 def zarr(version: str, target: str) -> Kind:
     def make(folder: Path) -> None:
         data = np.random.default_rng(0).normal(size=(3, 4, 70)).astype(np.float32)
-        files.write_volume(Volume(data, SIZE), folder / "a.zarr", version=version)
+        tomolab_io.write_volume(Volume(data, SIZE), folder / "a.zarr", version=version)
 
     return Kind(
-        make, "a.zarr", lambda path: files.open_volume(path).load(), whole_volume, (target,), target.endswith(("rs", "y", "n"))
+        make,
+        "a.zarr",
+        lambda path: tomolab_io.open_volume(path).load(),
+        whole_volume,
+        (target,),
+        target.endswith(("rs", "y", "n")),
     )
 
 
@@ -158,7 +166,7 @@ def table(name: str, *, rows: Callable[[bytes], int], damaged: tuple[str, ...] =
             picks = some()
             if name.endswith((".ndjson", ".mod")):
                 picks["tomogram"] = "TS_01"
-            files.write_particles(picks, folder / name, **options)
+            tomolab_io.write_particles(picks, folder / name, **options)
 
     def holds(found: pd.DataFrame, path: Path) -> None:
         pd.testing.assert_frame_equal(particles.check(found), found)
@@ -167,7 +175,7 @@ def table(name: str, *, rows: Callable[[bytes], int], damaged: tuple[str, ...] =
 
     def read(path: Path) -> pd.DataFrame:
         told = {key: path.parent / value if key == "tomogram_list" else value for key, value in known.items()}
-        return files.read_particles(path, **{"tilts": (-60, 60), **told})
+        return tomolab_io.read_particles(path, **{"tilts": (-60, 60), **told})
 
     return Kind(make, name, read, holds, damaged, not name.endswith((".em", ".mod")))
 
@@ -343,9 +351,9 @@ def em_volume() -> Kind:
         assert found.shape in [struct.unpack(f"{order}3i", path.read_bytes()[4:16])[::-1] for order in "<>"]
 
     def make(folder: Path) -> None:
-        files.write_volume(Volume((np.arange(60).reshape(SHAPE) + 1).astype(np.float32), SIZE), folder / "a.em")
+        tomolab_io.write_volume(Volume((np.arange(60).reshape(SHAPE) + 1).astype(np.float32), SIZE), folder / "a.em")
 
-    return Kind(make, "a.em", lambda path: files.read_volume(path, voxel_size=SIZE), holds, text=False)
+    return Kind(make, "a.em", lambda path: tomolab_io.read_volume(path, voxel_size=SIZE), holds, text=False)
 
 
 KINDS: dict[str, Kind] = {
@@ -356,7 +364,7 @@ KINDS: dict[str, Kind] = {
     "MRC gzip": mrc(np.float32, "a.mrc.gz"),
     "MRC bzip2": mrc(np.float32, "a.mrc.bz2"),
     "MRC stack": mrc(np.int16, "a.st"),
-    "MRC, permissive": replace(mrc(np.float32, "a.mrc"), read=partial(files.read_volume, permissive=True)),
+    "MRC, permissive": replace(mrc(np.float32, "a.mrc"), read=partial(tomolab_io.read_volume, permissive=True)),
     "EM volume": em_volume(),
     **{f"features {name}": features(name) for name in ("a.csv", "a.npz", "a.parquet")},
     "Zarr 2 chunk": zarr("0.4", "a.zarr/0/0/0/0"),
@@ -428,18 +436,18 @@ KINDS: dict[str, Kind] = {
     "copick picks": Kind(
         lambda folder: project(folder) or (folder / PICK).rename(folder / "a.json"),
         "a.json",
-        lambda path: files.read_particles(path, tilts=(-60, 60)),
+        lambda path: tomolab_io.read_particles(path, tilts=(-60, 60)),
         lambda found, path: None if len(particles.check(found)) == json_rows(path.read_bytes()) else 1 / 0,
     ),
-    "angles .tlt": simple("a.tlt", "-60.0\n-3.0\n0.00 1\n57.5\n", files.read_tilts, angles),
-    "angles .rawtlt": simple("a.rawtlt", " -60\n -3 # a\n\n 0\n 57.5\n", files.read_tilts, angles),
-    "transforms .xf": simple("a.xf", XF, files.read_transforms, transforms),
-    "command file .com": simple("a.com", COMMAND, files.read_excluded, views),
-    "offset in a .com": simple("a.com", OFFSET, files.read_offset, offset),
-    "tilt series of RELION": simple("a.star", SERIES, files.read_tilt_star, tilt_table),
-    "wedge list of STOPGAP": simple("a.star", WEDGE_LIST, lambda path: files.read_tilt_star(path, tomogram=1), tilt_table),
-    "SerialEM .mdoc": simple("a.mdoc", MDOC, files.read_mdoc, tilt_table),
-    "Warp .xml": simple("a.xml", XML, files.read_warp, tilt_table),
-    "Warp .tomostar": simple("a.tomostar", TOMOSTAR, files.read_tomostar, tilt_table),
-    "AreTomo .aln": simple("a.aln", THREE, files.read_aretomo, alignment),
+    "angles .tlt": simple("a.tlt", "-60.0\n-3.0\n0.00 1\n57.5\n", tomolab_io.read_tilts, angles),
+    "angles .rawtlt": simple("a.rawtlt", " -60\n -3 # a\n\n 0\n 57.5\n", tomolab_io.read_tilts, angles),
+    "transforms .xf": simple("a.xf", XF, tomolab_io.read_transforms, transforms),
+    "command file .com": simple("a.com", COMMAND, tomolab_io.read_excluded, views),
+    "offset in a .com": simple("a.com", OFFSET, tomolab_io.read_offset, offset),
+    "tilt series of RELION": simple("a.star", SERIES, tomolab_io.read_tilt_star, tilt_table),
+    "wedge list of STOPGAP": simple("a.star", WEDGE_LIST, lambda path: tomolab_io.read_tilt_star(path, tomogram=1), tilt_table),
+    "SerialEM .mdoc": simple("a.mdoc", MDOC, tomolab_io.read_mdoc, tilt_table),
+    "Warp .xml": simple("a.xml", XML, tomolab_io.read_warp, tilt_table),
+    "Warp .tomostar": simple("a.tomostar", TOMOSTAR, tomolab_io.read_tomostar, tilt_table),
+    "AreTomo .aln": simple("a.aln", THREE, tomolab_io.read_aretomo, alignment),
 }

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tomolab import __main__, paths
+from tomolab import __main__
+from tomolab.io import paths
 
 NAMES = sorted(path.name for path in paths.notebook_folder().glob("*.ipynb"))
 ABSENT = """
@@ -72,11 +73,19 @@ def test_no_notebook_reads_beside_itself() -> None:
     ("missing", "statement", "expected"),
     [
         ("matplotlib", "from tomolab.ui import plots", r"needs matplotlib, .*tomolab\[lab\]'.*tomolab\[napari\]'"),
-        ("matplotlib", "import tomolab.ui.viewer", r"needs matplotlib, .*tomolab\[lab\]'.*tomolab\[napari\]'"),
-        ("ipywidgets", "from tomolab.ui import inspector", r"tomolab.ui.inspector needs ipywidgets, .*tomolab\[lab\]'"),
-        ("anywidget", "from tomolab.ui import gallery", r"tomolab.ui.gallery needs anywidget, .*tomolab\[lab\]'"),
-        ("qtpy", "from tomolab.ui import dock", r"tomolab.ui.dock needs qtpy, .*tomolab\[napari\]'"),
-        ("napari", "from tomolab.ui import viewer; viewer.model()", r"a viewer needs napari, .*tomolab\[napari\]'"),
+        ("matplotlib", "import tomolab.ui.napari.viewer", r"needs matplotlib, .*tomolab\[lab\]'.*tomolab\[napari\]'"),
+        (
+            "ipywidgets",
+            "from tomolab.ui.notebook import inspector",
+            r"tomolab.ui.notebook.inspector needs ipywidgets, .*tomolab\[lab\]'",
+        ),
+        (
+            "anywidget",
+            "from tomolab.ui.notebook import gallery",
+            r"tomolab.ui.notebook.gallery needs anywidget, .*tomolab\[lab\]'",
+        ),
+        ("qtpy", "from tomolab.ui.napari import dock", r"tomolab.ui.napari.dock needs qtpy, .*tomolab\[napari\]'"),
+        ("napari", "from tomolab.ui.napari import viewer; viewer.model()", r"a viewer needs napari, .*tomolab\[napari\]'"),
     ],
 )
 def test_what_is_not_installed_is_named_with_its_extra(missing: str, statement: str, expected: str) -> None:

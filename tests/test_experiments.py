@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tomolab import densities, experiments, volumes
-from tomolab.embedding import Embedding
+from tomolab import experiments, volumes
 from tomolab.experiments import METHODS, PLANS, SPLITS, Plan
+from tomolab.learning import Embedding
+from tomolab.simulation import densities
 from tomolab.subtomograms import Subtomograms
 from tomolab.trials import STANDARD, Condition, Method, Ready
 from tomolab.volumes import Volume

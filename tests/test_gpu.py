@@ -6,26 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from tomolab import (
-    acquisition,
-    alignment,
-    averaging,
-    baselines,
-    densities,
-    embedding,
-    microscope,
-    networks,
-    rotations,
-    simulation,
-    sorting,
-    specimens,
-    tomograms,
-    training,
-    volumes,
-)
-from tomolab.embedding import Embedding
-from tomolab.imaging import Imaging
+from tomolab import averaging, rotations, simulation, tomograms, volumes
+from tomolab.averaging import alignment, classification
+from tomolab.learning import Embedding, baselines, embedding, networks, training
 from tomolab.progress import Progress
+from tomolab.simulation import Imaging, densities, microscope, specimen
 from tomolab.volumes import Volume
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
@@ -61,9 +46,9 @@ def test_particles_look_alike(phantom: Volume) -> None:
 
 
 def test_a_tilt_series_and_its_tomogram_agree(phantom: Volume) -> None:
-    made = specimens.build({"phantom": phantom}, 2, shape=(48, 64, 64), seed=1, device="cpu", progress=False)
+    made = specimen.build({"phantom": phantom}, 2, shape=(48, 64, 64), seed=1, device="cpu", progress=False)
     imaging = Imaging(snr=float("inf"), defocus=3.0, tilt_step=10.0)
-    here, there = (acquisition.acquire(made, imaging, seed=1, device=where, progress=False) for where in ("cpu", "cuda"))
+    here, there = (simulation.acquire(made, imaging, seed=1, device=where, progress=False) for where in ("cpu", "cuda"))
     assert np.allclose(here.images, there.images, atol=1e-3)
     volumes_of = [
         tomograms.reconstruct(here.images, here.tilts, voxel_size=10.0, device=where, progress=False).data
@@ -124,7 +109,7 @@ def test_strangers_are_named_on_the_gpu() -> None:
     maps = densities.load(["tric", "ruvab"], voxel_size=20.0, box=20)
     imaging = Imaging(snr=0.2, tilts=(-60.0, 60.0), shift=0.05)
     mixed = simulation.subtomograms(maps, {"tric": 40, "ruvab": 10}, imaging=imaging, box=20, seed=3)
-    found = sorting.sort(mixed, seed=1, rounds=3, device="cuda", progress=False)
+    found = classification.sort(mixed, seed=1, rounds=3, device="cuda", progress=False)
     stranger = mixed.particles.set_index("particle_id")["label"] == "ruvab"
     assert found.labels[stranger].mean() > 0.85
     assert found.labels[~stranger].mean() < 0.1

@@ -25,9 +25,11 @@ from malformed import Kind
 from test_exports import average_of as turned
 from test_hostile import attempt, opened, watched
 
-from tomolab import accounts, averages, files, inspection, journals, particles, selection, subtomograms
-from tomolab.parts import Part
-from tomolab.runs import Run
+from tomolab import averaging, inspection, io, particles, subtomograms
+from tomolab.inspection import provenance, selection
+from tomolab.io.run_folder import Run
+from tomolab.learning.partial_array import Part
+from tomolab.subtomograms import writer
 from tomolab.ui import report
 
 CORPUS = {(name, what): damage for name, kind in KINDS.items() for what, damage in kept.damages(name, kind).items()}
@@ -177,14 +179,14 @@ def test_a_shard_that_is_missing_is_told_and_zeros_are_kept(number: int, tmp_pat
 @pytest.mark.filterwarnings("ignore:what was begun")
 @pytest.mark.parametrize("target", ["journal.json", "tail-1.npy", "volumes/zarr.json", "rows-1.parquet", "volumes/c/0/0/0/0"])
 def test_a_damaged_journal_is_begun_anew_or_refused(target: str, tmp_path: Path) -> None:
-    def begun(path: Path) -> journals.Journal:
-        return journals.begin(path, "key", box=8, voxel_size=10.0)
+    def begun(path: Path) -> writer.Journal:
+        return writer.begin(path, "key", box=8, voxel_size=10.0)
 
     def make(path: Path) -> None:
         with kept.small_shards():
             journal = begun(path)
         data = np.random.default_rng(1).normal(size=(12, 8, 8, 8))
-        journals.add(journal, "cell", [(data, kept.some())], skipped=[])
+        writer.add(journal, "cell", [(data, kept.some())], skipped=[])
 
     make(tmp_path / "good.zarr")
     whole = tmp_path / ".good.zarr.partial"
@@ -215,7 +217,7 @@ def test_a_damaged_journal_is_begun_anew_or_refused(target: str, tmp_path: Path)
         if not journal.done:
             continue
         try:
-            journals.finish(journal, path)
+            writer.finish(journal, path)
             taken = subtomograms.open(path)
             assert np.asarray(taken.volumes[:]).shape == (12, 8, 8, 8), what
         except (ValueError, FileNotFoundError) as error:
@@ -223,7 +225,7 @@ def test_a_damaged_journal_is_begun_anew_or_refused(target: str, tmp_path: Path)
     assert not (tmp_path / "bait").exists() or (tmp_path / "bait").read_bytes() == raw
 
 
-def average_of(work: inspection.Inspection) -> averages.Average:
+def average_of(work: inspection.Inspection) -> averaging.Average:
     return turned(work.session.particles[:8], turn=10.0)
 
 
@@ -239,13 +241,13 @@ def test_a_manifest_reads_nothing_outside_of_its_folder(tmp_path: Path) -> None:
     (folder / "zero").symlink_to("/dev/zero")
     (folder / "here").write_text("x")
     told = {
-        "here": files.sha256(folder / "here"),
-        **dict.fromkeys(("../bait", str(bait), "link", "zero", "deep"), files.sha256(bait)),
+        "here": io.sha256(folder / "here"),
+        **dict.fromkeys(("../bait", str(bait), "link", "zero", "deep"), io.sha256(bait)),
     }
     (folder / "manifest.json").write_text(json.dumps({"stages": {"a": {"files": told}}}))
     with watching(tmp_path):
         assert set(Run(folder).changed()) == set(told) - {"here"}
-        assert "secret" not in report.page(accounts.of(folder))
+        assert "secret" not in report.page(provenance.of(folder))
 
 
 @pytest.mark.parametrize(
@@ -262,7 +264,7 @@ def test_what_an_inspection_finds_does_not_lead_out(name: str, folder: Path, tmp
     with watching(folder), pytest.raises(ValueError, match="leads out of"):
         inspection.open(folder, diameter=250)
     with watching(folder):
-        assert any("leads out of" in fault for fault in accounts.of(folder).faults)
+        assert any("leads out of" in fault for fault in provenance.of(folder).faults)
     assert sorted(outside.rglob("*")) == before
     if name == "averages":
         with pytest.raises(ValueError, match="leads out of"):
@@ -316,7 +318,7 @@ def test_a_report_of_a_hostile_folder_holds_no_markup_of_it(folder: Path) -> Non
     made = average_of(work)
     work.keep(
         SCRIPT,
-        averages.Average(
+        averaging.Average(
             made.volume,
             made.half1,
             made.half2,
@@ -368,9 +370,9 @@ def test_a_report_tells_what_could_not_be_read(name: str, folder: Path) -> None:
     (folder / place).write_bytes(b'{"reason": [')
     if name == "manifest":
         with pytest.raises(ValueError, match=r"manifest\.json cannot be read as a manifest"):
-            accounts.of(folder)
+            provenance.of(folder)
         return
-    found = accounts.of(folder)
+    found = provenance.of(folder)
     assert any(place.split("/")[0] in fault for fault in found.faults), found.faults
     assert found.table is not None
     assert report.page(found)
@@ -378,13 +380,13 @@ def test_a_report_tells_what_could_not_be_read(name: str, folder: Path) -> None:
 
 def test_clusters_of_a_table_can_have_any_number(folder: Path) -> None:
     """A huge number costs no memory, and one that is none is told."""
-    table = files.read_particles(folder / "clusters.csv")
-    files.write_particles(table.assign(cluster=2**31 - 1), folder / "clusters.csv")
+    table = io.read_particles(folder / "clusters.csv")
+    io.write_particles(table.assign(cluster=2**31 - 1), folder / "clusters.csv")
     with confined():
-        assert accounts.of(folder).session.counts().to_dict() == {2**31 - 1: len(table)}
+        assert provenance.of(folder).session.counts().to_dict() == {2**31 - 1: len(table)}
     for value in ("x", 2**40, 0.5):
-        files.write_particles(table.assign(cluster=value), folder / "clusters.csv")
-        assert any("clusters are whole numbers" in fault for fault in accounts.of(folder).faults)
+        io.write_particles(table.assign(cluster=value), folder / "clusters.csv")
+        assert any("clusters are whole numbers" in fault for fault in provenance.of(folder).faults)
 
 
 def test_the_particles_of_the_corpus_are_good() -> None:

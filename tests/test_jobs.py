@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tomolab import averaging, densities, jobs, simulation
-from tomolab.averages import Average
-from tomolab.imaging import Imaging
+from tomolab import averaging, jobs, simulation
+from tomolab.averaging import Average
 from tomolab.jobs import Job
+from tomolab.simulation import Imaging, densities
 from tomolab.subtomograms import Subtomograms
-from tomolab.ui import outcomes, watching
+from tomolab.ui import job_summary
+from tomolab.ui.notebook import jobs as job_widgets
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def test_what_goes_wrong_is_raised_where_the_result_is_asked_for() -> None:
         job.result(20)
     assert job.state == "failed"
     assert repr(job) == "Job('nothing', failed: there are no particles)"
-    assert outcomes.told(job) == "there are no particles"
+    assert job_summary.told(job) == "there are no particles"
 
 
 def test_a_watcher_that_fails_is_left_out_and_ends_nothing(gate: threading.Event) -> None:
@@ -150,35 +151,35 @@ def few() -> Subtomograms:
 def test_an_average_in_the_background_is_the_one_made_in_front(few: Subtomograms) -> None:
     options: dict[str, Any] = {"seed": 1, "iterations": 6, "starts": 1, "device": "cpu"}
     job: Job[Average] = jobs.start("tric", averaging.average, few, **options)
-    panel = watching.watch(job).children[0]
+    panel = job_widgets.watch(job).children[0]
     behind, front = job.result(120), averaging.average(few, progress=False, **options)
     assert (behind.volume.data == front.volume.data).all()
     until(lambda: panel.button.disabled)
     assert panel.bar.value == 1
     assert "24 particles, halves agree to" in panel.text.value
-    assert panel.image.value == outcomes.picture(behind.volume)
+    assert panel.image.value == job_summary.picture(behind.volume)
     assert panel.image.layout.visibility == "visible"
-    assert panel.curve.value == outcomes.curve(behind.fsc, panel.side)
+    assert panel.curve.value == job_summary.curve(behind.fsc, panel.side)
 
 
 def test_a_curve_falls_where_the_correlation_does() -> None:
     table = pd.DataFrame({"resolution": [np.inf, 100.0, 50.0, 25.0], "fsc": [1.0, 1.0, 0.5, -0.2]})
-    points = re.search(r"points='([^']*)'", outcomes.curve(table, 100))
+    points = re.search(r"points='([^']*)'", job_summary.curve(table, 100))
     assert points is not None
     assert points[1] == "25.0,0.0 50.0,50.0 100.0,100.0"
-    assert outcomes.curve(None, 100) == ""
+    assert job_summary.curve(None, 100) == ""
 
 
 def test_a_job_without_a_picture_shows_none(gate: threading.Event) -> None:
     # A browser draws a broken image where there is no picture.
-    panel = watching.watch(jobs.start("count", counting, 1, gate)).children[0]
+    panel = job_widgets.watch(jobs.start("count", counting, 1, gate)).children[0]
     assert panel.image.layout.visibility == "hidden"
 
 
 def test_the_notebook_stays_free_and_the_panel_stops_the_average(few: Subtomograms) -> None:
     pictures: set[bytes] = set()
     job: Job[Average] = jobs.start("tric", averaging.average, few, seed=1, iterations=600, device="cpu")
-    panel = watching.watch(job).children[0]
+    panel = job_widgets.watch(job).children[0]
     panel.image.observe(lambda change: pictures.add(change["new"]), "value")
     until(lambda: job.progress is not None)
     waits = []

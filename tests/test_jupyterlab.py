@@ -24,7 +24,8 @@ from conftest import write_run
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
-from tomolab import files, inspection
+from tomolab import inspection
+from tomolab import io as tomolab_io
 
 pytestmark = pytest.mark.browser
 
@@ -70,8 +71,8 @@ import pandas as pd
 
 from tomolab import particles
 from tomolab.inspection import Inspection
-from tomolab.sessions import Session
-from tomolab.ui import inspector
+from tomolab.inspection import Session
+from tomolab.ui.notebook import inspector
 from tomolab.volumes import Volume
 
 rng, count, apart = np.random.default_rng(0), 1_000_000, 150_000
@@ -364,7 +365,7 @@ def test_an_inspection_by_hand_is_kept(page, lab, run):
     drawn = max(work.session.clusters)
     assert work.session.title(drawn) == "drawn by hand"
     assert list(work.averages) == ["cluster 0, quick", "drawn by hand, quick"]
-    assert work.export(run / "one.star", [drawn]).count == len(files.read_particles(run / "one.star")) == 16
+    assert work.export(run / "one.star", [drawn]).count == len(tomolab_io.read_particles(run / "one.star")) == 16
     page.keyboard.press("Control+s")
     page.wait_for_timeout(1500)
     page.goto(lab.format("06_inspect.ipynb").replace("&reset", ""), timeout=90_000)

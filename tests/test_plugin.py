@@ -10,10 +10,11 @@ import pytest
 from npe2 import PluginManager, PluginManifest
 
 import tomolab
-from tomolab import files, holdings, particles
-from tomolab.sessions import Session
+from tomolab import io, particles
+from tomolab.inspection import Session, run_contents
 from tomolab.subtomograms import Subtomograms
-from tomolab.ui import linking, reading, style
+from tomolab.ui import style
+from tomolab.ui.napari import link, plugin
 from tomolab.volumes import Volume
 
 MANIFEST = Path(tomolab.__file__).parent / "napari.yaml"
@@ -36,8 +37,8 @@ def table() -> pd.DataFrame:
 def folder(tmp_path: Path, table: pd.DataFrame) -> Path:
     place = tmp_path / "run"
     place.mkdir()
-    files.write_particles(table, place / "clusters.csv")
-    files.write_volume(Volume(np.random.default_rng(0).normal(size=(20, 40, 50)), 12.0), place / "tomogram.mrc")
+    io.write_particles(table, place / "clusters.csv")
+    io.write_volume(Volume(np.random.default_rng(0).normal(size=(20, 40, 50)), 12.0), place / "tomogram.mrc")
     return place
 
 
@@ -54,47 +55,47 @@ def test_the_manifest_is_valid_and_what_it_names_is_there(plugins: PluginManager
 def test_only_what_is_ours_is_claimed(plugins: PluginManager, tmp_path: Path) -> None:
     assert [one.command for one in plugins.iter_compatible_readers(["a.star"])] == ["tomolab.read"]
     assert not list(plugins.iter_compatible_readers(["a.mrc"]))
-    assert reading.reader(str(tmp_path)) is None
-    assert reading.reader(["a.star", "b.star"]) is None
+    assert plugin.reader(str(tmp_path)) is None
+    assert plugin.reader(["a.star", "b.star"]) is None
     (tmp_path / "zarr.json").write_text("{}")
-    assert reading.reader(str(tmp_path)) is None
+    assert plugin.reader(str(tmp_path)) is None
 
 
 def test_a_run_folder_opens_as_it_was_left(folder: Path, table: pd.DataFrame) -> None:
-    read = reading.reader(str(folder))
+    read = plugin.reader(str(folder))
     assert read is not None
     (image, about, kind), (points, options, second) = read(str(folder))
     assert (kind, second) == ("image", "points")
     assert image.shape == (20, 40, 50)
     np.testing.assert_allclose(about["scale"], 12)
     np.testing.assert_allclose(points, particles.positions(table))
-    assert about["metadata"][linking.MARK] == options["metadata"][linking.MARK] == str(folder)
+    assert about["metadata"][link.MARK] == options["metadata"][link.MARK] == str(folder)
     inks = [style.to_hex(ink[:3]) for ink in options["border_color"]]
     assert inks[0] == inks[2] != inks[1]
     session = Session(table, table.set_index("particle_id")["cluster"])
     session.merge([0, 1])
     session.save(folder / "session.npz")
-    options = reading.read_run(folder)[1][1]
+    options = plugin.read_run(folder)[1][1]
     assert len({style.to_hex(ink[:3]) for ink in options["border_color"]}) == 1
     assert options["features"]["cluster"].tolist() == [0, 0, 0]
     (folder / "clusters.csv").unlink()
-    assert len(reading.read_run(folder)) == 1
-    files.write_volume(files.read_volume(folder / "tomogram.mrc"), folder / "tomogram.zarr")
+    assert len(plugin.read_run(folder)) == 1
+    io.write_volume(io.read_volume(folder / "tomogram.mrc"), folder / "tomogram.zarr")
     (folder / "tomogram.mrc").unlink()
-    ((other, _, _),) = reading.read_run(folder)
+    ((other, _, _),) = plugin.read_run(folder)
     np.testing.assert_allclose(other, image, atol=1e-5)
 
 
 def test_of_many_tomograms_the_first_is_shown_with_its_own_particles(folder: Path, table: pd.DataFrame) -> None:
     (folder / "tomograms").mkdir()
     (folder / "tomogram.mrc").rename(folder / "tomograms" / "TS_2.mrc")
-    files.write_particles(table.assign(tomogram=["TS_1", "TS_2", "TS_2"]), folder / "clusters.csv")
-    points = reading.read_run(folder)[1]
+    io.write_particles(table.assign(tomogram=["TS_1", "TS_2", "TS_2"]), folder / "clusters.csv")
+    points = plugin.read_run(folder)[1]
     assert points[1]["features"]["particle_id"].tolist() == [3, 9]
     # Of two files of one name the same is taken whether or not there is a list of particles.
-    other = files.write_volume(files.read_volume(folder / "tomograms" / "TS_2.mrc"), folder / "tomograms" / "TS_2.zarr")
+    other = io.write_volume(io.read_volume(folder / "tomograms" / "TS_2.mrc"), folder / "tomograms" / "TS_2.zarr")
     assert other.exists()
-    assert holdings.places(folder) == holdings.places(folder, table.assign(tomogram="TS_2"))
+    assert run_contents.places(folder) == run_contents.places(folder, table.assign(tomogram="TS_2"))
 
 
 def test_a_particle_list_takes_what_it_lacks_from_the_tomogram_beside_it(folder: Path, table: pd.DataFrame) -> None:
@@ -104,27 +105,27 @@ def test_a_particle_list_takes_what_it_lacks_from_the_tomogram_beside_it(folder:
         "25.0 16.0 8.0 TS_1.tomostar\n10.0 11.0 12.0 TS_1.tomostar\n"
     )
     with pytest.raises(ValueError, match="only one in the folder; there are 0"):
-        reading.read_list(alone)
+        plugin.read_list(alone)
     moved = alone.rename(folder / "warp.star")
-    ((points, options, kind),) = reading.reader(str(moved))(str(moved))
+    ((points, options, kind),) = plugin.reader(str(moved))(str(moved))
     assert (kind, options["name"]) == ("points", "warp")
     np.testing.assert_allclose(points, np.array([[8, 16, 25], [12, 11, 10]]) * 12.0)
     assert "tilt_min" not in options["features"]
     # OME-Zarr says it as well, and boxes beside it are no tomogram.
-    volume = files.read_volume(folder / "tomogram.mrc")
+    volume = io.read_volume(folder / "tomogram.mrc")
     (folder / "tomogram.mrc").unlink()
-    files.write_volume(volume, folder / "tomogram.zarr")
+    io.write_volume(volume, folder / "tomogram.zarr")
     Subtomograms(np.zeros((3, 8, 8, 8)), table, 10.0).save(folder / "boxes.zarr")
-    np.testing.assert_allclose(reading.read_list(moved)[0][0], points)
-    own = files.write_particles(table, folder / "own.star", voxel_size=7.0)
-    np.testing.assert_allclose(reading.read_list(own)[0][0], particles.positions(table), atol=1e-3)
+    np.testing.assert_allclose(plugin.read_list(moved)[0][0], points)
+    own = io.write_particles(table, folder / "own.star", voxel_size=7.0)
+    np.testing.assert_allclose(plugin.read_list(own)[0][0], particles.positions(table), atol=1e-3)
 
 
 def test_subtomograms_open_as_a_stack_about_their_middle(tmp_path: Path, table: pd.DataFrame) -> None:
     boxes = np.random.default_rng(0).normal(size=(3, 8, 8, 8))
     boxes[:, 4, 4, 4] = 20
     path = Subtomograms(boxes, table, 10.0).save(tmp_path / "boxes.zarr")
-    ((stack, options, kind),) = reading.reader(str(path))(str(path))
+    ((stack, options, kind),) = plugin.reader(str(path))(str(path))
     assert (kind, stack.shape) == ("image", (3, 8, 8, 8))
     peak = np.unravel_index(np.argmax(np.asarray(stack[1])), (8, 8, 8))
     np.testing.assert_allclose(np.array(peak) * options["scale"][1:] + options["translate"][1:], 0)
@@ -154,7 +155,7 @@ def test_napari_opens_a_run_folder_and_its_inspector_by_itself(make_napari_viewe
     view.open(folder, plugin="tomolab")
     assert [layer.name for layer in view.layers] == ["tomogram", "particles"]
     assert [str(axis) for axis in view.scene.camera.orientation] == ["away", "down", "right"]
-    files.write_particles(files.read_particles(folder / "clusters.csv").assign(diameter=150.0), folder / "clusters.csv")
+    io.write_particles(io.read_particles(folder / "clusters.csv").assign(diameter=150.0), folder / "clusters.csv")
     _, panel = view.window.add_plugin_dock_widget("tomolab", "Inspector")
     qtbot.waitUntil(lambda: panel.bench is not None, timeout=20_000)
     # What the reader showed has given way to what follows the inspection.

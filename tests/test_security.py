@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tomolab import samples, structures
+from tomolab.io import samples
+from tomolab.simulation import structures
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted(path for folder in ("tomolab", "scripts", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
@@ -54,10 +55,10 @@ CALLS |= {"os.execv", "os.execvp", "os.spawnl", "subprocess.getstatusoutput", "p
 LISTENING = {"listen", "bind", "create_server", "start_server", "listen_tcp", "serve_forever"}
 FETCHING = {"requests", "urllib.request", "httpx", "httpx2", "http.client", "socket", "pooch", "unearth", "ftplib"}
 MAY_FETCH = {
-    "tomolab/downloads.py": "the only door for files: a hash is known, or recorded and compared from then on",
-    "tomolab/archives.py": "reads tomograms at addresses that the user gives; numbers only, within limits",
-    "tomolab/samples.py": "asks the package index for an address; the archive's hash is known",
-    "tomolab/ui/displays.py": "asks whether the X display answers, which the environment names",
+    "tomolab/io/download.py": "the only door for files: a hash is known, or recorded and compared from then on",
+    "tomolab/io/volumes/zarr_arrays.py": "reads tomograms at addresses that the user gives; numbers only, within limits",
+    "tomolab/io/samples.py": "asks the package index for an address; the archive's hash is known",
+    "tomolab/ui/napari/display_check.py": "asks whether the X display answers, which the environment names",
     "scripts/audit.py": "asks a database for known vulnerabilities; nothing is kept",
 }
 
@@ -182,8 +183,9 @@ def ports():
 before = ports()
 import importlib, pathlib
 from conftest import write_run
-from tomolab import averaging, densities, inspection, simulation
-from tomolab.imaging import Imaging
+from tomolab import averaging, inspection, simulation
+from tomolab.simulation import densities
+from tomolab.simulation import Imaging
 for place in sorted(pathlib.Path({package!r}).rglob("*.py")):
     if place.stem not in ("__main__", "__init__"):
         importlib.import_module("tomolab." + ".".join(place.relative_to({package!r}).with_suffix("").parts))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from tomolab import files, particles
+from tomolab import io, particles
 
 PLACES = np.array([[1416.968, 1588.528, 303.312], [2200.4, 3000.8, 500.0], [300.0, 4000.0, 120.4]])
 """Particles, xyz in Å from the first voxel."""
@@ -283,7 +283,7 @@ def put(folder: Path, content: str, name: str = "a.star") -> Path:
 @pytest.mark.parametrize("form", FORMS)
 def test_particles_lie_where_the_program_means_them(tmp_path, form: str) -> None:
     content, known = FORMS[form]
-    read = files.read_particles(put(tmp_path, content), tilts=(-60, 60), **known)
+    read = io.read_particles(put(tmp_path, content), tilts=(-60, 60), **known)
     np.testing.assert_allclose(particles.positions(read)[:, ::-1], PLACES, atol=1e-3)
     passive = Rotation.from_euler("ZYZ", POSE, degrees=True).as_matrix()
     np.testing.assert_allclose(particles.matrices(read)[:, ::-1, ::-1], [passive.T] * 3, atol=1e-6)
@@ -294,9 +294,9 @@ def test_what_cannot_be_told_is_asked(tmp_path, form: str) -> None:
     content, counted, answers, message = ASKED[form]
     path = put(tmp_path, content)
     with pytest.raises(ValueError, match=message):
-        files.read_particles(path, tilts=(-60, 60))
+        io.read_particles(path, tilts=(-60, 60))
     for size in answers:
-        read = files.read_particles(path, tilts=(-60, 60), voxel_size=size)
+        read = io.read_particles(path, tilts=(-60, 60), voxel_size=size)
         np.testing.assert_allclose(particles.positions(read)[:, ::-1], PLACES * size / counted, rtol=1e-6)
 
 
@@ -304,14 +304,14 @@ def test_what_cannot_be_told_is_asked(tmp_path, form: str) -> None:
 def test_what_contradicts_the_list_is_refused(tmp_path, form: str) -> None:
     content, known, message = REFUSED[form]
     with pytest.raises(ValueError, match=message):
-        files.read_particles(put(tmp_path, content), tilts=(-60, 60), **known)
+        io.read_particles(put(tmp_path, content), tilts=(-60, 60), **known)
 
 
 @pytest.mark.parametrize("names", [STACK, "{}.mrcs"])
 def test_the_word_of_the_user_decides_between_two_sizes_that_the_list_states(tmp_path, names: str) -> None:
     path = put(tmp_path, warp_2d(names=names))
     with pytest.warns(UserWarning, match="looks as if Warp wrote it, .* of 4 Å; voxel_size=0.7894 is taken, as it was given"):
-        read = files.read_particles(path, tilts=(-60, 60), voxel_size=0.7894)
+        read = io.read_particles(path, tilts=(-60, 60), voxel_size=0.7894)
     np.testing.assert_allclose(particles.positions(read)[:, ::-1], PLACES * 0.7894 / 4, rtol=1e-6)
 
 
@@ -319,11 +319,11 @@ def test_the_word_of_the_user_decides_between_two_sizes_that_the_list_states(tmp
 @pytest.mark.parametrize("form", ["Warp 2-D stacks, until July 2026", "Warp volumes", "RELION 4"])
 def test_what_we_write_of_such_lists_means_the_same(tmp_path, form: str, version: str) -> None:
     """Names and sizes of images stay in the list, though coordinates count other pixels."""
-    read = files.read_particles(put(tmp_path, FORMS[form][0]), tilts=(-60, 60))
+    read = io.read_particles(put(tmp_path, FORMS[form][0]), tilts=(-60, 60))
     size = 1.35 if form == "RELION 4" and version == "relion4" else 8.0
     with warnings.catch_warnings():
         # What cannot stand in such a list is left out with a word.
         warnings.filterwarnings("ignore", "columns that no longer hold are left out: .*rlnImageName")
-        path = files.write_particles(read, tmp_path / "b.star", voxel_size=size, format=version)
-    again = files.read_particles(path, **({"voxel_size": size} if form == "Warp volumes" else {}))
+        path = io.write_particles(read, tmp_path / "b.star", voxel_size=size, format=version)
+    again = io.read_particles(path, **({"voxel_size": size} if form == "Warp volumes" else {}))
     np.testing.assert_allclose(particles.positions(again), particles.positions(read), atol=1e-3)

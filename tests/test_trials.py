@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tomolab import networks, simulation, trials
-from tomolab.embedding import Embedding
-from tomolab.imaging import Imaging
+from tomolab import simulation, trials
+from tomolab.learning import Embedding, networks
+from tomolab.simulation import Imaging
 from tomolab.subtomograms import Subtomograms
 from tomolab.trials import STANDARD, Condition, Method, Ready
 from tomolab.volumes import Volume

@@ -9,7 +9,8 @@ import pytest
 from test_aretomo import written
 from test_warp import xml
 
-from tomolab import tiltseries, tomograms
+from tomolab import tomograms
+from tomolab.tomograms import tilt_series
 
 TILTS = np.arange(-52.0, 65, 4)
 """Degrees by IMOD's sign; Warp's angles are the negatives."""
@@ -112,7 +113,7 @@ def paths(folder: Path, way: dict[str, str]) -> dict:
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: " ".join(way.values()))
 def test_every_pair_of_files_gives_the_same_series(folder: Path, way: dict[str, str]) -> None:
-    series = tiltseries.read(folder / "a.st", **paths(folder, way))
+    series = tilt_series.read(folder / "a.st", **paths(folder, way))
     np.testing.assert_allclose(series.tilts, TILTS, atol=0.01)
     np.testing.assert_allclose(series.dose, DOSE)
     assert [name.rsplit(".", 1)[0] for name in series.table["image"]] == [f"TS_01_{turn:03d}" for turn in ORDER]
@@ -126,7 +127,7 @@ def test_every_pair_of_files_gives_the_same_series(folder: Path, way: dict[str, 
     [{"tilts": "a.tlt", "transforms": "a.xf"}, *({"alignment": f"a.{end}"} for end in ("aln", "xml", "tomostar", "star"))],
 )
 def test_beads_are_where_they_are_in_warp(folder: Path, way: dict[str, str]) -> None:
-    series = tiltseries.read(folder / "a.st", **paths(folder, way))
+    series = tilt_series.read(folder / "a.st", **paths(folder, way))
     options = {"transforms": series.transforms, "voxel_size": PIXEL, "pixel_size": PIXEL, "shape": (48, SIZE, SIZE)}
     made = tomograms.reconstruct(series.images, series.tilts, invert=False, progress=False, **options)
     near = np.indices((5, 5, 5)).reshape(3, -1).T - 2
@@ -145,11 +146,11 @@ def test_tilts_that_warp_wrote_are_not_taken_for_those_of_imod(folder: Path, tmp
     (tmp_path / "w.tlt").write_text("".join(f"{-tilt}\n" for tilt in TILTS))
     given = {"tilts": tmp_path / "w.tlt", "transforms": folder / "a.xf", "metadata": folder / "a.xml"}
     with pytest.raises(ValueError, match=r"agree with the opposite sign only, row by row .* metadata_order="):
-        tiltseries.read(folder / "a.st", **given)
+        tilt_series.read(folder / "a.st", **given)
     with pytest.warns(UserWarning, match="the mirror image of the one by the other file"):
-        series = tiltseries.read(folder / "a.st", **given, metadata_order="stack")
+        series = tilt_series.read(folder / "a.st", **given, metadata_order="stack")
     np.testing.assert_array_equal(series.tilts, -TILTS)
-    series = tiltseries.read(folder / "a.st", **given, metadata_order="stack", invert_tilts=True)
+    series = tilt_series.read(folder / "a.st", **given, metadata_order="stack", invert_tilts=True)
     np.testing.assert_array_equal(series.tilts, TILTS)
     np.testing.assert_array_equal(series.dose, DOSE)
 
@@ -159,29 +160,29 @@ def test_an_unknown_offset_leaves_warps_order_open(folder: Path) -> None:
     with pytest.raises(
         ValueError, match="agree with the same sign in another order, and with the opposite sign in another one"
     ):
-        tiltseries.read(folder / "a.st", alignment=folder / "a.aln", metadata=folder / "exposed.xml")
+        tilt_series.read(folder / "a.st", alignment=folder / "a.aln", metadata=folder / "exposed.xml")
 
 
 def test_level_angles(folder: Path, tmp_path) -> None:
     text = (folder / "a.xml").read_text()
     (tmp_path / "a.xml").write_text(text.replace("<TiltSeries ", '<TiltSeries LevelAngleX="0" LevelAngleY="7.5" '))
-    series = tiltseries.read(folder / "a.st", alignment=tmp_path / "a.xml", metadata=folder / "a.mdoc")
+    series = tilt_series.read(folder / "a.st", alignment=tmp_path / "a.xml", metadata=folder / "a.mdoc")
     np.testing.assert_allclose(series.tilts, TILTS - 7.5)
     with pytest.warns(
         UserWarning, match=r"lies at 8.* from y; images are shifted by up to 5.* Å; .*turned by 7.5° about .*LevelAngleY"
     ):
-        tiltseries.read(folder / "a.st", metadata=tmp_path / "a.xml")
+        tilt_series.read(folder / "a.st", metadata=tmp_path / "a.xml")
     (tmp_path / "a.xml").write_text(text.replace("<TiltSeries ", '<TiltSeries LevelAngleX="-2" '))
     with pytest.raises(ValueError, match=r"about x, by up to 2° \(LevelAngleX of Warp, rlnTomoXTilt of RELION\)"):
-        tiltseries.read(folder / "a.st", alignment=tmp_path / "a.xml")
+        tilt_series.read(folder / "a.st", alignment=tmp_path / "a.xml")
     grid = '<GridMovementX Width="1" Height="1" Depth="2"><Node X="0" Y="0" Z="0" Value="0" />{}</GridMovementX></TiltSeries>'
     for node, told in (('<Node X="0" Y="0" Z="1" Value="0.5" />', True), ('<Node X="0" Y="0" Z="1" Value="0" />', False)):
         (tmp_path / "a.xml").write_text(text.replace("</TiltSeries>", grid.format(node)))
         if told:
             with pytest.warns(UserWarning, match="moves parts of the images or of the specimen, too"):
-                tiltseries.read(folder / "a.st", alignment=tmp_path / "a.xml")
+                tilt_series.read(folder / "a.st", alignment=tmp_path / "a.xml")
         else:
-            tiltseries.read(folder / "a.st", alignment=tmp_path / "a.xml")
+            tilt_series.read(folder / "a.st", alignment=tmp_path / "a.xml")
     (tmp_path / "a.xml").write_text(xml(-TILTS))
     with pytest.raises(ValueError, match="holds no alignment: the tilt axis is not known"):
-        tiltseries.read(folder / "a.st", alignment=tmp_path / "a.xml")
+        tilt_series.read(folder / "a.st", alignment=tmp_path / "a.xml")

@@ -5,7 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tomolab import __version__, doctor, machine, paths
+from tomolab import __version__, doctor, machine
+from tomolab.io import paths
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

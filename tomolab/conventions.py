@@ -12,7 +12,7 @@
 - Density is bright on dark. Contrast is inverted at the door and recorded.
 - SNR is the variance of the signal after CTF and wedge over the variance of the noise.
 
-xyz order, Euler angles and pixel coordinates exist only at the file doors (`tomolab.files`, `tomolab.particles`).
+xyz order, Euler angles and pixel coordinates exist only at the file doors (`tomolab.io`, `tomolab.particles`).
 """
 
 POSITION = ["z", "y", "x"]

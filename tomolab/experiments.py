@@ -23,8 +23,11 @@ from joblib import Parallel, delayed
 from scipy import stats
 from tqdm.auto import tqdm
 
-from tomolab import alignment, averaging, clusters, files, fourier, simulation, trials
-from tomolab.resolution import crossing
+from tomolab import fourier, io, trials
+from tomolab.averaging import alignment, gold_standard
+from tomolab.averaging.fsc import crossing
+from tomolab.clusters import labels as cluster_labels
+from tomolab.simulation import generator
 from tomolab.trials import STANDARD, Condition, Method
 from tomolab.volumes import Volume
 
@@ -176,7 +179,7 @@ def budgets(
     found = [{key: trials.speed(method, known, box=plan.box) for key, method in missing.items()} for _ in range(rounds)]
     speeds |= {key: statistics.median(one[key] for one in found) for key in missing}
     if missing:
-        with files.atomic(path) as temporary:
+        with io.atomic(path) as temporary:
             temporary.write_text(json.dumps(speeds, indent=1))
     return {title: round(speeds[key] * plan.seconds) for title, key in keys.items()}
 
@@ -190,7 +193,7 @@ def _digest(plan: Plan, method: Method, others: Mapping[str, Volume] | None) -> 
 def _recorded(path: Path, plan: Plan, method: Method, **options: Any) -> None:
     """Make a trial, and leave its rows in a file."""
     rows = pd.DataFrame(_trial(plan, method, **options))
-    with files.atomic(path) as temporary:
+    with io.atomic(path) as temporary:
         rows.to_csv(temporary, index=False)
 
 
@@ -279,14 +282,14 @@ def recover(
         the Fourier shell correlation of average and known map falls to 0.5; ``halves``, Å at which that of the half maps,
         which needs no known map, falls to 0.143.
     """
-    found = simulation.subtomograms(unknown, count, imaging=condition.imaging, box=box, seed=seed)
+    found = generator.subtomograms(unknown, count, imaging=condition.imaging, box=box, seed=seed)
     (described,) = ready.embed(found)
-    labels = clusters.kmeans(described, len(unknown), seed=seed)
-    table = clusters.summary(labels, found.particles)[["size", "class", "purity"]]
+    labels = cluster_labels.kmeans(described, len(unknown), seed=seed)
+    table = cluster_labels.summary(labels, found.particles)[["size", "class", "purity"]]
     measured = []
     for cluster, name in tqdm(table["class"].items(), total=len(table), desc="averages", disable=not progress):
         ids = labels.index[labels == cluster].to_numpy()
-        average = averaging.average(found, ids, seed=seed, progress=False)
+        average = gold_standard.average(found, ids, seed=seed, progress=False)
         measured.append({"halves": average.resolution, **_against(average.volume, unknown[name])})
     return table.assign(**pd.DataFrame(measured, index=table.index))
 

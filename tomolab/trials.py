@@ -21,11 +21,15 @@ import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
 
-from tomolab import baselines, clusters, embedding, networks, novelty, simulation, subtomograms, training
-from tomolab.embedding import Embedding
-from tomolab.imaging import Imaging
-from tomolab.recipes import Recipe
-from tomolab.subtomograms import Subtomograms
+from tomolab.clusters import labels as cluster_labels
+from tomolab.clusters import novelty
+from tomolab.learning import baselines, embedding, networks, training
+from tomolab.learning.embedding import Embedding
+from tomolab.learning.recipes import Recipe
+from tomolab.simulation import generator
+from tomolab.simulation.imaging import Imaging
+from tomolab.subtomograms import dataset
+from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
 
 WIDE = Imaging(snr=(0.02, 0.5), tilts=((-60.0, -40.0), (40.0, 60.0)))
@@ -147,7 +151,7 @@ def prepare(method: Method, known: Mapping[str, Volume], *, box: int, seen: int,
         return Ready(method=method)
     updates = max(EPOCHS, round(seen / method.batch_size))
     network, stream = _network(method, known, box=box, updates=updates, seed=seed)
-    held_back = simulation.subtomograms(known, 2, imaging=STANDARD.imaging, box=box, seed=seed)
+    held_back = generator.subtomograms(known, 2, imaging=STANDARD.imaging, box=box, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         training.fit(
             network,
@@ -168,11 +172,11 @@ EPOCHS = 4
 
 def _network(
     method: Method, known: Mapping[str, Volume], *, box: int, updates: int, seed: int
-) -> tuple[networks.Network, simulation.Stream]:
+) -> tuple[networks.Network, generator.Stream]:
     """A network that knows nothing yet, and what it is to learn from in `EPOCHS` epochs."""
     size = method.batch_size
     epoch_size = updates // EPOCHS * size
-    stream = simulation.stream(known, imaging=method.imaging, box=box, batch_size=size, epoch_size=epoch_size, seed=seed)
+    stream = generator.stream(known, imaging=method.imaging, box=box, batch_size=size, epoch_size=epoch_size, seed=seed)
     network = networks.create(str(method.network), box=box, classes=stream.classes, voxel_size=stream.voxel_size, seed=seed)
     return network, stream
 
@@ -215,9 +219,9 @@ def judge(
     """
     numbers = np.random.SeedSequence(seed).generate_state(2).tolist()
     options: dict[str, Any] = {"imaging": condition.imaging, "box": box}
-    reference = simulation.subtomograms(known, ready.method.reference, seed=numbers[0], **options)
+    reference = generator.subtomograms(known, ready.method.reference, seed=numbers[0], **options)
     wanted = dict.fromkeys(known, counts[0]) | dict.fromkeys(unknown, counts[1])
-    found = simulation.subtomograms({**known, **unknown}, wanted, seed=numbers[1], **options)
+    found = generator.subtomograms({**known, **unknown}, wanted, seed=numbers[1], **options)
     compared, described = ready.embed(reference, found)
     truth, names = _labels(found), _labels(reference)
     new = truth.isin(list(unknown))
@@ -251,21 +255,21 @@ def divided(features: Embedding, truth: pd.Series, k: int, *, starts: int = STAR
     starts
         How many seeds.
     """
-    scores = [clusters.agreement(clusters.kmeans(features, k, seed=seed), truth) for seed in range(starts)]
+    scores = [cluster_labels.agreement(cluster_labels.kmeans(features, k, seed=seed), truth) for seed in range(starts)]
     return {name: statistics.median(one[name] for one in scores) for name in ("ari", "purity", "homogeneity")}
 
 
 def _clusters_found(judged: novelty.Reference, described: Embedding, new: pd.Series, k: int) -> Iterator[float]:
     """Areas under the ROC curve of clusters, for holding more particles of unknown complexes than of known ones."""
     for seed in range(STARTS):
-        labels = clusters.kmeans(described, k, seed=seed)
+        labels = cluster_labels.kmeans(described, k, seed=seed)
         mostly_new = new.groupby(labels).mean() > 0.5
         yield float(roc_auc_score(mostly_new, judged.clusters(described, labels)["distance"].loc[mostly_new.index]))
 
 
 def _together(describe: Callable[..., Embedding], sets: tuple[Subtomograms, ...]) -> list[Embedding]:
     """Embeddings of sets that are described at once, so that what is fitted to the data is the same for all."""
-    everything = subtomograms.join(sets)
+    everything = dataset.join(sets)
     described = describe(everything, progress=False)
     ends = np.cumsum([len(one) for one in sets])[:-1]
     parts = (described.take(ids) for ids in np.split(everything.ids, ends))

@@ -18,13 +18,14 @@ from typing import Any
 
 from matplotlib.colors import is_color_like, to_hex
 
-from tomolab import __version__, accounts, files, holdings
-from tomolab.accounts import Account
-from tomolab.averages import Average
-from tomolab.histories import History
-from tomolab.inspection import Inspection
-from tomolab.sessions import Session
-from tomolab.ui import exhibits, style
+from tomolab import __version__, io
+from tomolab.averaging.half_maps import Average
+from tomolab.inspection import provenance, run_contents
+from tomolab.inspection.history import History
+from tomolab.inspection.model import Inspection
+from tomolab.inspection.provenance import Account
+from tomolab.inspection.session import Session
+from tomolab.ui import report_figures, style
 
 PAGE = "report.html"
 SHOWN, BOXES, STEPS = 20, 8, 80
@@ -57,10 +58,10 @@ def write(folder: str | Path, *, verify: bool = True) -> Path:
     ValueError
         If its manifest cannot be read.
     """
-    found = accounts.of(folder, verify=verify)
+    found = provenance.of(folder, verify=verify)
     text = page(found, verified=verify)
     path = Path(folder) / PAGE
-    with files.atomic(path) as temporary:
+    with io.atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
 
@@ -130,7 +131,7 @@ def _views(found: Account, palette: dict[int, str]) -> str:
     """The tomogram with its particles, and the map of all."""
     figures = [_section(found, palette)]
     if found.session is not None and found.points is not None and set(found.session.ids) <= set(found.points["particle_id"]):
-        image = exhibits.scatter(found.points, found.session, palette)
+        image = report_figures.scatter(found.points, found.session, palette)
         figures.append(_figure(image, "Particles by their features, in the colours of their clusters.", "map of the particles"))
     shown = [one for one in figures if one]
     title = "Where they are" + (", and how alike" if len(shown) > 1 else "")
@@ -138,7 +139,7 @@ def _views(found: Account, palette: dict[int, str]) -> str:
 
 
 def _section(found: Account, palette: dict[int, str]) -> str:
-    places = holdings.places(found.folder, found.table)
+    places = run_contents.places(found.folder, found.table)
     if not places:
         return ""
     if found.table is None:
@@ -148,11 +149,11 @@ def _section(found: Account, palette: dict[int, str]) -> str:
     table = found.table if labels is None else found.table.assign(cluster=labels)
     inside = table[table["tomogram"] == name]
     try:
-        volume = files.read_volume(places[name])
-        diameter = holdings.diameter(found.table, found.boxes)
+        volume = io.read_volume(places[name])
+        diameter = run_contents.diameter(found.table, found.boxes)
     except ValueError as error:
         return f'<p class="fault">{_t(str(error))}</p>'
-    image = exhibits.section(volume, inside, palette, diameter=diameter)
+    image = report_figures.section(volume, inside, palette, diameter=diameter)
     size = " × ".join(map(str, volume.shape))
     of = f", one of {found.table['tomogram'].nunique()} tomograms" if found.table["tomogram"].nunique() > 1 else ""
     told = f"{name}{of}: {size} voxels (z, y, x) of {volume.voxel_size:g} Å. "
@@ -170,7 +171,7 @@ def _clusters(found: Account, session: Session, palette: dict[int, str]) -> str:
         one, strip = session.clusters[cluster], ""
         if held is not None and count and place < SHOWN:
             typical = work.typical(session.members(cluster).ids)[:BOXES]
-            strip = _image(exhibits.boxes(held, typical), f"boxes of {session.title(cluster)}")
+            strip = _image(report_figures.boxes(held, typical), f"boxes of {session.title(cluster)}")
         note = f'<br><span class="quiet">{_t(one.note)}</span>' if one.note else ""
         rows.append(
             f'<tr><td><span class="swatch" style="background:{_t(palette[cluster])}"></span><b>{_t(session.title(cluster))}</b>'
@@ -194,7 +195,7 @@ def _averages(made: Mapping[str, Average]) -> str:
 
 def _card(name: str, average: Average, *, pictures: bool) -> str:
     record = average.record
-    begun = accounts.start(record)
+    begun = provenance.start(record)
     badges = [f"template-based: started from {begun}"] if begun else []
     badges += [] if average.believable else ["halves agree on nothing finer than how they were joined: not to be believed"]
     badges += ["quick look"] if record.get("quick") else []
@@ -202,8 +203,8 @@ def _card(name: str, average: Average, *, pictures: bool) -> str:
         "particles": f"{len(average.particles):,}",
         "halves agree to": f"{average.resolution:.1f} Å",
         "voxels": f"{average.volume.shape[0]}³ of {average.volume.voxel_size:g} Å",
-        "from": accounts.lineage(record) or None,
-        "hand": accounts.hand(record) or None,
+        "from": provenance.lineage(record) or None,
+        "hand": provenance.hand(record) or None,
         "symmetry": record.get("symmetry"),
         "mask": f"{record['mask']:.0f} Å" if "mask" in record else None,
         "by": record.get("program", "tomolab"),
@@ -212,8 +213,10 @@ def _card(name: str, average: Average, *, pictures: bool) -> str:
     }
     words = "".join(f"<dt>{_t(key)}</dt><dd>{_t(str(value))}</dd>" for key, value in facts.items() if value is not None)
     marks = "".join(f'<span class="badge">{_t(badge)}</span>' for badge in badges)
-    shown = f"<div>{_image(exhibits.slices(average), f'slices of {name}')}</div>" if pictures else "<div></div>"
-    curve = f"<div>{_image(exhibits.correlation(average), f'Fourier shell correlation of {name}')}</div>" if pictures else ""
+    shown = f"<div>{_image(report_figures.slices(average), f'slices of {name}')}</div>" if pictures else "<div></div>"
+    curve = (
+        f"<div>{_image(report_figures.correlation(average), f'Fourier shell correlation of {name}')}</div>" if pictures else ""
+    )
     return f'<div class="card"><div><h3>{_t(name)}</h3>{marks}<dl>{words}</dl></div>{shown}{curve}</div>'
 
 

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb, to_rgba_array
 from matplotlib.figure import Figure
 
-from tomolab.sessions import Cluster
+from tomolab.inspection.session import Cluster
 
 OKABE_ITO = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"]
 """Colours that people with colour blindness can tell apart (Okabe and Ito 2008), without black."""

@@ -1,0 +1,70 @@
+"""Refinement: one set from random orientations; a subset searches first when there are many; folds stay apart."""
+
+import pytest
+import torch
+
+from tomolab import fourier, rotations, volumes
+from tomolab.averaging import refinement, spectra
+from tomolab.averaging.refinement import Refinement, Settings
+from tomolab.averaging.spectra import Spectra
+from tomolab.volumes import Volume
+
+SETTINGS = Settings(radius=4, finest=8, diameter=14, reach=1.5, starts=1, search=9, local=3)
+
+
+@pytest.fixture(scope="module")
+def small(phantom: Volume) -> torch.Tensor:
+    return torch.from_numpy(volumes.fit(volumes.resample(phantom, 20.0), 20).data)
+
+
+@pytest.fixture(scope="module")
+def data(small: torch.Tensor) -> Spectra:
+    """60 subtomograms with a wedge and noise."""
+    generator = torch.Generator().manual_seed(0)
+    clean = volumes.transform(
+        fourier.resize(small, (40,) * 3).expand(60, -1, -1, -1), rotations.random(60, generator), box=20, step=2.0
+    )
+    noisy = clean + 1.5 * clean.std() * torch.randn(clean.shape, generator=generator)
+    low = torch.full((60,), -60.0)
+    return spectra.transform(volumes.normalise(noisy), low, -low, radius=8)
+
+
+def run(data: Spectra, settings: Settings, seed: int = 0) -> list[refinement.State]:
+    return list(Refinement(data, settings, generator=torch.Generator().manual_seed(seed)))
+
+
+def test_steps_and_stages(data: Spectra) -> None:
+    settings = Settings(radius=4, finest=5, diameter=14, reach=1.5, starts=2, search=2, local=1)
+    states = run(data.take(torch.arange(8)), settings)
+    assert [state.stage for state in states] == ["search"] * 4 + ["refine"]
+    assert len(states) == settings.steps
+    assert states[-1].poses.rotations.shape == (8, 3, 3, 3)
+    rotations.check(states[-1].poses.rotations.flatten(0, 1).double().numpy())
+    assert float(states[-1].poses.shifts.norm(dim=-1).max()) < 4
+
+
+def test_scores_and_resolution_grow_from_nothing(data: Spectra) -> None:
+    states = run(data, SETTINGS)
+    assert states[-1].score > 1.5 * states[0].score
+    assert states[-1].resolved > states[0].resolved
+    weights = states[-1].poses.weights
+    torch.testing.assert_close(weights.sum(1), torch.ones(60))
+
+
+def test_few_search_then_all_join(data: Spectra, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refinement, "FEW", 40)
+    states = run(data, SETTINGS)
+    assert [len(state.rows) for state in states] == [40] * 9 + [60] * 3
+    assert sorted(states[0].rows.tolist()) != list(range(40))
+    everyone, alone = states[-1].score, states[8].score
+    assert everyone > 0.8 * alone
+
+
+def test_noise_scores_nothing(data: Spectra) -> None:
+    noise = (
+        torch.randn(data.values.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(5))
+        * data.wedges[data.kind]
+    )
+    states = run(Spectra(noise, data.points, data.wedges, data.kind, data.box), SETTINGS)
+    # A subtomogram never meets its own noise in the reference: best of thousands, but no runaway.
+    assert states[-1].score < 0.5 * run(data, SETTINGS)[-1].score

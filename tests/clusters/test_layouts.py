@@ -1,0 +1,43 @@
+"""Layouts keep groups apart, whether particles were fitted or placed."""
+
+import numpy as np
+import pytest
+
+from tomolab.clusters import layouts
+from tomolab.learning import Embedding
+
+
+@pytest.fixture
+def groups() -> tuple[Embedding, np.ndarray]:
+    """Two directions in feature space with 30 particles each, of all lengths, in random order."""
+    rng = np.random.default_rng(2)
+    kinds = rng.permutation(np.repeat([0, 1], 30))
+    vectors = (10 * np.eye(5)[kinds] + rng.normal(size=(60, 5))) * np.exp(rng.normal(size=(60, 1)))
+    return Embedding(np.arange(60)[::-1] + 7, vectors, ""), kinds
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne", "umap"])
+def test_groups_stay_apart_and_the_layout_repeats(groups, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    embedding, kinds = groups
+    # Two thirds are fitted, the others placed in chunks.
+    monkeypatch.setattr(layouts, "SAMPLE", 40)
+    monkeypatch.setattr(layouts, "CHUNK", 9)
+    points = layouts.flat(embedding, method=method, seed=4, progress=False)
+    assert points.columns.tolist() == ["particle_id", "x", "y"]
+    assert points["particle_id"].tolist() == embedding.ids.tolist()
+    middles = points.groupby(kinds)[["x", "y"]].mean().to_numpy()
+    place = points[["x", "y"]].to_numpy()
+    distances = np.linalg.norm(place[:, None] - middles, axis=2)
+    assert (distances.argmin(axis=1) == kinds).all()
+    assert np.linalg.norm(middles[0] - middles[1]) > 3 * np.median(distances[np.arange(60), kinds])
+    np.testing.assert_array_equal(points, layouts.flat(embedding, method=method, seed=4, progress=False))
+
+
+def test_layouts_refuse_unknown_methods_and_too_few_particles(groups) -> None:
+    embedding, _ = groups
+    with pytest.raises(ValueError, match="got 'isomap'"):
+        layouts.flat(embedding, method="isomap")
+    for method, least in (("umap", 5), ("tsne", 5), ("pca", 2)):
+        with pytest.raises(ValueError, match=f"{method} needs at least {least} particles, got {least - 1}"):
+            layouts.flat(embedding.take(embedding.ids[: least - 1]), method=method)
+    assert len(layouts.flat(embedding.take(embedding.ids[:2]), method="pca")) == 2

@@ -1,0 +1,247 @@
+"""Archives at an address: what is asked of a server, what is believed of it, and what never reaches it."""
+
+import asyncio
+import gzip
+import json
+import threading
+import zlib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote
+
+import numcodecs
+import numpy as np
+import pytest
+import requests
+import zarr
+
+from tomolab import io, subtomograms
+from tomolab import particles as tables
+from tomolab.io.volumes import zarr_arrays
+from tomolab.io.volumes.zarr_arrays import Archive, check_claim, locate
+from tomolab.volumes import Volume
+
+
+@pytest.fixture
+def volume() -> Volume:
+    return Volume(np.random.default_rng(0).standard_normal((40, 50, 60)), 10.0)
+
+
+class Web:
+    """A server of a folder that can read ranges and be told to do something else for a path; it notes what it was asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.asked, self.answers, self.headers = folder, [], {}, []
+        web = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                web.asked.append(self.path)
+                web.headers.append(dict(self.headers))
+                path = web.folder / unquote(self.path.lstrip("/"))
+                status, headers, data = web.answers.get(self.path) or (200, {}, path.read_bytes() if path.is_file() else None)
+                if data is None:
+                    status, data = 404, b""
+                span = self.headers.get("Range", "")
+                if span and status == 200 and "whole" not in headers:
+                    low, high = span.removeprefix("bytes=").split("-")
+                    data = data[int(low) : int(high) + 1] if low and high else data[int(low) :] if low else data[-int(high) :]
+                    status = 206
+                self.send_response(status)
+                headers = {"Content-Length": str(len(data)), **headers}
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(data)
+                self.close_connection = "Connection" in headers
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def web(tmp_path) -> Iterator[Web]:
+    made = Web(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_tomogram_is_read_from_an_address(web: Web, volume: Volume) -> None:
+    io.write_volume(volume, web.folder / "TS 01.zarr", version="0.4")
+    for name in ("TS 01.zarr", "TS%2001.zarr/"):
+        opened = io.open_volume(f"{web.url}/{name}")
+        np.testing.assert_array_equal(opened.read(np.s_[7:9, :, 20:]), volume.data[7:9, :, 20:])
+    assert all("%20" in path for path in web.asked)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_only_the_chunks_about_particles_are_fetched(web: Web, volume: Volume, monkeypatch, version: str) -> None:
+    monkeypatch.setattr("tomolab.io.volumes.ome_zarr.CHUNK", (16, 16, 16))
+    io.write_volume(volume, web.folder / "a.zarr", version=version)
+    opened = io.open_volume(f"{web.url}/a.zarr")
+    assert (opened.shape, opened.voxel_size) == (volume.shape, 10.0)
+    web.asked.clear()
+    table = tables.table([[160.0, 160.0, 160.0], [170.0, 160.0, 150.0]])
+    cut = subtomograms.extract(opened, table, box=6)
+    assert len(web.asked) == 8
+    assert np.array_equal(cut.volumes, subtomograms.extract(volume, table, box=6).volumes)
+    np.testing.assert_array_equal(opened.load().data, volume.data)
+    assert len(web.asked) == 3 * 4 * 4
+
+
+def test_shards_are_read_by_range_and_also_where_the_server_knows_none(web: Web, volume: Volume) -> None:
+    zarr.create_array(web.folder / "a.zarr", data=volume.data, chunks=(10, 10, 10), shards=(40, 50, 60))
+    opened = io.open_volume(f"{web.url}/a.zarr", voxel_size=10.0)
+    np.testing.assert_array_equal(opened.read(np.s_[11:19, 1:9, 31:39]), volume.data[11:19, 1:9, 31:39])
+    spans = [headers["Range"] for headers in web.headers if "Range" in headers]
+    assert any(span.startswith("bytes=-") for span in spans)
+    assert any(not span.startswith("bytes=-") for span in spans)
+    web.answers["/a.zarr/c/0/0/0"] = (200, {"whole": "1"}, (web.folder / "a.zarr/c/0/0/0").read_bytes())
+    opened = io.open_volume(f"{web.url}/a.zarr", voxel_size=10.0)
+    np.testing.assert_array_equal(opened.read(np.s_[5:15, 1:9, 31:39]), volume.data[5:15, 1:9, 31:39])
+
+
+def test_no_credentials_reach_a_server(web: Web, volume: Volume, monkeypatch, tmp_path) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert requests.utils.get_netrc_auth(web.url) == ("somebody", "secret")
+    io.write_volume(volume, web.folder / "a.zarr", version="0.4")
+    web.answers["/a.zarr/.zattrs"] = (200, {"Set-Cookie": "id=7"}, (web.folder / "a.zarr/.zattrs").read_bytes())
+    io.read_volume(f"{web.url}/a.zarr")
+    assert not {name.lower() for headers in web.headers for name in headers} & {
+        "authorization",
+        "cookie",
+        "proxy-authorization",
+    }
+    for address in ("http://me:secret@127.0.0.1/a.zarr", "https://127.0.0.1/a.zarr?token=secret"):
+        with pytest.raises(ValueError, match=r"holds a name, password or query") as caught:
+            io.open_volume(address)
+        assert "secret" not in str(caught.value)
+
+
+def test_redirects_stay_with_the_host(web: Web, volume: Volume) -> None:
+    io.write_volume(volume, web.folder / "a.zarr", version="0.4")
+    web.answers["/b.zarr/zarr.json"] = (302, {"Location": "/a.zarr/zarr.json"}, b"")
+    web.answers["/b.zarr/.zarray"] = (302, {"Location": f"{web.url}/a.zarr/.zarray"}, b"")
+    assert Archive(f"{web.url}/b.zarr").fetch(".zarray") is None
+    assert Archive(f"{web.url}/b.zarr").fetch("zarr.json") is None
+    for target in ("http://localhost:1/x", "file:///etc/passwd", "ftp://127.0.0.1/x"):
+        web.answers["/b.zarr/zarr.json"] = (302, {"Location": target}, b"")
+        with pytest.raises(ConnectionError, match="another place"):
+            io.open_volume(f"{web.url}/b.zarr")
+    web.answers["/b.zarr/zarr.json"] = (302, {"Location": "/b.zarr/zarr.json"}, b"")
+    with pytest.raises(ConnectionError, match="leads on more than 3 times"):
+        io.open_volume(f"{web.url}/b.zarr")
+
+
+def test_servers_that_fail_are_told_from_what_is_not_there(web: Web, volume: Volume, monkeypatch) -> None:
+    with pytest.raises(ValueError, match="is no Zarr"):
+        io.open_volume(f"{web.url}/none.zarr")
+    web.answers["/a.zarr/zarr.json"] = (500, {}, b"")
+    with pytest.raises(ConnectionError, match="failed with HTTP 500"):
+        io.open_volume(f"{web.url}/a.zarr")
+    web.answers["/a.zarr/zarr.json"] = (200, {"Content-Encoding": "gzip"}, gzip.compress(b"{}"))
+    with pytest.raises(ConnectionError, match="came packed"):
+        io.open_volume(f"{web.url}/a.zarr")
+    web.answers["/a.zarr/zarr.json"] = (200, {}, b" " * 2**18)
+    monkeypatch.setattr(zarr_arrays, "METADATA_BYTES", 2**17)
+    with pytest.raises(ValueError, match="holds more than the 131,072 bytes"):
+        io.open_volume(f"{web.url}/a.zarr")
+    web.answers["/a.zarr/zarr.json"] = (200, {"Content-Length": "900", "Connection": "close"}, b"{}")
+    with pytest.raises(ConnectionError, match=r"could not be fetched|broke off"):
+        io.open_volume(f"{web.url}/a.zarr")
+    monkeypatch.setattr(zarr_arrays, "LONGEST", -1.0)
+    web.answers["/a.zarr/zarr.json"] = (200, {}, b"{}")
+    with pytest.raises(ConnectionError, match="took more than"):
+        io.open_volume(f"{web.url}/a.zarr")
+    web.close()
+    with pytest.raises(ConnectionError, match="could not be fetched"):
+        io.open_volume(f"{web.url}/a.zarr")
+    web.close = lambda: None
+
+
+def test_a_missing_chunk_at_an_address_is_no_zeros(web: Web, volume: Volume) -> None:
+    path = io.write_volume(volume, web.folder / "a.zarr")
+    (path / "0" / "c/0/0/0").unlink()
+    with pytest.raises(FileNotFoundError, match="lacks the chunk"):
+        io.read_volume(f"{web.url}/a.zarr")
+
+
+def test_addresses_and_folders(tmp_path, volume: Volume) -> None:
+    path = io.write_volume(volume, tmp_path / "a b.zarr")
+    np.testing.assert_array_equal(io.read_volume(path.as_uri()).data, volume.data)
+    for wrong in ("s3://bucket/a.zarr", "ftp://server/a.zarr", "file://server/a.zarr", "https:///a.zarr"):
+        with pytest.raises(ValueError, match="addresses are http://"):
+            locate(wrong)
+    link = tmp_path / "b.zarr"
+    io.write_volume(volume, link)
+    (link / "0" / "zarr.json").unlink()
+    (link / "0" / "zarr.json").symlink_to(path / "0" / "zarr.json")
+    with pytest.raises(ValueError, match="leads out of"):
+        io.open_volume(link)
+
+
+@pytest.mark.parametrize(
+    ("codec", "packed"),
+    [
+        ("gzip", lambda data: gzip.compress(data)),
+        ("zlib", lambda data: zlib.compress(data)),
+        ("zstd", lambda data: numcodecs.Zstd().encode(data)),
+        ("blosc", lambda data: numcodecs.Blosc().encode(data)),
+        ("lz4", lambda data: numcodecs.LZ4().encode(data)),
+    ],
+)
+def test_chunks_that_unpack_to_more_than_a_chunk_are_refused(codec: str, packed) -> None:
+    for data in (bytes(100_000), np.random.default_rng(0).bytes(100_000)):
+        check_claim(codec, bytes(packed(data)), 100_000, name="a")
+        with pytest.raises(ValueError, match=r"unpacks to .* bytes or more, where a chunk holds 99,999"):
+            check_claim(codec, bytes(packed(data)), 99_999, name="a")
+
+
+def test_a_frame_that_does_not_say_how_long_it_is_is_counted() -> None:
+    # Repeated bytes: 128 kB from 4, as often as one likes.
+    def frame(blocks: int) -> bytes:
+        heads = [(int(i == blocks - 1) | 1 << 1 | 2**17 << 3).to_bytes(3, "little") + b"\0" for i in range(blocks)]
+        return b"\x28\xb5\x2f\xfd\x00\x38" + b"".join(heads)
+
+    assert len(numcodecs.Zstd().decode(frame(3))) == 3 * 2**17
+    check_claim("zstd", frame(3), 3 * 2**17, name="a")
+    with pytest.raises(ValueError, match="unpacks to"):
+        check_claim("zstd", frame(80_000), 2**23, name="a")
+
+
+def test_a_bomb_in_a_store_does_not_go_off(tmp_path) -> None:
+    made = zarr.create_array(tmp_path / "a.zarr", data=np.ones((8, 8, 8), dtype="f4"), chunks=(4, 8, 8), zarr_format=2)
+    (tmp_path / "a.zarr" / "1.0.0").write_bytes(numcodecs.Blosc().encode(bytes(50_000_000)))
+    assert json.loads((tmp_path / "a.zarr" / ".zarray").read_text())["compressor"]["id"] in ("zstd", "blosc")
+    told = json.loads((tmp_path / "a.zarr" / ".zarray").read_text())
+    told["compressor"] = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1, "blocksize": 0}
+    (tmp_path / "a.zarr" / ".zarray").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="unpacks to 50,000,000 bytes or more, where a chunk holds 1,024"):
+        io.open_volume(tmp_path / "a.zarr", voxel_size=10.0).read(np.s_[4:, :, :])
+    assert made.shape == (8, 8, 8)
+
+
+def test_nothing_is_written_and_nothing_listed(tmp_path) -> None:
+    archive = Archive(str(tmp_path))
+    for work in (archive.set("zarr.json", None), archive.delete("zarr.json")):  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"is read, not written: zarr\.json"):
+            asyncio.run(work)
+    for listed in (archive.list, lambda: archive.list_prefix(""), lambda: archive.list_dir("")):
+        with pytest.raises(ValueError, match="is read by name, not listed"):
+            listed()

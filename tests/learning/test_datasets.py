@@ -1,0 +1,198 @@
+"""Lessons deal out every subtomogram with its label, in an order that depends on nothing but seed and epoch."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tomolab import particles, subtomograms
+from tomolab.learning import datasets
+from tomolab.subtomograms import Subtomograms
+from tomolab.subtomograms import store as stores
+from tomolab.volumes import Volume
+
+BOX = 8
+
+
+def numbered(count: int, *, tomograms: int = 4, rare: int = 10) -> Subtomograms:
+    """Volumes full of their own number; of class "rare" are the first, of "often" all others."""
+    volumes = np.broadcast_to(np.arange(count, dtype=np.float32)[:, None, None, None], (count, BOX, BOX, BOX))
+    table = particles.table(
+        np.zeros((count, 3)),
+        ids=np.arange(count) * 3 + 5,
+        tomogram=[f"t{i % tomograms}" for i in range(count)],
+        label=["rare"] * rare + ["often"] * (count - rare),
+    )
+    return Subtomograms(volumes, table, 10.0)
+
+
+def dealt(data: datasets.Labelled, number: int, **more: int) -> tuple[np.ndarray, np.ndarray]:
+    batches = list(data.epoch(number, **more))
+    return torch.cat([volumes[:, 0, 0, 0] for volumes, _ in batches]).numpy(), torch.cat([one for _, one in batches]).numpy()
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subtomograms:
+    """300 subtomograms on disk in chunks of 4, of which 40 are read together."""
+    monkeypatch.setattr(stores, "CHUNK_BYTES", 4 * 2 * BOX**3)
+    monkeypatch.setattr(datasets, "WINDOW_BYTES", 40 * 2 * BOX**3)
+    return subtomograms.open(numbered(300).save(tmp_path / "numbered.zarr"))
+
+
+def test_every_subtomogram_comes_once_with_its_label() -> None:
+    data = datasets.labelled(numbered(50), batch_size=8, seed=2)
+    assert data.classes == ("often", "rare")
+    numbers, labels = dealt(data, 0)
+    assert sorted(numbers) == list(range(50))
+    np.testing.assert_array_equal(labels, (numbers < 10).astype(int))
+    np.testing.assert_array_equal(numbers, dealt(data, 0)[0])
+    assert not np.array_equal(numbers, dealt(data, 1)[0])
+    sizes = [len(labels) for _, labels in data.epoch(0)]
+    assert len(sizes) == data.batches == 7
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_a_store_is_dealt_out_in_order_of_windows_and_can_be_entered_anywhere(store: Subtomograms, balanced: bool) -> None:
+    data = datasets.labelled(store, batch_size=10, balanced=balanced, turns=True, shift=1, seed=1)
+    numbers, labels = dealt(data, 3)
+    np.testing.assert_array_equal(labels, (numbers < 10).astype(int))
+    for start in (1, 4, 29):
+        np.testing.assert_array_equal(dealt(data, 3, start=start)[0], numbers[10 * start :])
+    if not balanced:
+        assert sorted(numbers) == list(range(300))
+        # Neighbours on disk are not neighbours in a batch, nor in windows that follow the order on disk.
+        assert np.abs(np.diff(numbers)).mean() > 40
+        assert np.corrcoef(numbers, np.arange(300))[0, 1] < 0.3
+
+
+def test_a_store_is_read_in_chunks_and_never_as_a_whole(store: Subtomograms, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[np.ndarray] = []
+    whole = stores.take
+    monkeypatch.setattr(stores, "take", lambda array, rows: (asked.append(np.asarray(rows)), whole(array, rows))[1])
+    known, _ = datasets.split(store, 0.2, seed=1)
+    assert not asked
+    dealt(datasets.labelled(known, batch_size=10, seed=1), 0)
+    assert max(map(len, asked)) <= 40
+    # A chunk of 4 is read for about 4 x 0.8 subtomograms that are wanted of it.
+    assert sum(len(np.unique(rows // 4)) for rows in asked) < 0.5 * len(known)
+
+
+def test_balanced_batches_hold_classes_evenly() -> None:
+    data = datasets.labelled(numbered(100, rare=6), batch_size=8, balanced=True, seed=1)
+    seen = list(data.epoch(0))
+    assert all(int(labels.sum()) == 4 for _, labels in seen)
+    numbers, _ = dealt(data, 0)
+    rare = np.bincount(numbers[numbers < 6].astype(int))
+    assert rare.max() - rare.min() <= 1
+    often = numbers[numbers >= 6]
+    assert len(set(often)) == len(often)
+
+
+def wedge(box: int, low: float, high: float, axis: float = 0.0) -> np.ndarray:
+    """Observed region of Fourier space (z, y, x), by its definition in `conventions`."""
+    z, y, x = np.meshgrid(*[np.fft.fftfreq(box)] * 3, indexing="ij")
+    turn = np.deg2rad(axis)
+    # Across the tilt axis, which points from y towards x.
+    across = x * np.cos(turn) - y * np.sin(turn)
+    tilt = np.rad2deg(np.arctan2(z, across))
+    tilt = (tilt + 90) % 180 - 90
+    return ((tilt >= low) & (tilt <= high)) | (np.hypot(across, z) < 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "axis", "allowed"),
+    [
+        (-60, 60, 0, "xyz"),
+        (-40, 60, 0, "y"),
+        (-60, 60, 180, "xyz"),
+        (-60, 60, 90, "xyz"),
+        (-40, 60, -90, "x"),
+        (-60, 60, 84.3, "z"),
+        (-40, 60, 84.3, ""),
+    ],
+)
+def test_turns_are_those_that_leave_the_wedge(low: float, high: float, axis: float, allowed: str) -> None:
+    table = particles.table([[0, 0, 0]], tilts=(low, high), tilt_axis=[float(axis)])
+    ways = datasets.half_turns(table)[0]
+    assert ways[0]
+    assert "".join(name for name, way in zip("xyz", ways[1:], strict=True) if way) == allowed
+    region = torch.from_numpy(wedge(15, low, high, axis)).float()
+    for way, name in enumerate("xyz", 1):
+        chosen = np.zeros((1, 4), dtype=bool)
+        chosen[0, way] = True
+        # An odd box centred at its middle voxel stands for Fourier space.
+        turned = datasets._turned(torch.fft.fftshift(region)[None], chosen, np.random.default_rng(0))[0]
+        assert torch.equal(torch.fft.ifftshift(turned), region) == (name in allowed)
+
+
+def test_turns_are_proper_and_keep_the_centre(phantom: Volume) -> None:
+    """Of the phantom, which has no symmetry, rotations are found again, and neither mirrors nor shifts."""
+    table = particles.table(np.zeros((64, 3)), label=["a", "b"] * 32)
+    many = Subtomograms(np.repeat(phantom.data[None], 64, axis=0), table, 10.0)
+    turned = next(datasets.labelled(many, batch_size=64, turns=True, seed=1).epoch(0))[0].numpy()
+    middle = phantom.shape[0] // 2
+    inside = slice(middle - 14, middle + 15)
+    core = phantom.data[inside, inside, inside]
+    expected = [core, core[::-1, ::-1], core[::-1, :, ::-1], core[:, ::-1, ::-1]]
+    found = [
+        [i for i, one in enumerate(expected) if np.allclose(volume[inside, inside, inside], one, atol=1e-5)]
+        for volume in turned
+    ]
+    assert all(len(one) == 1 for one in found)
+    assert min(np.bincount([one[0] for one in found], minlength=4)) > 5
+
+
+def test_shifts_move_by_whole_voxels_within_bounds(phantom: Volume) -> None:
+    table = particles.table(np.zeros((40, 3)), label=["a", "b"] * 20)
+    many = Subtomograms(np.repeat(phantom.data[None], 40, axis=0), table, 10.0)
+    moved = next(datasets.labelled(many, batch_size=40, shift=2, seed=1).epoch(0))[0].numpy()
+    bead = np.array(np.unravel_index(phantom.data.argmax(), phantom.shape))
+    steps = np.array([np.unravel_index(volume.argmax(), volume.shape) for volume in moved]) - bead
+    assert {-2, -1, 0, 1, 2} == set(steps.ravel().tolist())
+    np.testing.assert_array_equal(moved[0], np.roll(phantom.data, steps[0], (0, 1, 2)))
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_split_is_stratified_and_repeatable(store: Subtomograms, on_disk: bool) -> None:
+    whole = store if on_disk else numbered(300)
+    known, held = datasets.split(whole, 0.2, seed=1)
+    assert held.particles["label"].value_counts().to_dict() == {"often": 58, "rare": 2}
+    assert sorted([*known.ids, *held.ids]) == sorted(whole.ids)
+    np.testing.assert_array_equal(held.ids, datasets.split(whole, 0.2, seed=1)[1].ids)
+    assert set(held.ids) != set(datasets.split(whole, 0.2, seed=2)[1].ids)
+    for part in (known, held, datasets.split(known, 0.5, seed=3)[0]):
+        for ids, volumes in part.batches(64):
+            np.testing.assert_array_equal(volumes[:, 0, 0, 0], (ids - 5) // 3)
+        np.testing.assert_array_equal(np.asarray(part.take(part.ids[::-7]).volumes)[:, 1, 1, 1], (part.ids[::-7] - 5) // 3)
+
+
+def test_a_split_by_tomogram_keeps_tomograms_whole_and_classes_on_both_sides() -> None:
+    known, held = datasets.split(numbered(100, tomograms=10, rare=20), 0.3, seed=1, by_tomogram=True)
+    assert not set(known.particles["tomogram"]) & set(held.particles["tomogram"])
+    assert set(known.particles["label"]) == set(held.particles["label"]) == {"rare", "often"}
+    assert len(held) == 30
+
+
+def test_what_cannot_be_parted_or_dealt_is_refused() -> None:
+    whole = numbered(20)
+    with pytest.raises(ValueError, match="between 0 and 1, got 1"):
+        datasets.split(whole, 1.0, seed=1)
+    with pytest.raises(ValueError, match="single member cannot be parted: rare"):
+        datasets.split(numbered(20, rare=1), 0.5, seed=1)
+    with pytest.raises(ValueError, match=r"of one tomogram \(t0\)"):
+        datasets.split(numbered(20, tomograms=1), 0.5, seed=1, by_tomogram=True)
+    alone = whole.particles.assign(tomogram=np.where(whole.particles["label"] == "rare", "t1", "t0"))
+    with pytest.raises(ValueError, match="no choice of whole tomograms"):
+        datasets.split(Subtomograms(whole.volumes, alone, 10.0), 0.5, seed=1, by_tomogram=True)
+    with pytest.raises(ValueError, match="shift must be 0 to 4 voxels in a box of 8, got 5"):
+        datasets.labelled(whole, shift=5)
+    with pytest.raises(ValueError, match="batch_size=0"):
+        datasets.labelled(whole, batch_size=0)
+    with pytest.raises(ValueError, match="labels often, rare are not among the classes ribosome"):
+        datasets.labelled(whole, classes=("ribosome",))
+    bare = Subtomograms(whole.volumes, pd.DataFrame(whole.particles.drop(columns="label")), 10.0)
+    with pytest.raises(ValueError, match="needs a column 'label'"):
+        datasets.labelled(bare)

@@ -1,0 +1,231 @@
+"""Embeddings keep ids and vectors together, from the network to the file."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tomolab import particles
+from tomolab.io import locks
+from tomolab.learning import embedding
+from tomolab.subtomograms import Subtomograms
+
+
+class Moments(nn.Module):
+    """Mean, maximum and a learned mean of every volume; notes how many volumes it was given at once."""
+
+    name, box, any_box, voxel_size = "moments", 8, False, 10.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(1, 1, 1)
+        self.dropout = nn.Dropout(0.5)
+        self.seen: list[int] = []
+
+    def features(self, volumes: torch.Tensor) -> torch.Tensor:
+        self.seen.append(len(volumes))
+        flat = volumes.flatten(1)
+        learned = self.dropout(self.conv(volumes[:, None])).flatten(1).mean(1)
+        return torch.stack([flat.mean(1), flat.amax(1), learned], dim=1)
+
+
+@pytest.fixture
+def subtomograms() -> Subtomograms:
+    volumes = np.random.default_rng(1).normal(size=(11, 8, 8, 8)).astype(np.float32)
+    table = particles.table(np.zeros((11, 3)))
+    return Subtomograms(volumes, table.assign(particle_id=np.arange(11)[::-1] * 7), 10.0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_embed_keeps_every_id_with_its_volume(subtomograms: Subtomograms, batch_size: int) -> None:
+    network = Moments()
+    found = embedding.embed(network, subtomograms, batch_size=batch_size, progress=False, precision="float32")
+    assert found.ids.tolist() == subtomograms.particles["particle_id"].tolist()
+    np.testing.assert_allclose(found.vectors[:, 0], subtomograms.volumes.mean((1, 2, 3)), atol=1e-6)
+    np.testing.assert_allclose(found.vectors[:, 1], subtomograms.volumes.max((1, 2, 3)), atol=1e-6)
+    assert max(network.seen) <= batch_size
+    assert sum(network.seen) == 11
+
+
+@pytest.mark.parametrize("dtype", ["<f2", ">f2", ">f4", "<f8"])
+def test_volumes_of_any_kind_give_the_features_of_their_values(subtomograms: Subtomograms, dtype: str) -> None:
+    network = Moments()
+    volumes = subtomograms.volumes.astype(dtype)
+    volumes.flags.writeable = False
+    other = Subtomograms(volumes, subtomograms.particles, 10.0)
+    same = Subtomograms(volumes.astype(np.float32), subtomograms.particles, 10.0)
+    one, two = (embedding.embed(network, data, precision="float32", progress=False).vectors for data in (other, same))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_embed_is_in_evaluation_mode_and_leaves_the_network_as_it_came(subtomograms: Subtomograms) -> None:
+    network = Moments().train()
+    network.conv.eval()
+    first = embedding.embed(network, subtomograms, progress=False)
+    second = embedding.embed(network, subtomograms, progress=False)
+    np.testing.assert_array_equal(first.vectors, second.vectors)
+    assert network.training
+    assert network.dropout.training
+    assert not network.conv.training
+    assert all(p.requires_grad and p.grad is None for p in network.parameters())
+
+
+def test_embed_restores_the_mode_after_an_error(subtomograms: Subtomograms) -> None:
+    network = Moments().train()
+    network.features = lambda volumes: 1 / 0  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        embedding.embed(network, subtomograms, progress=False)
+    assert network.training
+
+
+def test_bfloat16_is_close_to_float32(subtomograms: Subtomograms) -> None:
+    exact, rough = (embedding.embed(Moments(), subtomograms, precision=p, progress=False) for p in ("float32", "bfloat16"))
+    np.testing.assert_allclose(rough.vectors[:, :2], exact.vectors[:, :2], atol=0.05)
+
+
+def test_the_digest_tells_networks_apart(subtomograms: Subtomograms) -> None:
+    first, second = Moments(), Moments()
+    second.load_state_dict(first.state_dict())
+    same = [embedding.embed(n, subtomograms, progress=False).network for n in (first, second)]
+    assert same[0] == same[1]
+    with torch.no_grad():
+        second.conv.bias += 1
+    assert embedding.embed(second, subtomograms, progress=False).network != same[0]
+
+
+def test_embed_shows_its_rate(subtomograms: Subtomograms, capsys: pytest.CaptureFixture[str]) -> None:
+    embedding.embed(Moments(), subtomograms)
+    assert "11/11" in capsys.readouterr().err
+
+
+def test_embed_refuses_what_the_network_was_not_made_for(subtomograms: Subtomograms) -> None:
+    network = Moments()
+    network.box = 12
+    with pytest.raises(ValueError, match="takes boxes of 12 voxels, the subtomograms have 8"):
+        embedding.embed(network, subtomograms)
+    network.any_box = True
+    assert len(embedding.embed(network, subtomograms, progress=False)) == 11
+    network.voxel_size = 13.5
+    with pytest.raises(ValueError, match=r"trained on voxels of 13.5 Å, the subtomograms have 10 Å"):
+        embedding.embed(network, subtomograms)
+    with pytest.raises(ValueError, match="no subtomograms"):
+        embedding.embed(Moments(), subtomograms.take([]))
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        embedding.embed(Moments(), subtomograms, batch_size=0)
+    with pytest.raises(ValueError, match=r"precision is .* got 'half'"):
+        embedding.embed(Moments(), subtomograms, precision="half")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is present")
+def test_embed_refuses_an_absent_gpu(subtomograms: Subtomograms) -> None:
+    with pytest.raises(ValueError, match="device 'cuda' was asked for, but torch sees no GPU"):
+        embedding.embed(Moments(), subtomograms, device="cuda")
+
+
+def test_embed_refuses_features_that_are_not_finite(subtomograms: Subtomograms) -> None:
+    network = Moments()
+    with torch.no_grad():
+        network.conv.bias.fill_(torch.nan)
+    with pytest.raises(ValueError, match="11 particles hold NaN or infinity, such as particles \\[70, 63"):
+        embedding.embed(network, subtomograms, progress=False)
+
+
+class Breaks(Moments):
+    """Fails at its third batch, as often as it is told."""
+
+    breaks = 1
+
+    def features(self, volumes: torch.Tensor) -> torch.Tensor:
+        if len(self.seen) == 2 and self.breaks:
+            self.breaks -= 1
+            raise KeyboardInterrupt
+        return super().features(volumes)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_cut_run_goes_on_where_it_stopped(subtomograms: Subtomograms, tmp_path, dtype: str) -> None:
+    network, path = Breaks(), tmp_path / "embedding.npz"
+    unbroken = Moments()
+    unbroken.load_state_dict(network.state_dict())
+    settings = {"batch_size": 3, "dtype": dtype, "progress": False}
+    with pytest.raises(KeyboardInterrupt):
+        embedding.embed(network, subtomograms, path=path, **settings)
+    assert not path.exists()
+    network.seen.clear()
+    found = embedding.embed(network, subtomograms, path=path, **settings)
+    # Two batches of three were done; the third and the fourth remained.
+    assert network.seen == [3, 2]
+    whole = embedding.embed(unbroken, subtomograms, **settings)
+    assert found.vectors.dtype == whole.vectors.dtype == dtype
+    np.testing.assert_array_equal(found.vectors, whole.vectors)
+    np.testing.assert_array_equal(found.ids, whole.ids)
+    assert isinstance(found.vectors, np.memmap)
+    assert [one.name for one in tmp_path.iterdir()] == ["embedding.npz"]
+    np.testing.assert_array_equal(embedding.load(path).vectors, whole.vectors)
+
+
+def test_a_part_of_something_else_is_refused(subtomograms: Subtomograms, tmp_path) -> None:
+    network, path = Breaks(), tmp_path / "embedding.npz"
+    with pytest.raises(KeyboardInterrupt):
+        embedding.embed(network, subtomograms, path=path, batch_size=3, precision="float32", progress=False)
+    other = Subtomograms(subtomograms.volumes[::-1], subtomograms.particles, 10.0)
+    with pytest.raises(ValueError, match=r"begun otherwise: subtomograms was .{12}, is .{12}; delete"):
+        embedding.embed(network, other, path=path, precision="float32", progress=False)
+    with pytest.raises(ValueError, match="begun otherwise: network was"):
+        embedding.embed(Breaks(), subtomograms, path=path, precision="float32", progress=False)
+    with pytest.raises(ValueError, match="dtype was float32, is float16, precision was float32, is bfloat16"):
+        embedding.embed(network, subtomograms, path=path, dtype="float16", precision="bfloat16", progress=False)
+
+
+def test_a_part_that_another_process_fills_is_left_alone(
+    subtomograms: Subtomograms, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "PATIENCE", 0.1)
+    network = Moments()
+    with (
+        locks.held(tmp_path / "a.npz.part"),
+        pytest.raises(BlockingIOError, match=r"another process has been writing .*a.npz.part"),
+    ):
+        embedding.embed(network, subtomograms, path=tmp_path / "a.npz", progress=False)
+    assert list(tmp_path.iterdir()) == []
+    embedding.embed(network, subtomograms, path=tmp_path / "a.npz", progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_embed_to_a_file_holds_one_batch_in_memory(tmp_path) -> None:
+    class Endless:
+        """Volumes made when they are asked for."""
+
+        shape = (3000, 8, 8, 8)
+
+        def __getitem__(self, rows: slice) -> np.ndarray:
+            first, last, _ = rows.indices(self.shape[0])
+            assert last - first <= 100
+            return np.arange(first, last, dtype=np.float32)[:, None, None, None] + np.zeros((8, 8, 8), np.float32)
+
+    many = Subtomograms(Endless(), particles.table(np.zeros((3000, 3))), 10.0)
+    found = embedding.embed(Moments(), many, path=tmp_path / "many.npz", batch_size=100, progress=False)
+    np.testing.assert_allclose(found.vectors[:, 0], np.arange(3000), rtol=1e-6)
+
+
+def test_float16_halves_the_space_and_refuses_what_it_cannot_hold(subtomograms: Subtomograms) -> None:
+    network = Moments()
+    exact, rounded = (embedding.embed(network, subtomograms, dtype=d, progress=False) for d in ("float32", "float16"))
+    np.testing.assert_allclose(rounded.vectors, exact.vectors, rtol=1 / 2048)
+    assert (rounded.vectors.nbytes, exact.vectors.nbytes) == (11 * 3 * 2, 11 * 3 * 4)
+    assert rounded.take(rounded.ids[:2]).vectors.dtype == np.float16
+    loud = Subtomograms(subtomograms.volumes * 1e5, subtomograms.particles, 10.0)
+    with pytest.raises(ValueError, match="beyond float16"):
+        embedding.embed(network, loud, dtype="float16", progress=False)
+    with pytest.raises(ValueError, match="got 'int8'"):
+        embedding.embed(network, subtomograms, dtype="int8", progress=False)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_an_estimate_reads_a_few_batches(subtomograms: Subtomograms, batch_size: int) -> None:
+    network = Moments()
+    told = embedding.estimate(network, subtomograms, batch_size=batch_size, batches=2, dtype="float16", precision="float32")
+    assert told["seconds"] == pytest.approx(11 / told["per_second"])
+    assert told["bytes"] == 11 * (3 * 2 + 8)
+    assert len(network.seen) == (2 if batch_size == 64 else 3)
+    assert network.training

@@ -1,0 +1,321 @@
+"""The inspector in napari, from opening a run folder to an average on the screen, with the mouse and the keys of a user."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+
+from tomolab import inspection, io, simulation, subtomograms
+from tomolab.inspection import Inspection, Session, exports
+from tomolab.learning import Embedding
+from tomolab.simulation import Imaging, densities
+from tomolab.ui import style
+
+ROOT = Path(__file__).resolve().parents[3]
+
+pytestmark = [
+    pytest.mark.display,
+    pytest.mark.skipif(not os.environ.get("DISPLAY"), reason="needs an X display"),
+    pytest.mark.filterwarnings("ignore:.*particles skipped"),
+]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder as the notebooks leave it: a tomogram with two kinds of particles, far apart in the embedding."""
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    folder.mkdir()
+    maps = densities.load(["tric", "ribosome_70s"], voxel_size=20.0, box=20)
+    imaging = Imaging(snr=0.5, tilts=(-60.0, 60.0))
+    volume, truth = simulation.tomogram(maps, 16, shape=(40, 128, 128), imaging=imaging, seed=3, device="cpu")
+    cut = subtomograms.extract(volume, truth, box=20)
+    kind = (cut.particles["label"] == "tric").to_numpy()
+    vectors = np.random.default_rng(1).normal(size=(len(cut), 8)) * 0.1
+    vectors[:, 0] += np.where(kind, 1.0, -1.0)
+    cut.save(folder / "subtomograms.zarr")
+    io.write_volume(volume, folder / "tomogram.mrc")
+    io.write_particles(cut.particles.assign(cluster=0), folder / "clusters.csv")
+    Embedding(cut.ids, vectors, "of a test").save(folder / "embedding.npz")
+    points = pd.DataFrame({"particle_id": cut.ids, "x": vectors[:, 0], "y": vectors[:, 1]})
+    points.to_csv(folder / "layout.csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(original, tmp_path / "run"))
+
+
+def opened(qtbot, view, folder: Path):
+    """The inspector of a run folder, docked in a window."""
+    from tomolab.ui.napari.dock import Inspector
+
+    panel = Inspector(view)
+    view.window.add_dock_widget(panel, name="tomolab", area="right")
+    panel.open(folder)
+    qtbot.waitUntil(lambda: panel.bench is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: panel.bench.canvas.width() > 150, timeout=5_000)
+    return panel
+
+
+def mouse(canvas, kind: str, at, *, button: str = "LeftButton", held: str = "NoModifier") -> None:
+    """Send one event of the mouse to the canvas, at a place among the points, and wait: it hears at most 100 in a second."""
+    from qtpy.QtCore import QEvent, QPointF, Qt
+    from qtpy.QtGui import QMouseEvent
+    from qtpy.QtWidgets import QApplication
+
+    pixel = canvas.view.scene.transform.map([*at, 0, 1])[:2]
+    place = QPointF(*map(float, pixel))
+    native, which = canvas.scene.native, getattr(Qt.MouseButton, button)
+    down = Qt.MouseButton.NoButton if kind == "MouseButtonRelease" else which
+    keys = getattr(Qt.KeyboardModifier, held)
+    event = QMouseEvent(getattr(QEvent.Type, kind), place, native.mapToGlobal(place), which, down, keys)
+    QApplication.sendEvent(native, event)
+    time.sleep(0.015)
+
+
+def drag(canvas, corners, **options: str) -> None:
+    """Press, move along the corners, and release."""
+    mouse(canvas, "MouseButtonPress", corners[0], **options)
+    for corner in corners[1:-1]:
+        mouse(canvas, "MouseMove", corner, **options)
+    mouse(canvas, "MouseButtonRelease", corners[-1], **options)
+
+
+LEFT = [(-1.5, -0.6), (-0.4, -0.6), (-0.4, 0.6), (-1.5, 0.6)]
+RIGHT = [(0.4, -0.6), (1.5, -0.6), (1.5, 0.6), (0.4, 0.6)]
+
+
+def cells(panel) -> dict[str, str]:
+    """Names and counts that the table shows."""
+    model = panel.bench.ledger.clusters
+    rows = range(model.rowCount())
+    return {model.data(model.index(row, 0)): model.data(model.index(row, 1)) for row in rows}
+
+
+def test_the_whole_journey_of_a_run_folder(make_napari_viewer, qtbot, folder: Path, tmp_path: Path) -> None:
+    from qtpy.QtCore import Qt
+
+    view = make_napari_viewer(show=True)
+    panel = opened(qtbot, view, folder)
+    bench, session = panel.bench, panel.bench.inspection.session
+    assert [layer.name for layer in view.layers] == ["tomogram", "particles"]
+    assert cells(panel) == {"cluster 0": str(len(session.ids))}
+    assert not bench.buttons["gather"].isEnabled()
+    assert "Not now: select particles first" in bench.buttons["gather"].toolTip()
+
+    # A lasso is one step, seen in the tomogram too.
+    drag(bench.canvas, LEFT)
+    ribosomes = session.particles["label"].to_numpy() == "ribosome_70s"
+    assert session.selected.tolist() == ribosomes.tolist()
+    assert len(session.history.past) == 1
+    assert set(view.layers["particles"].selected_data) == set(np.flatnonzero(ribosomes).tolist())
+    drag(bench.canvas, RIGHT, held="ShiftModifier")
+    assert session.selected.all()
+    drag(bench.canvas, RIGHT, held="AltModifier")
+    assert session.selected.tolist() == ribosomes.tolist()
+    assert bench.counts.text().startswith(f"<b>{ribosomes.sum()} selected</b>")
+
+    # A new cluster, by the button; its name, in the table; merged and taken back, by the keys.
+    qtbot.mouseClick(bench.buttons["gather"], Qt.MouseButton.LeftButton)
+    model = bench.ledger.clusters
+    assert model.setData(model.index(1, 0), "ribosomes")
+    expected = {"cluster 0": str((~ribosomes).sum()), "ribosomes": str(ribosomes.sum())}
+    assert cells(panel) == expected
+    assert "tick two clusters" in bench.buttons["merge"].toolTip()
+    for row in (0, 1):
+        model.setData(model.index(row, 0), Qt.CheckState.Checked.value, Qt.ItemDataRole.CheckStateRole)
+    view.window.activate()
+    qtbot.waitUntil(lambda: bench.isActiveWindow(), timeout=5000)
+    qtbot.keyClick(bench, Qt.Key.Key_M, Qt.KeyboardModifier.AltModifier)
+    qtbot.waitUntil(lambda: len(session.clusters) == 1, timeout=2000)
+    assert "merge" in bench.buttons["undo"].toolTip()
+    qtbot.keyClick(bench, Qt.Key.Key_Z, Qt.KeyboardModifier.AltModifier)
+    qtbot.waitUntil(lambda: cells(panel) == expected, timeout=2000)
+
+    # What is exported is what is counted.
+    bench.ledger.clusters.marked = {1}
+    bench.exports.export(exports.KINDS[0], tmp_path / "ribosomes")
+    qtbot.waitUntil(lambda: "are in ribosomes.star" in bench.message.text(), timeout=10_000)
+    rows = io.read_particles(tmp_path / "ribosomes.star")
+    assert len(rows) == session.counts()[1] == int(cells(panel)["ribosomes"])
+
+    # A quick average lands as a surface in the colour of its cluster.
+    bench._allow()
+    qtbot.mouseClick(bench.buttons["quick"], Qt.MouseButton.LeftButton)
+    (row,) = bench.queue.rows
+    qtbot.waitUntil(lambda: "ribosomes, quick" in panel.link.surfaces, timeout=60_000)
+    qtbot.waitUntil(lambda: "halves agree" in row.text.text(), timeout=10_000)
+    assert row.bar.value() == 1000
+    assert not row.button.isVisible()
+    assert row.slices.pixmap().width() > 100
+    assert view.layers["ribosomes, quick"] is panel.link.surfaces["ribosomes, quick"]
+    bench.map.setChecked(True)
+    assert view.dims.ndisplay == 3
+    kept = ROOT / "runs" / "napari" / "dock.png"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    pixels = view.screenshot(str(kept), canvas_only=False, flash=False)[..., :3].astype(float)
+    ink = np.array(to_rgb(style.inks(session.clusters)[1])) * 255
+    assert (np.abs(pixels - ink).max(axis=2) < 60).mean() > 0.005, "the average is not seen in the colour of its cluster"
+    bench.map.setChecked(False)
+
+    # Opened again, all is as it was.
+    before = session.labels
+    panel.open(folder)
+    qtbot.waitUntil(lambda: panel.bench is not bench and panel.bench is not None, timeout=20_000)
+    assert cells(panel) == expected
+    assert panel.bench.inspection.session.labels.equals(before)
+    assert sorted(layer.name for layer in view.layers) == ["particles", "ribosomes, quick", "tomogram"]
+    assert panel.bench.buttons["undo"].isEnabled()
+    panel.close_inspection()
+    assert not view.layers
+
+
+def test_a_split_runs_beside_the_window_and_faults_are_told(make_napari_viewer, qtbot, folder: Path) -> None:
+    panel = opened(qtbot, make_napari_viewer(), folder)
+    bench, session = panel.bench, panel.bench.inspection.session
+    bench.ledger.clusters.tick(0)
+    bench.do("split")
+    assert "is being split" in bench.problem("split")
+    qtbot.waitUntil(lambda: len(session.clusters) == 2, timeout=20_000)
+    assert bench.problem("split") == ""
+    assert session.table().groupby("cluster")["label"].nunique().tolist() == [1, 1]
+    model = bench.ledger.clusters
+    session.describe(0, name="one")
+    assert not model.setData(model.index(1, 0), "one")
+    assert "another cluster is called 'one' already" in bench.message.text()
+    bench.do("redo")
+    assert "nothing was undone" in bench.message.text()
+    bench.do("undo")
+    assert not bench.message.isVisibleTo(bench)
+    panel.open(folder / "nowhere")
+    qtbot.waitUntil(lambda: "there is no clusters.csv" in panel.fault.text(), timeout=10_000)
+    assert panel.bench is bench
+
+
+def test_hiding_and_colours_reach_the_scatter(make_napari_viewer, qtbot, folder: Path) -> None:
+    from qtpy.QtCore import Qt
+
+    panel = opened(qtbot, make_napari_viewer(), folder)
+    bench, session = panel.bench, panel.bench.inspection.session
+    bench.colour.setCurrentText("label")
+    assert "ribosome_70s" in bench.legend.text()
+    bench.colour.setCurrentText("z")
+    assert len(np.unique(bench._inks(), axis=0)) > 10
+    model = bench.ledger.clusters
+    model.setData(model.index(0, 2), Qt.CheckState.Unchecked.value, Qt.ItemDataRole.CheckStateRole)
+    assert session.clusters[0].hidden
+    assert not len(bench.canvas.inside(np.array([(-9, -9), (9, -9), (9, 9), (-9, 9)])))
+    assert f"{len(session.ids)} hidden" in bench.counts.text()
+    assert not panel.link.points.shown.any()
+
+
+def test_the_wheel_zooms_and_the_right_button_moves(make_napari_viewer, qtbot, folder: Path) -> None:
+    from qtpy.QtCore import QPoint, QPointF, Qt
+    from qtpy.QtGui import QWheelEvent
+    from qtpy.QtWidgets import QApplication
+
+    panel = opened(qtbot, make_napari_viewer(), folder)
+    canvas = panel.bench.canvas
+    width = canvas.view.camera.rect.width
+    place = QPointF(50, 50)
+    held = canvas._places([[50, 50]])[0]
+    native = canvas.scene.native
+    none, still = Qt.MouseButton.NoButton, Qt.ScrollPhase.NoScrollPhase
+    event = QWheelEvent(
+        place, native.mapToGlobal(place), QPoint(), QPoint(0, 120), none, Qt.KeyboardModifier.NoModifier, still, False
+    )
+    QApplication.sendEvent(native, event)
+    assert canvas.view.camera.rect.width == pytest.approx(width / 1.2, rel=0.01)
+    np.testing.assert_allclose(canvas._places([[50, 50]])[0], held, atol=0.01)
+    left = canvas.view.camera.rect.left
+    mouse(canvas, "MouseButtonPress", (0, 0), button="RightButton")
+    mouse(canvas, "MouseMove", (0.5, 0), button="RightButton")
+    mouse(canvas, "MouseButtonRelease", (0.5, 0), button="RightButton")
+    assert canvas.view.camera.rect.left == pytest.approx(left - 0.5, abs=0.02)
+    assert not panel.bench.inspection.session.history.past
+
+
+def test_a_dock_that_is_torn_off_draws_what_it_drew(make_napari_viewer, qtbot, folder: Path) -> None:
+    from qtpy.QtWidgets import QDockWidget
+
+    view = make_napari_viewer(show=True)
+    panel = opened(qtbot, view, folder)
+    bench = panel.bench
+    # Where others work too, it may have its size before it is shown.
+    qtbot.waitUntil(bench.canvas.isVisible, timeout=20_000)
+    panel.bench.inspection.session.select(panel.bench.inspection.session.ids[:5])
+    place = bench.canvas.view.camera.rect.left
+    before = bench.canvas.scene
+    (dock,) = (one for one in view.window._qt_window.findChildren(QDockWidget) if one.isAncestorOf(panel))
+    dock.setFloating(True)
+    qtbot.waitUntil(lambda: bench.canvas.scene is not before, timeout=5000)
+    qtbot.waitUntil(lambda: bench.canvas.scene.native.isVisible(), timeout=5000)
+    picture = bench.canvas.scene.native.grabFramebuffer()
+    assert len({picture.pixel(x, y) for x in range(picture.width()) for y in range(picture.height())}) > 3
+    assert bench.canvas.view.camera.rect.left == place
+    drag(bench.canvas, LEFT)
+    assert bench.inspection.session.selected.sum() > 5
+
+
+def test_no_key_of_napari_is_taken(make_napari_viewer) -> None:
+    from napari.settings import get_settings
+    from qtpy.QtGui import QKeySequence
+    from qtpy.QtWidgets import QMenu
+
+    from tomolab.ui.napari.inspector import ACTIONS
+
+    view = make_napari_viewer()
+    window = view.window._qt_window
+    menus = window.findChildren(QMenu)
+    taken = {key.toString() for menu in menus for action in menu.actions() for key in action.shortcuts()}
+    taken |= {str(key) for keys in get_settings().shortcuts.shortcuts.values() for key in keys}
+    taken |= {QKeySequence.mnemonic(menu.title()).toString() for menu in menus}
+    assert {"Alt+F", "Ctrl+O"} <= taken
+    assert not {one.keys for one in ACTIONS} & taken
+
+
+def test_a_million_points_are_lassoed_without_a_stall(qtbot) -> None:
+    from tomolab.ui.napari.scatter import Canvas
+
+    points = np.random.default_rng(0).normal(size=(1_000_000, 2))
+    canvas = Canvas(points)
+    qtbot.addWidget(canvas)
+    canvas._visible = np.ones(len(points), dtype=bool)
+    angles = np.linspace(0, 2 * np.pi, 200, endpoint=False)
+    began = time.perf_counter()
+    rows = canvas.inside(np.column_stack([np.cos(angles), np.sin(angles)]))
+    assert time.perf_counter() - began < 3
+    assert len(rows) == pytest.approx((np.hypot(*points.T) < 1).sum(), rel=0.01)
+
+
+def test_without_an_embedding_or_a_tomogram_it_still_opens(make_napari_viewer, original: Path) -> None:
+    from tomolab.ui.napari.dock import Inspector
+
+    table = io.read_particles(original / "clusters.csv")
+    view = make_napari_viewer()
+    panel = Inspector(view, Inspection(Session(table), diameter=300))
+    assert panel.bench.canvas is None
+    assert [layer.name for layer in view.layers] == ["particles"]
+    assert "there are no boxes to average" in panel.bench.buttons["average"].toolTip()
+    panel.close_inspection()
+
+
+def test_a_dock_that_is_closed_follows_nothing(make_napari_viewer, qtbot, folder: Path) -> None:
+    from tomolab.ui.napari.dock import Inspector
+
+    view = make_napari_viewer()
+    work = inspection.open(folder)
+    panel = Inspector(view, work)
+    dock = view.window.add_dock_widget(panel, name="tomolab")
+    assert work._watchers
+    view.window.remove_dock_widget(dock)
+    panel.deleteLater()
+    qtbot.waitUntil(lambda: not work._watchers, timeout=5000)
+    work.session.select(work.session.ids[:3])

@@ -1,0 +1,225 @@
+"""RELION's programs: where they are, the commands that start them, and what their output says of the progress."""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tomolab.subtomograms.to_relion import LIST
+
+INSTALL = "on Debian or Ubuntu: apt-get install --no-install-recommends relion openmpi-bin"
+REFERENCE = "reference.mrc"
+SECONDS = {"sec": 1.0, "min": 60.0, "hrs": 3600.0}
+STAGES = {
+    "Estimating initial noise": "noise",
+    "Estimating accuracies": "accuracy",
+    "Expectation iteration": "expectation",
+    "Maximization": "maximization",
+}
+"""What RELION prints when a stage of an iteration begins."""
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Version of RELION, and where its programs are; None for one that is missing."""
+
+    version: str
+    refine: str
+    refine_mpi: str | None
+    mpirun: str | None
+    reconstruct: str | None
+
+    def require(self, *names: str) -> None:
+        """Raise FileNotFoundError unless all these programs are there."""
+        missing = [name for name in names if getattr(self, name) is None]
+        if missing:
+            raise FileNotFoundError(f"RELION {self.version} is there, but not {', '.join(missing)}; {INSTALL}")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a refinement stands: `iteration`, `stage` of it, `resolution` in Å, seconds so far, and left in this stage."""
+
+    iteration: int = 0
+    stage: str = "start"
+    resolution: float = np.inf
+    seconds: float = 0.0
+    left: float | None = None
+
+    def __str__(self) -> str:
+        parts = [f"iteration {self.iteration}", self.stage]
+        if np.isfinite(self.resolution):
+            parts.append(f"{self.resolution:.0f} Å")
+        if self.left is not None:
+            parts.append(f"{self.left:.0f} s left")
+        return ", ".join(parts)
+
+
+def available() -> Programs | None:
+    """Find RELION's programs on the search path; None where there is no `relion_refine`."""
+    refine = shutil.which("relion_refine")
+    if refine is None:
+        return None
+    told = subprocess.run([refine, "--version"], capture_output=True, text=True, check=False).stdout
+    version = re.search(r"version:?\s*(\S+)", told)
+    mpi, mpirun, reconstruct = (shutil.which(name) for name in ("relion_refine_mpi", "mpirun", "relion_reconstruct"))
+    return Programs(version[1] if version else "unknown", refine, mpi, mpirun, reconstruct)
+
+
+def required(*names: str) -> Programs:
+    """RELION with these programs.
+
+    Raises
+    ------
+    FileNotFoundError
+        If RELION or one of them is not installed; the message says how to get it.
+    """
+    found = available()
+    if found is None:
+        raise FileNotFoundError(f"RELION is not installed, or not on the search path; {INSTALL}")
+    found.require(*names)
+    return found
+
+
+def command(
+    *,
+    diameter: float,
+    symmetry: str = "C1",
+    initial_low_pass: float = 60.0,
+    processes: int = 3,
+    threads: int = 1,
+    seed: int = 0,
+    name: str = "run",
+    reach: float = 5.0,
+    extra: Sequence[str] = (),
+) -> list[str]:
+    """The command of a gold-standard refinement, to be given inside the folder that `relion.write` made.
+
+    Parameters
+    ----------
+    diameter, symmetry, initial_low_pass, processes, threads, seed, name, extra
+        As in `relion.refine`. The reference is ``reference.mrc`` in the folder `name`.
+    reach
+        Voxels that a particle may be off the centre of its box.
+    """
+    options: dict[str, list[str]] = {
+        "--i": [LIST],
+        "--o": [f"{name}/run"],
+        "--ref": [f"{name}/{REFERENCE}"],
+        "--auto_refine": [],
+        "--split_random_halves": [],
+        "--firstiter_cc": [],
+        "--ini_high": [f"{initial_low_pass:g}"],
+        "--sym": [symmetry],
+        "--particle_diameter": [f"{diameter:g}"],
+        "--flatten_solvent": [],
+        "--zero_mask": [],
+        "--ctf": [],
+        "--norm": [],
+        "--scale": [],
+        "--healpix_order": ["2"],
+        "--auto_local_healpix_order": ["4"],
+        "--offset_range": [f"{reach:g}"],
+        "--offset_step": ["2"],
+        "--oversampling": ["1"],
+        "--low_resol_join_halves": ["40"],
+        "--pad": ["2"],
+        # RELION would look outside of `diameter`, and not where `write` normalised.
+        "--dont_check_norm": [],
+        "--random_seed": [str(seed)],
+    }
+    return [*_mpirun(processes), *flat(options | _computation(threads) | parsed(extra))]
+
+
+def resumption(iteration: int, *, most: int = 999, processes: int = 3, threads: int = 1, name: str = "run") -> list[str]:
+    """The command that goes on after an iteration that has finished.
+
+    Parameters
+    ----------
+    iteration
+        Its number.
+    most
+        Number of the last iteration to make.
+    processes, threads, name
+        As in `relion.refine`; all else RELION has noted itself.
+    """
+    options = {"--continue": [f"{name}/run_it{iteration:03d}_optimiser.star"], "--o": [f"{name}/run"]}
+    options["--auto_iter_max"] = [str(most)]
+    return [*_mpirun(processes), *flat(options | _computation(threads))]
+
+
+def parsed(words: Sequence[str]) -> dict[str, list[str]]:
+    """Options of a command line with their values.
+
+    Raises
+    ------
+    ValueError
+        If the first word is no option.
+    """
+    options: dict[str, list[str]] = {}
+    for word in words:
+        if word.startswith("--"):
+            options[word] = []
+        elif not options:
+            raise ValueError(f"options for RELION start with --, got {word!r}")
+        else:
+            options[list(options)[-1]].append(word)
+    return options
+
+
+def flat(options: dict[str, list[str]]) -> list[str]:
+    """The words of a command line."""
+    return [word for option, values in options.items() for word in (option, *values)]
+
+
+def environment() -> dict[str, str]:
+    """Variables with which MPI starts also as root, and more processes than there are cores; the user's own stay."""
+    wanted = {"OMPI_MCA_rmaps_base_oversubscribe": "1", "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
+    # The leader waits for the others most of the time; it shall not take a core for that.
+    wanted["OMPI_MCA_mpi_yield_when_idle"] = "1"
+    if os.geteuid() == 0:
+        wanted |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    return {name: value for name, value in wanted.items() if name not in os.environ}
+
+
+class Log:
+    """Reads the output of a refinement line by line and tells the progress."""
+
+    def __init__(self, told: Callable[[Progress], Any]) -> None:
+        self.told, self.now, self.began = told, Progress(), time.perf_counter()
+
+    def __call__(self, line: str) -> None:
+        """Take one line; tell if it says something new."""
+        seconds = round(time.perf_counter() - self.began, 1)
+        new = _news(line, self.now)
+        if new != self.now:
+            self.now = replace(new, seconds=seconds)
+            self.told(self.now)
+
+
+def _news(line: str, now: Progress) -> Progress:
+    if found := re.match(r"\s*([\d.]+)/\s*([\d.]+) (sec|min|hrs)", line):
+        return replace(now, left=max(0.0, float(found[2]) - float(found[1])) * SECONDS[found[3]])
+    if found := re.search(r"Auto-refine: Resolution=\s*([\d.]+)", line):
+        return replace(now, resolution=float(found[1]))
+    if found := re.search(r"Auto-refine: Iteration=\s*(\d+)", line):
+        return replace(now, iteration=int(found[1]), stage="start", left=None)
+    for text, stage in STAGES.items():
+        if text in line:
+            return replace(now, stage=stage, left=None)
+    return now
+
+
+def _mpirun(processes: int) -> list[str]:
+    return ["mpirun", "-n", str(processes), "relion_refine_mpi"]
+
+
+def _computation(threads: int) -> dict[str, list[str]]:
+    """How, not what, is computed."""
+    return {"--j": [str(threads)], "--pool": ["4"], "--dont_combine_weights_via_disc": []}

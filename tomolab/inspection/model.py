@@ -1,0 +1,405 @@
+"""Inspection: what a person looks at to tell what particles are, the decisions taken, and the averages made meanwhile.
+
+Nothing here is drawn: the browser's inspector and napari's show one inspection and change it by its methods.
+
+>>> work = inspection.open("runs/first")
+>>> work.session.select(drawn, "lasso")
+>>> number = work.session.gather("ribosomes")
+>>> job = work.average(number, symmetry="C1")
+>>> work.watch(lambda changed: print(changed))
+{'jobs'}
+{'averages'}
+>>> work.export("ribosomes.star", [number])
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tomolab import io, jobs
+from tomolab.averaging.half_maps import Average
+from tomolab.averaging.relion import job as relion_job
+from tomolab.clusters import clustering
+from tomolab.clusters import labels as cluster_labels
+from tomolab.inspection import exports, run_contents
+from tomolab.inspection.exports import Exported
+from tomolab.inspection.orders import FEWEST, Order, plain
+from tomolab.inspection.run_contents import AVERAGES, SESSION
+from tomolab.inspection.session import Session
+from tomolab.jobs import Job
+from tomolab.learning import pca
+from tomolab.learning.embedding import Embedding
+from tomolab.subtomograms.dataset import Subtomograms
+from tomolab.volumes import Volume
+
+ENGINES = ("tomolab", "RELION")
+QUICK = 120
+"""Particles of a quick average: the most typical ones of its cluster."""
+COMPONENTS = 6
+"""Principal components that can be looked at."""
+MOST = 20_000
+"""Particles that are put in order by their features at once, so that a lasso around a million is answered."""
+
+
+class Inspection:
+    """Particles, all that is known of them, the session of decisions about them, and their averages.
+
+    Parameters
+    ----------
+    session
+        The decisions.
+    points
+        Columns ``particle_id``, ``x``, ``y`` (`layouts.flat`) of every particle.
+    features
+        Embedding of every particle; without it nothing can be split or put in order.
+    subtomograms
+        Their boxes; without them there are no pictures and no averages.
+    tomograms
+        By the name in the column ``tomogram``, bright on dark.
+    diameter
+        Of a particle, in Å.
+    folder
+        Run folder, in which every decision and every average is kept at once; kept nowhere by default.
+
+    Raises
+    ------
+    ValueError
+        If points, features or boxes lack particles of the session, there is no such tomogram, or the diameter is not
+        positive.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        diameter: float,
+        points: pd.DataFrame | None = None,
+        features: Embedding | None = None,
+        subtomograms: Subtomograms | None = None,
+        tomograms: Mapping[str, Volume] | None = None,
+        folder: str | Path | None = None,
+    ) -> None:
+        if not diameter > 0:
+            raise ValueError(f"the diameter of a particle must be a positive number of Å, got {diameter}")
+        self.session, self.diameter, self.features, self.subtomograms = session, float(diameter), features, subtomograms
+        self.tomograms, self.folder = dict(tomograms or {}), None if folder is None else Path(folder)
+        unknown = sorted(set(self.tomograms) - set(session.particles["tomogram"]))
+        if unknown:
+            raise ValueError(f"no particle lies in {', '.join(unknown)}; they lie in {', '.join(self.named)}")
+        for what, ids in (
+            ("points", None if points is None else points["particle_id"]),
+            ("features", None if features is None else features.ids),
+            ("subtomograms", None if subtomograms is None else subtomograms.ids),
+        ):
+            missing = np.array([]) if ids is None else session.ids[~pd.Index(session.ids).isin(ids)]
+            if len(missing):
+                raise ValueError(f"{what} lack {len(missing)} of {len(session.ids)} particles, such as {missing[:5].tolist()}")
+        self.points = None if points is None else points.set_index("particle_id").loc[session.ids].reset_index()
+        self._kept = SESSION
+        self.unkept = ""
+        """Why the last change could not be written into the run folder; empty if it was, or is not to be."""
+        self.averages: dict[str, Average] = {}
+        """By name, in the order in which they were made."""
+        self.jobs: list[Job] = []
+        self._watchers: list[Callable[[set[str]], Any]] = []
+        session.watch(self._changed)
+
+    def __repr__(self) -> str:
+        return f"Inspection({self.session!r}, {len(self.averages)} averages)"
+
+    @property
+    def kept(self) -> Path | None:
+        """Where the session is kept."""
+        return None if self.folder is None else self.folder / self._kept
+
+    @property
+    def named(self) -> list[str]:
+        """Names of the tomograms in which particles lie."""
+        return sorted(self.session.particles["tomogram"].unique().tolist())
+
+    def watch(self, watcher: Callable[[set[str]], Any]) -> None:
+        """Call a function with the names of what changed: those of the session, "jobs", and "averages".
+
+        Of averages it is called in the thread that made them.
+        """
+        self._watchers.append(watcher)
+
+    def unwatch(self, watcher: Callable[[set[str]], Any]) -> None:
+        """Call a function no more. ValueError if it was not called."""
+        self._watchers.remove(watcher)
+
+    # What cannot be done, and why
+
+    def problem(self, action: str, chosen: Iterable[int] = ()) -> str:
+        """Why something cannot be done now; empty if it can.
+
+        Parameters
+        ----------
+        action
+            "gather", "merge", "split", "dissolve", "undo", "redo", "average", "RELION", "export", "folders".
+        chosen
+            Clusters that it is to be done with; for averaging none means the selection.
+        """
+        given, session = list(chosen), self.session
+        nowhere = "" if self.folder else "RELION works in files, and there is no run folder"
+        bare = "" if session.clusters else "there is no cluster"
+        reasons = {
+            "gather": "" if session.selected.any() else "select particles first",
+            "merge": "" if len(given) > 1 else "tick two clusters or more",
+            "split": self._unsplit(given),
+            "dissolve": "" if given else "tick one cluster or more",
+            "undo": "" if session.history.past else "there is nothing to undo",
+            "redo": "" if session.history.future else "nothing was undone",
+            "average": self._unaveraged(given),
+            "RELION": self._unaveraged(given) or nowhere or self._unrefined,
+            "export": bare,
+            "folders": "there are no boxes to write" if self.subtomograms is None else bare,
+        }
+        if action not in reasons:
+            raise ValueError(f"action is one of {', '.join(reasons)}, got {action!r}")
+        return reasons[action]
+
+    def _unsplit(self, given: list[int]) -> str:
+        if self.features is None:
+            return "there is no embedding to split by"
+        if len(given) != 1:
+            return "tick one cluster"
+        return "" if self.session.counts()[given[0]] > 1 else f"{self.session.title(given[0])} has less than two particles"
+
+    def _unaveraged(self, given: list[int]) -> str:
+        if self.subtomograms is None:
+            return "there are no boxes to average"
+        counts = self.session.counts()
+        sets = {self.session.title(one): int(counts[one]) for one in given} or {
+            "the selection": int(self.session.selected.sum())
+        }
+        few = {name: count for name, count in sets.items() if count < FEWEST}
+        return "; ".join(f"{name} holds {count} particles, and an average needs {FEWEST}" for name, count in few.items())
+
+    @cached_property
+    def _unrefined(self) -> str:
+        programs = relion_job.available()
+        found = programs is not None and programs.refine_mpi and programs.mpirun and programs.reconstruct
+        return "" if found else "RELION is not installed here (relion_refine_mpi, relion_reconstruct and mpirun)"
+
+    # What can be done
+
+    def split(self, cluster: int, parts: int = 2, *, seed: int = 0) -> list[int]:
+        """Divide a cluster by k-means among its own particles; their numbers.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be: `problem` says why, or there are less particles than parts.
+        """
+        return self.session.split(cluster, self.parts(cluster, parts, seed=seed))
+
+    def parts(self, cluster: int, count: int, *, seed: int = 0) -> pd.Series:
+        """What `split` divides a cluster into, for `Session.split`: found without a change, so in any thread.
+
+        Raises
+        ------
+        ValueError
+            As `split`.
+        """
+        self._may("split", [cluster])
+        assert self.features is not None
+        inside = self.features.take(self.session.members(cluster).ids)
+        return clustering.kmeans(inside, count, seed=seed)
+
+    def components(self, first: int, second: int) -> pd.DataFrame:
+        """Particles along two principal components of their features, counted from 1: ``particle_id``, ``x``, ``y``.
+
+        Raises
+        ------
+        ValueError
+            If there is no embedding, or no such component.
+        """
+        found = self._principal.vectors
+        if not 1 <= first <= found.shape[1] or not 1 <= second <= found.shape[1]:
+            raise ValueError(f"components are counted from 1 to {found.shape[1]}, got {first} and {second}")
+        return pd.DataFrame({"particle_id": self.session.ids, "x": found[:, first - 1], "y": found[:, second - 1]})
+
+    @cached_property
+    def _principal(self) -> Embedding:
+        if self.features is None:
+            raise ValueError("there is no embedding to take components of")
+        return pca.pca(self.features.take(self.session.ids), min(COMPONENTS, *self.features.vectors.shape))
+
+    def typical(self, ids: Iterable[int]) -> np.ndarray:
+        """Particles, those nearest to their common centre among the features first; without features, as they are.
+
+        Of more than 20,000, as many are drawn at random and put in order, and the others follow as they are.
+        """
+        given = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), dtype=np.int64)
+        if self.features is None or not len(given):
+            return given
+        if len(given) > MOST:
+            drawn = np.zeros(len(given), dtype=bool)
+            drawn[np.random.default_rng(0).choice(len(given), MOST, replace=False)] = True
+            return np.concatenate([self.typical(given[drawn]), given[~drawn]])
+        distance = cluster_labels.nearest(self.features, pd.Series(0, index=given))
+        return given[np.argsort(distance.to_numpy(), kind="stable")]
+
+    def average(
+        self,
+        cluster: int | None = None,
+        *,
+        engine: str = "tomolab",
+        quick: bool = False,
+        classes: int = 1,
+        symmetry: str = "C1",
+        mask_diameter: float | None = None,
+        seed: int = 0,
+    ) -> Job[dict[str, Average]]:
+        """Average a cluster, or what is selected, in the background; the result lands in `averages` and in the run folder.
+
+        Parameters
+        ----------
+        cluster
+            Its number; what is selected by default.
+        engine
+            "tomolab", or "RELION", which starts from the average of ours and then refines that.
+        quick
+            Only so many as show what it is: the 120 most typical particles, in fewer iterations, and not sorted.
+        classes
+            More than one sorts the particles first (`classification.sort`) and averages each class.
+        symmetry, mask_diameter, seed
+            As in `averaging.average`.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be: `problem` says why, or an option is out of range.
+        """
+        if engine not in ENGINES:
+            raise ValueError(f"engine is one of {', '.join(ENGINES)}, got {engine!r}")
+        if classes < 1:
+            raise ValueError(f"there must be at least one class, got {classes}")
+        self._may("RELION" if engine == "RELION" else "average", [] if cluster is None else [cluster])
+        boxes = self.subtomograms
+        assert boxes is not None
+        chosen = self.session.chosen("selection", "selected") if cluster is None else self.session.members(cluster)
+        ids = self.typical(chosen.ids)[:QUICK] if quick else chosen.ids
+        title = self._free(chosen.name + (", quick" if quick else "") + (", RELION" if engine == "RELION" else ""))
+        options = {"seed": seed, "symmetry": symmetry, "mask_diameter": mask_diameter} | ({"iterations": 12} if quick else {})
+        order = Order(
+            title,
+            boxes,
+            ids,
+            keep=partial(self.keep, cluster=cluster, quick=quick),
+            classes=1 if quick else classes,
+            refine_in=self.folder / "relion" if self.folder and engine == "RELION" else None,
+            options=options,
+        )
+        job: Job[dict[str, Average]] = jobs.start(title, order)
+        self.jobs.append(job)
+        self._tell({"jobs"})
+        return job
+
+    def export(self, path: str | Path, chosen: Iterable[int] | None = None, **options: Any) -> Exported:
+        """Write the particles of some clusters, by default of all, as a particle list: see `exports.write`.
+
+        Parameters
+        ----------
+        path, chosen, **options
+            As there: format, and poses of averages or of the particle table.
+        """
+        return exports.write(self, path, chosen, **options)
+
+    def save(self) -> Path:
+        """Write the session into the run folder, as every change does. ValueError if there is none.
+
+        Where another kernel has written its own session there meanwhile, that one stays, and this one is kept beside it from
+        then on (`kept`), with a warning.
+        """
+        if self.folder is None:
+            raise ValueError("this inspection has no run folder to be kept in")
+        while True:
+            try:
+                return self.session.save(self.folder / self._kept)
+            except FileExistsError:
+                beside = run_contents.free(self.folder)
+                self.session.meet(beside)
+                told = f"another kernel works on {self.folder} and has kept its session as {self._kept}"
+                warnings.warn(f"{told}; this one is kept as {beside.name}", stacklevel=2)
+                self._kept = beside.name
+
+    def keep(self, name: str, average: Average, *, cluster: int | None = None, quick: bool = False) -> None:
+        """Take in an average, of a cluster or of some other particles, and write it into the run folder if there is one."""
+        average = replace(average, record=average.record | {"name": name, "cluster": cluster, "quick": quick})
+        if self.folder is not None:
+            average.save(io.inside(self.folder, f"{AVERAGES}/{plain(name)}"))
+        self.averages[name] = average
+        self._tell({"averages"})
+
+    # Inside
+
+    def _may(self, action: str, chosen: list[int]) -> None:
+        problem = self.problem(action, chosen)
+        if problem:
+            raise ValueError(f"cannot {'refine with RELION' if action == 'RELION' else action}: {problem}")
+
+    def _free(self, title: str) -> str:
+        """A title that no average and no job has."""
+        taken = {plain(name) for name in (*self.averages, *(job.name for job in self.jobs))}
+        tries = (title if number == 1 else f"{title} ({number})" for number in range(1, len(taken) + 2))
+        return next(name for name in tries if plain(name) not in taken)
+
+    def _changed(self, changed: set[str]) -> None:
+        self.unkept = ""
+        try:
+            if self.folder is not None:
+                self.save()
+        except OSError as error:
+            # Nothing is lost by it but in a crash: the next change writes all of the session.
+            self.unkept = str(error)
+            warnings.warn(f"the session could not be kept in {self.folder}: {error}", stacklevel=2)
+        self._tell(changed)
+
+    def _tell(self, changed: set[str]) -> None:
+        for watcher in tuple(self._watchers):
+            watcher(changed)
+
+
+def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) -> Inspection:  # noqa: A001 - inspection.open
+    """Inspect what a run folder holds; it goes on where it was left.
+
+    Parameters
+    ----------
+    folder
+        With ``clusters.csv`` (particles with a column ``cluster``), and as far as they are there ``embedding.npz``,
+        ``subtomograms.zarr``, ``tomogram.mrc`` or ``tomograms/NAME.mrc``, ``averages/`` and what an inspection left:
+        ``session.npz`` and ``layout.csv``, which is made of the embedding where it is missing (UMAP).
+    diameter
+        Of a particle, in Å; by default that stated in the table, or half of the box.
+    seed
+        Of the layout.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no folder or no particle table in it.
+    ValueError
+        If what is there does not fit together, or nothing says how large a particle is.
+    """
+    folder = Path(folder)
+    table, features, boxes = run_contents.table(folder), run_contents.features(folder), run_contents.boxes(folder)
+    labels = table.set_index("particle_id")["cluster"] if "cluster" in table else None
+    work = Inspection(
+        run_contents.session(folder, Session(table, labels)),
+        diameter=diameter or run_contents.diameter(table, boxes),
+        points=run_contents.points(folder, features, seed=seed),
+        features=features,
+        subtomograms=boxes,
+        tomograms=run_contents.tomograms(folder, table),
+        folder=folder,
+    )
+    work.averages |= run_contents.made(folder)
+    return work

@@ -1,0 +1,389 @@
+"""Sessions: what a person decides about particles (which belong together, what they are), step by step, with undo.
+
+Nothing here is drawn. Views show a session, change it by its methods, and are told what changed; what changes nothing tells
+nobody, so that two views that follow one another come to rest.
+
+>>> session = Session(particles, labels)
+>>> session.watch(lambda changed: print(changed))
+>>> session.select([4, 8, 15], "lasso")
+{'selected'}
+>>> session.gather("ribosomes")          # a new cluster of what is selected
+>>> session.merge([0, 3]); session.undo(); session.redo()
+>>> session.save("runs/first/session.npz")
+>>> load("runs/first/session.npz", particles)
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tomolab.inspection import decisions
+from tomolab.inspection.decisions import NONE as NONE
+from tomolab.inspection.decisions import Cluster as Cluster
+from tomolab.inspection.history import History, Step
+from tomolab.inspection.selection import Selection
+from tomolab.inspection.session_file import Safe
+from tomolab.io import safe_load
+
+FORMAT = 1
+"""Version of the file."""
+
+
+class Session:
+    """Clusters, selection and filters of particles, and the steps that led there.
+
+    Parameters
+    ----------
+    particles
+        Particle table; its ``particle_id`` are unique. It is not changed.
+    labels
+        Cluster of each of them, indexed by particle id, -1 for none; all in none by default.
+
+    Raises
+    ------
+    ValueError
+        If ids are repeated, or the labels are not of these particles.
+    """
+
+    def __init__(self, particles: pd.DataFrame, labels: pd.Series | None = None) -> None:
+        self.particles = particles
+        self._index = pd.Index(particles["particle_id"].to_numpy(dtype=np.int64))
+        if not self._index.is_unique:
+            raise ValueError(f"particle ids must be unique, but {self._index.duplicated().sum()} are repeated")
+        count = len(self._index)
+        given = np.full(count, NONE, dtype=np.int32) if labels is None else self._aligned(labels)
+        clusters = {int(number): Cluster() for number in np.unique(given[given != NONE])}
+        self._values: dict[str, Any] = {"labels": given, "selected": np.zeros(count, dtype=bool)}
+        self._values |= {"clusters": clusters, "filters": {}}
+        self.origin = hashlib.sha256(self.ids.tobytes() + given.tobytes()).hexdigest()
+        """Digest of the particles and of the clusters that they began with."""
+        self.history = History()
+        self._watchers: list[Callable[[set[str]], Any]] = []
+        self._safe = Safe()
+        # No number is given twice, so that an average of cluster 7 is never of another cluster 7.
+        self._top = max(clusters, default=NONE)
+
+    def __repr__(self) -> str:
+        return f"Session({len(self._index):,} particles, {len(self.clusters)} clusters, {self.selected.sum():,} selected)"
+
+    # What there is
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Particle ids (n,), in the order of the table."""
+        return self._index.to_numpy()
+
+    @property
+    def labels(self) -> pd.Series:
+        """Cluster of each particle, named "cluster", indexed by particle id; -1 for none."""
+        return pd.Series(self._values["labels"], index=self._index.rename("particle_id"), name="cluster")
+
+    @property
+    def selected(self) -> np.ndarray:
+        """Whether each particle is selected, (n,)."""
+        return self._values["selected"]
+
+    @property
+    def visible(self) -> np.ndarray:
+        """Whether each particle is within all filters and in no hidden cluster, (n,)."""
+        shown = ~np.isin(self._values["labels"], [number for number, one in self.clusters.items() if one.hidden])
+        for column, (low, high) in self.filters.items():
+            shown &= self.particles[column].between(low, high).to_numpy()
+        return shown
+
+    @property
+    def clusters(self) -> Mapping[int, Cluster]:
+        """What is said of each cluster, by its number."""
+        return self._values["clusters"]
+
+    @property
+    def filters(self) -> Mapping[str, tuple[float, float]]:
+        """Range of values, ends included, by column of the particle table."""
+        return self._values["filters"]
+
+    def title(self, cluster: int) -> str:
+        """Name of a cluster, or its number where it has none."""
+        return self._known([cluster])[0][1].name or f"cluster {cluster}"
+
+    def counts(self) -> pd.Series:
+        """Particles of every cluster, indexed by its number, also of those that have become empty."""
+        labels = self._values["labels"]
+        # Not bincount: numbers that a table brings along may be huge.
+        sizes = pd.Series(labels).value_counts().to_dict()
+        return pd.Series({number: sizes.get(number, 0) for number in self.clusters}, name="particles", dtype=np.int64)
+
+    def table(self, clusters: Iterable[int] | None = None) -> pd.DataFrame:
+        """The particles of some clusters, by default of all, with their own columns, ``cluster`` and ``cluster_name``."""
+        wanted = list(self.clusters) if clusters is None else [number for number, _ in self._known(clusters)]
+        inside = np.isin(self._values["labels"], wanted)
+        labels = self._values["labels"][inside]
+        names = {number: self.title(number) for number in wanted}
+        return self.particles[inside].assign(cluster=labels, cluster_name=pd.Series(labels).map(names).to_numpy())
+
+    def chosen(self, name: str, reason: str) -> Selection:
+        """What is selected, as a `Selection`; ValueError if nothing is."""
+        return Selection(name, self._some(), reason)
+
+    def members(self, cluster: int) -> Selection:
+        """The particles of a cluster, as a `Selection`."""
+        self._known([cluster])
+        return Selection(self.title(cluster), self.ids[self._values["labels"] == cluster], f"cluster {cluster} of a session")
+
+    # What can be done
+
+    def select(self, ids: Iterable[int], by: str = "list", *, how: str = "replace") -> None:
+        """Select particles.
+
+        Parameters
+        ----------
+        ids
+            Particle ids, or a `Selection`.
+        by
+            What chose them, such as "lasso".
+        how
+            "replace" what is selected, "add" to it, "remove" from it, or keep only what is in both ("intersect").
+
+        Raises
+        ------
+        ValueError
+            If a particle is unknown, or `how` is none of these.
+        """
+        mask = np.zeros(len(self._index), dtype=bool)
+        mask[self._rows(ids)] = True
+        now = self.selected
+        ways = {"replace": mask, "add": now | mask, "remove": now & ~mask, "intersect": now & mask}
+        if how not in ways:
+            raise ValueError(f"how must be one of {', '.join(ways)}, got {how!r}")
+        self._do(f"select {ways[how].sum():,} particles ({by}, {how})", selected=ways[how])
+
+    def gather(self, name: str = "") -> int:
+        """Make a new cluster of what is selected, out of the clusters where it was; its number. ValueError if nothing is."""
+        rows, labels = self._rows(self._some()), self._values["labels"].copy()
+        (number,) = self._new()
+        labels[rows] = number
+        self._do(f"gather {self.selected.sum():,} particles", labels=labels, clusters=self._with({number: Cluster(name)}))
+        return number
+
+    def merge(self, clusters: Iterable[int]) -> int:
+        """Make clusters one: the first of them, which keeps its name; its number.
+
+        Raises
+        ------
+        ValueError
+            If there are less than two, or one is unknown.
+        """
+        known = dict(self._known(clusters))
+        if len(known) < 2:
+            raise ValueError(f"merging needs two clusters, got {list(known)}")
+        first, *others = known
+        labels = self._values["labels"].copy()
+        labels[np.isin(labels, others)] = first
+        rest = {number: one for number, one in self.clusters.items() if number not in others}
+        self._do(f"merge {', '.join(map(self.title, known))}", labels=labels, clusters=rest)
+        return first
+
+    def split(self, cluster: int, parts: pd.Series) -> list[int]:
+        """Divide a cluster; their numbers, of which the part of most particles keeps the old one.
+
+        Parameters
+        ----------
+        cluster
+            Its number.
+        parts
+            Part of each of its particles, indexed by particle id, as of `clusters.kmeans` of their features.
+
+        Raises
+        ------
+        ValueError
+            If the cluster is unknown, the parts are not of just its particles, or there is only one.
+        """
+        self._known([cluster])
+        held = self.members(cluster).ids
+        if not np.array_equal(np.sort(parts.index.to_numpy()), held):
+            raise ValueError(f"{self.title(cluster)} has {len(held)} particles, but the parts are of {len(parts)} or of others")
+        kinds = parts.value_counts().index.tolist()
+        if len(kinds) < 2:
+            raise ValueError(f"{self.title(cluster)} falls into one part only")
+        numbers = [cluster, *self._new(len(kinds) - 1)]
+        labels = self._values["labels"].copy()
+        labels[self._index.get_indexer(parts.index)] = parts.map(dict(zip(kinds, numbers, strict=True))).to_numpy()
+        new = {number: Cluster() for number in numbers[1:]}
+        self._do(f"split {self.title(cluster)} in {len(kinds)}", labels=labels, clusters=self._with(new))
+        return numbers
+
+    def dissolve(self, *clusters: int) -> None:
+        """Put the particles of clusters into none."""
+        title, labels = ", ".join(map(self.title, clusters)), self._values["labels"].copy()
+        labels[np.isin(labels, clusters)] = NONE
+        rest = {number: one for number, one in self.clusters.items() if number not in clusters}
+        self._do(f"dissolve {title}", labels=labels, clusters=rest)
+
+    def describe(self, cluster: int, **said: Any) -> None:
+        """Name, colour, hide or annotate a cluster.
+
+        Parameters
+        ----------
+        cluster
+            Its number.
+        said
+            Fields of `Cluster`: name, colour, hidden, note.
+
+        Raises
+        ------
+        ValueError
+            If the cluster is unknown, or another one has that name.
+        """
+        ((number, one),) = self._known([cluster])
+        name = said.get("name", "")
+        if name and any(other.name == name for key, other in self.clusters.items() if key != number):
+            raise ValueError(f"another cluster is called {name!r} already")
+        words = ", ".join(f"{key} {value!r}" for key, value in said.items())
+        self._do(f"{self.title(cluster)}: {words}", clusters=self._with({number: replace(one, **said)}))
+
+    def filter(self, column: str, low: float = -np.inf, high: float = np.inf) -> None:
+        """Show only particles with values from `low` to `high` in a column of the table; without limits, all again.
+
+        Raises
+        ------
+        ValueError
+            If there is no such column of numbers, or `low` is over `high`.
+        """
+        if column not in self.particles or not pd.api.types.is_numeric_dtype(self.particles[column]):
+            raise ValueError(f"there is no column of numbers called {column!r}")
+        if not low <= high:
+            raise ValueError(f"a range goes from low to high, got {low} to {high}")
+        rest = {name: limits for name, limits in self.filters.items() if name != column}
+        limits = {} if np.isinf(low) and np.isinf(high) else {column: (float(low), float(high))}
+        self._do(f"show {column} from {low:g} to {high:g}", filters=rest | limits)
+
+    def undo(self) -> str:
+        """Take the last step back; what it was. IndexError if there is none."""
+        return self._go(self.history.undo(), forward=False)
+
+    def redo(self) -> str:
+        """Do again what was undone last; what it was. IndexError if there is nothing."""
+        return self._go(self.history.redo(), forward=True)
+
+    def watch(self, watcher: Callable[[set[str]], Any]) -> None:
+        """Call a function after every change with the names of what changed: labels, selected, clusters, filters."""
+        self._watchers.append(watcher)
+
+    # How it is kept
+
+    def save(self, path: str | Path) -> Path:
+        """Write all of it, with every step, as .npz: arrays and one JSON text; whole or not at all.
+
+        Raises
+        ------
+        FileExistsError
+            If somebody else, such as another kernel, has written there since this session was read or written there.
+        """
+        steps, arrays = self.history.packed()
+        about = {"format": FORMAT, "origin": self.origin, "top": self._top, "steps": steps}
+        about |= {"clusters": self.clusters, "filters": self.filters}
+        arrays |= {"ids": self.ids, "labels": self._values["labels"], "selected": self.selected}
+        return self._safe.write(path, json.dumps(about, default=asdict), arrays)
+
+    def meet(self, path: str | Path) -> None:
+        """Take note of what is at a path now: `save` will not replace what anybody else writes there later."""
+        self._safe.meet(path)
+
+    # Inside
+
+    def _do(self, what: str, **after: Any) -> None:
+        step = Step.between(what, self._values, after)
+        if step.changes:
+            self.history.add(step)
+            self._values |= {name: after[name] for name in step.changes}
+            self._tell(set(step.changes))
+
+    def _go(self, step: Step, *, forward: bool) -> str:
+        self._values |= step.applied(self._values, forward=forward)
+        self._tell(set(step.changes))
+        return step.what
+
+    def _tell(self, changed: set[str]) -> None:
+        for watcher in tuple(self._watchers):
+            watcher(changed)
+
+    def _aligned(self, labels: pd.Series) -> np.ndarray:
+        rows = pd.Index(labels.index).get_indexer(self._index)
+        if len(labels) != len(self._index) or (rows < 0).any():
+            missing = (rows < 0).sum()
+            raise ValueError(f"{len(labels)} labels for {len(self._index)} particles, {missing} of which have none")
+        whole = np.iinfo(np.int32)
+        numbers = pd.to_numeric(labels, errors="coerce").to_numpy(dtype=float, na_value=np.nan)[rows]
+        if not ((numbers == np.round(numbers)) & (numbers >= whole.min) & (numbers <= whole.max)).all():
+            raise ValueError(f"clusters are whole numbers up to {whole.max:,}, got {labels.dtype}")
+        return numbers.astype(np.int32)
+
+    def _rows(self, ids: Iterable[int]) -> np.ndarray:
+        given = ids.ids if isinstance(ids, Selection) else ids
+        wanted = np.asarray(given if isinstance(given, np.ndarray) else list(given), dtype=np.int64)
+        rows = self._index.get_indexer(wanted)
+        unknown = wanted[rows < 0]
+        if len(unknown):
+            raise ValueError(f"{len(unknown)} of {len(wanted)} particles are unknown here, such as {unknown[:5].tolist()}")
+        return rows
+
+    def _some(self) -> np.ndarray:
+        ids = self.ids[self.selected]
+        if not len(ids):
+            raise ValueError("nothing is selected")
+        return ids
+
+    def _known(self, clusters: Iterable[int]) -> list[tuple[int, Cluster]]:
+        wanted = [int(number) for number in clusters]
+        unknown = [number for number in wanted if number not in self.clusters]
+        if unknown:
+            raise ValueError(f"there is no cluster {unknown}; there are {sorted(self.clusters)}")
+        return [(number, self.clusters[number]) for number in wanted]
+
+    def _new(self, count: int = 1) -> list[int]:
+        """Numbers that no cluster has or had."""
+        self._top += count
+        return list(range(self._top - count + 1, self._top + 1))
+
+    def _with(self, new: Mapping[int, Cluster]) -> dict[int, Cluster]:
+        return dict(self.clusters) | dict(new)
+
+
+def load(path: str | Path, particles: pd.DataFrame) -> Session:
+    """Read what `Session.save` wrote.
+
+    Parameters
+    ----------
+    path
+        The file.
+    particles
+        The particle table that it was about.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no session, or one of other particles.
+    """
+    safe, what = Safe(), f"a session of these {len(particles)} particles"
+    about, arrays = safe.read(path, what)
+    with safe_load.reading(path, what):
+        safe_load.typed(about, format=int, origin=str, top=int, clusters=dict, filters=dict, steps=dict)
+        if about["format"] != FORMAT:
+            raise ValueError(f"it has format {about['format']}, and {FORMAT} is read")
+        session = Session(particles, pd.Series(arrays["labels"], index=arrays["ids"]))
+        if not np.array_equal(session.ids, arrays["ids"]):
+            raise ValueError("it is of the same particles in another order")
+        said = {name: decisions.restored(name, about[name]) for name in ("clusters", "filters")}
+        session._values |= said | {"selected": arrays["selected"]}
+        decisions.check(session._values, particles, top=about["top"])
+        session.history = History.unpacked(about["steps"], arrays, decisions.restored)
+        session.history.check(session._values)
+    session._top, session.origin, session._safe = about["top"], about["origin"], safe
+    return session

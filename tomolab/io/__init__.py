@@ -1,0 +1,65 @@
+"""The only door to files of other programs: maps (MRC, OME-Zarr), particle lists, and tilt series of IMOD, SerialEM, Warp,
+AreTomo, RELION and STOPGAP.
+
+Contrast is left as it is in the file; `tomolab.volumes.invert` turns it. Order xyz, pixels and Euler angles stay on the
+far side of this door.
+
+>>> tomogram = volumes.invert(io.read_volume("TS_01.mrc", voxel_size=10.0))
+>>> picks = io.read_particles("particles.star", voxel_size=10.0, tilts=(-60, 60))
+>>> io.write_particles(picks, "picks.star", voxel_size=10.0)
+"""
+
+from typing import TYPE_CHECKING
+
+from tomolab import attach
+
+__all__ = [
+    "atomic",
+    "data_folder",
+    "filter_particles",
+    "inside",
+    "open_volume",
+    "read_aretomo",
+    "read_excluded",
+    "read_mdoc",
+    "read_offset",
+    "read_particles",
+    "read_stack",
+    "read_tilt_star",
+    "read_tilts",
+    "read_tomostar",
+    "read_transforms",
+    "read_volume",
+    "read_warp",
+    "sha256",
+    "write_particles",
+    "write_volume",
+]
+
+if TYPE_CHECKING:
+    from tomolab.io.lists.filtering import filter_particles
+    from tomolab.io.lists.formats import read_particles, write_particles
+    from tomolab.io.paths import atomic, data_folder, inside, sha256
+    from tomolab.io.tilts.aretomo import read_aretomo
+    from tomolab.io.tilts.imod import read_excluded, read_offset, read_tilts, read_transforms
+    from tomolab.io.tilts.serialem import read_mdoc
+    from tomolab.io.tilts.star import read_tilt_star
+    from tomolab.io.tilts.warp import read_tomostar, read_warp
+    from tomolab.io.volumes.formats import open_volume, read_volume, write_volume
+    from tomolab.io.volumes.mrc import read_stack
+else:
+    __getattr__, __dir__ = attach(
+        __name__,
+        {
+            "lists.filtering": ["filter_particles"],
+            "lists.formats": ["read_particles", "write_particles"],
+            "paths": ["atomic", "data_folder", "inside", "sha256"],
+            "tilts.aretomo": ["read_aretomo"],
+            "tilts.imod": ["read_excluded", "read_offset", "read_tilts", "read_transforms"],
+            "tilts.serialem": ["read_mdoc"],
+            "tilts.star": ["read_tilt_star"],
+            "tilts.warp": ["read_tomostar", "read_warp"],
+            "volumes.formats": ["open_volume", "read_volume", "write_volume"],
+            "volumes.mrc": ["read_stack"],
+        },
+    )

@@ -1,0 +1,1 @@
+"""Particle lists as files, one module for each program's format."""

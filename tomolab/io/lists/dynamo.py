@@ -1,0 +1,245 @@
+"""Dynamo: tables (.tbl) of particles and the list of tomograms beside them, to and from particle tables.
+
+Columns are counted from 1 (Dynamo's "Table convention"). Positions (24 to 26, pixels) are coordinates from the outer corner
+of the first voxel, so its centre is at 0.5; shifts (4 to 6, pixels) are added ("Volume center"). The angles tdrot, tilt,
+narot turn about the fixed axes z, x, z and take the particle to the reference: with
+``M = Rotation.from_euler("zxz", [tdrot, tilt, narot]).as_matrix()`` a reference point r (xyz) lies at ``M.T @ r``.
+"""
+
+import io
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.spatial.transform import Rotation
+
+from tomolab import particles as tables
+from tomolab import rotations
+from tomolab.conventions import ANGLES, AXIS, POSITION, VOXEL_SIZE, WEDGE
+from tomolab.io import paths
+from tomolab.io.lists import outdated, star
+from tomolab.io.volumes.mrc import TOLERANCE
+
+COLUMNS = [
+    *("tag", "aligned", "averaged", "dx", "dy", "dz", "tdrot", "tilt", "narot", "cc", "cc2", "cpu", "ftype"),
+    *("ymintilt", "ymaxtilt", "xmintilt", "xmaxtilt", "fs1", "fs2", "tomo", "reg", "class", "annotation", "x", "y", "z"),
+    *("dshift", "daxis", "dnarot", "dcc", "otag", "npar", "undefined", "ref", "sref", "apix", "def"),
+]
+"""Columns of a table, in order."""
+NEEDED = COLUMNS.index("z") + 1
+SHIFTS, ANGLES_ZXZ, PLACES, TILTS = ["dz", "dy", "dx"], ["tdrot", "tilt", "narot"], ["z", "y", "x"], ["ymintilt", "ymaxtilt"]
+CONSUMED = ["tag", "tomo", "cc", "class", "apix", "ftype", *SHIFTS, *ANGLES_ZXZ, *PLACES, *TILTS]
+"""Columns that a particle table has in its own words; the others are called ``dynamo_cc2`` and the like."""
+USUAL = {"aligned": 1, "averaged": 1}
+"""Values that a column without anything to say has, where that is not 0."""
+CORNER = 0.5
+"""Coordinate of the centre of the first voxel."""
+MOST = 2**31
+"""Numbers of tomograms are smaller."""
+SINGLE = 1
+"""Value of ``ftype`` for a series tilted about y."""
+
+
+def read(path: Path, *, voxel_size: float | None, tilts: star.Tilts | None, tomogram: str | None) -> pd.DataFrame:
+    """Read a table, and the names of the tomograms from the list of the same name (.doc) where there is one.
+
+    Parameters
+    ----------
+    path
+        .tbl, as text.
+    voxel_size
+        Å per pixel; from column 36 where that says so.
+    tilts
+        Tilts of all tomograms, or of each; from columns 14 and 15 where these are known.
+    tomogram
+        Name of the tomogram where there is no list and all particles are in one; else they are called by their numbers.
+
+    Raises
+    ------
+    ValueError
+        If there are too few columns, one is not a number, voxel size or tilts are needed and not known, or `names` refuses
+        the tomograms.
+    """
+    rows = _rows(path)
+    numbers = star.numbers(rows, [name for name in CONSUMED if name in rows])
+    numbers = pd.DataFrame(numbers, columns=[name for name in CONSUMED if name in rows])
+    size = _voxel_size(numbers, voxel_size)
+    out = pd.DataFrame({"particle_id": numbers["tag"], "tomogram": names(path.with_suffix(".doc"), numbers["tomo"], tomogram)})
+    out.attrs[VOXEL_SIZE] = size
+    out[POSITION] = (numbers[PLACES].to_numpy() - CORNER + numbers[SHIFTS].to_numpy()) * size
+    out[ANGLES] = rotations.to_euler(from_zxz(numbers[ANGLES_ZXZ].to_numpy()))
+    out[WEDGE] = _tilts(numbers) if tilts is None else star.tilts_of(tilts, out["tomogram"])
+    out["score"], out["class"] = numbers["cc"], numbers["class"]
+    for name in rows.columns.difference(CONSUMED, sort=False):
+        values = star.typed(rows[name])
+        if not (pd.api.types.is_numeric_dtype(values) and (values == USUAL.get(name, 0)).all()):
+            out[f"dynamo_{name}"] = values
+    return out
+
+
+def text(particles: pd.DataFrame, *, voxel_size: float | None, shifts: np.ndarray | None = None) -> tuple[str, str]:
+    """Give the text of a table and of its list of tomograms.
+
+    `shifts` (n, 3; zyx) in Å are what is to be added to the positions; none by default.
+
+    Kept are particle_id (tag), tomogram, position, angles, tilts (single axis along y), ``score`` (cc), ``class`` and the
+    ``dynamo_`` columns of a table that was read; all other columns, such as ``label``, are left out. What these say of the last
+    alignment goes with a warning where particles were turned or moved since (`outdated`).
+
+    Raises
+    ------
+    ValueError
+        If the voxel size is not known, an id is under 1 (Dynamo counts from 1), a tilt axis is not along y, the name of a
+        tomogram has a blank, or a column that is kept is no number.
+    """
+    size = star.check_voxel_size(voxel_size, "a Dynamo table")
+    low = particles["particle_id"] < 1
+    if low.any():
+        raise ValueError(
+            f"Dynamo counts particles from 1, but {low.sum()} of {len(low)} have a particle_id under 1; number them anew, "
+            "such as by table.assign(particle_id=table['particle_id'] + 1)"
+        )
+    particles = outdated.current(particles, "dynamo_")
+    turned = tables.geometries(particles)[:, 2] != 0
+    if turned.any():
+        raise ValueError(f"a Dynamo table knows tilt axes along y, but {turned.sum()} of {len(turned)} have another {AXIS}")
+    tomo, listed = numbered(particles["tomogram"])
+    rows = pd.DataFrame({name: USUAL.get(name, 0) for name in COLUMNS}, index=particles.index)
+    for name in [name for name in particles if str(name).startswith("dynamo_")]:
+        if name.removeprefix("dynamo_") in set(COLUMNS) - set(CONSUMED):
+            rows[name.removeprefix("dynamo_")] = particles[name]
+    rows["tag"], rows["tomo"], rows["ftype"], rows["apix"] = particles["particle_id"], tomo, SINGLE, size
+    rows[PLACES] = (tables.positions(particles) / size + CORNER).round(6)
+    rows[ANGLES_ZXZ] = to_zxz(tables.matrices(particles)).round(6)
+    if shifts is not None:
+        rows[SHIFTS] = (shifts / size).round(6)
+    rows[TILTS] = particles[WEDGE]
+    for ours, theirs in (("score", "cc"), ("class", "class")):
+        if ours in particles:
+            rows[theirs] = star.numbers(particles, [ours])[:, 0]
+    return rows.to_csv(sep=" ", header=False, index=False), listed
+
+
+def from_zxz(angles: np.ndarray) -> np.ndarray:
+    """Matrices (n, 3, 3) on zyx vectors, reference to tomogram, from Dynamo's (n, 3) = tdrot, tilt, narot in degrees."""
+    passive = Rotation.from_euler("zxz", np.asarray(angles, dtype=float).reshape(-1, 3), degrees=True).as_matrix()
+    return np.ascontiguousarray(passive.transpose(0, 2, 1)[:, ::-1, ::-1])
+
+
+def to_zxz(matrices: np.ndarray) -> np.ndarray:
+    """Dynamo's angles (n, 3) = tdrot, tilt, narot in degrees from matrices (n, 3, 3) on zyx vectors."""
+    rotations.check(matrices)
+    passive = matrices[:, ::-1, ::-1].transpose(0, 2, 1)
+    with warnings.catch_warnings():
+        # At tilt 0 tdrot and narot are degenerate and scipy says so; the matrix they stand for is right all the same.
+        warnings.filterwarnings("ignore", message="Gimbal lock")
+        return Rotation.from_matrix(passive).as_euler("zxz", degrees=True).reshape(-1, 3)
+
+
+def numbered(tomograms: pd.Series) -> tuple[np.ndarray, str]:
+    """Number tomograms from 1 in their order, or keep names that are numbers; with the text of their list.
+
+    Raises
+    ------
+    ValueError
+        If a name has a blank.
+    """
+    different = list(dict.fromkeys(tomograms))
+    wrong = [name for name in different if re.search(r"\s", name)]
+    if wrong:
+        raise ValueError(f"the list of tomograms cannot hold names with blanks, such as {wrong[0]!r}")
+    counted = all(re.fullmatch(r"[1-9]\d{0,8}", name) for name in different)
+    number = {name: int(name) if counted else place for place, name in enumerate(different, 1)}
+    return tomograms.map(number).to_numpy(), "".join(f"{number[name]} {name}\n" for name in different)
+
+
+def names(path: Path, numbers: pd.Series, tomogram: str | None) -> pd.Series:
+    """Names of numbered tomograms from the list at `path`; without a list `tomogram`, or the number itself.
+
+    Raises
+    ------
+    ValueError
+        If a number is not whole, a line of the list is not a number and a name, a number is not in it or has two names,
+        `tomogram` is not the name in the list, or it stands for several numbers.
+    """
+    strange = numbers[(numbers != np.round(numbers)) | (np.abs(numbers) > MOST)]
+    if len(strange):
+        raise ValueError(f"tomograms are called by whole numbers, got {strange.iloc[0]:g}")
+    wanted = numbers.astype(int)
+    different = sorted(set(wanted))
+    if not path.is_file():
+        if tomogram is not None and len(different) > 1:
+            raise ValueError(
+                f"tomogram={tomogram!r} names one tomogram, but the particles are in {len(different)}, numbered "
+                f"{', '.join(map(str, different[:5]))}; name them in {path.name}, a number and a name in each line, or leave "
+                "tomogram= out: they are called by their numbers then"
+            )
+        return wanted.astype(str) if tomogram is None else pd.Series(tomogram, index=numbers.index)
+    listed = listing(path)
+    strange = sorted(set(wanted) - set(listed))
+    if strange:
+        raise ValueError(f"{path} does not name the tomograms {', '.join(map(str, strange[:5]))}")
+    found = wanted.map(listed)
+    tables.check_named(found, tomogram, str(path))
+    return found
+
+
+def listing(path: Path) -> dict[int, str]:
+    """Names of tomograms by their numbers, from a list with a number, blanks or tabs, and a name in each line.
+
+    Raises
+    ------
+    ValueError
+        If a line is something else, or a number has two names.
+    """
+    listed: dict[int, str] = {}
+    for line in filter(str.strip, paths.text(path).split("\n")):
+        number, *rest = line.split(maxsplit=1)
+        if not re.fullmatch(r"[0-9]{1,10}", number) or not rest:
+            raise ValueError(f"{path}: a line must be a number and a name, got {line!r}")
+        name = rest[0].strip()
+        if listed.setdefault(int(number), name) != name:
+            raise ValueError(f"{path} names tomogram {int(number)} twice: {listed[int(number)]!r} and {name!r}")
+    return listed
+
+
+def _rows(path: Path) -> pd.DataFrame:
+    """The table as text, its columns named."""
+    text = paths.text(path)
+    width = len(text.strip().split("\n", 1)[0].split())
+    if width > star.WIDEST:
+        raise ValueError(f"a Dynamo table has {len(COLUMNS)} columns, this one {width}")
+    try:
+        rows = pd.read_csv(io.StringIO(text), sep=r"\s+", header=None, dtype=str, keep_default_na=False)
+    except pd.errors.EmptyDataError:
+        rows = pd.DataFrame(columns=range(len(COLUMNS)), dtype=str)
+    except pd.errors.ParserError as error:
+        raise ValueError(f"this is not a Dynamo table ({error})") from error
+    if rows.shape[1] < NEEDED:
+        raise ValueError(f"a Dynamo table has at least {NEEDED} columns, this one {rows.shape[1]}")
+    short = rows.iloc[:, -1].isin(["", np.nan]).to_numpy()
+    if short.any():
+        raise ValueError(f"row {int(np.argmax(short))} of the Dynamo table has fewer than the {rows.shape[1]} values of others")
+    known = rows.iloc[:, : len(COLUMNS)]
+    return known.set_axis(COLUMNS[: known.shape[1]], axis=1)
+
+
+def _voxel_size(numbers: pd.DataFrame, stated: float | None) -> float:
+    told = sorted({float(size) for size in numbers["apix"] if size > 0}) if "apix" in numbers else []
+    if stated is None and len(told) != 1:
+        raise ValueError(f"column 36 does not say one pixel size, but {told or 'none'}; give voxel_size=")
+    if stated is not None and any(abs(size / stated - 1) > TOLERANCE for size in told):
+        raise ValueError(f"column 36 is {', '.join(f'{size:g}' for size in told)} Å, but voxel_size={stated:g} was given")
+    return told[0] if stated is None else stated
+
+
+def _tilts(numbers: pd.DataFrame) -> np.ndarray:
+    known = (numbers["ftype"] == SINGLE) & (numbers[TILTS[0]] < numbers[TILTS[1]])
+    if not known.all():
+        raise ValueError(
+            f"columns 13 to 15 do not name a series tilted about y for {(~known).sum()} of {len(known)} particles; "
+            "give tilts=(lowest, highest)"
+        )
+    return numbers[TILTS].to_numpy()

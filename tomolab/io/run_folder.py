@@ -1,0 +1,216 @@
+"""Runs: a folder in which the notebooks leave what they made, with a manifest of how each thing came about.
+
+``manifest.json`` holds for each stage its parameters, seed, time, versions, machine, and the SHA-256 of its files.
+
+>>> run = run_folder.open("tour")
+>>> cut.save(run.path("subtomograms.zarr"))
+>>> run.record("03_subtomograms", parameters={"box": 40}, files=["subtomograms.zarr"], seed=1)
+>>> path = run_folder.open("tour").require("subtomograms.zarr", made_by="03_subtomograms")
+"""
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tomolab import __version__, io
+from tomolab.io import locks, safe_load
+from tomolab.io.scales import Scale, scale
+
+__all__ = ["Run", "Scale", "machine", "open", "root", "scale"]
+
+MANIFEST = "manifest.json"
+PACKAGES = ("numpy", "scipy", "pandas", "torch", "zarr", "lightning-fabric", "scikit-learn")
+"""Packages whose versions a manifest keeps."""
+
+
+def machine() -> dict[str, Any]:
+    """Describe what computed a result: versions, processor, cores, GPU."""
+    return {
+        "tomolab": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "system": platform.platform(terse=True),
+        "cpu": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def root() -> Path:
+    """Folder of all runs: ``TOMOLAB_RUNS``, or ``runs`` beside the notebooks, or ``runs`` here."""
+    if stated := os.environ.get("TOMOLAB_RUNS"):
+        return Path(stated)
+    here = Path.cwd()
+    return (here.parent if here.name == "notebooks" else here) / "runs"
+
+
+def open(name: str) -> "Run":  # noqa: A001 - reads run_folder.open
+    """Open the run of this name under `root`; made where there is none.
+
+    Raises
+    ------
+    ValueError
+        If the name leads out of the folder of runs.
+    """
+    folder = io.inside(root(), name)
+    folder.mkdir(parents=True, exist_ok=True)
+    return Run(folder)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder."""
+
+    folder: Path
+
+    def path(self, name: str) -> Path:
+        """Path of a file or folder of this run, whether or not it is there; its parents are made.
+
+        Raises
+        ------
+        ValueError
+            If the name leads out of the run folder.
+        """
+        path = io.inside(self.folder, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def require(self, name: str, *, made_by: str) -> Path:
+        """Path of something an earlier notebook made.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it is not there; the message says which notebook makes it.
+        """
+        path = io.inside(self.folder, name)
+        if not path.exists():
+            raise FileNotFoundError(f"{name} is not in the run folder {self.folder}: run the notebook {made_by} first")
+        return path
+
+    def manifest(self) -> dict[str, Any]:
+        """Read the manifest; one without stages where nothing was recorded yet."""
+        path = self.folder / MANIFEST
+        if not path.exists():
+            return {"format": 1, "run": self.folder.name, "stages": {}}
+        found = safe_load.mapping(io.inside(self.folder, MANIFEST), "a manifest")
+        with safe_load.reading(path, "a manifest"):
+            safe_load.typed(found, stages=dict)
+            for entry in found["stages"].values():
+                safe_load.typed(entry, **{name: dict for name in ("parameters", "versions", "machine") if entry.get(name)})
+                safe_load.typed({"files": {}} | entry, files=dict)
+                safe_load.typed(entry.get("files", {}), **dict.fromkeys(entry.get("files", {}), str))
+        return found
+
+    def record(
+        self,
+        stage: str,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        files: Sequence[str | Path] = (),
+        seed: int | None = None,
+    ) -> dict[str, Any]:
+        """Write down how a stage was made, in place of what was recorded for it before, and return the entry.
+
+        Parameters
+        ----------
+        stage
+            Name of the notebook or step.
+        parameters
+            Whatever shaped the result: numbers, text, lists, frozen dataclasses.
+        files
+            What it wrote, as names in the run folder or paths inside it; hashed here.
+        seed
+            Seed of its random numbers.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If a file is not there, lies outside the run folder, or a parameter cannot be written as JSON.
+        """
+        entry = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "parameters": _plain(dict(parameters or {}), "parameters"),
+            "seed": _plain(seed, "seed"),
+            "scale": scale().name,
+            "files": {name: _hash(self.folder / name) for name in map(self._name, files)},
+            "versions": {name: metadata.version(name) for name in PACKAGES},
+            "machine": machine(),
+        }
+        # Two kernels may work on one run.
+        with locks.held(self.folder / "manifest"):
+            manifest = self.manifest()
+            manifest["stages"][stage] = entry
+            _write(self.folder / MANIFEST, manifest)
+        return entry
+
+    def changed(self) -> list[str]:
+        """Names of recorded files that are gone, or no longer what they were when the stage that wrote them was recorded."""
+        stages = self.manifest()["stages"].values()
+        recorded = {name: told for entry in stages for name, told in entry.get("files", {}).items()}
+        return [name for name, told in recorded.items() if self._now(name) != told]
+
+    def _now(self, name: str) -> str | None:
+        """Hash of a file or folder; None of what is gone, and of what lies, or leads, out of the run folder."""
+        try:
+            path = io.inside(self.folder, name)
+            for link in (one for one in path.rglob("*") if one.is_symlink()):
+                io.inside(self.folder, link.relative_to(self.folder).as_posix())
+        except ValueError:
+            return None
+        return _hash(path) if path.is_file() or path.is_dir() else None
+
+    def _name(self, path: str | Path) -> str:
+        whole = next((place for place in (self.folder / path, Path(path)) if place.exists()), None)
+        if whole is None:
+            raise FileNotFoundError(f"{path} is not there to be recorded, in the run folder {self.folder}")
+        if not whole.resolve().is_relative_to(self.folder.resolve()):
+            raise ValueError(f"{path} lies outside the run folder {self.folder}")
+        return whole.resolve().relative_to(self.folder.resolve()).as_posix()
+
+
+def _hash(path: Path) -> str:
+    return io.sha256(path)
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    with io.atomic(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def _plain(value: Any, where: str) -> Any:
+    """Turn dataclasses, paths and numpy values into what JSON can hold."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value), where)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):
+        items = sorted(value) if isinstance(value, (set, frozenset)) else list(value)
+        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(items)]
+    if isinstance(value, np.generic):
+        return _plain(value.item(), where)
+    if isinstance(value, float) and not np.isfinite(value):
+        return str(value)
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ValueError(f"{where} is a {type(value).__name__}, which a manifest cannot hold; give numbers, text or lists of them")
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

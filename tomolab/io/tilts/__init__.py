@@ -1,0 +1,1 @@
+"""Tilt series' metadata as files, one module for each program."""

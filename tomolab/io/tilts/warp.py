@@ -1,0 +1,210 @@
+"""Metadata of tilt series that Warp writes: .xml (angles, dose, alignment, and the defocus that it has fitted) and .tomostar.
+
+Warp projects a point of the specimen to ``x cos(a) - z sin(a)`` (`TiltSeries.GetPositionInAllTilts` of its source), IMOD and
+tomolab to ``x cos(t) + z sin(t)``. So the tilt is the negative of Warp's angle, whatever AreAnglesInverted says: that is about
+heights alone, from which the defocus across an image follows.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element
+
+import defusedxml.ElementTree
+import numpy as np
+import pandas as pd
+from defusedxml.common import DefusedXmlException
+
+from tomolab.conventions import HAND
+from tomolab.io.lists import star
+from tomolab.io.tilts import imod
+
+LISTS = ("Angles", "Dose", "UseTilt", "MoviePath", "AxisAngle", "AxisOffsetX", "AxisOffsetY")
+"""Elements that hold a line for each image."""
+LOCALISED = ("AxisAngle", "AxisOffsetX", "AxisOffsetY")
+"""Those whose numbers Warp writes as the language of the computer has it, with a comma in many."""
+COMMA = re.compile(r"^([-+]?\d+),(\d+(?:[eE][-+]?\d+)?)$")
+LOCAL = ("GridMovementX", "GridMovementY", "GridVolumeWarpX", "GridVolumeWarpY", "GridVolumeWarpZ")
+"""Elements that move parts of the images, or of the specimen."""
+DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
+
+
+def read_warp(path: str | Path) -> pd.DataFrame:
+    """Tilt table of a tilt series' .xml file, in its order, which is that of the stacks that Warp writes.
+
+    Tilts have IMOD's sign, which is the opposite of Warp's (see above), and are without LevelAngleY. Dose is what the specimen
+    had before each image. Defocus is GridCTF's, averaged over the image where that varies. Further columns are:
+
+    - `axis`: tilt axis in degrees from y to x, as IMOD counts; `shift_x`, `shift_y`: Å in the image (AxisOffsetX, Y)
+    - `level_x`, `level_y`: degrees by which Warp turns the specimen level (LevelAngleX, Y); 0 where it does not
+    - `local`: whether Warp moves parts of the images or of the specimen, too
+    - `image`: name of the movie; `use`: whether Warp uses the image
+    - `inverted`: AreAnglesInverted; `defocus_hand`: what follows from it, as `tomograms.reconstruct` takes it (``hand=``)
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is not XML of a tilt series, declares entities, its lists differ in length, or a value is not what its
+        name says.
+    """
+    text = imod.text(path)
+    root = _parse(text, path)
+    found = {name: _list(root, name) for name in LISTS}
+    for name in LOCALISED:
+        found[name] = [COMMA.sub(r"\1.\2", value) for value in found[name]]
+    numbers = {name: _numbers(found[name], name, text=text, path=path) for name in ("Angles", "Dose", *LOCALISED)}
+    angles = numbers["Angles"]
+    if angles is None:
+        raise ValueError(f"{path} has no angles (element Angles)")
+    _check_tilts(angles, lambda i: _place(text, "Angles", path, row=i))
+    for name, values in found.items():
+        if values and len(values) != len(angles):
+            raise ValueError(f"{_place(text, name, path)}: {len(values)} values of {name} for {len(angles)} angles")
+    place = _place(text, "TiltSeries", path)
+    inverted = _boolean(root.get("AreAnglesInverted", "False"), place)
+    columns = {"axis": "AxisAngle", "shift_x": "AxisOffsetX", "shift_y": "AxisOffsetY"}
+    return imod.table(
+        _turned(angles),
+        dose=numbers["Dose"],
+        defocus=_defocus(root, len(angles), text=text, path=path),
+        **{ours: np.nan if numbers[theirs] is None else numbers[theirs] for ours, theirs in columns.items()},
+        level_x=_number(root.get("LevelAngleX", "0"), place),
+        level_y=_number(root.get("LevelAngleY", "0"), place),
+        local=any(_moves(node.get("Value")) for grid in LOCAL for node in root.iterfind(f"{grid}/Node")),
+        image=[_bare(name) for name in found["MoviePath"]] or "",
+        use=[_boolean(value, _place(text, "UseTilt", path, row=i)) for i, value in enumerate(found["UseTilt"])] or True,
+        inverted=inverted,
+        defocus_hand=-HAND if inverted else HAND,
+    )
+
+
+def read_tomostar(path: str | Path) -> pd.DataFrame:
+    """Tilt table of a .tomostar file, in its order, which is that of the stacks that Warp writes.
+
+    Tilts have IMOD's sign, which is the opposite of Warp's (see above). Dose is what the specimen had before each image;
+    defocus is not known to this file. Further columns are `axis`, `shift_x`, `shift_y`, `image` and `use` (True) as `read_warp`
+    has them, and those of the file that have no counterpart, under their own names.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is not STAR, has no column wrpAngleTilt, or a value is not a number.
+    """
+    try:
+        tables = star.parsed(imod.text(path, strict=True))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    rows = next((block for block in tables.values() if "wrpAngleTilt" in block), None)
+    if rows is None:
+        told = ", ".join(str(name) for block in tables.values() for name in block) or "nothing"
+        raise ValueError(f"{path} has no column wrpAngleTilt; it has {told}")
+    angles = _column(rows, "wrpAngleTilt", path)
+    _check_tilts(angles, lambda i: f"{path}, row {i}")
+    columns = {"axis": "wrpAxisAngle", "shift_x": "wrpAxisOffsetX", "shift_y": "wrpAxisOffsetY"}
+    known = {"wrpAngleTilt", "wrpDose", "wrpMovieName", *columns.values()}
+    return imod.table(
+        _turned(angles),
+        dose=_column(rows, "wrpDose", path) if "wrpDose" in rows else None,
+        **{ours: _column(rows, theirs, path) if theirs in rows else np.nan for ours, theirs in columns.items()},
+        image=[_bare(name) for name in rows["wrpMovieName"]] if "wrpMovieName" in rows else "",
+        use=True,
+        **{str(name): star.typed(rows[name]).to_numpy() for name in rows if name not in known},
+    )
+
+
+def _moves(value: str | None) -> bool:
+    """Whether a node of a grid is anything but 0."""
+    try:
+        return float(value or 0) != 0
+    except ValueError:
+        return True
+
+
+def _turned(angles: np.ndarray) -> np.ndarray:
+    """Tilts with IMOD's sign of Warp's angles; 0 stays without one."""
+    return 0.0 - angles
+
+
+def _parse(text: str, path: str | Path) -> Element:
+    """Root of the file. A document type is refused: entities that blow up, and files that it points to, come with it."""
+    try:
+        # What the file says of its encoding holds no longer. Lines are kept, so that errors name the right one.
+        told = DECLARATION.match(text)
+        body = "\n" * told[0].count("\n") + text[told.end() :] if told else text
+        root = defusedxml.ElementTree.fromstring(body.encode(), forbid_dtd=True)
+    except DefusedXmlException as error:
+        raise ValueError(f"{path} declares a document type or entities, which Warp does not write") from error
+    except defusedxml.ElementTree.ParseError as error:
+        raise ValueError(f"{path}, line {error.position[0]}: this is not XML ({error})") from error
+    if root.tag != "TiltSeries":
+        raise ValueError(f"{path} describes a {root.tag!r}; expected a 'TiltSeries'")
+    return root
+
+
+def _list(root: Element, name: str) -> list[str]:
+    """Lines of an element; none where it is absent or empty."""
+    found = root.findtext(name)
+    return [line.strip() for line in found.strip().splitlines()] if found and found.strip() else []
+
+
+def _numbers(values: list[str], name: str, *, text: str, path: str | Path) -> np.ndarray | None:
+    """Lines as finite numbers; None where there are none."""
+    return np.array([_number(value, _place(text, name, path, row=i)) for i, value in enumerate(values)]) if values else None
+
+
+def _number(value: Any, place: str) -> float:
+    try:
+        found = float(value or "")
+    except ValueError:
+        found = np.nan
+    if not np.isfinite(found):
+        raise ValueError(f"{place}: expected a number, got {str(value or '')[:60]!r}")
+    return found
+
+
+def _boolean(value: str, place: str) -> bool:
+    if value.lower() not in ("true", "false"):
+        raise ValueError(f"{place}: expected True or False, got {value[:60]!r}")
+    return value.lower() == "true"
+
+
+def _check_tilts(angles: np.ndarray, place: Callable[[int], str]) -> None:
+    for i in np.flatnonzero(~(np.abs(angles) <= 90)):
+        raise ValueError(f"{place(int(i))}: a tilt lies within ±90°, got {angles[i]:g}")
+
+
+def _place(text: str, name: str, path: str | Path, *, row: int = 0) -> str:
+    """File and line of a value, counted from where its element opens."""
+    before = text.partition(f"<{name}>")[0] if f"<{name}>" in text else text.partition(f"<{name} ")[0]
+    return f"{path}, line {before.count(chr(10)) + 1 + row} ({name})"
+
+
+def _defocus(root: Element, images: int, *, text: str, path: str | Path) -> np.ndarray | None:
+    """Underfocus of each image in µm; None where the file holds none."""
+    grid = root.find("GridCTF")
+    if grid is None:
+        return None
+    nodes: dict[int, list[float]] = {}
+    for i, node in enumerate(grid.iter("Node")):
+        place = _place(text, "GridCTF", path, row=i + 1)
+        nodes.setdefault(int(_number(node.get("Z"), place)), []).append(_number(node.get("Value"), place))
+    values = np.array([np.mean(nodes[z]) for z in sorted(nodes)])
+    if len(values) not in (1, images):
+        raise ValueError(
+            f"{_place(text, 'GridCTF', path)}: expected one defocus, or one for each of {images} images, got {len(values)}"
+        )
+    return np.broadcast_to(values, images)
+
+
+def _column(rows: pd.DataFrame, name: str, path: str | Path) -> np.ndarray:
+    return np.array([_number(value, f"{path}, row {i} ({name})") for i, value in enumerate(rows[name])])
+
+
+def _bare(name: Any) -> str:
+    """Name of a file without folders, whichever way its slashes lean."""
+    return str(name).replace("\\", "/").rsplit("/", 1)[-1]

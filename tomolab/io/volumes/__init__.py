@@ -1,0 +1,1 @@
+"""Maps and tomograms as files: MRC and OME-Zarr."""

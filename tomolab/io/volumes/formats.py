@@ -1,0 +1,137 @@
+"""Maps: volumes in and out, whatever kind of file they are in.
+
+A folder or an address is OME-Zarr (`tomolab.io.volumes.ome_zarr`), a file whose header is that of TOM or PyTom EM
+(`tomolab.io.volumes.em`), any other file MRC (`tomolab.io.volumes.mrc`), whatever its name ends in: .mrc, .rec, .map, .ali,
+.st, with .gz or .bz2 or without.
+"""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from tomolab.io.volumes import em, mrc, ome_zarr
+from tomolab.io.volumes.flips import Flip
+from tomolab.io.volumes.tomogram import Tomogram
+from tomolab.io.volumes.zarr_arrays import locate, remote
+from tomolab.volumes import Volume
+
+
+def open_volume(
+    path: str | Path,
+    *,
+    voxel_size: float | None = None,
+    permissive: bool = False,
+    flipped: Flip | None = None,
+    near: float | None = None,
+    averaged: bool | None = None,
+    channel: int | None = None,
+    time: int | None = None,
+    axes: str | None = None,
+) -> Tomogram:
+    """Open a map or tomogram and read of it what is asked for: ``.read(slices)``, or all with ``.load()``.
+
+    Parameters
+    ----------
+    path
+        MRC or EM file, OME-Zarr folder, or the http or https address of one.
+    voxel_size
+        Å; needed where the file does not know it, as EM files never do, else held against it.
+    permissive
+        MRC: also files whose map id, machine stamp or axis order are not set. Zarr: missing chunks hold the fill value.
+    flipped
+        MRC: how a tomogram with its thickness along y is turned, see `tomolab.io.volumes.flips`; what seems to be one is
+        refused with the question until this is given.
+    near
+        Zarr: take the coarsest level whose voxels are not larger than this, in Å.
+    averaged
+        Zarr: whether the voxels of coarser levels are averages of blocks, where the file does not say where they lie.
+    channel, time
+        Zarr: index of the one that is taken, from 0, where there are several.
+    axes
+        Zarr: names of the axes in the order of the file, such as "xyz" or "czyx", where the file does not name them.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at `path`.
+    ConnectionError
+        If a server fails.
+    ValueError
+        If it is something else, does not hold what it says, or its voxel size is unknown or unlike the one given; or if a
+        parameter is given that files of this kind have no use for.
+    """
+    options: dict[str, Any] = {"voxel_size": voxel_size}
+    pyramid = {"near": near, "averaged": averaged, "channel": channel, "time": time, "axes": axes}
+    if _zarr(path):
+        _unused(path, flipped=flipped)
+        options |= {"permissive": permissive, **pyramid}
+        found = ome_zarr.open_volume(path, **options)
+    elif em.recognised(Path(locate(path))):
+        _unused(path, flipped=flipped, permissive=permissive or None, **pyramid)
+        found = em.open_volume(locate(path), **options)
+    else:
+        _unused(path, **pyramid)
+        options |= {"permissive": permissive, "flipped": flipped}
+        found = mrc.open_volume(locate(path), **options)
+    # Another process may stand in another folder.
+    place = locate(path)
+    return replace(found, again=partial(open_volume, place if remote(place) else Path(place).absolute(), **options))
+
+
+def read_volume(path: str | Path, *, voxel_size: float | None = None, permissive: bool = False, **options: Any) -> Volume:
+    """Read a map or tomogram whole.
+
+    Parameters
+    ----------
+    path, voxel_size, permissive
+        As of `open_volume`.
+    **options
+        Its further parameters: `flipped`, `near`, `averaged`, `channel`, `time`, `axes`.
+
+    Raises
+    ------
+    FileNotFoundError, ConnectionError, ValueError
+        As `open_volume`; also if it does not fit into memory or holds NaN.
+    """
+    if _zarr(path) or em.recognised(Path(locate(path))):
+        return open_volume(path, voxel_size=voxel_size, permissive=permissive, **options).load()
+    _unused(path, **{name: options.pop(name, None) for name in ("near", "averaged", "channel", "time", "axes")})
+    return mrc.read_volume(locate(path), voxel_size=voxel_size, permissive=permissive, **options)
+
+
+def write_volume(volume: Volume, path: str | Path, *, version: Literal["0.4", "0.5"] | None = None) -> Path:
+    """Write a volume, whole or not at all: OME-Zarr where the name ends in .zarr, EM in .em, else MRC, also .gz and .bz2.
+
+    Parameters
+    ----------
+    volume
+        Its voxel size goes into the file, but for EM, which has no place for it.
+    path
+        Where it stands at the end; a volume that exists is replaced.
+    version
+        Of OME-Zarr: "0.5", the default, or "0.4" for programs that know only Zarr v2.
+
+    Raises
+    ------
+    ValueError
+        If the version is another, or given for a file that is no OME-Zarr, or something else than a Zarr is at a path that
+        ends in .zarr.
+    """
+    if Path(path).suffix == ".zarr":
+        return ome_zarr.write_volume(volume, path, version="0.5" if version is None else version)
+    _unused(path, version=version)
+    if Path(path).suffix.lower() == ".em":
+        return em.write_volume(volume, path)
+    return mrc.write_volume(volume, path)
+
+
+def _zarr(path: str | Path) -> bool:
+    place = locate(path)
+    return remote(place) or Path(place).is_dir()
+
+
+def _unused(path: str | Path, **options: Any) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ValueError(f"{path}: {', '.join(given)} has no meaning for files of this kind")

@@ -1,0 +1,205 @@
+"""MRC files: maps, tomograms and tilt series, read with their header held against the file and the user's word.
+
+Modes 0 (int8), 1 (int16), 2 (float32), 6 (uint16) and 12 (float16) are read, plain, gzipped or bzip2ed; axes come out as
+(z, y, x) whatever their order in the file, and `tomolab.io.volumes.flips` tells of those of IMOD whose axes mean something
+else. What a file is, its content says, not its name. Offsets in the header (nxstart, origin) are ignored: position 0 is the
+centre of voxel 0. Format: Cheng et al. 2015, MRC2014.
+"""
+
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import mrcfile
+import numpy as np
+import psutil
+
+from tomolab import __version__
+from tomolab.io.paths import atomic
+from tomolab.io.volumes import flips, mrc_headers, tomogram
+from tomolab.io.volumes.flips import Flip
+from tomolab.io.volumes.mrc_headers import TOLERANCE as TOLERANCE
+from tomolab.io.volumes.mrc_headers import Order
+from tomolab.io.volumes.tomogram import Tomogram
+from tomolab.volumes import Volume
+
+STEP = 2**24
+LARGE = 2**30
+"""Bytes of a compressed tomogram from which on its memory is told before it is read."""
+
+
+def read_volume(
+    path: str | Path, *, voxel_size: float | None = None, permissive: bool = False, flipped: Flip | None = None
+) -> Volume:
+    """Read a map or tomogram.
+
+    Parameters
+    ----------
+    path
+        MRC file, also .gz or .bz2.
+    voxel_size
+        Å; needed where the header does not know it (0 or 1 Å), else held against the header.
+    permissive
+        Also read files whose map id, machine stamp or axis order are not set; mrcfile warns of what it guessed.
+    flipped
+        How a tomogram with its thickness along y is turned, False, "swap" or "rotate", see `tomolab.io.volumes.flips`. By
+        default what seems to be one is refused with the question.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is not MRC, is shorter than its header says, does not fit into memory, is complex or a stack of
+        volumes, holds NaN, its voxel size is unknown, not the same along all axes or unlike the one given, or it seems to be
+        flipped and nobody said whether it is.
+    """
+    header, order = mrc_headers.read(Path(path), permissive=permissive)
+    perm, found = _geometry(header, path, voxel_size=voxel_size, permissive=permissive, flipped=flipped)
+    data = flips.turn(_data(Path(path), header, order).transpose(perm), flipped)
+    try:
+        return Volume(np.ascontiguousarray(data), found)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def open_volume(
+    path: str | Path, *, voxel_size: float | None = None, permissive: bool = False, flipped: Flip | None = None
+) -> Tomogram:
+    """Open a map or tomogram and read of it what is asked for.
+
+    A plain file is mapped into memory. A compressed one must be read whole when the first block is asked for; if that takes
+    more than 1 GB, a warning says how much before.
+
+    Parameters
+    ----------
+    path, voxel_size, permissive, flipped
+        As of `read_volume`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `read_volume`; values that are NaN are found when they are read.
+    """
+    path = Path(path)
+    header, order = mrc_headers.read(path, permissive=permissive)
+    perm, found = _geometry(header, path, voxel_size=voxel_size, permissive=permissive, flipped=flipped)
+    kind, shape, start = mrc_headers.layout(header, order)
+    _, size = mrc_headers.enough(path, header, order)
+    if mrc_headers.opener(path) is not open:
+        needed = 4 * size // kind.itemsize
+        if needed > LARGE:
+            warnings.warn(f"{path} is compressed and must be read whole: {needed:,} bytes of memory", stacklevel=2)
+
+        @cache
+        def whole() -> np.ndarray:
+            return flips.turn(_data(path, header, order).transpose(perm), flipped)
+
+        return Tomogram(_turned(shape, perm, flipped), found, lambda slices: whole()[slices], str(path))
+    mapped = flips.turn(np.memmap(path, dtype=kind, mode="r", offset=start, shape=shape).transpose(perm), flipped)
+    return Tomogram(mapped.shape, found, tomogram.unchanged(path, mapped), str(path))
+
+
+def read_stack(path: str | Path, *, pixel_size: float | None = None, permissive: bool = False) -> tuple[np.ndarray, float]:
+    """Read a tilt series: images (n, y, x) float32 in the order of the file, and the pixel size in Å.
+
+    Parameters
+    ----------
+    path
+        MRC file (.mrc, .st, .ali), also .gz or .bz2.
+    pixel_size
+        Å; needed where the header does not know it (0 or 1 Å), else held against the header.
+    permissive
+        Also read files whose map id or machine stamp are not set.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `read_volume`.
+    """
+    header, order = mrc_headers.read(Path(path), permissive=permissive)
+    counts = {"x": int(header.nx), "y": int(header.ny)}
+    found = mrc_headers.voxel_size(header, counts, path, stated=pixel_size, name="pixel_size")
+    data = _data(Path(path), header, order)
+    bad = data.size - int(np.count_nonzero(np.isfinite(data)))
+    if bad:
+        raise ValueError(f"{path}: the stack holds {bad} values that are NaN or infinite, of {data.size}")
+    return data, found
+
+
+def write_volume(volume: Volume, path: str | Path) -> Path:
+    """Write a volume as MRC mode 2 (float32), whole or not at all; compressed where the name ends in .gz or .bz2.
+
+    Parameters
+    ----------
+    volume
+        Its voxel size goes into the header, together with statistics and a label with the version of tomolab.
+    path
+        Where the file stands at the end; one that exists is replaced.
+    """
+    path = Path(path)
+    compression = {".gz": "gzip", ".bz2": "bzip2"}.get(path.suffix)
+    with atomic(path) as temporary, mrcfile.new(temporary, compression=compression) as file:
+        file.set_data(volume.data)
+        file.set_volume()
+        file.voxel_size = volume.voxel_size
+        file.header.label = b""
+        file.header.label[0] = f"tomolab {__version__}".encode()
+        file.header.nlabl = 1
+    return path
+
+
+def _data(path: Path, header: Any, order: Order) -> np.ndarray:
+    """Grey values as float32, (sections, rows, columns), after the sizes in the header are found to be true."""
+    kind, shape, start = mrc_headers.layout(header, order)
+    told, expected = mrc_headers.enough(path, header, order)
+    voxels, opener = expected // kind.itemsize, mrc_headers.opener(path)
+    free = psutil.virtual_memory().available
+    if expected + 4 * voxels > free:
+        raise ValueError(f"{told} but only {free:,} bytes of memory are free")
+    # What a packed file holds shows only as it is unpacked, so its memory grows with that.
+    raw, done = np.empty(expected if opener is open else min(expected, STEP), dtype=np.uint8), 0
+    try:
+        with opener(path, "rb") as stream:
+            _skip(stream, start)
+            while done < expected:
+                if done == len(raw):
+                    raw.resize(min(2 * done, expected), refcheck=False)
+                count = stream.readinto(raw[done : done + STEP])
+                if not count:
+                    raise ValueError(f"{told} but the file holds {done:,}")
+                done += count
+            if stream.read(1):
+                warnings.warn(f"{told} and the file holds more; the rest is ignored", stacklevel=3)
+    except mrc_headers.BROKEN as error:
+        raise ValueError(f"{told} but the file holds {done:,} that can be read ({error})") from error
+    return raw.view(kind).reshape(shape).astype(np.float32, copy=False)
+
+
+def _turned(shape: tuple[int, int, int], perm: tuple[int, int, int], flipped: Flip | None) -> tuple[int, int, int]:
+    """(z, y, x) of what lies in the file as (sections, rows, columns)."""
+    z, y, x = (shape[axis] for axis in perm)
+    return (y, z, x) if flipped else (z, y, x)
+
+
+def _geometry(
+    header: Any, path: str | Path, *, voxel_size: float | None, permissive: bool, flipped: Flip | None
+) -> tuple[tuple[int, int, int], float]:
+    """Transposition to (z, y, x) and Å per voxel, after it is clear whether the volume is flipped."""
+    flips.check(flipped)
+    perm = mrc_headers.axis_order(header, path, permissive=permissive)
+    lengths = (int(header.nz), int(header.ny), int(header.nx))
+    z, y, x = (lengths[axis] for axis in perm)
+    found = mrc_headers.voxel_size(header, {"x": x, "y": y, "z": z}, path, stated=voxel_size)
+    count = min(max(int(header.nlabl), 0), 10)
+    labels = [bytes(label).decode("ascii", "replace") for label in header.label[:count]]
+    why = flips.suspicion((z, y, x), labels)
+    if why and flipped is None:
+        raise flips.ask(path, why)
+    return perm, found
+
+
+def _skip(stream: BinaryIO, count: int) -> None:
+    while count > 0 and (got := len(stream.read(min(count, STEP)))):
+        count -= got

@@ -1,0 +1,397 @@
+"""OME-Zarr: tomograms as pyramids of Zarr arrays, in a folder or at an address.
+
+Versions 0.4 (Zarr v2) and 0.5 (Zarr v3) of ngff.openmicroscopy.org are read and written: a group says under ``multiscales``
+along which axes its arrays run, and for each the scale and the translation that take a voxel to a place. A translation
+tells where the centre of voxel 0 lies; places are counted from that of the finest level, whose own translation (of the
+stage, say) is left aside. Plain Zarr arrays are read too; their voxel size must be told.
+What an axis is, its name says and not its place.
+
+>>> tomogram = open_volume("https://server.org/TS_01.zarr", near=10.0)
+>>> write_volume(tomogram.load(), "TS_01_10A.zarr")
+"""
+
+import json
+import threading
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+from warnings import warn
+
+import numpy as np
+import psutil
+import zarr
+
+from tomolab.io.paths import atomic, inside
+from tomolab.io.volumes import multiscales
+from tomolab.io.volumes.multiscales import OTHER_AXES, SPACE, Level
+from tomolab.io.volumes.tomogram import Slices, Tomogram
+from tomolab.io.volumes.zarr_arrays import METADATA_BYTES, Archive, locate, remote
+from tomolab.volumes import Volume
+
+CACHE_BYTES = 2**28
+"""Of chunks that are kept, as long as there are several."""
+READERS = 8
+"""Chunks that are read at once."""
+CODECS = {"bytes", "transpose", "crc32c", "gzip", "zlib", "blosc", "zstd", "lz4", "sharding_indexed", "shuffle", "delta"}
+"""What may stand between a chunk and its numbers."""
+NUMBERS = {f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64)} - {"float8"} | {"bool"}
+CHUNK = (64, 128, 128)
+"""Voxels of the chunks that are written: 4 MB."""
+SMALLEST = 64
+"""The coarsest level that is written has no more voxels than this along any axis, or would have none along one."""
+
+
+def open_volume(
+    path: str | Path,
+    *,
+    voxel_size: float | None = None,
+    near: float | None = None,
+    averaged: bool | None = None,
+    permissive: bool = False,
+    channel: int | None = None,
+    time: int | None = None,
+    axes: str | None = None,
+) -> Tomogram:
+    """Open a tomogram, of which only the chunks are read that are asked for.
+
+    Parameters
+    ----------
+    path
+        Folder of an OME-Zarr group or a Zarr array, or its address with http:// or https://.
+    voxel_size
+        Å of the finest level; needed where the file gives no unit of length, else held against it.
+    near
+        Take the coarsest level whose voxels are not larger than this, in Å; the finest if all are, or by default.
+    averaged
+        Whether the voxels of coarser levels are averages of blocks of finer ones, so that their centres lie inside these. Asked
+        only where a coarser level is taken and the file does not say where its voxels lie; False is taken then, with a warning.
+    permissive
+        Missing chunks hold the fill value.
+    channel, time
+        Index of the one that is taken, from 0; needed where there are several.
+    axes
+        Names of the axes in the order of the file, such as "xyz" or "czyx", where the file does not name them. An array
+        without names is taken to be z, y, x, with axes of length 1 before them if any.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing, or, while reading, a chunk is missing.
+    ConnectionError
+        If a server fails.
+    ValueError
+        If it is no tomogram of real numbers with axes z, y, x, there are several channels or times and none is chosen, a
+        parameter is given that has no use here, the voxel size is unknown, not the same along the axes or unlike
+        the one given, or it asks for a codec that is not known to be harmless or for more memory than there is.
+    """
+    place = locate(path)
+    stated = multiscales.stated_axes(axes)
+    version, attributes = _metadata(place)
+    if attributes is None and averaged is not None:
+        raise ValueError(f"{place} is a plain array, without coarser levels of which averaged could say something")
+    version, levels = multiscales.levels(version, attributes, name=place, axes=stated)
+    levels = multiscales.sized(levels, voxel_size, name=place)
+    chosen = multiscales.choose(levels, near)
+    level = levels[chosen]
+    origin, unknown = multiscales.origin(levels, chosen, averaged=averaged)
+    wanted = {"c": channel, "t": time}
+    tomogram = _tomogram(place, level, version, origin=origin, permissive=permissive, wanted=wanted)
+    if unknown:
+        warn(
+            f"{place} does not say where the voxels of level {level.path!r} lie; the first is taken to be centred on that of "
+            f"the finest level. If they are averages of blocks, all lies {unknown:.3g} Å farther: say averaged=True, or False",
+            stacklevel=2,
+        )
+    return tomogram
+
+
+def write_volume(volume: Volume, path: str | Path, *, version: Literal["0.4", "0.5"] = "0.5") -> Path:
+    """Write a volume as OME-Zarr in float32, whole or not at all, with coarser levels that are averages of blocks.
+
+    Parameters
+    ----------
+    volume
+        Its voxel size becomes the scale, in ångström; each level says where its voxels lie.
+    path
+        Folder, whose name should end in .zarr; a Zarr that exists is replaced.
+    version
+        "0.4", which is Zarr v2 and read by older programs, or "0.5", which is Zarr v3.
+
+    Raises
+    ------
+    ValueError
+        If there is another version, or something else than a Zarr is at `path`.
+    """
+    path = Path(path)
+    if version not in ("0.4", "0.5"):
+        raise ValueError(f"OME-Zarr is written in version '0.4' or '0.5', got {version!r}")
+    if path.exists() and not any((path / key).is_file() for key in ("zarr.json", ".zgroup", ".zarray", ".zattrs")):
+        raise ValueError(f"{path} exists and is no Zarr; it is not replaced")
+    data, levels = volume.data, [volume.data]
+    while max(data.shape) > SMALLEST and min(data.shape) > 1:
+        data = multiscales.averages(data)
+        levels.append(data)
+    keys: Any = {"name": "v2", "separator": "/"} if version == "0.4" else None
+    with atomic(path) as temporary, zarr.config.set({"array.write_empty_chunks": True}):
+        group = zarr.create_group(temporary, zarr_format=2 if version == "0.4" else 3)
+        for number, level in enumerate(levels):
+            chunks = tuple(min(n, c) for n, c in zip(level.shape, CHUNK, strict=True))
+            names = ["z", "y", "x"] if version == "0.5" else None
+            array = group.create_array(
+                str(number), shape=level.shape, chunks=chunks, dtype="float32", chunk_key_encoding=keys, dimension_names=names
+            )
+            array[:] = level
+        group.attrs.update(multiscales.metadata(version, volume.voxel_size, count=len(levels), name=path.name.split(".")[0]))
+    return path
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What the metadata of an array say: its shape and chunks, bytes of a chunk and of an object, and its compression."""
+
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    chunk_bytes: int
+    object_bytes: int
+    codec: str | None
+    sharded: bool
+
+
+def _metadata(place: str) -> tuple[Literal[2, 3], dict[str, Any] | None]:
+    """Format of Zarr, and attributes of a group, or None for an array."""
+    archive = Archive(place)
+    node = document(archive, "zarr.json")
+    if node is not None:
+        return 3, None if node.get("node_type") == "array" else dict(node.get("attributes") or {})
+    if document(archive, ".zarray") is not None:
+        return 2, None
+    attributes = document(archive, ".zattrs")
+    if attributes is None and document(archive, ".zgroup") is None:
+        if not remote(place) and not Path(place).exists():
+            raise FileNotFoundError(f"no file or folder {place}")
+        raise ValueError(f"{place} is no Zarr: it holds neither zarr.json nor .zattrs, .zgroup or .zarray")
+    return 2, attributes or {}
+
+
+def document(archive: Archive, key: str) -> dict[str, Any] | None:
+    """A JSON object of an archive, or None if there is none.
+
+    Parameters
+    ----------
+    archive
+        To read from.
+    key
+        Name of the object.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    data = archive.fetch(key)
+    if data is None:
+        return None
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{archive.place}: {key} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{archive.place}: {key} holds {type(found).__name__}, expected an object")
+    return found
+
+
+def _tomogram(
+    place: str,
+    level: Level,
+    version: Literal[2, 3],
+    *,
+    origin: tuple[float, float, float],
+    permissive: bool,
+    wanted: dict[str, int | None],
+) -> Tomogram:
+    at = f"{place.rstrip('/')}/{level.path}" if level.path else place
+    if not remote(place) and level.path:
+        at = str(inside(place, level.path))
+    archive = Archive(at)
+    node = document(archive, "zarr.json" if version == 3 else ".zarray")
+    if node is None:
+        raise ValueError(f"{place} names a level {level.path!r}, but there is no array")
+    try:
+        told = _told_3(node) if version == 3 else _told_2(node)
+        names = node.get("dimension_names") if version == 3 else (document(archive, ".zattrs") or {}).get("_ARRAY_DIMENSIONS")
+        chosen = _chosen(told.shape, level, names, wanted=wanted)
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise ValueError(f"{at}: its metadata are no Zarr v{version} array of numbers ({error!r})") from error
+    except ValueError as error:
+        raise ValueError(str(error) if str(at) in str(error) else f"{at}: {error}") from error
+    free = psutil.virtual_memory().available
+    if 3 * max(told.chunk_bytes, told.object_bytes if told.sharded else 0) > free:
+        raise ValueError(f"{at} says that a chunk has {told.chunk_bytes:,} bytes, but only {free:,} bytes of memory are free")
+    store = Archive(
+        at,
+        limit=told.object_bytes + told.object_bytes // 8 + METADATA_BYTES,
+        codec=told.codec,
+        unpacked=told.chunk_bytes,
+        sharded=told.sharded,
+        missing=permissive,
+    )
+    try:
+        array = zarr.open_array(store, mode="r", zarr_format=version)
+    except (ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError) as error:
+        raise ValueError(f"{at} cannot be opened: {error}") from error
+    reader = _Chunks(array, told, chosen, name=at)
+    return Tomogram(reader.shape, level.voxel_size, reader.read, at, origin, reader.chunks)  # type: ignore[arg-type]
+
+
+def _chosen(shape: tuple[int, ...], level: Level, names: Any, *, wanted: dict[str, int | None]) -> tuple[int | str, ...]:
+    """For each dimension of an array its letter, z, y or x, or the index that is taken of it."""
+    named = multiscales.dimension_names(names, needed=level.axes is None)
+    axes = multiscales.agreed(level.axes, named, who="the array calls them") or _unnamed(shape)
+    if level.path and len(shape) == len(SPACE):
+        axes = tuple(axis for axis in axes if axis in SPACE)
+    lead = max(0, len(shape) - len(axes))
+    if len(axes) > len(shape) or any(n != 1 for n in shape[:lead]):
+        raise ValueError(f"an array of shape {shape} has no axes {', '.join(axes)}")
+    absent = [OTHER_AXES[axis] for axis, index in wanted.items() if index is not None and axis not in axes]
+    if absent:
+        raise ValueError(f"{' and '.join(absent)} was given, but its axes are {', '.join(axes)}; axes= says what they are")
+    return (0,) * lead + tuple(
+        axis if axis in SPACE else _index(axis, wanted[axis], shape, count=n)
+        for axis, n in zip(axes, shape[lead:], strict=True)
+    )
+
+
+def _unnamed(shape: tuple[int, ...]) -> tuple[str, ...]:
+    lead = len(shape) - len(SPACE)
+    if lead < 0 or any(n != 1 for n in shape[:lead]):
+        raise ValueError(
+            f"it has shape {shape} and does not name its axes, expected z, y, x, with a single channel and time before them if "
+            "any; say what they are, such as axes='czyx' with channel=0"
+        )
+    return SPACE
+
+
+def _index(axis: str, given: int | None, shape: tuple[int, ...], *, count: int) -> int:
+    name = OTHER_AXES[axis]
+    if given is None and count > 1:
+        raise ValueError(
+            f"it has shape {shape}, expected z, y, x, with a single {name}; say which of the {count} along the axis {axis} is "
+            f"meant, {name}=0 to {count - 1}"
+        )
+    if given is not None and (isinstance(given, bool) or given not in range(count)):
+        raise ValueError(f"{name} must be a whole number from 0 to {count - 1}, got {given!r}")
+    return int(given or 0)
+
+
+def _told_2(node: dict[str, Any]) -> _Told:
+    """What .zarray says (zarr-specs, v2)."""
+    shape, chunks = _lengths(node["shape"], "shape"), _lengths(node["chunks"], "chunks")
+    kind = np.dtype(str(node["dtype"]))
+    names = [entry["id"] for entry in [node.get("compressor"), *(node.get("filters") or [])] if entry is not None]
+    _check(names, kind.name, shape, chunks)
+    size = int(np.prod([int(n) for n in chunks], dtype=object)) * kind.itemsize
+    codec = node["compressor"]["id"] if node.get("compressor") else None
+    return _Told(shape, chunks, size, size, codec, sharded=False)
+
+
+def _told_3(node: dict[str, Any]) -> _Told:
+    """What zarr.json says (zarr-specs, v3, and ZEP 2 on sharding)."""
+    if node.get("node_type") != "array" or node["chunk_grid"]["name"] != "regular" or node.get("storage_transformers"):
+        raise ValueError("expected an array on a regular grid of chunks")
+    shape, outer = _lengths(node["shape"], "shape"), _lengths(node["chunk_grid"]["configuration"]["chunk_shape"], "chunk_shape")
+    codecs, chunks = list(node["codecs"]), outer
+    sharded = codecs[0]["name"] == "sharding_indexed"
+    names = _names(codecs)
+    if sharded:
+        inner = codecs[0]["configuration"]
+        if len(codecs) > 1 or "sharding_indexed" in _names(inner["codecs"]):
+            raise ValueError("shards in shards, or packed shards, are not read")
+        chunks = _lengths(inner["chunk_shape"], "chunk_shape of shards")
+        names += _names(inner["codecs"]) + _names(inner["index_codecs"])
+        codecs = list(inner["codecs"])
+    _check(names, str(node["data_type"]), shape, outer)
+    _check([], str(node["data_type"]), shape, chunks)
+    each = np.dtype(str(node["data_type"])).itemsize
+    size, whole = (each * int(np.prod([int(n) for n in lengths], dtype=object)) for lengths in (chunks, outer))
+    packing = [name for name in _names(codecs) if name not in ("bytes", "transpose", "crc32c", "shuffle", "delta")]
+    codec = packing[-1] if packing and _names(codecs)[-1] == packing[-1] else None
+    return _Told(shape, chunks, size, whole + (16 * whole // size + 4 if sharded else 0), codec, sharded)
+
+
+def _names(codecs: list[dict[str, Any]]) -> list[str]:
+    return [str(codec["name"]).removeprefix("numcodecs.") for codec in codecs]
+
+
+def _lengths(values: Any, name: str) -> tuple[int, ...]:
+    if not isinstance(values, list) or not all(type(n) is int and 0 < n < 2**40 for n in values):
+        raise ValueError(f"{name} must be positive whole numbers, got {str(values)[:80]}")
+    return tuple(values)
+
+
+def _check(codecs: list[str], kind: str, shape: tuple[int, ...], chunks: tuple[int, ...]) -> None:
+    strange = sorted(set(codecs) - CODECS)
+    if strange:
+        raise ValueError(f"it asks for the codecs {', '.join(strange)}; {', '.join(sorted(CODECS))} can be read")
+    if kind not in NUMBERS:
+        raise ValueError(f"its values are {kind}, expected real numbers")
+    if len(shape) != len(chunks):
+        raise ValueError(f"chunks {chunks} do not fit shape {shape}")
+
+
+class _Chunks:
+    """Chunks of an array, of which the last read are kept."""
+
+    def __init__(self, array: Any, told: _Told, chosen: tuple[int | str, ...], *, name: str) -> None:
+        self.array, self.chosen, self.name = array, chosen, name
+        dimensions = [chosen.index(axis) for axis in SPACE]
+        self.order = [sorted(dimensions).index(dimension) for dimension in dimensions]
+        self.shape, self.chunks = (tuple(one[dimension] for dimension in dimensions) for one in (told.shape, told.chunks))
+        self.size = max(1, CACHE_BYTES // (told.chunk_bytes or 1))
+        self.kept: OrderedDict[tuple[int, ...], np.ndarray] = OrderedDict()
+        self.lock = threading.Lock()
+
+    def read(self, slices: Slices) -> np.ndarray:
+        """Voxels of a block."""
+        spans = [range(one.start // c, -(-one.stop // c)) for one, c in zip(slices, self.chunks, strict=True)]
+        out = np.empty([one.stop - one.start for one in slices], dtype=np.float32)
+        wanted = list(product(*spans))
+        for some in (wanted[i : i + READERS] for i in range(0, len(wanted), READERS)):
+            for place, chunk in zip(some, self._several(some), strict=True):
+                corner = [i * c for i, c in zip(place, self.chunks, strict=True)]
+                low = [max(a, one.start) for a, one in zip(corner, slices, strict=True)]
+                high = [min(a + n, one.stop) for a, n, one in zip(corner, chunk.shape, slices, strict=True)]
+                to = tuple(slice(a - one.start, b - one.start) for a, b, one in zip(low, high, slices, strict=True))
+                out[to] = chunk[tuple(slice(a - c, b - c) for a, b, c in zip(low, high, corner, strict=True))]
+        return out
+
+    def _several(self, places: list[tuple[int, ...]]) -> list[np.ndarray]:
+        with self.lock:
+            found = {place: self.kept[place] for place in places if place in self.kept}
+        lacking = [place for place in places if place not in found]
+        if len(lacking) == 1:
+            found[lacking[0]] = self._one(lacking[0])
+        elif lacking:
+            with ThreadPoolExecutor(len(lacking)) as readers:
+                found.update(zip(lacking, readers.map(self._one, lacking), strict=True))
+        with self.lock:
+            for place in places:
+                self.kept[place] = found[place]
+                self.kept.move_to_end(place)
+            while len(self.kept) > self.size:
+                self.kept.popitem(last=False)
+        return [found[place] for place in places]
+
+    def _one(self, place: tuple[int, ...]) -> np.ndarray:
+        part = tuple(slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(place, self.chunks, self.shape, strict=True))
+        along = dict(zip(SPACE, part, strict=True))
+        try:
+            return np.asarray(self.array[tuple(along[one] if isinstance(one, str) else one for one in self.chosen)]).transpose(
+                self.order
+            )
+        except (FileNotFoundError, ConnectionError):
+            raise
+        except (ValueError, RuntimeError, TypeError, LookupError, ArithmeticError, OSError, MemoryError) as error:
+            raise ValueError(f"{self.name}: the chunk at {part} (z, y, x) cannot be read: {error}") from error

@@ -1,0 +1,185 @@
+"""Sources: tomograms on disk, of which only what is asked for is read.
+
+>>> tomogram = io.open_volume("TS_01.mrc", voxel_size=10.0)
+>>> block = tomogram.read(np.s_[100:140, 200:240, 200:240])      # float32, as it lies in the file
+>>> volume = tomogram.load()                                     # the whole, as a Volume
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from tomolab import fourier
+from tomolab.volumes import Volume
+
+SLAB_BYTES = 2**26
+"""Read at once while a whole tomogram is loaded."""
+MARGIN = 8
+"""Voxels beyond the faces that take part when a loaded tomogram is moved by a part of a voxel."""
+
+Slices = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True, eq=False)
+class Tomogram:
+    """A tomogram that is read where it is asked for.
+
+    Parameters
+    ----------
+    shape
+        Voxels along z, y, x.
+    voxel_size
+        Å.
+    fetch
+        Gives the voxels of three slices, whose bounds lie inside the shape, as an array of any real type.
+    name
+        File or address, for messages.
+    origin
+        Where the centre of voxel (0, 0, 0) lies, zyx in Å. It is 0 but for the coarser levels of a pyramid, whose voxels may
+        be averages of blocks, so that their centres lie inside these.
+    chunks
+        Voxels along z, y, x that are read together in any case; a single one where that does not matter.
+    again
+        Opens the same tomogram in another process, to which only this is sent, and no voxels.
+
+    Raises
+    ------
+    ValueError
+        If there are not three dimensions of at least one voxel, or the voxel size is not positive.
+    """
+
+    shape: tuple[int, int, int]
+    voxel_size: float
+    fetch: Callable[[Slices], np.ndarray]
+    name: str = "the tomogram"
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    chunks: tuple[int, int, int] = (1, 1, 1)
+    again: Callable[[], "Tomogram"] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | ({} if self.again is None else {"fetch": None})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self.again is not None:
+            found = self.again()
+            if (found.shape, found.voxel_size, found.origin) != (self.shape, self.voxel_size, self.origin):
+                raise ValueError(f"{self!r} was sent here, but what is opened here is {found!r}")
+            vars(self)["fetch"] = found.fetch
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise ValueError(f"{self.name}: a tomogram has at least one voxel along z, y and x, got shape {self.shape}")
+        if not np.isfinite(self.voxel_size) or self.voxel_size <= 0:
+            raise ValueError(f"{self.name}: voxel size must be a positive number of Å, got {self.voxel_size}")
+
+    @property
+    def extent(self) -> np.ndarray:
+        """Size along z, y, x in Å."""
+        return np.array(self.shape) * self.voxel_size
+
+    def __repr__(self) -> str:
+        z, y, x = self.shape
+        return f"Tomogram({self.name}: {z} x {y} x {x} voxels of {self.voxel_size:g} Å)"
+
+    def read(self, slices: tuple[slice, ...]) -> np.ndarray:
+        """Voxels of a block as float32, (z, y, x).
+
+        Parameters
+        ----------
+        slices
+            One for each of z, y and x, with a step of 1; bounds as in any array.
+
+        Raises
+        ------
+        ValueError
+            If these are not three slices that hold a voxel, the file is not what it was, or values are NaN or infinite.
+        """
+        if len(slices) != 3 or not all(isinstance(one, slice) and one.step in (None, 1) for one in slices):
+            raise ValueError(f"{self.name}: a block needs three slices with a step of 1, got {slices}")
+        low, high = zip(*(one.indices(n)[:2] for one, n in zip(slices, self.shape, strict=True)), strict=True)
+        if any(a >= b for a, b in zip(low, high, strict=True)):
+            raise ValueError(f"{self.name}: {slices} holds no voxel of {' x '.join(map(str, self.shape))}")
+        z, y, x = (slice(a, b) for a, b in zip(low, high, strict=True))
+        data = np.array(self.fetch((z, y, x)), dtype=np.float32, order="C")
+        bad = data.size - int(np.count_nonzero(np.isfinite(data)))
+        if bad:
+            raise ValueError(
+                f"{self.name}: the block from {low} to {high} (z, y, x) holds {bad} values that are NaN or infinite, "
+                f"of {data.size}"
+            )
+        return data
+
+    def load(self) -> Volume:
+        """Read the whole; where voxel 0 does not lie at position 0, it is moved there by a Fourier shift.
+
+        Raises
+        ------
+        ValueError
+            If it does not fit into memory, or holds NaN or infinity.
+        """
+        voxels = prod(self.shape)
+        # Beside the result: the block that is read, and where values are not finite.
+        needed, free = 5 * voxels + 3 * SLAB_BYTES, psutil.virtual_memory().available
+        if needed > free:
+            raise ValueError(f"{self!r} needs {needed:,} bytes of memory, but only {free:,} are free; read it in blocks")
+        try:
+            data = np.empty(self.shape, dtype=np.float32)
+        except MemoryError as error:
+            raise ValueError(f"{self!r} needs {needed:,} bytes of memory, more than this process may take") from error
+        for slab in slabs(self):
+            data[slab] = self.read(slab)
+        moved = np.array(self.origin) / self.voxel_size
+        return Volume(shift(data, moved) if np.abs(moved).max() > 1e-3 else data, self.voxel_size)
+
+
+def unchanged(path: Path, mapped: np.ndarray) -> Callable[[Slices], np.ndarray]:
+    """What gives voxels of a mapped file, after it is found to be the file that was mapped; else a ValueError."""
+    told = path.stat()
+
+    def fetch(slices: Slices) -> np.ndarray:
+        # A file that shrinks under its map would end the process, not raise an error.
+        now = path.stat() if path.is_file() else None
+        if now is None or (now.st_size, now.st_mtime_ns) != (told.st_size, told.st_mtime_ns):
+            raise ValueError(f"{path} is not the file any more that was opened; open it again")
+        return mapped[slices]
+
+    return fetch
+
+
+def slabs(tomogram: Tomogram) -> Iterator[Slices]:
+    """Blocks of a tomogram that together are the whole, each of whole chunks and of no more bytes than need be read at once."""
+    z, y, x = tomogram.shape
+    step = max(1, SLAB_BYTES // (4 * y * x) // tomogram.chunks[0]) * tomogram.chunks[0]
+    for start in range(0, z, step):
+        yield slice(start, min(start + step, z)), slice(0, y), slice(0, x)
+
+
+def of(volume: Volume, *, name: str = "the tomogram") -> Tomogram:
+    """A volume in memory as a tomogram, under a name for messages."""
+    return Tomogram(volume.shape, volume.voxel_size, volume.data.__getitem__, name)
+
+
+def shift(data: np.ndarray, voxels: np.ndarray) -> np.ndarray:
+    """Move values (z, y, x) by `voxels` (3,) towards higher index, an axis after the other, with the faces repeated beyond.
+
+    What was at position p lies at p + voxels afterwards; meant for parts of a voxel.
+    """
+    moved = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
+    for axis, step in enumerate(voxels):
+        if abs(step) < 1e-6:
+            continue
+        n = moved.shape[axis]
+        index = torch.arange(-MARGIN, n + MARGIN).clamp(0, n - 1)
+        lines = moved.index_select(axis, index).movedim(axis, -1)
+        phases = fourier.shift_phases((1, 1, lines.shape[-1]), torch.tensor([[0.0, 0.0, float(step)]], dtype=torch.float64))
+        transform = torch.fft.rfft(lines) * phases[0, 0, 0].to(torch.complex64)
+        back = torch.fft.irfft(transform, n=lines.shape[-1])[..., MARGIN : MARGIN + n]
+        moved = back.movedim(-1, axis).contiguous()
+    return moved.numpy()

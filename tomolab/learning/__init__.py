@@ -1,0 +1,36 @@
+"""Subtomograms in, feature vectors out: networks, their training, and baselines without training."""
+
+from typing import TYPE_CHECKING
+
+from tomolab import attach
+
+__all__ = [
+    "Embedding",
+    "Labelled",
+    "Network",
+    "Recipe",
+    "embed",
+    "fit",
+    "labelled",
+    "tune",
+]
+
+if TYPE_CHECKING:
+    from tomolab.learning.architectures import Network
+    from tomolab.learning.datasets import Labelled, labelled
+    from tomolab.learning.embedding import embed
+    from tomolab.learning.recipes import Recipe
+    from tomolab.learning.training import fit, tune
+    from tomolab.learning.vectors import Embedding
+else:
+    __getattr__, __dir__ = attach(
+        __name__,
+        {
+            "architectures": ["Network"],
+            "datasets": ["Labelled", "labelled"],
+            "embedding": ["embed"],
+            "recipes": ["Recipe"],
+            "training": ["fit", "tune"],
+            "vectors": ["Embedding"],
+        },
+    )

@@ -1,0 +1,226 @@
+"""Baselines: the features that networks were first compared with (Xu et al. 2017), made without training.
+
+In come subtomograms, out come an `Embedding`, so that all that works on features of networks works on these too.
+
+- `invariants`: powers of the spherical harmonics of the Fourier amplitudes, which neither rotation nor shift changes.
+- `normalised`: the volumes themselves, each turned into a pose of its own.
+
+Both scale by what is typical of the particles they are given: embed those that shall be compared in one go.
+
+>>> everything = subtomograms.join([known, measured])
+>>> features = invariants(everything)
+>>> predicted = classify(features.take(known_ids), labels, features.take(other_ids))
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from tomolab import devices, volumes
+from tomolab.learning import poses, spherical_harmonics
+from tomolab.learning.embedding import Embedding
+from tomolab.subtomograms.dataset import Subtomograms
+
+EDGE = 0.15
+"""Share of the box over which the mask about a particle falls to 0."""
+
+
+def invariants(
+    subtomograms: Subtomograms,
+    *,
+    degree: int = 8,
+    shells: int | None = None,
+    cross: bool = True,
+    diameter: float = 0.7,
+    batch_size: int = 64,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> Embedding:
+    """Features that do not depend on pose: sum_m a_lm(r) a_lm(s) of the Fourier amplitudes (Xu, Zhang and Alber 2009).
+
+    The square root, with its sign, brings powers to the scale of amplitudes; then every feature is scaled to mean 0 and
+    variance 1 over the particles given. The missing wedge turns with the tomogram and not with the particle, so what
+    the features lose to it does depend on pose.
+
+    Parameters
+    ----------
+    subtomograms
+        What to embed; read in batches, in order.
+    degree
+        Highest degree of the harmonics, even. On the shell of radius r Fourier voxels degrees end at π r.
+    shells
+        How many shells, from the centre of the transform; by default two thirds of those up to Nyquist.
+    cross
+        Also between shells (s < r); without, only s = r.
+    diameter
+        Of the soft mask, as a share of the box; the noise beyond it would drown the particle. 2 keeps the corners too, and
+        then a shift changes the features only as far as it moves density out of the box.
+    batch_size
+        Subtomograms per batch.
+    device
+        Where to compute; on a GPU if there is one by default.
+    progress
+        Show a bar.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to embed, or a parameter is outside what it can be.
+    """
+    plan = spherical_harmonics.plan_shells(subtomograms.box, degree=degree, shells=shells or max(1, subtomograms.box // 3))
+    where = devices.pick(device)
+    mask = _mask(subtomograms.box, diameter, where)
+
+    def features(batch: Tensor) -> Tensor:
+        found = spherical_harmonics.coefficients(spherical_harmonics.amplitudes(batch * mask, plan), plan)
+        power = spherical_harmonics.power(found, plan, cross=cross)
+        return power.sign() * power.abs().sqrt()
+
+    table = _each(features, subtomograms, batch_size=batch_size, device=where, progress=progress)
+    scaler = StandardScaler().fit(table)
+    settings = {"degree": degree, "shells": len(plan.degrees), "cross": cross, "diameter": diameter}
+    name = _digest("invariants", subtomograms, settings, scaler.mean_, scaler.scale_)
+    return Embedding(subtomograms.ids, scaler.transform(table), name)
+
+
+def normalised(
+    subtomograms: Subtomograms,
+    *,
+    components: int = 50,
+    smoothing: float = 20.0,
+    diameter: float = 0.7,
+    batch_size: int = 64,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> Embedding:
+    """Volumes in a pose of their own (`poses`), reduced to their directions of greatest variance (PCA).
+
+    The pose comes from the smoothed volume, and the volume as it is is moved. The volumes within the mask are held in
+    memory: 4 bytes per voxel, 60 MB for 10,000 boxes of 20³.
+
+    Parameters
+    ----------
+    subtomograms
+        What to embed; read in batches, in order.
+    components
+        Principal components to keep.
+    smoothing
+        Å, width of the Gaussian before a particle is outlined; its outline is smoothed by one and a half times as much.
+    diameter
+        Of the mask, as a share of the box: soft before a particle is outlined, sharp about what is kept.
+    batch_size
+        Subtomograms per batch.
+    device
+        Where to compute; on a GPU if there is one by default.
+    progress
+        Show a bar.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to embed, a parameter is outside what it can be, or there are fewer particles or voxels than
+        components.
+    """
+    if not (np.isfinite(smoothing) and smoothing > 0):
+        raise ValueError(f"smoothing must be a positive number of Å, got {smoothing}")
+    where, box = devices.pick(device), subtomograms.box
+    mask, width = _mask(box, diameter, where), smoothing / subtomograms.voxel_size
+    kept = volumes.sphere(box, diameter * box, device=where) > 0
+    most = min(len(subtomograms), int(kept.sum()))
+    if not 1 <= components <= most:
+        raise ValueError(
+            f"{len(subtomograms)} volumes of {int(kept.sum())} voxels have 1 to {most} components, got {components}"
+        )
+
+    def features(batch: Tensor) -> Tensor:
+        centred = batch - batch.mean((1, 2, 3), keepdim=True)
+        weights = poses.outline(poses.smooth(centred, width) * mask, diffusion=1.5 * width)
+        return poses.normalise(centred, weights)[:, kept]
+
+    table = _each(features, subtomograms, batch_size=batch_size, device=where, progress=progress)
+    # The solver may draw: it is given a seed to be repeatable.
+    directions = PCA(components, random_state=0).fit(table)
+    settings = {"components": components, "smoothing": smoothing, "diameter": diameter}
+    name = _digest("normalised", subtomograms, settings, directions.mean_, directions.components_)
+    return Embedding(subtomograms.ids, directions.transform(table), name)
+
+
+def _mask(box: int, diameter: float, device: torch.device) -> Tensor:
+    if not 0 < diameter <= 2:
+        raise ValueError(f"the diameter of the mask is a share of the box above 0 and up to 2, got {diameter}")
+    return volumes.sphere(box, diameter * box, edge=EDGE * box, device=device)
+
+
+def _each(
+    features: Callable[[Tensor], Tensor], subtomograms: Subtomograms, *, batch_size: int, device: torch.device, progress: bool
+) -> np.ndarray:
+    """Features (n, d) of all subtomograms, batch by batch."""
+    if len(subtomograms) == 0:
+        raise ValueError("there are no subtomograms to embed")
+    batches: Iterator[tuple[np.ndarray, np.ndarray]] = subtomograms.batches(batch_size)
+    table, done = np.empty((0, 0), np.float32), 0
+    with tqdm(total=len(subtomograms), desc="features", unit=" subtomograms", disable=not progress) as bar:
+        for ids, data in batches:
+            found = features(torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32)).to(device)).cpu().numpy()
+            if not done:
+                table = np.empty((len(subtomograms), found.shape[1]), np.float32)
+            table[done : done + len(ids)] = found
+            done += len(ids)
+            bar.update(len(ids))
+    return table
+
+
+def _digest(method: str, subtomograms: Subtomograms, settings: dict[str, Any], *fitted: np.ndarray) -> str:
+    """SHA-256 of all that decides what a feature means."""
+    data = {"method": method, "box": subtomograms.box, "voxel_size": subtomograms.voxel_size} | settings
+    total = hashlib.sha256(json.dumps(data, sort_keys=True).encode())
+    for part in fitted:
+        total.update(np.ascontiguousarray(part, dtype=np.float32).tobytes())
+    return total.hexdigest()
+
+
+def classify(known: Embedding, labels: pd.Series, embedding: Embedding, *, cost: float = 1.0) -> pd.Series:
+    """Name the class of every particle with a support vector machine trained on known ones (radial basis functions).
+
+    Parameters
+    ----------
+    known
+        Features of the particles to learn from; time grows with the square of their number.
+    labels
+        Class of each known particle, indexed by particle id; may name more particles.
+    embedding
+        Features of the particles to classify, made together with the known ones or by the same network.
+    cost
+        Of a particle on the wrong side of the margin (C); larger follows the known particles more closely.
+
+    Returns
+    -------
+    Series
+        Predicted class of every particle of `embedding`, named "class" and indexed by particle id.
+
+    Raises
+    ------
+    ValueError
+        If the two embeddings are not comparable, known particles have no label or several, or there are fewer than two classes.
+    """
+    if known.network != embedding.network:
+        raise ValueError(f"embeddings of two kinds cannot be compared: {known.network[:8]} and {embedding.network[:8]}")
+    truth = known.labelled(labels)
+    classes = np.unique(truth)
+    if len(classes) < 2:
+        raise ValueError(f"a classifier needs at least two classes, got {classes.tolist()}")
+    machine = make_pipeline(StandardScaler(), SVC(C=cost, class_weight="balanced"))
+    machine.fit(known.vectors, truth)
+    index = pd.Index(embedding.ids, name="particle_id")
+    return pd.Series(machine.predict(embedding.vectors), index=index, name="class")

@@ -1,0 +1,152 @@
+"""Scores: what a network is worth on labelled subtomograms, of classes it knows and of classes it has never seen.
+
+>>> evaluate(network, held_back)["accuracy"]
+>>> novel(network, left_out, seed=1)["novel_ari"]
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics.cluster import contingency_matrix
+from torch import Tensor
+from torch.nn import functional
+
+from tomolab import devices
+from tomolab.learning import networks
+from tomolab.learning.datasets import labels_of
+from tomolab.learning.networks import Network
+from tomolab.subtomograms.dataset import Subtomograms
+
+
+def features(network: Network, subtomograms: Subtomograms, *, batch_size: int = 128, precision: str = "auto") -> Tensor:
+    """Features (n, d) of all subtomograms, float32, on the CPU.
+
+    Parameters
+    ----------
+    network
+        A network; left in the mode in which it came.
+    subtomograms
+        What to look at, read in batches.
+    batch_size
+        Subtomograms per batch.
+    precision
+        "float32", "bfloat16", or "auto": bfloat16 where the hardware multiplies it fast.
+    """
+    where = next(network.parameters()).device
+    rough = devices.bfloat16(where, precision)
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    parts = []
+    with torch.inference_mode(), torch.autocast(where.type, dtype=torch.bfloat16, enabled=rough):
+        for _, volumes in subtomograms.batches(batch_size):
+            batch = torch.from_numpy(volumes).to(where)[:, None].contiguous(memory_format=torch.channels_last_3d)
+            parts.append(network.features(batch).float().cpu())
+    for module, mode in modes:
+        module.training = mode
+    return torch.cat(parts)
+
+
+def evaluate(network: Network, subtomograms: Subtomograms, *, batch_size: int = 128, precision: str = "auto") -> dict[str, Any]:
+    """Loss, accuracy and confusion matrix of a network on labelled subtomograms of classes that it knows.
+
+    Parameters
+    ----------
+    network
+        A network; left in the mode in which it came.
+    subtomograms
+        With a `label` column.
+    batch_size
+        Subtomograms per batch.
+    precision
+        As in `features`.
+
+    Returns
+    -------
+    dict
+        ``loss`` (cross-entropy), ``accuracy``, and ``confusion``, counts (true class, predicted class).
+
+    Raises
+    ------
+    ValueError
+        If a label is not among the network's classes.
+    """
+    truth = labels_of(subtomograms, network.classes)
+    vectors = features(network, subtomograms, batch_size=batch_size, precision=precision)
+    with torch.inference_mode():
+        logits = network.head(vectors.to(next(network.parameters()).device)).cpu()
+    predicted = logits.argmax(1)
+    size = len(network.classes)
+    confusion = torch.bincount(truth * size + predicted, minlength=size * size).reshape(size, size).numpy()
+    return {
+        "loss": float(functional.cross_entropy(logits, truth)),
+        "accuracy": float((predicted == truth).float().mean()),
+        "confusion": confusion,
+    }
+
+
+def novel(
+    network: Network, subtomograms: Subtomograms, *, seed: int, batch_size: int = 128, precision: str = "auto"
+) -> dict[str, float]:
+    """How well features of classes that a network was not trained on fall into clusters: k-means with as many as classes.
+
+    Parameters
+    ----------
+    network
+        A network; left in the mode in which it came.
+    subtomograms
+        With a `label` column of at least two classes.
+    seed
+        Seed of k-means (best of 10 starts), on features scaled to length 1.
+    batch_size
+        Subtomograms per batch.
+    precision
+        As in `features`.
+
+    Returns
+    -------
+    dict
+        ``novel_ari``, the adjusted Rand index of clusters and classes (Hubert and Arabie 1985), and ``novel_purity``, the
+        share of particles in the commonest class of their cluster.
+    """
+    kinds, truth = np.unique(subtomograms.particles["label"].astype(str), return_inverse=True)
+    vectors = functional.normalize(features(network, subtomograms, batch_size=batch_size, precision=precision)).numpy()
+    found = KMeans(len(kinds), n_init=10, random_state=seed).fit_predict(vectors)
+    counts = contingency_matrix(truth, found)
+    return {
+        "novel_ari": float(adjusted_rand_score(truth, found)),
+        "novel_purity": float(counts.max(axis=0).sum() / counts.sum()),
+    }
+
+
+def check(network: Network, validation: Subtomograms, unseen: Subtomograms | None = None) -> None:
+    """Refuse subtomograms that a network cannot be judged with.
+
+    Parameters
+    ----------
+    network
+        The network.
+    validation
+        Labelled subtomograms of classes it knows.
+    unseen
+        Labelled subtomograms of at least two classes it does not know.
+
+    Raises
+    ------
+    ValueError
+        If boxes, voxel sizes or labels do not fit.
+    """
+    networks.check(network, box=validation.box, voxel_size=validation.voxel_size)
+    labels_of(validation, network.classes)
+    if unseen is None:
+        return
+    networks.check(network, box=unseen.box, voxel_size=unseen.voxel_size)
+    kinds = set(unseen.particles["label"].astype(str))
+    if len(kinds) < 2 or kinds & set(network.classes):
+        known = sorted(kinds & set(network.classes))
+        raise ValueError(
+            f"novel subtomograms must be of at least two classes that are not trained on, got {len(kinds)} classes"
+            + (f", of which the network knows {', '.join(known)}" if known else "")
+        )

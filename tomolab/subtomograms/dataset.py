@@ -1,0 +1,348 @@
+"""Subtomograms: boxes cut around particles, unrotated as they lie in the tomogram, beside their particle table.
+
+Volumes are normalised (mean 0, standard deviation 1), bright on dark, and a particle sits at index ``box // 2``. Opened
+from a store they are read on demand, so they never need to fit in memory.
+
+>>> cut = extract(tomogram, picks, box=40)
+>>> cut.save("subtomograms.zarr")
+>>> for ids, volumes in open("subtomograms.zarr").batches(64): ...
+"""
+
+import hashlib
+import itertools
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import zarr
+from zarr.storage import MemoryStore
+
+from tomolab import parallel
+from tomolab import particles as tables
+from tomolab.io.volumes import tomogram as tomogram_files
+from tomolab.io.volumes.tomogram import Tomogram
+from tomolab.subtomograms import appending, extraction, store, writer
+from tomolab.subtomograms.cropping import Cut
+from tomolab.subtomograms.store import write
+from tomolab.volumes import Volume
+
+__all__ = ["Subtomograms", "append", "extract", "join", "open", "write"]
+
+
+@dataclass(frozen=True, eq=False)
+class Subtomograms:
+    """Subtomograms with their particle table; row i of the table belongs to ``volumes[i]``.
+
+    Parameters
+    ----------
+    volumes
+        Array (n, box, box, box), numpy or zarr.
+    particles
+        Particle table of n rows.
+    voxel_size
+        Å.
+    skipped
+        Particles that could not be cut, with the column ``reason``; filled by `extract`, and kept in a store.
+
+    Raises
+    ------
+    ValueError
+        If the array is not n cubes, or its length is not that of the table.
+    """
+
+    volumes: Any
+    particles: pd.DataFrame
+    voxel_size: float
+    skipped: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.volumes.shape)
+        if len(shape) != 4 or len(set(shape[1:])) != 1 or shape[1] < 1:
+            raise ValueError(f"subtomograms need an array (n, box, box, box), got shape {shape}")
+        if shape[0] != len(self.particles):
+            raise ValueError(f"{shape[0]} volumes, but {len(self.particles)} rows in the particle table")
+        if not np.isfinite(self.voxel_size) or self.voxel_size <= 0:
+            raise ValueError(f"voxel size must be a positive number of Å, got {self.voxel_size}")
+        object.__setattr__(self, "particles", tables.check(self.particles))
+        object.__setattr__(self, "voxel_size", float(self.voxel_size))
+
+    @property
+    def box(self) -> int:
+        """Edge of the boxes in voxels."""
+        return int(self.volumes.shape[1])
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Particle ids, (n,) int64, in the order of the volumes."""
+        return self.particles["particle_id"].to_numpy()
+
+    def __len__(self) -> int:
+        return len(self.particles)
+
+    def __repr__(self) -> str:
+        return f"Subtomograms({len(self):,} boxes of {self.box}³ voxels of {self.voxel_size:g} Å)"
+
+    def take(self, ids: Any) -> "Subtomograms":
+        """Return the subtomograms with these particle ids, in this order, in memory; a ValueError for unknown ones."""
+        chosen = self.choose(ids)
+        return Subtomograms(chosen.volumes[:], chosen.particles, self.voxel_size)
+
+    def choose(self, ids: Any) -> "Subtomograms":
+        """As `take`, but the volumes stay where they are, and are read when they are asked for."""
+        rows = tables.rows(self.particles, ids)
+        return Subtomograms(store.Rows(self.volumes, rows), self.particles.iloc[rows], self.voxel_size)
+
+    def batches(self, n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (ids (b,), volumes (b, box, box, box) float32) with b up to `n`, in order, reading only what is yielded."""
+        if n < 1:
+            raise ValueError(f"a batch needs at least one subtomogram, got {n}")
+        ids = self.ids
+        for start in range(0, len(self), n):
+            yield ids[start : start + n], store.span(self.volumes, start, start + n).astype(np.float32, copy=False)
+
+    def digest(self) -> str:
+        """SHA-256 of which particles these are, where, and in which boxes; not of what the boxes hold."""
+        total = hashlib.sha256(f"{self.box} {self.voxel_size}".encode())
+        total.update(np.ascontiguousarray(self.ids).tobytes())
+        total.update(np.ascontiguousarray(tables.positions(self.particles)).tobytes())
+        return total.hexdigest()
+
+    def save(self, path: str | Path) -> str | Path:
+        """Write a store at `path`, a folder or an address such as s3://bucket/many.zarr; one that exists is replaced.
+
+        In a folder it is whole or not at all. In object storage, where nothing can change its name, it counts from its last
+        object on, and one that exists is removed first.
+        """
+        about: dict[str, Any] = {"box": self.box, "voxel_size": self.voxel_size, "total": len(self), "skipped": [self.skipped]}
+        return store.write(path, store.parts(self.volumes, self.particles), **about)
+
+
+def open(path: str | Path) -> Subtomograms:  # noqa: A001 - reads subtomograms.open
+    """Open a store in a folder or in object storage; volumes are read when they are asked for.
+
+    Parameters
+    ----------
+    path
+        Its folder, or an address such as ``s3://bucket/many.zarr`` (`tomolab.subtomograms.object_storage`).
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at `path`.
+    ValueError
+        If it is not a store of subtomograms, or its table and array disagree.
+    """
+    volumes, particles, voxel_size = store.read(path)
+    return Subtomograms(volumes, particles, voxel_size, store.read_skipped(path))
+
+
+def append(path: str | Path, more: Subtomograms, *, renumber: bool = False) -> Subtomograms:
+    """Add subtomograms to a store, which is not written again; all of them or none.
+
+    A reader meanwhile sees the store as it was, and so does everyone after a process that was killed while it added. Several
+    processes may add to one store, and take turns.
+
+    Parameters
+    ----------
+    path
+        Of the store.
+    more
+        Of the same box and voxel size.
+    renumber
+        Give the new ones ids that follow the highest in the store, and keep the old in the column ``id_before_joining``.
+
+    Returns
+    -------
+    Subtomograms
+        The store, opened again.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no store at `path`.
+    ValueError
+        If box or voxel size are others, or, without `renumber`, ids are in the store already.
+    OSError
+        If the disk has no room for them.
+    """
+    if not renumber:
+        known = store.read(path)[1]["particle_id"]
+        there = more.ids[pd.Index(more.ids).isin(known)]
+        if len(there):
+            raise ValueError(
+                f"{len(there)} of {len(more)} particle ids are in {path} already, such as {there[:5].tolist()}; "
+                "renumber=True gives new ones"
+            )
+    about: dict[str, Any] = {"box": more.box, "voxel_size": more.voxel_size, "total": len(more), "renumber": renumber}
+    appending.append(path, store.parts(more.volumes, more.particles), skipped=[more.skipped], **about)
+    return open(path)
+
+
+def reachable(volumes: Any) -> bool:
+    """Whether an array of volumes is, or is chosen from, a store that other processes can open, rather than memory."""
+    array = volumes.array if isinstance(volumes, store.Rows) else volumes
+    return isinstance(array, zarr.Array) and not isinstance(array.store, MemoryStore)
+
+
+def reached(volumes: Any) -> Any:
+    """The same volumes, sent to this process: what is `reachable` is opened here, an array in memory may be written to.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the store is not there. Zarr would take that for zeros that nobody wrote.
+    """
+    if isinstance(volumes, store.Rows):
+        return store.Rows(reached(volumes.array), volumes.rows)
+    if isinstance(volumes, np.ndarray):
+        return volumes if volumes.flags.writeable else volumes.copy()
+    try:
+        return zarr.open_array(volumes.store_path, mode="r")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"a worker on {platform.node()} finds no store at {volumes.store_path}: put it where all workers can reach it, "
+            "or take what is needed into memory, from where it is sent to them"
+        ) from error
+
+
+def join(parts: Sequence[Subtomograms], *, path: str | Path | None = None) -> Subtomograms:
+    """Put several sets into one, in their order.
+
+    Parameters
+    ----------
+    parts
+        Sets of one box and one voxel size. Should their particle ids clash, all particles are numbered anew from 0 and
+        the column ``id_before_joining`` keeps the old ids.
+    path
+        Write a store there and return it opened, instead of holding all in memory.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to join, or boxes or voxel sizes differ.
+    """
+    kinds = sorted({(part.box, part.voxel_size) for part in parts})
+    if len(kinds) != 1:
+        raise ValueError(f"sets of one box and voxel size can be joined, got {kinds or 'none'}")
+    ((box, voxel_size),) = kinds
+    particles = pd.concat([part.particles for part in parts], ignore_index=True)
+    if particles["particle_id"].duplicated().any():
+        particles["id_before_joining"] = particles["particle_id"]
+        particles["particle_id"] = np.arange(len(particles))
+    if path is None:
+        return Subtomograms(np.concatenate([np.asarray(part.volumes[:]) for part in parts]), particles, voxel_size)
+    starts = np.cumsum([0, *map(len, parts)])
+
+    def stream() -> Iterator[store.Part]:
+        for start, part in zip(starts, parts, strict=False):
+            done = int(start)
+            for volumes, table in store.parts(part.volumes, part.particles):
+                yield volumes, particles.iloc[done : done + len(table)]
+                done += len(table)
+
+    return open(store.write(path, stream(), box=box, voxel_size=voxel_size, total=len(particles)))
+
+
+def extract(
+    volume: Volume | Tomogram,
+    particles: pd.DataFrame,
+    *,
+    box: int,
+    voxel_size: float | None = None,
+    path: str | Path | None = None,
+    contrast: Literal["bright", "dark"] = "bright",
+    normalise: Literal["box", "outside"] = "box",
+    diameter: float | None = None,
+    edges: Literal["skip", "flag"] = "skip",
+    resume: bool = True,
+    progress: bool = True,
+    client: Any = None,
+) -> Subtomograms:
+    """Cut a box around every particle, with the particle at index ``box // 2`` to a fraction of a voxel.
+
+    A box is cut at the nearest voxel, moved by the rest with a Fourier shift, and normalised to mean 0 and standard
+    deviation 1. At another voxel size, a block around each particle is resampled by Fourier cropping
+    (`tomolab.subtomograms.cropping`), so that a tomogram on disk is never read as a whole. Particles that cannot be cut are
+    named in ``.skipped`` with the reason, and counted in a warning.
+
+    Parameters
+    ----------
+    volume
+        The tomogram, in memory or opened by `io.open_volume`.
+    particles
+        The particles of this tomogram, positions in Å. All columns are kept, so that each keeps the tilts of its own.
+    box
+        Edge in voxels of the result.
+    voxel_size
+        Å of the result; that of the tomogram by default.
+    path
+        Write a store there and return it opened, instead of holding all in memory. After an interruption the same call goes
+        on with what was cut, unless `path` is an address.
+    contrast
+        Of the tomogram. Where density is "dark" it is turned to bright, and the column ``contrast`` says so.
+    normalise
+        "box" takes mean and deviation of the whole box; "outside" those of the voxels outside a sphere about its centre, as
+        RELION's background circle.
+    diameter
+        Of that sphere, in Å.
+    edges
+        "skip" leaves out particles whose box leaves the tomogram; "flag" keeps those whose centre lies in it, with the share
+        of the box that was measured in the column ``edge`` and the mean, which is 0, where nothing was.
+    resume
+        Go on with work on `path` that was interrupted, if it was of the same particles, tomogram and parameters.
+    progress
+        Show a bar while a store is written.
+    client
+        Workers of a Dask cluster that read and cut, while this process writes (`parallel`). A tomogram on disk is opened by
+        each at the same path; one in memory is sent. By default the active `distributed.Client`, if there is one; False works
+        here. The result is the same.
+
+    Returns
+    -------
+    Subtomograms
+        In the order of the table; rows of ``.particles`` and ``.skipped`` together are those that came in.
+
+    Raises
+    ------
+    ValueError
+        If the box is larger than the volume, no particle can be cut, or a word is not one of those above.
+    BlockingIOError
+        If another process cuts into the same `path`.
+    """
+    particles = tables.check(particles)
+    tomogram = tomogram_files.of(volume) if isinstance(volume, Volume) else volume
+    size = tomogram.voxel_size if voxel_size is None else voxel_size
+    cut = Cut(box, size, contrast=contrast, normalise=normalise, diameter=diameter, edges=edges)
+    work = extraction.pieces(Path(tomogram.name).name, tomogram, particles, cut=cut)
+    if not work:
+        raise ValueError("the table of particles is empty")
+    helpers = parallel.active(client)
+    if path is None or "://" in str(path):
+        made = _streamed(path, work, client=helpers)
+    else:
+        key = extraction.key(repr(cut), particles, [tomogram])
+        skipped = extraction.store(path, work, key=key, resume=resume, progress=progress, client=helpers)
+        made = replace(open(path), skipped=skipped)
+    extraction.warn(made.skipped, len(particles))
+    return made
+
+
+def _streamed(path: str | Path | None, work: Sequence[extraction.Piece], *, client: Any) -> Subtomograms:
+    """What is cut in memory, or in object storage."""
+    cut, skipped = work[0].cut, list[pd.DataFrame]()
+    coming = itertools.chain.from_iterable(extraction.parts(piece, skipped=skipped, client=client) for piece in work)
+    first = next(coming, None)
+    if first is None:
+        raise ValueError(f"none of {sum(map(len, skipped))} particles could be cut: {writer.reasons(pd.concat(skipped))}")
+    stream = itertools.chain([first], coming)
+    if path is None:
+        data, rows = zip(*stream, strict=True)
+        made = Subtomograms(np.concatenate(data), pd.concat(rows), cut.voxel_size)
+    else:
+        total = sum(len(piece.particles) for piece in work)
+        made = open(store.write(path, stream, box=cut.box, voxel_size=cut.voxel_size, total=total, skipped=skipped))
+    return replace(made, skipped=pd.concat(skipped, ignore_index=True))

@@ -1,0 +1,89 @@
+"""The folder that Dynamo works in: particles as it reads them, and their table.
+
+::
+
+    crop.tbl                  table: poses, shifts from the centres of the boxes, tilts, pixel size (`tomolab.io.lists.dynamo`)
+    crop.doc                  names of the tomograms, by their numbers; indices_column_20.doc is the same for Dynamo
+    particle_00017.em         the particle with tag 17: float32, bright protein
+
+Dynamo's wiki: "Table" and "Data folder" (a particle is found by its tag in the name of its file), "Volume center" (voxel
+N/2 + 1 counted from 1, which is ours). Tags are counted from 1.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tomolab import io
+from tomolab import particles as tables
+from tomolab.conventions import POSITION
+from tomolab.io.lists import dynamo, outdated
+from tomolab.subtomograms.dataset import Subtomograms
+
+TABLE = "crop.tbl"
+LISTED = ("crop.doc", "indices_column_20.doc")
+BATCH = 64
+"""Subtomograms in memory at a time."""
+HEADER = 512
+"""Bytes of the header of an EM file."""
+
+
+def write(subtomograms: Subtomograms, folder: str | Path, *, poses: pd.DataFrame) -> int:
+    """Write a data folder of Dynamo; whole or not at all.
+
+    Parameters
+    ----------
+    subtomograms
+        Boxes, bright on dark.
+    folder
+        Where it stands at the end.
+    poses
+        Table of the particles to write, with the angles and positions that they are to have: what is between a position and
+        the centre of its box becomes the shift.
+
+    Returns
+    -------
+    int
+        What was added to the particle ids to have tags from 1 on: 0 where they are over 0 already.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder is there.
+    ValueError
+        If an id is unknown, or a tilt axis is not along y.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder} is there already; name another folder")
+    poses = outdated.current(tables.check(poses), "dynamo_")
+    ids = poses["particle_id"].to_numpy()
+    chosen = subtomograms.choose(ids)
+    added = tags_from(ids)
+    size = subtomograms.voxel_size
+    shifts = tables.positions(poses) - tables.positions(chosen.particles)
+    centred = poses.assign(particle_id=ids + added, **chosen.particles[POSITION].reset_index(drop=True))
+    text, listed = dynamo.text(centred, voxel_size=size, shifts=shifts)
+    with io.atomic(folder) as temporary:
+        temporary.mkdir()
+        (temporary / TABLE).write_text(text)
+        for name in LISTED:
+            (temporary / name).write_text(listed)
+        for some, volumes in chosen.batches(BATCH):
+            for number, volume in zip(some + added, volumes, strict=True):
+                write_em(volume, temporary / f"particle_{number:05d}.em")
+    return added
+
+
+def tags_from(ids: np.ndarray) -> int:
+    """What must be added to particle ids so that all are over 0, as Dynamo wants tags."""
+    return max(0, 1 - int(np.min(ids, initial=1)))
+
+
+def write_em(data: np.ndarray, path: Path) -> None:
+    """Write a volume (z, y, x) as EM file of float32, little-endian: code 6 of a PC, code 5 of float32, x fastest."""
+    header = np.zeros(HEADER, dtype=np.uint8)
+    header[0], header[3] = 6, 5
+    header[4:16] = np.array(data.shape[::-1], dtype="<i4").view(np.uint8)
+    path.write_bytes(header.tobytes() + np.ascontiguousarray(data, dtype="<f4").tobytes())

@@ -1,0 +1,193 @@
+"""The folder that RELION works in: particles, wedges and their list as RELION 3.1 wants them.
+
+::
+
+    particles.star            optics and particles: angles, origins (minus the shift from the centre of the box), ids
+    volumes/0000/000017.mrc   one particle each: float32, bright protein, background of mean 0 and standard deviation 1
+    wedges/1.mrc              each different wedge as RELION's 3-D CTF image: full box, centred, 1 where it was observed
+
+All names are relative: RELION is to be started inside the folder. Layout and conventions hold for RELION 3.1 and for the
+three-dimensional subtomograms that later versions still take.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mrcfile
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from tomolab import fourier, io
+from tomolab import particles as tables
+from tomolab import volumes as densities
+from tomolab.conventions import ANGLES, BOX, POSITION, READ_POSE
+from tomolab.io.lists import outdated, relion, star
+from tomolab.subtomograms.dataset import Subtomograms
+
+LIST, VOLUMES, WEDGES = "particles.star", "volumes", "wedges"
+BATCH = 64
+"""Subtomograms in memory at a time."""
+OURS = (*outdated.TELLS[outdated.IMAGE]["RELION"], "rlnMtfFileName", *star.SUBTOMOGRAM_EULER, *BOX)
+"""Columns that say something of the boxes; those of the user's own boxes wait under another name."""
+WAITING = "source_"
+NOMINAL = {"rlnVoltage": 300.0, "rlnSphericalAberration": 2.7, "rlnAmplitudeContrast": 0.1}
+"""RELION asks for these even where a wedge image takes the place of the CTF that they would describe."""
+RESULTS = {"rlnRandomSubset": "half", "rlnLogLikeliContribution": "score"}
+"""Columns of RELION that a particle table has in its own words."""
+
+
+def write(
+    subtomograms: Subtomograms,
+    folder: str | Path,
+    *,
+    ids: Any = None,
+    poses: pd.DataFrame | None = None,
+    diameter: float | None = None,
+    progress: bool = True,
+) -> Path:
+    """Write a folder that RELION takes as it is; whole or not at all, reading the subtomograms in batches.
+
+    Parameters
+    ----------
+    subtomograms
+        Boxes of an even edge, bright on dark; each with its own wedge.
+    folder
+        Where it stands at the end. One that `write` made before is replaced, unless something else is in it too.
+    ids
+        Particles to write; all by default, or those of `poses`.
+    poses
+        A table with other angles and positions of these particles, such as ``average.particles``: the positions become
+        origins from the centres of the boxes. The angles of the subtomograms themselves by default. A column ``half``, of
+        this table or theirs, stays the half set of each particle.
+    diameter
+        Å, of the sphere outside which is background; the edge of the box by default.
+    progress
+        Show a bar.
+
+    Returns
+    -------
+    Path
+        The folder. All columns of the table are in ``particles.star``, as `io.write_particles` writes them.
+
+    Raises
+    ------
+    ValueError
+        If the box is odd, an id is unknown or negative, a particle lies outside of its box, the background of one is constant,
+        or the folder holds other things, such as a refinement.
+    """
+    folder = Path(folder)
+    _check(subtomograms, folder)
+    if ids is None and poses is not None:
+        ids = poses["particle_id"].to_numpy()
+    order = np.arange(len(subtomograms)) if ids is None else np.sort(tables.rows(subtomograms.particles, ids))
+    table = subtomograms.particles.iloc[order].reset_index(drop=True)
+    if (table["particle_id"] < 0).any():
+        raise ValueError(f"volumes are named by particle_id, which must not be negative; got {table['particle_id'].min()}")
+    edge = subtomograms.box * subtomograms.voxel_size if diameter is None else diameter
+    outside = densities.sphere(subtomograms.box, edge / subtomograms.voxel_size).numpy() == 0
+    if not outside.any():
+        raise ValueError(f"a sphere of {edge:g} Å leaves no background in a box of {subtomograms.box} voxels")
+    rows = _rows(table, poses, box=subtomograms.box, voxel_size=subtomograms.voxel_size)
+    geometries, kind = np.unique(tables.geometries(table).round(4), axis=0, return_inverse=True)
+    rows["rlnCtfImage"] = [f"{WEDGES}/{number + 1}.mrc" for number in kind.reshape(-1)]
+    with io.atomic(folder) as temporary, tqdm(total=len(rows), unit="particle", disable=not progress, leave=False) as bar:
+        for number, (low, high, axis) in enumerate(geometries):
+            wedge = wedge_image(subtomograms.box, low, high, axis=axis)
+            _put(wedge, temporary / WEDGES / f"{number + 1}.mrc", voxel_size=subtomograms.voxel_size)
+        names = iter(rows["rlnImageName"])
+        for some, volumes in _batches(subtomograms, None if ids is None else table["particle_id"].to_numpy()):
+            for volume in _normalised(some, volumes, outside):
+                _put(volume, temporary / next(names), voxel_size=subtomograms.voxel_size)
+            bar.update(len(some))
+        blocks = relion.star_tables(rows, voxel_size=subtomograms.voxel_size)
+        (temporary / LIST).write_text(star.text(blocks, version=star.VERSIONS["relion31"]))
+    return folder
+
+
+def wedge_image(box: int, tilt_min: float, tilt_max: float, *, axis: float = 0.0) -> np.ndarray:
+    """What a tilt range observed, as RELION's 3-D CTF image: (box, box, box) float32 of 0 and 1, zero frequency at box // 2."""
+    half = fourier.wedge(box, tilt_min, tilt_max, axis=axis)[0].numpy()
+    z, y, x = np.meshgrid(*[np.arange(box) - box // 2] * 3, indexing="ij")
+    # The other half of a real map's transform is point symmetric to the first.
+    sign = np.where(x < 0, -1, 1)
+    return half[(sign * z) % box, (sign * y) % box, np.abs(x)]
+
+
+def particles(path: str | Path) -> pd.DataFrame:
+    """Particle table of a list that `write` or RELION wrote: ids and columns as they were before, poses from RELION."""
+    table = io.read_particles(path).drop(columns=list(OURS), errors="ignore")
+    table = table.drop(columns=[ours for theirs, ours in RESULTS.items() if theirs in table], errors="ignore")
+    names = RESULTS | {WAITING + name: name for name in OURS}
+    # Poses are those of RELION now; noted were those that count from its boxes, which are not turned.
+    return outdated.noted(table.drop(columns=READ_POSE, errors="ignore").rename(columns=names))
+
+
+def _check(subtomograms: Subtomograms, folder: Path) -> None:
+    if subtomograms.box % 2:
+        raise ValueError(f"RELION needs boxes of an even edge, got {subtomograms.box} voxels")
+    if len(subtomograms) < 1:
+        raise ValueError("there are no subtomograms to write")
+    if folder.is_dir():
+        others = sorted({path.name for path in folder.iterdir()} - {LIST, VOLUMES, WEDGES})
+        if others:
+            raise ValueError(f"{folder} also holds {', '.join(others[:5])}, which would be lost; name another folder")
+
+
+def _rows(table: pd.DataFrame, poses: pd.DataFrame | None, *, box: int, voxel_size: float) -> pd.DataFrame:
+    """The table in the poses of `poses`, with RELION's columns of the boxes; what these said before waits."""
+    rows, places = outdated.noted(table).copy(), tables.positions(table)
+    if poses is not None:
+        found = poses.iloc[tables.rows(poses, table["particle_id"])]
+        rows[POSITION + ANGLES] = found[POSITION + ANGLES].to_numpy(dtype=float)
+        if "half" in found:
+            rows["half"] = found["half"].to_numpy()
+    outside = np.abs(tables.positions(rows) - places).max(axis=1) > box * voxel_size / 2
+    if outside.any():
+        first = rows["particle_id"][outside].iloc[0]
+        raise ValueError(f"{outside.sum()} of {len(rows)} particles lie outside of their boxes, first particle {first}")
+    rows = _in_frame_of_tomogram(rows).rename(columns={name: WAITING + name for name in OURS})
+    if "half" in rows:
+        rows["rlnRandomSubset"] = rows["half"]
+    numbers = zip(np.arange(len(rows)) // 1000, rows["particle_id"], strict=True)
+    rows[BOX] = places
+    rows["rlnImageName"] = [f"{VOLUMES}/{part:04d}/{number:06d}.mrc" for part, number in numbers]
+    rows["rlnImagePixelSize"], rows["rlnImageSize"], rows["rlnImageDimensionality"] = voxel_size, box, 3
+    return rows.assign(**{name: value for name, value in NOMINAL.items() if name not in rows})
+
+
+def _in_frame_of_tomogram(rows: pd.DataFrame) -> pd.DataFrame:
+    """The table without what tells of other poses, or counts from the angles of subtomograms, as these boxes are not turned."""
+    reasons = outdated.poses(rows)
+    if outdated.frames(rows) is not None:
+        priors = outdated.of(rows, outdated.PRIOR)
+        reasons["they count from the angles of subtomograms, and these boxes are not turned"] = priors
+    reasons["they count from the centres of other boxes"] = outdated.of(rows, outdated.ORIGIN)
+    return outdated.without(rows, reasons).drop(columns=READ_POSE, errors="ignore")
+
+
+def _batches(subtomograms: Subtomograms, ids: np.ndarray | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    if ids is None:
+        yield from subtomograms.batches(BATCH)
+        return
+    for start in range(0, len(ids), BATCH):
+        some = ids[start : start + BATCH]
+        yield some, np.asarray(subtomograms.take(some).volumes, dtype=np.float32)
+
+
+def _normalised(ids: np.ndarray, volumes: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """Volumes with a background of mean 0 and standard deviation 1."""
+    background = volumes[:, outside].astype(np.float64)
+    mean, deviation = background.mean(1), background.std(1)
+    if (deviation <= 0).any():
+        raise ValueError(f"the background of particle {ids[deviation <= 0][0]} is constant; RELION needs noise there")
+    return ((volumes - mean[:, None, None, None]) / deviation[:, None, None, None]).astype(np.float32)
+
+
+def _put(data: np.ndarray, path: Path, *, voxel_size: float) -> None:
+    """Write one map inside a folder that is brought to its place as a whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with mrcfile.new(path) as file:
+        file.set_data(data)
+        file.voxel_size = voxel_size

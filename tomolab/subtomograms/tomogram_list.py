@@ -1,0 +1,347 @@
+"""Datasets: many tomograms, each with its own file, voxel size, tilts and contrast, cut into one store.
+
+A dataset is a table with a row for each tomogram: ``tomogram`` (its name in particle lists) and ``path``, and where they are
+needed ``voxel_size`` (Å), ``tilt_min`` and ``tilt_max`` (degrees) or ``tilts`` (a file of angles), ``contrast`` ("bright" or
+"dark"), ``flipped`` (see `tomolab.io.volumes.flips`), ``near`` and ``averaged`` (see `tomolab.io.volumes.ome_zarr`). As CSV:
+
+    tomogram,path,voxel_size,tilts,contrast,flipped
+    TS_01,TS_01.rec,13.48,TS_01.tlt,dark,rotate
+    TS_02,https://server.org/TS_02.zarr,,TS_02.tlt,dark,
+
+>>> tomograms = read("tomograms.csv")
+>>> cut = extract(tomograms, picks, box=40, voxel_size=20.0, path="subtomograms.zarr")
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from tomolab import io, parallel
+from tomolab import particles as tables
+from tomolab.conventions import WEDGE
+from tomolab.io.lists.tomogram_names import match_names
+from tomolab.io.volumes.tomogram import Tomogram
+from tomolab.subtomograms import dataset as subtomogram_dataset
+from tomolab.subtomograms import extraction
+from tomolab.subtomograms.cropping import Cut
+from tomolab.subtomograms.dataset import Subtomograms
+
+COLUMNS = ["tomogram", "path", "voxel_size", *WEDGE, "contrast", "flipped", "near", "averaged"]
+"""Of a dataset; what is not known is None or NaN."""
+LARGEST = 2**26
+"""Bytes of a list of tomograms."""
+EMPTY = ("", "none", "nan", "null")
+
+
+def table(
+    paths: Sequence[str | Path],
+    *,
+    names: Sequence[str] | None = None,
+    voxel_size: float | None = None,
+    tilts: Any = None,
+    contrast: Literal["bright", "dark"] = "bright",
+    flipped: Literal[False, "swap", "rotate"] | None = None,
+) -> pd.DataFrame:
+    """A dataset of files that are alike.
+
+    Parameters
+    ----------
+    paths
+        Of the tomograms.
+    names
+        In particle lists; by default what is before the first dot of each file's name.
+    voxel_size
+        Å, where the files do not know it.
+    tilts
+        (lowest, highest) in degrees; by default particles keep those of their own list.
+    contrast, flipped
+        Of all.
+
+    Raises
+    ------
+    ValueError
+        If `check` finds a fault.
+    """
+    low, high = (None, None) if tilts is None else tilts
+    return check(
+        pd.DataFrame(
+            {
+                "tomogram": [_stem(path) for path in paths] if names is None else list(names),
+                "path": [str(path) for path in paths],
+                "voxel_size": voxel_size,
+                "tilt_min": low,
+                "tilt_max": high,
+                "contrast": contrast,
+                "flipped": flipped,
+            }
+        )
+    )
+
+
+def read(path: str | Path) -> pd.DataFrame:
+    """Read a dataset from CSV, or from JSON that holds a list of objects.
+
+    Parameters
+    ----------
+    path
+        The file. Paths in it are relative to its folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it, or a file of tilts that it names, is not there.
+    ValueError
+        If it cannot be read as such a list, or `check` finds a fault.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"{path} has {path.stat().st_size:,} bytes; a list of tomograms has less than {LARGEST:,}")
+    try:
+        if path.suffix.lower() == ".json":
+            rows = json.loads(path.read_text(encoding="utf-8-sig"))
+            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+                raise ValueError("expected a list of objects")
+            found = pd.DataFrame(rows)
+        else:
+            found = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+    except (ValueError, RecursionError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as a list of tomograms: {error}") from error
+    if "path" not in found:
+        raise ValueError(f"{path} has no column path; it has {', '.join(map(str, found.columns)) or 'none'}")
+    if "tomogram" not in found:
+        found["tomogram"] = found["name"] if "name" in found else [_stem(str(one)) for one in found["path"]]
+    for name in {"path", "tilts"} & set(found.columns):
+        found[name] = [one if _unset(one) else _beside(path.parent, str(one)) for one in found[name]]
+    try:
+        return check(found)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def check(dataset: pd.DataFrame) -> pd.DataFrame:
+    """The dataset with all of `COLUMNS` first, in their types; files of tilts are read into tilt_min and tilt_max.
+
+    Parameters
+    ----------
+    dataset
+        The table.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file of tilts is not there.
+    ValueError
+        If a name or path is missing or a name is there twice, or a value is not what it may be.
+    """
+    missing = [name for name in ("tomogram", "path") if name not in dataset]
+    if missing or not len(dataset):
+        raise ValueError(
+            f"a dataset needs the columns tomogram and path, and a row at least; {', '.join(missing) or 'rows'} lack"
+        )
+    rows = [_row(row) for row in dataset.to_dict("records")]
+    names = [row["tomogram"] for row in rows]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{len(twice)} tomograms are there more than once: {', '.join(twice[:5])}")
+    rest = [name for name in dataset.columns if name not in (*COLUMNS, "tilts")]
+    out = pd.DataFrame(rows, columns=COLUMNS)
+    for name in ("voxel_size", *WEDGE, "near"):
+        out[name] = out[name].astype(float)
+    for name in ("flipped", "averaged"):
+        out[name] = pd.Series([row[name] for row in rows], dtype=object)
+    return out.assign(**{name: dataset[name].to_numpy() for name in rest})
+
+
+def open_tomogram(dataset: pd.DataFrame, name: str) -> Tomogram:
+    """Open a tomogram of a dataset.
+
+    Parameters
+    ----------
+    dataset
+        The table.
+    name
+        Of the tomogram.
+
+    Raises
+    ------
+    ValueError
+        If there is none of this name, or `io.open_volume` refuses it.
+    """
+    found = check(dataset)
+    found = found[found["tomogram"] == name]
+    if not len(found):
+        raise ValueError(f"there is no tomogram {name!r} among {len(dataset)}")
+    row = found.iloc[0]
+    options = {key: row[key] for key in ("flipped", "averaged") if row[key] is not None}
+    options |= {key: float(row[key]) for key in ("voxel_size", "near") if np.isfinite(row[key])}
+    return io.open_volume(row["path"] if "://" in row["path"] else Path(row["path"]), **options)
+
+
+def extract(
+    dataset: pd.DataFrame,
+    particles: pd.DataFrame,
+    *,
+    box: int,
+    path: str | Path,
+    voxel_size: float | None = None,
+    normalise: Literal["box", "outside"] = "box",
+    diameter: float | None = None,
+    edges: Literal["skip", "flag"] = "skip",
+    resume: bool = True,
+    progress: bool = True,
+    client: Any = None,
+) -> Subtomograms:
+    """Cut the particles of many tomograms into one store, a tomogram after the other.
+
+    Everything that can be known before is checked before: that every particle has its tomogram, and that each of these can be
+    opened and holds a box. After an interruption the same call goes on with what was cut.
+
+    Parameters
+    ----------
+    dataset
+        The tomograms. Where it knows tilts, they become those of the particles, each from its own tomogram; contrast is
+        turned where it says "dark", and the column ``contrast`` tells of each particle what its tomogram had.
+    particles
+        Particles of these tomograms, positions in Å.
+    box, voxel_size, normalise, diameter, edges
+        As of `subtomograms.extract`; without `voxel_size` all tomograms must have the same.
+    path
+        The store; one that exists is replaced when the new one is whole.
+    resume
+        Go on with work on `path` that was interrupted, if it was of the same particles, tomograms and parameters.
+    progress
+        Show a bar.
+    client
+        As of `subtomograms.extract`: workers of a Dask cluster cut, several tomograms at a time, and this process writes.
+
+    Returns
+    -------
+    Subtomograms
+        Opened, grouped by tomogram in the order in which the table comes to them. Rows of ``.particles`` and ``.skipped``
+        together are those that came in.
+
+    Raises
+    ------
+    ValueError
+        If particles are of unknown tomograms, `subtomograms.extract` would refuse, or no particle can be cut.
+    """
+    dataset, particles = check(dataset), tables.check(particles)
+    groups = _groups(dataset, particles)
+    opened = {name: open_tomogram(dataset, name) for name in groups}
+    size = _size(opened) if voxel_size is None else voxel_size
+    known = dataset.set_index("tomogram")
+    cuts = {
+        name: Cut(box, size, contrast=known.loc[name, "contrast"], normalise=normalise, diameter=diameter, edges=edges)
+        for name in groups
+    }
+    own = {name: _own(rows, known.loc[name]) for name, rows in groups.items()}
+    told = dataset.loc[dataset["tomogram"].isin(groups), COLUMNS].to_csv() + repr((box, size, normalise, diameter, edges))
+    key = extraction.key(told, particles, opened.values())
+    # What was read of a compressed one is let go when the last of it was cut.
+    work = (one for name in groups for one in extraction.pieces(name, opened.pop(name), own[name], cut=cuts[name]))
+    helpers = parallel.active(client)
+    skipped = extraction.store(path, work, key=key, resume=resume, progress=progress, client=helpers)
+    extraction.warn(skipped, len(particles))
+    return replace(subtomogram_dataset.open(path), skipped=skipped)
+
+
+def _groups(dataset: pd.DataFrame, particles: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Particles of each tomogram, in the order of the table, under the names that the dataset has."""
+    if not len(particles):
+        raise ValueError("the table of particles is empty")
+    names = particles["tomogram"]
+    try:
+        fitting = match_names(names.unique(), dataset["tomogram"], what="the dataset")
+    except ValueError as error:
+        unknown = names[~names.isin(dataset["tomogram"])]
+        counts = [f"{name} ({count})" for name, count in unknown.value_counts(sort=False).items()]
+        raise ValueError(
+            f"{len(unknown)} of {len(particles)} particles are of {len(counts)} tomograms that the dataset does not hold, "
+            f"{', '.join(counts[:5])}: {error}"
+        ) from error
+    named = particles.assign(tomogram=names.map(fitting))
+    return {str(name): rows for name, rows in named.groupby("tomogram", sort=False)}
+
+
+def _own(particles: pd.DataFrame, row: pd.Series) -> pd.DataFrame:
+    """Particles with the tilts and the contrast of their tomogram."""
+    tilts = {name: float(row[name]) for name in WEDGE if np.isfinite(row[name])}
+    return particles.assign(**tilts, contrast=row["contrast"])
+
+
+def _size(opened: dict[str, Tomogram]) -> float:
+    sizes = sorted({tomogram.voxel_size for tomogram in opened.values()})
+    if len(sizes) > 1:
+        told = ", ".join(f"{size:g}" for size in sizes[:5])
+        raise ValueError(f"the tomograms have {len(sizes)} voxel sizes, {told} Å; give the one that is wanted as voxel_size=")
+    return sizes[0]
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    name = "" if _unset(row["tomogram"]) else str(row["tomogram"])
+    if not name or _unset(row["path"]):
+        raise ValueError(f"a tomogram has no {'path' if name else 'name'}: {str(row)[:120]}")
+    out: dict[str, Any] = {"tomogram": name, "path": str(row["path"])}
+    for key in ("voxel_size", "near"):
+        out[key] = _number(row.get(key), f"{name}: {key}")
+        if not (np.isnan(out[key]) or out[key] > 0):
+            raise ValueError(f"{name}: {key} must be a positive number of Å, got {out[key]:g}")
+    out |= dict(zip(WEDGE, _tilts(row, name), strict=True))
+    contrast = "bright" if _unset(row.get("contrast")) else str(row["contrast"]).strip().lower()
+    if contrast not in ("bright", "dark"):
+        raise ValueError(f"{name}: contrast must be 'bright' or 'dark', got {contrast!r}")
+    out["contrast"] = contrast
+    words = {"false": False, "no": False, "swap": "swap", "rotate": "rotate"}
+    out["flipped"] = _word(row.get("flipped"), words, f"{name}: flipped must be False, 'swap' or 'rotate'")
+    out["averaged"] = _word(row.get("averaged"), {"true": True, "false": False}, f"{name}: averaged must be True or False")
+    return out
+
+
+def _tilts(row: dict[str, Any], name: str) -> tuple[float, float]:
+    if not _unset(row.get("tilts")):
+        angles = io.read_tilts(row["tilts"])
+        return float(angles.min()), float(angles.max())
+    low, high = (_number(row.get(key), f"{name}: {key}") for key in WEDGE)
+    if np.isnan(low) != np.isnan(high) or (not np.isnan(low) and not -90 <= low < high <= 90):
+        raise ValueError(f"{name}: tilt_min and tilt_max must be lowest < highest within ±90°, got {low:g} and {high:g}")
+    return low, high
+
+
+def _unset(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and np.isnan(value)) or str(value).strip().lower() in EMPTY
+
+
+def _number(value: Any, name: str) -> float:
+    if _unset(value):
+        return float("nan")
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("inf")
+    if not np.isfinite(number):
+        raise ValueError(f"{name} must be a number, got {str(value)[:40]!r}")
+    return number
+
+
+def _word(value: Any, words: dict[str, Any], fault: str) -> Any:
+    if _unset(value):
+        return None
+    text = str(value).strip().lower()
+    if text not in words:
+        raise ValueError(f"{fault}, got {text[:40]!r}")
+    return words[text]
+
+
+def _stem(path: str | Path) -> str:
+    return str(path).rstrip("/").rsplit("/", 1)[-1].split(".")[0]
+
+
+def _beside(folder: Path, place: str) -> str:
+    return place if "://" in place else str(folder / place)

@@ -1,0 +1,1 @@
+"""The inspector and the viewer in napari, and what napari opens by itself."""

@@ -1,0 +1,162 @@
+"""The dock: the inspector as a panel of napari, for an inspection that is open or a run folder to be opened.
+
+>>> view = viewer.open()
+>>> view.window.add_dock_widget(Inspector(view, inspection.open("runs/first")), name="tomolab", area="right")
+
+From napari's own menu: Plugins > tomolab > Inspector.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QProgressBar, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+
+from tomolab.inspection import model as inspections
+from tomolab.inspection.model import Inspection
+from tomolab.ui import style
+from tomolab.ui.napari import link as napari_link
+from tomolab.ui.napari import threads
+from tomolab.ui.napari.inspector import Bench
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+WELCOME = (
+    "Open the run folder that the notebooks 01 to 05 leave, with <i>clusters.csv</i>, to look at its particles, to say what "
+    "belongs together, and to see averages. What you decide is kept in the folder at once."
+)
+
+
+class Inspector(QWidget):
+    """The inspector of a napari window.
+
+    Parameters
+    ----------
+    napari_viewer
+        The window.
+    inspection
+        What to inspect; by default the run folder of which the window shows layers, or one that is asked for.
+    """
+
+    def __init__(self, napari_viewer: "Viewer", inspection: Inspection | None = None) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.bench: Bench | None = None
+        self.link: napari_link.Link | None = None
+        self.folder, self.button = QLabel("tomolab"), QPushButton("Open run folder…")
+        self.welcome, self.bar, self.fault = QLabel(WELCOME), QProgressBar(), QLabel()
+        self._arrange()
+        self.button.clicked.connect(self._ask)
+        followed, gone = self._followed, self._gone = list[Any](), list[bool]()
+
+        def end() -> None:
+            """By then this object is no more: what is left of it must be ended without it."""
+            gone.append(True)
+            for one in followed:
+                one.leave()
+
+        self.destroyed.connect(end)
+        self._opening = False
+        self.viewer.layers.events.inserted.connect(self._offered)
+        if inspection is not None:
+            self.inspect(inspection)
+        else:
+            self._offered()
+
+    def _arrange(self) -> None:
+        for label in (self.welcome, self.fault, self.folder):
+            label.setWordWrap(label is not self.folder)
+            label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.bar.setRange(0, 0)
+        self.bar.setFixedHeight(8)
+        self.bar.hide()
+        self.fault.hide()
+        self._layout = QVBoxLayout(self)
+        self._layout.setContentsMargins(2, 2, 2, 2)
+        self._layout.setSpacing(2)
+        line = QHBoxLayout()
+        line.addWidget(self.folder, 1)
+        line.addWidget(self.button)
+        self._layout.addLayout(line)
+        for widget in (self.bar, self.fault, self.welcome):
+            self._layout.addWidget(widget)
+        self._layout.addStretch(1)
+        self.setMinimumWidth(390)
+
+    def inspect(self, inspection: Inspection) -> None:
+        """Show an inspection, instead of the one before; layers of the same run folder give way.
+
+        Parameters
+        ----------
+        inspection
+            What is to be inspected.
+        """
+        self.close_inspection()
+        self._opening = True
+        for layer in [one for one in self.viewer.layers if napari_link.MARK in one.metadata]:
+            self.viewer.layers.remove(layer)
+        self.link = napari_link.link(self.viewer, inspection)
+        self.bench = Bench(inspection, self.link)
+        self._followed += [self.link, self.bench]
+        self._layout.insertWidget(3, self.bench, 1000)
+        self.welcome.hide()
+        self.folder.setText(f"<b>{'' if inspection.folder is None else inspection.folder.name}</b>")
+        self.folder.setToolTip(str(inspection.folder or "This inspection is kept in no folder"))
+        self.button.setText("Open another…")
+        self._opening = False
+
+    def open(self, folder: str | Path) -> None:
+        """Open a run folder beside the window, which may take as long as a layout of its embedding.
+
+        Parameters
+        ----------
+        folder
+            As of `inspection.open`.
+        """
+        self._opening = True
+        self._wait(f"opening {Path(folder).name}; the first time the particles are laid out, which may take minutes")
+        threads.later(lambda: inspections.open(folder), then=self._opened, failed=self._failed)
+
+    def _opened(self, inspection: Inspection) -> None:
+        if not self._gone:
+            self._wait("")
+            self.inspect(inspection)
+
+    def _failed(self, error: Exception) -> None:
+        if self._gone:
+            return
+        self._opening = False
+        self._wait("")
+        self.fault.setText(f"<span style='color:{style.OKABE_ITO[1]}'>⚠ {error}</span>")
+        self.fault.show()
+
+    def _wait(self, what: str) -> None:
+        self.bar.setVisible(bool(what))
+        self.fault.setVisible(bool(what))
+        self.fault.setText(what)
+        self.button.setEnabled(not what)
+
+    def _ask(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Run folder")
+        if folder:
+            self.open(folder)
+
+    def _offered(self, *_: Any) -> None:
+        """Open the run folder of which the window shows layers, if none is open."""
+        if not (self._gone or self._opening or self.bench):
+            folders = [layer.metadata.get(napari_link.MARK) for layer in self.viewer.layers]
+            found = [one for one in folders if one and (Path(one) / "clusters.csv").is_file()]
+            if found:
+                self.open(found[0])
+
+    def close_inspection(self) -> None:
+        """Show nothing more, and take its layers out of the viewer. What was decided is in the run folder."""
+        if self.bench is not None and self.link is not None:
+            bench, link, self.bench, self.link = self.bench, self.link, None, None
+            bench.leave()
+            link.close()
+            if bench.canvas is not None:
+                bench.canvas.close_scene()
+            self._layout.removeWidget(bench)
+            bench.deleteLater()
+            self._followed.clear()

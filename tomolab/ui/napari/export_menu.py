@@ -1,0 +1,105 @@
+"""Menus of napari's panel: what can be exported from an inspection, with the dialogs that ask where to.
+
+>>> Exports(inspection, chosen=ledger.chosen, tell=print)
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtWidgets import QFileDialog, QMenu, QWidget
+
+from tomolab.inspection import exports
+from tomolab.inspection.export_folders import PROGRAMS
+from tomolab.inspection.exports import COPY, KINDS, POSES, Kind
+from tomolab.inspection.model import Inspection
+from tomolab.ui import report
+from tomolab.ui.napari import threads
+
+
+class Exports(QMenu):
+    """Kinds of export as a menu; what is chosen is written beside the window.
+
+    Parameters
+    ----------
+    inspection
+        Whose particles.
+    chosen
+        Asked for the clusters to export; all if there is none.
+    tell
+        Called with what was done, or with what went wrong and fault=True.
+    parent
+        Widget that it belongs to.
+    """
+
+    def __init__(
+        self,
+        inspection: Inspection,
+        *,
+        chosen: Callable[[], list[int]],
+        tell: Callable[..., Any],
+        parent: QWidget | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.inspection, self.chosen, self.tell = inspection, chosen, tell
+        for kind in KINDS:
+            self.addAction(f"{kind.title}…").triggered.connect(partial(self._ask, kind))
+        self.addSeparator()
+        self.poses = self.addAction("Lists in the poses of averages")
+        self.poses.setCheckable(True)
+        self.poses.setChecked(True)
+        self.record = self.addAction(f"Record of the run folder as a page ({report.PAGE})")
+        self.record.triggered.connect(lambda: self.report())
+        self.aboutToShow.connect(self._allow)
+
+    def _allow(self) -> None:
+        """Enable what can be written."""
+        for action, kind in zip(self.actions(), KINDS, strict=False):
+            problem = self.inspection.problem("folders" if kind.format in PROGRAMS else "export", self.chosen())
+            action.setEnabled(not problem)
+            action.setToolTip(problem)
+        self.record.setEnabled(self.inspection.folder is not None)
+
+    def _ask(self, kind: Kind, *_ignored: object) -> None:
+        """Ask where to, and write it."""
+        source = ""
+        if kind.format == COPY:
+            source, _ = QFileDialog.getOpenFileName(self.parentWidget(), "Your own list, from which the particles were read")
+            if not source:
+                return
+        suffix = Path(source).suffix if source else kind.suffix
+        name = f"particles{suffix}"
+        filters = f"{kind.title} (*{suffix})" if suffix else ""
+        if kind.format == "copick":
+            # A project that is there already, beside others.
+            path = QFileDialog.getExistingDirectory(self.parentWidget(), "Overlay root of the copick project")
+        else:
+            path, _ = QFileDialog.getSaveFileName(self.parentWidget(), kind.title, name, filters)
+        if path:
+            self.export(kind, path, source=source)
+
+    def export(self, kind: Kind, path: str | Path, *, source: str = "") -> None:
+        """Write the particles of the chosen clusters, or of all clusters, beside the window, and tell what was done.
+
+        Parameters
+        ----------
+        kind
+            One of `exports.KINDS`.
+        path
+            File or folder.
+        source
+            The user's own list, for a copy of it.
+        """
+        poses = POSES[0] if self.poses.isChecked() else POSES[1]
+        options: dict[str, Any] = {"chosen": self.chosen() or None, "poses": poses, "source": source}
+        self._later(lambda: exports.make(self.inspection, kind, path, **options))
+
+    def report(self) -> None:
+        """Write the record of the run folder as a page, and tell where it is."""
+        folder = self.inspection.folder
+        if folder is not None:
+            self._later(lambda: f"the record is {report.write(folder)}")
+
+    def _later(self, work: Callable[[], str]) -> None:
+        threads.later(work, then=lambda told: self.tell(told, fault=False), failed=lambda error: self.tell(str(error)))

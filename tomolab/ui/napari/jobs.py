@@ -1,0 +1,118 @@
+"""The queue: jobs as they run in the background of a Qt window, each with a bar, slices of its average so far, and a button.
+
+>>> queue = Queue()
+>>> queue.add(inspection.average(3))
+"""
+
+import html
+import time
+from functools import partial
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QPixmap
+from qtpy.QtWidgets import QGridLayout, QLabel, QProgressBar, QPushButton, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+
+from tomolab.jobs import Job
+from tomolab.ui import job_summary
+from tomolab.ui.napari import threads
+
+HEIGHT = 42
+"""Pixels of the slices."""
+
+
+class Row(QWidget):
+    """One job.
+
+    Parameters
+    ----------
+    job
+        Of `jobs.start`.
+    """
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self.job, self._drawn = job, -job_summary.EVERY
+        self._deliver = threads.qt()
+        self.title, self.text, self.slices = QLabel(f"<b>{html.escape(job.name)}</b>"), QLabel(), QLabel()
+        self.title.setToolTip(job.name)
+        self.bar, self.button = QProgressBar(), QPushButton("Stop")
+        self.bar.setRange(0, 1000)
+        self.bar.setTextVisible(False)
+        self.bar.setFixedHeight(8)
+        self.button.setToolTip("End now, with the best average so far")
+        self.button.setFixedWidth(52)
+        self.button.clicked.connect(lambda: job.stop())
+        self.text.setWordWrap(True)
+        self.text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.title.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.slices.setFixedSize(3 * HEIGHT + 4, HEIGHT)
+        layout = QGridLayout(self)
+        layout.setContentsMargins(2, 2, 2, 2)
+        layout.setVerticalSpacing(2)
+        layout.addWidget(self.title, 0, 0)
+        layout.addWidget(self.button, 0, 1)
+        layout.addWidget(self.bar, 1, 0, 1, 2)
+        layout.addWidget(self.text, 2, 0, 1, 2)
+        layout.addWidget(self.slices, 0, 2, 3, 1)
+        layout.setColumnStretch(0, 1)
+        job.watch(self._heard)
+
+    def _heard(self, job: Job) -> None:
+        """Called in the thread of the job: there the picture is made, and here it is only shown."""
+        due = time.monotonic() - self._drawn > job_summary.EVERY
+        if not (due or job.over or job.state in ("waiting", "stopping")):
+            return
+        volume = job_summary.shown(job)
+        picture = b"" if volume is None else job_summary.picture(volume)
+        self._drawn = time.monotonic()
+        # What a job says is asked now: it may have gone on when the window has time to show it.
+        said = job_summary.told(job), 1.0 if job.state == "done" else job_summary.share(job.progress), job.state, job.over
+        self._deliver(partial(self._show, *said, picture))
+
+    def _show(self, text: str, share: float, state: str, over: bool, picture: bytes) -> None:
+        self.text.setText(text)
+        self.bar.setValue(round(1000 * share))
+        if over or state == "stopping":
+            self.button.setEnabled(False)
+            self.button.setVisible(not over)
+            self.button.setToolTip("This is over" if over else "It stops after this iteration")
+        if over:
+            self.bar.setStyleSheet(f"QProgressBar::chunk {{ background: {job_summary.COLOURS[state]} }}")
+        if picture:
+            image = QPixmap()
+            image.loadFromData(picture)
+            self.slices.setPixmap(image.scaledToHeight(HEIGHT, Qt.TransformationMode.SmoothTransformation))
+
+
+class Queue(QScrollArea):
+    """Jobs, the newest on top.
+
+    Parameters
+    ----------
+    parent
+        Widget that it belongs to.
+    """
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.rows: list[Row] = []
+        inner = QWidget()
+        self._layout = QVBoxLayout(inner)
+        self._layout.setContentsMargins(0, 0, 0, 0)
+        self._layout.setSpacing(2)
+        self.empty = QLabel("Averages run here, one after another, while you go on.")
+        self.empty.setWordWrap(True)
+        self.empty.setEnabled(False)
+        self._layout.addWidget(self.empty)
+        self._layout.addStretch(1)
+        self.setWidget(inner)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QScrollArea.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setMinimumHeight(64)
+
+    def add(self, job: Job) -> None:
+        """Follow a job."""
+        self.empty.hide()
+        self.rows.append(Row(job))
+        self._layout.insertWidget(0, self.rows[-1])

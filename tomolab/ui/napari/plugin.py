@@ -1,0 +1,213 @@
+"""Reading: what napari opens by itself (run folders, particle lists, subtomograms) and shows as samples, without Jupyter.
+
+Everything lies in Å. Layers of a run folder carry its path, by which the inspector finds it.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import to_rgba_array
+
+from tomolab import io
+from tomolab.conventions import WEDGE, centre
+from tomolab.inspection import run_contents
+from tomolab.inspection import session as sessions
+from tomolab.inspection.run_contents import SESSION
+from tomolab.inspection.session import Session
+from tomolab.simulation import densities, generator
+from tomolab.simulation.imaging import Imaging
+from tomolab.subtomograms import store
+from tomolab.ui import style
+from tomolab.ui.napari import link, viewer
+from tomolab.volumes import Volume
+
+Layer = tuple[Any, dict[str, Any], str]
+"""Data, options and kind, as napari's plugins give them."""
+LISTS = ("clusters.csv", "picks.star", "truth.csv")
+"""Particle lists of a run folder; the first that is there is shown."""
+SAMPLE = {"ribosome_70s": 14, "tric": 14, "apoferritin": 14}
+"""Particles of each complex in the simulated tomogram."""
+DIAMETER = 200.0
+"""Å, of particles of which nothing says how large they are."""
+
+
+def reader(path: str | Sequence[str]) -> Callable[[Any], list[Layer]] | None:
+    """Give the function that reads a path, or None if tomolab cannot.
+
+    Parameters
+    ----------
+    path
+        A run folder, a store of subtomograms (.zarr) or a particle list (.star); several are not read at once.
+    """
+    if not isinstance(path, str | Path):
+        return None
+    place = Path(path)
+    if place.suffix == ".star":
+        return read_list
+    if (place / "zarr.json").is_file() and (place / "particles.parquet").is_file():
+        return read_boxes
+    if place.is_dir() and (run_contents.places(place) or any((place / name).is_file() for name in LISTS)):
+        return read_run
+    return None
+
+
+def read_run(path: str | Path) -> list[Layer]:
+    """Layers of a run folder: its tomogram, or the first of several, and the particles in it, coloured by cluster.
+
+    Parameters
+    ----------
+    path
+        As of `inspection.open`; ``picks.star`` or ``truth.csv`` stand in for ``clusters.csv``, and either part may be missing.
+
+    Raises
+    ------
+    ValueError
+        If what is there does not fit together.
+    """
+    folder = Path(path)
+    found = next((folder / name for name in LISTS if (folder / name).is_file()), None)
+    name, image = next(iter(run_contents.places(folder).items()), ("", None))
+    volume = None if image is None else io.read_volume(image)
+    layers = [] if volume is None else [density(volume)]
+    if found is not None:
+        size = None if volume is None or found.suffix == ".csv" else volume.voxel_size
+        table = io.read_particles(found, voxel_size=size)
+        session = Session(table, table.set_index("particle_id")["cluster"] if "cluster" in table else None)
+        if found.name == LISTS[0] and (folder / SESSION).is_file():
+            session = sessions.load(folder / SESSION, table)
+        inside = (table["tomogram"] == (name or table["tomogram"].iloc[0])).to_numpy()
+        colours = link.inks(session, light=0.2)[inside]
+        layers.append(spheres(table.assign(cluster=session.labels.to_numpy())[inside], colours))
+    for _, options, _ in layers:
+        options["metadata"] = {link.MARK: str(folder.resolve())}
+    return layers
+
+
+def read_list(path: str | Path) -> list[Layer]:
+    """Layer of the particles of a STAR file, in Å.
+
+    Parameters
+    ----------
+    path
+        Of RELION, Warp or STOPGAP. What it does not say of voxel size and tomogram shape is taken from the tomogram beside it.
+
+    Raises
+    ------
+    ValueError
+        If it says too little, and there is not just one tomogram beside it that could say it.
+    """
+    place = Path(path)
+    try:
+        table = _particles(place)
+    except ValueError as error:
+        beside = run_contents.maps(place.parent)
+        if len(beside) != 1:
+            raise ValueError(
+                f"{error}. napari takes that from the tomogram if it is the only one in the folder; there are {len(beside)}"
+            ) from error
+        volume = io.open_volume(beside[0])
+        table = _particles(place, voxel_size=volume.voxel_size, tomogram_shape=volume.shape)
+    return [spheres(table.drop(columns=WEDGE), None, name=place.stem)]
+
+
+def _particles(place: Path, **options: Any) -> pd.DataFrame:
+    """Particles of a list; where it names no tomogram, they are in one that is called like the list."""
+    # Positions do not depend on the tilts, which most lists do not tell; they are left out of what is shown.
+    options["tilts"] = (-60.0, 60.0)
+    try:
+        return io.read_particles(place, **options)
+    except ValueError as error:
+        if "give tomogram=" not in str(error):
+            raise
+    return io.read_particles(place, tomogram=place.stem, **options)
+
+
+def read_boxes(path: str | Path) -> list[Layer]:
+    """Layer of a store of subtomograms: a stack (n, z, y, x) of boxes, seen through their middle, and read as they are seen.
+
+    Parameters
+    ----------
+    path
+        Folder that `Subtomograms.save` wrote.
+    """
+    array, table, voxel_size = store.read(path)
+    box = array.shape[1]
+    some = np.asarray(array[: min(len(table), 32), centre(box)], dtype=np.float32)
+    low, high = np.percentile(some, [1, 99.8]).tolist()
+    options: dict[str, Any] = {
+        "name": Path(path).stem,
+        "scale": [1, *[voxel_size] * 3],
+        "units": ("pixel", *viewer.UNITS),
+        "axis_labels": ("particle", "z", "y", "x"),
+        # The middle of every box is 0, so that napari starts there.
+        "translate": [0, *[-centre(box) * voxel_size] * 3],
+        "contrast_limits": (low, max(high, low + 1e-6)),
+        "colormap": "gray",
+    }
+    return [(array, options, "image")]
+
+
+def density(volume: Volume, *, name: str = viewer.TOMOGRAM) -> Layer:
+    """Layer of a tomogram.
+
+    Parameters
+    ----------
+    volume
+        Bright on dark.
+    name
+        Of the layer.
+    """
+    return _taken(viewer.density(viewer.model(), volume, name=name))
+
+
+def spheres(table: pd.DataFrame, inks: np.ndarray | None, *, name: str = viewer.PARTICLES) -> Layer:
+    """Layer of particles.
+
+    Parameters
+    ----------
+    table
+        With positions, and perhaps a column ``diameter`` in Å.
+    inks
+        Colours (n, 4), 0 to 1; all alike by default.
+    name
+        Of the layer.
+    """
+    colours = np.tile(to_rgba_array(style.lighter(style.OKABE_ITO[1])), (len(table), 1)) if inks is None else inks
+    diameter = float(table["diameter"].median()) if "diameter" in table else DIAMETER
+    layer = viewer.spheres(viewer.model(), table, diameter=diameter, inks=colours, name=name)
+    _prepare(layer.ndim, diameter)
+    return _taken(layer)
+
+
+def _prepare(ndim: int, diameter: float = 0.0) -> None:
+    """Have the window that reads keep the hand, if nothing else is in it."""
+    from napari import current_viewer
+
+    view = current_viewer()
+    if view is not None and not view.layers:
+        view.dims.ndim = ndim
+        viewer.arrange(view, diameter)
+
+
+def _taken(layer: Any) -> Layer:
+    return layer.as_layer_data_tuple()
+
+
+def sample_tomogram() -> list[Layer]:
+    """Layers of a tomogram of three complexes with truth, simulated in a few seconds, always the same."""
+    maps = densities.load(SAMPLE, voxel_size=20.0, box=24)
+    imaging = Imaging(snr=0.4, tilts=(-60.0, 60.0))
+    volume, truth = generator.tomogram(maps, SAMPLE, shape=(40, 160, 160), imaging=imaging, seed=1)
+    palette = {kind: style.lighter(ink, 0.2) for kind, ink in style.categories(truth["label"]).items()}
+    return [density(volume), spheres(truth, to_rgba_array(truth["label"].map(palette).tolist()))]
+
+
+def sample_densities() -> list[Layer]:
+    """A surface of every shipped density, side by side, to scale."""
+    view = viewer.model()
+    _prepare(3)
+    maps = densities.load(voxel_size=10.0, box=64)
+    return [_taken(layer) for layer in viewer.averages(view, maps)]

@@ -1,0 +1,384 @@
+"""The napari view: a tomogram with its particles coloured by cluster, and averages as surfaces, all in Å.
+
+Layers are built on `model()`, which needs neither Qt nor a display, or on the window that `open()` gives. Both go wherever
+a function takes a viewer. The camera looks along z with x right and y down, which keeps the hand; napari's own default
+shows (z, y, x) arrays mirrored.
+
+>>> view = open()
+>>> tomogram(view, volume, particles, colour=labels, diameter=250)
+>>> averages(view, {"cluster 0": average.volume})
+>>> chosen = selection(view, "ribosomes", "picked by hand")
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import to_rgba_array
+
+from tomolab import io, particles
+from tomolab.inspection.selection import Selection
+from tomolab.ui import require, style, surfaces
+from tomolab.ui.napari import multiscale
+from tomolab.ui.napari.display_check import display_problem as display_problem
+from tomolab.volumes import Volume
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from napari.components import ViewerModel
+    from napari.layers import Image, Points, Surface
+
+PARTICLES = "particles"
+"""Name of the layer of particles."""
+TOMOGRAM = "tomogram"
+"""Name of the layer of the tomogram."""
+UNITS = ("angstrom",) * 3
+BORDER = 0.05
+"""Of the outline of a particle, as a share of its diameter."""
+
+
+def model() -> "ViewerModel":
+    """Give an empty viewer without a window: layers, cameras and selections, but nothing on a screen."""
+    require("napari", by="a viewer")
+    from napari.components import ViewerModel
+
+    return ViewerModel(title="tomolab")
+
+
+def open(*, show: bool = True) -> "Viewer":  # noqa: A001 - reads viewer.open
+    """Open a napari window.
+
+    Parameters
+    ----------
+    show
+        Put it on the screen at once.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If napari is not installed; says how to install it.
+    RuntimeError
+        If there is no display; says what to do.
+    """
+    problem = display_problem()
+    if problem:
+        raise RuntimeError(
+            f"napari cannot open a window: {problem}. On a machine without a screen run Jupyter under a virtual display "
+            '(xvfb-run -a -s "-screen 0 1400x900x24" jupyter lab), over ssh use a remote desktop such as VNC (X forwarding '
+            "shows nothing), or stay in the notebook: tomolab.ui.plots needs no display"
+        )
+    napari = require("napari", by="a viewer")
+    return napari.Viewer(title="tomolab", show=show)
+
+
+def tomogram(
+    viewer: "ViewerModel",
+    volume: Volume,
+    table: pd.DataFrame,
+    *,
+    diameter: float,
+    colour: pd.Series | None = None,
+) -> tuple["Image", "Points"]:
+    """Add a tomogram and its particles.
+
+    Parameters
+    ----------
+    viewer
+        From `open` or `model`.
+    volume
+        The tomogram, bright on dark.
+    table
+        Particle table of this tomogram; its columns become the features of the points.
+    diameter
+        Of a particle, in Å.
+    colour
+        Kind of each particle, such as its cluster, indexed by particle id; the palette is that of the figures. Missing ones are
+        grey.
+
+    Returns
+    -------
+    tuple
+        The image layer "tomogram" and the points layer "particles".
+
+    Raises
+    ------
+    ValueError
+        If a particle has no colour or the table is not a particle table.
+    """
+    points, inks = _coloured(particles.check(table), colour)
+    image = density(viewer, volume)
+    return image, spheres(viewer, points, diameter=diameter, inks=inks)
+
+
+def _coloured(table: pd.DataFrame, colour: pd.Series | None) -> tuple[pd.DataFrame, np.ndarray]:
+    """The table with the kinds as a column, and the colour of every particle."""
+    if colour is None:
+        return table, np.tile(to_rgba_array(style.lighter(style.OKABE_ITO[1])), (len(table), 1))
+    values = style.aligned(colour, table["particle_id"].to_numpy(), name="colour")
+    kinds, palette = style.kinds(values)
+    inks = to_rgba_array([style.lighter(ink, 0.2) for ink in palette.values()])[kinds.codes]
+    return table.assign(**{str(colour.name or "colour"): values.to_numpy()}), inks
+
+
+def density(viewer: "ViewerModel", volume: Volume, *, name: str = TOMOGRAM) -> "Image":
+    """Add a tomogram, in several resolutions if it is large (`multiscales.levels`).
+
+    Parameters
+    ----------
+    viewer
+        From `open` or `model`.
+    volume
+        Bright on dark.
+    name
+        Of the layer.
+    """
+    # At most 64 slices: percentiles of a large tomogram would take seconds.
+    sample = volume.data[:: max(1, volume.shape[0] // 64)]
+    low, high = np.percentile(sample, [1, 99.8]).tolist()
+    levels = multiscale.levels(volume.data)
+    return viewer.add_image(
+        levels if len(levels) > 1 else volume.data,
+        multiscale=len(levels) > 1,
+        name=name,
+        scale=[volume.voxel_size] * 3,
+        units=UNITS,
+        colormap="gray",
+        contrast_limits=(low, max(high, low + 1e-6)),
+        interpolation2d="linear",
+        projection_mode="none",
+    )
+
+
+def spheres(
+    viewer: "ViewerModel", table: pd.DataFrame, *, diameter: float, inks: np.ndarray, name: str = PARTICLES
+) -> "Points":
+    """Add particles as spheres, of which a slice of the tomogram cuts circles.
+
+    Parameters
+    ----------
+    viewer
+        From `open` or `model`.
+    table
+        Particle table; its columns become the features of the points.
+    diameter
+        Of a particle, in Å.
+    inks
+        Colour (n, 4) of every particle, 0 to 1.
+    name
+        Of the layer.
+    """
+    points = viewer.add_points(
+        particles.positions(table),
+        name=name,
+        features=table.reset_index(drop=True),
+        size=diameter,
+        face_color=faces(inks),
+        border_color=inks,
+        border_width=BORDER,
+        units=UNITS,
+        projection_mode="rescale_spherical",
+    )
+    arrange(viewer, diameter)
+    return points
+
+
+def faces(inks: np.ndarray) -> np.ndarray:
+    """Fill of particles outlined in these colours (n, 4): mostly clear, so that the tomogram is seen through it."""
+    return inks * [1, 1, 1, 0.18]
+
+
+def arrange(viewer: "ViewerModel", diameter: float = 0.0) -> None:
+    """Look along z with the hand kept, with a scale bar, and through a slice that particles of this diameter in Å show in."""
+    if diameter:
+        # Half a particle on both sides of the slice: a particle shows as the circle where the slice cuts it.
+        viewer.dims.margin_left = viewer.dims.margin_right = (diameter / 2, 0.0, 0.0)
+    viewer.scene.camera.orientation = ("away", "down", "right")
+    viewer.canvas.overlays.scale_bar.visible = True
+    viewer.canvas.overlays.scale_bar.colored = False
+
+
+def averages(
+    viewer: "ViewerModel",
+    volumes: Mapping[str, Volume],
+    *,
+    at: Mapping[str, pd.DataFrame] | None = None,
+    thresholds: Mapping[str, float] | None = None,
+    colours: Mapping[str, str] | None = None,
+) -> list["Surface"]:
+    """Add densities as surfaces, side by side or at every particle in its orientation.
+
+    Parameters
+    ----------
+    viewer
+        From `open` or `model`.
+    volumes
+        Cubic densities by name, such as the averages of clusters.
+    at
+        Particle table by name: the density is put at each particle, turned as the particle is. Side by side along x, as
+        they come, by default.
+    thresholds
+        Grey value of the outline by name; found by `surfaces.level` by default.
+    colours
+        By name; the palette of the figures, in order, by default.
+
+    Returns
+    -------
+    list
+        A surface layer per density, of its name.
+
+    Raises
+    ------
+    ValueError
+        If a name in `at` is not among the densities.
+    """
+    unknown = sorted(set(at or {}) - set(volumes))
+    if unknown:
+        raise ValueError(f"there is no density called {', '.join(unknown)}; there are {', '.join(volumes)}")
+    inks = dict(zip(volumes, style.colours(len(volumes)), strict=True)) | dict(colours or {})
+    layers, edge = [], 0.0
+    for name, volume in volumes.items():
+        vertices, faces, _ = surfaces.mesh(volume, (thresholds or {}).get(name), detail=2 if at is None else 1)
+        vertices = vertices - surfaces.middle(volume)
+        if at is None:
+            vertices[:, 2] += edge - vertices[:, 2].min()
+            edge = vertices[:, 2].max() + 0.15 * volume.extent[2]
+        elif name in at:
+            vertices, faces = _placed(vertices, faces, at[name])
+        else:
+            continue
+        layers.append(_surface(viewer, vertices, faces, name=name, ink=style.lighter(inks[name], 0.2)))
+    arrange(viewer)
+    return layers
+
+
+def plane(viewer: "ViewerModel", *, z: float | None = None) -> None:
+    """Show in 3-D one slice of the tomogram, with the surfaces around it and without the particles' circles.
+
+    Parameters
+    ----------
+    viewer
+        One that holds a tomogram, from `tomogram`.
+    z
+        Å, where the slice lies; in the middle by default.
+
+    Raises
+    ------
+    ValueError
+        If there is no tomogram in the viewer, or it does not reach `z`.
+    """
+    if TOMOGRAM not in viewer.layers:
+        raise ValueError(f"there is no layer {TOMOGRAM!r} in the viewer; it has {[layer.name for layer in viewer.layers]}")
+    image = viewer.layers[TOMOGRAM]
+    shape = image.data.shape
+    at = shape[0] // 2 if z is None else z / image.scale[0]
+    if not 0 <= at < shape[0]:
+        raise ValueError(f"the tomogram reaches from 0 to {(shape[0] - 1) * image.scale[0]:g} Å in z, not to {z:g} Å")
+    # Of several resolutions the coarsest is shown in 3-D, and the plane is counted in its voxels.
+    shown = np.array(image.data[-1].shape if image.multiscale else shape) / shape
+    viewer.dims.ndisplay = 3
+    image.depiction = "plane"
+    image.plane.position = tuple(np.array([at, shape[1] / 2, shape[2] / 2]) * shown)
+    image.plane.normal = (1, 0, 0)
+    if PARTICLES in viewer.layers:
+        viewer.layers[PARTICLES].visible = False
+
+
+def _placed(vertices: np.ndarray, faces: np.ndarray, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Copy a mesh to every particle: a vertex r of the reference lies at p + R r."""
+    turned = np.einsum("pij,vj->pvi", particles.matrices(table), vertices) + particles.positions(table)[:, None]
+    offsets = np.arange(len(table))[:, None, None] * len(vertices)
+    return turned.reshape(-1, 3), (faces[None] + offsets).reshape(-1, 3)
+
+
+def _surface(viewer: "ViewerModel", vertices: np.ndarray, faces: np.ndarray, *, name: str, ink: str) -> "Surface":
+    # napari lights a scene from behind when its depth points away. Mirroring the data along z and back by the scale turns
+    # the normals it computes, and so the light, without moving anything.
+    mirror = np.array([-1, 1, 1])
+    data = ((vertices * mirror).astype(np.float32), faces, np.ones(len(vertices), dtype=np.float32))
+    layer = viewer.add_surface(data, name=name, scale=mirror, contrast_limits=(0, 1), shading="smooth", units=UNITS)
+    paint(layer, ink)
+    return layer
+
+
+def paint(layer: "Surface", ink: str) -> None:
+    """Give a surface one colour: a name or "#rrggbb"."""
+    from napari.utils import Colormap
+
+    layer.colormap = Colormap(to_rgba_array([ink, ink]), name=f"plain {ink}")
+
+
+def selection(viewer: "ViewerModel", name: str, reason: str) -> Selection:
+    """Make a selection of the particles that are selected in the viewer.
+
+    Parameters
+    ----------
+    viewer
+        A viewer filled by `tomogram`.
+    name, reason
+        Of the selection.
+
+    Raises
+    ------
+    ValueError
+        If no particle is selected, or the viewer has no particles.
+    """
+    layer = _particles(viewer)
+    rows = sorted(layer.selected_data)
+    if not rows:
+        raise ValueError('no particle is selected: choose the layer "particles" and its arrow, and draw a box around points')
+    return Selection(name, layer.features["particle_id"].to_numpy()[rows], reason)
+
+
+def select(viewer: "ViewerModel", ids: Iterable[int]) -> None:
+    """Select particles in the viewer.
+
+    Parameters
+    ----------
+    viewer
+        A viewer filled by `tomogram`.
+    ids
+        Particle ids, or a `Selection`.
+
+    Raises
+    ------
+    ValueError
+        If a particle is not in the viewer.
+    """
+    layer = _particles(viewer)
+    wanted = np.fromiter(ids, dtype=np.int64)
+    rows = pd.Index(layer.features["particle_id"]).get_indexer(wanted)
+    unknown = wanted[rows < 0]
+    if len(unknown):
+        raise ValueError(f"{len(unknown)} of {len(wanted)} particles are not in the viewer, such as {unknown[:5].tolist()}")
+    if set(layer.selected_data) != set(rows.tolist()):
+        layer.selected_data = set(rows.tolist())
+
+
+def _particles(viewer: "ViewerModel") -> "Points":
+    if PARTICLES not in viewer.layers:
+        raise ValueError("the viewer has no particles: add them with viewer.tomogram(...)")
+    return viewer.layers[PARTICLES]
+
+
+def screenshot(viewer: "ViewerModel", path: str | Path) -> Path:
+    """Write what the viewer shows as a PNG, without its panels, and give the path back.
+
+    Parameters
+    ----------
+    viewer
+        From `open`.
+    path
+        Where to write it.
+
+    Raises
+    ------
+    ValueError
+        If the viewer has no window.
+    """
+    if not hasattr(viewer, "screenshot"):
+        raise ValueError("a viewer without a window shows nothing: use viewer.open(), or the figures of tomolab.ui.plots")
+    with io.atomic(path) as temporary:
+        viewer.screenshot(str(temporary), canvas_only=True, flash=False)
+    return Path(path)

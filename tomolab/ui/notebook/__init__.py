@@ -1,0 +1,1 @@
+"""The inspector in the browser and its parts, as Jupyter widgets."""

@@ -1,0 +1,86 @@
+"""Exporting from the browser: lists, a copy of one's own list, folders for RELION and Dynamo, and the record as a page.
+
+>>> Export(inspection, ticked=lambda: [3], say=print)
+"""
+
+import html
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ipywidgets import HTML, Button, Checkbox, Dropdown, HBox, Layout, Text, VBox
+
+from tomolab.inspection import exports
+from tomolab.inspection.export_folders import PROGRAMS
+from tomolab.inspection.exports import COPY, KINDS, POSES
+from tomolab.inspection.model import Inspection
+from tomolab.ui import report
+
+
+class Export(VBox):  # type: ignore[misc]
+    """What is ticked, or all clusters, into the run folder or anywhere else.
+
+    Parameters
+    ----------
+    inspection
+        Whose clusters.
+    ticked
+        Asked for the clusters that are ticked.
+    say
+        Called with why something could not be done.
+    """
+
+    def __init__(self, inspection: Inspection, *, ticked: Callable[[], list[int]], say: Callable[[str], Any]) -> None:
+        self.inspection, self.ticked, self.say = inspection, ticked, say
+        about = "file or folder, in the run folder unless it is a whole path"
+        self.kind = Dropdown(options=[(kind.title, kind) for kind in KINDS], layout=Layout(width="190px"))
+        self.name = Text("chosen", layout=Layout(width="140px"), tooltip=about)
+        self.source = Text(
+            "", layout=Layout(width="434px"), placeholder="the list from which the particles were read, such as ours.star"
+        )
+        self.poses = Checkbox(
+            True,
+            description="in the poses of averages",
+            indent=False,
+            layout=Layout(width="auto"),
+            tooltip="or else as they were picked",
+        )
+        self.button = Button(description="Export", icon="download", layout=Layout(width="90px"))
+        self.button.tooltip = "write the particles of the ticked clusters, of all clusters where none is ticked"
+        self.record = Button(description="Record", icon="file-text", layout=Layout(width="90px"))
+        self.record.tooltip = f"write {report.PAGE} into the run folder: what was done, with pictures, as one page"
+        self.record.disabled = inspection.folder is None
+        self.text = HTML()
+        self.button.on_click(lambda _: self._do(self._write))
+        self.record.on_click(lambda _: self._do(self._report))
+        self.kind.observe(lambda _: self._show(), "value")
+        line = HBox([self.kind, self.name, self.button, self.record], layout=Layout(flex_flow="row wrap"))
+        super().__init__([line, self.source, self.poses, self.text])
+        self._show()
+
+    def _show(self) -> None:
+        """Only what matters to what is to be written."""
+        kind = self.kind.value.format
+        self.source.layout.display = None if kind == COPY else "none"
+        self.poses.layout.display = "none" if kind in (COPY, *PROGRAMS) else None
+
+    def _do(self, work: Callable[[], str]) -> None:
+        self.text.value = "…"
+        try:
+            self.text.value = html.escape(work())
+        except (ValueError, OSError) as error:
+            self.text.value = ""
+            self.say(str(error))
+
+    def _write(self) -> str:
+        name, source = self.name.value.strip(), self.source.value.strip()
+        if not name:
+            raise ValueError("say what the file or folder is to be called")
+        path = (self.inspection.folder or Path()) / name
+        poses = POSES[0] if self.poses.value else POSES[1]
+        options: dict[str, Any] = {"chosen": self.ticked() or None, "poses": poses, "source": source}
+        return f"{exports.make(self.inspection, self.kind.value, path, **options)} (folder: {path.parent})"
+
+    def _report(self) -> str:
+        assert self.inspection.folder is not None
+        return f"the record is {report.write(self.inspection.folder)}"

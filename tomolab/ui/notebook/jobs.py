@@ -1,0 +1,83 @@
+"""Watching: jobs as they run in the background, with a bar, the average so far, and a button to stop each.
+
+>>> job = jobs.start("cluster 3", averaging.average, subtomograms, chosen.ids, seed=1)
+>>> watch(job)
+"""
+
+import html
+import time
+from typing import Any
+
+from ipywidgets import HTML, Box, Button, FloatProgress, HBox, Image, Layout, VBox
+
+from tomolab.jobs import Job
+from tomolab.ui import job_summary, style
+from tomolab.ui.job_summary import COLOURS, EVERY, SIDE
+
+
+class Panel(HBox):  # type: ignore[misc]
+    """One job, followed until it is over: name, bar, what is known, and slices and Fourier shell correlation so far.
+
+    What changes here is changed in the thread of the job, so that it is seen while the notebook computes something else.
+
+    Parameters
+    ----------
+    job
+        Of `jobs.start`.
+    side
+        Of a slice, in pixels.
+    """
+
+    def __init__(self, job: Job, *, side: int = SIDE) -> None:
+        self.job, self.side, self._drawn = job, side, -EVERY
+        self.bar = FloatProgress(0.0, min=0.0, max=1.0, layout=Layout(width="100%", height="14px"))
+        self.button = Button(description="Stop", icon="stop", layout=Layout(width="84px"))
+        self.button.tooltip = "End now, with the best average so far"
+        self.text, self.title = HTML(), HTML()
+        # Hidden until there is a picture: a browser draws a broken image where there is none.
+        size = {"width": f"{3 * side + 8}px", "height": f"{side}px", "flex": "0 0 auto"}
+        self.image = Image(format="png", layout=Layout(**size, visibility="hidden"))
+        self.curve = HTML(layout=Layout(flex="0 0 auto", margin="0 0 0 8px"))
+        self.button.on_click(lambda _: job.stop())
+        words = VBox(
+            [HBox([self.title, self.button], layout=Layout(justify_content="space-between")), self.bar, self.text],
+            layout=Layout(width="100%", padding="0 12px 0 0"),
+        )
+        super().__init__([words, self.image, self.curve], layout=Layout(max_width="920px", margin="2px 0 6px 0"))
+        job.watch(self._follow)
+
+    def remove(self) -> None:
+        """Close it with all that it is made of, which the kernel and the browser would keep otherwise."""
+        parts: list[Any] = [self]
+        for part in parts:
+            parts += getattr(part, "children", ())
+        for part in parts:
+            for one in (getattr(part, "layout", None), getattr(part, "style", None), part):
+                if one is not None:
+                    one.close()
+
+    def _follow(self, job: Job) -> None:
+        self.title.value = f"<b>{html.escape(job.name)}</b>"
+        self.text.value = f"<span style='color:{style.QUIET}'>{html.escape(job_summary.told(job))}</span>"
+        self.bar.value = 1.0 if job.state == "done" else job_summary.share(job.progress)
+        if job.over:
+            self.button.disabled, self.button.tooltip = True, "This is over"
+            self.bar.style.bar_color = COLOURS[job.state]
+        elif job.state == "stopping":
+            self.button.disabled, self.button.tooltip = True, "It stops after this iteration"
+        volume = job_summary.shown(job)
+        if volume is not None and (job.over or time.monotonic() - self._drawn > EVERY):
+            self.image.value, self._drawn = job_summary.picture(volume), time.monotonic()
+            self.image.layout.visibility = "visible"
+            self.curve.value = job_summary.curve(job_summary.fsc(job), self.side)
+
+
+def watch(*jobs: Job) -> Box:
+    """Follow jobs, each with a bar, central slices across z, y and x of the average so far, and a button to stop it.
+
+    Parameters
+    ----------
+    jobs
+        Of `jobs.start`.
+    """
+    return VBox([Panel(job) for job in jobs])

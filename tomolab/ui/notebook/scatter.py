@@ -1,0 +1,293 @@
+"""The lasso scatter: millions of particles in the browser, and what is drawn around them as a `Selection`.
+
+>>> view = lasso(points, colour=labels)
+>>> view                                    # shows in a notebook; draw around points
+>>> ribosomes = view.selection("ribosomes", "lasso in t-SNE of run 7")
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.colors import to_hex
+
+from tomolab.inspection.selection import Selection
+from tomolab.ui import require, style
+
+if TYPE_CHECKING:
+    from jscatter import Scatter
+
+
+SHADES = 255
+"""Colours of a range of numbers."""
+
+
+class Lasso:
+    """A scatter of particles whose selection is given in particle ids; made by `lasso`.
+
+    Parameters
+    ----------
+    scatter
+        The jupyter-scatter view; row i of it is ``ids[i]``.
+    ids
+        Particle ids (n,), unique.
+    """
+
+    def __init__(self, scatter: "Scatter", ids: np.ndarray) -> None:
+        self.scatter = scatter
+        self._index = pd.Index(np.asarray(ids, dtype=np.int64))
+
+    @property
+    def widget(self) -> Any:
+        """The widget itself, to lay out among others."""
+        return self.scatter.widget
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Ids of the particles that are selected now, sorted, int64.
+
+        Raises
+        ------
+        ValueError
+            If the browser reports rows that do not exist.
+        """
+        return np.sort(self._index.to_numpy()[self.held])
+
+    @property
+    def held(self) -> np.ndarray:
+        """Whether each particle is selected now, (n,) in the order of the scatter.
+
+        Raises
+        ------
+        ValueError
+            If the browser reports rows that do not exist.
+        """
+        told = self.widget.selection
+        rows = np.asarray([] if told is None else told, dtype=np.int64)
+        if len(rows) and rows.max() >= len(self._index):
+            raise ValueError(f"the scatter reports row {rows.max()} as selected, but shows {len(self._index)} particles")
+        # A mask, for np.unique takes a quarter of a second for half a million rows.
+        held = np.zeros(len(self._index), dtype=bool)
+        held[rows] = True
+        return held
+
+    def selection(self, name: str, reason: str) -> Selection:
+        """Make a selection of what the lasso holds.
+
+        Parameters
+        ----------
+        name, reason
+            Of the selection.
+
+        Raises
+        ------
+        ValueError
+            If nothing is selected.
+        """
+        ids = self.ids
+        if len(ids) == 0:
+            raise ValueError("nothing is selected: press the lasso button beside the scatter and draw around points")
+        return Selection(name, ids, reason)
+
+    def select(self, ids: Iterable[int]) -> None:
+        """Select particles in the scatter; nothing happens if they are selected already.
+
+        Parameters
+        ----------
+        ids
+            Particle ids, or a `Selection`.
+
+        Raises
+        ------
+        ValueError
+            If a particle is not in the scatter.
+        """
+        wanted = np.fromiter(ids, dtype=np.int64)
+        rows = self._index.get_indexer(wanted)
+        unknown = wanted[rows < 0]
+        if len(unknown):
+            raise ValueError(f"{len(unknown)} of {len(wanted)} particles are not shown here, such as {unknown[:5].tolist()}")
+        chosen = np.zeros(len(self._index), dtype=bool)
+        chosen[rows] = True
+        self.choose(chosen)
+
+    def choose(self, chosen: np.ndarray) -> None:
+        """Select by a mask, (n,) in the order of the scatter; nothing happens if that is selected already."""
+        if not np.array_equal(chosen, self.held):
+            self.scatter.selection(np.flatnonzero(chosen))
+
+    def place(self, points: pd.DataFrame) -> None:
+        """Move the particles to other places; colours, selection and what is hidden stay.
+
+        Parameters
+        ----------
+        points
+            Columns ``particle_id``, ``x`` and ``y``.
+
+        Raises
+        ------
+        ValueError
+            If a particle has no place.
+        """
+        placed = points.set_index("particle_id").reindex(self._index)[["x", "y"]]
+        if placed.isna().to_numpy().any():
+            raise ValueError(f"{int(placed.isna().any(axis=1).sum())} of {len(placed)} particles have no place")
+        held, hidden = self.held, self.widget.filter
+        x, y = (placed[axis].to_numpy(dtype=float) for axis in ("x", "y"))
+        self.scatter.xy(x, y, x_scale=_domain(placed["x"]), y_scale=_domain(placed["y"]))
+        self.scatter.filter(hidden)
+        self.choose(held)
+
+    def show_only(self, shown: np.ndarray | None) -> None:
+        """Hide particles.
+
+        Parameters
+        ----------
+        shown
+            Whether each particle is shown, (n,) in the order of the scatter; None for all.
+        """
+        self.scatter.filter(None if shown is None or shown.all() else np.flatnonzero(shown))
+
+    def recolour(self, kinds: pd.Categorical, inks: Sequence[str], *, name: str = "kind") -> None:
+        """Colour particles by kind.
+
+        Parameters
+        ----------
+        kinds
+            Of each particle, (n,) in the order of the scatter; those that are missing are grey.
+        inks
+            Colour of each category.
+        name
+            Title of the legend.
+
+        Raises
+        ------
+        ValueError
+            If their numbers do not fit.
+        """
+        if len(kinds) != len(self._index) or len(inks) != len(kinds.categories):
+            given = f"{len(kinds)} kinds for {len(self._index)} particles"
+            raise ValueError(f"{given}, and {len(inks)} colours for {len(kinds.categories)} categories")
+        kinds, inks = style.with_missing(kinds, inks)
+        # The scatter counts only the kinds that occur: with others among them the colours would shift.
+        used = kinds.remove_unused_categories()
+        ink = dict(zip(kinds.categories, inks, strict=True))
+        self.scatter.color(by=used, map=[ink[kind] for kind in used.categories])
+        self._send(name)
+
+    def shade(self, values: np.ndarray, name: str) -> None:
+        """Colour particles by a number, (n,) in the order of the scatter, from dark to bright, with a legend of this name.
+
+        Those without a number are grey.
+        """
+        numbers, how = _shaded(pd.Series(values))
+        self.scatter.color(by=numbers, **how)
+        self._send(name)
+
+    def _send(self, name: str) -> None:
+        self.scatter.update_widget("color_title", name)
+        # Where the colours were of another array before, the scatter keeps the new ones to itself.
+        for trait in ("prevent_filter_reset", "non_spatial_points_update"):
+            self.scatter.update_widget(trait, True)
+        self.scatter.update_widget("points", self.scatter.get_point_list())
+
+    def on_change(self, function: Callable[[np.ndarray], None]) -> None:
+        """Call `function` with which particles are selected, as `held`, whenever that changes."""
+        self.widget.observe(lambda _: function(self.held), names="selection")
+
+    def show(self) -> Any:
+        """Give the scatter with its buttons, for display."""
+        return self.scatter.show()
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        display(self.show())
+
+    def __repr__(self) -> str:
+        return f"Lasso({len(self._index):,} particles, {len(self.ids):,} selected)"
+
+
+def lasso(
+    points: pd.DataFrame, *, colour: pd.Series | None = None, particles: pd.DataFrame | None = None, height: int = 480
+) -> Lasso:
+    """Show particles in two dimensions to draw around.
+
+    Parameters
+    ----------
+    points
+        Columns ``particle_id`` (unique), ``x``, ``y`` (`layouts.flat`).
+    colour
+        A kind (text or whole numbers) or a number (float) per particle, indexed by particle id. Those that are missing (None,
+        NaN, NA) are grey.
+    particles
+        Particle table; its ``label``, ``tomogram`` and ``score`` columns, where present, show under the mouse.
+    height
+        Of the view, in pixels.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, an id is repeated, a position is not finite, or a particle has no colour or no row in the
+        particle table.
+    """
+    style.require(points, ["particle_id", "x", "y"], "a scatter")
+    ids = points["particle_id"].to_numpy()
+    repeated = pd.Index(ids).duplicated().sum()
+    if repeated:
+        raise ValueError(f"each particle must be one point, but {repeated} ids are repeated")
+    bad = ids[~np.isfinite(points[["x", "y"]].to_numpy(dtype=float)).all(axis=1)]
+    if len(bad):
+        raise ValueError(f"the positions of {len(bad)} particles are not finite, such as particles {bad[:5].tolist()}")
+    jscatter = require("jscatter", by="a scatter")
+    data = points[["x", "y"]].reset_index(drop=True).assign(particle=ids)
+    shown = ["particle"]
+    if particles is not None:
+        rows = particles.set_index("particle_id")
+        for column in [name for name in ("label", "tomogram", "score") if name in rows]:
+            data[column] = style.aligned(rows[column], ids, name=column).to_numpy()
+            shown.append(column)
+    how: dict[str, Any] = {"default": style.OKABE_ITO[0]}
+    if colour is not None:
+        name = str(colour.name or "colour")
+        data[name], how = _encoded(style.aligned(colour, ids, name="colour"))
+        how["by"], shown = name, [*(column for column in shown if column != name), name]
+    # use_index=False: selections are row numbers, which are translated and checked here.
+    view = jscatter.Scatter(data=data, x="x", y="y", data_use_index=False, height=height)
+    view.x(scale=_domain(data["x"])).y(scale=_domain(data["y"]))
+    # Few points are drawn large enough to be hit, many small enough to leave gaps.
+    view.size(default=float(np.clip(120 / np.sqrt(max(1, len(ids))), 2, 8)))
+    view.color(**how).legend(colour is not None).axes(False).background("white")
+    view.tooltip(enable=True, properties=shown, histograms=False)
+    return Lasso(view, ids)
+
+
+def _domain(values: pd.Series) -> tuple[float, float]:
+    """Range of an axis with room at both ends, so that no point is cut by the edge of the view."""
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    room = 0.05 * (high - low) or 1.0
+    return low - room, high + room
+
+
+def _encoded(values: pd.Series) -> tuple[Any, dict[str, Any]]:
+    """Give values as a column of the scatter, and how to colour them."""
+    if not style.is_categorical(values):
+        return _shaded(values)
+    kinds, palette = style.kinds(values)
+    return kinds, {"map": palette}
+
+
+def _shaded(values: pd.Series) -> tuple[np.ndarray, dict[str, Any]]:
+    """Give numbers as the scatter takes them, and how to colour them; others than finite come first, in grey."""
+    numbers = values.to_numpy(dtype=float, na_value=np.nan)
+    finite = np.isfinite(numbers)
+    low, high = (float(numbers[finite].min()), float(numbers[finite].max())) if finite.any() else (0.0, 1.0)
+    high = high if high > low else low + 1.0
+    if finite.all():
+        return numbers, {"map": "viridis", "norm": (low, high)}
+    # The scatter divides the range into as many steps as there are colours; the first is for what is missing.
+    inks = [to_hex(ink) for ink in matplotlib.colormaps["viridis"](np.linspace(0, 1, SHADES))]
+    below = low - (high - low) / (SHADES - 1)
+    return np.where(finite, numbers, below), {"map": [style.LACKING, *inks], "norm": (below, high)}

@@ -1,0 +1,188 @@
+"""Sections: slices of tomograms in the browser, with the particles that they cut; draw around them there.
+
+>>> view = Section(inspection)
+>>> view                                    # shows in a notebook; a slider moves the slice
+>>> view.look(particle_id)
+"""
+
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import numpy as np
+from ipywidgets import Dropdown, FloatSlider, HBox, Layout, ToggleButtons, VBox
+from matplotlib.path import Path as Outline
+from traitlets import Bytes, Float, Int, List
+
+from tomolab import particles
+from tomolab.inspection.model import Inspection
+from tomolab.inspection.session import NONE
+from tomolab.ui import images, style
+from tomolab.volumes import Volume
+
+ACROSS = {"z": (1, 2), "y": (0, 2), "x": (0, 1)}
+"""Axis across a slice: the axes down and to the right in it."""
+
+
+class Slice(anywidget.AnyWidget):  # type: ignore[misc]
+    """The canvas: a picture, circles on it, and messages of what is drawn and clicked, all in voxels of the slice."""
+
+    _esm = Path(__file__).with_name("slices.js")
+    height = Int(430).tag(sync=True)
+    picture = Bytes(b"").tag(sync=True)
+    size = List([1, 1]).tag(sync=True)
+    voxel_size = Float(1.0).tag(sync=True)
+    marks = Bytes(b"").tag(sync=True)
+    inks = Bytes(b"").tag(sync=True)
+
+
+class Section(VBox):  # type: ignore[misc]
+    """A slice of a tomogram, and the particles of an inspection as the circles in which it cuts them.
+
+    x points right and y down, as everywhere else; across y and x, z points down. Shown is the mean of a quarter of a
+    particle's diameter. Clusters that are hidden and particles outside of the filters are left out.
+
+    Parameters
+    ----------
+    inspection
+        With at least one tomogram.
+    height
+        Of the slice, in pixels.
+
+    Raises
+    ------
+    ValueError
+        If there is no tomogram.
+    """
+
+    def __init__(self, inspection: Inspection, *, height: int = 430) -> None:
+        if not inspection.tomograms:
+            raise ValueError("there is no tomogram to show")
+        self.inspection, self.session = inspection, inspection.session
+        self._places = particles.positions(self.session.particles)
+        self._names = self.session.particles["tomogram"].to_numpy()
+        self._greys = {name: _grey(volume, inspection.diameter / 4) for name, volume in inspection.tomograms.items()}
+        self.tomogram = Dropdown(options=list(inspection.tomograms), layout=Layout(width="150px"))
+        self.tomogram.layout.display = None if len(inspection.tomograms) > 1 else "none"
+        self.axis = ToggleButtons(options=list(ACROSS), style={"button_width": "28px"}, layout=Layout(flex="0 0 auto"))
+        self.axis.tooltips = [f"slices across {axis}" for axis in ACROSS]
+        self.at = FloatSlider(readout_format=".0f", layout=Layout(width="100%"))
+        self.slice = Slice(height=height)
+        self.slice.add_class("tomolab-slice")
+        for control in (self.tomogram, self.axis):
+            control.observe(lambda _: self._turn(), "value")
+        self.at.observe(lambda _: self._move(), "value")
+        self.slice.on_msg(self._heard)
+        inspection.watch(self._follow)
+        super().__init__([self.slice, HBox([self.tomogram, self.axis, self.at])])
+        self._turn()
+
+    @property
+    def volume(self) -> Volume:
+        """The tomogram that is shown."""
+        return self.inspection.tomograms[self.tomogram.value]
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Rows of the particles that the slice cuts and that are visible."""
+        off = np.abs(self._places[:, self._number] - self.at.value)
+        inside = (off < self.inspection.diameter / 2) & (self._names == self.tomogram.value)
+        return np.flatnonzero(inside & self.session.visible)
+
+    def look(self, particle_id: int) -> None:
+        """Move to the slice through a particle, of whatever tomogram that is shown here.
+
+        Raises
+        ------
+        ValueError
+            If it is unknown.
+        """
+        row = np.flatnonzero(self.session.ids == particle_id)
+        if not len(row):
+            raise ValueError(f"there is no particle {particle_id}")
+        if self._names[row[0]] in self.inspection.tomograms:
+            self.tomogram.value = self._names[row[0]]
+            self.at.value = float(self._places[row[0], self._number])
+
+    @property
+    def _number(self) -> int:
+        return "zyx".index(self.axis.value)
+
+    def _turn(self) -> None:
+        """Another tomogram or axis: the slider is another one, and begins in the middle."""
+        voxel, last = self.volume.voxel_size, self.volume.shape[self._number] - 1
+        self.at.max, self.at.step = last * voxel, voxel
+        middle = (last + 1) // 2 * voxel
+        if self.at.value == middle:
+            self._move()
+        self.at.value = middle
+
+    def _move(self) -> None:
+        """Another slice."""
+        cut = slab(self.volume, self._number, at=self.at.value, thickness=self.inspection.diameter / 4)
+        with self.slice.hold_sync():
+            self.slice.picture, self.slice.size = images.png(cut, **self._greys[self.tomogram.value]), list(cut.shape)
+            self.slice.voxel_size = self.volume.voxel_size
+            self._mark()
+
+    def _mark(self) -> None:
+        """Circles of the particles, in their colours."""
+        rows = self.rows
+        away = self._places[rows, self._number] - self.at.value
+        radii = np.sqrt((self.inspection.diameter / 2) ** 2 - away**2)
+        marks = np.column_stack([self._across(rows), radii / self.volume.voxel_size]).astype(np.float32)
+        labels = self.session.labels.to_numpy()[rows]
+        palette = {number: style.lighter(ink, 0.2) for number, ink in style.inks(self.session.clusters).items()}
+        inks = np.round(255 * style.painted(labels, {NONE: style.FAINT} | palette)).astype(np.uint8)
+        inks[:, 3] = self.session.selected[rows]
+        self.slice.marks, self.slice.inks = marks.tobytes(), inks.tobytes()
+
+    def _across(self, rows: np.ndarray) -> np.ndarray:
+        """Where particles lie in the picture, to the right and down (n, 2), in voxels from its corner."""
+        down, right = ACROSS[self.axis.value]
+        # The middle of the first voxel lies half a voxel from the corner.
+        return self._places[rows][:, [right, down]] / self.volume.voxel_size + 0.5
+
+    def _follow(self, changed: set[str]) -> None:
+        if changed & {"labels", "selected", "clusters", "filters"}:
+            with self.slice.hold_sync():
+                self._mark()
+
+    def _heard(self, _: Any, message: dict[str, Any], __: Any) -> None:
+        if message["kind"] == "step":
+            self.at.value += message["by"] * self.volume.voxel_size
+            return
+        rows = self.rows
+        at = self._across(rows)
+        drawn = np.asarray(message["at"], dtype=float).reshape(-1, 2)
+        if message["kind"] == "lasso":
+            inside = Outline(drawn).contains_points(at) if len(at) and len(drawn) > 2 else np.zeros(len(at), bool)
+        else:
+            away = np.hypot(*(at - drawn[0]).T)
+            inside = (away == away.min(initial=np.inf)) & (away < self.inspection.diameter / 2 / self.volume.voxel_size)
+        if inside.any() or message["kind"] == "lasso":
+            self.session.select(self.session.ids[rows[inside]], f"{message['kind']} in the tomogram", how=message["how"])
+
+
+def slab(volume: Volume, axis: int, *, at: float, thickness: float) -> np.ndarray:
+    """Mean across an axis of the slices about a place.
+
+    Parameters
+    ----------
+    volume
+        A tomogram.
+    axis
+        0, 1 or 2 for z, y or x.
+    at, thickness
+        Å; at least one slice.
+    """
+    middle, half = round(at / volume.voxel_size), int(thickness / volume.voxel_size / 2)
+    first, last = max(0, middle - half), min(volume.shape[axis], middle + half + 1)
+    where = [slice(None)] * 3
+    where[axis] = slice(first, last)
+    return np.asarray(volume.data[tuple(where)], dtype=np.float32).mean(axis)
+
+
+def _grey(volume: Volume, thickness: float) -> dict[str, float]:
+    """Range of greys of a tomogram, from the slab in its middle."""
+    return images.limits(slab(volume, 0, at=volume.extent[0] / 2, thickness=thickness), 1, 99.8)
