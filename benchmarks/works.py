@@ -189,7 +189,9 @@ def digest(values: list[Any]) -> str:
 
 def preload() -> None:
     """Import what is slow once, in the process from which all others are forked."""
-    CONTEXT.set_forkserver_preload([module.__name__ for module in (gold_standard, embedding, io, sessions, training)])
+    modules = {module.__name__ for module in (gold_standard, embedding, sessions, training)}
+    offered = {getattr(one, name).__module__ for one in (averaging, io, simulation, subtomograms) for name in one.__all__}
+    CONTEXT.set_forkserver_preload(sorted(modules | offered))
 
 
 def _trouble(full: int | None, nobody: bool, jumps: tuple[float, float] | None) -> None:

@@ -1,5 +1,6 @@
 """Paths: writing a file or a folder whole or not at all, names that stay inside a folder, text, and hashes."""
 
+import codecs
 import ctypes
 import errno
 import hashlib
@@ -81,8 +82,20 @@ def inside(root: str | Path, name: str) -> Path:
     return path
 
 
+def encoding(raw: bytes) -> str:
+    """UTF-8, or UTF-16 where there is its mark, or where most characters have a first or a last byte of 0."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    first, last = raw[::2].count(0), raw[1::2].count(0)
+    if last > len(raw) / 4 and not first:
+        return "utf-16-le"
+    if first > len(raw) / 4 and not last:
+        return "utf-16-be"
+    return "utf-8-sig"
+
+
 def text(path: str | Path) -> str:
-    """Text of a file in UTF-8, its lines ended as on Unix.
+    """Text of a file in UTF-8 or UTF-16, its lines ended as on Unix.
 
     Raises
     ------
@@ -91,10 +104,12 @@ def text(path: str | Path) -> str:
     """
     raw = Path(path).read_bytes()
     try:
-        read = raw.decode("utf-8-sig")
+        read = raw.decode(encoding(raw))
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"line {line} is not UTF-8 (byte {raw[error.start]:#04x}); save the list as UTF-8") from error
+        raise ValueError(
+            f"line {line} is not {error.encoding.upper()} (byte {raw[error.start]:#04x}); save the list as UTF-8"
+        ) from error
     check_text(read)
     return read.replace("\r\n", "\n").replace("\r", "\n")
 

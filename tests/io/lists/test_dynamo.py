@@ -219,3 +219,19 @@ def test_one_name_is_not_given_to_several_tomograms(tmp_path) -> None:
     assert io.read_particles(path, voxel_size=8.0, tomogram="TS_03")["tomogram"].tolist() == ["TS_03"] * 2
     with pytest.raises(ValueError, match=r"tomogram='TS_01' was given, but .*a\.doc names 'TS_03'"):
         io.read_particles(path, voxel_size=8.0, tomogram="TS_01")
+
+
+@pytest.mark.parametrize("text", ["3 'tomo 3.mrc'\n", '3 "tomo 3.mrc"\n'])
+def test_a_name_in_quotes_is_without_them(tmp_path, text: str) -> None:
+    path = foreign(tmp_path)
+    (tmp_path / "a.doc").write_text(text)
+    assert set(io.read_particles(path, voxel_size=8.0)["tomogram"]) == {"tomo 3.mrc"}
+
+
+def test_a_list_of_tomograms_may_be_utf_16_and_is_named_where_it_is_wrong(tmp_path) -> None:
+    path = foreign(tmp_path)
+    (tmp_path / "a.doc").write_bytes("3 TS_03\r\n".encode("utf-16"))
+    assert set(io.read_particles(path, voxel_size=8.0)["tomogram"]) == {"TS_03"}
+    (tmp_path / "a.doc").write_bytes(b"3 TS_\xe9\n")
+    with pytest.raises(ValueError, match=r"a\.doc: line 1 is not UTF-8"):
+        io.read_particles(path, voxel_size=8.0)

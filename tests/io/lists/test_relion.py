@@ -151,7 +151,7 @@ def test_an_optimisation_set_names_nothing_outside_its_project(tmp_path, name: s
     put(tmp_path, "outside.star", PIXELS)
     path = put(project, "optimisation_set.star", f"data_\n_rlnTomoParticlesFile {name}\n")
     (project / "link.star").symlink_to(tmp_path / "outside.star")
-    with pytest.raises(ValueError, match=r"cannot name a file|leads out of"):
+    with pytest.raises(ValueError, match=r"may lie outside of its folder, and is not followed|leads out of"):
         io.read_particles(path, voxel_size=1.0, tilts=(-60, 60))
     path.write_text("data_\n_rlnTomoParticlesFile none.star\n")
     with pytest.raises(FileNotFoundError, match=r"a file names none\.star, which is not in"):
@@ -176,7 +176,7 @@ def test_tilts_are_those_of_the_series_that_relion5_names(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"b\.star has neither rlnTomoYTilt nor rlnTomoNominalStageTiltAngle"):
         io.read_particles(path, tomogram_list=listed)
     listed.write_text(text.replace("Align/job003/tilt_series/b.star", "../b.star"))
-    with pytest.raises(ValueError, match=r"'\.\./b\.star' cannot name a file"):
+    with pytest.raises(ValueError, match=r"names \.\./b\.star, which may lie outside of its folder.*give tomogram_list="):
         io.read_particles(path, tomogram_list=listed)
 
 
@@ -320,3 +320,30 @@ def test_halves_go_out_in_the_words_of_relion(tmp_path: Path) -> None:
     assert starfile.read(path)["particles"]["rlnRandomSubset"].tolist() == [1, 2, 2, 1]
     back = io.read_particles(path)
     assert back["half"].tolist() == [1, 2, 2, 1]
+
+
+@pytest.mark.parametrize("name", ["None", "NA", "n/a", "null", "nan", "<NA>"])
+def test_what_says_that_a_tomogram_has_no_name_is_none(tmp_path: Path, name: str) -> None:
+    head = "data_particles\n\nloop_\n_rlnTomoName\n" + "".join(f"_rlnCoordinate{axis}\n" for axis in "XYZ")
+    path = put(tmp_path, "a.star", head + f"{name} 10 20 30\nTS_1 40 50 60\n")
+    with pytest.raises(ValueError, match=r"rlnTomoName names no tomogram in 1 of 2 rows .* rows 0"):
+        io.read_particles(path, voxel_size=10.0, tilts=(-60, 60))
+
+
+def test_a_list_of_ours_without_boxes_states_one_pixel_size(tmp_path: Path) -> None:
+    """Whole coordinates and names of Warp, as they come from its lists: nothing there may be taken for another unit."""
+    table = particles.table(
+        [[67.5, 270.0, 135.0], [135.0, 540.0, 1350.0]], tomogram="TS_1.tomostar", rlnTomoTiltSeriesPixelSize=1.35
+    )
+    path = io.write_particles(table, tmp_path / "a.star", voxel_size=5.4, format="relion4")
+    assert starfile.read(path, always_dict=True)["optics"]["rlnImagePixelSize"].tolist() == [1.35]
+    np.testing.assert_allclose(particles.positions(io.read_particles(path)), particles.positions(table))
+    with pytest.raises(ValueError, match="rlnTomoTiltSeriesPixelSize is 1.35 Å, but voxel_size=5.4 was given"):
+        io.read_particles(path, voxel_size=5.4)
+
+
+def test_particles_of_two_lists_need_the_pixel_sizes_of_both(tmp_path: Path) -> None:
+    ours = particles.table([[100.0, 200, 300]], tomogram="TS_1", rlnTomoTiltSeriesPixelSize=1.35)
+    both = pd.concat([ours, particles.table([[400.0, 500, 600]], tomogram="TS_2", ids=[1])], ignore_index=True)
+    with pytest.raises(ValueError, match=r"rlnTomoTiltSeriesPixelSize is not known for 1 of 2 particles.*give tomogram_list="):
+        io.write_particles(both, tmp_path / "a.star", voxel_size=10.0, format="relion4")

@@ -16,6 +16,8 @@ def test_angles_of_the_first_column(tmp_path) -> None:
     ("text", "message"),
     [
         ("0\nthree\n", "line 2: expected numbers, got 'three'"),
+        ("-60 -57 -54\n", "holds 3 numbers in one line, expected a line for each tilt"),
+        ("0\n-6,1\n", "line 2: expected numbers, with a point before the decimals, got '-6,1'"),
         ("0\n\n120\n", "line 3: a tilt lies within ±90°, got 120"),
         ("nan\n", "line 1: expected 1 finite numbers"),
         ("\n", "holds no numbers"),

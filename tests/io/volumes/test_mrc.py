@@ -240,6 +240,17 @@ def test_what_is_known_is_held_against_the_user_all_the_same(tmp_path, header: d
         io.read_volume(path, voxel_size=20.0)
 
 
+def test_a_length_that_was_left_is_overruled_with_a_word(tmp_path) -> None:
+    """As after cropping along z with the old length kept."""
+    path = write(tmp_path / "a.mrc", BIG, cella=(10 * BIG.shape[2], 10 * BIG.shape[1], 11 * BIG.shape[0]))
+    with pytest.raises(ValueError, match=r"10 x 10 x 11 Å per voxel .* was cropped, give voxel_size="):
+        io.read_volume(path)
+    with pytest.warns(UserWarning, match=r"10 x 10 x 11 Å per voxel .*; voxel_size=10 is taken for all axes"):
+        assert io.read_volume(path, voxel_size=10.0).voxel_size == 10.0
+    with pytest.raises(ValueError, match="not the same along all axes, and voxel_size=12 was given"):
+        io.read_volume(path, voxel_size=12.0)
+
+
 def test_a_cube_of_one_step_could_be_either(tmp_path) -> None:
     """A length of 640 Å in one step: that of one voxel, or of all 64."""
     path = write(tmp_path / "a.mrc", np.ones((4, 4, 4), np.float32), mx=1, my=1, mz=1, cella=(40, 40, 40))

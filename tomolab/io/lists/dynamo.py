@@ -195,11 +195,17 @@ def listing(path: Path) -> dict[int, str]:
         If a line is something else, or a number has two names.
     """
     listed: dict[int, str] = {}
-    for line in filter(str.strip, paths.text(path).split("\n")):
+    try:
+        lines = paths.text(path).split("\n")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    for line in filter(str.strip, lines):
         number, *rest = line.split(maxsplit=1)
         if not re.fullmatch(r"[0-9]{1,10}", number) or not rest:
             raise ValueError(f"{path}: a line must be a number and a name, got {line!r}")
         name = rest[0].strip()
+        if len(name) > 2 and name[0] == name[-1] and name[0] in "'\"":
+            name = name[1:-1]
         if listed.setdefault(int(number), name) != name:
             raise ValueError(f"{path} names tomogram {int(number)} twice: {listed[int(number)]!r} and {name!r}")
     return listed

@@ -105,7 +105,7 @@ def read_particles(
         told, and the table has the name that is given here.
     tomogram_list
         RELION's tomograms.star, which has pixel sizes and shapes; by default what an optimisation set names, or the file of
-        this name beside a list that does not say them.
+        this name beside a list that names tomograms by rlnTomoName and does not say them.
     unit
         Of coordinates that could be counted in several: ``"angstrom"``, ``"voxel"`` or, of a .star file, ``"fraction"`` of the
         volume.

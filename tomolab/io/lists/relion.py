@@ -27,6 +27,8 @@ from tomolab.io.paths import fingerprint
 
 NAMES = ("rlnTomoName", "rlnMicrographName", "wrpSourceName")
 """Columns that name tomograms; the first that there is does."""
+NAMELESS = ("", "nan", "none", "null", "na", "n/a", "<na>")
+"""What programs write, in lower case, where a tomogram has no name."""
 MICROGRAPH = "rlnMicrographPixelSize"
 MAGNIFICATION = 10000.0
 GENERAL = "general"
@@ -139,7 +141,7 @@ def _names(rows: pd.DataFrame, tomogram: str | None) -> tuple[str | None, pd.Ser
     if name is None:
         return None, pd.Series(tomogram, index=rows.index, dtype=object)
     names = rows[name]
-    missing = np.flatnonzero(names.isna() | (names.astype(str).str.strip() == ""))
+    missing = np.flatnonzero(names.isna() | names.astype(str).str.strip().str.lower().isin(NAMELESS))
     if len(missing) == len(rows) and tomogram is not None:
         return name, pd.Series(tomogram, index=rows.index, dtype=object)
     if len(missing):
@@ -216,7 +218,9 @@ def star_tables(
     if version in ONE_TABLE:
         return {"": _one_table(rows, voxel_size=voxel_size, version=version)}
     if IMAGE not in rows:
-        rows[IMAGE] = relion_boxes.pixels(particles).fillna(voxel_size) if relion_boxes.has(particles) else voxel_size
+        # Where no box is named, its pixels are those of the coordinates, so that a reader has one size to choose from.
+        plain = pd.Series(sizes[:, 0], index=rows.index)
+        rows[IMAGE] = relion_boxes.pixels(particles).fillna(plain) if relion_boxes.has(particles) else plain
     if version not in FROM_SERIES:
         return _with_optics(rows, voxel_size=voxel_size, unit=MICROGRAPH)
     return _of_series(rows.assign(**{TILT_SERIES: sizes[:, 0]}), particles, voxel_size=voxel_size, version=version)
@@ -239,6 +243,12 @@ def _series_sizes(particles: pd.DataFrame, voxel_size: float, listed: pd.DataFra
     if listed is not None:
         return star.listed_for(listed, particles["tomogram"])[["pixel_size"]].to_numpy()
     if TILT_SERIES in particles:
+        missing = int(particles[TILT_SERIES].isna().sum())
+        if missing:
+            raise ValueError(
+                f"{TILT_SERIES} is not known for {missing} of {len(particles)} particles, which came from another list; give "
+                "tomogram_list=, or remove the column, so that voxel_size= holds for all"
+            )
         return star.numbers(particles, [TILT_SERIES])
     return np.full((len(particles), 1), voxel_size)
 

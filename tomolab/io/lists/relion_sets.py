@@ -179,6 +179,11 @@ def _find(path: Path, name: object) -> Path:
     in_job = re.fullmatch(r"job\d+", whole.parent.name) and len(whole.parents) > 2
     # RELION runs in the folder of the project; the root of all folders is none.
     first = [whole.parents[2]] if in_job else []
+    if ".." in Path(name).parts or Path(name).is_absolute():
+        raise ValueError(
+            f"a file names {name}, which may lie outside of its folder, and is not followed; read that list itself, and give "
+            "tomogram_list="
+        )
     for root in (*first, path.parent):
         found = inside(root, name)
         if root in first and found.is_file():

@@ -2,7 +2,6 @@
 files (.com), which name views to leave out and turn the specimen.
 """
 
-import codecs
 import re
 import warnings
 from pathlib import Path
@@ -137,25 +136,13 @@ def text(path: str | Path, *, strict: bool = False) -> str:
     if path.stat().st_size > LARGEST:
         raise ValueError(f"{path} has {path.stat().st_size} bytes; metadata of a tilt series have less than {LARGEST}")
     raw = path.read_bytes()
-    encoding = _encoding(raw)
+    encoding = paths.encoding(raw)
     try:
         read = raw.decode(encoding, errors="strict" if strict or encoding != "utf-8-sig" else "replace")
         paths.check_text(read)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return read.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _encoding(raw: bytes) -> str:
-    """UTF-16 where there is its mark, or where more than half of the characters have a first or a last byte of 0."""
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    first, last = raw[::2].count(0), raw[1::2].count(0)
-    if last > len(raw) / 4 and not first:
-        return "utf-16-le"
-    if first > len(raw) / 4 and not last:
-        return "utf-16-be"
-    return "utf-8-sig"
 
 
 def read_tilts(path: str | Path) -> np.ndarray:
@@ -169,6 +156,8 @@ def read_tilts(path: str | Path) -> np.ndarray:
         If a line does not begin with a number within ±90°, or there is no line.
     """
     rows = _numbers(path, least=1)
+    if len(rows) == 1 and len(rows[0][1]) > 2:
+        raise ValueError(f"{path} holds {len(rows[0][1])} numbers in one line, expected a line for each tilt")
     angles = np.array([row[0] for _, row in rows])
     for (line, _), angle in zip(rows, angles, strict=True):
         if abs(angle) > 90:
@@ -297,7 +286,8 @@ def _numbers(path: str | Path, *, least: int) -> list[tuple[int, list[float]]]:
         try:
             row = [float(word) for word in words]
         except ValueError as error:
-            raise ValueError(f"{path}, line {line}: expected numbers, got {written.strip()[:60]!r}") from error
+            hint = ", with a point before the decimals" if "," in written else ""
+            raise ValueError(f"{path}, line {line}: expected numbers{hint}, got {written.strip()[:60]!r}") from error
         if len(row) < least or not np.isfinite(row).all():
             raise ValueError(f"{path}, line {line}: expected {least} finite numbers, got {written.strip()[:60]!r}")
         rows.append((line, row))

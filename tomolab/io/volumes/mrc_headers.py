@@ -150,7 +150,14 @@ def voxel_size(
         # Where all steps are there and the length is that of a single voxel, it is no length of all of them.
         held &= ~(np.abs(axes.lengths / stated - 1) <= TOLERANCE)
     if held.any() and not _same(axes.sizes[held]):
-        raise ValueError(f"{told} ({', '.join(axes.names)}), not the same along all axes")
+        agree = np.abs(axes.sizes / stated - 1) <= TOLERANCE
+        if 2 * (agree & held).sum() <= held.sum():
+            raise ValueError(f"{told} ({', '.join(axes.names)}), not the same along all axes, and {name}={stated:g} was given")
+        # Programs that crop or bin leave the length of an axis as it was.
+        warnings.warn(
+            f"{told} ({', '.join(axes.names)}); {name}={stated:g} is taken for all axes, as it was given", stacklevel=3
+        )
+        held &= agree
     # With no axis that is beyond doubt, all readings by which the axes are alike are held against the user.
     readings = (
         [axes.sizes[held]] if held.any() else [one for one in (axes.sizes, axes.wholes) if axes.known.any() and _same(one)]
@@ -297,4 +304,7 @@ def _check_told(told: str, axes: _Axes, name: str) -> None:
     if not axes.known.all():
         raise ValueError(f"{told}, which is what programs leave when they do not know; give {name}=")
     if not axes.alike:
-        raise ValueError(f"{told} ({', '.join(axes.names)}), not the same along all axes")
+        raise ValueError(
+            f"{told} ({', '.join(axes.names)}), not the same along all axes; if the voxels are cubes, and a length was left "
+            f"from before the volume was cropped, give {name}="
+        )
