@@ -8,7 +8,6 @@ nothing in it is run, and whatever is wrong with it is a ValueError that names i
 """
 
 import json
-import os
 import struct
 import tokenize
 import zipfile
@@ -266,21 +265,16 @@ def table(place: str | Path | bytes, what: str = "a table", *, name: str | Path 
     """
     if isinstance(place, bytes):
         with reading(name, what):
-            return _table(place, len(place))
+            return _table(pa.BufferReader(place), len(place))
     # Opened once: another process may put another file in its place meanwhile.
-    with reading(place, what), present(place).open("rb") as file:
-        return _table(file, os.fstat(file.fileno()).st_size)
+    with reading(place, what), pa.OSFile(str(present(place))) as file:
+        return _table(file, file.size())
 
 
-def _table(place: IO[bytes] | bytes, length: int) -> pd.DataFrame:
-    def source() -> Any:
-        if isinstance(place, bytes):
-            return pa.BufferReader(place)
-        place.seek(0)
-        return place
-
+def _table(source: pa.NativeFile, length: int) -> pd.DataFrame:
+    """A table from a file of pyarrow's own: threads that it leaves at work on a damaged one crash in a file of Python's."""
     most = max(PLENTY, RATIO * length)
-    with pq.ParquetFile(source(), memory_map=False) as file:
+    with pq.ParquetFile(source, memory_map=False) as file:
         rows, groups = file.metadata.num_rows, range(file.metadata.num_row_groups)
         said = sum(file.metadata.row_group(n).total_byte_size for n in groups)
         # Ids are unique: no row takes less than a byte.
@@ -288,11 +282,11 @@ def _table(place: IO[bytes] | bytes, length: int) -> pd.DataFrame:
             raise ValueError(f"{rows:,} rows of {said:,} bytes are said to be in {length:,} bytes")
         texts = [one.name for one in file.schema_arrow if _is_text(one.type)]
     # Of a text that is in many rows, the file holds one copy; in memory there would be one for each.
-    with pq.ParquetFile(source(), memory_map=False, read_dictionary=texts) as file:
+    with pq.ParquetFile(source, memory_map=False, read_dictionary=texts) as file:
         if texts and sum(map(_unpacked, file.read(columns=texts, use_threads=False).columns)) > most:
             raise ValueError(f"its {length:,} bytes would unpack to more than {most:,}")
-    # Not by pandas, whose reader leaves threads of pyarrow at work on a file that it has given up and closed: they crash.
-    with pq.ParquetFile(source(), memory_map=False, pre_buffer=False) as file:
+    # Not by pandas, whose reader takes more threads.
+    with pq.ParquetFile(source, memory_map=False, pre_buffer=False) as file:
         return file.read(use_threads=False).to_pandas(use_threads=False)
 
 

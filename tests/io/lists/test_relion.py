@@ -338,7 +338,7 @@ def test_a_list_of_ours_without_boxes_states_one_pixel_size(tmp_path: Path) -> N
     path = io.write_particles(table, tmp_path / "a.star", voxel_size=5.4, format="relion4")
     assert starfile.read(path, always_dict=True)["optics"]["rlnImagePixelSize"].tolist() == [1.35]
     np.testing.assert_allclose(particles.positions(io.read_particles(path)), particles.positions(table))
-    with pytest.raises(ValueError, match="rlnTomoTiltSeriesPixelSize is 1.35 Å, but voxel_size=5.4 was given"):
+    with pytest.raises(ValueError, match=r"rlnTomoTiltSeriesPixelSize is 1.35 Å, but voxel_size=5.4 was given"):
         io.read_particles(path, voxel_size=5.4)
 
 
