@@ -24,7 +24,7 @@ from tomolab.inspection import session as sessions
 from tomolab.inspection.selection import Selection
 from tomolab.inspection.session import Session
 from tomolab.io import safe_load
-from tomolab.io.lists import byte_rows
+from tomolab.io.lists import filtering
 from tomolab.io.run_folder import Run
 from tomolab.learning.embedding import Embedding
 from tomolab.subtomograms import store
@@ -216,7 +216,7 @@ def _is_selection(path: Path) -> bool:
 
 def _picked(folder: Path) -> int | None:
     path = io.inside(folder, PICKS)
-    return len(byte_rows.cut(path.read_bytes(), path.suffix).rows) if path.is_file() else None
+    return len(filtering.cut(path.read_bytes(), path.suffix).rows) if path.is_file() else None
 
 
 def _points(folder: Path) -> pd.DataFrame | None:

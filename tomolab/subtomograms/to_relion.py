@@ -23,7 +23,8 @@ from tomolab import fourier, io
 from tomolab import particles as tables
 from tomolab import volumes as densities
 from tomolab.conventions import ANGLES, BOX, POSITION, READ_POSE
-from tomolab.io.lists import outdated, relion, star
+from tomolab.io.lists import outdated, star
+from tomolab.io.lists.star import relion
 from tomolab.subtomograms.dataset import Subtomograms
 
 LIST, VOLUMES, WEDGES = "particles.star", "volumes", "wedges"

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tomolab import io, particles
-from tomolab.io.lists import byte_rows, star
+from tomolab.io.lists import filtering, star
 from tomolab.subtomograms import Subtomograms, join
 
 COLUMNS = ["rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ", "rlnClassNumber", "rlnComment"]
@@ -64,7 +64,7 @@ def test_what_is_kept_of_a_star_file_is_its_bytes(tmp_path: Path, made: tuple[by
     copy = (tmp_path / "b.star").read_bytes()
     assert (result.kept, result.dropped) == (len(keep), len(rows) - len(keep))
     # Without its particles, the copy is the source without its particles.
-    found, left = byte_rows.cut(source, ".star"), byte_rows.cut(copy, ".star")
+    found, left = filtering.cut(source, ".star"), filtering.cut(copy, ".star")
     assert [left.pieces[n].strip() for n in left.rows] == [rows[n].strip() for n in sorted(keep)]
     assert [left.pieces[n] for n in left.rows] == [found.pieces[found.rows[n]] for n in sorted(keep)]
     others = [set(range(len(one.pieces))) - set(one.rows.tolist()) for one in (found, left)]
@@ -313,13 +313,13 @@ def test_other_formats_are_refused(tmp_path: Path) -> None:
 
 def test_a_copy_that_reads_otherwise_than_it_was_meant_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.star").write_text(STAR)
-    cut = byte_rows.cut
+    cut = filtering.cut
 
-    def lost(data: bytes, suffix: str) -> byte_rows.Pieces:
+    def lost(data: bytes, suffix: str) -> filtering.Pieces:
         """As a disk that loses the second row of the copy."""
         return cut(data if b"\t8 9" in data else data.replace(b"TS_02", b"#"), suffix)
 
-    monkeypatch.setattr(byte_rows, "cut", lost)
+    monkeypatch.setattr(filtering, "cut", lost)
     with pytest.raises(ValueError, match="would read as 1 particles instead of 2, and is not written"):
         io.filter_particles(tmp_path / "a.star", [0, 1], tmp_path / "b.star")
     assert [path.name for path in tmp_path.iterdir()] == ["a.star"]

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from tomolab import io, particles
 from tomolab.io.lists import outdated, star
-from tomolab.io.lists import relion as io_lists_relion
+from tomolab.io.lists.star import relion as io_lists_relion
 
 PIXEL, IMAGE, EDGE, SHAPE = 1.35, 2.7, 64, (800, 1000, 900)
 MIDDLE = np.array(SHAPE[::-1]) / 2 * PIXEL

@@ -39,12 +39,10 @@ from tomolab.io.lists import (
     peet,
     portal,
     pytom,
-    relion,
-    relion_sets,
     star,
     stopgap,
 )
-from tomolab.io.lists.star import Shape, Tilts
+from tomolab.io.lists.star import Shape, Tilts, relion, relion_sets
 from tomolab.io.paths import atomic, fingerprint, text
 
 Kind = TypeVar("Kind")

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from tomolab.io.lists import star
-from tomolab.io.lists.relion_sets import ANGLES, NAME, SERIES
+from tomolab.io.lists.star.relion_sets import ANGLES, NAME, SERIES
 from tomolab.io.tilts import imod
 
 ALIGNED, STAGE = ANGLES

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from tomolab.io.lists.star_blocks import floats, numbers
+from tomolab.io.lists.star.parsing import floats, numbers
 from tomolab.io.lists.tomogram_names import listed_for
 from tomolab.io.volumes.mrc import TOLERANCE
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tomolab import io
-from tomolab.io.lists import star_blocks
+from tomolab.io.lists.star import parsing
 
 TWO = """
 # made by hand
@@ -34,7 +34,7 @@ _rlnCoordinateX #2
 
 def read(folder: Path, text: str | bytes) -> dict[str, pd.DataFrame]:
     (folder / "a.star").write_bytes(text if isinstance(text, bytes) else text.encode())
-    return star_blocks.blocks(folder / "a.star")
+    return parsing.blocks(folder / "a.star")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_file_that_was_mended_is_read_anew(tmp_path) -> None:
 
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"], exclude_characters="\"'#"), min_size=1, max_size=6)
-WORDS = WORDS.filter(lambda word: word not in star_blocks.MISSING)
+WORDS = WORDS.filter(lambda word: word not in parsing.MISSING)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -114,12 +114,12 @@ WORDS = WORDS.filter(lambda word: word not in star_blocks.MISSING)
 )
 def test_starfile_reads_ours_and_we_read_its(tmp_path, rows: list) -> None:
     table = pd.DataFrame(rows, columns=["rlnA", "rlnB", "rlnC"])
-    missing = table[["rlnA", "rlnB"]].isin([*star_blocks.MISSING, "None"]).any(axis=None)
+    missing = table[["rlnA", "rlnB"]].isin([*parsing.MISSING, "None"]).any(axis=None)
     ours = tmp_path / "ours.star"
-    ours.write_text(star_blocks.text({"particles": table}, version=30001), encoding="utf-8")
+    ours.write_text(parsing.text({"particles": table}, version=30001), encoding="utf-8")
     starfile.write({"particles": table}, tmp_path / "theirs.star", overwrite=True, float_format=None)
     for path in (ours, tmp_path / "theirs.star"):
-        found = star_blocks.blocks(path)["particles"]
+        found = parsing.blocks(path)["particles"]
         np.testing.assert_array_equal(found["rlnC"].astype(float), table["rlnC"])
         if not missing:
             assert found[["rlnA", "rlnB"]].to_numpy().tolist() == table[["rlnA", "rlnB"]].to_numpy().tolist()

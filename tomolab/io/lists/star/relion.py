@@ -20,9 +20,9 @@ import pandas as pd
 from tomolab import particles as tables
 from tomolab import rotations
 from tomolab.conventions import ANGLES, BOX, POSITION, READ_POSE, SOURCE, TEXTS, WEDGE
-from tomolab.io.lists import outdated, pixel_sizes, relion_boxes, relion_sets, star
-from tomolab.io.lists.relion_boxes import FROM_SERIES, IMAGE, ONE_TABLE
-from tomolab.io.lists.star import TILT_SERIES, Shape
+from tomolab.io.lists import outdated, star
+from tomolab.io.lists.star import TILT_SERIES, Shape, pixel_sizes, relion_boxes, relion_sets
+from tomolab.io.lists.star.relion_boxes import FROM_SERIES, IMAGE, ONE_TABLE
 from tomolab.io.paths import fingerprint
 
 NAMES = ("rlnTomoName", "rlnMicrographName", "wrpSourceName")

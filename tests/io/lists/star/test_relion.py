@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tomolab import io, particles
-from tomolab.io.lists import relion_sets
+from tomolab.io.lists.star import relion_sets
 
 ANGLES = ("Rot", "Tilt", "Psi")
 TOMOGRAMS = """

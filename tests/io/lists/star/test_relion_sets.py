@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from tomolab import io
-from tomolab.io.lists import relion_sets
+from tomolab.io.lists.star import relion_sets
 
 ROWS = "data_particles\n\nloop_\n_rlnTomoName\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n_rlnTomoTiltSeriesPixelSize\n"
 ROWS += "TS_A.tomostar 100 200 50 4.0\n"

@@ -4,7 +4,7 @@ Coordinates are pixels counted from 0 at the centre of the first voxel (``rlnCoo
 (w/2, h/2, d/2) of the tomogram (``rlnCenteredCoordinateXAngst``, RELION 5), or Å from the first voxel (``wrpCoordinateX``, M).
 ``rlnOriginXAngst`` is subtracted, ``rlnOriginX`` too, in pixels of the images. With the angles of the subtomogram S and of
 the particle P as rotations, reference to tomogram, the orientation is S P and the origin is turned by S (RELION's
-``particle_set.cpp``). Here the columns are still RELION's; `tomolab.io.lists.relion` makes particle tables of them.
+``particle_set.cpp``). Here the columns are still RELION's; `tomolab.io.lists.star.relion` makes particle tables of them.
 """
 
 import warnings
@@ -15,24 +15,10 @@ import numpy as np
 import pandas as pd
 
 from tomolab import rotations
-from tomolab.io.lists import pixel_sizes
-from tomolab.io.lists.pixel_sizes import DIMENSIONS, NAME, SIZES, STACKS
-from tomolab.io.lists.pixel_sizes import GROUP as GROUP
-from tomolab.io.lists.pixel_sizes import PIXELS as PIXELS
-from tomolab.io.lists.pixel_sizes import TILT_SERIES as TILT_SERIES
-from tomolab.io.lists.star_blocks import MISSING as MISSING
-from tomolab.io.lists.star_blocks import WIDEST as WIDEST
-from tomolab.io.lists.star_blocks import blocks as blocks
-from tomolab.io.lists.star_blocks import floats
-from tomolab.io.lists.star_blocks import numbers as numbers
-from tomolab.io.lists.star_blocks import parsed as parsed
-from tomolab.io.lists.star_blocks import text as text
-from tomolab.io.lists.star_blocks import typed as typed
-from tomolab.io.lists.tomogram_names import Tilts as Tilts
-from tomolab.io.lists.tomogram_names import each as each
-from tomolab.io.lists.tomogram_names import listed_for as listed_for
-from tomolab.io.lists.tomogram_names import match_names as match_names
-from tomolab.io.lists.tomogram_names import tilts_of as tilts_of
+from tomolab.io.lists.star import pixel_sizes
+from tomolab.io.lists.star.parsing import floats, numbers
+from tomolab.io.lists.star.pixel_sizes import DIMENSIONS, GROUP, NAME, PIXELS, SIZES, STACKS, TILT_SERIES
+from tomolab.io.lists.tomogram_names import each, listed_for
 from tomolab.io.volumes.mrc import TOLERANCE
 
 CENTRED = [f"rlnCenteredCoordinate{axis}Angst" for axis in "ZYX"]
