@@ -185,8 +185,8 @@ def test_properties_are_no_features(tmp_path, name: str) -> None:
     np.testing.assert_allclose(embedding.read(path, columns=NAMES).vectors, VECTORS, rtol=1e-6)
 
 
-@pytest.mark.parametrize("values", [[1, 2, 1, 2, 3, 3], [0, 0, 0, 0, 0, 1]])
-def test_few_whole_numbers_among_others_may_count_classes(tmp_path, values: list[int]) -> None:
+@pytest.mark.parametrize("values", [[1, 2, 1, 2, 3, 3], [0, 0, 0, 0, 0, 1], [1.0, 2.0, 1.0, 1.0, 1.0, 1.0]])
+def test_few_whole_numbers_among_others_may_count_classes(tmp_path, values: list[float]) -> None:
     with pytest.raises(ValueError, match="not clear which columns are features: group_of_mine may be none"):
         embedding.read(put(tmp_path / "a.csv", table(group_of_mine=values)))
     # One of a set of columns, a feature that is 0 everywhere, and numbers that differ in all rows.

@@ -195,7 +195,7 @@ def _counts(numbers: pd.DataFrame) -> list[str]:
     """Columns of few whole numbers, each in several rows, among others that are not, and not called like those but for a
     number.
     """
-    whole = [name for name in numbers if pd.api.types.is_integer_dtype(numbers[name])]
+    whole = [name for name in numbers if (numbers[name] == numbers[name].round()).all()]
     stems = {_stem(name) for name in numbers if name not in whole}
     doubtful = [name for name in whole if stems and _stem(name) not in stems]
     return [name for name in doubtful if 1 < numbers[name].nunique() <= min(FEW, len(numbers) - 1)]
