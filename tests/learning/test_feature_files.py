@@ -147,12 +147,69 @@ def test_a_file_of_text_is_what_its_first_line_says(tmp_path) -> None:
         ("0.5,1.5\n2.5,3.5\n", "its first line holds numbers, 0.5, 1.5, where names of columns were expected"),
         ("particle_id,a,a\n1,2,3\n", "columns are repeated: a"),
         ("particle_id,a\n1,2,3\n4,5,6\n", "its rows hold 3 values, and its first line names 2 columns"),
-        ("particle_id;a\n1;0,5\n2;1,5\n", "it has no features"),
+        ("particle_id;a\n1;0,5\n2;1,5\n", "the column 'a' has decimal commas, such as '0,5'"),
+        ("particle_id;a;b\n1;0,5;1\n2;1,5;2\n", "the column 'a' has decimal commas"),
         ("", "cannot be read as features"),
     ):
         (tmp_path / "a.csv").write_text(text)
         with pytest.raises(ValueError, match=message):
             embedding.read(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "cluster_id",
+            "class_id",
+            "classId",
+            "pick_id",
+            "half",
+            "half_set",
+            "kmeans",
+            "leiden_0.5",
+            "confidence",
+            "x_nm",
+            "Y (px)",
+        ),
+        *("pos_z", "phi", "rot_deg", "shift_x", "dominant_class", "tomo_number", "tSNE1", "hdbscan_labels", "Score"),
+    ],
+)
+def test_properties_are_no_features(tmp_path, name: str) -> None:
+    path = put(tmp_path / "a.csv", table(**{name: np.arange(6) / 7}))
+    with pytest.raises(
+        ValueError, match=r"not clear which columns are features: .* may be none. Say which are, columns="
+    ) as error:
+        embedding.read(path)
+    assert f": {name} may be none" in str(error.value)
+    np.testing.assert_allclose(embedding.read(path, columns=NAMES).vectors, VECTORS, rtol=1e-6)
+
+
+@pytest.mark.parametrize("values", [[1, 2, 1, 2, 3, 3], [0, 0, 0, 0, 0, 1], [1.0, 2.0, 1.0, 1.0, 1.0, 1.0]])
+def test_few_whole_numbers_among_others_may_count_classes(tmp_path, values: list[float]) -> None:
+    with pytest.raises(ValueError, match="not clear which columns are features: group_of_mine may be none"):
+        embedding.read(put(tmp_path / "a.csv", table(group_of_mine=values)))
+    # One of a set of columns, a feature that is 0 everywhere, and numbers that differ in all rows.
+    for name, more in (("4", values), ("dead", [0] * 6), ("size", [3, 5, 1, 8, 2, 9])):
+        assert embedding.read(put(tmp_path / "a.csv", table(**{name: more}))).vectors.shape == (6, 5)
+
+
+@pytest.mark.parametrize("stem", ["f", "feature_", "z", "z_", "x", "q", "r1", "class_token_", "latent.", "PC", "dim_", "t"])
+def test_features_that_are_counted_are_features(tmp_path, stem: str) -> None:
+    names = [f"{stem}{n}" for n in range(4)]
+    path = put(tmp_path / "a.csv", table().rename(columns=dict(zip(NAMES, names, strict=True))))
+    np.testing.assert_allclose(embedding.read(path).vectors, VECTORS, rtol=1e-6)
+
+
+def test_lists_in_a_column_and_utf_16_are_told(tmp_path) -> None:
+    rows = pd.DataFrame({"particle_id": IDS, "embedding": VECTORS.tolist()})
+    path = put(tmp_path / "a.parquet", rows)
+    for options in ({}, {"columns": ["embedding"]}):
+        with pytest.raises(ValueError, match=r"the column 'embedding' holds a list in each row, .*\['embedding'\].tolist\(\)"):
+            embedding.read(path, **options)
+    (tmp_path / "a.csv").write_text("particle_id,a\n1,2\n", encoding="utf-16")
+    with pytest.raises(ValueError, match="this is text in UTF-16"):
+        embedding.read(tmp_path / "a.csv")
 
 
 def test_what_is_kept_by_pickle_is_refused_with_the_way_out(tmp_path) -> None:

@@ -9,6 +9,8 @@ pickle, in which most programs of the field keep their features: `HOW` says how 
 
 import csv
 import io
+import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from tomolab.io import paths, safe_load
+from tomolab.io.lists.csv import content, tells_of_pose, words
 from tomolab.learning.vectors import Embedding
 
 ID, IDS, VECTORS = "particle_id", "ids", "vectors"
@@ -26,10 +29,32 @@ HOW = (
     "save it there in another form: a table (TomoTwin's .temb) by pandas.read_pickle(NAME).to_parquet('features.parquet'), "
     "arrays (cryoDRGN's z.pkl) by numpy.savez('features.npz', ids=IDS, vectors=Z)"
 )
-NO_FEATURES = {"x", "y", "z", "id", "index", "rot", "tilt", "psi", "phi", "theta", "score", "class", "cluster", "label"}
-NO_FEATURES |= {"diameter", "tomogram", "tomo_num", "tilt_min", "tilt_max", "tilt_axis", "particle_id", "width", "height"}
-BEGINNINGS = ("unnamed", "level_", "__index", "rln", "_rln", "wrp", "coordinate", "umap", "pos_", "orig_", "source_")
-"""How names of columns begin, besides, that say what a particle is and are no features."""
+NO_FEATURES = {"tilt_min", "tilt_max", "tilt_axis", "diameter", "radius", "width", "height", "run", "row", "number", "rank"}
+WORDS = {
+    *(
+        "id",
+        "ids",
+        "index",
+        "score",
+        "scores",
+        "class",
+        "classes",
+        "cluster",
+        "clusters",
+        "label",
+        "labels",
+        "tomogram",
+        "tomo",
+    ),
+    *("half", "halfset", "subset", "fold", "confidence", "probability", "ccc", "kmeans", "leiden", "louvain", "hdbscan"),
+    *("dbscan", "micrograph"),
+}
+"""Words of names of columns that say what a particle is, or what became of it, and are no features."""
+BEGINNINGS = ("unnamed", "level_", "__index", "rln", "_rln", "wrp", "coordinate", "umap", "tsne", "pos_", "orig_", "source_")
+"""How such names begin, besides."""
+FEW, MANY = 20, 4
+"""Different whole numbers in a column that may count classes; columns called alike but for a number that are one set."""
+DECIMAL_COMMA = r"\s*[+-]?\d+,\d+(?:[eE][+-]?\d+)?\s*"
 
 
 def read(
@@ -51,7 +76,8 @@ def read(
         Name of the column or array of particle ids, by default "particle_id" in a table and "ids" in an .npz; or the ids
         themselves, (n,), which says that the rows are in this order, such as ``ids=table["particle_id"]``.
     columns
-        Of a table: names of the columns that are features; by default all columns of numbers but the ids.
+        Of a table: names of the columns that are features; by default all columns of numbers but the ids, if their names and
+        values leave no doubt.
     vectors
         Of an .npz: name of the array of features, (n, d); "vectors" by default.
     particles
@@ -115,7 +141,7 @@ def _from_table(path: Path, ids: str | ArrayLike | None, columns: Sequence[str] 
 
 def _text(path: Path) -> pd.DataFrame:
     """Table of a text file, whose columns are parted by commas, semicolons or tabs."""
-    text = paths.text(safe_load.present(path))
+    text = content(safe_load.present(path))
     first = text[: text.find("\n") if "\n" in text else len(text)]
     mark = max(",;\t", key=first.count)
     try:
@@ -137,9 +163,14 @@ def _features(table: pd.DataFrame) -> list[str]:
     """Columns of numbers, after it is clear that they are features."""
     kinds = pd.api.types
     numeric = [name for name in table if kinds.is_numeric_dtype(table[name]) and not kinds.is_bool_dtype(table[name])]
-    odd = [name for name in numeric if name.lower() in NO_FEATURES or name.lower().startswith(BEGINNINGS)]
+    others = [name for name in table if name not in numeric]
+    for name in others:
+        _check_form(table[name])
+    stems = Counter(_stem(name) for name in numeric)
+    odd = [name for name in numeric if _no_feature(name, counted=stems[_stem(name)] >= MANY)]
+    odd += [name for name in _counts(table[numeric]) if name not in odd]
     # A column of numbers becomes one of text by a single value that is none.
-    odd += [name for name in table if name not in numeric and pd.to_numeric(table[name], errors="coerce").notna().any()]
+    odd += [name for name in others if pd.to_numeric(table[name], errors="coerce").notna().any()]
     if odd:
         raise ValueError(
             f"it is not clear which columns are features: {_few(odd)} may be none. Say which are, columns=[...]; the columns "
@@ -148,8 +179,43 @@ def _features(table: pd.DataFrame) -> list[str]:
     return numeric
 
 
+def _no_feature(name: str, *, counted: bool) -> bool:
+    """Whether the name of a column says that it holds an id, a class, a place or the like; `counted`: it is one of a set."""
+    plain = name.strip().lower()
+    told = set(words(name)) & WORDS
+    return plain in NO_FEATURES or plain.startswith(BEGINNINGS) or tells_of_pose(name) or bool(told and not counted)
+
+
+def _stem(name: str) -> str:
+    """A name without the number at its end."""
+    return name.rstrip("0123456789")
+
+
+def _counts(numbers: pd.DataFrame) -> list[str]:
+    """Columns of few whole numbers, each in several rows, among others that are not, and not called like those but for a
+    number.
+    """
+    whole = [name for name in numbers if (numbers[name] == numbers[name].round()).all()]
+    stems = {_stem(name) for name in numbers if name not in whole}
+    doubtful = [name for name in whole if stems and _stem(name) not in stems]
+    return [name for name in doubtful if 1 < numbers[name].nunique() <= min(FEW, len(numbers) - 1)]
+
+
+def _check_form(values: pd.Series) -> None:
+    """Refuse lists, of which each row holds one, and decimal commas."""
+    first = None if pd.api.types.is_numeric_dtype(values) else next(iter(values.dropna()), None)
+    if isinstance(first, np.ndarray | list | tuple):
+        raise ValueError(
+            f"the column {values.name!r} holds a list in each row, expected a column for each feature; save it anew with "
+            f"pandas.DataFrame(table[{str(values.name)!r}].tolist(), index=table['particle_id'])"
+        )
+    if isinstance(first, str) and re.fullmatch(DECIMAL_COMMA, first):
+        raise ValueError(f"the column {values.name!r} has decimal commas, such as {first!r}; save the table with points")
+
+
 def _numbers(values: pd.Series) -> np.ndarray:
     """A column in single precision, after it is found to hold finite numbers."""
+    _check_form(values)
     with np.errstate(over="ignore"):
         found = pd.to_numeric(values, errors="coerce").to_numpy(dtype=float, na_value=np.nan).astype(np.float32)
     bad = len(found) - int(np.isfinite(found).sum())

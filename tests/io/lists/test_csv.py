@@ -177,7 +177,7 @@ def test_napari_writes_what_we_read(tmp_path) -> None:
         ("x,y,z,alpha,beta,gamma\n1,2,3,4,5,6\n", {}, "but there are alpha, beta, gamma, of a convention that is not known"),
         ("x,y,z,tdrot,narot\n1,2,3,4,5\n", {}, "but there are tdrot, narot"),
         ("x,y,z,Euler_1,Euler_2,Euler_3\n1,2,3,4,5,6\n", {}, "but there are Euler_1, Euler_2, Euler_3"),
-        ("x,y,z,qw,qx,qy,qz\n1,2,3,0,1,0,0\n", {}, "but there are qx, qy, qz"),
+        ("x,y,z,qw,qx,qy,qz\n1,2,3,0,1,0,0\n", {}, "but there are qw, qx, qy, qz"),
         ("x,y,z,shift_x,shift_y,shift_z\n1,2,3,0,0.5,0\n", {}, "shift_x, shift_y, shift_z are not 0"),
         ("x,y,z,tomo_id\n1,2,3,TS_7\n", {}, "tomogram='TS_01' was given, but column tomo_id names 'TS_7'"),
         ("x,y,z,tomogram_name\n1,2,3,a\n1,2,3,b\n", {}, "tomogram='TS_01' was given, but column tomogram_name names 'a', 'b'"),
@@ -223,3 +223,224 @@ def test_the_csv_of_copick_turns_and_moves(tmp_path) -> None:
         change.to_csv(tmp_path / "a.csv", index=False)
         with pytest.raises(ValueError, match=message):
             io.read_particles(tmp_path / "a.csv", tilts=(-60, 60), **known)
+
+
+VOXELS = {**KNOWN, "unit": "voxel", "voxel_size": 10.0}
+OWN = "particle_id,tomogram,z,y,x,rot,tilt,psi,tilt_min,tilt_max\n"
+
+
+def beside(folder: Path, columns: str, values: str) -> Path:
+    """A list of one particle with more columns."""
+    return put(folder, f"x,y,z,{columns}\n1,2,3.5,{values}\n")
+
+
+@pytest.mark.parametrize(
+    ("columns", "values"),
+    [
+        ("rlnOriginXAngst,rlnOriginYAngst,rlnOriginZAngst", "0,2,0"),
+        ("rlnOriginX,rlnOriginY", "0,1"),
+        ("shift_x,shift_y", "1,0"),
+        ("x_offset", "1"),
+        ("refined_shift_x", "1"),
+        ("shift_x_nm,shift_y_nm,shift_z_nm", "1,1,1"),
+        ("shiftxnm,shiftynm", "1,1"),
+        ("Shift X (px),Shift Y (px)", "1,1"),
+        ("dx,dy,dz", "0,0,1"),
+        ("dX,dY", "0,1"),
+        ("xshift,yshift", "0,1"),
+        ("shift-0,shift-1,shift-2", "0,1,0"),
+        ("translation_x", '"0,5"'),
+        ("Delta z", "2"),
+    ],
+)
+def test_shifts_are_refused_by_name_unless_they_are_0(tmp_path, columns: str, values: str) -> None:
+    with pytest.raises(ValueError, match="are not 0, and tell of a shift of the positions") as error:
+        io.read_particles(beside(tmp_path, columns, values), **VOXELS)
+    assert columns.replace(",", ", ") in str(error.value)
+    for nothing in ("0", "0.0", "", "NaN"):
+        path = beside(tmp_path, columns, ",".join([nothing] * (columns.count(",") + 1)))
+        assert particles.positions(io.read_particles(path, **VOXELS)).tolist() == [[35, 20, 10]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "values"),
+    [
+        ("Phi_deg,Theta_deg,psi1", "1,2,3"),
+        ("angle_phi,angle_theta,angle_psi", "1,2,3"),
+        ("euler_angle_1,euler_angle_2,euler_angle_3", "0,2,0"),
+        ("eulerAngleX", "1"),
+        ("rotvec-0,rotvec-1,rotvec-2", "0,0,1"),
+        ("rx,ry,rz", "0,0,1"),
+        ("angle_z,angle_y,angle_x", "0,0,30"),
+        ("angle_1,angle_2,angle_3", "1,2,3"),
+        ("rot_0,rot_1,rot_2", "1,2,3"),
+        ("azimuth,elevation", "30,2"),
+        ("tdrot,narot", "30,2"),
+        ("yaw,pitch", "30,2"),
+        ("rlnAngleRot,rlnAngleTilt,rlnAnglePsi", "1,2,3"),
+        ("rlnAngleRot,rlnAngleTilt", "1,2"),
+        ("rotation", "30"),
+        ("rotation_matrix", '"[[0,1,0],[1,0,0],[0,0,-1]]"'),
+        ("rot_1_1,rot_1_2,rot_1_3,rot_2_1,rot_2_2,rot_2_3,rot_3_1,rot_3_2,rot_3_3", "0,1,0,-1,0,0,0,0,1"),
+        ("rotation_0_0,rotation_0_1,rotation_1_0,rotation_1_1", "0,1,-1,0"),
+        ("r11,r12,r13,r21,r22,r23,r31,r32,r33", "0,1,0,-1,0,0,0,0,1"),
+        ("m00,m01,m02", "0,1,0"),
+        ("Rot_xx,Rot_xy,Rot_xz", "0,1,0"),
+        ("qw,qi,qj,qk", "0,1,0,0"),
+        ("q1,q2,q3,q4", "0,1,0,0"),
+        ("quat_x,quat_y,quat_z,quat_w", "1,0,0,0"),
+        ("zvec-0,zvec-1,zvec-2", "1,0,0"),
+        ("zvec,yvec,xvec", "1,0,0"),
+        ("nx,ny,nz", "1,0,0"),
+        ("normal_x,normal_y,normal_z", "0.6,0,0.8"),
+        ("orientation_x,orientation_y,orientation_z", "1,0,0"),
+    ],
+)
+def test_orientations_of_unknown_convention_are_refused_by_name_unless_they_turn_nothing(
+    tmp_path, columns: str, values: str
+) -> None:
+    with pytest.raises(ValueError, match=r"but there are .*, of a convention that is not known; convert and rename") as error:
+        io.read_particles(beside(tmp_path, columns, values), **VOXELS)
+    assert f"there are {columns.replace(',', ', ')}, of" in str(error.value)
+    for nothing in ("0", ""):
+        path = beside(tmp_path, columns, ",".join([nothing] * (columns.count(",") + 1)))
+        np.testing.assert_array_equal(particles.matrices(io.read_particles(path, **VOXELS)), [np.eye(3)])
+
+
+@pytest.mark.parametrize(
+    ("columns", "values"),
+    [
+        ("score,ccc,class,normalised,area,radius,label,rnd", "1,2,3,4,5,6,7,8"),
+        ("rotten,normalised_score,angle_score,angle,theta_std,phi_min", "1,1,1,1,1,1"),
+        ("euler_number,orientation_class,inertia_tensor-0-0,moments-0-0-0,bbox-0,bbox-1", "1,1,1,1,1,1"),
+        ("tilt_axis,tilt_angle", "85,3"),
+        ("rlnAnglePsiPrior,rlnAnglePsiFlipRatio,rlnBeamTiltX,image_shift_x,rlnOriginXPriorAngst", "1,1,1,1,1"),
+        ("size_x,size_y,width,box_x,nx,ny,nz", "1,1,1,1,512,512,200"),
+        ("orientation,distance_to_membrane,pitch,alpha,q1,q3,slice,n,r,m,q", "up,1,1,1,1,1,1,1,1,1,1"),
+        ("source_rot,source_tilt,source_psi", "1,2,3"),
+        # Turned by nothing.
+        ("rot_1_1,rot_1_2,rot_2_1,rot_2_2", "1,0,0,1"),
+        ("qw,qx,qy,qz", "-1,0,0,0"),
+        ("q0,q1,q2,q3", "0,0,0,1"),
+        ("nx,ny,nz", "0,0,1"),
+        ("psi", "0"),
+        ("phi_deg,theta_deg,psi_deg", "0,0,0.0"),
+    ],
+)
+def test_columns_that_tell_of_no_pose_are_carried_through(tmp_path, columns: str, values: str) -> None:
+    read = io.read_particles(beside(tmp_path, columns, values), **VOXELS)
+    assert particles.positions(read).tolist() == [[35, 20, 10]]
+    np.testing.assert_array_equal(particles.matrices(read), [np.eye(3)])
+    assert set(columns.split(",")) <= set(read)
+
+
+def test_tilts_between_which_particles_were_observed_are_no_angles(tmp_path) -> None:
+    path = beside(tmp_path, "tilt_min,tilt_max", "-50,45")
+    assert io.read_particles(path, unit="voxel", voxel_size=10.0, tomogram="a")["tilt_max"].tolist() == [45]
+
+
+@pytest.mark.parametrize(
+    ("columns", "values"),
+    [
+        ("rot_deg,tilt_deg,psi_deg", "137.7,1.1777,42.727"),
+        ("Rot [°],Tilt [°],Psi [°]", "137.7,1.1777,42.727"),
+        ("psiDeg,tilt (degrees),rotdeg", "42.727,1.1777,137.7"),
+        ("rot_rad,tilt_rad,psi_rad", ",".join(repr(float(v)) for v in np.radians([137.7, 1.1777, 42.727]))),
+    ],
+)
+def test_angles_of_relion_may_say_their_unit(tmp_path, columns: str, values: str) -> None:
+    expected = particles.matrices(particles.table([[0, 0, 0]], angles=[[137.7, 1.1777, 42.727]]))
+    np.testing.assert_allclose(particles.matrices(io.read_particles(beside(tmp_path, columns, values), **VOXELS)), expected)
+    with pytest.raises(ValueError, match="rot and rot_deg may mean the same"):
+        io.read_particles(beside(tmp_path, "rot,rot_deg,tilt,psi", "1,1,2,3"), **VOXELS)
+    with pytest.raises(ValueError, match="there is only rot_deg, tilt_deg"):
+        io.read_particles(beside(tmp_path, "rot_deg,tilt_deg", "1,2"), **VOXELS)
+
+
+@pytest.mark.parametrize("name", ["id", "particle_id", "ID"])
+def test_ids_are_numbers_however_they_are_written(tmp_path, name: str) -> None:
+    for first, second in (("11.0", "12.0"), (" 11", "12 "), ("11", "12."), ("+11", "0012")):
+        read = io.read_particles(put(tmp_path, f"{name},x,y,z\n{first},1,2,3\n{second},4,5,6\n"), **VOXELS)
+        assert read["particle_id"].tolist() == [11, 12]
+        rows = "".join(f"{number},a,1,2,3,0,0,0,-60,60\n" for number in (first, second))
+        assert io.read_particles(put(tmp_path, OWN + rows))["particle_id"].tolist() == [11, 12]
+
+
+@pytest.mark.parametrize("value", ["", "x", "NaN", "1.5", "12a"])
+def test_an_id_that_is_no_number_among_numbers_is_asked_for(tmp_path, value: str) -> None:
+    told = "nothing" if not value else repr(value)
+    for name in ("id", "particle_id"):
+        path = put(tmp_path, f"{name},x,y,z\n11.0,1,2,3\n{value},4,5,6\n12.0,7,8,9\n")
+        with pytest.raises(ValueError, match=rf"column {name}: 1 of 3 ids .* row 1: {told}; give renumber=True"):
+            io.read_particles(path, **VOXELS)
+        read = io.read_particles(path, **VOXELS, renumber=True)
+        assert read["particle_id"].tolist() == [0, 1, 2]
+        assert [str(one) for one in read["original_id"]][::2] == ["11.0", "12.0"]
+    path = put(tmp_path, f"{OWN}11,a,1,2,3,0,0,0,-60,60\n{value},a,1,2,3,0,0,0,-60,60\n")
+    with pytest.raises(ValueError, match=rf"column particle_id: 1 of 2 ids .* row 1: {told}; give renumber=True"):
+        io.read_particles(path)
+    assert io.read_particles(path, renumber=True)["particle_id"].tolist() == [0, 1]
+
+
+def test_hashes_are_no_ids(tmp_path) -> None:
+    path = put(tmp_path, "id,x,y,z\na1b2c3d4,1,2,3\n12345678,4,5,6\nffffffff,7,8,9\n")
+    read = io.read_particles(path, **VOXELS)
+    assert read["particle_id"].tolist() == [0, 1, 2]
+    assert read["id"].tolist() == ["a1b2c3d4", "12345678", "ffffffff"]
+    path = put(tmp_path, "particle_id,x,y,z\na1b2c3d4,1,2,3\nffffffff,7,8,9\n")
+    with pytest.raises(
+        ValueError, match=r"column particle_id: 2 of 2 ids are no whole numbers, .* 'a1b2c3d4'; give renumber=True"
+    ):
+        io.read_particles(path, **VOXELS)
+    assert io.read_particles(path, **VOXELS, renumber=True)["original_id"].tolist() == ["a1b2c3d4", "ffffffff"]
+
+
+@pytest.mark.parametrize("name", ["nan", "NaN", "None", "null", "NA", "N/A", "<NA>", "", " "])
+def test_a_name_by_which_there_is_none_is_refused(tmp_path, name: str) -> None:
+    message = r"column {}: 2 of 3 particles have no name of a tomogram .* first rows 0, 2, counted from 0"
+    rows = f"1,2,3,{name}\n1,2,3,a\n4,5,6,{name}\n"
+    with pytest.raises(ValueError, match=message.format("run")):
+        io.read_particles(put(tmp_path, f"x,y,z,run\n{rows}"), unit="angstrom", tilts=(-60, 60))
+    rows = "".join(f"{n},{one},1,2,3,0,0,0,-60,60\n" for n, one in enumerate([name, "a", name]))
+    with pytest.raises(ValueError, match=message.format("tomogram")):
+        io.read_particles(put(tmp_path, OWN + rows))
+    if name.strip():
+        with pytest.raises(ValueError, match="column tomogram: 1 of 1 particles have no name"):
+            io.write_particles(particles.table([[1.0, 2, 3]], tomogram=name), tmp_path / "b.csv")
+
+
+def test_frames_of_a_film_are_no_tomogram(tmp_path) -> None:
+    """napari writes tracks as ID, T, Z, Y, X."""
+    for head in ("ID,T,Z,Y,X", "id,t,z,y,x", "n,frame,z,y,x", "n,Time Point,z,y,x"):
+        with pytest.raises(ValueError, match=r"the points are in 2 frames .* and no column names their tomograms; add one"):
+            io.read_particles(put(tmp_path, f"{head}\n1,0.0,3.5,2,1\n2,1.0,9,8,7\n"), **VOXELS, renumber=True)
+        read = io.read_particles(put(tmp_path, f"{head}\n1,4,3.5,2,1\n2,4,9,8,7\n"), **VOXELS)
+        assert particles.positions(read)[0].tolist() == [35, 20, 10]
+    path = put(tmp_path, "x,y,z,frame,run\n1,2,3,0,a\n4,5,6,1,b\n")
+    assert io.read_particles(path, unit="angstrom", tilts=(-60, 60))["tomogram"].tolist() == ["a", "b"]
+    path = put(tmp_path, "x,y,z,time\n1,2,3,12:03\n4,5,6,12:04\n")
+    assert len(io.read_particles(path, **VOXELS)) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("# made by a program\nx,y,z\n1,2,3\n", "must name the columns, but it is a comment: '# made by a program'; remove"),
+        ("# of x, y, z\nx,y,z\n1,2,3\n", "it is a comment"),
+        ("# a comment\n# x;y;z\nx;y;z\n1;2;3\n", "it is a comment"),
+        ("x_um,y_um,z_um\n1,2,3\n", "not known what x_um, y_um, z_um count: .* a unit, angstrom, nm or voxel"),
+        ("X [µm],Y [µm],Z [µm]\n1,2,3\n", r"not known what X \[µm\], Y"),
+        ("x_bin4,y_bin4,z_bin4\n1,2,3\n", "not known what x_bin4, y_bin4, z_bin4 count"),
+    ],
+)
+def test_what_cannot_be_a_list_says_why(tmp_path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        io.read_particles(put(tmp_path, text), **VOXELS)
+
+
+def test_names_behind_a_mark_of_numpy_are_read_and_utf_16_is_told(tmp_path) -> None:
+    np.savetxt(tmp_path / "a.csv", [[1, 2, 3.5]], delimiter=",", header="x,y,z")
+    assert particles.positions(io.read_particles(tmp_path / "a.csv", **VOXELS)).tolist() == [[35, 20, 10]]
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
+        with pytest.raises(ValueError, match="this is text in UTF-16"):
+            io.read_particles(put(tmp_path, "x,y,z\n1,2,3\n".encode(encoding)), **VOXELS)

@@ -4,16 +4,19 @@ A table of another program has a line of names, and columns whose names say what
 alone or with a word (``x_coord``, ``pos_x``) and a unit (``x_nm``, ``x_voxel``, ``X [Å]``); or ``axis-0``, ``axis-1``,
 ``axis-2``, as napari writes points, and ``centroid-0`` and so on of scikit-image, in the order of the axes of the array: z, y,
 x. Where there are four axes, the first is time or a channel. Without a unit in the names it must be stated. The origin is not
-said: 0 is the centre of the first voxel. Angles are read from ``rot``, ``tilt``, ``psi``, as RELION's. In the CSV of copick,
-``x``, ``y``, ``z`` are Å, and ``transform_00`` to ``transform_33`` turn and move as in its picks (`write_picks_csv` of
-``copick.util.formats``). All other columns are carried through.
+said: 0 is the centre of the first voxel. Angles are read from ``rot``, ``tilt``, ``psi``, as RELION's, in degrees, or in
+radians where the names say so (``rot_rad``). In the CSV of copick, ``x``, ``y``, ``z`` are Å, and ``transform_00`` to
+``transform_33`` turn and move as in its picks (`write_picks_csv` of ``copick.util.formats``). Columns of shifts, and of
+orientations by other names, are refused unless they turn and move nothing. All other columns are carried through.
 """
 
+import codecs
 import csv
 import io
 import re
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +28,7 @@ from tomolab import rotations
 from tomolab.conventions import ANGLES, POSITION, SOURCE, TEXTS, WEDGE
 from tomolab.io import paths
 from tomolab.io.lists import star
+from tomolab.io.lists.star_blocks import floats
 from tomolab.particles import REQUIRED
 
 UNITS = ("angstrom", "voxel")
@@ -49,15 +53,69 @@ FURTHER = (
 IDS = ("particle_id", "id")
 MOVES = [f"transform_{row}{column}" for row in range(4) for column in range(4)]
 """Columns of copick."""
-ORIENTATIONS = [
-    *("phi theta", "phi the", "tdrot narot", "alpha beta gamma", "yaw pitch roll", "euler1 euler2 euler3", "ang1 ang2 ang3"),
-    *("angle1 angle2 angle3", "eulerx eulery eulerz", "eulerphi eulertheta eulerpsi", "anglex angley anglez"),
-    *("rotx roty rotz", "rotationx rotationy rotationz", "anglerot angletilt anglepsi", "rlnanglerot rlnangletilt rlnanglepsi"),
-    *("q0 q1 q2 q3", "qx qy qz", "r00 r11 r22", "r11 r22 r33", "m00 m11 m22", "m11 m22 m33"),
-]
-"""Names of columns, without marks, that turn particles by a convention that is not known."""
-SHIFTS = ["shiftx shifty shiftz", "xshift yshift zshift", "offsetx offsety offsetz", "xoffset yoffset zoffset", "dx dy dz"]
-"""Names of columns, without marks, that may have to be added to the positions."""
+ANGLE_UNITS = {
+    **dict.fromkeys(("deg", "degs", "degree", "degrees"), 1.0),
+    **dict.fromkeys(("rad", "rads", "radian", "radians"), 180 / np.pi),
+}
+"""Degrees in a unit of angles that a name can say."""
+NO_NAMES = {"", "nan", "none", "null", "na", "n/a", "<na>"}
+"""What programs write, in lower case, where a name is missing."""
+FRAMES = {"t", "time", "frame", "frames", "timepoint", "timepoints", "frameindex", "framenumber", "timeindex"}
+"""Names of columns, without marks, that count the frames of a film, such as napari's tracks have."""
+WHOLE = r"[+-]?\d{1,18}(?:\.0*)?"
+"""A whole number, also as pandas writes it beside missing ones: 11.0."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Columns that together tell of a shift or an orientation.
+
+    `pattern` fits some words of a name, written together, or all of them where `whole`. The columns are of the family where
+    there are `least` of them. `kind` says which values turn and move nothing.
+    """
+
+    kind: str
+    pattern: str
+    least: int = 1
+    whole: bool = False
+
+
+_ANGLE, _QUATERNION = "(?:angles?|ang)", "quat(?:ernion)?s?"
+_MATRIX = "(?:rot|rotation|rotmat|rotationmatrix|matrix|mat|transform|transformation|affine|pose)"
+_VECTOR = "(?:normals?|direction|dir|vec|vector|axis|orientation|orient)"
+_MOVE = "(?:shifts?|offsets?|offs?|origins?|translations?|translate|trans|corrections?|displacements?|disp|deltas?|moves?)"
+TURNS = (
+    Family("angle", rf"{_ANGLE}?(?:phi|theta|psi){_ANGLE}?|tdrot|narot|azimuth|inplane(?:rot|rotation|{_ANGLE})?"),
+    Family("angle", rf"euler{_ANGLE}?(?:\d|[xyz]|phi|theta|psi|rot|tilt|alpha|beta|gamma)?|rot(?:ation)?vec(?:tor)?[0-2xyz]?"),
+    Family("angle", rf"(?:{_ANGLE}|rot|rotations?)[xyz]|[xyz](?:{_ANGLE}|rot|rotation)"),
+    Family("angle", r"rotations?|orientations?|angles|rotmat|(?:xyz)?rotationmatrix", whole=True),
+    Family("angle", rf"(?:rln|wrp|rlntomosubtomogram)?{_ANGLE}?(?:rot|tilt){_ANGLE}?", 2, whole=True),
+    Family("angle", rf"(?:{_ANGLE}|rot|rotation)\d", 2),
+    Family("angle", r"alpha|beta|gamma", 2),
+    Family("angle", r"yaw|pitch|roll", 2),
+    Family("angle", r"az|alt|el|elevation|inclination|altitude", 2),
+    Family("angle", r"r[xyz]", 2),
+    Family("quaternion", rf"{_QUATERNION}[wxyzijkr0-4]?"),
+    Family("quaternion", r"q[wxyzijkr0-4]", 3),
+    Family("matrix", rf"{_MATRIX}(?:[0-3][0-3]|[xyz][xyz])", 2),
+    Family("matrix", r"[rm](?:[0-3][0-3]|[xyz][xyz])", 3),
+    Family("matrix", r"t[0-3][0-3]", 9),
+    Family("vector", rf"{_VECTOR}[xyz]|[xyz]{_VECTOR}[0-2xyz]?|(?:normals?|direction|vec|vector|orientation)[0-3]", 2),
+    Family("normal", r"n[xyz]", 2),
+)
+"""Orientations but RELION's rot, tilt and psi."""
+SHIFTS = (
+    Family("shift", rf"{_MOVE}[xyz]|[xyz]{_MOVE}"),
+    Family("shift", rf"{_MOVE}[0-3]", 2),
+    Family("shift", r"[dt][xyz]", 2),
+)
+"""What may have to be added to the positions, or subtracted."""
+NO_POSE = {
+    *("score", "scores", "std", "sd", "stdev", "sigma", "error", "err", "prior", "min", "max", "variance", "var", "count"),
+    *("weight", "confidence", "prob", "probability", "flip", "ratio", "range", "class", "cluster", "label", "id", "step"),
+    *("beam", "stage", "image", "time", "frame", "dose", "defocus", "source", "number", "characteristic", "resolution", "diff"),
+}
+"""Words by which a column tells of something else than the pose of a particle."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +127,9 @@ class Places:
     frame: str | None = None
 
 
-def read(path: Path, *, unit: str | None, voxel_size: float | None, tomogram: str | None) -> pd.DataFrame:
+def read(
+    path: Path, *, unit: str | None, voxel_size: float | None, tomogram: str | None, renumber: bool = False
+) -> pd.DataFrame:
     """Read a particle table; a table of another program lacks the tilts.
 
     Parameters
@@ -82,27 +142,59 @@ def read(path: Path, *, unit: str | None, voxel_size: float | None, tomogram: st
         Å per voxel, for coordinates in voxels.
     tomogram
         Name of the tomogram where no column names it.
+    renumber
+        Leave ids that are missing, or no whole numbers, as they are; who calls numbers the particles anew.
 
     Raises
     ------
     ValueError
         If unit or voxel size are needed and not given, or contradict the names of the columns, it is not clear which columns
-        are meant, or orientations or shifts cannot be used. The message lists the columns.
+        are meant, orientations or shifts cannot be used, or an id or the name of a tomogram is missing. The message lists the
+        columns.
 
     Warns
     -----
     UserWarning
         If there is an axis before z, y, x.
     """
-    rows = _rows(paths.text(path))
+    rows = _rows(content(path))
     if set(REQUIRED) <= set(rows):
         if unit not in (None, "angstrom") or voxel_size is not None:
             told = f"unit={unit!r}" if unit not in (None, "angstrom") else f"voxel_size={voxel_size:g}"
             raise ValueError(f"a list with the columns of tomolab is in Å, but {told} was given")
-        tables.check_named(rows["tomogram"].dropna(), tomogram, "column tomogram")
-        return pd.DataFrame({name: rows[name] if name in TEXTS else star.typed(rows[name]) for name in rows})
-    found = _foreign(rows, unit=unit, voxel_size=voxel_size, tomogram=tomogram)
+        _check_names(rows["tomogram"], tomogram)
+        found = pd.DataFrame({name: rows[name] if name in TEXTS else star.typed(rows[name]) for name in rows})
+        return found.assign(particle_id=_ids(rows["particle_id"], renumber=renumber, own=True))
+    found = _foreign(rows, unit=unit, voxel_size=voxel_size, tomogram=tomogram, renumber=renumber)
     return found.assign(**{SOURCE[0]: paths.fingerprint(path), SOURCE[1]: np.arange(len(found))})
+
+
+def content(path: Path) -> str:
+    """Text of a file in UTF-8, its lines ended as on Unix; a ValueError that says so if it is UTF-16."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or (b"\0" in head and head.strip(b"\0")):
+        raise ValueError("this is text in UTF-16, as some programs of Windows write it; save it as UTF-8")
+    return paths.text(path)
+
+
+def text(particles: pd.DataFrame) -> str:
+    """Text of a particle table, exact.
+
+    Raises
+    ------
+    ValueError
+        If the name of a tomogram is one by which programs say that there is none.
+    """
+    _check_names(particles["tomogram"], None)
+    return particles.to_csv(index=False)
+
+
+def tells_of_pose(name: str) -> bool:
+    """Whether the name of a column alone says that it holds a coordinate, a shift or an angle."""
+    if _axis(name) is not None or any(_degrees(name, angle) for angle in ANGLES):
+        return True
+    return any((found := _fitting(name, kinds)) and kinds[found[0]].least == 1 for kinds in (TURNS, SHIFTS))
 
 
 def _rows(text: str) -> pd.DataFrame:
@@ -111,6 +203,7 @@ def _rows(text: str) -> pd.DataFrame:
     if not head.strip():
         raise ValueError("the first line must name the columns, but it is empty")
     mark = next((mark for mark in ",;\t" if mark in head), ",")
+    _check_comment(text, mark)
     if head.count(mark) >= star.WIDEST:
         raise ValueError(f"the first line names {head.count(mark) + 1} columns, expected at most {star.WIDEST}")
     try:
@@ -131,6 +224,18 @@ def _rows(text: str) -> pd.DataFrame:
     return rows
 
 
+def _check_comment(text: str, mark: str) -> None:
+    """Refuse a comment in the first line; names of columns may stand behind a #, as numpy writes them."""
+    if not text.lstrip().startswith("#"):
+        return
+    head, *lines = text.split("\n")
+    following = next((line for line in lines if not line.lstrip().startswith("#")), "")
+    values = pd.to_numeric(pd.Series(following.split(mark)), errors="coerce")
+    parted = following.count(mark) == head.count(mark) and not any(one in following for one in ",;\t" if one not in head)
+    if following.strip() and not (parted and values.notna().any()):
+        raise ValueError(f"the first line must name the columns, but it is a comment: {head[:60]!r}; remove such lines")
+
+
 def _check_widths(text: str, mark: str, width: int) -> None:
     """Refuse rows with too few values, which pandas would fill up, as the last of a file is that was cut."""
     try:
@@ -149,19 +254,43 @@ def _places(rows: pd.DataFrame, unit: str | None) -> Places:
     chosen = chosen or [one for one in found if one.unit is None] or found
     if len(chosen) != 1:
         told = " and ".join("/".join(reversed(one.columns)) for one in chosen) or "none of x, y, z"
-        raise ValueError(f"one set of columns must be the coordinates, but there are {told}; the columns are {_list(rows)}")
+        raise ValueError(
+            f"one set of columns must be the coordinates, but there are {told}; the columns are {_list(rows)}{_unknown(rows)}"
+        )
     return chosen[0]
+
+
+def _unknown(rows: pd.DataFrame) -> str:
+    """What to say of columns that are called x, y or z with a word that is not known, such as x_um."""
+    names = [name for name in rows if set(_split(name)) & set("xyz") and _axis(name) is None]
+    if not names:
+        return ""
+    return (
+        f". It is not known what {', '.join(names[:6])} count: beside x, y or z, a name may have a unit, angstrom, nm or voxel "
+        "(pixel), or a word such as coord or pos; convert and rename them"
+    )
+
+
+def _split(name: str) -> list[str]:
+    """Words of a name in lower case, parted at marks and blanks."""
+    return [word for word in re.split(r"[\W_]+", name.lower()) if word]
+
+
+def _axis(name: str) -> tuple[str, tuple[str, ...]] | None:
+    """Which of x, y and z the name of a coordinate says, and its other words; None for other names."""
+    words = _split(name)
+    axes = [word for word in words if word in ("x", "y", "z")]
+    rest = tuple(sorted(set(words) - set(axes)))
+    return (axes[0], rest) if len(axes) == 1 and set(rest) <= WORDS | set(SPELLINGS) else None
 
 
 def _named_places(rows: pd.DataFrame) -> list[Places]:
     """Columns called x, y and z, with the same words and unit."""
     kinds: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for name in rows:
-        words = [word for word in re.split(r"[\W_]+", name.lower()) if word]
-        axes = [word for word in words if word in ("x", "y", "z")]
-        rest = tuple(sorted(set(words) - set(axes)))
-        if len(axes) == 1 and set(rest) <= WORDS | set(SPELLINGS):
-            kinds.setdefault(rest, {}).setdefault(axes[0], []).append(name)
+        if (said := _axis(name)) is not None:
+            axis, rest = said
+            kinds.setdefault(rest, {}).setdefault(axis, []).append(name)
     found = []
     for rest, kind in kinds.items():
         if set(kind) == {"x", "y", "z"}:
@@ -209,7 +338,9 @@ def _scale(places: Places, rows: pd.DataFrame, *, unit: str | None, voxel_size: 
     return LENGTHS[told]
 
 
-def _foreign(rows: pd.DataFrame, *, unit: str | None, voxel_size: float | None, tomogram: str | None) -> pd.DataFrame:
+def _foreign(
+    rows: pd.DataFrame, *, unit: str | None, voxel_size: float | None, tomogram: str | None, renumber: bool
+) -> pd.DataFrame:
     moves = _moves(rows)
     places = _places(rows, unit)
     if moves is not None:
@@ -220,19 +351,20 @@ def _foreign(rows: pd.DataFrame, *, unit: str | None, voxel_size: float | None, 
         raise ValueError(f"no column names the tomogram; give tomogram=. The columns are {_list(rows)}")
     _check_frames(rows, places, named=own is not None)
     angles = _angles(rows)
+    _check_shifts(rows)
     numbers = _one(rows, IDS)
+    ids = None if numbers is None else _ids(rows[numbers], renumber=renumber)
     out = pd.DataFrame({"tomogram": tomogram if own is None else rows[own]}, index=rows.index)
-    # Ids that are text, such as hashes, are carried through under their name.
-    counted = numbers is not None and rows[numbers].astype(str).str.fullmatch(r"\d{1,18}").all()
-    out["particle_id"] = rows[numbers].astype("int64") if counted else np.arange(len(rows))
+    out["particle_id"] = np.arange(len(rows)) if ids is None else ids
     out[POSITION] = star.numbers(rows, list(places.columns)) * scale
-    out[ANGLES] = star.numbers(rows, angles) if angles else 0.0
+    out[ANGLES] = star.numbers(rows, list(angles)) * list(angles.values()) if angles else 0.0
     if moves is not None:
         out[POSITION] += moves[:, :3, 3][:, ::-1]
         out[ANGLES] = rotations.to_euler(rotations.nearest(moves[:, :3, :3], "transform_00 and so on")[:, ::-1, ::-1])
-    used = {*places.columns, *angles, own, *([numbers] if counted else [])}
+    used = {*places.columns, *angles, own, *([] if ids is None else [numbers])}
     for name in rows:
-        if name not in used:
+        # Angles that are left here are 0.
+        if name not in used and name not in ANGLES:
             if name in REQUIRED and name not in WEDGE:
                 raise ValueError(f"column {name} is not what tomolab calls so; rename it. The columns are {_list(rows)}")
             out[name] = rows[name] if name in TEXTS else star.typed(rows[name])
@@ -262,8 +394,51 @@ def _tomogram(rows: pd.DataFrame, tomogram: str | None) -> str | None:
         if own is not None and tomogram is not None and len(set(rows[own].fillna(""))) <= 1:
             return None
     if own is not None:
-        tables.check_named(rows[own].dropna(), tomogram, f"column {own}")
+        _check_names(rows[own], tomogram)
     return own
+
+
+def _check_names(names: pd.Series, tomogram: str | None) -> None:
+    """Refuse rows without a tomogram, and names that are not that of the user."""
+    nameless = (names.isna() | names.astype(str).str.strip().str.lower().isin(NO_NAMES)).to_numpy()
+    if nameless.any():
+        places = np.flatnonzero(nameless)
+        written = names.iloc[places[0]]
+        told = "nothing" if pd.isna(written) else repr(written)
+        raise ValueError(
+            f"column {names.name}: {len(places)} of {len(names)} particles have no name of a tomogram but {told}, first rows "
+            f"{', '.join(map(str, places[:5]))}, counted from 0; name their tomograms, or remove these rows"
+        )
+    tables.check_named(names, tomogram, f"column {names.name}")
+
+
+def _ids(column: pd.Series, *, renumber: bool, own: bool = False) -> pd.Series | None:
+    """Particle ids; None for a column ``id`` of names, such as hashes, which is carried through."""
+    written = column.astype("string").fillna("").str.strip()
+    whole = written.str.fullmatch(WHOLE)
+    if whole.all():
+        return written.str.replace(r"\..*", "", regex=True).astype("int64")
+    if not own and _split(str(column.name)) == ["id"] and _are_names(written):
+        return None
+    numbers = floats(written)
+    # Ids of our own may have more digits.
+    bad = ~(np.isfinite(numbers) & (numbers == np.round(numbers))) if own else ~whole.to_numpy(dtype=bool)
+    if bad.any() and not renumber:
+        first = int(np.argmax(bad))
+        told = "nothing" if pd.isna(column.iloc[first]) else repr(column.iloc[first])
+        raise ValueError(
+            f"column {column.name}: {bad.sum()} of {len(column)} ids are no whole numbers, first that of row {first}: {told}; "
+            "give renumber=True to number all particles from 0 and keep these in the column original_id"
+        )
+    return star.typed(column)
+
+
+def _are_names(written: pd.Series) -> bool:
+    """Whether texts are names and no numbers; of hashes, all of one length, some may have nothing but digits."""
+    there = written[~written.str.lower().isin(NO_NAMES)]
+    plain = there.str.fullmatch(r"[+-]?(?:0|[1-9]\d{0,17})(?:\.0*)?")
+    lengths = set(there.str.len())
+    return not plain.any() or bool(plain.mean() <= 0.5 and len(lengths) == 1 and min(lengths) >= 4)
 
 
 def _check_frames(rows: pd.DataFrame, places: Places, *, named: bool) -> None:
@@ -271,51 +446,135 @@ def _check_frames(rows: pd.DataFrame, places: Places, *, named: bool) -> None:
     shapes = set(rows["shape-type"].dropna()) if "shape-type" in rows else set()
     if shapes & {"rectangle", "ellipse"}:
         raise ValueError(f"these are corners of shapes ({', '.join(sorted(shapes))}), no points; save a layer of points")
+    counting = [places.frame] if places.frame else [name for name in rows if _counts_frames(rows[name])]
+    for name in counting:
+        frames = sorted(set(rows[name].fillna("nothing")))
+        if len(frames) > 1 and not named:
+            raise ValueError(
+                f"the points are in {len(frames)} frames ({name}: {', '.join(frames[:5])}), and no column names their "
+                f"tomograms; add one, or save each frame apart. The columns are {_list(rows)}"
+            )
     if places.frame is None:
         return
-    frames = sorted(set(rows[places.frame].fillna("nothing")))
-    if len(frames) > 1 and not named:
-        raise ValueError(
-            f"the points are in {len(frames)} frames ({places.frame}: {', '.join(frames[:5])}), and no column names their "
-            f"tomograms; add one, or save each frame apart. The columns are {_list(rows)}"
-        )
     told = ", ".join(places.columns)
     warnings.warn(f"there are four axes: {told} are taken for z, y, x, and {places.frame} for time or a channel", stacklevel=2)
 
 
-def _angles(rows: pd.DataFrame) -> list[str]:
-    """Columns with RELION's angles; none where particles are not turned."""
-    angles = [name for angle in ANGLES for name in rows if name.strip().lower() == angle]
-    if len(angles) not in (0, 3):
+def _counts_frames(column: pd.Series) -> bool:
+    """Whether a column is called after frames, and holds whole numbers; times of the day are none."""
+    return _letters(str(column.name)) in FRAMES and bool(column.dropna().str.strip().str.fullmatch(WHOLE).all())
+
+
+def _angles(rows: pd.DataFrame) -> dict[str, float]:
+    """Columns with RELION's angles, and degrees in their unit; none where particles are not turned."""
+    named = {angle: [name for name in rows if _degrees(name, angle)] for angle in ANGLES}
+    doubled = [name for names in named.values() if len(names) > 1 for name in names]
+    if doubled:
+        raise ValueError(f"{' and '.join(doubled)} may mean the same; keep one of them. The columns are {_list(rows)}")
+    angles = {names[0]: _degrees(names[0], angle) for angle, names in named.items() if names}
+    if len(angles) < 3 and _at_rest(rows[list(angles)], "angle"):
+        angles = {}
+    if angles and len(angles) < 3:
         raise ValueError(
             f"angles are read as rot, tilt, psi (RELION's), but there is only {', '.join(angles)}, of a convention that is not "
             f"known; rename or remove it. The columns are {_list(rows)}"
         )
-    turning = [] if angles else _not_zero(rows, ORIENTATIONS)
+    turning = [] if angles else _at_work(rows, TURNS)
     if turning:
         raise ValueError(
             f"orientations are read from rot, tilt, psi (RELION's), but there are {', '.join(turning)}, of a convention "
-            f"that is not known; convert and rename them, or remove them. The columns are {_list(rows)}"
-        )
-    moving = _not_zero(rows, SHIFTS)
-    if moving:
-        raise ValueError(
-            f"{', '.join(moving)} are not 0, and it is not known whether they belong to the positions; add them and remove "
-            f"these columns, or rename them. The columns are {_list(rows)}"
+            f"that is not known; convert and rename them, or rename or remove them if they do not turn the particles. The "
+            f"columns are {_list(rows)}"
         )
     return angles
 
 
-def _not_zero(rows: pd.DataFrame, groups: list[str]) -> list[str]:
-    """Columns of the first group all of which are there, if one of them is anywhere not 0."""
-    plain = {_letters(name): name for name in rows}
-    for group in groups:
-        names = [plain[name] for name in group.split() if name in plain]
-        if len(names) == len(group.split()) and (rows[names].apply(pd.to_numeric, errors="coerce").fillna(1) != 0).any(
-            axis=None
-        ):
-            return names
+def _degrees(name: str, angle: str) -> float:
+    """Degrees in the unit of a column that is called after an angle of RELION; 0 for other names."""
+    first, *unit = words(name) or [""]
+    if first != angle or len(unit) > 1 or not set(unit) <= set(ANGLE_UNITS):
+        return 0.0
+    return ANGLE_UNITS[unit[0]] if unit else 1.0
+
+
+def _check_shifts(rows: pd.DataFrame) -> None:
+    moving = _at_work(rows, SHIFTS)
+    if moving:
+        raise ValueError(
+            f"{', '.join(moving)} are not 0, and tell of a shift of the positions, of which unit and sign are not known; "
+            f"apply it and remove these columns, or rename or remove them. The columns are {_list(rows)}"
+        )
+
+
+def _at_work(rows: pd.DataFrame, families: Sequence[Family]) -> list[str]:
+    """Columns of the first family that is there and turns or moves a particle, and of others of its kind."""
+    members: dict[int, dict[str, str]] = {}
+    for name in rows:
+        found = _fitting(name, families)
+        if found is not None:
+            members.setdefault(found[0], {})[name] = found[1]
+    for number, names in sorted(members.items()):
+        family = families[number]
+        if len(names) >= family.least and not _at_rest(rows[list(names)], family.kind, list(names.values())):
+            return [name for other, found in members.items() if families[other].kind == family.kind for name in found]
     return []
+
+
+def _fitting(name: str, families: Sequence[Family]) -> tuple[int, str] | None:
+    """Which family a column is of by its name, and the words that say so, written together; None for other names."""
+    first, *others = words(name) or [""]
+    told = [first, *(word for word in others if word not in SPELLINGS and word not in ANGLE_UNITS and word != "a")]
+    if set(told) & NO_POSE:
+        return None
+    for width in range(min(4, len(told)), 0, -1):
+        for start in range(len(told) - width + 1):
+            together = "".join(told[start : start + width])
+            for number, family in enumerate(families):
+                if (width == len(told) or not family.whole) and re.fullmatch(family.pattern, together):
+                    return number, together
+    return None
+
+
+def _at_rest(rows: pd.DataFrame, kind: str, keys: Sequence[str] = ()) -> bool:
+    """Whether all values are missing, 0, or those of a particle that is not turned."""
+    values = np.array([_values(rows[name]) for name in rows]).reshape(rows.shape[1], len(rows)).T
+    there = ~np.isnan(values)
+    if kind == "normal" and np.isfinite(values).all() and (values >= 2).all() and (values == np.round(values)).all():
+        # Numbers of voxels; the parts of a normal are at most 1.
+        return True
+    return any((np.abs(values - neutral) <= 1e-6)[there].all() for neutral in ([0.0] * rows.shape[1], *_neutral(kind, keys)))
+
+
+def _neutral(kind: str, keys: Sequence[str]) -> list[list[float]]:
+    """Values of a particle that is not turned, beside zeros; the scalar of a quaternion may be the first or the last."""
+    if kind == "matrix":
+        return [[float(key[-1] == key[-2]) for key in keys]]
+    if kind == "quaternion":
+        scalar = [key for key in keys if key[-1] in "wr"]
+        if len(keys) == 4 and all(key[-1].isdigit() for key in keys):
+            scalar = [min(keys), max(keys)]
+        return [[sign * (key == one) for key in keys] for one in scalar for sign in (1.0, -1.0)]
+    if kind in ("vector", "normal"):
+        return [[float(key[-1] == (key[0] if key[0] in "xyz" else "z")) for key in keys]]
+    return []
+
+
+def _values(column: pd.Series) -> np.ndarray:
+    """Values as floats; NaN for what is missing and for words, infinite for texts that hold numbers."""
+    numbers = floats(column)
+    texts = column.astype("string").str.contains(r"\d").fillna(False).to_numpy(dtype=bool)
+    return np.where(np.isnan(numbers) & texts, np.inf, numbers)
+
+
+def words(name: str) -> list[str]:
+    """Words of a name in lower case, parted at marks, capitals and digits, and before a unit."""
+    small, large = r"[a-zå]", r"[A-ZÅ]"
+    borders = rf"(?<={small})(?={large})|(?<={large})(?={large}{small})|(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])"
+    parted = re.sub(borders, " ", name).lower()
+    parted = re.sub(
+        r"(?<=[a-z])(deg(?:rees?)?|rad(?:ians?)?|angst(?:roms?)?|nm|px|pix(?:els?)?|vox(?:els?)?)(?![^\W_])", r" \1", parted
+    )
+    return _split(parted)
 
 
 def _letters(name: str) -> str:

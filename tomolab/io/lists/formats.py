@@ -53,8 +53,8 @@ STAR_FORMATS = [*star.VERSIONS, STOPGAP]
 DEFAULT = "relion31"
 STAR_OPTIONS = {"relion4": frozenset({"tomogram_list"}), "relion5": frozenset({"tomogram_list", "tomogram_shape"})}
 """Parameters of `write_particles` that only some formats of .star files use."""
-ALWAYS = frozenset({"voxel_size", "tilts", "tomogram_shape", "tomogram"})
-"""Parameters of `read_particles` that all readers use: positions are held against the size of the tomogram."""
+ALWAYS = frozenset({"voxel_size", "tilts", "tomogram_shape", "tomogram", "renumber"})
+"""Parameters of `read_particles` that have a meaning for all lists: positions are held against the size of the tomogram."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class Known:
     tomogram_list: str | Path | None = None
     unit: str | None = None
     format: str | None = None
+    renumber: bool | None = None
 
 
 def read_particles(
@@ -109,7 +110,7 @@ def read_particles(
         volume.
     renumber
         Number the particles from 0 in the order of the file. Their ids stay in the column ``original_id``. Lists that were
-        merged, or that count in each tomogram anew, repeat ids and need it.
+        merged, or that count in each tomogram anew, repeat ids and need it; so do CSV files with ids that are no numbers.
 
     Returns
     -------
@@ -135,7 +136,7 @@ def read_particles(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    known = Known(voxel_size, tilts, tomogram_shape, tomogram, tomogram_list, unit)
+    known = Known(voxel_size, tilts, tomogram_shape, tomogram, tomogram_list, unit, renumber=renumber or None)
     try:
         reader = _of_suffix(path, READERS)
         _refuse_unused(known, reader.uses)
@@ -323,7 +324,7 @@ def _read_csv(path: Path, known: Known) -> pd.DataFrame:
     if peet.is_motive_list(path):
         _refuse_unused(known, ALWAYS)
         return peet.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram)
-    return csv.read(path, unit=known.unit, voxel_size=known.voxel_size, tomogram=known.tomogram)
+    return csv.read(path, unit=known.unit, voxel_size=known.voxel_size, tomogram=known.tomogram, renumber=bool(known.renumber))
 
 
 def _read_json(path: Path, known: Known) -> pd.DataFrame:
@@ -367,7 +368,7 @@ READERS: dict[str, Reader] = {
 """What reads each suffix."""
 
 WRITERS: dict[str, Writer] = {
-    ".csv": Writer(lambda particles, _known: (particles.to_csv(index=False), None), frozenset()),
+    ".csv": Writer(lambda particles, _known: (csv.text(particles), None), frozenset()),
     ".em": Writer(
         lambda particles, known: em.content(particles, voxel_size=known.voxel_size, kind=known.format or em.AV3),
         frozenset({"voxel_size", "format"}),
