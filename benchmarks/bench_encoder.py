@@ -17,7 +17,7 @@ from typing import Any
 import record
 import torch
 
-from tomolab import devices, fourier, simulation, trials
+from tomolab import fourier, parallel, simulation, trials
 from tomolab.io import scales
 from tomolab.learning import embedding, networks, training
 from tomolab.simulation import Imaging, densities
@@ -78,7 +78,7 @@ def judged(encoders: dict[str, networks.Network], ratios: list[float]) -> list[d
             for maps, seed in ((known, 77), (unknown, 78))
         )
         for title, network in encoders.items():
-            network.to(devices.pick())
+            network.to(parallel.pick_device())
             row = {"encoder": title, "network": network.name, "voxel size (Å)": network.voxel_size, "SNR": snr}
             rows.append(row | judge(network, cropped(seen, network), cropped(unseen, network)))
     return rows

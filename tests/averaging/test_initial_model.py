@@ -10,7 +10,7 @@ from tomolab import averaging, volumes
 from tomolab.averaging import Average, alignment, checkpoint, initial_model
 from tomolab.averaging.initial_model import Model
 from tomolab.inspection import provenance
-from tomolab.progress import Progress
+from tomolab.jobs import Progress
 from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
 

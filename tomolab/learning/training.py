@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from tomolab import devices
+from tomolab import parallel
 from tomolab.io import locks
 from tomolab.learning import checkpoints, metrics, networks, recipes
 from tomolab.learning import loop as training_loop
@@ -118,8 +118,8 @@ def fit(
     BlockingIOError
         If another process trains into `folder`.
     """
-    where = devices.pick(device)
-    bfloat16 = devices.bfloat16(where, precision)
+    where = parallel.pick_device(device)
+    bfloat16 = parallel.use_bfloat16(where, precision)
     column = _column(keep, by, novel)
     _agree(network, data)
     metrics.check(network, validation, novel)
@@ -226,8 +226,8 @@ def estimate(
         validation.
     """
     _agree(network, data)
-    where = devices.pick(device)
-    fabric = training_loop.spread(where, bfloat16=devices.bfloat16(where, precision))
+    where = parallel.pick_device(device)
+    fabric = training_loop.spread(where, bfloat16=parallel.use_bfloat16(where, precision))
     used = recipe or recipes.recipe(network.name)
     loop = Loop(copy.deepcopy(network), data, recipe=used, epochs=epochs, seed=0, fabric=fabric)
     with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
