@@ -17,7 +17,7 @@ from typing import Any
 import record
 import torch
 
-from tomolab import fourier, parallel, simulation, trials
+from tomolab import experiments, fourier, parallel, simulation
 from tomolab.io import scales
 from tomolab.learning import embedding, networks, training
 from tomolab.simulation import Imaging, densities
@@ -99,7 +99,7 @@ def judge(network: networks.Network, seen: Subtomograms, unseen: Subtomograms) -
     features = embedding.embed(network, unseen, progress=False)
     truth = unseen.particles.set_index("particle_id")["label"]
     count = truth.nunique()
-    once, twice = (trials.divided(features, truth, k, starts=STARTS) for k in (count, 2 * count))
+    once, twice = (experiments.cluster_scores(features, truth, k, starts=STARTS) for k in (count, 2 * count))
     return {
         "accuracy, known": training.evaluate(network, seen)["accuracy"],
         f"ARI, unknown, k={count}": once["ari"],

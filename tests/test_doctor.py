@@ -139,7 +139,7 @@ def test_opengl_renderer_is_named_on_a_virtual_display():
         "--auto-servernum",
         sys.executable,
         "-c",
-        "from tomolab import machine; print(*machine.opengl(), sep='|')",
+        "from tomolab import doctor; print(*doctor.opengl(), sep='|')",
     ]
     environment = os.environ | {"QT_QPA_PLATFORM": "xcb"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
