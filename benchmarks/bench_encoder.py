@@ -18,12 +18,12 @@ import record
 import torch
 
 from tomolab import experiments, fourier, parallel, simulation
-from tomolab.io import scales
+from tomolab.io import run_folder
 from tomolab.learning import embedding, networks, training
 from tomolab.simulation import Imaging, densities
 from tomolab.subtomograms import Subtomograms
 
-LAPTOP = scales.SCALES["laptop"]
+LAPTOP = run_folder.SCALES["laptop"]
 TILTS = (-60.0, 60.0)
 USUAL = 0.05
 """SNR at which training at laptop scale and its judgement are."""

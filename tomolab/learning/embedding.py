@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from tomolab import parallel
 from tomolab import particles as tables
-from tomolab.io import locks
+from tomolab.io import paths
 from tomolab.learning import networks
 from tomolab.learning.feature_files import read
 from tomolab.learning.partial_array import Part
@@ -100,7 +100,7 @@ def embed(
     if path is not None:
         about["subtomograms"] = _fingerprint(subtomograms)
     # Two kernels that write the same path would fill the same part.
-    with nullcontext() if path is None else locks.held(f"{path}.part"):
+    with nullcontext() if path is None else paths.lock(f"{path}.part"):
         part = Part(len(ids), dtype=dtype, folder=None if path is None else f"{path}.part", about=about)
         bar = tqdm(total=len(ids), initial=part.done, desc="embedding", unit=" subtomograms", disable=not progress)
         rows = [slice(first, first + batch_size) for first in range(part.done, len(ids), batch_size)]

@@ -24,7 +24,7 @@ import torch
 from tqdm.auto import tqdm
 
 from tomolab import parallel
-from tomolab.io import locks
+from tomolab.io import paths
 from tomolab.learning import checkpoints, metrics, networks, recipes
 from tomolab.learning import loop as training_loop
 from tomolab.learning.checkpoints import Progress
@@ -131,7 +131,7 @@ def fit(
     plan |= {"recipe": vars(loop.recipe), "keep": keep, "by": column, "notes": notes or {}}
     rounding = "bfloat16" if bfloat16 else "float32"
     # Two kernels that train into one folder would write over each other's checkpoints.
-    with locks.held(target / "training") if fabric.is_global_zero else nullcontext():
+    with paths.lock(target / "training") if fabric.is_global_zero else nullcontext():
         fabric.barrier()
         so_far = checkpoints.restore(target, network, loop.optimiser, plan=plan) if resume else Progress()
         diary = Diary(loop, so_far, folder=target, plan=plan, validation=validation, novel=novel, precision=rounding)

@@ -137,7 +137,7 @@ def _store(path: str | Path, key: str, batches: Batches, *, voxel_size: float, r
     total, box = len(batches.labels), batches.box
     # About a shard at a time, but not so little that the journal gets long.
     step = max(-(-store.layout(box)[1] // batches.group), -(-len(batches) // JOURNAL))
-    with writer.held(path):
+    with writer.lock(path):
         journal = writer.begin(path, key, box=box, voxel_size=voxel_size, total=total, resume=resume)
         begin = len(journal.done) * step
         bar = tqdm(

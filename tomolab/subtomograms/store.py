@@ -1,4 +1,4 @@
-"""Stores: subtomograms on disk, larger than memory.
+"""Takes subtomograms, writes a store of them on disk or in object storage, larger than memory, and reads any of them again.
 
 A store is a Zarr v3 group with the array ``volumes`` (n, box, box, box) in float16 and, beside it, the particle table
 ``particles.parquet``, and ``skipped.parquet`` with the particles that could not be cut, where there are any. The array is
@@ -16,11 +16,13 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+import torch
 import zarr
 from tqdm.auto import tqdm
 
@@ -28,10 +30,6 @@ from tomolab import io, particles
 from tomolab.io import safe_load
 from tomolab.subtomograms import object_storage, shards, store_checks
 from tomolab.subtomograms.object_storage import Bucket
-from tomolab.subtomograms.prefetch import Part, ahead, blocks
-
-__all__ = ["Part", "Rows", "ahead", "begin", "blocks", "check_room", "finish", "layout", "parts", "put", "read", "read_skipped"]
-__all__ += ["size", "span", "take", "tidy", "write"]
 
 TABLE, SKIPPED, ARRAY = "particles.parquet", "skipped.parquet", "volumes/zarr.json"
 FORMAT = 1
@@ -41,6 +39,8 @@ READERS = 8
 ROW_BYTES = 128
 """Of a particle in the table on disk, about."""
 CHUNK_BYTES, SHARD_BYTES = 256 * 1024, 16 * 1024 * 1024
+Part = tuple[Any, pd.DataFrame]
+"""Volumes (b, box, box, box), array or tensor, with their particle table of b rows."""
 
 
 def write(
@@ -393,6 +393,59 @@ def parts(volumes: Any, table: pd.DataFrame) -> Iterator[Part]:
     n = layout(int(volumes.shape[1]))[1]
     for start in range(0, max(1, len(table)), n):
         yield span(volumes, start, start + n), table[start : start + n]
+
+
+def blocks(parts: Iterable[Part], box: int, *, size: int, rows: list[pd.DataFrame]) -> Iterator[np.ndarray]:
+    """Regroup a stream into blocks of volumes, so that every shard is written once.
+
+    Parameters
+    ----------
+    parts
+        The stream.
+    box
+        Edge in voxels.
+    size
+        Volumes of a block; the last may have fewer.
+    rows
+        Takes the tables.
+
+    Raises
+    ------
+    ValueError
+        If a part has another box, other rows than volumes, or values that float16 cannot hold.
+    """
+    waiting: list[np.ndarray] = []
+    for volumes, table in parts:
+        data = volumes.detach().cpu().numpy() if isinstance(volumes, torch.Tensor) else np.asarray(volumes)
+        if data.shape != (len(table), box, box, box):
+            raise ValueError(f"{len(table)} particles need volumes ({len(table)}, {box}, {box}, {box}), got {data.shape}")
+        with np.errstate(over="ignore"):
+            data = data.astype(np.float16, copy=False)
+        wrong = data.size - int(np.count_nonzero(np.isfinite(data)))
+        if wrong:
+            raise ValueError(f"{wrong} values are not finite or beyond float16 (±65504); subtomograms are stored normalised")
+        rows.append(table)
+        waiting.append(data)
+        if sum(map(len, waiting)) >= size:
+            stack = np.concatenate(waiting)
+            whole = len(stack) // size * size
+            yield from (stack[start : start + size] for start in range(0, whole, size))
+            waiting = [stack[whole:].copy()]
+    if sum(map(len, waiting)):
+        yield np.concatenate(waiting)
+
+
+_Item = TypeVar("_Item")
+
+
+def ahead(items: Iterable[_Item]) -> Iterator[_Item]:
+    """Read or make each item, such as a batch, in a thread of its own while the one before is worked on."""
+    rest = iter(items)
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(lambda: list(islice(rest, 1)))
+        while found := coming.result():
+            coming = reader.submit(lambda: list(islice(rest, 1)))
+            yield found[0]
 
 
 def layout(box: int) -> tuple[int, int]:
