@@ -1,4 +1,4 @@
-"""Subtomograms: boxes cut around particles, unrotated as they lie in the tomogram, beside their particle table.
+"""Takes a tomogram and a particle table, gives `Subtomograms`: boxes about particles, unrotated, beside their table.
 
 Volumes are normalised (mean 0, standard deviation 1), bright on dark, and a particle sits at index ``box // 2``. Opened
 from a store they are read on demand, so they never need to fit in memory.

@@ -1,4 +1,4 @@
-"""Extraction: boxes of tomograms written into one store, a piece after the other; what was interrupted goes on.
+"""Takes tomograms and their particles, writes the boxes into one store, tomogram by tomogram; goes on where it stopped.
 
 >>> work = pieces("TS_01", tomogram, picks, cut=Cut(40, 10.0))
 >>> skipped = store("subtomograms.zarr", work, key=key(repr(cut), picks, [tomogram]))

@@ -1,4 +1,4 @@
-"""Shares: a store that several processes, or machines that see one disk, fill at the same time.
+"""Takes subtomograms from several processes, or machines that see one disk, at the same time, and writes one store of them.
 
 Each fills a share of its own, which is a range of whole shards, so that no two ever write the same file. A share counts when
 all of it is there; one that was broken off is filled again. While it is filled, a store stands beside its place under a
