@@ -55,7 +55,7 @@ class Snapshot:
         Raises
         ------
         BlockingIOError
-            If another one does not come to an end (`locks`).
+            If another one does not come to an end (`paths.lock`).
         """
         return nullcontext() if self.path is None else paths.lock(f"{self.path}.work")
 
