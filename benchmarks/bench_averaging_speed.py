@@ -21,7 +21,7 @@ from bench_averaging import BOX, MASK, VOXEL_SIZE, imaged, to_truth
 from tomolab import averaging, rotations, subtomograms, volumes
 from tomolab.averaging import alignment, coefficients, fsc, half_sets, references, spectra
 from tomolab.averaging.spectra import Spectra
-from tomolab.progress import Progress
+from tomolab.jobs import Progress
 from tomolab.simulation import densities
 from tomolab.volumes import Volume
 

@@ -9,7 +9,7 @@ import time
 
 import record
 
-from tomolab import simulation, subtomograms, trials
+from tomolab import experiments, simulation, subtomograms
 from tomolab.learning import baselines, embedding, networks
 from tomolab.simulation import Imaging, densities
 
@@ -45,7 +45,7 @@ def main() -> None:
         predicted = baselines.classify(features.take(learn), truth, features.take(ask))
         row = {"features": title, "per_second": rate, "accuracy, known": float((predicted == truth[ask]).mean())}
         unseen = features.take(others)
-        once, twice = (trials.divided(unseen, truth, k, starts=STARTS) for k in (len(unknown), 2 * len(unknown)))
+        once, twice = (experiments.cluster_scores(unseen, truth, k, starts=STARTS) for k in (len(unknown), 2 * len(unknown)))
         rows.append(
             row | {f"ARI, unknown, k={len(unknown)}": once["ari"], f"purity, unknown, k={2 * len(unknown)}": twice["purity"]}
         )

@@ -19,7 +19,7 @@ import numpy as np
 import record
 import torch
 
-from tomolab import devices, io, particles, simulation, subtomograms
+from tomolab import io, parallel, particles, simulation, subtomograms
 from tomolab.learning import embedding, networks
 from tomolab.simulation import Imaging
 from tomolab.simulation.densities import load
@@ -116,7 +116,7 @@ def bounds(folder: Path, *, rounds: int, megabytes: int) -> dict[str, float]:
     """All bounds by name."""
     written, read = np.max([disk(folder, megabytes=megabytes) for _ in range(rounds)], axis=0).tolist()
     found = {"multiply, float32 (GFLOP/s)": multiply(torch.float32, rounds=rounds)}
-    if devices.bfloat16(torch.device("cpu"), "auto"):
+    if parallel.use_bfloat16(torch.device("cpu"), "auto"):
         found["multiply, bfloat16 (GFLOP/s)"] = multiply(torch.bfloat16, rounds=rounds)
     return found | {
         "convolve, float32 (GFLOP/s)": convolve(rounds=rounds),

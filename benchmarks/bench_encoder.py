@@ -17,13 +17,13 @@ from typing import Any
 import record
 import torch
 
-from tomolab import devices, fourier, simulation, trials
-from tomolab.io import scales
+from tomolab import experiments, fourier, parallel, simulation
+from tomolab.io import run_folder
 from tomolab.learning import embedding, networks, training
 from tomolab.simulation import Imaging, densities
 from tomolab.subtomograms import Subtomograms
 
-LAPTOP = scales.SCALES["laptop"]
+LAPTOP = run_folder.SCALES["laptop"]
 TILTS = (-60.0, 60.0)
 USUAL = 0.05
 """SNR at which training at laptop scale and its judgement are."""
@@ -78,7 +78,7 @@ def judged(encoders: dict[str, networks.Network], ratios: list[float]) -> list[d
             for maps, seed in ((known, 77), (unknown, 78))
         )
         for title, network in encoders.items():
-            network.to(devices.pick())
+            network.to(parallel.pick_device())
             row = {"encoder": title, "network": network.name, "voxel size (Å)": network.voxel_size, "SNR": snr}
             rows.append(row | judge(network, cropped(seen, network), cropped(unseen, network)))
     return rows
@@ -99,7 +99,7 @@ def judge(network: networks.Network, seen: Subtomograms, unseen: Subtomograms) -
     features = embedding.embed(network, unseen, progress=False)
     truth = unseen.particles.set_index("particle_id")["label"]
     count = truth.nunique()
-    once, twice = (trials.divided(features, truth, k, starts=STARTS) for k in (count, 2 * count))
+    once, twice = (experiments.cluster_scores(features, truth, k, starts=STARTS) for k in (count, 2 * count))
     return {
         "accuracy, known": training.evaluate(network, seen)["accuracy"],
         f"ARI, unknown, k={count}": once["ari"],

@@ -18,11 +18,10 @@ from typing import Any
 import pandas as pd
 import record
 
-from tomolab import experiments, io, trials, volumes
-from tomolab.experiments import METHODS, Plan
+from tomolab import experiments, io, volumes
+from tomolab.experiments import METHODS, STANDARD, Method, Plan
 from tomolab.learning.recipes import recipe
 from tomolab.simulation import Imaging, densities
-from tomolab.trials import STANDARD, Method
 from tomolab.ui import plots
 from tomolab.volumes import Volume
 
@@ -51,7 +50,7 @@ def main() -> None:
     plan = Plan(seconds=options.seconds)
     maps = densities.load(voxel_size=VOXEL_SIZE, box=plan.box)
     others = foreign(options.others, box=plan.box) if options.others else {}
-    settings: dict[str, Any] = {"plan": vars(plan), "training": str(trials.WIDE), "others": sorted(others)}
+    settings: dict[str, Any] = {"plan": vars(plan), "training": str(experiments.WIDE), "others": sorted(others)}
 
     rows = experiments.run(plan, METHODS, maps=maps, folder=options.folder, others=others, workers=options.workers)
     if others:
@@ -99,7 +98,7 @@ def recovered(plan: Plan, maps: dict[str, Volume], *, seen: int) -> pd.DataFrame
     for number, left_out in enumerate(plan.splits, 1):
         known = {name: volume for name, volume in maps.items() if name not in left_out}
         unknown = {name: maps[name] for name in left_out}
-        ready = trials.prepare(OURS, known, box=plan.box, seen=seen, seed=plan.seed + number)
+        ready = experiments.prepare(OURS, known, box=plan.box, seen=seen, seed=plan.seed + number)
         parts.append(experiments.recover(ready, unknown, box=plan.box, seed=plan.seed, progress=False).assign(split=number))
     return pd.concat(parts)
 

@@ -24,7 +24,7 @@ from ipywidgets.widgets import widget
 
 from tomolab import io, particles, simulation
 from tomolab.inspection import Session
-from tomolab.inspection.orders import FEWEST
+from tomolab.inspection.model import FEWEST
 from tomolab.learning import Embedding
 from tomolab.simulation import Imaging, densities
 from tomolab.subtomograms import Subtomograms

@@ -16,7 +16,7 @@ import record
 import torch
 from torch.nn import functional
 
-from tomolab import devices, simulation
+from tomolab import parallel, simulation
 from tomolab.learning import Network, metrics, networks, recipes
 from tomolab.learning import loop as training_loop
 from tomolab.learning.datasets import Data
@@ -27,7 +27,7 @@ from tomolab.subtomograms import Subtomograms
 BOX, ROUNDS = 20, 5
 # Large networks take smaller batches, so that the whole takes minutes.
 BATCHES = {"compact": 64, "dsrf3d": 32, "inception3d": 32, "dsrf3d_v2": 32, "rb3d": 32, "cb3d": 8, "yopo": 8}
-WHERE = devices.pick()
+WHERE = parallel.pick_device()
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,12 @@ def main() -> None:
     """Measure all networks."""
     maps = densities.load(networks.load("default").classes, voxel_size=20.0, box=BOX)
     rows = [measure(name, maps) for name in networks.names()]
-    settings = {"box": BOX, "rounds": ROUNDS, "bfloat16": devices.bfloat16(WHERE, "auto"), "threads": torch.get_num_threads()}
+    settings = {
+        "box": BOX,
+        "rounds": ROUNDS,
+        "bfloat16": parallel.use_bfloat16(WHERE, "auto"),
+        "threads": torch.get_num_threads(),
+    }
     record.write("networks", rows, settings=settings)
 
 
@@ -86,7 +91,7 @@ def alternate(ours: Callable[[], object], plain: Callable[[], object]) -> tuple[
 
 def our_steps(name: str, data: Data) -> Callable[[], object]:
     """A step of `training.fit`."""
-    fabric = training_loop.spread(WHERE, bfloat16=devices.bfloat16(WHERE, "auto"))
+    fabric = training_loop.spread(WHERE, bfloat16=parallel.use_bfloat16(WHERE, "auto"))
     loop = Loop(made(name, data), data, recipe=recipes.recipe(name), epochs=1, seed=1, fabric=fabric)
     loop.start()
     steps = loop.epoch(0)

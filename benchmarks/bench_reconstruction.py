@@ -14,7 +14,7 @@ import record
 import torch
 
 from tomolab import ctf, io, tomograms
-from tomolab.io import samples
+from tomolab.io import download
 from tomolab.tomograms import projection, tilt_series
 
 VOXEL_SIZE, SHAPE = 10.0, (260, 630, 652)
@@ -24,7 +24,7 @@ BLOCK = 2**14
 
 
 def series() -> tilt_series.TiltSeries:
-    sample = samples.fetch("empiar_10499_ts01")
+    sample = download.fetch_sample("empiar_10499_ts01")
     return tilt_series.read(
         sample.stack,
         transforms=sample.transforms,
@@ -50,7 +50,7 @@ def reconstruction(weighting: str, *, flip: bool) -> Callable[[], Any]:
 
 
 def reading() -> Callable[[], Any]:
-    sample = samples.fetch("empiar_10499_ts01")
+    sample = download.fetch_sample("empiar_10499_ts01")
     return lambda: io.read_stack(sample.stack, pixel_size=sample.pixel_size)
 
 

@@ -18,7 +18,7 @@ import record
 from nbclient import NotebookClient
 
 from tomolab.averaging.fsc import crossing
-from tomolab.io import samples
+from tomolab.io import download
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "08_your_own_data.ipynb"
 
@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
-    samples.fetch("empiar_10499_ts01")
+    download.fetch_sample("empiar_10499_ts01")
     rows = []
     for seed in range(1, arguments.seeds + 1):
         rows.append(road(seed))

@@ -10,7 +10,7 @@ from tomolab import averaging, clusters, io, picking, simulation
 from tomolab import subtomograms as boxes
 from tomolab import tomograms as reconstructions
 from tomolab.averaging import alignment
-from tomolab.io import samples
+from tomolab.io import download
 from tomolab.learning import embedding, networks
 from tomolab.simulation import Imaging, densities
 from tomolab.ui import plots
@@ -22,7 +22,7 @@ SHAPE = (160, 315, 326)
 
 def main() -> None:
     """Run the steps in order; every row is one step, its seconds and what came out."""
-    series = samples.fetch("empiar_10499_ts01")
+    series = download.fetch_sample("empiar_10499_ts01")
     network = networks.load("default")
     rows: list[dict[str, Any]] = []
 

@@ -21,12 +21,12 @@ from sklearn.model_selection import cross_val_score
 
 from tomolab import ctf, fourier, io, particles, picking, simulation, subtomograms, tomograms
 from tomolab.averaging import alignment, spectra
-from tomolab.io import samples, scales
+from tomolab.io import download, run_folder
 from tomolab.learning import embedding, networks, training
 from tomolab.simulation import Imaging, Membrane, densities, membranes
 from tomolab.subtomograms import Subtomograms
 
-LAPTOP = scales.SCALES["laptop"]
+LAPTOP = run_folder.SCALES["laptop"]
 VOXEL_SIZE, BOX, SHAPE = LAPTOP.voxel_size, LAPTOP.box, (160, 315, 326)
 DIAMETER, DEFOCUS, COUNT = 250.0, 1.77, 150
 # The border of the cell, by eye, a little outside of its membrane.
@@ -60,7 +60,7 @@ def main() -> None:
 
 def measured() -> dict[str, Subtomograms]:
     """Boxes of the measured tomogram by kind."""
-    series = samples.fetch("empiar_10499_ts01")
+    series = download.fetch_sample("empiar_10499_ts01")
     stack, pixel_size = io.read_stack(series.stack, pixel_size=series.pixel_size)
     tilts, transforms = io.read_tilts(series.tilts), io.read_transforms(series.transforms)
     options = {"voxel_size": VOXEL_SIZE, "pixel_size": pixel_size, "transforms": transforms, "shape": SHAPE, "progress": False}

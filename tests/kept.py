@@ -250,7 +250,7 @@ def layout() -> Kind:
     def holds(found: pd.DataFrame, _: Path) -> None:
         assert np.isfinite(found[["particle_id", "x", "y"]].to_numpy(dtype=float)).all()
 
-    return Kind(make, "layout.csv", lambda path: run_contents.points(path.parent, None, seed=0), holds)
+    return Kind(make, "layout.csv", lambda path: run_contents.read_layout(path.parent, None, seed=0), holds)
 
 
 def download() -> Kind:

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from tomolab import __main__, __version__, doctor, machine
+from tomolab import __main__, __version__, doctor
 
-CARD = machine.GPU("NVIDIA RTX A4000", "580.65.06", 16e9, 15e9)
-HEALTHY = machine.Facts(
+CARD = doctor.GPU("NVIDIA RTX A4000", "580.65.06", 16e9, 15e9)
+HEALTHY = doctor.Facts(
     torch="2.13.0",
     torch_cuda="13.0",
     torch_gpus=1,
@@ -77,15 +77,15 @@ def test_worst_finding_comes_first():
 
 
 def test_exit_code_tells_whether_tomolab_can_run(monkeypatch, capsys):
-    monkeypatch.setattr(machine, "look", lambda: replace(HEALTHY, memory_free=1e9))
+    monkeypatch.setattr(doctor, "look", lambda: replace(HEALTHY, memory_free=1e9))
     assert __main__.main(["doctor"]) == 0
-    monkeypatch.setattr(machine, "look", lambda: replace(HEALTHY, packages={"zarr>=3": None}))
+    monkeypatch.setattr(doctor, "look", lambda: replace(HEALTHY, packages={"zarr>=3": None}))
     assert __main__.main(["doctor"]) == 1
     assert "tomolab cannot run: zarr is not installed" in capsys.readouterr().out
 
 
 def test_facts_of_this_machine_are_plausible():
-    facts = machine.look()
+    facts = doctor.look()
     assert facts.torch is not None
     assert 0 < facts.memory_free <= facts.memory
     assert facts.disk_free > 0
@@ -106,13 +106,13 @@ def test_gpus_are_read_from_the_driver(monkeypatch, tmp_path):
     program.write_text("#!/bin/sh\necho 'NVIDIA H200, 580.95.05, 143771, 143000'\necho 'Tesla T4, 580.95.05, 15360, 100'\n")
     program.chmod(program.stat().st_mode | stat.S_IEXEC)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    first, second = machine.gpus()
+    first, second = doctor.gpus()
     assert (first.name, first.driver, second.name) == ("NVIDIA H200", "580.95.05", "Tesla T4")
     assert first.memory == pytest.approx(143771 * 2**20)
     program.write_text("#!/bin/sh\necho 'NVIDIA GB10, 580.95.05, [N/A], [N/A]'\n")
-    assert "unknown of unknown free" in doctor.report(replace(HEALTHY, gpus=machine.gpus()), [])
+    assert "unknown of unknown free" in doctor.report(replace(HEALTHY, gpus=doctor.gpus()), [])
     program.write_text("#!/bin/sh\necho 'has failed because it could not communicate with the NVIDIA driver'; exit 9\n")
-    assert machine.gpus() == ()
+    assert doctor.gpus() == ()
 
 
 def test_nvidia_cards_are_counted_on_the_bus(tmp_path):
@@ -121,14 +121,14 @@ def test_nvidia_cards_are_counted_on_the_bus(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "class").write_text(kind + "\n")
         (tmp_path / name / "vendor").write_text(vendor + "\n")
-    assert machine.cards(tmp_path) == 2
-    assert machine.cards(tmp_path / "absent") == 0
+    assert doctor.cards(tmp_path) == 2
+    assert doctor.cards(tmp_path / "absent") == 0
 
 
 def test_missing_display_is_reported_not_fatal(monkeypatch):
     monkeypatch.setenv("DISPLAY", ":7777")
     monkeypatch.delenv("QT_QPA_PLATFORM", raising=False)
-    renderer, trouble = machine.opengl()
+    renderer, trouble = doctor.opengl()
     assert renderer is None
     assert "could not connect to display :7777" in trouble
 
@@ -139,7 +139,7 @@ def test_opengl_renderer_is_named_on_a_virtual_display():
         "--auto-servernum",
         sys.executable,
         "-c",
-        "from tomolab import machine; print(*machine.opengl(), sep='|')",
+        "from tomolab import doctor; print(*doctor.opengl(), sep='|')",
     ]
     environment = os.environ | {"QT_QPA_PLATFORM": "xcb"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

@@ -1,18 +1,114 @@
-"""Trials are made once, tables say what they should, and structures are recovered."""
+"""Trials are made once and give full marks to what holds the truth, tables say what they should, structures are recovered."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tomolab import experiments, volumes
-from tomolab.experiments import METHODS, PLANS, SPLITS, Plan
-from tomolab.learning import Embedding
-from tomolab.simulation import densities
+from tomolab import experiments, simulation, volumes
+from tomolab.experiments import METHODS, PLANS, SPLITS, STANDARD, Condition, Method, Plan, Ready
+from tomolab.learning import Embedding, networks
+from tomolab.simulation import Imaging, densities
 from tomolab.subtomograms import Subtomograms
-from tomolab.trials import STANDARD, Condition, Method, Ready
 from tomolab.volumes import Volume
+
+NAMES = ("whole", "lower", "upper", "left", "right")
+
+
+@pytest.fixture(scope="module")
+def shapes(phantom: Volume) -> dict[str, Volume]:
+    """Five shapes: the phantom, and halves of it."""
+    n = phantom.shape[0] // 2
+    cuts = (slice(None), np.s_[n:], np.s_[:n], np.s_[:, n:], np.s_[:, :n])
+    out = {}
+    for name, cut in zip(NAMES, cuts, strict=True):
+        data = np.zeros_like(phantom.data)
+        data[cut] = phantom.data[cut]
+        out[name] = Volume(data, phantom.voxel_size)
+    return out
+
+
+def split(shapes: dict[str, Volume]) -> tuple[dict[str, Volume], dict[str, Volume]]:
+    return {name: shapes[name] for name in NAMES[:3]}, {name: shapes[name] for name in NAMES[3:]}
+
+
+def told(noise: float) -> Ready:
+    """A method that is told the class, as a direction of its own, with noise."""
+    rng = np.random.default_rng(0)
+
+    class Oracle(Ready):
+        def embed(self, *sets: Subtomograms) -> list[Embedding]:
+            return list(self.each(sets))
+
+        def each(self, sets: tuple[Subtomograms, ...]) -> Iterator[Embedding]:
+            for one in sets:
+                kinds = [NAMES.index(label) for label in one.particles["label"]]
+                vectors = (noise < 1) * np.eye(8)[kinds] + noise * rng.normal(size=(len(kinds), 8))
+                yield Embedding(one.particles["particle_id"].to_numpy(), vectors, "oracle")
+
+    return Oracle(method=Method(baseline="invariants"))
+
+
+def test_features_that_hold_the_truth_get_full_marks(shapes: dict[str, Volume]) -> None:
+    marks = experiments.evaluate(told(0.03), *split(shapes), condition=Condition(snr=1.0, tilt=60), box=12, seed=1)
+    assert {name: value for name, value in marks.items() if name not in ("ari_twice",)} == pytest.approx(
+        dict.fromkeys(set(marks) - {"ari_twice"}, 1.0), abs=0.02
+    )
+    assert marks["ari_twice"] < 0.9
+
+
+def test_features_that_hold_nothing_get_chance(shapes: dict[str, Volume]) -> None:
+    marks = experiments.evaluate(told(1.0), *split(shapes), condition=Condition(snr=1.0, tilt=60), box=12, seed=1)
+    assert marks["accuracy"] < 0.55
+    assert abs(marks["ari"]) < 0.1
+    assert 0.35 < marks["novelty"] < 0.65
+
+
+def test_a_network_learns_from_as_much_as_it_is_given(shapes: dict[str, Volume]) -> None:
+    known, unknown = split(shapes)
+    method = Method(network="compact", imaging=Imaging(snr=1.0, defocus=None), batch_size=8)
+    assert experiments.speed(method, known, box=12) > 1
+    ready = experiments.prepare(method, known, box=12, seen=1000, seed=1)
+    assert abs(ready.seen - 1000) < 32
+    assert ready.network is not None
+    assert ready.network.classes == NAMES[:3]
+    marks = experiments.evaluate(ready, known, unknown, condition=Condition(snr=1.0, tilt=60), box=12, seed=2)
+    assert marks["accuracy"] > 0.5
+
+
+def test_classes_are_named_by_the_head_of_the_network(shapes: dict[str, Volume]) -> None:
+    known, _ = split(shapes)
+    network = networks.create("compact", box=12, classes=list(known))
+    some = simulation.subtomograms(known, 5, imaging=STANDARD.imaging, box=12, seed=0)
+    ready = Ready(method=Method(network="compact"), network=network.eval())
+    (found,) = ready.embed(some)
+    named = ready.classify(found, pd.Series(dtype=str), found)
+    assert named.index.tolist() == found.ids.tolist()
+    assert set(named) <= set(known)
+
+
+def test_a_baseline_describes_all_sets_at_once(shapes: dict[str, Volume]) -> None:
+    known, _ = split(shapes)
+    first, second = (simulation.subtomograms(known, 4, imaging=STANDARD.imaging, box=12, seed=seed) for seed in (0, 1))
+    ready = experiments.prepare(Method(baseline="invariants"), known, box=12, seen=0, seed=0)
+    apart, other = ready.embed(first, second)
+    same, again = ready.embed(first, first)
+    assert (len(apart), len(other)) == (12, 12)
+    assert apart.ids.tolist() == first.particles["particle_id"].tolist()
+    assert np.allclose(same.vectors, again.vectors, atol=1e-5)
+    assert not np.allclose(apart.vectors, other.vectors, atol=1e-2)
+
+
+def test_what_is_no_method_is_refused() -> None:
+    with pytest.raises(ValueError, match="a network or a baseline, got None and None"):
+        Method()
+    with pytest.raises(ValueError, match="unknown network 'resnet'"):
+        Method(network="resnet")
+    with pytest.raises(ValueError, match="unknown baseline 'moments'; there are invariants, invariants, masked, normalised"):
+        Method(baseline="moments")
+
 
 PLAN = Plan(splits=(("a",), ("b",)), snrs=(1.0, 0.1), tilts=(60.0,))
 
@@ -32,7 +128,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         return [{"split": str(number), "snr": 0.1, "tilt": 60.0, "accuracy": 0.5}]
 
     monkeypatch.setattr(experiments, "_trial", trial)
-    monkeypatch.setattr(experiments.trials, "speed", lambda *_, **__: 10.0)
+    monkeypatch.setattr(experiments, "speed", lambda *_, **__: 10.0)
     return calls
 
 
@@ -72,7 +168,7 @@ def test_speeds_are_measured_once_and_give_every_network_its_time(
         measured.append(method.network)
         return next(speeds[str(method.network)])
 
-    monkeypatch.setattr(experiments.trials, "speed", speed)
+    monkeypatch.setattr(experiments, "speed", speed)
     methods = {"ours": Method(network="compact"), "old": Method(network="dsrf3d"), "plain": Method(baseline="invariants")}
     found = [experiments.budgets(PLAN, methods, maps=maps, folder=tmp_path) for _ in range(2)]
     assert found[0] == found[1] == {"ours": 20_000, "old": 1000}

@@ -8,8 +8,8 @@ import torch
 
 from tomolab import averaging, rotations, simulation, tomograms, volumes
 from tomolab.averaging import alignment, classification
+from tomolab.jobs import Progress
 from tomolab.learning import Embedding, baselines, embedding, networks, training
-from tomolab.progress import Progress
 from tomolab.simulation import Imaging, densities, microscope, specimen
 from tomolab.volumes import Volume
 

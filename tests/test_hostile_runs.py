@@ -26,7 +26,7 @@ from test_exports import average_of as turned
 from test_hostile import attempt, opened, watched
 
 from tomolab import averaging, inspection, io, particles, subtomograms
-from tomolab.inspection import provenance, selection
+from tomolab.inspection import run_contents, selection
 from tomolab.io.run_folder import Run
 from tomolab.learning.partial_array import Part
 from tomolab.subtomograms import writer
@@ -247,7 +247,7 @@ def test_a_manifest_reads_nothing_outside_of_its_folder(tmp_path: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps({"stages": {"a": {"files": told}}}))
     with watching(tmp_path):
         assert set(Run(folder).changed()) == set(told) - {"here"}
-        assert "secret" not in report.page(provenance.of(folder))
+        assert "secret" not in report.page(run_contents.read(folder))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_what_an_inspection_finds_does_not_lead_out(name: str, folder: Path, tmp
     with watching(folder), pytest.raises(ValueError, match="leads out of"):
         inspection.open(folder, diameter=250)
     with watching(folder):
-        assert any("leads out of" in fault for fault in provenance.of(folder).faults)
+        assert any("leads out of" in fault for fault in run_contents.read(folder).faults)
     assert sorted(outside.rglob("*")) == before
     if name == "averages":
         with pytest.raises(ValueError, match="leads out of"):
@@ -370,9 +370,9 @@ def test_a_report_tells_what_could_not_be_read(name: str, folder: Path) -> None:
     (folder / place).write_bytes(b'{"reason": [')
     if name == "manifest":
         with pytest.raises(ValueError, match=r"manifest\.json cannot be read as a manifest"):
-            provenance.of(folder)
+            run_contents.read(folder)
         return
-    found = provenance.of(folder)
+    found = run_contents.read(folder)
     assert any(place.split("/")[0] in fault for fault in found.faults), found.faults
     assert found.table is not None
     assert report.page(found)
@@ -383,10 +383,10 @@ def test_clusters_of_a_table_can_have_any_number(folder: Path) -> None:
     table = io.read_particles(folder / "clusters.csv")
     io.write_particles(table.assign(cluster=2**31 - 1), folder / "clusters.csv")
     with confined():
-        assert provenance.of(folder).session.counts().to_dict() == {2**31 - 1: len(table)}
+        assert run_contents.read(folder).session.counts().to_dict() == {2**31 - 1: len(table)}
     for value in ("x", 2**40, 0.5):
         io.write_particles(table.assign(cluster=value), folder / "clusters.csv")
-        assert any("clusters are whole numbers" in fault for fault in provenance.of(folder).faults)
+        assert any("clusters are whole numbers" in fault for fault in run_contents.read(folder).faults)
 
 
 def test_the_particles_of_the_corpus_are_good() -> None:

@@ -55,10 +55,11 @@ SMALL = [
     "table = pd.DataFrame(points, columns=['first', 'second'])\njscatter.Scatter(data=table, x='first', y='second').show()",
 ]
 AVERAGE = [
-    "import time\n\nfrom tomolab import averaging, densities, imaging, jobs, simulation\nfrom tomolab.ui import watching",
+    "import time\n\nfrom tomolab import averaging, jobs, simulation\n"
+    "from tomolab.simulation import densities, imaging\nfrom tomolab.ui.notebook import jobs as job_widgets",
     "look = imaging.Imaging(snr=0.3, tilts=(-60, 60))\nmaps = densities.load(['tric'], voxel_size=20, box=20)\n"
     "few = simulation.subtomograms(maps, 24, imaging=look, box=20, seed=1)",
-    "job = jobs.start('chaperonin', averaging.average, few, seed=1, iterations=5000)\nwatching.watch(job)",
+    "job = jobs.start('chaperonin', averaging.average, few, seed=1, iterations=5000)\njob_widgets.watch(job)",
     "time.sleep(12)",
 ]
 

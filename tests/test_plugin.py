@@ -95,7 +95,7 @@ def test_of_many_tomograms_the_first_is_shown_with_its_own_particles(folder: Pat
     # Of two files of one name the same is taken whether or not there is a list of particles.
     other = io.write_volume(io.read_volume(folder / "tomograms" / "TS_2.mrc"), folder / "tomograms" / "TS_2.zarr")
     assert other.exists()
-    assert run_contents.places(folder) == run_contents.places(folder, table.assign(tomogram="TS_2"))
+    assert run_contents.tomogram_files(folder) == run_contents.tomogram_files(folder, table.assign(tomogram="TS_2"))
 
 
 def test_a_particle_list_takes_what_it_lacks_from_the_tomogram_beside_it(folder: Path, table: pd.DataFrame) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tomolab.io import samples
+from tomolab.io import download
 from tomolab.simulation import structures
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,9 +55,8 @@ CALLS |= {"os.execv", "os.execvp", "os.spawnl", "subprocess.getstatusoutput", "p
 LISTENING = {"listen", "bind", "create_server", "start_server", "listen_tcp", "serve_forever"}
 FETCHING = {"requests", "urllib.request", "httpx", "httpx2", "http.client", "socket", "pooch", "unearth", "ftplib"}
 MAY_FETCH = {
-    "tomolab/io/download.py": "the only door for files: a hash is known, or recorded and compared from then on",
+    "tomolab/io/download.py": "the only door for files, asks a package index for addresses; a hash is known or recorded",
     "tomolab/io/volumes/zarr_arrays.py": "reads tomograms at addresses that the user gives; numbers only, within limits",
-    "tomolab/io/samples.py": "asks the package index for an address; the archive's hash is known",
     "tomolab/ui/napari/display_check.py": "asks whether the X display answers, which the environment names",
     "scripts/audit.py": "asks a database for known vulnerabilities; nothing is kept",
 }
@@ -210,8 +209,8 @@ def test_nothing_listens(tmp_path: Path) -> None:
 
 def test_every_download_by_name_has_its_hash() -> None:
     whole = re.compile(r"[0-9a-f]{64}")
-    assert set(samples.names()) == set(samples.SOURCES)
-    for source in samples.SOURCES.values():
+    assert set(download.sample_names()) == set(download.SAMPLES)
+    for source in download.SAMPLES.values():
         assert whole.fullmatch(source.sha256)
         assert source.members
         assert all(whole.fullmatch(member.sha256) for member in source.members.values())

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tomolab import __version__, doctor, machine
+from tomolab import __version__, doctor
 from tomolab.io import paths
 
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _doctor() -> int:
-    facts = machine.look()
+    facts = doctor.look()
     findings = doctor.diagnose(facts)
     print(doctor.report(facts, findings))
     return int(any(finding.severity == "broken" for finding in findings))

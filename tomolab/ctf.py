@@ -1,4 +1,4 @@
-"""Optics: what the microscope does to each frequency: phase contrast, radiation damage, the detector.
+"""Takes spatial frequencies, gives what the microscope does to them: phase contrast, radiation damage, the detector.
 
 Everything is a function of spatial frequency `k` in 1/Å, of any shape, so that the same physics serves images, tilt
 series and the Fourier space of a small box.

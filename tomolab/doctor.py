@@ -1,21 +1,210 @@
-"""What is wrong with this machine for tomolab, in plain words (``tomolab doctor``).
+"""Takes this machine, however broken, and says in plain words what it offers to tomolab and what is wrong (``tomolab doctor``).
 
-`diagnose` turns the facts of `tomolab.machine` into findings and touches nothing; `report` writes both down.
+`look` gathers the facts, `diagnose` turns them into findings and touches nothing, and `report` writes both down.
 
->>> facts = machine.look()
+>>> facts = look()
 >>> print(report(facts, diagnose(facts)))
 """
 
+import csv
 import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
 import textwrap
-from dataclasses import dataclass
-from typing import Literal
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
 
+import psutil
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from tomolab import __version__
-from tomolab.machine import Facts
+
+OPENGL = """
+from PySide6 import QtGui
+app = QtGui.QGuiApplication([])
+surface, context = QtGui.QOffscreenSurface(), QtGui.QOpenGLContext()
+surface.create()
+if not context.create() or not context.makeCurrent(surface):
+    raise SystemExit("Qt cannot make an OpenGL context")
+print(context.functions().glGetString(0x1F01))
+"""
+
+
+@dataclass(frozen=True)
+class GPU:
+    """One NVIDIA GPU as its driver describes it; memory in bytes."""
+
+    name: str
+    driver: str
+    memory: float
+    memory_free: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was found on a machine; memory and disk in bytes, None where a thing is absent.
+
+    `packages` maps a requirement (``"numpy>=2.0"``) to the installed version; `extras` maps an extra to those of its packages
+    that are not installed; `cards` counts NVIDIA cards on the bus, whether or not a driver serves them; `opengl` names the
+    renderer.
+    """
+
+    python: str = "3.11.0"
+    python_range: str = ">=3.11,<3.14"
+    system: str = "Linux"
+    cores: int = 2
+    memory: float = 16e9
+    memory_free: float = 12e9
+    disk_free: float = 100e9
+    torch: str | None = None
+    torch_cuda: str | None = None
+    torch_gpus: int = 0
+    torch_error: str | None = None
+    gpu_error: str | None = None
+    gpus: tuple[GPU, ...] = ()
+    cards: int = 0
+    visible_devices: str | None = None
+    display: str | None = None
+    opengl: str | None = None
+    opengl_error: str | None = None
+    packages: Mapping[str, str | None] = field(default_factory=dict)
+    extras: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def look() -> Facts:
+    """Gather the facts of this machine; takes a few seconds, since PyTorch and OpenGL are really tried."""
+    torch_facts = _torch()
+    display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    packages, extras = _packages(metadata.requires("tomolab") or [])
+    # Without napari nobody needs Qt.
+    renderer, trouble = opengl() if display and not extras.get("napari") else (None, None)
+    memory, memory_free = _memory()
+    return Facts(
+        python=platform.python_version(),
+        python_range=str(metadata.metadata("tomolab")["Requires-Python"]),
+        system=platform.platform(terse=True),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory=memory,
+        memory_free=memory_free,
+        disk_free=shutil.disk_usage(Path.cwd()).free,
+        **torch_facts,
+        gpus=gpus(),
+        cards=cards(Path("/sys/bus/pci/devices")),
+        visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        display=display,
+        opengl=renderer,
+        opengl_error=trouble,
+        packages=packages,
+        extras=extras,
+    )
+
+
+def _torch() -> dict[str, Any]:
+    """Import PyTorch and compute a little on each GPU, keeping its complaints instead of printing them."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return {"torch_error": str(error).splitlines()[0]}
+    found: dict[str, Any] = {"torch": str(torch.__version__), "torch_cuda": torch.version.cuda, "torch_gpus": 0}
+    with warnings.catch_warnings(record=True) as complaints:
+        warnings.simplefilter("always")
+        try:
+            found["torch_gpus"] = torch.cuda.device_count() if torch.cuda.is_available() else 0
+            for index in range(found["torch_gpus"]):
+                torch.ones(8, device=f"cuda:{index}").sum().item()
+        except RuntimeError as error:
+            found["gpu_error"] = str(error).splitlines()[0]
+    if complaints and not found["torch_gpus"]:
+        found["gpu_error"] = str(complaints[0].message).splitlines()[0]
+    return found
+
+
+def gpus() -> tuple[GPU, ...]:
+    """NVIDIA GPUs that the driver's own program knows; none where it is absent or fails."""
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,memory.free", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (subprocess.SubprocessError, OSError):
+        return ()
+    rows = csv.reader(answer.splitlines(), skipinitialspace=True)
+    return tuple(GPU(name, driver, _bytes(total), _bytes(free)) for name, driver, total, free in rows)
+
+
+def _bytes(mebibytes: str) -> float:
+    """Bytes, or NaN where the driver does not say (``[N/A]`` on GPUs that share the memory of the CPU)."""
+    return float(mebibytes) * 2**20 if mebibytes.strip().isdigit() else float("nan")
+
+
+def cards(devices: Path) -> int:
+    """Count display controllers (class 03) by NVIDIA (vendor 10de) on the PCI bus."""
+    classes = [path for path in devices.glob("*/class") if path.read_text().startswith("0x03")]
+    return sum((path.parent / "vendor").read_text().strip() == "0x10de" for path in classes)
+
+
+def _memory() -> tuple[float, float]:
+    """Total and free memory in bytes, within the limit of the container if there is one."""
+    memory = psutil.virtual_memory()
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and (text := limit.read_text().strip()).isdigit():
+        return min(memory.total, int(text)), min(memory.available, int(text) - int(used.read_text()))
+    return memory.total, memory.available
+
+
+def opengl() -> tuple[str | None, str | None]:
+    """Name of the OpenGL renderer, or why there is none; in a process of its own, since Qt aborts where it cannot start."""
+    try:
+        done = subprocess.run([sys.executable, "-c", OPENGL], capture_output=True, text=True, timeout=60, check=False)
+    except subprocess.TimeoutExpired:
+        return None, "Qt did not answer within a minute"
+    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
+    if done.returncode == 0 and lines:
+        return lines[-1], None
+    told = [line for line in lines if "could not connect" in line or "cannot open" in line] or lines[-1:]
+    return None, told[0] if told else f"Qt stopped with code {done.returncode}"
+
+
+def _packages(requirements: list[str]) -> tuple[dict[str, str | None], dict[str, tuple[str, ...]]]:
+    """Installed version for each requirement that applies here, of extras only what is installed; and what each extra lacks."""
+    found: dict[str, str | None] = {}
+    lacking: dict[str, tuple[str, ...]] = {}
+    for text in requirements:
+        requirement = Requirement(text)
+        extra = _extra(requirement)
+        if requirement.name == "tomolab" or extra is None:
+            continue
+        version = _version(requirement.name)
+        if extra:
+            lacking[extra] = lacking.get(extra, ()) + (() if version else (requirement.name,))
+        if version or not extra:
+            found[f"{requirement.name}{requirement.specifier}"] = version
+    return found, lacking
+
+
+def _extra(requirement: Requirement) -> str | None:
+    """Name of the extra that asks for it, empty if the package itself does; None if it does not apply here."""
+    if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+        return ""
+    # "all" is the others together.
+    extras = set(metadata.metadata("tomolab").get_all("Provides-Extra") or []) - {"all"}
+    return next((extra for extra in sorted(extras) if requirement.marker.evaluate({"extra": extra})), None)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
 
 GIGABYTE = 1e9
 CUDA_DRIVERS = {11: 450, 12: 525, 13: 580}

@@ -1,12 +1,14 @@
-"""Workers: one function for many items, here or on the workers of a Dask cluster; results come in the order of the items.
+"""Takes a function and many items, gives results in the order of the items, computed here or by workers of a Dask cluster.
 
 Without a client an item is worked on here when its result is asked for. With a `distributed.Client` so many items are on their
 way that no worker waits, and no more: memory is that of a few items and results, however many there are. A worker that dies
 costs the time of what it was at, which another one does again. What is sent travels as pickles between the processes of the
-user's own cluster, as Dask always has it; no file is ever read or written so.
+user's own cluster, as Dask always has it; no file is ever read or written so. `Workers` do the same with tensors, each on its
+own device, which `pick_device` chooses.
 
 >>> client = Client(LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None))
 >>> for image in each(prepare, images, client=client, shared=(lens,)): ...
+>>> for found in Workers(client, "cuda").each(score, jobs, home=noise.device): ...
 """
 
 import sys
@@ -16,9 +18,51 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+
+def pick_device(name: str | torch.device | None = None) -> torch.device:
+    """The torch device of that name; by default the first GPU if there is one, else the CPU.
+
+    Raises
+    ------
+    ValueError
+        If a GPU is asked for and torch sees none.
+    """
+    chosen = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device {str(chosen)!r} was asked for, but torch sees no GPU here; `tomolab doctor` says why, and 'cpu' works"
+        )
+    return chosen
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware: GPUs since 2020, CPUs with AMX or AVX512-BF16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    information = Path("/proc/cpuinfo")
+    return information.exists() and bool({"amx_bf16", "avx512_bf16"} & set(information.read_text().split()))
+
+
+def use_bfloat16(device: torch.device, precision: str) -> bool:
+    """Whether to compute in bfloat16: as `precision` says, and with "auto" where the device does it fast.
+
+    Raises
+    ------
+    ValueError
+        If `precision` is not "auto", "float32" or "bfloat16".
+    """
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f'precision is "auto", "float32" or "bfloat16", got {precision!r}')
+    return precision == "bfloat16" or (precision == "auto" and fast_bfloat16(device))
+
 
 LATE = 1.0
 """Seconds between two questions how many workers there are."""
@@ -222,3 +266,63 @@ def _submit(client: Any, call: Any, *shared: Any, key: str) -> Any:
     # An item is data, and it is meant to be sent; Dask would warn of what is over 10 MB.
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
         return client.submit(call, *shared, key=key, pure=False)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who works.
+
+    Parameters
+    ----------
+    client
+        What `active` gave; None is this process.
+    device
+        Where workers compute, as of `pick_device`.
+    """
+
+    client: Any = None
+    device: str | torch.device | None = None
+
+    def each(self, function: Callable[[Any], Any], jobs: Iterable[Any], *, home: torch.device) -> Generator[Any]:
+        """Yield ``function(job)`` of every job, in their order, with all tensors on the device `home`.
+
+        Parameters
+        ----------
+        function
+            As of `each`.
+        jobs
+            Tensors, or dictionaries or dataclasses that hold some; so is what the function returns.
+        home
+            Where the jobs are.
+        """
+        if self.client is None:
+            yield from each(function, jobs)
+            return
+        packed = (to_device(job, torch.device("cpu")) for job in jobs)
+        for found in each(_work, packed, client=self.client, shared=(function, self.device)):
+            yield to_device(found, home)
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """The same value with its tensors on a device, each with no more memory behind it than it shows.
+
+    Parameters
+    ----------
+    value
+        Tensor, dictionary or dataclass, or anything else, which stays what it is.
+    device
+        Where to.
+    """
+    if isinstance(value, Tensor):
+        there = value.to(device)
+        # A view would be sent with all that it is a view of.
+        return there.contiguous() if there.untyped_storage().nbytes() == there.nbytes else there.contiguous().clone()
+    if isinstance(value, dict):
+        return {name: to_device(one, device) for name, one in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{one.name: to_device(getattr(value, one.name), device) for one in fields(value)})
+    return value
+
+
+def _work(job: Any, function: Callable[[Any], Any], device: str | torch.device | None) -> Any:
+    return to_device(function(to_device(job, pick_device(device))), torch.device("cpu"))

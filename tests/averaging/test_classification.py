@@ -7,7 +7,7 @@ import pytest
 
 from tomolab import simulation, subtomograms
 from tomolab.averaging import classification
-from tomolab.progress import Progress
+from tomolab.jobs import Progress
 from tomolab.simulation import Imaging, densities
 from tomolab.subtomograms import Subtomograms
 

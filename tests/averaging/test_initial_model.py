@@ -9,8 +9,8 @@ from conftest import imaged
 from tomolab import averaging, volumes
 from tomolab.averaging import Average, alignment, checkpoint, initial_model
 from tomolab.averaging.initial_model import Model
-from tomolab.inspection import provenance
-from tomolab.progress import Progress
+from tomolab.inspection import run_contents
+from tomolab.jobs import Progress
 from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
 
@@ -51,16 +51,16 @@ def test_an_average_from_it_is_free_of_references_and_says_so(boxes: Subtomogram
     assert alignment.align_map(small, average.volume, radius=6).score > 0.9
     told = average.record["start"]
     assert told["ab initio"] == {key: first.record[key] for key in ("particles", "digest", "seed", "parameters")}
-    assert provenance.start(average.record) == ""
-    assert provenance.lineage(average.record) == "a first structure of 80 particles, ab initio, to 80 Å"
+    assert run_contents.average_start(average.record) == ""
+    assert run_contents.average_lineage(average.record) == "a first structure of 80 particles, ab initio, to 80 Å"
     again = averaging.average(boxes, seed=4, start=average, progress=False, device="cpu")
-    assert provenance.start(again.record) == ""
-    assert "an average of 80 particles, to 80 Å, from a first structure" in provenance.lineage(again.record)
+    assert run_contents.average_start(again.record) == ""
+    assert "an average of 80 particles, to 80 Å, from a first structure" in run_contents.average_lineage(again.record)
     # What came of a map stays that, however many averages lie between.
     from_map = Average(average.volume, average.half1, average.half2, average.fsc, average.particles, {"start": {"map": "ab"}})
     third = averaging.average(boxes, seed=4, iterations=3, start=from_map, progress=False, device="cpu")
-    assert provenance.start(third.record) == "map: ab"
-    assert provenance.lineage(third.record) == ""
+    assert run_contents.average_start(third.record) == "map: ab"
+    assert run_contents.average_lineage(third.record) == ""
 
 
 def test_a_cut_search_goes_on_to_the_same_end(boxes: Subtomograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,7 +176,7 @@ def test_a_layout_of_another_embedding_is_made_anew_whatever_the_clock_says(
     inspection.open(folder)
     inspection.open(folder)
     assert len(made) == 1
-    features = run_contents.features(folder)
+    features = run_contents.read_features(folder)
     assert features is not None
     Embedding(features.ids, -features.vectors, "another").save(folder / "embedding.npz")
     # As if the clock had gone back an hour since the layout was made.
@@ -265,8 +265,8 @@ def test_a_tomogram_of_any_kind_is_found(folder: Path, name: str) -> None:
     (folder / "tomograms").mkdir(exist_ok=True)
     io.write_volume(volume, folder / name.replace(".rec", ".mrc"))
     (folder / name.replace(".rec", ".mrc")).rename(folder / name)
-    table = run_contents.table(folder)
-    found = run_contents.tomograms(folder, table)
+    table = run_contents.read_table(folder)
+    found = run_contents.read_tomograms(folder, table)
     assert list(found) == ["cell"]
     np.testing.assert_array_equal(found["cell"].data, volume.data)
-    assert list(run_contents.places(folder)) == ["cell" if "/" in name else ""]
+    assert list(run_contents.tomogram_files(folder)) == ["cell" if "/" in name else ""]

@@ -1,10 +1,18 @@
-"""Files and folders appear whole or not at all."""
+"""Files and folders appear whole or not at all; locks end with their process, and two writers of one path do not meet."""
 
+import errno
 import hashlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
 from tomolab import io
+from tomolab.io import paths
 
 
 def test_a_file_appears_whole(tmp_path) -> None:
@@ -70,3 +78,118 @@ def test_hashes(tmp_path) -> None:
     assert io.sha256(tmp_path) != before
     with pytest.raises(FileNotFoundError, match="no file or folder"):
         io.sha256(tmp_path / "none")
+
+
+def write_and_wait(path: Path, begun: object) -> None:
+    """Begin to write a folder, and never end."""
+    with io.atomic(path) as temporary:
+        temporary.mkdir()
+        (temporary / "half").write_text("half")
+        begun.set()
+        time.sleep(600)
+
+
+@pytest.fixture
+def writer(tmp_path: Path):
+    """A process that is writing ``tmp_path / "store"``."""
+    context = multiprocessing.get_context("spawn")
+    begun = context.Event()
+    process = context.Process(target=write_and_wait, args=(tmp_path / "store", begun), daemon=True)
+    process.start()
+    assert begun.wait(60)
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_a_killed_writer_leaves_no_lock_and_its_half_is_removed(tmp_path: Path, writer) -> None:
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.join()
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left[0] == ".store.lock"
+    assert left[1].startswith(".store.tmp-")
+    others = [".store.tmp-notes", ".store.tmp-0123456g", ".store.tmp-01234567.txt", ".restore.tmp-01234567"]
+    for name in others:
+        (tmp_path / name).write_text("somebody's own")
+    with io.atomic(tmp_path / "store") as temporary:
+        temporary.mkdir()
+    assert {path.name for path in tmp_path.iterdir()} == {"store", *others}
+
+
+def test_a_second_writer_is_told(tmp_path: Path, writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "PATIENCE", 0.2)
+    with (
+        pytest.raises(BlockingIOError, match=r"another process has been writing .*store for 0.2 s"),
+        io.atomic(tmp_path / "store"),
+    ):
+        pass
+    assert writer.is_alive()
+    assert sum(path.name.startswith(".store.tmp-") for path in tmp_path.iterdir()) == 1
+    # Beside it, all goes on.
+    with io.atomic(tmp_path / "other.txt") as temporary:
+        temporary.write_text("whole")
+
+
+def test_threads_take_turns(tmp_path: Path) -> None:
+    path, inside, most = tmp_path / "count.txt", [], []
+
+    def add() -> None:
+        with paths.lock(path):
+            inside.append(1)
+            most.append(len(inside))
+            number = int(path.read_text()) if path.exists() else 0
+            time.sleep(0.002)
+            path.write_text(str(number + 1))
+            inside.pop()
+
+    threads = [threading.Thread(target=add) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_text() == "20"
+    assert max(most) == 1
+    assert [one.name for one in tmp_path.iterdir()] == ["count.txt"]
+
+
+def test_without_locks_all_is_written_and_nothing_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(paths.fcntl, "flock", refuse)
+    (tmp_path / ".a.tmp-01234567.txt").write_text("of another machine, perhaps")
+    with io.atomic(tmp_path / "a.txt") as temporary:
+        temporary.write_text("whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", ".a.tmp-01234567.txt"}
+
+
+def test_what_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(paths.os, "open", refuse)
+    with (
+        pytest.raises(OSError, match=r"cannot be written: Read-only file system: '.*/a.txt'"),
+        io.atomic(tmp_path / "a.txt"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("number", [0, 22, 38])
+def test_folders_change_places_on_any_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    if number:
+
+        class Old:
+            """A system library that does not know the exchange, or not on this file system."""
+
+            def __init__(self, *_: object, **__: object) -> None:
+                self.renameat2 = lambda *_: -1
+
+        monkeypatch.setattr(paths.ctypes, "CDLL", Old)
+        monkeypatch.setattr(paths.ctypes, "get_errno", lambda: number)
+    for name in ("one", "two"):
+        with io.atomic(tmp_path / "store") as temporary:
+            temporary.mkdir()
+            (temporary / name).write_text(name)
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["two"]
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]

@@ -1,4 +1,4 @@
-"""A run folder remembers how its files came about."""
+"""A run folder remembers how its files came about; the scale is read from the environment."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -96,3 +96,13 @@ def test_the_machine_is_described() -> None:
     facts = run_folder.machine()
     assert {"python", "torch", "tomolab", "cpu", "cores", "gpu"} <= set(facts)
     assert facts["cores"] >= 1
+
+
+def test_scales(monkeypatch) -> None:
+    monkeypatch.delenv("TOMOLAB_SCALE", raising=False)
+    assert run_folder.scale().name == "laptop"
+    monkeypatch.setenv("TOMOLAB_SCALE", "paper")
+    assert (run_folder.scale().voxel_size, run_folder.scale().box) == (10.0, 40)
+    monkeypatch.setenv("TOMOLAB_SCALE", "huge")
+    with pytest.raises(ValueError, match="'huge'; it can be tiny, laptop, paper"):
+        run_folder.scale()

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from tomolab import particles
-from tomolab.io import locks
+from tomolab.io import paths
 from tomolab.learning import embedding
 from tomolab.subtomograms import Subtomograms
 
@@ -180,10 +180,10 @@ def test_a_part_of_something_else_is_refused(subtomograms: Subtomograms, tmp_pat
 def test_a_part_that_another_process_fills_is_left_alone(
     subtomograms: Subtomograms, tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "PATIENCE", 0.1)
+    monkeypatch.setattr(paths, "PATIENCE", 0.1)
     network = Moments()
     with (
-        locks.held(tmp_path / "a.npz.part"),
+        paths.lock(tmp_path / "a.npz.part"),
         pytest.raises(BlockingIOError, match=r"another process has been writing .*a.npz.part"),
     ):
         embedding.embed(network, subtomograms, path=tmp_path / "a.npz", progress=False)

@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 from tomolab import learning, simulation
-from tomolab.io import locks
+from tomolab.io import paths
 from tomolab.learning import checkpoints, metrics, networks, training
 from tomolab.simulation import Imaging, Stream, densities
 from tomolab.subtomograms import Subtomograms
@@ -260,9 +260,9 @@ def test_tuning_keeps_the_features_and_renews_the_classifier(held_back: Subtomog
 def test_two_kernels_do_not_train_into_one_folder(
     stream: Stream, held_back: Subtomograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "PATIENCE", 0.1)
+    monkeypatch.setattr(paths, "PATIENCE", 0.1)
     with (
-        locks.held(tmp_path / "training"),
+        paths.lock(tmp_path / "training"),
         pytest.raises(BlockingIOError, match=r"another process has been writing .*training"),
     ):
         fit(stream, held_back, tmp_path, epochs=1)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tomolab import tomograms
-from tomolab.io import samples
+from tomolab.io import download
 from tomolab.io.tilts import imod
 from tomolab.tomograms import TiltSeries, dose_symmetric, tilt_series
 
@@ -256,7 +256,7 @@ def test_a_tilt_table_fills_in_what_follows() -> None:
 
 @pytest.mark.network
 def test_a_measured_series_was_dose_symmetric() -> None:
-    sample = samples.fetch("empiar_10499_ts01")
+    sample = download.fetch_sample("empiar_10499_ts01")
     paths = {"transforms": sample.transforms, "metadata": sample.metadata}
     series = tilt_series.read(sample.stack, **paths, pixel_size=sample.pixel_size)
     scheme = dose_symmetric(-60, 60, step=3.0, dose=123.0)

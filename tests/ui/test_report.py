@@ -14,7 +14,7 @@ from test_exports import average_of
 
 from tomolab import inspection, subtomograms
 from tomolab import io as tomolab_io
-from tomolab.inspection import Selection, provenance
+from tomolab.inspection import Selection, run_contents
 from tomolab.io.run_folder import Run
 from tomolab.subtomograms import Subtomograms
 from tomolab.ui import report
@@ -145,10 +145,13 @@ def test_an_average_from_a_map_says_so(run: Path) -> None:
     assert f"template-based: started from map: ribosome {HOSTILE}" in page.text
     assert page.text.count("template-based") == 1
     assert f"mirrored (FSC 0.5 with a known map: 80.5 Å, with its mirror image: 36{HOSTILE} Å)" in page.text
-    assert provenance.hand({"hand": "left"}) == provenance.hand({}) == ""
-    assert provenance.start({"parameters": {"given": True}}) == "the angles of the particle table"
-    assert provenance.start({"program": "RELION", "parameters": {"reference": "ab12"}}) == "a map that was given to RELION"
-    assert provenance.start({"start": True}) == "a given start"
+    assert run_contents.average_hand({"hand": "left"}) == run_contents.average_hand({}) == ""
+    assert run_contents.average_start({"parameters": {"given": True}}) == "the angles of the particle table"
+    assert (
+        run_contents.average_start({"program": "RELION", "parameters": {"reference": "ab12"}})
+        == "a map that was given to RELION"
+    )
+    assert run_contents.average_start({"start": True}) == "a given start"
     for none in (
         {},
         {"start": None},
@@ -156,7 +159,7 @@ def test_an_average_from_a_map_says_so(run: Path) -> None:
         {"start": {"map": None}},
         {"parameters": {"given": False, "reference": None}},
     ):
-        assert provenance.start(none) == ""
+        assert run_contents.average_start(none) == ""
 
 
 def test_files_that_have_changed_are_named(run: Path) -> None:
@@ -176,10 +179,10 @@ def test_any_stage_is_shown_and_nothing_is_invented(tmp_path: Path, boxes: Subto
     assert "holds no particles yet" in page.text
     assert not page.pictures
     tomolab_io.write_particles(boxes.particles, tmp_path / "picks.star", voxel_size=20.0)
-    assert [step.title for step in provenance.of(tmp_path).steps] == ["picked"]
+    assert [step.title for step in run_contents.read(tmp_path).steps] == ["picked"]
     boxes.save(tmp_path / "subtomograms.zarr")
     text = report.write(tmp_path).read_text(encoding="utf-8")
-    assert [step.title for step in provenance.of(tmp_path).steps] == ["picked", "cut out"]
+    assert [step.title for step in run_contents.read(tmp_path).steps] == ["picked", "cut out"]
     assert "Clusters" not in text
     assert "Averages" not in text
     (tmp_path / "embedding.npz").write_bytes(b"broken")

@@ -16,7 +16,7 @@ from safetensors.torch import save as to_bytes
 
 from tomolab import io
 from tomolab.averaging.refinement import Refinement
-from tomolab.io import locks, safe_load
+from tomolab.io import paths, safe_load
 
 EVERY = 5.0
 """Seconds between two writings."""
@@ -55,9 +55,9 @@ class Snapshot:
         Raises
         ------
         BlockingIOError
-            If another one does not come to an end (`locks`).
+            If another one does not come to an end (`paths.lock`).
         """
-        return nullcontext() if self.path is None else locks.held(f"{self.path}.work")
+        return nullcontext() if self.path is None else paths.lock(f"{self.path}.work")
 
     def restore(self, refinements: Sequence[Refinement]) -> None:
         """Bring refinements to where the file was written, or leave them at their beginning if there is none.

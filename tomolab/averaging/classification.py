@@ -21,13 +21,13 @@ import torch
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from tomolab import devices
+from tomolab import parallel
 from tomolab.averaging import alignment, coefficients, references, refinement, refinement_plan, spectra
 from tomolab.averaging.alignment import Poses
 from tomolab.averaging.references import References, shell_of
 from tomolab.averaging.refinement import FOLDS, Refinement, Settings, State
 from tomolab.averaging.spectra import Spectra
-from tomolab.progress import Progress, after, told
+from tomolab.jobs import Progress, progress_after, reporting
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
 
@@ -102,11 +102,11 @@ def sort(
             f"sorting needs 2 classes or more with {FEWEST} particles each, got {classes} for {len(chosen)} particles"
         )
     box, settings = refinement_plan.plan(chosen, mask_diameter=mask_diameter, max_shift=max_shift)
-    generator = torch.Generator(device=devices.pick(device)).manual_seed(seed)
+    generator = torch.Generator(device=parallel.pick_device(device)).manual_seed(seed)
     radius = min(settings.radius * refinement.GROWTH[-1], settings.finest)
     data = coefficients.read(chosen, box=box, radius=radius, device=generator.device)
     sorter = _Sorter(data, replace(settings, finest=radius), generator)
-    with told(progress, classes * settings.steps + rounds, "sorting") as tell:
+    with reporting(progress, classes * settings.steps + rounds, "sorting") as tell:
         steps = _Steps(tell, stop, of=classes * settings.steps + rounds, extent=box * chosen.voxel_size)
         for number in range(classes):
             sorter.begin(partial(steps.made, f"structure {number + 1}"))
@@ -131,7 +131,7 @@ class _Steps:
     def made(self, stage: str, now: State | References) -> bool:
         """Tell what there is; whether to stop."""
         self.step += 1
-        news = after(
+        news = progress_after(
             stage,
             self.step,
             self.of,

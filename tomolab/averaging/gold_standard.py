@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tomolab import devices, parallel, particles
+from tomolab import parallel, particles
 from tomolab.averaging import pose_search, refinement_plan
 from tomolab.averaging import symmetry as groups
 from tomolab.averaging.checkpoint import Snapshot
@@ -33,9 +33,9 @@ from tomolab.averaging.initial_model import Model
 from tomolab.averaging.reconstruction import with_poses
 from tomolab.averaging.refinement import Settings
 from tomolab.io import run_folder
-from tomolab.progress import Progress, told
+from tomolab.jobs import Progress, reporting
+from tomolab.parallel import Workers
 from tomolab.subtomograms.dataset import Subtomograms
-from tomolab.tensor_workers import Crew
 from tomolab.volumes import Volume
 
 __all__ = ["Average", "Progress", "average", "correlate", "load", "with_poses"]
@@ -129,7 +129,7 @@ def average(
     BlockingIOError
         If another process averages with the same checkpoint.
     """
-    where, crew = devices.pick(device), Crew(parallel.active(client), device)
+    where, workers = parallel.pick_device(device), Workers(parallel.active(client), device)
     chosen = subtomograms if ids is None else subtomograms.choose(ids)
     lengths = {"mask_diameter": mask_diameter, "max_shift": max_shift, "finest": finest}
     parameters: dict[str, Any] = {"iterations": iterations, "starts": starts, "given": given, **lengths}
@@ -145,8 +145,8 @@ def average(
     about = {"seed": seed, "parameters": parameters, "symmetry": symmetry, "particles": chosen.digest()} | origin
     steps = settings.steps + (settings.local if symmetry != "C1" else 0)
     passes = [Snapshot(path, about) for path in _paths(checkpoint)]
-    with passes[0].alone(), told(progress, steps, "averaging") as tell:
-        run = Pair(parts, box=box, seed=seed, device=where, told=tell, stop=stop, steps=steps, crew=crew)
+    with passes[0].alone(), reporting(progress, steps, "averaging") as tell:
+        run = Pair(parts, box=box, seed=seed, device=where, told=tell, stop=stop, steps=steps, workers=workers)
         began = [_given(part) for part in parts] if given else None
         # Only the first iteration looks at these poses.
         if model is not None and not passes[0].begun:

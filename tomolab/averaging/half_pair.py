@@ -13,9 +13,9 @@ from tomolab.averaging.checkpoint import Snapshot
 from tomolab.averaging.half_maps import Average
 from tomolab.averaging.half_sets import Half
 from tomolab.averaging.refinement import Refinement, Settings, State
-from tomolab.progress import Progress, after
+from tomolab.jobs import Progress, progress_after
+from tomolab.parallel import Workers
 from tomolab.subtomograms.dataset import Subtomograms
-from tomolab.tensor_workers import Crew
 
 
 class Pair:
@@ -37,7 +37,7 @@ class Pair:
         Asked after every iteration.
     steps
         Iterations of all passes.
-    crew
+    workers
         Who scores; with workers both halves are at it at the same time.
     """
 
@@ -51,9 +51,9 @@ class Pair:
         told: Callable[[Progress], Any],
         stop: Callable[[], bool] | None,
         steps: int,
-        crew: Crew,
+        workers: Workers,
     ) -> None:
-        self.crew = crew
+        self.workers = workers
         self.parts, self.box, self.seed, self.device = parts, box, seed, device
         self.told, self.stop, self.steps = told, stop, steps
         self.began, self.before, self.made, self.stopped = time.perf_counter(), 0, 0, False
@@ -74,11 +74,11 @@ class Pair:
         part = self.parts[number] if given is None else given.subtomograms
         data = coefficients.read(part, box=self.box, radius=settings.finest, device=self.device)
         if given is None:
-            return Refinement(data, settings, generator=generator, crew=self.crew)
+            return Refinement(data, settings, generator=generator, workers=self.workers)
         poses = alignment.start(len(part), 1, generator=generator)
         poses.rotations[:, 0] = torch.from_numpy(given.turns).to(poses.rotations)
         poses.shifts[:, 0] = torch.from_numpy(given.shifts / part.voxel_size).to(poses.shifts)
-        return Refinement(data, settings, generator=generator, given=poses, crew=self.crew)
+        return Refinement(data, settings, generator=generator, given=poses, workers=self.workers)
 
     def _states(self, pair: list[Refinement], snapshot: Snapshot) -> list[State]:
         """Refine; the last state of each half, or the best one when stopped."""
@@ -98,7 +98,7 @@ class Pair:
 
     def _together(self, pair: list[Refinement]) -> Iterator[tuple[State, ...]]:
         """The states of both halves, iteration by iteration."""
-        if self.crew.client is None:
+        if self.workers.client is None:
             yield from zip(*pair, strict=True)
             return
         with ThreadPoolExecutor(len(pair)) as pool:
@@ -106,7 +106,7 @@ class Pair:
                 yield tuple(pool.map(Refinement.advance, pair))
 
     def _progress(self, step: int, states: tuple[State, ...]) -> Progress:
-        return after(
+        return progress_after(
             states[0].stage,
             step,
             self.steps,

@@ -18,14 +18,14 @@ from typing import Any
 import pandas as pd
 import torch
 
-from tomolab import devices, fourier, parallel, volumes
+from tomolab import fourier, parallel, volumes
 from tomolab.averaging import coefficients, refinement_plan
 from tomolab.averaging.checkpoint import Snapshot
 from tomolab.averaging.refinement import Refinement, State
 from tomolab.io import run_folder
-from tomolab.progress import Progress, after, told
+from tomolab.jobs import Progress, progress_after, reporting
+from tomolab.parallel import Workers
 from tomolab.subtomograms.dataset import Subtomograms
-from tomolab.tensor_workers import Crew
 from tomolab.volumes import Volume
 
 LOCAL = 5
@@ -104,7 +104,7 @@ def model(
     BlockingIOError
         If another process works with the same checkpoint.
     """
-    where, began = devices.pick(device), time.perf_counter()
+    where, began = parallel.pick_device(device), time.perf_counter()
     chosen = subtomograms if ids is None else subtomograms.choose(ids)
     box, settings = refinement_plan.plan(
         chosen, iterations=iterations, starts=starts, mask_diameter=mask_diameter, max_shift=max_shift
@@ -114,10 +114,10 @@ def model(
     about = {"seed": seed, "parameters": parameters, "digest": chosen.digest()}
     snapshot = Snapshot(checkpoint, {"model": True} | about)
     data = coefficients.read(chosen, box=box, radius=settings.finest, device=where)
-    crew, generator = Crew(parallel.active(client), device), torch.Generator(device=where).manual_seed(seed)
-    search = Refinement(data, settings, generator=generator, crew=crew)
+    workers, generator = Workers(parallel.active(client), device), torch.Generator(device=where).manual_seed(seed)
+    search = Refinement(data, settings, generator=generator, workers=workers)
     extent = box * chosen.voxel_size
-    with snapshot.alone(), told(progress, settings.steps, "first structure") as tell:
+    with snapshot.alone(), reporting(progress, settings.steps, "first structure") as tell:
         snapshot.restore([search])
         for made, state in enumerate(search, 1):
             if search.step < settings.steps:
@@ -134,7 +134,7 @@ def model(
 
 
 def _news(state: State, search: Refinement, *, extent: float, seconds: float, made: int) -> Progress:
-    return after(
+    return progress_after(
         state.stage,
         search.step,
         search.settings.steps,

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from tomolab import devices, parallel, volumes
+from tomolab import parallel, volumes
 from tomolab.averaging import alignment, coefficients, pose_search, refinement_plan
 from tomolab.averaging.fsc import correlate, crossing
 from tomolab.averaging.half_maps import Average
@@ -80,7 +80,7 @@ def score(
     """
     helpers = parallel.active(client)
     if helpers is None:
-        devices.pick(device)
+        parallel.pick_device(device)
     chosen = subtomograms if ids is None else subtomograms.choose(ids)
     given, own = (structure, None) if isinstance(structure, Volume) else (structure.volume, structure.record.get("mask"))
     box, settings = refinement_plan.plan(chosen, mask_diameter=mask_diameter or own, max_shift=max_shift)
@@ -103,7 +103,7 @@ def _scored(part: Subtomograms, maps: dict[str, Volume], box: int, *rest: Any) -
     settled, device = rest
     some = replace(part, volumes=reached(part.volumes)) if reachable(part.volumes) else part
     radius = box * part.voxel_size / settled["resolution"]
-    data = coefficients.read(some, box=box, radius=radius, device=devices.pick(device))
+    data = coefficients.read(some, box=box, radius=radius, device=parallel.pick_device(device))
     scores = {name: pose_search.against(some, data, one, **settled).scores for name, one in maps.items()}
     return pd.DataFrame(scores, index=pd.Index(part.ids, name="particle_id"))
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tomolab import devices, fourier, rotations
+from tomolab import fourier, parallel, rotations
 from tomolab.averaging import coefficients, spectra
 from tomolab.conventions import centre
 from tomolab.subtomograms.dataset import Subtomograms
@@ -68,7 +68,7 @@ def sums_of(
     Parameters as in `with_poses`; `group` (g, 3, 3) are the rotations of a symmetry, and every subtomogram counts once for
     each. Sums of several sets can be added before `density_of` makes a map of them.
     """
-    where, box = devices.pick(device), subtomograms.box
+    where, box = parallel.pick_device(device), subtomograms.box
     size = spectra.grid_size(box / 2)
     total = torch.zeros(size, size, size, dtype=torch.complex64, device=where), torch.zeros(size, size, size, device=where)
     same = torch.eye(3, device=where)[None] if group is None else torch.from_numpy(group).float().to(where)

@@ -22,7 +22,7 @@ from tomolab.averaging import alignment, references
 from tomolab.averaging.alignment import Poses
 from tomolab.averaging.references import References, shell_of
 from tomolab.averaging.spectra import Spectra
-from tomolab.tensor_workers import Crew
+from tomolab.parallel import Workers
 
 FOLDS = 4
 KEEP = 5
@@ -104,7 +104,7 @@ class Refinement:
     given
         Poses to start from, one each: those of the first reference of a search, or, where `settings.starts` is 0, those that
         are refined.
-    crew
+    workers
         Who scores; this process by default.
     """
 
@@ -115,11 +115,11 @@ class Refinement:
         *,
         generator: torch.Generator,
         given: Poses | None = None,
-        crew: Crew | None = None,
+        workers: Workers | None = None,
     ) -> None:
         if given is None and settings.starts == 0:
             raise ValueError("refinement starts from given poses or searches for some, got neither")
-        self.data, self.settings, self.generator, self.crew = data, settings, generator, crew or Crew()
+        self.data, self.settings, self.generator, self.workers = data, settings, generator, workers or Workers()
         self.step, self.radius = 0, settings.radius * GROWTH[-1]
         every = torch.arange(len(data), device=data.values.device)
         self.now = self._begin(every)
@@ -212,7 +212,7 @@ class Refinement:
             {"slopes": made.slopes[one], "data": data.take(rows), "poses": part.poses.take(rows), "expected": expected}
             for one, rows in blocks
         )
-        for (_, rows), found in zip(blocks, self.crew.each(_polished, jobs, home=part.fold.device), strict=True):
+        for (_, rows), found in zip(blocks, self.workers.each(_polished, jobs, home=part.fold.device), strict=True):
             part.poses.put(rows, found)
         self.radius = min(max(self.radius, made.resolved + 2), self.settings.finest)
         part.score = float(part.poses.scores[:, 0].mean())
@@ -254,7 +254,7 @@ class Refinement:
         else:
             shifts = alignment.ball(self.settings.reach, step, device=part.fold.device).expand(len(data), -1, -1)
         about = self._expected(part, data)
-        return explore(data, part.fold, slopes, shifts=shifts, generator=self.generator, crew=self.crew, **about)
+        return explore(data, part.fold, slopes, shifts=shifts, generator=self.generator, workers=self.workers, **about)
 
 
 def explore(
@@ -266,7 +266,7 @@ def explore(
     noise: Tensor,
     spread: float,
     generator: torch.Generator,
-    crew: Crew | None = None,
+    workers: Workers | None = None,
 ) -> Poses:
     """Try fresh random rotations of every subtomogram with shifts, and move the best poses to the best ones near by.
 
@@ -282,7 +282,7 @@ def explore(
         Shifts to try, (n, s, 3).
     generator
         Draws the rotations, the same for all.
-    crew
+    workers
         Who scores; this process by default.
     """
     turns = rotations.random(ROTATIONS, generator, device=fold.device)
@@ -292,7 +292,7 @@ def explore(
         {"slopes": slopes[one], "data": data.take(rows), "turns": turns, "shifts": shifts[rows], "expected": expected}
         for one, rows in blocks
     )
-    for (_, rows), found in zip(blocks, (crew or Crew()).each(_explored, jobs, home=fold.device), strict=True):
+    for (_, rows), found in zip(blocks, (workers or Workers()).each(_explored, jobs, home=fold.device), strict=True):
         poses.put(rows, found)
     return poses
 

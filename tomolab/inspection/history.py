@@ -1,4 +1,4 @@
-"""Histories: steps that can be undone and done again, each as small as what it changed.
+"""Takes the steps of a session, undoes and redoes them; each step keeps only what it changed.
 
 A step of a million particles that changes ten of them keeps ten. What all steps keep has a limit in bytes, so that hours of
 work take no more memory than minutes: beyond it the oldest can no longer be undone, and only what they did is remembered.

@@ -1,4 +1,4 @@
-"""Inspection: what a person looks at to tell what particles are, the decisions taken, and the averages made meanwhile.
+"""Takes what is known of particles, gives an `Inspection`: a person looks at them, decides what they are, and averages them.
 
 Nothing here is drawn: the browser's inspector and napari's show one inspection and change it by its methods.
 
@@ -23,13 +23,13 @@ import numpy as np
 import pandas as pd
 
 from tomolab import io, jobs
+from tomolab.averaging import classification, gold_standard
 from tomolab.averaging.half_maps import Average
 from tomolab.averaging.relion import job as relion_job
 from tomolab.clusters import clustering
 from tomolab.clusters import labels as cluster_labels
 from tomolab.inspection import exports, run_contents
-from tomolab.inspection.exports import Exported
-from tomolab.inspection.orders import FEWEST, Order, plain
+from tomolab.inspection.exports import Exported, folder_name
 from tomolab.inspection.run_contents import AVERAGES, SESSION
 from tomolab.inspection.session import Session
 from tomolab.jobs import Job
@@ -39,12 +39,81 @@ from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
 
 ENGINES = ("tomolab", "RELION")
+FEWEST = 8
+"""Particles without which there is no average worth the name."""
 QUICK = 120
 """Particles of a quick average: the most typical ones of its cluster."""
 COMPONENTS = 6
 """Principal components that can be looked at."""
 MOST = 20_000
 """Particles that are put in order by their features at once, so that a lasso around a million is answered."""
+
+
+class AveragingTask:
+    """One set of particles to average, as `jobs.start` calls it.
+
+    Parameters
+    ----------
+    title
+        Of the average; classes are numbered after it.
+    subtomograms
+        Where the particles are.
+    ids
+        Which of them.
+    keep
+        Called with the name of every average and with it, as soon as there is one.
+    classes
+        Into how many they are sorted first; 1 leaves them together.
+    refine_in
+        Folder in which RELION refines the average of ours; by default it does not.
+    options
+        For `averaging.average`: seed, and perhaps symmetry, mask_diameter and iterations.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        subtomograms: Subtomograms,
+        ids: np.ndarray,
+        *,
+        keep: Callable[[str, Average], Any],
+        options: dict[str, Any],
+        classes: int = 1,
+        refine_in: Path | None = None,
+    ) -> None:
+        self.title, self.subtomograms, self.ids, self.keep = title, subtomograms, ids, keep
+        self.options, self.classes, self.refine_in = options, classes, refine_in
+
+    def __call__(self, *, progress: Callable[[Any], Any], stop: Callable[[], bool]) -> dict[str, Average]:
+        """Make the averages, by name; those that are made when it is stopped."""
+        controls = {"progress": progress, "stop": stop}
+        made: dict[str, Average] = {}
+        for name, ids in self._sets(controls).items():
+            made[name] = self._one(name, ids, controls)
+            self.keep(name, made[name])
+            if stop():
+                break
+        return made
+
+    def _sets(self, controls: dict[str, Any]) -> dict[str, np.ndarray]:
+        if self.classes == 1:
+            return {self.title: self.ids}
+        options: dict[str, Any] = {name: self.options.get(name) for name in ("seed", "mask_diameter")}
+        found = classification.sort(self.subtomograms, self.ids, classes=self.classes, **options, **controls).labels
+        sets = {f"{self.title}, class {k + 1}": found.index[found == k].to_numpy() for k in range(self.classes)}
+        for name, ids in sets.items():
+            if len(ids) < FEWEST:
+                warnings.warn(f"{name} holds {len(ids)} particles and is not averaged: that needs {FEWEST}", stacklevel=2)
+        return {name: ids for name, ids in sets.items() if len(ids) >= FEWEST}
+
+    def _one(self, name: str, ids: np.ndarray, controls: dict[str, Any]) -> Average:
+        ours = gold_standard.average(self.subtomograms, ids, **self.options, **controls)
+        if self.refine_in is None or controls["stop"]():
+            return ours
+        folder = relion_job.write(self.subtomograms, self.refine_in / folder_name(name), ids=ids, progress=False)
+        diameter = self.options.get("mask_diameter") or ours.record["mask"]
+        options = {key: self.options[key] for key in ("seed", "symmetry") if key in self.options}
+        return relion_job.refine(folder, diameter=diameter, reference=ours.volume, **options, **controls)
 
 
 class Inspection:
@@ -289,7 +358,7 @@ class Inspection:
         ids = self.typical(chosen.ids)[:QUICK] if quick else chosen.ids
         title = self._free(chosen.name + (", quick" if quick else "") + (", RELION" if engine == "RELION" else ""))
         options = {"seed": seed, "symmetry": symmetry, "mask_diameter": mask_diameter} | ({"iterations": 12} if quick else {})
-        order = Order(
+        task = AveragingTask(
             title,
             boxes,
             ids,
@@ -298,7 +367,7 @@ class Inspection:
             refine_in=self.folder / "relion" if self.folder and engine == "RELION" else None,
             options=options,
         )
-        job: Job[dict[str, Average]] = jobs.start(title, order)
+        job: Job[dict[str, Average]] = jobs.start(title, task)
         self.jobs.append(job)
         self._tell({"jobs"})
         return job
@@ -325,7 +394,7 @@ class Inspection:
             try:
                 return self.session.save(self.folder / self._kept)
             except FileExistsError:
-                beside = run_contents.free(self.folder)
+                beside = run_contents.free_session_path(self.folder)
                 self.session.meet(beside)
                 told = f"another kernel works on {self.folder} and has kept its session as {self._kept}"
                 warnings.warn(f"{told}; this one is kept as {beside.name}", stacklevel=2)
@@ -335,7 +404,7 @@ class Inspection:
         """Take in an average, of a cluster or of some other particles, and write it into the run folder if there is one."""
         average = replace(average, record=average.record | {"name": name, "cluster": cluster, "quick": quick})
         if self.folder is not None:
-            average.save(io.inside(self.folder, f"{AVERAGES}/{plain(name)}"))
+            average.save(io.inside(self.folder, f"{AVERAGES}/{folder_name(name)}"))
         self.averages[name] = average
         self._tell({"averages"})
 
@@ -348,9 +417,9 @@ class Inspection:
 
     def _free(self, title: str) -> str:
         """A title that no average and no job has."""
-        taken = {plain(name) for name in (*self.averages, *(job.name for job in self.jobs))}
+        taken = {folder_name(name) for name in (*self.averages, *(job.name for job in self.jobs))}
         tries = (title if number == 1 else f"{title} ({number})" for number in range(1, len(taken) + 2))
-        return next(name for name in tries if plain(name) not in taken)
+        return next(name for name in tries if folder_name(name) not in taken)
 
     def _changed(self, changed: set[str]) -> None:
         self.unkept = ""
@@ -390,16 +459,17 @@ def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) ->
         If what is there does not fit together, or nothing says how large a particle is.
     """
     folder = Path(folder)
-    table, features, boxes = run_contents.table(folder), run_contents.features(folder), run_contents.boxes(folder)
+    table = run_contents.read_table(folder)
+    features, boxes = run_contents.read_features(folder), run_contents.read_boxes(folder)
     labels = table.set_index("particle_id")["cluster"] if "cluster" in table else None
     work = Inspection(
-        run_contents.session(folder, Session(table, labels)),
-        diameter=diameter or run_contents.diameter(table, boxes),
-        points=run_contents.points(folder, features, seed=seed),
+        run_contents.read_session(folder, Session(table, labels)),
+        diameter=diameter or run_contents.particle_diameter(table, boxes),
+        points=run_contents.read_layout(folder, features, seed=seed),
         features=features,
         subtomograms=boxes,
-        tomograms=run_contents.tomograms(folder, table),
+        tomograms=run_contents.read_tomograms(folder, table),
         folder=folder,
     )
-    work.averages |= run_contents.made(folder)
+    work.averages |= run_contents.read_averages(folder)
     return work

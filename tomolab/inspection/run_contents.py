@@ -1,26 +1,41 @@
-"""Holdings: what a run folder holds that an inspection can show, and the session that was left there.
+"""Takes a run folder at any stage, gives what it holds (particles, boxes, session, averages) and how that came about, counted.
 
->>> table = run_contents.table("runs/first")
->>> session = run_contents.session("runs/first", Session(table))
+Nothing that is not there is made up. Nothing is changed by looking, but that a layout is made where one is asked for, and that
+a session which cannot go on is put aside.
+
+>>> table = run_contents.read_table("runs/first")
+>>> session = run_contents.read_session("runs/first", Session(table))
+>>> found = run_contents.read("runs/first")
+>>> [(step.title, step.count) for step in found.steps]
+[('picked', 412), ('cut out', 400), ('embedded', 400), ('in clusters', 391), ('averaged', 120)]
 """
 
 import itertools
 import json
 import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tomolab import io
 from tomolab.averaging import half_maps
 from tomolab.averaging.half_maps import Average
 from tomolab.clusters import layouts
+from tomolab.inspection import selection
 from tomolab.inspection import session as sessions
+from tomolab.inspection.selection import Selection
 from tomolab.inspection.session import Session
 from tomolab.io import safe_load
+from tomolab.io.lists import filtering
+from tomolab.io.run_folder import Run
 from tomolab.learning import embedding
 from tomolab.learning.embedding import Embedding
-from tomolab.subtomograms import dataset
+from tomolab.subtomograms import dataset, store
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
 
@@ -28,30 +43,80 @@ TABLE, EMBEDDING, BOXES = "clusters.csv", "embedding.npz", "subtomograms.zarr"
 ENDINGS = (".mrc", ".rec", ".map", ".mrc.gz", ".rec.gz", ".mrc.bz2", ".rec.bz2", ".zarr")
 """Of the names of tomograms; where there are several of one name, the first of these is taken."""
 SESSION, LAYOUT, LAYOUT_OF, AVERAGES = "session.npz", "layout.csv", "layout.json", "averages"
+PICKS = "picks.star"
+NOTHING = ("", "none", "random", "reference-free")
+"""What a record may say of the start of an average that had none."""
 POINTS = ("particle_id", "x", "y")
 """Columns of a layout."""
 
 
-def table(folder: Path) -> pd.DataFrame:
+@dataclass(frozen=True)
+class ParticleCount:
+    """How many particles came to a point, and what is to be said of it."""
+
+    title: str
+    count: int
+    about: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class RunContents:
+    """What a run folder holds.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+    stages
+        Entries of its manifest, by stage.
+    changed
+        Files that are not what they were when they were recorded.
+    steps
+        Counts of particles, in the order of the work.
+    table
+        Particles: of the clusters, or else of the boxes.
+    session
+        The clusters, with what was decided about them.
+    features, boxes, points, averages, selections
+        As far as they are there.
+    faults
+        What could not be read, and why.
+    """
+
+    folder: Path
+    stages: Mapping[str, Any]
+    changed: list[str]
+    steps: list[ParticleCount]
+    table: pd.DataFrame | None = None
+    session: Session | None = None
+    features: Embedding | None = None
+    boxes: Subtomograms | None = None
+    points: pd.DataFrame | None = None
+    averages: Mapping[str, Average] = field(default_factory=dict)
+    selections: list[Selection] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+def read_table(folder: Path) -> pd.DataFrame:
     """Particle table; FileNotFoundError if there is none, naming the notebook that makes it."""
     if not io.inside(folder, TABLE).is_file():
         raise FileNotFoundError(f"there is no {TABLE} in {folder}: run the notebook 05_clusters first")
     return io.read_particles(folder / TABLE)
 
 
-def features(folder: Path) -> Embedding | None:
+def read_features(folder: Path) -> Embedding | None:
     """Embedding, if there is one."""
     path = io.inside(folder, EMBEDDING)
     return embedding.load(path) if path.is_file() else None
 
 
-def boxes(folder: Path) -> Subtomograms | None:
+def read_boxes(folder: Path) -> Subtomograms | None:
     """Subtomograms, if there are any."""
     path = io.inside(folder, BOXES)
     return dataset.open(path) if path.exists() else None
 
 
-def session(folder: Path, fresh: Session) -> Session:
+def read_session(folder: Path, fresh: Session) -> Session:
     """The session that was left here, unless it was about other particles or clusters than a fresh one.
 
     Then it is put aside under another name, with a warning, and the fresh one is given back.
@@ -67,18 +132,18 @@ def session(folder: Path, fresh: Session) -> Session:
         why = f"{TABLE} is not what it began with"
     except ValueError as error:
         why = str(error)
-    aside = kept.rename(free(folder))
+    aside = kept.rename(free_session_path(folder))
     fresh.meet(kept)
     warnings.warn(f"the session in {folder} cannot go on: {why}. A new one begins; it is kept as {aside.name}", stacklevel=3)
     return fresh
 
 
-def free(folder: Path) -> Path:
+def free_session_path(folder: Path) -> Path:
     """A place for a session beside the one that is usual, where there is none yet."""
     return next(place for n in itertools.count(1) if not (place := folder / f"session-{n}.npz").exists())
 
 
-def points(folder: Path, found: Embedding | None, *, seed: int) -> pd.DataFrame | None:
+def read_layout(folder: Path, found: Embedding | None, *, seed: int) -> pd.DataFrame | None:
     """Layout that was left here, unless it is of another embedding: then it is made of this one, and kept; None without either.
 
     ``layout.json`` tells what it was made of. A layout without goes by its time: the embedding must not be newer.
@@ -104,12 +169,12 @@ def _made_of(mark: Path, kept: Path, source: Path) -> bool:
     return kept.stat().st_mtime >= source.stat().st_mtime
 
 
-def tomograms(folder: Path, particles: pd.DataFrame) -> dict[str, Volume]:
+def read_tomograms(folder: Path, particles: pd.DataFrame) -> dict[str, Volume]:
     """Those of these particles that are here."""
-    return {name: io.read_volume(path) for name, path in places(folder, particles).items()}
+    return {name: io.read_volume(path) for name, path in tomogram_files(folder, particles).items()}
 
 
-def places(folder: Path, particles: pd.DataFrame | None = None) -> dict[str, Path]:
+def tomogram_files(folder: Path, particles: pd.DataFrame | None = None) -> dict[str, Path]:
     """Files of the tomograms of these particles that are here: ``tomograms/NAME.mrc``, or ``tomogram.mrc`` for one only.
 
     Other maps will do as well (`ENDINGS`). Without particles, of all that are here; a ``tomogram.mrc`` has no name then.
@@ -128,7 +193,7 @@ def places(folder: Path, particles: pd.DataFrame | None = None) -> dict[str, Pat
     return {name: path for name, path in found.items() if path is not None}
 
 
-def maps(folder: Path) -> list[Path]:
+def map_files(folder: Path) -> list[Path]:
     """Maps and tomograms in a folder, by their names; a store of subtomograms is none."""
     found = {path for end in ENDINGS for path in folder.glob(f"*{end}") if not (path / "particles.parquet").exists()}
     return sorted(found)
@@ -140,7 +205,7 @@ def _tomogram(folder: Path, name: str) -> Path | None:
     return next((path for path in candidates if path.exists()), None)
 
 
-def diameter(particles: pd.DataFrame, cut: Subtomograms | None) -> float:
+def particle_diameter(particles: pd.DataFrame, cut: Subtomograms | None) -> float:
     """Of a particle, in Å: that in the table, or half of the box; ValueError if neither says."""
     if "diameter" in particles:
         return float(particles["diameter"].median())
@@ -149,8 +214,182 @@ def diameter(particles: pd.DataFrame, cut: Subtomograms | None) -> float:
     return cut.box * cut.voxel_size / 2
 
 
-def made(folder: Path) -> dict[str, Average]:
+def read_averages(folder: Path) -> dict[str, Average]:
     """Averages by name, in the order in which they were made."""
     places = sorted(io.inside(folder, AVERAGES).glob("*/record.json"), key=lambda one: one.lstat().st_mtime)
     found = [half_maps.load(place.parent) for place in places]
     return {one.record.get("name", place.parent.name.replace("_", " ")): one for one, place in zip(found, places, strict=True)}
+
+
+def read(folder: str | Path, *, verify: bool = True) -> RunContents:
+    """Read what a run folder holds.
+
+    Parameters
+    ----------
+    folder
+        The run folder, at any stage.
+    verify
+        Compare the recorded files with their hashes, which takes as long as reading them.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    ValueError
+        If its manifest cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}")
+    faults: list[str] = []
+
+    def tried(reader: Callable[[], Any]) -> Any:
+        """What can be read; of what cannot, the reason is kept."""
+        try:
+            return reader()
+        except (ValueError, OSError, KeyError) as error:
+            faults.append(str(error))
+            return None
+
+    run = Run(folder)
+    stages = run.manifest()["stages"]
+    boxes, features = tried(lambda: read_boxes(folder)), tried(lambda: read_features(folder))
+    table = tried(lambda: read_table(folder)) if (folder / TABLE).is_file() else None
+    session = None if table is None else tried(lambda: _left(folder, table)) or tried(lambda: _begun(table))
+    made = tried(lambda: _averages(folder)) or {}
+    listed = tried(lambda: _selections(folder)) or []
+    chosen = [one for one in (tried(partial(selection.load, place)) for place in listed) if one is not None]
+    picked = tried(lambda: _picked(folder))
+    skipped = tried(lambda: store.read_skipped(folder / BOXES)) if boxes is not None else None
+    steps = [
+        *([] if picked is None else [ParticleCount("picked", picked, f"{PICKS}")]),
+        *([] if boxes is None else [ParticleCount("cut out", len(boxes), _cut(picked, boxes, skipped))]),
+        *([] if features is None else [ParticleCount("embedded", len(features.ids), _embedded(features))]),
+        *([] if session is None else [_clustered(session)]),
+        *([] if not chosen else [_selected(chosen)]),
+        *([] if not made else [_averaged(made)]),
+    ]
+    return RunContents(
+        folder,
+        stages,
+        run.changed() if verify else [],
+        steps,
+        table=table if table is not None else None if boxes is None else boxes.particles,
+        session=session,
+        features=features,
+        boxes=boxes,
+        points=tried(lambda: _layout(folder)),
+        averages=made,
+        selections=chosen,
+        faults=faults,
+    )
+
+
+def average_start(record: Mapping[str, Any]) -> str:
+    """What an average was started from, by its record, if that was anything but particles in random orientations."""
+    told = record.get("start")
+    if isinstance(told, Mapping) and "ab initio" in told:
+        return ""
+    if isinstance(told, Mapping) and isinstance(told.get("average"), Mapping):
+        # An average is as free of references as the one it was started from.
+        return average_start(told["average"])
+    if isinstance(told, Mapping):
+        told = ", ".join(f"{key}: {value}" for key, value in told.items() if value and str(value) not in NOTHING)
+    if told is not None and told is not False and str(told) not in NOTHING:
+        return "a given start" if told is True else str(told)
+    parameters = record.get("parameters") or {}
+    if parameters.get("given"):
+        return "the angles of the particle table"
+    return "a map that was given to RELION" if parameters.get("reference") else ""
+
+
+def average_lineage(record: Mapping[str, Any]) -> str:
+    """The road from random orientations to an average that has no reference, where there are stations on it."""
+    told = record.get("start")
+    if not isinstance(told, Mapping):
+        return ""
+    share = f"to {told['resolution']:g} Å" if "resolution" in told else ""
+    if isinstance(told.get("ab initio"), Mapping):
+        return f"a first structure of {told['ab initio']['particles']:,} particles, ab initio, {share}"
+    if isinstance(told.get("average"), Mapping) and not average_start(record):
+        before = average_lineage(told["average"])
+        return f"an average of {told['average']['particles']:,} particles, {share}" + f", from {before}" * bool(before)
+    return ""
+
+
+def average_hand(record: Mapping[str, Any]) -> str:
+    """Which hand an average has, by its record, if it was held against a known map (`handedness.judge`)."""
+    told = record.get("hand")
+    if not isinstance(told, Mapping) or not {"verdict", "resolution", "mirrored"} <= set(told):
+        return ""
+    return f"{told['verdict']} (FSC 0.5 with a known map: {told['resolution']} Å, with its mirror image: {told['mirrored']} Å)"
+
+
+def _left(folder: Path, table: pd.DataFrame) -> Session | None:
+    """The session that was left here, if there is one."""
+    kept = io.inside(folder, SESSION)
+    return sessions.load(kept, table) if kept.is_file() else None
+
+
+def _begun(table: pd.DataFrame) -> Session | None:
+    """The clusters as the table has them."""
+    return Session(table, table.set_index("particle_id")["cluster"]) if "cluster" in table else None
+
+
+def _averages(folder: Path) -> dict[str, Average]:
+    single = io.inside(folder, "average")
+    alone = {"average": half_maps.load(single)} if (single / "record.json").is_file() else {}
+    return alone | read_averages(folder)
+
+
+def _selections(folder: Path) -> list[Path]:
+    listed = [*sorted((folder / "selections").glob("*.json")), *sorted(folder.glob("*.json"))]
+    places = [io.inside(folder, one.relative_to(folder).as_posix()) for one in listed]
+    return [one for one in places if one.is_file() and (one.parent != folder or _is_selection(one))]
+
+
+def _is_selection(path: Path) -> bool:
+    with path.open("rb") as file:
+        return path.name != "manifest.json" and b'"reason"' in file.read(4096)
+
+
+def _picked(folder: Path) -> int | None:
+    path = io.inside(folder, PICKS)
+    return len(filtering.cut(path.read_bytes(), path.suffix).rows) if path.is_file() else None
+
+
+def _layout(folder: Path) -> pd.DataFrame | None:
+    path = io.inside(folder, LAYOUT)
+    return safe_load.listing(path, POINTS, "a layout") if path.is_file() else None
+
+
+def _cut(picked: int | None, boxes: Subtomograms, skipped: pd.DataFrame | None) -> str:
+    told = f"boxes of {boxes.box}³ voxels of {boxes.voxel_size:g} Å"
+    if skipped is not None and len(skipped):
+        reasons = skipped["reason"].value_counts()
+        return f"{told}; {len(skipped):,} skipped: " + ", ".join(f"{reason} ({count:,})" for reason, count in reasons.items())
+    if picked is not None and picked > len(boxes):
+        return f"{told}; {picked - len(boxes):,} have no box, and why was not kept"
+    return told
+
+
+def _embedded(features: Embedding) -> str:
+    told = f"{features.vectors.shape[1]} numbers each"
+    return f"{told}, by the network {features.network[:16]}" if features.network else told
+
+
+def _clustered(session: Session) -> ParticleCount:
+    counts = session.counts()
+    inside = int(counts.sum())
+    out = len(session.ids) - inside
+    return ParticleCount("in clusters", inside, f"{len(counts)} clusters" + (f"; {out:,} in none" if out else ""))
+
+
+def _selected(chosen: list[Selection]) -> ParticleCount:
+    ids = np.unique(np.concatenate([one.ids for one in chosen]))
+    return ParticleCount("selected", len(ids), f"in {len(chosen)} selection{'s' * (len(chosen) > 1)}")
+
+
+def _averaged(made: Mapping[str, Average]) -> ParticleCount:
+    ids = np.unique(np.concatenate([one.particles["particle_id"].to_numpy() for one in made.values()]))
+    return ParticleCount("averaged", len(ids), f"in {len(made)} average{'s' * (len(made) > 1)}")

@@ -1,4 +1,4 @@
-"""Selections: named sets of particles, each with the reason it was made.
+"""Takes particle ids, gives a `Selection`: a named set of particles with the reason it was made.
 
 In come ids from a lasso, a cluster or a list; selections combine like sets and are kept as JSON.
 

@@ -1,7 +1,10 @@
-"""Sessions: what a person decides about particles (which belong together, what they are), step by step, with undo.
+"""Takes particles and clusters, gives a `Session`: what a person decides about them, step by step, with undo, and its file.
 
 Nothing here is drawn. Views show a session, change it by its methods, and are told what changed; what changes nothing tells
 nobody, so that two views that follow one another come to rest.
+
+Two kernels may work on one run folder. Each knows what it has read or written itself (`SessionFile`); what it finds instead is
+of somebody else, and stays.
 
 >>> session = Session(particles, labels)
 >>> session.watch(lambda changed: print(changed))
@@ -13,26 +16,100 @@ nobody, so that two views that follow one another come to rest.
 >>> load("runs/first/session.npz", particles)
 """
 
+import errno
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tomolab.inspection import decisions
-from tomolab.inspection.decisions import NONE as NONE
-from tomolab.inspection.decisions import Cluster as Cluster
+from tomolab import io
 from tomolab.inspection.history import History, Step
 from tomolab.inspection.selection import Selection
-from tomolab.inspection.session_file import Safe
 from tomolab.io import safe_load
 
+NONE = -1
+"""Cluster of particles that are in none."""
 FORMAT = 1
 """Version of the file."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What is said of a cluster; the colour is "#rrggbb", or empty for that of the palette."""
+
+    name: str = ""
+    colour: str = ""
+    hidden: bool = False
+    note: str = ""
+
+
+class SessionFile:
+    """Knows what its owner has read or written where."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[int, ...] | None] = {}
+
+    def meet(self, path: str | Path) -> None:
+        """Take note of what is at a path now, if anything: what anybody else writes there later is not written over."""
+        self._known[Path(path).absolute()] = _mark(Path(path))
+
+    def write(self, path: str | Path, about: str, arrays: dict[str, np.ndarray]) -> Path:
+        """Write a JSON text and arrays, whole or not at all.
+
+        Raises
+        ------
+        FileExistsError
+            If somebody else has written there since it was met, read or written here.
+        """
+        place, text = Path(path).absolute(), np.frombuffer(about.encode(), dtype=np.uint8)
+        with io.atomic(path) as temporary:
+            # Nobody else writes it now.
+            there = _mark(place)
+            if there is not None and self._known.get(place, there) != there:
+                why = "somebody else has written there since this session was read or written; save it under another name"
+                raise FileExistsError(errno.EEXIST, why, str(path))
+            with temporary.open("wb") as file:
+                np.savez(file, allow_pickle=False, about=text, **arrays)
+            written = _mark(temporary)
+        self._known[place] = written
+        return Path(path)
+
+    def read(self, path: str | Path, what: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What the text says, and the arrays.
+
+        Parameters
+        ----------
+        path
+            The file.
+        what
+            It is to be, for the message.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it is none of ours, or damaged.
+        """
+        # Should somebody else write between the two, that is taken for unknown, and stays.
+        self.meet(safe_load.present(path))
+        arrays = safe_load.arrays(path, what)
+        with safe_load.reading(path, what):
+            return safe_load.parsed(arrays.pop("about").tobytes()), arrays
+
+
+def _mark(path: Path) -> tuple[int, ...] | None:
+    """What tells a file from any that takes its place, whatever the clock says; None if there is none."""
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        return None
+    return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
 
 
 class Session:
@@ -65,7 +142,7 @@ class Session:
         """Digest of the particles and of the clusters that they began with."""
         self.history = History()
         self._watchers: list[Callable[[set[str]], Any]] = []
-        self._safe = Safe()
+        self._file = SessionFile()
         # No number is given twice, so that an average of cluster 7 is never of another cluster 7.
         self._top = max(clusters, default=NONE)
 
@@ -288,11 +365,11 @@ class Session:
         about = {"format": FORMAT, "origin": self.origin, "top": self._top, "steps": steps}
         about |= {"clusters": self.clusters, "filters": self.filters}
         arrays |= {"ids": self.ids, "labels": self._values["labels"], "selected": self.selected}
-        return self._safe.write(path, json.dumps(about, default=asdict), arrays)
+        return self._file.write(path, json.dumps(about, default=asdict), arrays)
 
     def meet(self, path: str | Path) -> None:
         """Take note of what is at a path now: `save` will not replace what anybody else writes there later."""
-        self._safe.meet(path)
+        self._file.meet(path)
 
     # Inside
 
@@ -371,8 +448,8 @@ def load(path: str | Path, particles: pd.DataFrame) -> Session:
     ValueError
         If it is no session, or one of other particles.
     """
-    safe, what = Safe(), f"a session of these {len(particles)} particles"
-    about, arrays = safe.read(path, what)
+    file, what = SessionFile(), f"a session of these {len(particles)} particles"
+    about, arrays = file.read(path, what)
     with safe_load.reading(path, what):
         safe_load.typed(about, format=int, origin=str, top=int, clusters=dict, filters=dict, steps=dict)
         if about["format"] != FORMAT:
@@ -380,10 +457,67 @@ def load(path: str | Path, particles: pd.DataFrame) -> Session:
         session = Session(particles, pd.Series(arrays["labels"], index=arrays["ids"]))
         if not np.array_equal(session.ids, arrays["ids"]):
             raise ValueError("it is of the same particles in another order")
-        said = {name: decisions.restored(name, about[name]) for name in ("clusters", "filters")}
+        said = {name: _restored(name, about[name]) for name in ("clusters", "filters")}
         session._values |= said | {"selected": arrays["selected"]}
-        decisions.check(session._values, particles, top=about["top"])
-        session.history = History.unpacked(about["steps"], arrays, decisions.restored)
+        _check(session._values, particles, top=about["top"])
+        session.history = History.unpacked(about["steps"], arrays, _restored)
         session.history.check(session._values)
-    session._top, session.origin, session._safe = about["top"], about["origin"], safe
+    session._top, session.origin, session._file = about["top"], about["origin"], file
     return session
+
+
+def _restored(name: str, value: Mapping[str, Any]) -> dict[Any, Any]:
+    """What JSON made text and lists of: of "clusters" or "filters".
+
+    Parameters
+    ----------
+    name
+        Which of them.
+    value
+        By number or by column, as text.
+
+    Raises
+    ------
+    ValueError
+        If it is neither, a number is none, or something else is said of a cluster.
+    """
+    if name == "clusters":
+        for said in value.values():
+            safe_load.typed(asdict(Cluster()) | said, name=str, colour=str, hidden=bool, note=str)
+        return {int(number): Cluster(**said) for number, said in value.items()}
+    if name != "filters":
+        raise ValueError(f"{name[:40]!r} is neither clusters nor filters")
+    return {column: (float(low), float(high)) for column, (low, high) in value.items()}
+
+
+def _check(values: Mapping[str, Any], particles: pd.DataFrame, *, top: int) -> None:
+    """Refuse what does not belong together.
+
+    Parameters
+    ----------
+    values
+        ``labels`` (n,), ``selected`` (n,), ``clusters`` and ``filters``.
+    particles
+        Their table of n rows.
+    top
+        Highest number that a cluster has or had.
+
+    Raises
+    ------
+    ValueError
+        If a particle is in a cluster that is not there, a number is above `top`, a filter is of no column of numbers, or the
+        selection is not a yes or no for each particle.
+    """
+    numbers = {*values["clusters"], *np.unique(values["labels"]).tolist()} - {NONE}
+    if not numbers <= set(values["clusters"]) or not all(0 <= number <= top < 2**31 for number in numbers):
+        raise ValueError(
+            f"particles are in the clusters {str(sorted(numbers))[:80]}, not all of which are told of, up to {top}"
+        )
+    columns = [name for name in values["filters"] if name in particles and pd.api.types.is_numeric_dtype(particles[name])]
+    if len(columns) < len(values["filters"]):
+        raise ValueError(f"it filters by {str(list(values['filters']))[:80]}, not all of which are columns of numbers")
+    selected = values["selected"]
+    if selected.shape != (len(particles),) or selected.dtype != bool:
+        raise ValueError(
+            f"the selection is {selected.dtype} of shape {selected.shape}, expected {len(particles)} times yes or no"
+        )

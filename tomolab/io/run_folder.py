@@ -1,6 +1,8 @@
-"""Runs: a folder in which the notebooks leave what they made, with a manifest of how each thing came about.
+"""Takes what a notebook made, keeps it in a run folder with a manifest of how it came about; and how much notebooks compute.
 
-``manifest.json`` holds for each stage its parameters, seed, time, versions, machine, and the SHA-256 of its files.
+``manifest.json`` holds for each stage its parameters, seed, time, versions, machine, and the SHA-256 of its files. The scale,
+set once by the environment variable ``TOMOLAB_SCALE``, is ``tiny`` for tests, ``laptop`` for 2 cores without a GPU, or
+``paper`` for a GPU and the numbers of Xu et al. 2017.
 
 >>> run = run_folder.open("tour")
 >>> cut.save(run.path("subtomograms.zarr"))
@@ -22,14 +24,69 @@ import numpy as np
 import torch
 
 from tomolab import __version__, io
-from tomolab.io import locks, safe_load
-from tomolab.io.scales import Scale, scale
-
-__all__ = ["Run", "Scale", "machine", "open", "root", "scale"]
+from tomolab.io import paths, safe_load
 
 MANIFEST = "manifest.json"
 PACKAGES = ("numpy", "scipy", "pandas", "torch", "zarr", "lightning-fabric", "scikit-learn")
 """Packages whose versions a manifest keeps."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much the notebooks compute.
+
+    Parameters
+    ----------
+    name
+        ``tiny``, ``laptop`` or ``paper``.
+    voxel_size, box
+        Å, and edge of subtomograms in voxels.
+    count
+        Simulated subtomograms per class.
+    epochs, epoch_size
+        Training: epochs, and simulated subtomograms in each.
+    tomogram_shape, tomogram_count
+        Simulated tomogram: voxels (z, y, x), and particles per class in it.
+    field
+        Pixels (y, x) of 10 Å of a simulated tilt series; 630 by 652 is that of the measured one.
+    average_count
+        Subtomograms in an average, at most.
+    """
+
+    name: str
+    voxel_size: float
+    box: int
+    count: int
+    epochs: int
+    epoch_size: int
+    tomogram_shape: tuple[int, int, int]
+    tomogram_count: int
+    field: tuple[int, int]
+    average_count: int
+
+
+SCALES = {
+    scale.name: scale
+    for scale in (
+        Scale("tiny", 20.0, 20, 8, 1, 256, (40, 128, 128), 6, (150, 160), 24),
+        Scale("laptop", 20.0, 20, 150, 20, 4000, (80, 200, 200), 40, (630, 652), 200),
+        Scale("paper", 10.0, 40, 1000, 10, 22000, (200, 500, 500), 100, (630, 652), 1000),
+    )
+}
+
+
+def scale() -> Scale:
+    """Return the scale that the environment variable ``TOMOLAB_SCALE`` names; ``laptop`` where it is not set.
+
+    Raises
+    ------
+    ValueError
+        If there is no scale of that name.
+    """
+    name = os.environ.get("TOMOLAB_SCALE") or "laptop"
+    if name not in SCALES:
+        raise ValueError(f"TOMOLAB_SCALE is {name!r}; it can be {', '.join(SCALES)}")
+    return SCALES[name]
 
 
 def machine() -> dict[str, Any]:
@@ -147,7 +204,7 @@ class Run:
             "machine": machine(),
         }
         # Two kernels may work on one run.
-        with locks.held(self.folder / "manifest"):
+        with paths.lock(self.folder / "manifest"):
             manifest = self.manifest()
             manifest["stages"][stage] = entry
             _write(self.folder / MANIFEST, manifest)

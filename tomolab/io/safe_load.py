@@ -1,4 +1,4 @@
-"""Records: what our own files hold, read without trust: JSON, arrays (.npy, .npz), tables (Parquet, CSV) and safetensors.
+"""Takes our own files (JSON, .npy, .npz, Parquet, CSV, safetensors), gives what they hold, read without trust.
 
 A file may be damaged, or come from somebody else. What it says of its size is held against its length before memory is taken,
 nothing in it is run, and whatever is wrong with it is a ValueError that names it.

@@ -27,7 +27,7 @@ from sklearn.svm import SVC
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tomolab import devices, volumes
+from tomolab import parallel, volumes
 from tomolab.learning import poses, spherical_harmonics
 from tomolab.learning.embedding import Embedding
 from tomolab.subtomograms.dataset import Subtomograms
@@ -79,7 +79,7 @@ def invariants(
         If there is nothing to embed, or a parameter is outside what it can be.
     """
     plan = spherical_harmonics.plan_shells(subtomograms.box, degree=degree, shells=shells or max(1, subtomograms.box // 3))
-    where = devices.pick(device)
+    where = parallel.pick_device(device)
     mask = _mask(subtomograms.box, diameter, where)
 
     def features(batch: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ def normalised(
     """
     if not (np.isfinite(smoothing) and smoothing > 0):
         raise ValueError(f"smoothing must be a positive number of Å, got {smoothing}")
-    where, box = devices.pick(device), subtomograms.box
+    where, box = parallel.pick_device(device), subtomograms.box
     mask, width = _mask(box, diameter, where), smoothing / subtomograms.voxel_size
     kept = volumes.sphere(box, diameter * box, device=where) > 0
     most = min(len(subtomograms), int(kept.sum()))

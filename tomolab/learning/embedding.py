@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from tomolab import devices, parallel
+from tomolab import parallel
 from tomolab import particles as tables
-from tomolab.io import locks
+from tomolab.io import paths
 from tomolab.learning import networks
 from tomolab.learning.feature_files import read
 from tomolab.learning.partial_array import Part
@@ -100,12 +100,14 @@ def embed(
     if path is not None:
         about["subtomograms"] = _fingerprint(subtomograms)
     # Two kernels that write the same path would fill the same part.
-    with nullcontext() if path is None else locks.held(f"{path}.part"):
+    with nullcontext() if path is None else paths.lock(f"{path}.part"):
         part = Part(len(ids), dtype=dtype, folder=None if path is None else f"{path}.part", about=about)
         bar = tqdm(total=len(ids), initial=part.done, desc="embedding", unit=" subtomograms", disable=not progress)
         rows = [slice(first, first + batch_size) for first in range(part.done, len(ids), batch_size)]
         if helpers is None:
-            stream = _features(network, _batches(subtomograms, rows), home=home, target=devices.pick(device), rough=rough)
+            stream = _features(
+                network, _batches(subtomograms, rows), home=home, target=parallel.pick_device(device), rough=rough
+            )
         else:
             stream = _gathered(network, subtomograms.volumes, rows, device=device, rough=rough, client=helpers)
         with part, bar, closing(stream):
@@ -152,12 +154,12 @@ def estimate(
     """
     _check(network, subtomograms, batch_size=batch_size, dtype=dtype)
     home = next((p.device for p in network.parameters()), torch.device("cpu"))
-    target = devices.pick(home if device is None else device)
+    target = parallel.pick_device(home if device is None else device)
     count = len(subtomograms)
     rows = [slice(first, first + batch_size) for first in range(0, count, batch_size)][: batches + 1]
     # Should there be one batch only, it is measured again.
     some = _batches(subtomograms, rows if len(rows) > 1 else rows * 2)
-    rough = devices.bfloat16(target, precision)
+    rough = parallel.use_bfloat16(target, precision)
     with closing(_features(network, some, home=home, target=target, rough=rough)) as stream:
         width = next(stream).shape[1]
         start = time.perf_counter()
@@ -225,18 +227,18 @@ def _read(rows: slice, network: torch.nn.Module, device: str | torch.device | No
 
 
 def _sent(volumes: np.ndarray, network: torch.nn.Module, device: str | torch.device | None, rough: bool) -> np.ndarray:
-    return _computed(network, _plain(volumes), target=devices.pick(device), rough=rough)
+    return _computed(network, _plain(volumes), target=parallel.pick_device(device), rough=rough)
 
 
 def _rough(precision: str, device: str | torch.device | None) -> bool:
     """Whether to compute in bfloat16 on the device of this process."""
-    return devices.bfloat16(devices.pick(device), precision)
+    return parallel.use_bfloat16(parallel.pick_device(device), precision)
 
 
 def _ready(network: torch.nn.Module, target: str | torch.device | None) -> torch.nn.Module:
     """The network itself, on the device and in evaluation mode."""
     # Channels last is faster for 3-D convolutions on both kinds of device, and changes no more than rounding.
-    network.to(device=devices.pick(target), memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
+    network.to(device=parallel.pick_device(target), memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
     return network
 
 

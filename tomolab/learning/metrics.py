@@ -14,7 +14,7 @@ from sklearn.metrics.cluster import contingency_matrix
 from torch import Tensor
 from torch.nn import functional
 
-from tomolab import devices
+from tomolab import parallel
 from tomolab.learning import networks
 from tomolab.learning.datasets import labels_of
 from tomolab.learning.networks import Network
@@ -36,7 +36,7 @@ def features(network: Network, subtomograms: Subtomograms, *, batch_size: int = 
         "float32", "bfloat16", or "auto": bfloat16 where the hardware multiplies it fast.
     """
     where = next(network.parameters()).device
-    rough = devices.bfloat16(where, precision)
+    rough = parallel.use_bfloat16(where, precision)
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     parts = []

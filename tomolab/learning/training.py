@@ -23,8 +23,8 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from tomolab import devices
-from tomolab.io import locks
+from tomolab import parallel
+from tomolab.io import paths
 from tomolab.learning import checkpoints, metrics, networks, recipes
 from tomolab.learning import loop as training_loop
 from tomolab.learning.checkpoints import Progress
@@ -118,8 +118,8 @@ def fit(
     BlockingIOError
         If another process trains into `folder`.
     """
-    where = devices.pick(device)
-    bfloat16 = devices.bfloat16(where, precision)
+    where = parallel.pick_device(device)
+    bfloat16 = parallel.use_bfloat16(where, precision)
     column = _column(keep, by, novel)
     _agree(network, data)
     metrics.check(network, validation, novel)
@@ -131,7 +131,7 @@ def fit(
     plan |= {"recipe": vars(loop.recipe), "keep": keep, "by": column, "notes": notes or {}}
     rounding = "bfloat16" if bfloat16 else "float32"
     # Two kernels that train into one folder would write over each other's checkpoints.
-    with locks.held(target / "training") if fabric.is_global_zero else nullcontext():
+    with paths.lock(target / "training") if fabric.is_global_zero else nullcontext():
         fabric.barrier()
         so_far = checkpoints.restore(target, network, loop.optimiser, plan=plan) if resume else Progress()
         diary = Diary(loop, so_far, folder=target, plan=plan, validation=validation, novel=novel, precision=rounding)
@@ -226,8 +226,8 @@ def estimate(
         validation.
     """
     _agree(network, data)
-    where = devices.pick(device)
-    fabric = training_loop.spread(where, bfloat16=devices.bfloat16(where, precision))
+    where = parallel.pick_device(device)
+    fabric = training_loop.spread(where, bfloat16=parallel.use_bfloat16(where, precision))
     used = recipe or recipes.recipe(network.name)
     loop = Loop(copy.deepcopy(network), data, recipe=used, epochs=epochs, seed=0, fabric=fabric)
     with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tomolab import devices, parallel, particles, rotations
+from tomolab import parallel, particles, rotations
 from tomolab.conventions import AXIS, WEDGE
 from tomolab.simulation import microscope, rendering
 from tomolab.simulation.imaging import Imaging
@@ -82,7 +82,7 @@ def prepared(
     device
         "cpu", "cuda", or None for the GPU of the process that asks, if there is one.
     """
-    where = devices.pick(device)
+    where = parallel.pick_device(device)
     sources = rendering.prepare(densities, where)
     return sources, microscope.prepare(imaging, (box,) * 3, voxel_size=sources.voxel_size, device=where)
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tomolab import devices, parallel
+from tomolab import parallel
 from tomolab.simulation import rendering, tilt_series
 from tomolab.simulation import specimen as specimens
 from tomolab.simulation.batches import Batches, image, prepared, seeded
@@ -98,14 +98,14 @@ def subtomograms(
     """
     helpers = parallel.active(client)
     if helpers is None:
-        devices.pick(device)
+        parallel.pick_device(device)
     voxel_size, labels = rendering.check(densities), _labels(tuple(densities), count)
     if box < 8:
         raise ValueError(f"a box of at least 8 voxels is needed, got {box}")
     ready = parallel.Made(partial(prepared, box=box, device=device), (dict(densities), imaging))
     batches = Batches(seed, labels, box, ready, helpers)
     if path is not None:
-        kind = devices.pick(device).type if helpers is None else "workers"
+        kind = parallel.pick_device(device).type if helpers is None else "workers"
         key = _key(densities, labels, imaging, f"{box} {seed} {kind} {rendering.BATCH} {batches.group}")
         _store(path, key, batches, voxel_size=voxel_size, resume=resume, progress=progress)
         return opened(path)
@@ -137,7 +137,7 @@ def _store(path: str | Path, key: str, batches: Batches, *, voxel_size: float, r
     total, box = len(batches.labels), batches.box
     # About a shard at a time, but not so little that the journal gets long.
     step = max(-(-store.layout(box)[1] // batches.group), -(-len(batches) // JOURNAL))
-    with writer.held(path):
+    with writer.lock(path):
         journal = writer.begin(path, key, box=box, voxel_size=voxel_size, total=total, resume=resume)
         begin = len(journal.done) * step
         bar = tqdm(
@@ -246,7 +246,7 @@ def stream(
     if epoch_size < batch_size or batch_size < 1:
         raise ValueError(f"an epoch of {epoch_size} subtomograms holds no batch of {batch_size}")
     rendering.check(densities)
-    devices.pick(device)
+    parallel.pick_device(device)
     return Stream(
         densities=densities,
         imaging=imaging,

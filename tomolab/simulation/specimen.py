@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tomolab import devices, io
+from tomolab import io, parallel
 from tomolab.conventions import POSITION, centre
 from tomolab.io import safe_load
 from tomolab.simulation import crowding
@@ -235,7 +235,7 @@ def available(
     space = np.zeros(shape, dtype=bool)
     space[slice(*scenes.ice(shape, voxel_size, thickness))] = True
     if cell is not None:
-        scenes.confine(space, cell, voxel_size=voxel_size, cell=True, device=devices.pick("cpu"))
+        scenes.confine(space, cell, voxel_size=voxel_size, cell=True, device=parallel.pick_device("cpu"))
     return float(np.count_nonzero(space) * voxel_size**3)
 
 
@@ -305,7 +305,7 @@ def build(
         If a value is outside what it can be, a class has no density, a complex cannot lie in the ice in any orientation, or no
         complex found room.
     """
-    where = devices.pick(device)
+    where = parallel.pick_device(device)
     voxel_size = check(densities)
     asked = wanted(tuple(densities), counts)
     if min(solutes, medium, beads, gap) < 0:

@@ -172,7 +172,7 @@ def fetch(pdb_id: str, *, server: str = SERVER, folder: str | Path | None = None
     name = str(pdb_id).strip().lower()
     if not _IDENTIFIER.fullmatch(name):
         raise ValueError(f"{pdb_id!r} is not a PDB id: expected four characters such as 1kp8, or pdb_ and eight characters")
-    cache = Path(folder) if folder is not None else download.folder() / "structures"
+    cache = Path(folder) if folder is not None else download.cache_folder() / "structures"
     return download.cached(f"{server.rstrip('/')}/{name}.cif.gz", cache / f"{name}.cif.gz")
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tomolab import ctf, devices, fourier
+from tomolab import ctf, fourier, parallel
 from tomolab.conventions import HAND, centre
 from tomolab.simulation import detector, fiducials
 from tomolab.simulation.imaging import Imaging, draw
@@ -82,7 +82,7 @@ def acquire(
         If a scheme lacks a column, the field is larger than the specimen, densities cannot be in Da/Å³ where electrons are
         counted, there is no complex to measure the signal at, or the device is absent.
     """
-    where = devices.pick(device)
+    where = parallel.pick_device(device)
     generator = torch.Generator(device=where).manual_seed(seed)
     table = _table(imaging, scheme, generator)
     size = _field(specimen, field)

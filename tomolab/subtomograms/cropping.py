@@ -1,4 +1,4 @@
-"""Crops: boxes cut from a tomogram about points between its voxels, at any voxel size, a block for each.
+"""Takes a tomogram and points between its voxels, gives boxes about them at any voxel size, cut from a block for each.
 
 At the voxel size of the tomogram a box is cut at the nearest voxel and moved by the rest with a Fourier shift. At another, the
 Fourier series of a block about the particle is cut at the lower of the two Nyquist frequencies and evaluated where the new

@@ -1,4 +1,4 @@
-"""Subtomograms: boxes cut around particles, unrotated as they lie in the tomogram, beside their particle table.
+"""Takes a tomogram and a particle table, gives `Subtomograms`: boxes about particles, unrotated, beside their table.
 
 Volumes are normalised (mean 0, standard deviation 1), bright on dark, and a particle sits at index ``box // 2``. Opened
 from a store they are read on demand, so they never need to fit in memory.
@@ -25,7 +25,7 @@ from tomolab import parallel
 from tomolab import particles as tables
 from tomolab.io.volumes import tomogram as tomogram_files
 from tomolab.io.volumes.tomogram import Tomogram
-from tomolab.subtomograms import appending, extraction, store, writer
+from tomolab.subtomograms import extraction, store, writer
 from tomolab.subtomograms.cropping import Cut
 from tomolab.subtomograms.store import write
 from tomolab.volumes import Volume
@@ -178,7 +178,7 @@ def append(path: str | Path, more: Subtomograms, *, renumber: bool = False) -> S
                 "renumber=True gives new ones"
             )
     about: dict[str, Any] = {"box": more.box, "voxel_size": more.voxel_size, "total": len(more), "renumber": renumber}
-    appending.append(path, store.parts(more.volumes, more.particles), skipped=[more.skipped], **about)
+    writer.append(path, store.parts(more.volumes, more.particles), skipped=[more.skipped], **about)
     return open(path)
 
 

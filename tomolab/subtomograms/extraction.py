@@ -1,4 +1,4 @@
-"""Extraction: boxes of tomograms written into one store, a piece after the other; what was interrupted goes on.
+"""Takes tomograms and their particles, writes the boxes into one store, tomogram by tomogram; goes on where it stopped.
 
 >>> work = pieces("TS_01", tomogram, picks, cut=Cut(40, 10.0))
 >>> skipped = store("subtomograms.zarr", work, key=key(repr(cut), picks, [tomogram]))
@@ -99,7 +99,7 @@ def store(
     """
     waiting = deque(work)
     cut, total = waiting[0].cut, sum(len(piece.particles) for piece in waiting)
-    with writer.held(path):
+    with writer.lock(path):
         journal = writer.begin(path, key, box=cut.box, voxel_size=cut.voxel_size, total=total, resume=resume)
         left = [piece for piece in waiting if piece.name not in journal.done] if client else []
         sent = {piece.name: _windows(piece) for piece in left}

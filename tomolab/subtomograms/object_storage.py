@@ -1,4 +1,4 @@
-"""Buckets: objects under an address of object storage, such as ``s3://bucket/many.zarr``, through obstore or fsspec.
+"""Takes an address such as ``s3://bucket/many.zarr``, gives the objects under it, through obstore or fsspec.
 
 Known are s3, gs (gcs), az (abfs, abfss), and memory, which ends with the process. Names, keys and endpoints come from where
 the tools of the storage look for them: for S3 the variables AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, for a

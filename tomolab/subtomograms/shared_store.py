@@ -1,4 +1,4 @@
-"""Shares: a store that several processes, or machines that see one disk, fill at the same time.
+"""Takes subtomograms from several processes, or machines that see one disk, at the same time, and writes one store of them.
 
 Each fills a share of its own, which is a range of whole shards, so that no two ever write the same file. A share counts when
 all of it is there; one that was broken off is filled again. While it is filled, a store stands beside its place under a
@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from tomolab import particles
-from tomolab.io import locks, safe_load
+from tomolab.io import paths, safe_load
 from tomolab.io.paths import atomic
 from tomolab.subtomograms import object_storage, store
 from tomolab.subtomograms.store import Part
@@ -77,7 +77,7 @@ def allot(path: str | Path, count: int, *, box: int, voxel_size: float, number: 
     shards = -(-count // shard)
     edges = np.linspace(0, shards, min(number, shards) + 1).round().astype(int) * shard
     plan = {"count": count, "box": box, "voxel_size": float(voxel_size), "edges": [*edges[:-1].tolist(), count]}
-    with locks.held(folder):
+    with paths.lock(folder):
         if not (folder / PLAN).is_file():
             store.check_room(path, count, box)
             if folder.exists():
@@ -114,7 +114,7 @@ def fill(share: Share, parts: Iterable[Part]) -> None:
     _plan(share.path)
     place = folder / f"rows-{share.number}.parquet"
     rows: list[pd.DataFrame] = []
-    with locks.held(folder / f"share-{share.number}"):
+    with paths.lock(folder / f"share-{share.number}"):
         # What is filled again does not count until it is whole again.
         place.unlink(missing_ok=True)
         array = store.growing(folder)
@@ -151,7 +151,7 @@ def finish(path: str | Path) -> Path:
         raise ValueError(
             f"{len(missing)} of {len(plan['edges']) - 1} shares are not filled: {', '.join(map(str, missing[:10]))}"
         )
-    with locks.held(folder):
+    with paths.lock(folder):
         places = [folder / f"rows-{number}.parquet" for number in range(len(plan["edges"]) - 1)]
         table = particles.check(pd.concat([safe_load.table(place) for place in places], ignore_index=True))
         if len(table) != plan["count"]:

@@ -1,4 +1,4 @@
-"""Stores: subtomograms on disk, larger than memory.
+"""Takes subtomograms, writes a store of them on disk or in object storage, larger than memory, and reads any of them again.
 
 A store is a Zarr v3 group with the array ``volumes`` (n, box, box, box) in float16 and, beside it, the particle table
 ``particles.parquet``, and ``skipped.parquet`` with the particles that could not be cut, where there are any. The array is
@@ -6,7 +6,7 @@ sharded: a shard is one file of about 16 MB, a chunk in it, of 256 kB, is what i
 
 The layout was chosen by ``benchmarks/bench_stores.py``. Noise hardly compresses: zstd saves 8 % of the disk, LZ4 nothing, and
 with either training reads at a fifth of the rate, since a whole chunk must be unpacked for a row. So nothing is
-compressed, and rows are read straight from the files (`tomolab.subtomograms.shards`), in any order as fast as one after the
+compressed, and rows are read straight from the files (`read_rows`), in any order as fast as one after the
 other. float16 rounds a voxel by 0.0002 of its standard deviation; int8 would halve the disk once more and round by 0.013, and
 would clip what is far from the mean, as gold is. Larger shards write no faster, smaller ones make more files.
 """
@@ -16,31 +16,37 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+import torch
 import zarr
 from tqdm.auto import tqdm
+from zarr.storage import LocalStore
 
 from tomolab import io, particles
-from tomolab.io import safe_load
-from tomolab.subtomograms import object_storage, shards, store_checks
+from tomolab.io import paths, safe_load
+from tomolab.subtomograms import object_storage, store_checks
 from tomolab.subtomograms.object_storage import Bucket
-from tomolab.subtomograms.prefetch import Part, ahead, blocks
-
-__all__ = ["Part", "Rows", "ahead", "begin", "blocks", "check_room", "finish", "layout", "parts", "put", "read", "read_skipped"]
-__all__ += ["size", "span", "take", "tidy", "write"]
 
 TABLE, SKIPPED, ARRAY = "particles.parquet", "skipped.parquet", "volumes/zarr.json"
 FORMAT = 1
 """Version of the layout."""
 READERS = 8
-"""Runs of chunks that are read at once."""
+"""Shards, or runs of chunks, that are read at once."""
+TOGETHER = 1000
+"""Rows that are read at once; the system takes 1,024."""
+_LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
+_INDEX = [_LITTLE, {"name": "crc32c"}]
 ROW_BYTES = 128
 """Of a particle in the table on disk, about."""
 CHUNK_BYTES, SHARD_BYTES = 256 * 1024, 16 * 1024 * 1024
+Part = tuple[Any, pd.DataFrame]
+"""Volumes (b, box, box, box), array or tensor, with their particle table of b rows."""
 
 
 def write(
@@ -336,8 +342,8 @@ def read_skipped(path: str | Path) -> pd.DataFrame:
 
 def take(array: zarr.Array, rows: np.ndarray) -> np.ndarray:
     """Volumes of these rows, in this order. Neighbouring chunks are read together, which saves requests."""
-    if shards.plain(array):
-        return shards.read(array, rows)
+    if is_plain(array):
+        return read_rows(array, rows)
     out = np.empty((len(rows), *array.shape[1:]), dtype=array.dtype)
     order = np.argsort(rows, kind="stable")
     ascending = rows[order]
@@ -356,6 +362,101 @@ def take(array: zarr.Array, rows: np.ndarray) -> np.ndarray:
     with ThreadPoolExecutor(READERS) as readers:
         list(readers.map(read, np.split(np.arange(len(rows)), breaks)))
     return out
+
+
+def is_plain(array: zarr.Array) -> bool:
+    """Whether the array can be read so: sharded along its first axis, not compressed, in a folder of this machine."""
+    # The words of the specification of Zarr v3; how Zarr's own classes hold them differs between its versions.
+    codecs: Any = array.metadata.to_dict().get("codecs", ())
+    if not isinstance(array.store, LocalStore) or [one["name"] for one in codecs] != ["sharding_indexed"]:
+        return False
+    sharding = codecs[0]["configuration"]
+    return (
+        tuple(sharding["chunk_shape"][1:]) == tuple(array.shape[1:])
+        and sharding["index_location"] == "end"
+        and list(sharding["codecs"]) == [_LITTLE]
+        and list(sharding["index_codecs"]) == _INDEX
+        and array.dtype.byteorder in "=|<"
+    )
+
+
+def read_rows(array: zarr.Array, rows: np.ndarray) -> np.ndarray:
+    """Rows of a plain array (`is_plain`), read straight from its files, in the order in which they are asked for.
+
+    Zarr works about a millisecond for every run of chunks that it is asked for, in which a disk reads megabytes, and always
+    reads whole chunks. Training and averaging ask for many small runs. Here the index of a shard and the rows of it are read
+    from one file that is opened once, so that it does not matter if another process puts a longer shard in its place meanwhile.
+
+    Parameters
+    ----------
+    array
+        The array.
+    rows
+        Row numbers.
+
+    Raises
+    ------
+    IndexError
+        If there is no such row.
+    ValueError
+        If a shard is damaged.
+    """
+    out: np.ndarray = np.empty((len(rows), *array.shape[1:]), dtype=array.dtype)
+    if not len(rows):
+        return out
+    if rows.min() < 0 or rows.max() >= array.shape[0]:
+        raise IndexError(f"rows {rows.min()} to {rows.max()} were asked for, and there are {array.shape[0]}")
+    assert array.shards is not None
+    order = np.argsort(rows, kind="stable")
+    spans = np.split(order, np.flatnonzero(np.diff(rows[order] // array.shards[0])) + 1)
+    work = partial(_shard, array, rows, out)
+    if len(spans) == 1:
+        work(spans[0])
+    else:
+        with ThreadPoolExecutor(min(READERS, len(spans))) as readers:
+            list(readers.map(work, spans))
+    return out
+
+
+def _shard(array: zarr.Array, rows: np.ndarray, out: np.ndarray, wanted: np.ndarray) -> None:
+    """Read those rows that lie in one shard, `wanted` of all by their places in `out`, which are in the order of the file."""
+    assert array.shards is not None
+    shard, chunk, each = array.shards[0], array.chunks[0], out[0].nbytes
+    number = int(rows[wanted[0]]) // shard
+    place = Path(array.store.root, array.path)  # type: ignore[attr-defined]
+    path = paths.inside(place, "/".join(["c", str(number), *["0"] * (out.ndim - 1)]))
+    inside = rows[wanted] - number * shard
+    if not path.is_file():
+        raise ValueError(f"{path} is not there, which holds some of {array.shape[0]} volumes")
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        offsets, lengths = store_checks.index_of(file, shard // chunk, path)[inside // chunk].T
+        if (offsets == store_checks.ABSENT).any():
+            raise ValueError(f"{path} is damaged: it lacks chunks")
+        if (lengths != chunk * each).any() or (offsets > os.fstat(file).st_size).any():
+            raise ValueError(f"{path} is damaged: its index tells of chunks elsewhere, or not of {chunk * each:,} bytes")
+        places = offsets.astype(np.int64) + (inside % chunk) * each
+        # Rows that follow one another in the file are read together.
+        ends = np.flatnonzero(np.diff(places) != each) + 1
+        for some, where in zip(np.split(wanted, ends), np.split(places, ends), strict=True):
+            for start in range(0, len(some), TOGETHER):
+                part = [memoryview(out[row]).cast("B") for row in some[start : start + TOGETHER]]
+                _fill_views(file, part, int(where[start]), path)
+    finally:
+        os.close(file)
+
+
+def _fill_views(file: int, views: list[memoryview], place: int, path: Path) -> None:
+    """Fill views, one after the other, with what stands in a file from a place on."""
+    while views:
+        count = os.preadv(file, views, place)
+        if not count:
+            raise ValueError(f"{path} is damaged: it ends {sum(map(len, views)):,} bytes too early")
+        place += count
+        while views and count >= len(views[0]):
+            count -= len(views.pop(0))
+        if count:
+            views[0] = views[0][count:]
 
 
 class Rows:
@@ -393,6 +494,59 @@ def parts(volumes: Any, table: pd.DataFrame) -> Iterator[Part]:
     n = layout(int(volumes.shape[1]))[1]
     for start in range(0, max(1, len(table)), n):
         yield span(volumes, start, start + n), table[start : start + n]
+
+
+def blocks(parts: Iterable[Part], box: int, *, size: int, rows: list[pd.DataFrame]) -> Iterator[np.ndarray]:
+    """Regroup a stream into blocks of volumes, so that every shard is written once.
+
+    Parameters
+    ----------
+    parts
+        The stream.
+    box
+        Edge in voxels.
+    size
+        Volumes of a block; the last may have fewer.
+    rows
+        Takes the tables.
+
+    Raises
+    ------
+    ValueError
+        If a part has another box, other rows than volumes, or values that float16 cannot hold.
+    """
+    waiting: list[np.ndarray] = []
+    for volumes, table in parts:
+        data = volumes.detach().cpu().numpy() if isinstance(volumes, torch.Tensor) else np.asarray(volumes)
+        if data.shape != (len(table), box, box, box):
+            raise ValueError(f"{len(table)} particles need volumes ({len(table)}, {box}, {box}, {box}), got {data.shape}")
+        with np.errstate(over="ignore"):
+            data = data.astype(np.float16, copy=False)
+        wrong = data.size - int(np.count_nonzero(np.isfinite(data)))
+        if wrong:
+            raise ValueError(f"{wrong} values are not finite or beyond float16 (±65504); subtomograms are stored normalised")
+        rows.append(table)
+        waiting.append(data)
+        if sum(map(len, waiting)) >= size:
+            stack = np.concatenate(waiting)
+            whole = len(stack) // size * size
+            yield from (stack[start : start + size] for start in range(0, whole, size))
+            waiting = [stack[whole:].copy()]
+    if sum(map(len, waiting)):
+        yield np.concatenate(waiting)
+
+
+_Item = TypeVar("_Item")
+
+
+def ahead(items: Iterable[_Item]) -> Iterator[_Item]:
+    """Read or make each item, such as a batch, in a thread of its own while the one before is worked on."""
+    rest = iter(items)
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(lambda: list(islice(rest, 1)))
+        while found := coming.result():
+            coming = reader.submit(lambda: list(islice(rest, 1)))
+            yield found[0]
 
 
 def layout(box: int) -> tuple[int, int]:

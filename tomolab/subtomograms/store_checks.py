@@ -1,4 +1,4 @@
-"""Claims: what a store of subtomograms says of itself, held against what it holds, before memory is taken for it.
+"""Takes a store of subtomograms, compares what it says with what it holds before memory is taken, gives its array.
 
 Only the layout that `tomolab.subtomograms.store` writes is let through: uncompressed numbers in shards. Zarr itself would run
 any codec that is installed, give zeros for what is missing, and follow links out of the folder.

@@ -1,4 +1,4 @@
-"""The folder that Dynamo works in: particles as it reads them, and their table.
+"""Takes subtomograms, writes the folder that Dynamo works in: particles as it reads them, and their table.
 
 ::
 

@@ -1,4 +1,4 @@
-"""The folder that RELION works in: particles, wedges and their list as RELION 3.1 wants them.
+"""Takes subtomograms, writes the folder that RELION works in: particles, wedges and their list as RELION 3.1 wants them.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Datasets: many tomograms, each with its own file, voxel size, tilts and contrast, cut into one store.
+"""Takes a list of tomograms, each with its own file, voxel size, tilts and contrast, and cuts all of them into one store.
 
 A dataset is a table with a row for each tomogram: ``tomogram`` (its name in particle lists) and ``path``, and where they are
 needed ``voxel_size`` (Å), ``tilt_min`` and ``tilt_max`` (degrees) or ``tilts`` (a file of angles), ``contrast`` ("bright" or

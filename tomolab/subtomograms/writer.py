@@ -1,18 +1,22 @@
-"""Journals: stores of subtomograms that grow tomogram by tomogram, or batch by batch, and go on after an interruption.
+"""Takes subtomograms as they come, writes a store that goes on after an interruption, or adds them to one that is there.
 
-While it grows, a store stands beside its place under a hidden name, with a journal of what is finished. Only whole shards are
-written into its array, and none twice; what does not fill one is kept in a file of its own. So an interruption at any time
+While it grows, a new store stands beside its place under a hidden name, with a journal of what is finished. Only whole shards
+are written into its array, and none twice; what does not fill one is kept in a file of its own. So an interruption at any time
 leaves all that the journal tells of.
+
+What is added by `append` stands behind what there is, and counts from the moment at which the particle table is replaced: a
+reader sees all of it or none. Processes that add to one store take turns. One that is killed leaves the store as it was; what
+it had written behind the end is written over by the next.
 """
 
-import io
 import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 
@@ -20,14 +24,17 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from tomolab import io as tomolab_io
-from tomolab import particles
-from tomolab.io import locks, safe_load
+from tomolab import io, particles
+from tomolab.io import paths, safe_load
 from tomolab.io.paths import atomic
 from tomolab.subtomograms import object_storage, store
 from tomolab.subtomograms.store import Part
 
 JOURNAL = "journal.json"
+PATIENCE = 3600.0
+"""Seconds to wait while others add."""
+BEFORE = "id_before_joining"
+"""Column with the ids of particles that were numbered anew."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +53,9 @@ class Journal:
     tail: np.ndarray
 
 
-def held(path: str | Path) -> AbstractContextManager[bool]:
+def lock(path: str | Path) -> AbstractContextManager[bool]:
     """Keep other processes from what grows towards `path`; a BlockingIOError if another one is at it."""
-    return locks.held(_folder(path))
+    return paths.lock(_folder(path))
 
 
 def begin(path: str | Path, key: str, *, box: int, voxel_size: float, total: int | None = None, resume: bool = True) -> Journal:
@@ -92,11 +99,11 @@ def _begun(folder: Path, key: str, *, box: int, voxel_size: float) -> Journal | 
     """What an interruption left, or None with a warning if it is of other work, or damaged."""
     try:
         _own(folder)
-        told = safe_load.mapping(tomolab_io.inside(folder, JOURNAL), "a journal")
+        told = safe_load.mapping(io.inside(folder, JOURNAL), "a journal")
         safe_load.typed(told, key=str, done=list, written=int)
         if told["key"] == key:
             done, written = tuple(map(str, told["done"])), told["written"]
-            tail = safe_load.array(tomolab_io.inside(folder, f"tail-{len(done)}.npy")) if done else _nothing(box)
+            tail = safe_load.array(io.inside(folder, f"tail-{len(done)}.npy")) if done else _nothing(box)
             if _fits(store.growing(folder), tail, written=written, box=box):
                 return Journal(folder, key, box, voxel_size, done, written, tail)
     except (ValueError, OSError) as error:
@@ -141,7 +148,7 @@ def add(journal: Journal, name: str, parts: Iterable[Part], *, skipped: list[pd.
         if some:
             pd.concat(some, ignore_index=True).to_parquet(journal.folder / f"{kind}-{number}.parquet", index=False)
     # Straight into a file numpy says of a full disk only how many bytes were not written.
-    held = io.BytesIO()
+    held = BytesIO()
     np.save(held, tail, allow_pickle=False)
     (journal.folder / f"tail-{number}.npy").write_bytes(held.getbuffer())
     made = replace(journal, done=(*journal.done, name), written=written, tail=tail)
@@ -170,7 +177,7 @@ def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
         [
             safe_load.table(one)
             for n in range(1, len(journal.done) + 1)
-            if (one := tomolab_io.inside(folder, f"{kind}-{n}.parquet")).is_file()
+            if (one := io.inside(folder, f"{kind}-{n}.parquet")).is_file()
         ]
         for kind in ("skipped", "rows")
     )
@@ -237,3 +244,95 @@ def _note(journal: Journal) -> None:
     told = {"key": journal.key, "done": list(journal.done), "written": journal.written}
     with atomic(journal.folder / JOURNAL) as temporary:
         temporary.write_text(json.dumps(told) + "\n")
+
+
+def append(
+    path: str | Path,
+    parts: Iterable[Part],
+    *,
+    box: int,
+    voxel_size: float,
+    total: int | None = None,
+    skipped: Sequence[pd.DataFrame] = (),
+    renumber: bool = False,
+) -> None:
+    """Add a stream of parts to a store, all of it or nothing.
+
+    Parameters
+    ----------
+    path
+        Of the store.
+    parts
+        Any number of parts of any length; particle ids must be unique over all of them, and other than those in the store.
+    box, voxel_size
+        Edge in voxels, and Å: those of the store.
+    total
+        How many subtomograms will come, if that is known.
+    skipped
+        Tables of particles that are not among them, with a column ``reason``; asked for when all parts have come.
+    renumber
+        Give new ids, that follow the highest in the store, and keep the old ones in the column ``id_before_joining``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no store.
+    ValueError
+        If it is not a store, has another box or voxel size, or the parts are not what they must be.
+    OSError
+        If the disk has less room than `total` need.
+    BlockingIOError
+        If others add for longer than an hour.
+    """
+    place = object_storage.folder(path)
+    with paths.lock(place, patience=PATIENCE):
+        old, table, size = store.read(place)
+        if old.shape[1] != box or abs(size - voxel_size) > 1e-6 * size:
+            raise ValueError(
+                f"{place} holds boxes of {old.shape[1]}³ voxels of {size:g} Å, not of {box}³ voxels of {voxel_size:g} Å"
+            )
+        store.check_room(place, total or 0, box)
+        store.tidy(place)
+        rows = _put_behind(place, old, parts)
+        joined = _joined(table, rows, renumber=renumber)
+        _skip(place, skipped)
+        with atomic(place / store.TABLE) as temporary:
+            joined.to_parquet(temporary, index=False)
+        zarr.open_group(place, mode="r+").attrs["count"] = len(joined)
+
+
+def _put_behind(place: Path, old: zarr.Array, parts: Iterable[Part]) -> list[pd.DataFrame]:
+    """Write volumes behind the last of the store; their rows. What stood there of an addition that was killed is gone."""
+    rows: list[pd.DataFrame] = []
+    array = store.growing(place)
+    shard = (array.shards or array.chunks)[0]
+    # The last shard, where it is not full, is put down anew with the same volumes at the same places, in one step.
+    start = old.shape[0] // shard * shard
+    tail = np.asarray(old[start:])
+    for block in store.blocks(
+        chain([(tail, pd.DataFrame(index=range(len(tail))))], parts), old.shape[1], size=shard, rows=rows
+    ):
+        store.put(array, start, block, settle=place)
+        start += len(block)
+    array.resize((start, *array.shape[1:]))
+    return rows[1:]
+
+
+def _joined(table: pd.DataFrame, rows: list[pd.DataFrame], *, renumber: bool) -> pd.DataFrame:
+    more = [one for one in rows if len(one)]
+    if more and renumber:
+        added = pd.concat(more, ignore_index=True)
+        first = int(table["particle_id"].max()) + 1 if len(table) else 0
+        new = np.arange(first, first + len(added))
+        more = [added.assign(particle_id=new, **{BEFORE: added["particle_id"]})]
+        table = table if BEFORE in table else table.assign(**{BEFORE: table["particle_id"]})
+    return particles.check(pd.concat([table, *more], ignore_index=True))
+
+
+def _skip(place: Path, skipped: Sequence[pd.DataFrame]) -> None:
+    """Note what was left out; the same again, after an addition that was killed, is noted once."""
+    left = [one for one in skipped if len(one)]
+    if left:
+        told = pd.concat([store.read_skipped(place), *left], ignore_index=True)
+        with atomic(place / store.SKIPPED) as temporary:
+            told.drop_duplicates(ignore_index=True).to_parquet(temporary, index=False)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 from tqdm.auto import tqdm
 
-from tomolab import devices, parallel
+from tomolab import parallel
 from tomolab.conventions import centre
 from tomolab.volumes import Volume
 
@@ -85,7 +85,7 @@ def project(
     """
     turned = angles(tilts)
     pixels = volume.shape[2] if width is None else width
-    data = turn_over(torch.from_numpy(volume.data).to(devices.pick(device)))
+    data = turn_over(torch.from_numpy(volume.data).to(parallel.pick_device(device)))
     out = np.empty((len(turned), volume.shape[1], pixels), dtype=np.float32) if pixels > 0 else np.empty(0)
     for i, tilt in enumerate(tqdm(turned, desc="tilts", disable=not progress)):
         out[i] = slabs(data, float(tilt), width=pixels)[0][0].cpu().numpy()
@@ -212,7 +212,7 @@ def smear(
     client
         What `parallel.active` gave: workers that smear strips of the images, which know nothing of each other; None works here.
     device
-        Where workers compute, as of `devices.pick`; here that is where the images are.
+        Where workers compute, as of `parallel.pick_device`; here that is where the images are.
 
     Returns
     -------
@@ -241,7 +241,7 @@ def smear(
 
 def _strip(images: np.ndarray, tilts: np.ndarray, plane: tuple[int, int], device: str | torch.device | None) -> np.ndarray:
     """What `smear` makes of a strip of the images."""
-    strip = torch.from_numpy(images.copy()).to(devices.pick(device))
+    strip = torch.from_numpy(images.copy()).to(parallel.pick_device(device))
     return smear(strip, np.array(tilts), (plane[0], strip.shape[-1], plane[1]), progress=False)
 
 

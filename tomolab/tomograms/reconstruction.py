@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tomolab import devices, parallel
+from tomolab import parallel
 from tomolab.conventions import HAND
 from tomolab.ctf import Lens
 from tomolab.io.tilts.imod import check_transforms
@@ -132,7 +132,7 @@ def reconstruct(
     rows = (box[1], width * OVER // FINE)
     weights = filters(weighting, angles, length=preprocessing.padded(rows[1]), thickness=box[0], iterations=iterations)
     helpers = parallel.active(client)
-    columns = torch.empty(len(images), width, box[1], device=devices.pick(device) if helpers is None else "cpu")
+    columns = torch.empty(len(images), width, box[1], device=parallel.pick_device(device) if helpers is None else "cpu")
     optics = {"voxel_size": voxel_size, "reach": box[2] / 2 * voxel_size, "lens": lens, "hand": hand}
     way = _Way(ratio, rows, clip, normalise, optics, -1 if invert else 1, device, helpers is not None)
     shots = (
@@ -174,7 +174,7 @@ class _Way:
 
 def _columns(shot: _Shot, way: _Way) -> Tensor:
     """The image ready to be smeared, (columns, y)."""
-    pixels = torch.from_numpy(np.array(shot.pixels, dtype=np.float32)).to(devices.pick(way.device))
+    pixels = torch.from_numpy(np.array(shot.pixels, dtype=np.float32)).to(parallel.pick_device(way.device))
     image = preprocessing.prepare(pixels, way.ratio, clip=way.clip, normalise=way.normalise, name=f"image {shot.number}")
     image = preprocessing.align(image, pixels.shape, way.ratio, transform=shot.move, size=way.rows)
     image = preprocessing.restore(image, shot.tilt, defocus=shot.defocus, dose=shot.dose, **way.optics)

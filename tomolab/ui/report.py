@@ -20,10 +20,10 @@ from matplotlib.colors import is_color_like, to_hex
 
 from tomolab import __version__, io
 from tomolab.averaging.half_maps import Average
-from tomolab.inspection import provenance, run_contents
+from tomolab.inspection import run_contents
 from tomolab.inspection.history import History
 from tomolab.inspection.model import Inspection
-from tomolab.inspection.provenance import Account
+from tomolab.inspection.run_contents import RunContents
 from tomolab.inspection.session import Session
 from tomolab.ui import report_figures, style
 
@@ -58,7 +58,7 @@ def write(folder: str | Path, *, verify: bool = True) -> Path:
     ValueError
         If its manifest cannot be read.
     """
-    found = provenance.of(folder, verify=verify)
+    found = run_contents.read(folder, verify=verify)
     text = page(found, verified=verify)
     path = Path(folder) / PAGE
     with io.atomic(path) as temporary:
@@ -66,7 +66,7 @@ def write(folder: str | Path, *, verify: bool = True) -> Path:
     return path
 
 
-def page(found: Account, *, verified: bool = True) -> str:
+def page(found: RunContents, *, verified: bool = True) -> str:
     """The page as text.
 
     Parameters
@@ -103,7 +103,7 @@ def _palette(session: Session | None) -> dict[int, str]:
     return {number: to_hex(ink) for number, ink in style.inks(known).items()}
 
 
-def _head(found: Account, name: str) -> str:
+def _head(found: RunContents, name: str) -> str:
     told = [f"as it was on {_when(datetime.now(UTC).isoformat())}"]
     if found.table is not None:
         count = found.table["tomogram"].nunique()
@@ -113,7 +113,7 @@ def _head(found: Account, name: str) -> str:
     return f'<header><h1>{_t(name)}</h1><div class="quiet">{_t(" · ".join(told))}</div></header>'
 
 
-def _funnel(found: Account) -> str:
+def _funnel(found: RunContents) -> str:
     if not found.steps:
         return "<p>This folder holds no particles yet.</p>"
     most = max(step.count for step in found.steps) or 1
@@ -127,7 +127,7 @@ def _funnel(found: Account) -> str:
     return f'<h2>From picks to averages</h2><table class="funnel">{head}{"".join(rows)}</table>'
 
 
-def _views(found: Account, palette: dict[int, str]) -> str:
+def _views(found: RunContents, palette: dict[int, str]) -> str:
     """The tomogram with its particles, and the map of all."""
     figures = [_section(found, palette)]
     if found.session is not None and found.points is not None and set(found.session.ids) <= set(found.points["particle_id"]):
@@ -138,8 +138,8 @@ def _views(found: Account, palette: dict[int, str]) -> str:
     return f'<h2>{title}</h2><div class="pair">{"".join(shown)}</div>' if shown else ""
 
 
-def _section(found: Account, palette: dict[int, str]) -> str:
-    places = run_contents.places(found.folder, found.table)
+def _section(found: RunContents, palette: dict[int, str]) -> str:
+    places = run_contents.tomogram_files(found.folder, found.table)
     if not places:
         return ""
     if found.table is None:
@@ -150,7 +150,7 @@ def _section(found: Account, palette: dict[int, str]) -> str:
     inside = table[table["tomogram"] == name]
     try:
         volume = io.read_volume(places[name])
-        diameter = run_contents.diameter(found.table, found.boxes)
+        diameter = run_contents.particle_diameter(found.table, found.boxes)
     except ValueError as error:
         return f'<p class="fault">{_t(str(error))}</p>'
     image = report_figures.section(volume, inside, palette, diameter=diameter)
@@ -161,7 +161,7 @@ def _section(found: Account, palette: dict[int, str]) -> str:
     return _figure(image, told, "slice of the tomogram with its particles")
 
 
-def _clusters(found: Account, session: Session, palette: dict[int, str]) -> str:
+def _clusters(found: RunContents, session: Session, palette: dict[int, str]) -> str:
     counts = session.counts().sort_values(ascending=False, kind="stable")
     held = found.boxes if found.boxes is not None and set(session.ids) <= set(found.boxes.ids) else None
     features = found.features if found.features is not None and set(session.ids) <= set(found.features.ids) else None
@@ -195,7 +195,7 @@ def _averages(made: Mapping[str, Average]) -> str:
 
 def _card(name: str, average: Average, *, pictures: bool) -> str:
     record = average.record
-    begun = provenance.start(record)
+    begun = run_contents.average_start(record)
     badges = [f"template-based: started from {begun}"] if begun else []
     badges += [] if average.believable else ["halves agree on nothing finer than how they were joined: not to be believed"]
     badges += ["quick look"] if record.get("quick") else []
@@ -203,8 +203,8 @@ def _card(name: str, average: Average, *, pictures: bool) -> str:
         "particles": f"{len(average.particles):,}",
         "halves agree to": f"{average.resolution:.1f} Å",
         "voxels": f"{average.volume.shape[0]}³ of {average.volume.voxel_size:g} Å",
-        "from": provenance.lineage(record) or None,
-        "hand": provenance.hand(record) or None,
+        "from": run_contents.average_lineage(record) or None,
+        "hand": run_contents.average_hand(record) or None,
         "symmetry": record.get("symmetry"),
         "mask": f"{record['mask']:.0f} Å" if "mask" in record else None,
         "by": record.get("program", "tomolab"),
@@ -232,7 +232,7 @@ def _decisions(session: Session | None) -> str:
     return f'<h2>Decisions</h2>{left}<ol start="{max(1, len(past) - STEPS + 1)}">{rows}</ol>'
 
 
-def _stages(found: Account, *, verified: bool) -> str:
+def _stages(found: RunContents, *, verified: bool) -> str:
     if not found.stages:
         return ""
     rows = "".join(_stage(name, entry, found.changed) for name, entry in found.stages.items())

@@ -6,7 +6,7 @@ import bench_inspector_hours
 import pandas as pd
 import pytest
 
-from tomolab.inspection.orders import Order
+from tomolab.inspection.model import AveragingTask
 from tomolab.ui.notebook import averages, inspector
 
 # jupyter-scatter 1.0 sets pandas tables in place while it is imported.
@@ -30,7 +30,7 @@ def test_what_is_held_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_old_jobs_that_are_over_leave_the_queue_with_all_their_widgets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(averages, "LISTED", 2)
-    monkeypatch.setattr(Order, "__call__", lambda *_, **__: {})
+    monkeypatch.setattr(AveragingTask, "__call__", lambda *_, **__: {})
     view = inspector.open(folder)
     held = []
     for _ in range(6):

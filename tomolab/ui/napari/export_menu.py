@@ -11,8 +11,7 @@ from typing import Any
 from qtpy.QtWidgets import QFileDialog, QMenu, QWidget
 
 from tomolab.inspection import exports
-from tomolab.inspection.export_folders import PROGRAMS
-from tomolab.inspection.exports import COPY, KINDS, POSES, Kind
+from tomolab.inspection.exports import COPY, KINDS, POSES, PROGRAMS, Kind
 from tomolab.inspection.model import Inspection
 from tomolab.ui import report
 from tomolab.ui.napari import threads

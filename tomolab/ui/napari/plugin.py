@@ -49,7 +49,7 @@ def reader(path: str | Sequence[str]) -> Callable[[Any], list[Layer]] | None:
         return read_list
     if (place / "zarr.json").is_file() and (place / "particles.parquet").is_file():
         return read_boxes
-    if place.is_dir() and (run_contents.places(place) or any((place / name).is_file() for name in LISTS)):
+    if place.is_dir() and (run_contents.tomogram_files(place) or any((place / name).is_file() for name in LISTS)):
         return read_run
     return None
 
@@ -69,7 +69,7 @@ def read_run(path: str | Path) -> list[Layer]:
     """
     folder = Path(path)
     found = next((folder / name for name in LISTS if (folder / name).is_file()), None)
-    name, image = next(iter(run_contents.places(folder).items()), ("", None))
+    name, image = next(iter(run_contents.tomogram_files(folder).items()), ("", None))
     volume = None if image is None else io.read_volume(image)
     layers = [] if volume is None else [density(volume)]
     if found is not None:
@@ -103,7 +103,7 @@ def read_list(path: str | Path) -> list[Layer]:
     try:
         table = _particles(place)
     except ValueError as error:
-        beside = run_contents.maps(place.parent)
+        beside = run_contents.map_files(place.parent)
         if len(beside) != 1:
             raise ValueError(
                 f"{error}. napari takes that from the tomogram if it is the only one in the folder; there are {len(beside)}"

@@ -11,8 +11,7 @@ from typing import Any
 from ipywidgets import HTML, Button, Checkbox, Dropdown, HBox, Layout, Text, VBox
 
 from tomolab.inspection import exports
-from tomolab.inspection.export_folders import PROGRAMS
-from tomolab.inspection.exports import COPY, KINDS, POSES
+from tomolab.inspection.exports import COPY, KINDS, POSES, PROGRAMS
 from tomolab.inspection.model import Inspection
 from tomolab.ui import report
 

@@ -12,7 +12,7 @@ import pytest
 import zarr
 
 from tomolab import particles, subtomograms
-from tomolab.subtomograms import Subtomograms, appending, store
+from tomolab.subtomograms import Subtomograms, store, writer
 
 BOX = 4
 
@@ -61,7 +61,7 @@ def test_ids_are_unique(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"3 of 6 particle ids are in .* already, such as \[12, 13, 14\]"):
         subtomograms.append(path, some(6, 12))
     with pytest.raises(ValueError, match="an id that another row has too"):
-        appending.append(path, store.parts(some(6, 12).volumes, some(6, 12).particles), box=BOX, voxel_size=20.0)
+        writer.append(path, store.parts(some(6, 12).volumes, some(6, 12).particles), box=BOX, voxel_size=20.0)
     check(path, list(range(5, 15)))
     found = subtomograms.append(path, some(6, 12), renumber=True)
     assert found.ids.tolist() == list(range(5, 21))
@@ -86,7 +86,7 @@ def test_what_was_left_out_is_told_once(tmp_path: Path) -> None:
     path = some(4, 0).save(tmp_path / "made.zarr")
     lost = particles.table(np.zeros((2, 3)), ids=[90, 91]).assign(reason="too near")
     for _ in range(2):
-        appending._skip(path, [lost])
+        writer._skip(path, [lost])
     found = subtomograms.append(path, Subtomograms(some(3, 4).volumes, some(3, 4).particles, 20.0, lost))
     assert found.skipped["particle_id"].tolist() == [90, 91]
 
@@ -101,7 +101,7 @@ def test_an_addition_that_breaks_off_leaves_the_store_as_it_was(tmp_path: Path, 
         raise RuntimeError("the tomogram went away")
 
     with pytest.raises(RuntimeError, match="went away"):
-        appending.append(path, parts(), box=BOX, voxel_size=20.0)
+        writer.append(path, parts(), box=BOX, voxel_size=20.0)
     check(path, list(range(20)))
     subtomograms.append(path, some(7, 50))
     check(path, [*range(20), *range(50, 57)])
