@@ -28,7 +28,7 @@ from tomolab import rotations
 from tomolab.conventions import ANGLES, POSITION, SOURCE, TEXTS, WEDGE
 from tomolab.io import paths
 from tomolab.io.lists import star
-from tomolab.io.lists.star_blocks import floats
+from tomolab.io.lists.star.parsing import floats
 from tomolab.particles import REQUIRED
 
 UNITS = ("angstrom", "voxel")
