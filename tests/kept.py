@@ -165,7 +165,7 @@ def checkpoint() -> Kind:
 
     def make(folder: Path) -> None:
         made, optimiser = parts()
-        told = checkpoints.Progress(
+        told = checkpoints.TrainingProgress(
             [{"epoch": 1, "loss": 0.5}], 3, [1.0, 2.0, 3.0], 1.5, {name: one.clone() for name, one in made.state_dict().items()}
         )
         checkpoints.write(folder, made, optimiser, plan=PLAN, progress=told)
@@ -176,7 +176,7 @@ def checkpoint() -> Kind:
         optimiser.step()
         return found
 
-    def holds(found: checkpoints.Progress, _: Path) -> None:
+    def holds(found: checkpoints.TrainingProgress, _: Path) -> None:
         assert sum(row["loss"] for row in found.history) + found.seconds + sum(found.sums) is not None
         assert found.batch >= 0
 
