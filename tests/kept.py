@@ -27,8 +27,8 @@ from tomolab.inspection import session as sessions
 from tomolab.io import download as downloads
 from tomolab.io.run_folder import Run
 from tomolab.learning import Embedding, checkpoints, networks
-from tomolab.learning import vectors as embeddings
-from tomolab.learning.partial_array import Part
+from tomolab.learning import embedding as embeddings
+from tomolab.learning.embedding import PartialArray
 from tomolab.simulation import Specimen
 from tomolab.simulation import specimen as specimens
 from tomolab.subtomograms import Subtomograms
@@ -214,15 +214,15 @@ def part(target: str) -> Kind:
     about = {"dtype": "float32", "folder": "a.part", "about": {"network": "abc"}}
 
     def make(folder: Path) -> None:
-        with Part(COUNT, **about | {"folder": folder / "a.part"}) as one:
+        with PartialArray(COUNT, **about | {"folder": folder / "a.part"}) as one:
             one.add(np.ones((5, 4)))
 
-    def holds(found: Part, _: Path) -> None:
+    def holds(found: PartialArray, _: Path) -> None:
         assert 0 <= found.done <= COUNT
         found.add(np.ones((COUNT - found.done, found.array.shape[1] or 1)))
 
-    def read(path: Path) -> Part:
-        return Part(COUNT, **about | {"folder": path})
+    def read(path: Path) -> PartialArray:
+        return PartialArray(COUNT, **about | {"folder": path})
 
     return Kind(make, "a.part", read, holds, (f"a.part/{target}",), target.endswith("json"))
 

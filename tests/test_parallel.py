@@ -365,16 +365,16 @@ def test_embed_outlives_a_worker_and_goes_on_after_a_cut(
     assert (tmp_path / "died").exists()
     here = embedding.embed(deep, made["here"], batch_size=16, progress=False, client=False)
     np.testing.assert_array_equal(here.vectors, there.vectors)
-    monkeypatch.setattr("tomolab.learning.partial_array.KEEP", 16)
-    add, seen = embedding.Part.add, []
+    monkeypatch.setattr("tomolab.learning.embedding.NOTED_ROWS", 16)
+    add, seen = embedding.PartialArray.add, []
 
-    def cut(self: embedding.Part, rows: np.ndarray) -> None:
+    def cut(self: embedding.PartialArray, rows: np.ndarray) -> None:
         seen.append(len(rows))
         if len(seen) == 4:
             raise KeyboardInterrupt
         add(self, rows)
 
-    monkeypatch.setattr(embedding.Part, "add", cut)
+    monkeypatch.setattr(embedding.PartialArray, "add", cut)
     again = partial(embedding.embed, deep, made["here"], batch_size=16, progress=False, path=tmp_path / "v.npz", client=client)
     with pytest.raises(KeyboardInterrupt):
         again()

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.utils.extmath import svd_flip
 
-from tomolab.learning.vectors import Embedding
+from tomolab.learning.embedding import Embedding
 
 WIDE = 2048
 """Features above which the covariance (d, d) is not formed."""
