@@ -29,7 +29,7 @@ from tomolab.ctf import Lens
 from tomolab.io.volumes.tomogram import Tomogram
 from tomolab.learning import embedding
 from tomolab.parallel import Made
-from tomolab.simulation import Imaging, batches, densities
+from tomolab.simulation import Imaging, densities, generator
 from tomolab.subtomograms import Subtomograms, dataset, tomogram_list
 from tomolab.volumes import Volume
 
@@ -230,7 +230,7 @@ def killing(client: Client, monkeypatch) -> list[int]:
 
 
 def test_simulate_outlives_a_worker(client: Client, tmp_path: Path, monkeypatch, killing: list[int]) -> None:
-    monkeypatch.setattr(batches, "TABLED", 1)
+    monkeypatch.setattr(generator, "BATCHES_PER_TABLE", 1)
     maps = densities.load(["tric"], voxel_size=25.0, box=16)
     make = partial(simulation.subtomograms, maps, 600, imaging=Imaging(), box=16, seed=4, device="cpu")
     same(make(client=False, path=tmp_path / "here.zarr"), make(client=client, path=tmp_path / "there.zarr"))
