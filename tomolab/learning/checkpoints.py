@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training needs to go on exactly where it was cut, in one safetensors file.
+"""A training in, one safetensors file out, and back: all that it needs to go on exactly where it was cut.
 
 Weights, optimiser state, the weights to keep, and how far the training is. What is not a tensor stands as JSON in the file's
 own metadata: one file is replaced in one step, so whatever moment a run is killed at, there is a whole checkpoint, and its

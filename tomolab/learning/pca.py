@@ -1,4 +1,4 @@
-"""Components: directions of greatest variance, found in one embedding and applied to any of the same network.
+"""An embedding in, its principal components out, which apply to any embedding of the same network.
 
 >>> basis = fit(known, 16, whiten=True)
 >>> a, b = basis.apply(known), basis.apply(unknown)     # 16 numbers per particle, in one space

@@ -1,4 +1,4 @@
-"""Microscope: what imaging does to boxes that hold one particle, in their Fourier space.
+"""Clean boxes of one particle each in, images out: CTF, missing wedge and noise, applied in Fourier space.
 
 Every point of it is observed at one tilt (`fourier.tilts`), so what changes from image to image of a tilt series, such as
 defocus, damage and loss of electrons, is a function of that tilt. Points beyond Nyquist are not observed.
