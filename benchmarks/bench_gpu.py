@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tomolab import averaging, simulation, subtomograms, tomograms
 from tomolab.averaging import alignment, fsc, spectra
 from tomolab.learning import embedding, networks, recipes
-from tomolab.learning.loop import Loop, spread
+from tomolab.learning.loop import Loop, launch
 from tomolab.simulation import Imaging, densities
 from tomolab.volumes import Volume
 
@@ -200,7 +200,7 @@ def learn(bench: Bench) -> None:
 
 def _steps(bench: Bench, name: str, data: Any, precision: str) -> Iterator[torch.Tensor]:
     """Steps of `training.fit`."""
-    fabric = spread(torch.device(bench.device), bfloat16=precision == "bfloat16")
+    fabric = launch(torch.device(bench.device), bfloat16=precision == "bfloat16")
     network = networks.create(name, box=bench.box, classes=data.classes)
     loop = Loop(network, data, recipe=recipes.recipe(name), epochs=1, seed=1, fabric=fabric)
     loop.start()

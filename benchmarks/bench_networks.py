@@ -91,7 +91,7 @@ def alternate(ours: Callable[[], object], plain: Callable[[], object]) -> tuple[
 
 def our_steps(name: str, data: Data) -> Callable[[], object]:
     """A step of `training.fit`."""
-    fabric = training_loop.spread(WHERE, bfloat16=parallel.use_bfloat16(WHERE, "auto"))
+    fabric = training_loop.launch(WHERE, bfloat16=parallel.use_bfloat16(WHERE, "auto"))
     loop = Loop(made(name, data), data, recipe=recipes.recipe(name), epochs=1, seed=1, fabric=fabric)
     loop.start()
     steps = loop.epoch(0)

@@ -29,8 +29,8 @@ from tomolab import averaging, io, particles, simulation, subtomograms
 from tomolab.averaging import checkpoint, gold_standard
 from tomolab.inspection import session as sessions
 from tomolab.io import run_folder
-from tomolab.learning import embedding, networks, partial_array, training
-from tomolab.simulation import Imaging, batches, densities
+from tomolab.learning import embedding, networks, training
+from tomolab.simulation import Imaging, densities, generator
 from tomolab.subtomograms import cropping, store
 from tomolab.volumes import Volume
 
@@ -65,7 +65,7 @@ def places(count: int, seed: int) -> pd.DataFrame:
 
 def simulate(_: Path, folder: Path) -> None:
     """A store of simulated subtomograms, which notes how far it is every 256 of them."""
-    batches.TABLED, store.SHARD_BYTES = 1, 256 * 2 * BOX**3
+    generator.BATCHES_PER_TABLE, store.SHARD_BYTES = 1, 256 * 2 * BOX**3
     maps = densities.load(["tric"], voxel_size=VOXEL_SIZE, box=BOX)
     options: dict[str, Any] = {"imaging": LOOK, "box": BOX, "seed": 2, "device": "cpu", "progress": False}
     simulation.subtomograms(maps, 1500, path=folder / "made.zarr", **options)
@@ -86,7 +86,7 @@ def read_store(folder: Path, name: str) -> list[Any]:
 
 def embed(given: Path, folder: Path) -> None:
     """Features by the shipped encoder, which notes how far it is every 32 subtomograms instead of 1,024."""
-    partial_array.KEEP = 32
+    embedding.NOTED_ROWS = 32
     boxes = subtomograms.open(given / "boxes.zarr")
     path = folder / "embedding.npz"
     embedding.embed(networks.load(), boxes, path=path, batch_size=16, device="cpu", precision="float32", progress=False)

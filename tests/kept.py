@@ -27,8 +27,8 @@ from tomolab.inspection import session as sessions
 from tomolab.io import download as downloads
 from tomolab.io.run_folder import Run
 from tomolab.learning import Embedding, checkpoints, networks
-from tomolab.learning import vectors as embeddings
-from tomolab.learning.partial_array import Part
+from tomolab.learning import embedding as embeddings
+from tomolab.learning.embedding import PartialArray
 from tomolab.simulation import Specimen
 from tomolab.simulation import specimen as specimens
 from tomolab.subtomograms import Subtomograms
@@ -165,7 +165,7 @@ def checkpoint() -> Kind:
 
     def make(folder: Path) -> None:
         made, optimiser = parts()
-        told = checkpoints.Progress(
+        told = checkpoints.TrainingProgress(
             [{"epoch": 1, "loss": 0.5}], 3, [1.0, 2.0, 3.0], 1.5, {name: one.clone() for name, one in made.state_dict().items()}
         )
         checkpoints.write(folder, made, optimiser, plan=PLAN, progress=told)
@@ -176,7 +176,7 @@ def checkpoint() -> Kind:
         optimiser.step()
         return found
 
-    def holds(found: checkpoints.Progress, _: Path) -> None:
+    def holds(found: checkpoints.TrainingProgress, _: Path) -> None:
         assert sum(row["loss"] for row in found.history) + found.seconds + sum(found.sums) is not None
         assert found.batch >= 0
 
@@ -214,15 +214,15 @@ def part(target: str) -> Kind:
     about = {"dtype": "float32", "folder": "a.part", "about": {"network": "abc"}}
 
     def make(folder: Path) -> None:
-        with Part(COUNT, **about | {"folder": folder / "a.part"}) as one:
+        with PartialArray(COUNT, **about | {"folder": folder / "a.part"}) as one:
             one.add(np.ones((5, 4)))
 
-    def holds(found: Part, _: Path) -> None:
+    def holds(found: PartialArray, _: Path) -> None:
         assert 0 <= found.done <= COUNT
         found.add(np.ones((COUNT - found.done, found.array.shape[1] or 1)))
 
-    def read(path: Path) -> Part:
-        return Part(COUNT, **about | {"folder": path})
+    def read(path: Path) -> PartialArray:
+        return PartialArray(COUNT, **about | {"folder": path})
 
     return Kind(make, "a.part", read, holds, (f"a.part/{target}",), target.endswith("json"))
 

@@ -23,7 +23,7 @@ from test_warp import defocus, xml
 from tomolab import io as tomolab_io
 from tomolab import particles
 from tomolab.io.lists import copick, imod
-from tomolab.learning import embedding
+from tomolab.learning import read_features
 from tomolab.volumes import Volume
 
 SIZE = 8.0
@@ -342,7 +342,7 @@ def features(name: str) -> Kind:
         assert np.isfinite(found.vectors).all()
         assert not name.endswith(".csv") or len(found) == csv_rows(path.read_bytes())
 
-    return Kind(make, name, embedding.read, holds, text=name.endswith(".csv"))
+    return Kind(make, name, read_features, holds, text=name.endswith(".csv"))
 
 
 def em_volume() -> Kind:

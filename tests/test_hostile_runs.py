@@ -28,7 +28,7 @@ from test_hostile import attempt, opened, watched
 from tomolab import averaging, inspection, io, particles, subtomograms
 from tomolab.inspection import run_contents, selection
 from tomolab.io.run_folder import Run
-from tomolab.learning.partial_array import Part
+from tomolab.learning.embedding import PartialArray
 from tomolab.subtomograms import writer
 from tomolab.ui import report
 
@@ -273,15 +273,15 @@ def test_what_an_inspection_finds_does_not_lead_out(name: str, folder: Path, tmp
 
 def test_a_part_does_not_write_through_a_link(tmp_path: Path) -> None:
     bait = tmp_path / "bait"
-    with Part(4, dtype="float32", folder=tmp_path / "a.part") as part:
+    with PartialArray(4, dtype="float32", folder=tmp_path / "a.part") as part:
         part.add(np.ones((2, 3)))
     (tmp_path / "a.part/array.npy").rename(bait)
     (tmp_path / "a.part/array.npy").symlink_to(bait)
     before = bait.read_bytes()
     with pytest.raises(ValueError, match="leads out of"):
-        Part(4, dtype="float32", folder=tmp_path / "a.part")
+        PartialArray(4, dtype="float32", folder=tmp_path / "a.part")
     (tmp_path / "a.part/about.json").unlink()
-    with pytest.raises(ValueError, match="leads out of"), Part(4, dtype="float32", folder=tmp_path / "a.part") as part:
+    with pytest.raises(ValueError, match="leads out of"), PartialArray(4, dtype="float32", folder=tmp_path / "a.part") as part:
         part.add(np.ones((2, 3)))
     assert bait.read_bytes() == before
 

@@ -29,7 +29,7 @@ from tomolab.ctf import Lens
 from tomolab.io.volumes.tomogram import Tomogram
 from tomolab.learning import embedding
 from tomolab.parallel import Made
-from tomolab.simulation import Imaging, batches, densities
+from tomolab.simulation import Imaging, densities, generator
 from tomolab.subtomograms import Subtomograms, dataset, tomogram_list
 from tomolab.volumes import Volume
 
@@ -230,7 +230,7 @@ def killing(client: Client, monkeypatch) -> list[int]:
 
 
 def test_simulate_outlives_a_worker(client: Client, tmp_path: Path, monkeypatch, killing: list[int]) -> None:
-    monkeypatch.setattr(batches, "TABLED", 1)
+    monkeypatch.setattr(generator, "BATCHES_PER_TABLE", 1)
     maps = densities.load(["tric"], voxel_size=25.0, box=16)
     make = partial(simulation.subtomograms, maps, 600, imaging=Imaging(), box=16, seed=4, device="cpu")
     same(make(client=False, path=tmp_path / "here.zarr"), make(client=client, path=tmp_path / "there.zarr"))
@@ -365,16 +365,16 @@ def test_embed_outlives_a_worker_and_goes_on_after_a_cut(
     assert (tmp_path / "died").exists()
     here = embedding.embed(deep, made["here"], batch_size=16, progress=False, client=False)
     np.testing.assert_array_equal(here.vectors, there.vectors)
-    monkeypatch.setattr("tomolab.learning.partial_array.KEEP", 16)
-    add, seen = embedding.Part.add, []
+    monkeypatch.setattr("tomolab.learning.embedding.NOTED_ROWS", 16)
+    add, seen = embedding.PartialArray.add, []
 
-    def cut(self: embedding.Part, rows: np.ndarray) -> None:
+    def cut(self: embedding.PartialArray, rows: np.ndarray) -> None:
         seen.append(len(rows))
         if len(seen) == 4:
             raise KeyboardInterrupt
         add(self, rows)
 
-    monkeypatch.setattr(embedding.Part, "add", cut)
+    monkeypatch.setattr(embedding.PartialArray, "add", cut)
     again = partial(embedding.embed, deep, made["here"], batch_size=16, progress=False, path=tmp_path / "v.npz", client=client)
     with pytest.raises(KeyboardInterrupt):
         again()

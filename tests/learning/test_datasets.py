@@ -1,4 +1,4 @@
-"""Lessons deal out every subtomogram with its label, in an order that depends on nothing but seed and epoch."""
+"""Training data give every subtomogram with its label, in an order that depends on nothing but seed and epoch."""
 
 from pathlib import Path
 

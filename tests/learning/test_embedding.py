@@ -1,4 +1,7 @@
-"""Embeddings keep ids and vectors together, from the network to the file."""
+"""Embeddings keep ids and vectors together, from the network to the file, and what was done when a run is cut."""
+
+import errno
+import json
 
 import numpy as np
 import pytest
@@ -7,8 +10,160 @@ from torch import nn
 
 from tomolab import particles
 from tomolab.io import paths
-from tomolab.learning import embedding
+from tomolab.learning import Embedding, embedding
+from tomolab.learning.embedding import PartialArray
 from tomolab.subtomograms import Subtomograms
+
+
+def some(n: int = 40, d: int = 6, seed: int = 0) -> Embedding:
+    rng = np.random.default_rng(seed)
+    return Embedding(np.arange(n) + 100, rng.normal(size=(n, d)) * np.arange(d, 0, -1), "abc")
+
+
+def test_an_embedding_must_be_consistent() -> None:
+    with pytest.raises(ValueError, match=r"got shapes \(2,\) and \(3, 4\)"):
+        Embedding([1, 2], np.zeros((3, 4)), "")
+    with pytest.raises(ValueError, match=r"unique, but 1 are repeated: \[2\]"):
+        Embedding([2, 2, 3], np.zeros((3, 4)), "")
+    with pytest.raises(ValueError, match="ids must be integers, got float64"):
+        Embedding([1.5, 2, 3], np.zeros((3, 4)), "")
+
+
+def test_take_follows_the_ids_asked_for() -> None:
+    whole = some()
+    part = whole.take([120, 101])
+    assert part.ids.tolist() == [120, 101]
+    np.testing.assert_array_equal(part.vectors, whole.vectors[[20, 1]])
+    with pytest.raises(KeyError, match=r"1 of 2 particles are not in the embedding, such as \[7\]"):
+        whole.take([101, 7])
+
+
+def test_save_and_load(tmp_path) -> None:
+    whole = some()
+    whole.save(tmp_path / "embedding.npz")
+    read = embedding.load(tmp_path / "embedding.npz")
+    np.testing.assert_array_equal(read.ids, whole.ids)
+    np.testing.assert_array_equal(read.vectors, whole.vectors)
+    assert read.network == "abc"
+    assert [path.name for path in tmp_path.iterdir()] == ["embedding.npz"]
+
+
+def test_load_refuses_other_files(tmp_path) -> None:
+    np.savez(tmp_path / "other.npz", ids=np.arange(3))
+    with pytest.raises(ValueError, match="not an embedding: it has no network, vectors"):
+        embedding.load(tmp_path / "other.npz")
+    np.savez(tmp_path / "pickled.npz", ids=np.array([{}]), vectors=np.zeros((1, 2)), network="")
+    with pytest.raises(ValueError, match="values of type object, expected numbers or text"):
+        embedding.load(tmp_path / "pickled.npz")
+    with pytest.raises(FileNotFoundError):
+        embedding.load(tmp_path / "absent.npz")
+
+
+def test_half_precision_is_kept_and_doubles_are_not() -> None:
+    for given, kept in (("f2", "f2"), ("f4", "f4"), ("f8", "f4"), ("i8", "f4")):
+        assert Embedding([1, 2], np.ones((2, 3), given), "").vectors.dtype == kept
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4"])
+def test_mapped_vectors_stay_on_disk(tmp_path, dtype: str) -> None:
+    whole = Embedding(some().ids, some().vectors.astype(dtype), "abc")
+    whole.save(tmp_path / "embedding.npz")
+    read = embedding.load(tmp_path / "embedding.npz", mapped=True)
+    assert isinstance(read.vectors, np.memmap)
+    np.testing.assert_array_equal(read.vectors, whole.vectors)
+    assert read.vectors.dtype == dtype
+    part = read.take([120, 101])
+    assert not isinstance(part.vectors, np.memmap)
+    np.testing.assert_array_equal(part.vectors, whole.vectors[[20, 1]])
+    with pytest.raises(ValueError, match="read-only"):
+        read.vectors[0, 0] = 1
+    # What was mapped outlives the file that takes its place.
+    some(seed=1).save(tmp_path / "embedding.npz")
+    np.testing.assert_array_equal(read.vectors, whole.vectors)
+
+
+def test_mapping_copes_with_nothing_and_refuses_compression(tmp_path) -> None:
+    Embedding([], np.zeros((0, 5), np.float32), "").save(tmp_path / "none.npz")
+    assert embedding.load(tmp_path / "none.npz", mapped=True).vectors.shape == (0, 5)
+    np.savez_compressed(tmp_path / "small.npz", ids=[1], vectors=np.zeros((1, 2), np.float32), network="")
+    assert len(embedding.load(tmp_path / "small.npz")) == 1
+    with pytest.raises(ValueError, match="is compressed"):
+        embedding.load(tmp_path / "small.npz", mapped=True)
+
+
+def test_blocks_are_all_rows_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "BLOCK_ROWS", 16)
+    whole = Embedding(some().ids, some().vectors.astype(np.float16), "")
+    parts = list(whole.blocks())
+    assert [len(part) for _, part in parts] == [16, 16, 8]
+    assert all(part.dtype == np.float32 for _, part in parts)
+    np.testing.assert_array_equal(np.concatenate([part for _, part in parts]), whole.vectors)
+    broken = some().vectors.copy()
+    broken[[3, 20, 39], 1] = np.nan
+    with pytest.raises(ValueError, match=r"3 particles hold NaN or infinity, such as particles \[103, 120, 139\]"):
+        Embedding(whole.ids, broken, "")
+
+
+def test_a_part_notes_its_progress_for_when_it_is_killed(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "NOTED_ROWS", 4)
+    first = PartialArray(10, dtype="float32", folder=tmp_path / "part", about={"of": "a"})
+    for row in range(7):
+        first.add(np.full((1, 2), row))
+    # No orderly end: what was noted last counts.
+    assert json.loads((tmp_path / "part/about.json").read_text())["done"] == 4
+    second = PartialArray(10, dtype="float32", folder=tmp_path / "part", about={"of": "a"})
+    assert second.done == 4
+    with second:
+        second.add(np.full((6, 2), 9))
+    np.testing.assert_array_equal(second.array[:, 0], [0, 1, 2, 3, 9, 9, 9, 9, 9, 9])
+    third = PartialArray(10, dtype="float32", folder=tmp_path / "part", about={"of": "a"})
+    assert third.done == 10
+    third.remove()
+    assert not (tmp_path / "part").exists()
+
+
+def test_a_part_holds_rows_of_one_width_and_no_more_than_its_count(tmp_path) -> None:
+    part = PartialArray(3, dtype="float16")
+    part.add(np.ones((2, 4)))
+    with pytest.raises(ValueError, match=r"rows \(1, 5\) do not fit after row 2 of \(3, 4\)"):
+        part.add(np.ones((1, 5)))
+    with pytest.raises(ValueError, match=r"rows \(2, 4\) do not fit"):
+        part.add(np.ones((2, 4)))
+    with pytest.raises(ValueError, match=r"beyond float16 .*up to 7e\+04"):
+        part.add(np.full((1, 4), 7e4))
+
+
+def test_a_partial_array_of_something_else_is_refused(tmp_path) -> None:
+    with PartialArray(3, dtype="float32", folder=tmp_path / "part", about={"of": "a"}) as part:
+        part.add(np.ones((1, 2)))
+    with pytest.raises(ValueError, match="count was 3, is 4, of was a, is b; delete the folder"):
+        PartialArray(4, dtype="float32", folder=tmp_path / "part", about={"of": "b"})
+
+
+def test_room_for_all_is_taken_first(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = PartialArray(100_000, dtype="float32", folder=tmp_path / "part")
+    part.add(np.ones((1, 10)))
+    assert (tmp_path / "part/array.npy").stat().st_blocks * 512 >= 4_000_000
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(embedding.os, "posix_fallocate", refuse)
+    with pytest.raises(OSError, match=r"no room for 0.004 GB: No space left on device: '.*array.npy'"):
+        PartialArray(100_000, dtype="float32", folder=tmp_path / "other").add(np.ones((1, 10)))
+    assert list((tmp_path / "other").iterdir()) == []
+
+
+def test_a_description_without_its_array_is_begun_anew(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "NOTED_ROWS", 4)
+    first = PartialArray(8, dtype="float32", folder=tmp_path / "part")
+    first.add(np.ones((5, 2)))
+    # As when the folder is deleted while it is filled: its description comes again, its array does not.
+    (tmp_path / "part/array.npy").unlink()
+    second = PartialArray(8, dtype="float32", folder=tmp_path / "part")
+    assert second.done == 0
+    second.add(np.full((8, 2), 2.0))
+    assert (second.array == 2).all()
 
 
 class Moments(nn.Module):

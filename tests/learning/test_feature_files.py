@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tomolab import averaging, clusters, inspection
-from tomolab.learning import embedding
+from tomolab.learning import read_features
 from tomolab.subtomograms import Subtomograms
 
 VECTORS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
@@ -40,14 +40,14 @@ def test_features_belong_to_the_particles_of_their_ids(tmp_path, name: str, call
     else:
         put(path, table(file="a.mrc").rename(columns={"particle_id": called}))
         options = {} if called == "particle_id" else {"ids": called}
-    found = embedding.read(path, **options)
+    found = read_features(path, **options)
     assert found.ids.tolist() == IDS.tolist()
     np.testing.assert_allclose(found.vectors, VECTORS, rtol=1e-6)
     order = pd.DataFrame({"particle_id": np.sort(IDS)})
-    matched = embedding.read(path, particles=order, network="TomoTwin", **options)
+    matched = read_features(path, particles=order, network="TomoTwin", **options)
     assert (matched.ids.tolist(), matched.network) == (sorted(IDS), "TomoTwin")
     np.testing.assert_allclose(matched.take(IDS).vectors, VECTORS, rtol=1e-6)
-    assert embedding.read(path, **options).network == found.network != ""
+    assert read_features(path, **options).network == found.network != ""
 
 
 @given(
@@ -67,7 +67,7 @@ def test_what_was_put_in_comes_out(tmp_path_factory, count: int, width: int, suf
     else:
         put(path, pd.DataFrame(vectors, columns=[f"f{n}" for n in range(width)]).assign(particle_id=ids))
     for options in ({}, {"ids": ids} if suffix == ".npz" else {"columns": [f"f{n}" for n in range(width)]}):
-        found = embedding.read(path, **options)
+        found = read_features(path, **options)
         assert found.ids.tolist() == ids.tolist()
         np.testing.assert_allclose(found.vectors, vectors.astype(np.float32), rtol=1e-5)
 
@@ -80,17 +80,17 @@ def test_the_order_of_the_rows_counts_only_if_the_user_says_so(tmp_path) -> None
         with pytest.raises(
             ValueError, match=r"no ids; give|no array 'ids'|no column 'particle_id' .* ids=table\['particle_id'\]"
         ):
-            embedding.read(tmp_path / name, **options)
+            read_features(tmp_path / name, **options)
         for ids in (IDS, IDS.tolist(), pd.Series(IDS, index=IDS[::-1])):
-            found = embedding.read(tmp_path / name, ids=ids, **options)
+            found = read_features(tmp_path / name, ids=ids, **options)
             assert found.ids.tolist() == IDS.tolist()
             np.testing.assert_allclose(found.vectors, VECTORS, rtol=1e-6)
         with pytest.raises(ValueError, match="there are 5 ids and 6 rows of features"):
-            embedding.read(tmp_path / name, ids=IDS[:5], **options)
+            read_features(tmp_path / name, ids=IDS[:5], **options)
 
 
 def test_ids_in_the_index_of_a_table_are_found(tmp_path) -> None:
-    found = embedding.read(put(tmp_path / "a.parquet", table().set_index("particle_id")))
+    found = read_features(put(tmp_path / "a.parquet", table().set_index("particle_id")))
     assert found.ids.tolist() == IDS.tolist()
     assert found.vectors.shape == (6, 4)
 
@@ -120,29 +120,29 @@ def test_ids_in_the_index_of_a_table_are_found(tmp_path) -> None:
 def test_what_is_not_clear_is_refused_by_name(tmp_path, name: str, change, message: str) -> None:
     path = put(tmp_path / name, change(table()))
     with pytest.raises(ValueError, match=message) as error:
-        embedding.read(path, particles=pd.DataFrame({"particle_id": IDS}))
+        read_features(path, particles=pd.DataFrame({"particle_id": IDS}))
     assert str(path) in str(error.value)
 
 
 def test_what_is_a_feature_can_be_said(tmp_path) -> None:
     path = put(tmp_path / "a.csv", table(X=1.0, Y=2.0), index=True)
     with pytest.raises(ValueError, match="Unnamed: 0, X, Y may be none"):
-        embedding.read(path)
-    np.testing.assert_allclose(embedding.read(path, columns=NAMES[::-1]).vectors, VECTORS[:, ::-1], rtol=1e-6)
+        read_features(path)
+    np.testing.assert_allclose(read_features(path, columns=NAMES[::-1]).vectors, VECTORS[:, ::-1], rtol=1e-6)
     with pytest.raises(ValueError, match="it has no features w, particle_id"):
-        embedding.read(path, columns=["w", "1", "particle_id"])
+        read_features(path, columns=["w", "1", "particle_id"])
     with pytest.raises(ValueError, match=r"vectors has no meaning for a \.csv file"):
-        embedding.read(path, vectors="z")
+        read_features(path, vectors="z")
     np.savez(tmp_path / "a.npz", ids=IDS, vectors=VECTORS)
     with pytest.raises(ValueError, match="columns has no meaning for arrays"):
-        embedding.read(tmp_path / "a.npz", columns=NAMES)
+        read_features(tmp_path / "a.npz", columns=NAMES)
     with pytest.raises(ValueError, match="it has no array 'z', only ids, vectors; vectors= names another"):
-        embedding.read(tmp_path / "a.npz", vectors="z")
+        read_features(tmp_path / "a.npz", vectors="z")
 
 
 def test_a_file_of_text_is_what_its_first_line_says(tmp_path) -> None:
     (tmp_path / "a.csv").write_text("particle_id;a;b\r\n1;0.5;2\r\n7;1.5;3\r\n")
-    assert embedding.read(tmp_path / "a.csv").vectors.tolist() == [[0.5, 2.0], [1.5, 3.0]]
+    assert read_features(tmp_path / "a.csv").vectors.tolist() == [[0.5, 2.0], [1.5, 3.0]]
     for text, message in (
         ("0.5,1.5\n2.5,3.5\n", "its first line holds numbers, 0.5, 1.5, where names of columns were expected"),
         ("particle_id,a,a\n1,2,3\n", "columns are repeated: a"),
@@ -153,7 +153,7 @@ def test_a_file_of_text_is_what_its_first_line_says(tmp_path) -> None:
     ):
         (tmp_path / "a.csv").write_text(text)
         with pytest.raises(ValueError, match=message):
-            embedding.read(tmp_path / "a.csv")
+            read_features(tmp_path / "a.csv")
 
 
 @pytest.mark.parametrize(
@@ -180,25 +180,25 @@ def test_properties_are_no_features(tmp_path, name: str) -> None:
     with pytest.raises(
         ValueError, match=r"not clear which columns are features: .* may be none. Say which are, columns="
     ) as error:
-        embedding.read(path)
+        read_features(path)
     assert f": {name} may be none" in str(error.value)
-    np.testing.assert_allclose(embedding.read(path, columns=NAMES).vectors, VECTORS, rtol=1e-6)
+    np.testing.assert_allclose(read_features(path, columns=NAMES).vectors, VECTORS, rtol=1e-6)
 
 
 @pytest.mark.parametrize("values", [[1, 2, 1, 2, 3, 3], [0, 0, 0, 0, 0, 1], [1.0, 2.0, 1.0, 1.0, 1.0, 1.0]])
 def test_few_whole_numbers_among_others_may_count_classes(tmp_path, values: list[float]) -> None:
     with pytest.raises(ValueError, match="not clear which columns are features: group_of_mine may be none"):
-        embedding.read(put(tmp_path / "a.csv", table(group_of_mine=values)))
+        read_features(put(tmp_path / "a.csv", table(group_of_mine=values)))
     # One of a set of columns, a feature that is 0 everywhere, and numbers that differ in all rows.
     for name, more in (("4", values), ("dead", [0] * 6), ("size", [3, 5, 1, 8, 2, 9])):
-        assert embedding.read(put(tmp_path / "a.csv", table(**{name: more}))).vectors.shape == (6, 5)
+        assert read_features(put(tmp_path / "a.csv", table(**{name: more}))).vectors.shape == (6, 5)
 
 
 @pytest.mark.parametrize("stem", ["f", "feature_", "z", "z_", "x", "q", "r1", "class_token_", "latent.", "PC", "dim_", "t"])
 def test_features_that_are_counted_are_features(tmp_path, stem: str) -> None:
     names = [f"{stem}{n}" for n in range(4)]
     path = put(tmp_path / "a.csv", table().rename(columns=dict(zip(NAMES, names, strict=True))))
-    np.testing.assert_allclose(embedding.read(path).vectors, VECTORS, rtol=1e-6)
+    np.testing.assert_allclose(read_features(path).vectors, VECTORS, rtol=1e-6)
 
 
 def test_lists_in_a_column_and_utf_16_are_told(tmp_path) -> None:
@@ -206,33 +206,33 @@ def test_lists_in_a_column_and_utf_16_are_told(tmp_path) -> None:
     path = put(tmp_path / "a.parquet", rows)
     for options in ({}, {"columns": ["embedding"]}):
         with pytest.raises(ValueError, match=r"the column 'embedding' holds a list in each row, .*\['embedding'\].tolist\(\)"):
-            embedding.read(path, **options)
+            read_features(path, **options)
     (tmp_path / "a.csv").write_text("particle_id,a\n1,2\n", encoding="utf-16")
     with pytest.raises(ValueError, match="this is text in UTF-16"):
-        embedding.read(tmp_path / "a.csv")
+        read_features(tmp_path / "a.csv")
 
 
 def test_what_is_kept_by_pickle_is_refused_with_the_way_out(tmp_path) -> None:
     for name in ("z.pkl", "a.temb", "a.tloc", "a.pickle", "a.joblib", "a.pt"):
         (tmp_path / name).write_bytes(b"\x80\x04N.")
         with pytest.raises(ValueError, match=rf"{name} is kept by pickle, .*to_parquet\(.*numpy.savez"):
-            embedding.read(tmp_path / name)
+            read_features(tmp_path / name)
     np.savez(tmp_path / "a.npz", ids=IDS, vectors=VECTORS.astype(object))
     with pytest.raises(ValueError, match="expected numbers or text"):
-        embedding.read(tmp_path / "a.npz")
+        read_features(tmp_path / "a.npz")
     with pytest.raises(ValueError, match=r"is none of \.csv"):
-        embedding.read(tmp_path / "a.hdf")
+        read_features(tmp_path / "a.hdf")
     with pytest.raises(FileNotFoundError):
-        embedding.read(tmp_path / "none.csv")
+        read_features(tmp_path / "none.csv")
     for wrong in (VECTORS[0], VECTORS[None], np.array([["a"]])):
         np.savez(tmp_path / "a.npz", ids=IDS, vectors=wrong)
         with pytest.raises(ValueError, match=r"expected features \(n, d\)"):
-            embedding.read(tmp_path / "a.npz")
+            read_features(tmp_path / "a.npz")
     holes = VECTORS.copy()
     holes[1:3, 0] = np.nan
     np.savez(tmp_path / "a.npz", ids=IDS, vectors=holes)
     with pytest.raises(ValueError, match="2 of 6 rows of vectors hold NaN or infinity"):
-        embedding.read(tmp_path / "a.npz")
+        read_features(tmp_path / "a.npz")
 
 
 def test_features_of_another_program_lead_to_an_average(folder: Path, boxes: Subtomograms, tmp_path_factory) -> None:
@@ -242,7 +242,7 @@ def test_features_of_another_program_lead_to_an_average(folder: Path, boxes: Sub
     vectors[:, 0] += np.where(kind, 1.0, -1.0)
     rows = pd.DataFrame(vectors, columns=["a", "b", "c"]).assign(particle_id=boxes.ids).sample(frac=1, random_state=0)
     path = put(tmp_path_factory.mktemp("theirs") / "theirs.parquet", rows)
-    features = embedding.read(path, particles=boxes.particles, network="another program")
+    features = read_features(path, particles=boxes.particles, network="another program")
     labels = clusters.kmeans(features, 2, seed=0)
     assert clusters.purity(labels, boxes.particles.set_index("particle_id")["label"]) == 1.0
     features.save(folder / "embedding.npz")

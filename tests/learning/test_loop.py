@@ -76,7 +76,7 @@ def test_two_processes_train_as_one(blobs: Subtomograms, tmp_path: Path, monkeyp
 def looped(blobs: Subtomograms, name: str = "inception3d", **more: object) -> Loop:
     data = learning.labelled(blobs, batch_size=10, seed=1)
     network = networks.create(name, box=8, classes=data.classes, seed=2)
-    fabric = training_loop.spread(torch.device("cpu"), bfloat16=False)
+    fabric = training_loop.launch(torch.device("cpu"), bfloat16=False)
     loop = Loop(network, data, recipe=replace(recipes.recipe(name), **more), epochs=2, seed=3, fabric=fabric)
     loop.start()
     return loop

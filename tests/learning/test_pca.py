@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tomolab.learning import Embedding, pca, vectors
+from tomolab.learning import Embedding, embedding, pca
 
 
 def some(n: int = 40, d: int = 6, seed: int = 0) -> Embedding:
@@ -41,7 +41,7 @@ def test_parts_and_the_whole_give_the_same_components(monkeypatch: pytest.Monkey
     # Far from the origin, where a covariance summed in one pass would lose its digits.
     far = Embedding(np.arange(500), (some(500).vectors + 300).astype(dtype), "")
     whole = pca.fit(far, 4)
-    monkeypatch.setattr(vectors, "ROWS", 64)
+    monkeypatch.setattr(embedding, "BLOCK_ROWS", 64)
     parts = pca.fit(far, 4)
     np.testing.assert_allclose(parts.axes, whole.axes, atol=1e-6)
     np.testing.assert_allclose(parts.apply(far).vectors.mean(axis=0), 0, atol=1e-3)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tomolab import fourier, particles, rotations, subtomograms, volumes
-from tomolab.simulation import Imaging, batches, generator, rendering
+from tomolab.simulation import Imaging, generator, rendering
 from tomolab.subtomograms import writer
 from tomolab.volumes import Volume
 
@@ -170,10 +170,10 @@ def test_a_simulation_that_was_cut_goes_on_bit_for_bit(
 ) -> None:
     monkeypatch.setattr("tomolab.subtomograms.store.CHUNK_BYTES", 16 * 2 * 8**3)
     monkeypatch.setattr("tomolab.subtomograms.store.SHARD_BYTES", 112 * 2 * 8**3)
-    monkeypatch.setattr(batches, "TABLED", 1)
+    monkeypatch.setattr(generator, "BATCHES_PER_TABLE", 1)
     options = {"imaging": Imaging(), "box": 8, "seed": 3, "device": "cpu"}
     whole = generator.subtomograms(maps, 150, path=tmp_path / "whole.zarr", **options)
-    made, cut = [], batches.image
+    made, cut = [], generator.image
 
     def breaking(*given: object, **named: object):
         if len(made) == 4:
@@ -181,7 +181,7 @@ def test_a_simulation_that_was_cut_goes_on_bit_for_bit(
         made.append(given)
         return cut(*given, **named)
 
-    monkeypatch.setattr(batches, "image", breaking)
+    monkeypatch.setattr(generator, "image", breaking)
     with pytest.raises(KeyboardInterrupt):
         generator.subtomograms(maps, 150, path=tmp_path / "cut.zarr", **options)
     assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == [".cut.zarr.partial"]
@@ -191,7 +191,7 @@ def test_a_simulation_that_was_cut_goes_on_bit_for_bit(
     assert len(made) == 1
     np.testing.assert_array_equal(again.volumes[:], whole.volumes[:])
     pd.testing.assert_frame_equal(again.particles, whole.particles)
-    monkeypatch.setattr(batches, "image", cut)
+    monkeypatch.setattr(generator, "image", cut)
     held = generator.subtomograms(maps, 150, **options)
     np.testing.assert_array_equal(held.volumes.astype(np.float16), whole.volumes[:])
     assert not [one.name for one in tmp_path.iterdir() if one.name.startswith(".")]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tomolab import ctf, fourier, rotations, volumes
-from tomolab.simulation import Imaging, Microscope, microscope, solvent, surroundings
+from tomolab.simulation import Imaging, Microscope, microscope, solvent
 from tomolab.simulation.microscope import Exposure
 from tomolab.volumes import Volume
 
@@ -185,7 +185,7 @@ def test_solutes_add_their_power_and_take_contrast(phantom: Volume) -> None:
     power = (torch.fft.rfftn(empty, dim=(1, 2, 3)).abs() ** 2).mean(0) * 10.0**3 / 32**3
     for low, high in ((0.05, 0.1), (0.2, 0.3)):
         here = (k > low) & (k < high)
-        expected = surroundings.solution_power(k[here] / 10, torch.tensor([100.0]), blur=4.5)
+        expected = solvent.solution_power(k[here] / 10, torch.tensor([100.0]), blur=4.5)
         assert float(power[here].mean()) == pytest.approx(float(expected.mean()), rel=0.03)
     filled, _ = imaged(torch.from_numpy(phantom.data).expand(200, -1, -1, -1), Imaging(**whole, solutes=100.0))
     left = float((filled.mean(0) * torch.from_numpy(phantom.data)).sum() / np.square(phantom.data).sum())

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from tomolab import rotations
-from tomolab.simulation import Imaging, rendering, surroundings
+from tomolab.simulation import Imaging, membranes, rendering
+from tomolab.simulation.rendering import MembranePatches
 from tomolab.volumes import Volume, transform
 
 
@@ -86,13 +87,13 @@ def test_neighbours_keep_out_of_a_membrane(phantom: Volume) -> None:
     sources = rendering.prepare({"phantom": phantom}, torch.device("cpu"))
     n, generator = 300, torch.Generator().manual_seed(5)
     shifts = torch.randn(n, 3, generator=generator)
-    pieces = surroundings.sheets(1.0, places=shifts * 10, radii=sources.radii.expand(n) * 10, gap=0.0, generator=generator)
+    patches = rendering.draw_patches(1.0, places=shifts * 10, radii=sources.radii.expand(n) * 10, gap=0.0, generator=generator)
     owner, kinds, places = rendering._neighbours(
         sources, torch.zeros(n, dtype=torch.long), shifts,
-        gap=2.0, imaging=Imaging(neighbours=2.0), generator=generator, pieces=pieces,
+        gap=2.0, imaging=Imaging(neighbours=2.0), generator=generator, patches=patches,
     )  # fmt: skip
-    ahead = (places * pieces.normal[owner]).sum(-1) + sources.radii[kinds]
-    assert bool((ahead * 10 <= pieces.away[owner] + 1e-3).all())
+    ahead = (places * patches.normal[owner]).sum(-1) + sources.radii[kinds]
+    assert bool((ahead * 10 <= patches.away[owner] + 1e-3).all())
     apart = (places - shifts[owner]).norm(dim=-1) - 2 * sources.radii[0]
     assert 0 <= float(apart.min()) + 1e-4 < float(apart.max()) <= 2.0 + 1e-4
 
@@ -100,3 +101,34 @@ def test_neighbours_keep_out_of_a_membrane(phantom: Volume) -> None:
 def ball(box: int, radius: float) -> np.ndarray:
     axes = np.meshgrid(*[np.arange(box) - box // 2] * 3, indexing="ij")
     return (1 / (1 + np.exp(2 * (np.sqrt(sum(axis**2 for axis in axes)) - radius)))).astype(np.float32)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_membranes_come_as_often_as_asked_and_pass_beside_the_particle() -> None:
+    places = torch.randn(2000, 3, generator=generator()) * 30
+    radii = torch.full((2000,), 100.0)
+    patches = rendering.draw_patches(0.3, places=places, radii=radii, gap=40.0, generator=generator(1))
+    assert len(patches.owner) / 2000 == pytest.approx(0.3, abs=0.03)
+    middle = patches.normal * (patches.away + patches.bend)[:, None]
+    nearest = ((places[patches.owner] - middle).norm(dim=-1) - patches.bend.abs()).abs()
+    # Off the middle of the box a curved membrane comes a little nearer or stays farther.
+    assert float(nearest.median()) == pytest.approx(100 + membranes.HALF_THICKNESS + 20, rel=0.03)
+    assert float(nearest.min()) > 100
+    assert float((patches.bend > 0).float().mean()) == pytest.approx(0.5, abs=0.06)
+    assert len(rendering.draw_patches(0.0, places=places, radii=radii, gap=40.0, generator=generator()).owner) == 0
+
+
+@pytest.mark.parametrize("bend", [2000.0, -2000.0])
+def test_a_membrane_has_the_profile_of_a_bilayer_at_its_distance(bend: float) -> None:
+    patches = MembranePatches(torch.tensor([1]), torch.tensor([[0.0, 1.0, 0.0]]), torch.tensor([60.0]), torch.tensor([bend]))
+    volumes = torch.zeros(2, 40, 40, 40)
+    rendering.add_patches(volumes, patches, voxel_size=5.0)
+    assert float(volumes[0].abs().max()) == 0
+    along = torch.arange(40) * 5.0 - 100 - 60
+    assert torch.allclose(volumes[1, 20, :, 20], membranes.profile(along, resolution=10.0), atol=0.01)
+    # It bends away from the middle of the box, or around it.
+    edge = volumes[1, 20, :, 0].argmax() * 5.0 - 100
+    assert (float(edge) > 60) == (bend > 0) or abs(float(edge) - 60) < 26

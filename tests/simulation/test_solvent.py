@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+import torch
 
+from tomolab import fourier
 from tomolab.simulation import solvent
 
 SHAPE = (60, 90, 100)
@@ -58,3 +60,27 @@ def test_masses_are_within_limits_about_their_median() -> None:
     found = solvent.masses(np.linspace(0, 1, 1001))
     assert (found[0], found[-1]) == pytest.approx(solvent.MASSES)
     assert 6e3 < found[500] < 9e3
+
+
+def test_hard_spheres_have_the_compressibility_of_percus_and_yevick() -> None:
+    share = torch.tensor([[0.05], [0.2]], dtype=torch.float64)
+    order = solvent._hard_spheres(torch.tensor([1e-3, 300.0], dtype=torch.float64), share)
+    expected = (1 - share) ** 4 / (1 + 2 * share) ** 2
+    assert torch.allclose(order[:, :1], expected, rtol=1e-2)
+    assert torch.allclose(order[:, 1], torch.ones(2, dtype=torch.float64), atol=0.01)
+
+
+@pytest.mark.parametrize("concentration", [20.0, 120.0])
+def test_the_power_of_a_solution_is_that_of_one_that_is_built(concentration: float) -> None:
+    voxel, box = 10.0, 64
+    density = np.zeros((box,) * 3, dtype=np.float32)
+    rng = np.random.default_rng(1)
+    solvent.add(density, np.ones(density.shape, dtype=bool), concentration, voxel_size=voxel, rng=rng)
+    inner = torch.from_numpy(density)
+    power = torch.fft.rfftn(inner).abs() ** 2 * (voxel**3 / box**3)
+    k = fourier.radius(inner.shape) / voxel
+    for low, high in ((0.004, 0.008), (0.008, 0.016), (0.016, 0.025)):
+        here = (k > low) & (k < high)
+        found = float(power[here].mean())
+        expected = solvent.solution_power(k[here], torch.tensor([concentration]), blur=0.45 * voxel)
+        assert found == pytest.approx(float(expected.mean()), rel=0.25)

@@ -18,8 +18,8 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
 
+from tomolab.learning.embedding import Embedding
 from tomolab.learning.pca import pca
-from tomolab.learning.vectors import Embedding
 
 MANY = 50_000
 """Particles among which k-means looks for its first centres, at most."""

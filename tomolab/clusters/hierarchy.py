@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.cluster.hierarchy import fcluster
 
 from tomolab.clusters.labels import centres
-from tomolab.learning.vectors import Embedding
+from tomolab.learning.embedding import Embedding
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ import pandas as pd
 
 from tomolab.clusters.clustering import Mixture, directions, gaussians, hdbscan, kmeans, series
 from tomolab.clusters.metrics import agreement, by_class, purity
-from tomolab.learning.vectors import Embedding
+from tomolab.learning.embedding import Embedding
 
 __all__ = [
     "Mixture",

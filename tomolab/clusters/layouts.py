@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from tomolab.clusters.clustering import directions, sample
 from tomolab.learning import pca
-from tomolab.learning.vectors import Embedding
+from tomolab.learning.embedding import Embedding
 
 SAMPLE = 20_000
 """Particles to which a layout is fit, at most; the others are placed into it."""

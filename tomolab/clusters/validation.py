@@ -15,7 +15,7 @@ from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score, silho
 from tqdm.auto import tqdm
 
 from tomolab.clusters import clustering
-from tomolab.learning.vectors import Embedding
+from tomolab.learning.embedding import Embedding
 
 HALVINGS = 8
 """Times that the particles are halved for the prediction strength."""

@@ -12,25 +12,26 @@ __all__ = [
     "embed",
     "fit",
     "labelled",
+    "read_features",
     "tune",
 ]
 
 if TYPE_CHECKING:
     from tomolab.learning.architectures import Network
     from tomolab.learning.datasets import Labelled, labelled
-    from tomolab.learning.embedding import embed
+    from tomolab.learning.embedding import Embedding, embed
+    from tomolab.learning.feature_files import read_features
     from tomolab.learning.recipes import Recipe
     from tomolab.learning.training import fit, tune
-    from tomolab.learning.vectors import Embedding
 else:
     __getattr__, __dir__ = attach(
         __name__,
         {
             "architectures": ["Network"],
             "datasets": ["Labelled", "labelled"],
-            "embedding": ["embed"],
+            "embedding": ["Embedding", "embed"],
+            "feature_files": ["read_features"],
             "recipes": ["Recipe"],
             "training": ["fit", "tune"],
-            "vectors": ["Embedding"],
         },
     )

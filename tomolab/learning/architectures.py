@@ -1,4 +1,4 @@
-"""Architectures: the layers of each network, and what its structural feature is.
+"""The name of a network in, its layers out: a body that ends in the structural feature, and a head that gives logits.
 
 A builder gives a `Network` its `body`, which ends in the structural feature, and its `head`, which takes features to logits.
 How many parameters each has is held by tests against the numbers of the papers.

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training needs to go on exactly where it was cut, in one safetensors file.
+"""A training in, one safetensors file out, and back: all that it needs to go on exactly where it was cut.
 
 Weights, optimiser state, the weights to keep, and how far the training is. What is not a tensor stands as JSON in the file's
 own metadata: one file is replaced in one step, so whatever moment a run is killed at, there is a whole checkpoint, and its
@@ -22,7 +22,7 @@ NAME = "checkpoint.safetensors"
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """How far a training is.
 
     Parameters
@@ -47,7 +47,7 @@ class Progress:
 
 
 def write(
-    folder: Path, network: Network, optimiser: torch.optim.Optimizer, *, plan: dict[str, Any], progress: Progress
+    folder: Path, network: Network, optimiser: torch.optim.Optimizer, *, plan: dict[str, Any], progress: TrainingProgress
 ) -> None:
     """Write ``checkpoint.safetensors`` in `folder`: what the training is (`plan`), how far it is, and its state."""
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
@@ -64,7 +64,7 @@ def write(
         )
 
 
-def restore(folder: Path, network: Network, optimiser: torch.optim.Optimizer, *, plan: dict[str, Any]) -> Progress:
+def restore(folder: Path, network: Network, optimiser: torch.optim.Optimizer, *, plan: dict[str, Any]) -> TrainingProgress:
     """Fill network and optimiser from the checkpoint in `folder` and say how far it is; at the start where there is none.
 
     Raises
@@ -74,7 +74,7 @@ def restore(folder: Path, network: Network, optimiser: torch.optim.Optimizer, *,
     """
     source = folder / NAME
     if not source.exists():
-        return Progress()
+        return TrainingProgress()
     tensors, metadata = safe_load.tensors(source, "a checkpoint")
     with safe_load.reading(source, "a checkpoint"):
         about = {key: safe_load.parsed(text) for key, text in metadata.items()}
@@ -97,7 +97,7 @@ def restore(folder: Path, network: Network, optimiser: torch.optim.Optimizer, *,
     return so_far
 
 
-def _progress(told: dict[str, Any], best: dict[str, Tensor], network: Network) -> Progress:
+def _progress(told: dict[str, Any], best: dict[str, Tensor], network: Network) -> TrainingProgress:
     """How far it is, if that can be."""
     safe_load.typed(told, history=list, batch=int, sums=list, seconds=(int, float))
     numbers = [told["seconds"], *told["sums"], *(value for row in told["history"] for value in row.values())]
@@ -106,7 +106,7 @@ def _progress(told: dict[str, Any], best: dict[str, Tensor], network: Network) -
     wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
     if best and {name: tensor.shape for name, tensor in best.items()} != wanted:
         raise ValueError("its best weights are of another network")
-    return Progress(**told, best=best)
+    return TrainingProgress(**told, best=best)
 
 
 def _state(tensors: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""Lessons: what a network learns from, batch by batch; here the user's own labelled subtomograms.
+"""Labelled subtomograms in, batches of volumes and labels out, which a network learns from.
 
 A subtomogram is labelled by the column ``label`` of the particle table. A store is read a little at a time, never as a whole:
 its chunks come in random order, and what was read together is shuffled again before it is dealt out.

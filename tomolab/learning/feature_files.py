@@ -1,10 +1,10 @@
-"""Features of other programs: in comes a table or arrays (CSV, Parquet, NPZ, NPY), out comes an `Embedding`.
+"""A table or arrays of another program in (CSV, Parquet, NPZ, NPY), an `Embedding` out: its feature vectors by particle id.
 
 What belongs to which particle is told by ids, never by the order of the rows, unless the user says so. Nothing is read by
 pickle, in which most programs of the field keep their features: `HOW` says how they are saved in another form.
 
->>> features = read("tomotwin.parquet", particles=picks, columns=[str(n) for n in range(32)])
->>> features = read("z.npz", ids=picks["particle_id"])         # rows in the order of the table, says the user
+>>> features = read_features("tomotwin.parquet", particles=picks, columns=[str(n) for n in range(32)])
+>>> features = read_features("z.npz", ids=picks["particle_id"])         # rows in the order of the table, says the user
 """
 
 import csv
@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from tomolab.io import paths, safe_load
 from tomolab.io.lists.csv import content, tells_of_pose, words
-from tomolab.learning.vectors import Embedding
+from tomolab.learning.embedding import Embedding
 
 ID, IDS, VECTORS = "particle_id", "ids", "vectors"
 TABLES, ARRAYS = (".csv", ".tsv", ".txt", ".parquet"), (".npz", ".npy")
@@ -57,7 +57,7 @@ FEW, MANY = 20, 4
 DECIMAL_COMMA = r"\s*[+-]?\d+,\d+(?:[eE][+-]?\d+)?\s*"
 
 
-def read(
+def read_features(
     path: str | Path,
     *,
     ids: str | ArrayLike | None = None,

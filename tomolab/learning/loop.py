@@ -1,8 +1,13 @@
-"""Loops: one pass after the other over the data, on one device or spread over the processes that ``torchrun`` started.
+"""A network and labelled subtomograms in, trained weights and a history out: the training loop, its log and its checkpoints.
 
-The global batch is the same however many processes there are: each takes every so-manieth of its subtomograms, and the loss
-is that of the whole batch, whose logits are gathered from all. So the numbers are those of one process, except for what
-a network does with its own share only: drop-out, and batch norm on CPUs (on GPUs its statistics are of the whole batch).
+One pass after the other goes over the data, on one device or spread over the processes that ``torchrun`` started. The global
+batch is the same however many processes there are: each takes every so-manieth of its subtomograms, and the loss is that of
+the whole batch, whose logits are gathered from all. So the numbers are those of one process, except for what a network does
+with its own share only: drop-out, and batch norm on CPUs (on GPUs its statistics are of the whole batch).
+
+>>> loop = Loop(network, data, recipe=recipe, epochs=10, seed=1, fabric=launch(device, bfloat16=False))
+>>> log = TrainingLog(loop, TrainingProgress(), folder=folder, plan=plan, validation=held_back)
+>>> log.end_epoch()              # a row of the history, perhaps new best weights, a checkpoint
 """
 
 import itertools
@@ -12,22 +17,31 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import Tensor, nn
 
-from tomolab.learning import losses
+from tomolab import io
+from tomolab.io import run_folder
+from tomolab.learning import checkpoints, losses, metrics, networks
+from tomolab.learning.checkpoints import TrainingProgress
 from tomolab.learning.datasets import Data
 from tomolab.learning.networks import Network
 from tomolab.learning.recipes import Recipe
 from tomolab.subtomograms import store
+from tomolab.subtomograms.dataset import Subtomograms
+
+CRITERIA = ("accuracy", "loss", "novel_ari", "novel_purity")
+"""Columns of a history that can decide which weights are kept; the loss is better where it is lower."""
 
 
-def spread(where: torch.device, *, bfloat16: bool) -> Fabric:
+def launch(where: torch.device, *, bfloat16: bool) -> Fabric:
     """What runs the loop: this process alone, or with the others that ``torchrun`` started, in float32 or mixed bfloat16.
 
     Parameters
@@ -78,7 +92,7 @@ class Loop:
 
     def start(self) -> None:
         """Make ready; what is restored from a checkpoint has to be in place before."""
-        self.pupil, self.stepper = self.fabric.setup(_Pupil(self.network), self.optimiser)
+        self.classifier, self.stepper = self.fabric.setup(_Classifier(self.network), self.optimiser)
 
     def epoch(self, number: int, *, start: int = 0) -> Generator[Tensor]:
         """Train on the batches of an epoch from `start` on; yields after each (loss times n, right answers, n), float64."""
@@ -98,13 +112,13 @@ class Loop:
     def _step(self, volumes: Tensor, labels: Tensor) -> Tensor:
         labels = labels.to(self.fabric.device, non_blocking=True)
         share = volumes[self.fabric.global_rank :: self.fabric.world_size].to(self.fabric.device, non_blocking=True)
-        logits = self._gathered(self.pupil(share[:, None].contiguous(memory_format=torch.channels_last_3d)), len(labels))
+        logits = self._gathered(self.classifier(share[:, None].contiguous(memory_format=torch.channels_last_3d)), len(labels))
         loss = losses.loss(self.recipe, logits, labels)
         self.optimiser.zero_grad()
         # Every process has the gradient through its share; their mean, which is what they agree on, is to be the sum.
         self.fabric.backward(loss * self.fabric.world_size)
         if self.recipe.clip is not None:
-            self.fabric.clip_gradients(self.pupil, self.stepper, max_norm=self.recipe.clip)
+            self.fabric.clip_gradients(self.classifier, self.stepper, max_norm=self.recipe.clip)
         self.stepper.step()
         right = (logits.argmax(1) == labels).sum()
         count = len(labels)
@@ -121,7 +135,7 @@ class Loop:
         return torch.stack(shares, dim=1).flatten(0, 1)[:count]
 
 
-class _Pupil(nn.Module):
+class _Classifier(nn.Module):
     """Logits of volumes."""
 
     def __init__(self, network: Network) -> None:
@@ -152,3 +166,83 @@ def measure(loop: Loop, batches: int) -> tuple[float, float]:
     seconds = time.perf_counter() - start
     seen.close()
     return count, seconds
+
+
+class TrainingLog:
+    """Keeps the history of a loop; of several processes the first one evaluates and writes."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        so_far: TrainingProgress,
+        *,
+        folder: Path,
+        plan: dict[str, Any],
+        validation: Subtomograms,
+        novel: Subtomograms | None = None,
+        precision: str = "auto",
+    ) -> None:
+        self.loop, self.so_far, self.folder, self.plan = loop, so_far, folder, plan
+        self.validation, self.novel, self.precision = validation, novel, precision
+        self.leads = loop.fabric.is_global_zero
+
+    def end_epoch(self) -> None:
+        """Close an epoch: a row of the history, the best weights, a checkpoint."""
+        so_far, network = self.so_far, self.loop.network
+        loss, right, count = so_far.sums
+        row: dict[str, float] = {
+            "epoch": len(so_far.history) + 1,
+            "train_loss": loss / count,
+            "train_accuracy": right / count,
+        }
+        if self.leads:
+            found = metrics.evaluate(network, self.validation, precision=self.precision)
+            row |= {"loss": found["loss"], "accuracy": found["accuracy"]}
+            if self.novel is not None:
+                row |= metrics.novel(network, self.novel, seed=self.plan["seed"], precision=self.precision)
+            row |= {"seconds": so_far.seconds, "per_second": count / so_far.seconds}
+        so_far.history.append(self.loop.fabric.broadcast(row))
+        if self.plan["keep"] == "best" and _best(so_far.history, self.plan["by"]) == len(so_far.history) - 1:
+            so_far.best = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+        so_far.batch, so_far.sums, so_far.seconds = 0, [0.0, 0.0, 0.0], 0.0
+        # First the history: where a run is cut between the two, the last epoch is done again, and its row written again.
+        if self.leads:
+            with io.atomic(self.folder / "history.csv") as temporary:
+                pd.DataFrame(so_far.history).to_csv(temporary, index=False)
+        self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint; of several processes one does."""
+        if self.leads:
+            checkpoints.write(self.folder, self.loop.network, self.loop.optimiser, plan=self.plan, progress=self.so_far)
+
+    def epochs_since_best(self) -> int:
+        """Epochs since the best."""
+        history = self.so_far.history
+        return len(history) - 1 - _best(history, self.plan["by"]) if history else 0
+
+    def finish(self) -> dict[str, Any]:
+        """Put the weights to keep in place, evaluate them, write the network, and return its record."""
+        network, history, target = self.loop.network, self.so_far.history, self.folder / "network.safetensors"
+        if self.so_far.best:
+            network.load_state_dict(self.so_far.best)
+        record = self.plan | {
+            "precision": self.precision,
+            "history": history,
+            "kept": _best(history, self.plan["by"]) + 1 if self.plan["keep"] == "best" else len(history),
+            "seconds": sum(row["seconds"] for row in history),
+            "processes": self.loop.fabric.world_size,
+            "machine": run_folder.machine(),
+        }
+        if self.leads:
+            record["confusion"] = metrics.evaluate(network, self.validation, precision=self.precision)["confusion"].tolist()
+            networks.save(network.eval(), target, record=record)
+        self.loop.fabric.barrier()
+        networks.weights(network.eval(), target)
+        return networks.describe(target)["record"]
+
+
+def _best(history: list[dict[str, float]], column: str) -> int:
+    """Index of the best epoch, the first of equals."""
+    values = [-row[column] if column == "loss" else row[column] for row in history]
+    return values.index(max(values))

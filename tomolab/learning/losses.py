@@ -1,4 +1,4 @@
-"""Objectives: logits and labels go in, the loss that a network is trained for comes out.
+"""Logits and labels in, the loss out that a network is trained to lower.
 
 Cross-entropy (Xu et al. 2017), which asks that the training classes can be told apart, with label smoothing and, with a margin,
 a large-margin cosine loss (CosFace, Wang et al. 2018).

@@ -1,4 +1,4 @@
-"""Scores: what a network is worth on labelled subtomograms, of classes it knows and of classes it has never seen.
+"""A network and labelled subtomograms in, accuracy on its classes and clustering scores on classes it has never seen out.
 
 >>> evaluate(network, held_back)["accuracy"]
 >>> novel(network, left_out, seed=1)["novel_ari"]

@@ -1,4 +1,4 @@
-"""Components: directions of greatest variance, found in one embedding and applied to any of the same network.
+"""An embedding in, its principal components out, which apply to any embedding of the same network.
 
 >>> basis = fit(known, 16, whiten=True)
 >>> a, b = basis.apply(known), basis.apply(unknown)     # 16 numbers per particle, in one space
@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.utils.extmath import svd_flip
 
-from tomolab.learning.vectors import Embedding
+from tomolab.learning.embedding import Embedding
 
 WIDE = 2048
 """Features above which the covariance (d, d) is not formed."""

@@ -1,4 +1,4 @@
-"""Recipes: how a network is optimised, the published networks as published.
+"""The name of a network in, a recipe out: how it is optimised, the published networks as published.
 
 >>> recipe("dsrf3d").rate(1000, 5000)
 >>> replace(recipe("compact"), learning_rate=1e-3)

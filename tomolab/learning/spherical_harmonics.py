@@ -1,6 +1,6 @@
-"""Harmonics: how a function on spheres in Fourier space divides among degrees, whichever way it is turned.
+"""Fourier amplitudes in, spherical harmonics on shells and their power out, which does not change with rotation.
 
-In come Fourier amplitudes, out come the coefficients a_lm(r) of v(r, .) = sum a_lm(r) Y_lm on shells r, and the power
+Out come the coefficients a_lm(r) of v(r, .) = sum a_lm(r) Y_lm on shells r, and the power
 p_l(r) = sum_m |a_lm(r)|², which a rotation leaves as it is because it mixes only coefficients of one degree. Amplitudes
 of a real volume are even, so degrees are even.
 
@@ -24,7 +24,7 @@ to the next, too fast to interpolate between them."""
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class ShellPlan:
     """What is the same for all volumes of one box; made by `plan_shells`.
 
     Parameters
@@ -46,7 +46,7 @@ class Plan:
 
 
 @functools.lru_cache(maxsize=4)
-def plan_shells(box: int, *, degree: int, shells: int | None = None) -> Plan:
+def plan_shells(box: int, *, degree: int, shells: int | None = None) -> ShellPlan:
     """Prepare shells of radius 1, 2, ... Fourier voxels (1 / box cycles per voxel each).
 
     An object that fits into the box varies over a shell of radius r up to degree π r: beyond that there is nothing to find.
@@ -72,7 +72,7 @@ def plan_shells(box: int, *, degree: int, shells: int | None = None) -> Plan:
         raise ValueError(f"the highest degree must be even (amplitudes have no odd ones) and not negative, got {degree}")
     parts = [_shell(box * OVERSAMPLING, r * OVERSAMPLING, min(degree, 2 * int(np.pi * r / 2))) for r in range(1, count + 1)]
     degrees, points, matrices = (tuple(torch.from_numpy(part[i]) for part in parts) for i in range(3))
-    return Plan(box, degrees, points, matrices)
+    return ShellPlan(box, degrees, points, matrices)
 
 
 def _shell(grid: int, radius: int, degree: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -118,20 +118,20 @@ def _interpolation(positions: np.ndarray, grid: int) -> tuple[np.ndarray, sparse
     return points, sparse.csr_array((np.concatenate(shares), (row, column)), shape=(len(positions), len(points)))
 
 
-def amplitudes(volumes: Tensor, plan: Plan) -> Tensor:
+def amplitudes(volumes: Tensor, plan: ShellPlan) -> Tensor:
     """Fourier amplitudes (n, grid points) of volumes (n, box, box, box), on the oversampled rfftn grid."""
     if volumes.ndim != 4 or volumes.shape[1:] != (plan.box,) * 3:
         raise ValueError(f"the plan is for volumes (n, {plan.box}, {plan.box}, {plan.box}), got {tuple(volumes.shape)}")
     return torch.fft.rfftn(volumes, s=(plan.box * OVERSAMPLING,) * 3, dim=(1, 2, 3)).abs().flatten(1)
 
 
-def coefficients(values: Tensor, plan: Plan) -> list[Tensor]:
+def coefficients(values: Tensor, plan: ShellPlan) -> list[Tensor]:
     """Coefficients (n, c) for every shell, of even values (n, grid points) on the oversampled rfftn grid."""
     where = values.device
     return [values[:, points.to(where)] @ matrix.to(where) for points, matrix in zip(plan.points, plan.matrices, strict=True)]
 
 
-def power(found: list[Tensor], plan: Plan, *, cross: bool = False) -> Tensor:
+def power(found: list[Tensor], plan: ShellPlan, *, cross: bool = False) -> Tensor:
     """Rotation invariants (n, features): sum_m a_lm(r) a_lm(s) for every degree, with s = r, and with `cross` all s <= r.
 
     Parameters

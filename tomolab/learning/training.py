@@ -27,13 +27,12 @@ from tomolab import parallel
 from tomolab.io import paths
 from tomolab.learning import checkpoints, metrics, networks, recipes
 from tomolab.learning import loop as training_loop
-from tomolab.learning.checkpoints import Progress
+from tomolab.learning.checkpoints import TrainingProgress
 from tomolab.learning.datasets import Data
-from tomolab.learning.loop import Loop
+from tomolab.learning.loop import CRITERIA, Loop, TrainingLog
 from tomolab.learning.metrics import evaluate
 from tomolab.learning.networks import Network
 from tomolab.learning.recipes import Recipe
-from tomolab.learning.training_log import COLUMNS, Diary
 from tomolab.subtomograms.dataset import Subtomograms
 
 __all__ = ["estimate", "evaluate", "fit", "tune"]
@@ -125,7 +124,7 @@ def fit(
     metrics.check(network, validation, novel)
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    fabric = training_loop.spread(where, bfloat16=bfloat16)
+    fabric = training_loop.launch(where, bfloat16=bfloat16)
     loop = Loop(network, data, recipe=recipe or recipes.recipe(network.name), epochs=epochs, seed=seed, fabric=fabric)
     plan = {"network": network.name, "box": network.box, "classes": list(network.classes), "epochs": epochs, "seed": seed}
     plan |= {"recipe": vars(loop.recipe), "keep": keep, "by": column, "notes": notes or {}}
@@ -133,12 +132,12 @@ def fit(
     # Two kernels that train into one folder would write over each other's checkpoints.
     with paths.lock(target / "training") if fabric.is_global_zero else nullcontext():
         fabric.barrier()
-        so_far = checkpoints.restore(target, network, loop.optimiser, plan=plan) if resume else Progress()
-        diary = Diary(loop, so_far, folder=target, plan=plan, validation=validation, novel=novel, precision=rounding)
+        so_far = checkpoints.restore(target, network, loop.optimiser, plan=plan) if resume else TrainingProgress()
+        log = TrainingLog(loop, so_far, folder=target, plan=plan, validation=validation, novel=novel, precision=rounding)
         with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
             loop.start()
-            _train(loop, diary, patience=patience, watch=watch, every=60 * checkpoint_minutes, progress=progress)
-        return diary.close()
+            _train(loop, log, patience=patience, watch=watch, every=60 * checkpoint_minutes, progress=progress)
+        return log.finish()
 
 
 def tune(
@@ -227,7 +226,7 @@ def estimate(
     """
     _agree(network, data)
     where = parallel.pick_device(device)
-    fabric = training_loop.spread(where, bfloat16=parallel.use_bfloat16(where, precision))
+    fabric = training_loop.launch(where, bfloat16=parallel.use_bfloat16(where, precision))
     used = recipe or recipes.recipe(network.name)
     loop = Loop(copy.deepcopy(network), data, recipe=used, epochs=epochs, seed=0, fabric=fabric)
     with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
@@ -246,8 +245,8 @@ def _column(keep: str, by: str | None, novel: Subtomograms | None) -> str:
     if keep not in ("last", "best"):
         raise ValueError(f'keep is "last" or "best", got {keep!r}')
     column = by or ("accuracy" if novel is None else "novel_ari")
-    if column not in COLUMNS:
-        raise ValueError(f"by is one of {', '.join(COLUMNS)}, got {by!r}")
+    if column not in CRITERIA:
+        raise ValueError(f"by is one of {', '.join(CRITERIA)}, got {by!r}")
     if column.startswith("novel") and novel is None:
         raise ValueError(f"{column} needs novel subtomograms")
     return column
@@ -255,7 +254,7 @@ def _column(keep: str, by: str | None, novel: Subtomograms | None) -> str:
 
 def _train(
     loop: Loop,
-    diary: Diary,
+    log: TrainingLog,
     *,
     patience: int | None,
     watch: Callable[[pd.DataFrame], object] | None,
@@ -263,27 +262,27 @@ def _train(
     progress: bool,
 ) -> None:
     """Train until all epochs are done or nothing gets better."""
-    so_far, batches = diary.so_far, loop.data.batches
+    so_far, batches = log.so_far, loop.data.batches
     bar = tqdm(
         total=loop.epochs * batches,
         initial=len(so_far.history) * batches + so_far.batch,
-        disable=not (progress and diary.leads),
+        disable=not (progress and log.leads),
         unit="batch",
         desc="training",
     )
     with closing(bar):
-        if watch is not None and so_far.history and diary.leads:
+        if watch is not None and so_far.history and log.leads:
             watch(pd.DataFrame(so_far.history))
-        while len(so_far.history) < loop.epochs and (patience is None or diary.stale() < patience):
-            _epoch(loop, diary, every=every, bar=bar)
-            diary.judge()
-            if watch is not None and diary.leads:
+        while len(so_far.history) < loop.epochs and (patience is None or log.epochs_since_best() < patience):
+            _epoch(loop, log, every=every, bar=bar)
+            log.end_epoch()
+            if watch is not None and log.leads:
                 watch(pd.DataFrame(so_far.history))
 
 
-def _epoch(loop: Loop, diary: Diary, *, every: float, bar: Any) -> None:
+def _epoch(loop: Loop, log: TrainingLog, *, every: float, bar: Any) -> None:
     """What is left of an epoch, with a checkpoint now and then."""
-    so_far = diary.so_far
+    so_far = log.so_far
     sums = torch.tensor(so_far.sums, dtype=torch.float64, device=loop.fabric.device)
     begun = time.perf_counter() - so_far.seconds
     saved = shown = time.perf_counter()
@@ -299,10 +298,10 @@ def _epoch(loop: Loop, diary: Diary, *, every: float, bar: Any) -> None:
             bar.set_postfix_str(_told(so_far), refresh=False)
         if now - saved > every:
             saved = now
-            diary.save()
+            log.save()
     so_far.seconds = time.perf_counter() - begun
 
 
-def _told(so_far: Progress) -> str:
+def _told(so_far: TrainingProgress) -> str:
     loss, right, count = so_far.sums
     return f"loss {loss / count:.3f}, accuracy {right / count:.3f}, {count / so_far.seconds:.0f} subtomograms/s"

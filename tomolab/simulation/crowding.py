@@ -1,4 +1,4 @@
-"""Crowding: complexes in random poses, packed by their own shapes.
+"""Densities and numbers in, a crowded scene out: complexes in random poses, packed by their own shapes.
 
 The shape of a complex are the voxels over the contour that encloses its molecular volume. It is taken from the very density
 that is then added, so complexes touch but do not overlap, whatever their form.
@@ -29,7 +29,7 @@ POSES = 6
 
 
 @dataclass(frozen=True)
-class Kind:
+class PreparedComplex:
     """A complex ready to be placed: its density on a fine grid, the contour of its surface, and its volume in Å³."""
 
     name: str
@@ -68,7 +68,7 @@ def molecular_volume(density: Volume) -> float:
     return int((fine > contour(density)).sum()) * (density.voxel_size / 2) ** 3
 
 
-def kinds(densities: Mapping[str, Volume], device: torch.device) -> dict[str, Kind]:
+def kinds(densities: Mapping[str, Volume], device: torch.device) -> dict[str, PreparedComplex]:
     """Get complexes ready, each in the smallest box it can be turned in.
 
     Raises
@@ -80,16 +80,16 @@ def kinds(densities: Mapping[str, Volume], device: torch.device) -> dict[str, Ki
     return {name: _kind(name, density, device) for name, density in densities.items()}
 
 
-def _kind(name: str, density: Volume, device: torch.device) -> Kind:
+def _kind(name: str, density: Volume, device: torch.device) -> PreparedComplex:
     data = density.data
     where = np.argwhere(np.abs(data) > 0.01 * np.abs(data).max())
     reach = np.sqrt(((where - [centre(n) for n in data.shape]) ** 2).sum(1).max(initial=0))
     tight = fit(density, 2 * int(np.ceil(reach) + 2))
     sources = prepare({name: tight}, device)
-    return Kind(name, sources, contour(tight), molecular_volume(tight))
+    return PreparedComplex(name, sources, contour(tight), molecular_volume(tight))
 
 
-def check_fits(kind: Kind, space: tuple[int, int, int]) -> None:
+def check_fits(kind: PreparedComplex, space: tuple[int, int, int]) -> None:
     """Raise ValueError if a complex cannot lie in a box of `space` voxels in any orientation."""
     coarse = kind.sources.data[0, ::2, ::2, ::2].cpu().numpy() > kind.contour
     narrowest = packing.thinnest(Shape.of(coarse))
@@ -101,7 +101,12 @@ def check_fits(kind: Kind, space: tuple[int, int, int]) -> None:
 
 
 def add(
-    scene: Scene, kinds_by_name: Mapping[str, Kind], counts: Mapping[str, int], *, gap: float = 0.0, progress: bool = True
+    scene: Scene,
+    kinds_by_name: Mapping[str, PreparedComplex],
+    counts: Mapping[str, int],
+    *,
+    gap: float = 0.0,
+    progress: bool = True,
 ) -> tuple[pd.DataFrame, list[tuple]]:
     """Paint complexes, large ones first: small ones find room between them, not the other way round.
 
@@ -141,7 +146,7 @@ def add(
     return table, [(name, counts[name], int(placed.get(name, 0)), reasons[name]) for name in counts]
 
 
-def _place(scene: Scene, room: Room, kind: Kind, *, count: int, first: int, gap: float, bar: tqdm) -> pd.DataFrame:
+def _place(scene: Scene, room: Room, kind: PreparedComplex, *, count: int, first: int, gap: float, bar: tqdm) -> pd.DataFrame:
     """Paint up to `count` complexes of a kind, numbered from `first`, `gap` voxels apart; give up after `POSES` failures."""
     places: list[np.ndarray] = []
     turns: list[np.ndarray] = []
@@ -175,7 +180,9 @@ def _place(scene: Scene, room: Room, kind: Kind, *, count: int, first: int, gap:
     )
 
 
-def _poses(kind: Kind, count: int, generator: torch.Generator) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _poses(
+    kind: PreparedComplex, count: int, generator: torch.Generator
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Rotation, offset within a voxel, and density in its box, of one random pose after the other."""
     size = min(count, BATCH)
     sources = kind.sources.data.expand(size, -1, -1, -1)

@@ -1,4 +1,4 @@
-"""Densities of complexes: from atoms, and the ones that come with the package.
+"""Atoms, or names of shipped complexes, in, densities out.
 
 A density is in Da per Å³, so its sum times the volume of a voxel is the mass of the complex, and maps of different
 complexes share one scale (protein is near 0.8, the solvent is 0).

@@ -1,4 +1,4 @@
-"""Beads: gold spheres, which tilt series are aligned by.
+"""Free room in, places of gold beads out, and the density of a bead; tilt series are aligned by them.
 
 >>> placed = scatter(room, 10, diameter=100.0, voxel_size=10.0, layers=(40, 160), site="face", rng=rng)
 """

@@ -1,4 +1,4 @@
-"""Imaging: how particles and tomograms are imaged, in one description.
+"""Numbers and ranges in, one checked description out of how particles and tomograms are imaged.
 
 `Imaging` says it; `tomolab.simulation.microscope` does it to boxes in Fourier space.
 

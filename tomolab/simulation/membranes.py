@@ -1,4 +1,4 @@
-"""Membranes: closed, curved lipid bilayers, as vesicles or as the border of a cell.
+"""Centre and radii in, the density of a closed lipid bilayer out: a vesicle or the border of a cell.
 
 A membrane is a slightly rough ellipsoid; its density is the profile of a bilayer over the signed distance from the middle
 of the bilayer, negative inside.

@@ -1,4 +1,4 @@
-"""Microscope: what imaging does to boxes that hold one particle, in their Fourier space.
+"""Clean boxes of one particle each in, images out: CTF, missing wedge and noise, applied in Fourier space.
 
 Every point of it is observed at one tilt (`fourier.tilts`), so what changes from image to image of a tilt series, such as
 defocus, damage and loss of electrons, is a function of that tilt. Points beyond Nyquist are not observed.
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tomolab import ctf, fourier
 from tomolab.conventions import AXIS, HAND, WEDGE
-from tomolab.simulation import solvent, surroundings
+from tomolab.simulation import solvent
 from tomolab.simulation.imaging import Imaging, Range, bounds, draw
 
 FIELD = 6000.0
@@ -284,7 +284,7 @@ def _solution(microscope: Microscope, exposure: Exposure) -> Tensor:
     radius = microscope.k.norm(dim=-1)
     table = torch.linspace(0, float(radius.max()), LEVELS, device=radius.device)
     # Densities are blurred to a resolution of two voxels.
-    power = surroundings.solution_power(table, exposure.solutes, blur=0.45 * microscope.voxel_size)
+    power = solvent.solution_power(table, exposure.solutes, blur=0.45 * microscope.voxel_size)
     return power[:, (radius / table[1]).round().int()] * (prod(microscope.shape) / microscope.voxel_size**3)
 
 

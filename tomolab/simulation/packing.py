@@ -1,4 +1,4 @@
-"""Packing: finding room for shapes in a crowded volume, one after the other, where their own voxels are free.
+"""Shapes and a crowded volume in, places out where all voxels of a shape are free.
 
 A shape is the list of its voxels; a place is where its voxel (0, 0, 0) comes to lie. Random places are tested, a few voxels
 first and all only where those are free, so that thousands of places cost as much as a few shapes.

@@ -1,6 +1,7 @@
-"""Complexes: densities rendered in random poses in boxes of their own, with neighbours and membranes beside them.
+"""Densities in, boxes out: each holds a complex in a random pose, perhaps with neighbours and a membrane beside it.
 
-What is rendered here is clean density; `tomolab.simulation.microscope` then images it.
+What is rendered here is clean density; `tomolab.simulation.microscope` then images it. Boxes are cubes with the particle near
+the middle. Poses and radii are in voxels; membranes, which are added as density, in Å from the middle of the box.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from torch.nn.functional import grid_sample
 
 from tomolab import fourier, rotations
 from tomolab.conventions import centre
-from tomolab.simulation import surroundings
+from tomolab.simulation import membranes
 from tomolab.simulation.imaging import Imaging
 from tomolab.volumes import Volume, distance, fit
 
@@ -22,6 +23,8 @@ VOXELS = 2**19
 """Voxels worked on at a time on a CPU, so that they stay in its cache."""
 EMPTY = 1e-4
 """Share of the squared density of a complex that is left out beyond its reach, so that less needs to be sampled."""
+BENDING = (300.0, 10_000.0)
+"""Å, radii of curvature of the membranes: from small vesicles to the border of a cell."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,25 @@ class Sources:
     shelves: tuple[Shelf, ...]
     shelf: Tensor
     slot: Tensor
+
+
+@dataclass(frozen=True)
+class MembranePatches:
+    """Pieces of membrane: the boxes `owner` (m,) they lie in; `normal` (m, 3) from the middle of the box towards each, `away`
+    (m,) Å of it along the normal, and `bend` (m,) Å, radius of curvature, positive where the membrane curves away.
+    """
+
+    owner: Tensor
+    normal: Tensor
+    away: Tensor
+    bend: Tensor
+
+    def per_box(self, count: int) -> tuple[Tensor, Tensor]:
+        """Normal (count, 3) and distance (count,) of the membrane of every box; endlessly far where there is none."""
+        normal = torch.zeros(count, 3, device=self.normal.device)
+        away = torch.full((count,), torch.inf, device=self.normal.device)
+        normal[self.owner], away[self.owner] = self.normal, self.away
+        return normal, away
 
 
 def check(densities: Mapping[str, Volume]) -> float:
@@ -201,6 +223,54 @@ def _put(volumes: Tensor, windows: Tensor, owner: Tensor, corners: Tensor) -> No
     volumes.view(-1).index_add_(0, (first[:, None] + inside.flatten()).flatten(), windows.flatten())
 
 
+def draw_patches(share: float, *, places: Tensor, radii: Tensor, gap: float, generator: torch.Generator) -> MembranePatches:
+    """Draw membranes beside some of n particles, in any direction.
+
+    Parameters
+    ----------
+    share
+        Probability of a membrane, 0 to 1.
+    places, radii
+        Where the particles are, (n, 3), and how far they reach, (n,), in Å.
+    gap
+        Å, largest space between particle and membrane, drawn uniformly from 0.
+    generator
+        Source of all that is drawn.
+    """
+    device = generator.device
+    if share == 0:
+        empty = torch.zeros(0, device=device)
+        return MembranePatches(empty.long(), empty.reshape(0, 3), empty, empty)
+    owner = (torch.rand(len(places), generator=generator, device=device) < share).nonzero()[:, 0]
+    normal = torch.nn.functional.normalize(torch.randn(len(owner), 3, generator=generator, device=device), dim=-1)
+    space, bend, side = torch.rand(3, len(owner), generator=generator, device=device)
+    apart = radii[owner] + membranes.HALF_THICKNESS + gap * space
+    away = (places[owner] * normal).sum(-1) + apart
+    radius = BENDING[0] * (BENDING[1] / BENDING[0]) ** bend
+    # Inside a vesicle there must be room for the particle.
+    return MembranePatches(owner, normal, away, torch.where(side < 0.5, radius, -radius - apart))
+
+
+def add_patches(volumes: Tensor, patches: MembranePatches, *, voxel_size: float) -> None:
+    """Add bilayers to volumes (n, box, box, box) in Da/Å³, in place."""
+    if len(patches.owner) == 0:
+        return
+    box = volumes.shape[-1]
+    axis = (torch.arange(box, device=volumes.device) - centre(box)) * voxel_size
+    middle = patches.normal * (patches.away + patches.bend)[:, None]
+    z, y, x = ((axis - middle[:, i, None]) ** 2 for i in range(3))
+    height = (
+        (z[:, :, None, None] + y[:, None, :, None] + x[:, None, None, :]).sqrt_().sub_(patches.bend.abs()[:, None, None, None])
+    )
+    # A table in steps of half an Å instead of millions of exponentials.
+    reach = membranes.REACH
+    table = membranes.profile(
+        torch.linspace(-reach, reach, int(4 * reach) + 1, device=volumes.device), resolution=2 * voxel_size
+    )
+    place = height.add_(reach).mul_(2).round_().clamp_(0, len(table) - 1).int()
+    volumes.index_add_(0, patches.owner, table[place])
+
+
 def render(
     sources: Sources, labels: Tensor, *, box: int, imaging: Imaging, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -213,10 +283,8 @@ def render(
     shifts = (2 * torch.rand(n, 3, generator=generator, device=device) - 1) * imaging.shift * box
     radii = sources.radii[labels]
     gap = 0.1 * box
-    pieces = surroundings.sheets(
-        imaging.membranes, places=shifts * voxel, radii=radii * voxel, gap=gap * voxel, generator=generator
-    )
-    owner, other, places = _neighbours(sources, labels, shifts, gap=gap, imaging=imaging, generator=generator, pieces=pieces)
+    patches = draw_patches(imaging.membranes, places=shifts * voxel, radii=radii * voxel, gap=gap * voxel, generator=generator)
+    owner, other, places = _neighbours(sources, labels, shifts, gap=gap, imaging=imaging, generator=generator, patches=patches)
     volumes = torch.zeros(n, box, box, box, device=device)
     add(
         volumes,
@@ -226,7 +294,7 @@ def render(
         rotations=torch.cat([turns, rotations.random(len(owner), generator, device=device)]),
         places=torch.cat([shifts, places]),
     )
-    surroundings.add_sheets(volumes, pieces, voxel_size=voxel)
+    add_patches(volumes, patches, voxel_size=voxel)
     return volumes, turns, shifts
 
 
@@ -238,7 +306,7 @@ def _neighbours(
     gap: float,
     imaging: Imaging,
     generator: torch.Generator,
-    pieces: surroundings.Sheets,
+    patches: MembranePatches,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draw other complexes that touch the particles, on the same side of a membrane: boxes, classes and places in voxels."""
     device = generator.device
@@ -248,7 +316,7 @@ def _neighbours(
     direction = torch.nn.functional.normalize(torch.randn(len(owner), 3, generator=generator, device=device), dim=-1)
     space = gap * torch.rand(len(owner), generator=generator, device=device)
     reach = sources.radii[labels[owner]] + sources.radii[other] + space
-    normal, away = (value[owner] for value in pieces.beyond(len(labels)))
+    normal, away = (value[owner] for value in patches.per_box(len(labels)))
     ahead = (direction * normal).sum(-1)
     edge = (shifts[owner] * normal).sum(-1) + ahead * reach + sources.radii[other]
     # A neighbour that would reach into the membrane goes to the other side of the particle.

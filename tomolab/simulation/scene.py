@@ -1,4 +1,4 @@
-"""Scenes: a specimen while it is being made: a slab of ice that receives membranes, beads and solutes.
+"""Shape and thickness in, a specimen in the making out: a slab of ice that receives membranes, beads and solutes.
 
 `tomolab.simulation.crowding` adds the complexes; `tomolab.simulation.specimen` puts all together.
 """

@@ -1,13 +1,17 @@
-"""Solutes: the small soluble proteins that fill the space between complexes, too small to be told apart.
+"""A concentration in, density or power spectrum out: small soluble proteins, too small to be told apart, between complexes.
+
+In a specimen they are density. In boxes of single particles they are so many that they are noise with a power spectrum.
 
 >>> add(density, free, 100.0, voxel_size=10.0, rng=np.random.default_rng(1))
 """
 
 from math import pi, sqrt
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.special import ndtr, ndtri
+from torch import Tensor
 
 MASSES = (1e3, 100e3)
 """Smallest and largest mass in Da: from peptides to the largest proteins that are not complexes of their own."""
@@ -35,6 +39,11 @@ def masses(shares: np.ndarray) -> np.ndarray:
     return MEDIAN * np.exp(SPREAD * ndtri(low + (high - low) * shares))
 
 
+def _radius(mass: Any) -> Any:
+    """Radius in Å of balls with these masses (Da), an array or a tensor."""
+    return (3 * SPECIFIC_VOLUME * mass / (4 * pi)) ** (1 / 3)
+
+
 def add(density: np.ndarray, free: np.ndarray, concentration: float, *, voxel_size: float, rng: np.random.Generator) -> int:
     """Add soluble proteins to a density, in place, and return how many.
 
@@ -59,7 +68,7 @@ def add(density: np.ndarray, free: np.ndarray, concentration: float, *, voxel_si
     count = rng.poisson(concentration * DALTON / typical * np.count_nonzero(free) * voxel_size**3)
     # Large ones first: small ones find room between them. Neighbours in size also need boxes of one size.
     mass = np.sort(masses(rng.random(count)))[::-1]
-    radius = (3 * SPECIFIC_VOLUME * mass / (4 * np.pi)) ** (1 / 3) / voxel_size
+    radius = _radius(mass) / voxel_size
     # Those of a batch do not see each other, so a batch takes little of the room.
     batch = int(np.clip(0.01 * np.count_nonzero(free) * voxel_size**3 / (SPECIFIC_VOLUME * typical), 1, BATCH))
     free = free.copy()
@@ -113,10 +122,53 @@ def _splat(density: np.ndarray, free: np.ndarray, places: np.ndarray, *, radii: 
     torch.from_numpy(density.reshape(-1)).index_add_(0, indices.reshape(-1), (balls * scale[:, None, None, None]).reshape(-1))
 
 
-def _ball(away: torch.Tensor, radii: torch.Tensor) -> torch.Tensor:
+def _ball(away: Tensor, radii: Tensor) -> Tensor:
     """Density at distances (n, …) from the centre of a ball of density 1 and radius (n,), blurred by `BLUR`."""
     away = away.clamp_min(1e-3)
     radii = radii[:, None, None, None]
     near, far = (radii - away) / (sqrt(2) * BLUR), (radii + away) / (sqrt(2) * BLUR)
     rim = (torch.exp(-(near**2)) - torch.exp(-(far**2))) * BLUR / (sqrt(2 * pi) * away)
     return (torch.erf(near) + torch.erf(far)) / 2 - rim
+
+
+def solution_power(k: Tensor, concentrations: Tensor, *, blur: float) -> Tensor:
+    """Power spectrum, in Da²/Å³, of the density of a solution of small soluble proteins.
+
+    n (⟨F²⟩ + ⟨F⟩² (S - 1)): balls with the masses of `masses`, F(k) = m 3 (sin x - x cos x) / x³ at x = 2π k R, that keep
+    out of each other, S(k) that of hard spheres after Percus and Yevick (Kotlarchyk & Chen, J. Chem. Phys. 79, 1983).
+
+    Parameters
+    ----------
+    k
+        Frequencies in 1/Å, shape (m,).
+    concentrations
+        mg/ml, shape (n,).
+    blur
+        Å, standard deviation of the Gaussian that densities are blurred with.
+
+    Returns
+    -------
+    Tensor
+        Shape (n, m).
+    """
+    k, amount = k.double(), concentrations.double()[:, None] * DALTON
+    mass = torch.from_numpy(masses((np.arange(100) + 0.5) / 100)).to(k.device)
+    x = 2 * pi * k.clamp_min(1e-4) * _radius(mass)[:, None]
+    form = NOT_HYDROGEN * mass[:, None] * 3 * (torch.sin(x) - x * torch.cos(x)) / x**3
+    form = form * torch.exp(-2 * (pi * blur * k) ** 2)
+    share = amount * SPECIFIC_VOLUME
+    order = _hard_spheres(2 * pi * k.clamp_min(1e-4) * 2 * _radius(mass.mean()), share)
+    return (amount / mass.mean() * (form.square().mean(0) + form.mean(0).square() * (order - 1))).float()
+
+
+def _hard_spheres(a: Tensor, share: Tensor) -> Tensor:
+    """Structure factor of spheres that take a `share` of the room, at a = 2π k times their diameter (Kinning & Thomas 1984)."""
+    a = a.clamp_min(0.05)
+    alpha = (1 + 2 * share) ** 2 / (1 - share) ** 4
+    beta = -6 * share * (1 + share / 2) ** 2 / (1 - share) ** 4
+    gamma = share * alpha / 2
+    sin, cos = torch.sin(a), torch.cos(a)
+    first = alpha * (sin - a * cos) / a**2
+    second = beta * (2 * a * sin + (2 - a**2) * cos - 2) / a**3
+    third = gamma * (-(a**4) * cos + 4 * ((3 * a**2 - 6) * cos + (a**3 - 6 * a) * sin + 6)) / a**5
+    return 1 / (1 + 24 * share * (first + second + third) / a)

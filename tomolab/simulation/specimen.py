@@ -1,4 +1,4 @@
-"""Specimens: crowded, cell-like volumes of complexes, membranes, solutes and gold beads in a slab of ice, with their truth.
+"""Densities in, a specimen with its truth out: complexes, membranes, solutes and gold beads, crowded as in a cell, in ice.
 
 What is made here is clean density; `tomolab.simulation.tilt_series` then records it as a microscope does.
 

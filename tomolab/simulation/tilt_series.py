@@ -1,8 +1,8 @@
-"""Acquisition: a specimen in the microscope becomes a tilt series.
+"""A specimen in, a tilt series out: images as the microscope records them at every tilt.
 
 At every tilt the specimen is projected in slabs thin enough for one defocus each; every slab passes through its own CTF,
-gold absorbs, the beam loses electrons in the ice and does damage, and the detector counts what is left. The missing wedge
-is painted on nowhere: it is what these tilts do not see.
+gold absorbs, the beam loses electrons in the ice and does damage, and the detector counts what is left, or noise is added at
+a stated SNR. No missing wedge is cut out of anything: it is what these tilts do not see.
 
 >>> specimen = specimen.build(maps, 20, shape=(100, 400, 400), seed=1)
 >>> series = acquire(specimen, Imaging(snr=None, dose=120.0, defocus=3.0, envelope=None), seed=1)
@@ -17,18 +17,20 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tomolab import ctf, fourier, parallel
+from tomolab import ctf, fourier, parallel, particles
 from tomolab.conventions import HAND, centre
-from tomolab.simulation import detector, fiducials
+from tomolab.simulation import fiducials
 from tomolab.simulation.imaging import Imaging, draw
 from tomolab.simulation.specimen import Specimen
-from tomolab.tomograms import projection, tilt_series
+from tomolab.tomograms import projection, reconstruction, tilt_series
 from tomolab.tomograms.tilt_series import TiltSeries
-from tomolab.volumes import overlap
+from tomolab.volumes import Volume, overlap
 
 GOLD_PATH = 130.0
 """Å of gold that let 1/e of the electrons through to the image: of 100 Å beads, a little less than half. Read off the
 beads of EMPIAR-10499 (300 kV), where this includes what is scattered beyond the aperture and the energy filter."""
+NOISE_ROWS = 24
+"""Rows of a volume from which the variance of back-projected noise is measured."""
 
 
 def acquire(
@@ -94,11 +96,11 @@ def acquire(
         _check_units(specimen)
     clean = _clean(specimen, imaging, table, where=where, progress=progress)
     if snr is None:
-        images = detector.count(clean, imaging, table, specimen=specimen, generator=generator)
+        images = _counted(clean, imaging, table, specimen=specimen, generator=generator)
     else:
-        images = detector.blur(clean, imaging, specimen.density.voxel_size)
+        images = _detected(clean, imaging, specimen.density.voxel_size)
         if np.isfinite(snr):
-            images += detector.noise(images, imaging, table, specimen=specimen, snr=snr, box=box or 0, generator=generator)
+            images += _noise(images, imaging, table, specimen=specimen, snr=snr, box=box or 0, generator=generator)
     cut = tuple(slice(centre(n) - centre(m), centre(n) - centre(m) + m) for n, m in zip(images.shape[1:], size, strict=True))
     table["snr"] = np.nan if snr is None else snr
     return TiltSeries(images[:, cut[0], cut[1]].cpu().numpy(), table, specimen.density.voxel_size)
@@ -202,3 +204,87 @@ def _absorbed(specimen: Specimen, tilt: float, size: Sequence[int], where: torch
         chord = 2 * (radius**2 - (rows[:, None] - middle[0]) ** 2 - (columns - middle[1]) ** 2).clamp_min(0).sqrt() * pixel
         out[inside] += chord.float()
     return (1 - torch.exp(-out / GOLD_PATH)).to(where)
+
+
+def _modulation(imaging: Imaging, images: Tensor, pixel: float) -> Tensor:
+    """Modulation transfer of the detector on the rfft2 grid of images (n, y, x) with pixels in Å."""
+    ky, kx = fourier.frequencies_2d(images.shape[1:], pixel, device=images.device)
+    return ctf.detector(torch.hypot(ky, kx), imaging.detector_pixel or pixel)
+
+
+def _detected(images: Tensor, imaging: Imaging, pixel: float) -> Tensor:
+    """Images (n, y, x) as the detector passes them on."""
+    passed = _modulation(imaging, images, pixel)
+    return torch.stack([torch.fft.irfft2(torch.fft.rfft2(image) * passed, s=images.shape[1:]) for image in images])
+
+
+def _counted(
+    images: Tensor, imaging: Imaging, table: pd.DataFrame, *, specimen: Specimen, generator: torch.Generator
+) -> Tensor:
+    """Electrons in images (n, y, x) of intensities, 1 for ice: Poisson numbers of what survives the ice, then the detector."""
+    pixel = specimen.density.voxel_size
+    tilts, exposure = (torch.tensor(table[name].to_numpy(dtype=float), device=images.device) for name in ("tilt", "exposure"))
+    electrons = exposure * ctf.survivors(specimen.thickness, tilts) * pixel**2
+    counts = [
+        torch.poisson(image.clamp_min(0) * number, generator=generator)
+        for image, number in zip(images, electrons.tolist(), strict=True)
+    ]
+    return _detected(torch.stack(counts), imaging, pixel)
+
+
+def _noise(
+    images: Tensor,
+    imaging: Imaging,
+    table: pd.DataFrame,
+    *,
+    specimen: Specimen,
+    snr: float,
+    box: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Noise (n, y, x) that after back-projection has the variance of the signal about the complexes over `snr`.
+
+    Half of the variance has gone through the CTF, all of it through the detector. The images have no noise; `snr` is as in
+    `Imaging`, and `box` is the edge in voxels of the boxes about the complexes in which the signal is measured.
+    """
+    tilts, pixel = table["tilt"].to_numpy(dtype=float), specimen.density.voxel_size
+    signal = _back_projected(images, tilts, pixel, shape=specimen.density.shape)
+    wanted = _signal(signal.data, specimen, box) / snr
+    ky, kx = fourier.frequencies_2d(images.shape[1:], pixel, device=images.device)
+    k = torch.hypot(ky, kx)
+    passed = _modulation(imaging, images, pixel)
+    total = torch.zeros_like(images)
+    for through_lens in (True, False):
+        white = torch.randn(images.shape, generator=generator, device=images.device)
+        for i in range(len(images)):
+            transfer = passed
+            if through_lens and imaging.defocus is not None:
+                focus = torch.tensor(table["defocus"].iloc[i], device=k.device)
+                transfer = passed * ctf.contrast(k, focus, imaging.lens) * imaging.blur(k)
+            white[i] = torch.fft.irfft2(torch.fft.rfft2(white[i]) * transfer, s=images.shape[1:])
+        total += white * (0.5 * wanted / _variance(white, tilts, specimen)) ** 0.5
+    return total
+
+
+def _back_projected(images: Tensor, tilts: np.ndarray, pixel: float, *, shape: tuple[int, int, int]) -> Volume:
+    return reconstruction.reconstruct(
+        images.cpu(), tilts, voxel_size=pixel, shape=shape, clip=None, normalise=False, device=images.device, progress=False
+    )
+
+
+def _signal(volume: np.ndarray, specimen: Specimen, box: int) -> float:
+    """Mean variance in boxes about the complexes."""
+    corners = np.floor(particles.positions(specimen.particles) / specimen.density.voxel_size).astype(int) - box // 2
+    return float(np.mean([volume[overlap(corner, box, specimen.density.shape)[0]].var() for corner in corners]))
+
+
+def _variance(images: Tensor, tilts: np.ndarray, specimen: Specimen) -> float:
+    """Variance of the back-projection of noise, from some of its rows, since rows are alike."""
+    z, y, x = specimen.density.shape
+    rows = min(NOISE_ROWS, y)
+    start = (y - rows) // 2
+    part = images[:, start : start + rows]
+    volume = _back_projected(part, tilts, specimen.density.voxel_size, shape=(z, rows, x))
+    # Images fade out at their border.
+    middle = slice(rows // 4, rows - rows // 4) if rows >= 4 else slice(None)
+    return float(volume.data[:, middle].var())
