@@ -26,8 +26,8 @@ from bench_averaging import BOX, VOXEL_SIZE, imaged, poses, to_truth
 from torch import Tensor
 
 from tomolab import averaging, particles, rotations, volumes
-from tomolab.averaging import Poses, alignment, coefficients, references, refinement, refinement_plan, spectra
-from tomolab.averaging.spectra import Spectra
+from tomolab.averaging import Poses, alignment, coefficients, references, refinement, refinement_plan
+from tomolab.averaging.coefficients import Coefficients
 from tomolab.simulation import densities
 from tomolab.subtomograms import Subtomograms
 
@@ -82,7 +82,7 @@ def searched(method: str, data: Subtomograms, seed: int) -> Subtomograms:
         made = references.make(part, found, fold, noise=noise, diameter=settings.diameter, ceiling=2.0)
         if step:
             noise = references.measure_noise(part, found, fold, references=made, noise=noise)
-        grid, turns = spectra.oversample(made.density), rotations.random(TURNS, generator)
+        grid, turns = coefficients.oversample(made.density), rotations.random(TURNS, generator)
         shifts = alignment.ball(settings.reach, box / (4 * settings.radius * growth))
         if method.startswith("constrained"):
             found = correlated(grid, part, turns=turns, shifts=shifts)
@@ -99,19 +99,19 @@ def moved(data: Subtomograms, table: Any, places: np.ndarray) -> Subtomograms:
     """The same boxes, shifted so that each particle lies in the centre of its own, where `given` expects it."""
     off = torch.from_numpy((places - particles.positions(data.particles)) / data.voxel_size).float()
     points = torch.cartesian_prod(*[torch.fft.fftfreq(data.box) * data.box] * 3)
-    waves = spectra.phases(points, -off, data.box).reshape(-1, *[data.box] * 3)
+    waves = coefficients.phases(points, -off, data.box).reshape(-1, *[data.box] * 3)
     shifted = torch.fft.ifftn(
         torch.fft.fftn(torch.from_numpy(np.asarray(data.volumes)), dim=(1, 2, 3)) * waves, dim=(1, 2, 3)
     ).real
     return Subtomograms(shifted.numpy(), table, data.voxel_size)
 
 
-def correlated(grid: Tensor, data: Spectra, *, turns: Tensor, shifts: Tensor) -> Poses:
+def correlated(grid: Tensor, data: Coefficients, *, turns: Tensor, shifts: Tensor) -> Poses:
     """The pose of the largest constrained correlation: over the coefficients observed, by the power of the model in them."""
-    model = spectra.sample(grid, turns, data.points)
+    model = coefficients.sample(grid, turns, data.points)
     power = (model.abs() ** 2 @ data.wedges.T).sqrt()
     model, best = torch.view_as_real(model).flatten(1), []
-    waves = spectra.phases(data.points, -shifts, data.box)
+    waves = coefficients.phases(data.points, -shifts, data.box)
     for rows in torch.arange(len(data)).split(20):
         product = torch.view_as_real(data.values[rows][:, None] * waves).flatten(2) @ model.T
         score, at = (product / power.T[data.kind[rows]][:, None]).max(1)

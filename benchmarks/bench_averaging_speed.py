@@ -19,8 +19,8 @@ import torch
 from bench_averaging import BOX, MASK, VOXEL_SIZE, imaged, to_truth
 
 from tomolab import averaging, rotations, subtomograms, volumes
-from tomolab.averaging import alignment, coefficients, fsc, half_sets, references, spectra
-from tomolab.averaging.spectra import Spectra
+from tomolab.averaging import alignment, coefficients, fsc, half_sets, references
+from tomolab.averaging.coefficients import Coefficients
 from tomolab.progress import Progress
 from tomolab.simulation import densities
 from tomolab.volumes import Volume
@@ -84,10 +84,10 @@ def stages(truth: Volume, count: int) -> list[dict[str, Any]]:
 
         return mock.patch.object(module, name, call)
 
-    def products(_: torch.Tensor, data: Spectra, *, turns: torch.Tensor, shifts: torch.Tensor, **__: Any) -> float:
+    def products(_: torch.Tensor, data: Coefficients, *, turns: torch.Tensor, shifts: torch.Tensor, **__: Any) -> float:
         return 4.0 * len(data) * shifts.shape[-2] * len(turns) * len(data.points)
 
-    def samples(slopes: torch.Tensor, data: Spectra, poses: alignment.Poses, *, steps: int, **_: Any) -> float:
+    def samples(slopes: torch.Tensor, data: Coefficients, poses: alignment.Poses, *, steps: int, **_: Any) -> float:
         return float(len(slopes) * len(data.points) * poses.scores.numel() * (steps + 1))
 
     data = imaged({"one": truth}, count, snr=0.1, seed=2)
@@ -125,9 +125,9 @@ def _products() -> float:
 
 def _samples() -> float:
     """Complex coefficients a second that interpolation alone takes from four grids at random orientations."""
-    grids, turns = spectra.slopes(torch.rand(20, 20, 20)), rotations.random(200, torch.Generator().manual_seed(1))
-    points = spectra.half_sphere(BOX, 8.0)
-    return len(grids) * len(turns) * len(points) / _fastest(lambda: spectra.sample_parts(grids, turns, points))
+    grids, turns = coefficients.slopes(torch.rand(20, 20, 20)), rotations.random(200, torch.Generator().manual_seed(1))
+    points = coefficients.half_sphere(BOX, 8.0)
+    return len(grids) * len(turns) * len(points) / _fastest(lambda: coefficients.sample_parts(grids, turns, points))
 
 
 def _fastest(work: Callable[[], Any]) -> float:

@@ -22,11 +22,11 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from tomolab import devices
-from tomolab.averaging import alignment, coefficients, references, refinement, refinement_plan, spectra
+from tomolab.averaging import alignment, coefficients, references, refinement, refinement_plan
 from tomolab.averaging.alignment import Poses
+from tomolab.averaging.coefficients import Coefficients
 from tomolab.averaging.references import References, shell_of
 from tomolab.averaging.refinement import FOLDS, Refinement, Settings, State
-from tomolab.averaging.spectra import Spectra
 from tomolab.progress import Progress, after, told
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
@@ -150,7 +150,7 @@ class _Steps:
 class _Sorter:
     """Structures, and the share (n,) that each has of every subtomogram."""
 
-    def __init__(self, data: Spectra, settings: Settings, generator: torch.Generator) -> None:
+    def __init__(self, data: Coefficients, settings: Settings, generator: torch.Generator) -> None:
         self.data, self.settings, self.generator = data, settings, generator
         count, device = len(data), data.values.device
         self.fold = torch.randperm(count, generator=generator, device=device) % FOLDS
@@ -170,7 +170,7 @@ class _Sorter:
         found = self._references(self.data.take(rows[part.rows]), part.poses, part.fold)
         self.noise = part.noise if not self.made else self.noise
         # To begin with all are held against the same sum: who is in which fold of it is not known of all.
-        self.made.append(replace(found, slopes=[spectra.slopes(found.density)] * FOLDS))
+        self.made.append(replace(found, slopes=[coefficients.slopes(found.density)] * FOLDS))
         self._score()
 
     def advance(self, made: Callable[[State | References], bool]) -> None:
@@ -205,7 +205,7 @@ class _Sorter:
             worst = np.argsort(best[:, 0]).argsort() < fewest
         return torch.from_numpy(np.flatnonzero(worst)).to(self.fold.device)
 
-    def _references(self, data: Spectra, poses: Poses, fold: Tensor) -> References:
+    def _references(self, data: Coefficients, poses: Poses, fold: Tensor) -> References:
         return references.make(data, poses, fold, noise=self.noise, diameter=self.settings.diameter, ceiling=2.0)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tomolab import rotations
-from tomolab.averaging import alignment, coefficients, spectra
+from tomolab.averaging import alignment, coefficients
 from tomolab.averaging.fsc import THRESHOLD, correlate, trust
 from tomolab.averaging.half_maps import Average
 from tomolab.averaging.reconstruction import density_of, sums_of
@@ -99,11 +99,13 @@ def _middle(volume: Volume, box: int, mask: float) -> Volume:
 
 def agreement(half: Half, structure: Volume, *, radius: float, mask: float, device: torch.device) -> np.ndarray:
     """Correlation (n,) of each subtomogram with a structure in its pose, where its wedge saw, up to `radius` cycles per box."""
-    grid = spectra.oversample(isolate(torch.from_numpy(structure.data).to(device), mask))
+    grid = coefficients.oversample(isolate(torch.from_numpy(structure.data).to(device), mask))
     out = []
     for data, turns, shifts in coefficients.posed(half.subtomograms, half.turns, half.shifts, radius=radius, device=device):
         model = (
-            spectra.sample(grid, turns, data.points) * spectra.phases(data.points, shifts, data.box) * data.wedges[data.kind]
+            coefficients.sample(grid, turns, data.points)
+            * coefficients.phases(data.points, shifts, data.box)
+            * data.wedges[data.kind]
         )
         power = data.values.abs().square().sum(1) * model.abs().square().sum(1)
         out.append((data.values * model.conj()).real.sum(1) / power.sqrt().clamp_min(1e-30))

@@ -1,7 +1,7 @@
 """Reconstruction: the map of subtomograms whose poses are known, and how much of it was seen.
 
 The map is the sum of the turned-back data over the sum of the turned-back wedges, both gathered by trilinear insertion into
-an oversampled Fourier grid (`tomolab.averaging.spectra`).
+an oversampled Fourier grid (`tomolab.averaging.coefficients`).
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tomolab import devices, fourier, rotations
-from tomolab.averaging import coefficients, spectra
+from tomolab.averaging import coefficients
 from tomolab.conventions import centre
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
@@ -69,15 +69,15 @@ def sums_of(
     each. Sums of several sets can be added before `density_of` makes a map of them.
     """
     where, box = devices.pick(device), subtomograms.box
-    size = spectra.grid_size(box / 2)
+    size = coefficients.grid_size(box / 2)
     total = torch.zeros(size, size, size, dtype=torch.complex64, device=where), torch.zeros(size, size, size, device=where)
     same = torch.eye(3, device=where)[None] if group is None else torch.from_numpy(group).float().to(where)
     for data, turn, shift in coefficients.posed(subtomograms, turns, shifts, radius=box / 2, device=where):
-        values = data.values * spectra.phases(data.points, -shift, box)
+        values = data.values * coefficients.phases(data.points, -shift, box)
         for alike in same:
-            part = spectra.insert(values, data.wedges[data.kind], turn @ alike, points=data.points, size=size)
+            part = coefficients.insert(values, data.wedges[data.kind], turn @ alike, points=data.points, size=size)
             total = total[0] + part[0], total[1] + part[1]
-    sums, sampling = spectra.condense(*total)
+    sums, sampling = coefficients.condense(*total)
     k = (fourier.frequencies((box,) * 3, device=where) * box).round().long()
     at = tuple((k + centre(sums.shape[0])).unbind(-1))
     return sums[at] * (k.float().norm(dim=-1) <= box / 2), sampling[at]

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tomolab.averaging import spectra
+from tomolab.averaging import coefficients
 from tomolab.averaging.alignment import Poses
-from tomolab.averaging.spectra import Spectra
+from tomolab.averaging.coefficients import Coefficients
 from tomolab.volumes import distance, isolate
 
 FLOOR = 0.1
@@ -27,7 +27,7 @@ class References:
     Parameters
     ----------
     slopes
-        For each fold the grids (`spectra.slopes`) of the sum of the other folds, masked.
+        For each fold the grids (`coefficients.slopes`) of the sum of the other folds, masked.
     density
         Of all folds, masked.
     resolved
@@ -43,7 +43,14 @@ class References:
 
 
 def make(
-    data: Spectra, poses: Poses, fold: Tensor, *, noise: Tensor, diameter: float, ceiling: float, group: Tensor | None = None
+    data: Coefficients,
+    poses: Poses,
+    fold: Tensor,
+    *,
+    noise: Tensor,
+    diameter: float,
+    ceiling: float,
+    group: Tensor | None = None,
 ) -> References:
     """Make the references of subtomograms in poses.
 
@@ -87,18 +94,18 @@ def make(
     total, whole = sums.sum(0) * inside, sampling.sum(0)
     across = diameter / data.box * size
     leave = [(total - a * inside, (whole - b).clamp_min(0)) for a, b in zip(sums, sampling, strict=True)]
-    slopes = [spectra.slopes(isolate(spectra.to_density(a / (b + damping)), across)) for a, b in leave]
+    slopes = [coefficients.slopes(isolate(coefficients.to_density(a / (b + damping)), across)) for a, b in leave]
     ratio = (signal * density / noise)[1 : int(radius + 1e-3) + 1]
     below = (ratio < 0.5).nonzero()
     resolved = float(below[0]) if len(below) else float(int(radius + 1e-3))
     power = mean(one.abs().square()) * mean(other.abs().square())
     fsc = (mean((one * other.conj()).real) / power.clamp_min(1e-30).sqrt())[1 : int(radius + 1e-3) + 1]
-    return References(slopes, isolate(spectra.to_density(total / (whole + damping)), across), resolved, fsc)
+    return References(slopes, isolate(coefficients.to_density(total / (whole + damping)), across), resolved, fsc)
 
 
-def gather(data: Spectra, poses: Poses, fold: Tensor, *, group: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def gather(data: Coefficients, poses: Poses, fold: Tensor, *, group: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Sum of the data in the frame of the reference, and of their wedges, for each fold: plain grids (folds, g, g, g)."""
-    size = spectra.grid_size(float(data.points[-1].norm()))
+    size = coefficients.grid_size(float(data.points[-1].norm()))
     group = torch.eye(3, device=fold.device)[None] if group is None else group
     found = []
     for one in range(int(fold.max()) + 1):
@@ -109,26 +116,26 @@ def gather(data: Spectra, poses: Poses, fold: Tensor, *, group: Tensor | None = 
         )
         for rows in mine.split(max(1, POINTS // (poses.weights.shape[1] * len(data.points)))):
             weights, shifts = poses.weights[rows], poses.shifts[rows]
-            values = data.values[rows][:, None] * spectra.phases(data.points, -shifts, data.box) * weights[..., None]
+            values = data.values[rows][:, None] * coefficients.phases(data.points, -shifts, data.box) * weights[..., None]
             seen = data.wedges[data.kind[rows]][:, None] * weights[..., None]
             used = weights.flatten() > 1e-4
             turns, values, seen = (part.flatten(0, 1)[used] for part in (poses.rotations[rows], values, seen))
             # What a symmetric particle shows from one side it shows from all.
             for turn in group:
-                part = spectra.insert(values, seen, turns @ turn, points=data.points, size=size)
+                part = coefficients.insert(values, seen, turns @ turn, points=data.points, size=size)
                 total = total[0] + part[0], total[1] + part[1]
-        found.append(spectra.condense(*total))
+        found.append(coefficients.condense(*total))
     sums, sampling = zip(*found, strict=True)
     return torch.stack(sums), torch.stack(sampling)
 
 
-def measure_noise(data: Spectra, poses: Poses, fold: Tensor, *, references: References, noise: Tensor) -> Tensor:
+def measure_noise(data: Coefficients, poses: Poses, fold: Tensor, *, references: References, noise: Tensor) -> Tensor:
     """Noise of every shell from what the references at the best poses leave over; shells beyond the data keep theirs."""
     power = torch.zeros(len(data.points), device=data.points.device)
     for one, slopes in enumerate(references.slopes):
         for rows in (fold == one).nonzero()[:, 0].split(max(1, POINTS // len(data.points))):
-            model = spectra.sample(slopes[0], poses.rotations[rows, 0], data.points)
-            model = model * spectra.phases(data.points, poses.shifts[rows, 0], data.box)
+            model = coefficients.sample(slopes[0], poses.rotations[rows, 0], data.points)
+            model = model * coefficients.phases(data.points, poses.shifts[rows, 0], data.box)
             power += (data.values[rows] - model * data.wedges[data.kind[rows]]).abs().pow(2).sum(0)
     inside = by_shell(data, power)
     out = noise.clone()
@@ -136,12 +143,12 @@ def measure_noise(data: Spectra, poses: Poses, fold: Tensor, *, references: Refe
     return out
 
 
-def shell_of(data: Spectra) -> Tensor:
+def shell_of(data: Coefficients) -> Tensor:
     """Shell of every point, (m,)."""
     return data.points.norm(dim=1).round().long()
 
 
-def by_shell(data: Spectra, power: Tensor) -> Tensor:
+def by_shell(data: Coefficients, power: Tensor) -> Tensor:
     """Mean over the observed coefficients of each shell, from power summed over the subtomograms (m,)."""
     seen = data.wedges[data.kind].sum(0) if len(data.kind) < 1000 else torch.bincount(data.kind).float() @ data.wedges
     shell = shell_of(data)

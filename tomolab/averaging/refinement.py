@@ -20,8 +20,8 @@ from torch import Tensor
 from tomolab import rotations
 from tomolab.averaging import alignment, references
 from tomolab.averaging.alignment import Poses
+from tomolab.averaging.coefficients import Coefficients
 from tomolab.averaging.references import References, shell_of
-from tomolab.averaging.spectra import Spectra
 from tomolab.tensor_workers import Crew
 
 FOLDS = 4
@@ -110,7 +110,7 @@ class Refinement:
 
     def __init__(
         self,
-        data: Spectra,
+        data: Coefficients,
         settings: Settings,
         *,
         generator: torch.Generator,
@@ -233,21 +233,21 @@ class Refinement:
             everyone.poses = self._score(everyone, data, made.slopes, close=False)
         return everyone
 
-    def _data(self, part: _Set, radius: float) -> Spectra:
+    def _data(self, part: _Set, radius: float) -> Coefficients:
         inside, every = self.data.inside(radius), torch.arange(len(self.data), device=part.rows.device)
         # Not copied where all are there in order, for then there may be many.
         return inside if torch.equal(part.rows, every) else inside.take(part.rows)
 
-    def _references(self, part: _Set, data: Spectra, *, ceiling: float) -> References:
+    def _references(self, part: _Set, data: Coefficients, *, ceiling: float) -> References:
         settings = self.settings
         return references.make(
             data, part.poses, part.fold, noise=part.noise, diameter=settings.diameter, ceiling=ceiling, group=settings.group
         )
 
-    def _expected(self, part: _Set, data: Spectra) -> dict[str, Any]:
+    def _expected(self, part: _Set, data: Coefficients) -> dict[str, Any]:
         return {"noise": part.noise[shell_of(data)], "spread": self.settings.reach / 2}
 
-    def _score(self, part: _Set, data: Spectra, slopes: list[Tensor], *, close: bool) -> Poses:
+    def _score(self, part: _Set, data: Coefficients, slopes: list[Tensor], *, close: bool) -> Poses:
         step = data.box / (4 * float(data.points[-1].norm()))
         if close:
             shifts = part.poses.shifts[:, :1] + alignment.ball(1.5 * step, step, device=part.fold.device)
@@ -258,7 +258,7 @@ class Refinement:
 
 
 def explore(
-    data: Spectra,
+    data: Coefficients,
     fold: Tensor,
     slopes: list[Tensor],
     *,
@@ -277,7 +277,7 @@ def explore(
     fold
         Number of the fold of each subtomogram, which says against which of `slopes` it is scored.
     slopes
-        Grids of the references of all folds (`spectra.slopes`).
+        Grids of the references of all folds (`coefficients.slopes`).
     shifts
         Shifts to try, (n, s, 3).
     generator
