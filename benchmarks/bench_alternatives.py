@@ -26,7 +26,7 @@ from bench_averaging import BOX, VOXEL_SIZE, imaged, poses, to_truth
 from torch import Tensor
 
 from tomolab import averaging, particles, rotations, volumes
-from tomolab.averaging import Poses, alignment, coefficients, references, refinement, refinement_plan
+from tomolab.averaging import Poses, alignment, coefficients, references, refinement
 from tomolab.averaging.coefficients import Coefficients
 from tomolab.simulation import densities
 from tomolab.subtomograms import Subtomograms
@@ -72,7 +72,7 @@ def one(method: str, data: Subtomograms, truth: volumes.Volume, seed: int) -> tu
 
 def searched(method: str, data: Subtomograms, seed: int) -> Subtomograms:
     """The particles with the poses that a search finds."""
-    box, settings = refinement_plan.plan(data)
+    box, settings = refinement.plan(data)
     generator = torch.Generator().manual_seed(seed)
     every = coefficients.read(data, box=box, radius=settings.radius * refinement.GROWTH[-1], device=generator.device)
     noise = references.by_shell(every, (every.values.abs() ** 2).sum(0))

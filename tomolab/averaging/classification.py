@@ -22,7 +22,7 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from tomolab import devices
-from tomolab.averaging import alignment, coefficients, references, refinement, refinement_plan
+from tomolab.averaging import alignment, coefficients, references, refinement
 from tomolab.averaging.alignment import Poses
 from tomolab.averaging.coefficients import Coefficients
 from tomolab.averaging.references import References, shell_of
@@ -101,7 +101,7 @@ def sort(
         raise ValueError(
             f"sorting needs 2 classes or more with {FEWEST} particles each, got {classes} for {len(chosen)} particles"
         )
-    box, settings = refinement_plan.plan(chosen, mask_diameter=mask_diameter, max_shift=max_shift)
+    box, settings = refinement.plan(chosen, mask_diameter=mask_diameter, max_shift=max_shift)
     generator = torch.Generator(device=devices.pick(device)).manual_seed(seed)
     radius = min(settings.radius * refinement.GROWTH[-1], settings.finest)
     data = coefficients.read(chosen, box=box, radius=radius, device=generator.device)

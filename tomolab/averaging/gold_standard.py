@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 
 from tomolab import devices, parallel, particles
-from tomolab.averaging import pose_search, refinement_plan
+from tomolab.averaging import pose_search, refinement
 from tomolab.averaging import symmetry as groups
 from tomolab.averaging.checkpoint import Snapshot
 from tomolab.averaging.fsc import correlate
@@ -138,7 +138,7 @@ def average(
         raise ValueError("give either start= (a map) or given=True (angles), not both")
     model = None if start is None else pose_search.check(_map(start), start_resolution, chosen)
     # More than one search from the same map would be the same search.
-    box, settings = refinement_plan.plan(chosen, **parameters | ({} if model is None else {"starts": 1}))
+    box, settings = refinement.plan(chosen, **parameters | ({} if model is None else {"starts": 1}))
     order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed)).numpy()
     parts = [chosen.choose(chosen.ids[np.sort(rows)]) for rows in (order[::2], order[1::2])]
     origin = _origin(start, start_resolution)

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from tomolab import devices, fourier, parallel, volumes
-from tomolab.averaging import coefficients, refinement_plan
+from tomolab.averaging import coefficients, refinement
 from tomolab.averaging.checkpoint import Snapshot
 from tomolab.averaging.refinement import Refinement, State
 from tomolab.io import run_folder
@@ -106,7 +106,7 @@ def model(
     """
     where, began = devices.pick(device), time.perf_counter()
     chosen = subtomograms if ids is None else subtomograms.choose(ids)
-    box, settings = refinement_plan.plan(
+    box, settings = refinement.plan(
         chosen, iterations=iterations, starts=starts, mask_diameter=mask_diameter, max_shift=max_shift
     )
     settings = replace(settings, search=iterations, local=LOCAL)

@@ -16,7 +16,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from tomolab import devices, parallel, volumes
-from tomolab.averaging import alignment, coefficients, pose_search, refinement_plan
+from tomolab.averaging import alignment, coefficients, pose_search, refinement
 from tomolab.averaging.fsc import correlate, crossing
 from tomolab.averaging.half_maps import Average
 from tomolab.averaging.initial_model import Model
@@ -83,7 +83,7 @@ def score(
         devices.pick(device)
     chosen = subtomograms if ids is None else subtomograms.choose(ids)
     given, own = (structure, None) if isinstance(structure, Volume) else (structure.volume, structure.record.get("mask"))
-    box, settings = refinement_plan.plan(chosen, mask_diameter=mask_diameter or own, max_shift=max_shift)
+    box, settings = refinement.plan(chosen, mask_diameter=mask_diameter or own, max_shift=max_shift)
     volume = pose_search.check(given, resolution, chosen)
     maps = {"match": volume, "mirrored": volumes.mirror(volume)}
     level = isinstance(structure, Volume)
