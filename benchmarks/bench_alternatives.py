@@ -26,7 +26,7 @@ from bench_averaging import BOX, VOXEL_SIZE, imaged, poses, to_truth
 from torch import Tensor
 
 from tomolab import averaging, particles, rotations, volumes
-from tomolab.averaging import Poses, alignment, coefficients, references, refinement
+from tomolab.averaging import Poses, alignment, coefficients, reconstruction, refinement
 from tomolab.averaging.coefficients import Coefficients
 from tomolab.simulation import densities
 from tomolab.subtomograms import Subtomograms
@@ -75,19 +75,19 @@ def searched(method: str, data: Subtomograms, seed: int) -> Subtomograms:
     box, settings = refinement.plan(data)
     generator = torch.Generator().manual_seed(seed)
     every = coefficients.read(data, box=box, radius=settings.radius * refinement.GROWTH[-1], device=generator.device)
-    noise = references.by_shell(every, (every.values.abs() ** 2).sum(0))
+    noise = reconstruction.by_shell(every, (every.values.abs() ** 2).sum(0))
     fold, found = torch.arange(len(data)) % refinement.FOLDS, alignment.start(len(data), METHODS[method], generator=generator)
     for step, growth in enumerate(refinement.GROWTH):
         part = every.inside(settings.radius * growth)
-        made = references.make(part, found, fold, noise=noise, diameter=settings.diameter, ceiling=2.0)
+        made = reconstruction.make_references(part, found, fold, noise=noise, diameter=settings.diameter, ceiling=2.0)
         if step:
-            noise = references.measure_noise(part, found, fold, references=made, noise=noise)
+            noise = reconstruction.measure_noise(part, found, fold, references=made, noise=noise)
         grid, turns = coefficients.oversample(made.density), rotations.random(TURNS, generator)
         shifts = alignment.ball(settings.reach, box / (4 * settings.radius * growth))
         if method.startswith("constrained"):
             found = correlated(grid, part, turns=turns, shifts=shifts)
         else:
-            expected: dict[str, Any] = {"noise": noise[references.shell_of(part)], "spread": settings.reach / 2}
+            expected: dict[str, Any] = {"noise": noise[reconstruction.shell_of(part)], "spread": settings.reach / 2}
             found = alignment.search(grid, part, turns=turns, shifts=shifts, keep=METHODS[method], **expected)
     places = particles.positions(data.particles) + found.shifts[:, 0].double().numpy() * data.voxel_size
     angles = rotations.to_euler(found.rotations[:, 0].double().numpy())

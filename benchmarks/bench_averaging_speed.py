@@ -19,7 +19,7 @@ import torch
 from bench_averaging import BOX, MASK, VOXEL_SIZE, imaged, to_truth
 
 from tomolab import averaging, rotations, subtomograms, volumes
-from tomolab.averaging import alignment, coefficients, fsc, half_sets, references
+from tomolab.averaging import alignment, coefficients, fsc, half_sets, reconstruction
 from tomolab.averaging.coefficients import Coefficients
 from tomolab.progress import Progress
 from tomolab.simulation import densities
@@ -95,15 +95,15 @@ def stages(truth: Volume, count: int) -> list[dict[str, Any]]:
     with (
         timed(alignment, "search", products),
         timed(alignment, "polish", samples),
-        timed(references, "gather"),
-        timed(references, "make"),
-        timed(references, "measure_noise"),
+        timed(reconstruction, "back_project_folds"),
+        timed(reconstruction, "make_references"),
+        timed(reconstruction, "measure_noise"),
         timed(coefficients, "read"),
         timed(half_sets, "join"),
     ):
         averaging.average(data, seed=1, progress=False)
     whole = time.perf_counter() - start
-    spent["make"][0] -= spent["gather"][0]
+    spent["make_references"][0] -= spent["back_project_folds"][0]
     bounds = {"search": ("float32 products", 1e9, _products()), "polish": ("sampled coefficients", 1e6, _samples())}
     rows = []
     for name, (seconds, work) in sorted(spent.items(), key=lambda item: -item[1][0]):

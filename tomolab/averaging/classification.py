@@ -22,10 +22,10 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from tomolab import devices
-from tomolab.averaging import alignment, coefficients, references, refinement
+from tomolab.averaging import alignment, coefficients, reconstruction, refinement
 from tomolab.averaging.alignment import Poses
 from tomolab.averaging.coefficients import Coefficients
-from tomolab.averaging.references import References, shell_of
+from tomolab.averaging.reconstruction import References, shell_of
 from tomolab.averaging.refinement import FOLDS, Refinement, Settings, State
 from tomolab.progress import Progress, after, told
 from tomolab.subtomograms.dataset import Subtomograms
@@ -157,7 +157,7 @@ class _Sorter:
         self.poses: list[Poses] = []
         self.made: list[References] = []
         self.evidence = torch.zeros(count, 0, device=device)
-        self.noise = references.by_shell(data, data.values.abs().square().sum(0))
+        self.noise = reconstruction.by_shell(data, data.values.abs().square().sum(0))
 
     def begin(self, made: Callable[[State | References], bool]) -> None:
         """Find a structure of those that agree least with the ones there are, until `made` of an iteration answers True."""
@@ -206,7 +206,7 @@ class _Sorter:
         return torch.from_numpy(np.flatnonzero(worst)).to(self.fold.device)
 
     def _references(self, data: Coefficients, poses: Poses, fold: Tensor) -> References:
-        return references.make(data, poses, fold, noise=self.noise, diameter=self.settings.diameter, ceiling=2.0)
+        return reconstruction.make_references(data, poses, fold, noise=self.noise, diameter=self.settings.diameter, ceiling=2.0)
 
 
 def _sorted(sorter: _Sorter, chosen: Subtomograms) -> Sorted:

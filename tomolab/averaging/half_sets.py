@@ -15,7 +15,7 @@ from tomolab import rotations
 from tomolab.averaging import alignment, coefficients
 from tomolab.averaging.fsc import THRESHOLD, correlate, trust
 from tomolab.averaging.half_maps import Average
-from tomolab.averaging.reconstruction import density_of, sums_of
+from tomolab.averaging.reconstruction import back_project, to_map
 from tomolab.conventions import ANGLES, POSITION
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume, fit, isolate
@@ -68,20 +68,20 @@ def join(
     """
     like = first.subtomograms
     still = _sums(first, device)
-    maps = [_middle(density_of(*one, like), box, mask) for one in (still, _sums(second, device))]
+    maps = [_middle(to_map(*one, like), box, mask) for one in (still, _sums(second, device))]
     second = second.onto(alignment.align_map(maps[1], maps[0], radius=radius, judge=judge))
     # The first half does not move, so it is gathered once.
     sums, seen = zip(still, _sums(second, device), strict=True)
-    half1, half2 = (density_of(*each, like) for each in zip(sums, seen, strict=True))
+    half1, half2 = (to_map(*each, like) for each in zip(sums, seen, strict=True))
     fsc = correlate(half1, half2, weight=seen[0] * seen[1], diameter=mask)
     weights = trust(fsc["fsc"].to_numpy(), like.box)
-    whole = density_of(sums[0] + sums[1], seen[0] + seen[1], like, filter_by=weights)
+    whole = to_map(sums[0] + sums[1], seen[0] + seen[1], like, filter_by=weights)
     below = np.flatnonzero(fsc["fsc"].to_numpy() < THRESHOLD)
     finest = max(4.0, float(below[0] if len(below) else len(fsc)))
     tables = []
     # Each particle is compared with the half that it had no part in.
     for number, half in enumerate((first, second), 1):
-        other = density_of(sums[2 - number], seen[2 - number], like, filter_by=weights)
+        other = to_map(sums[2 - number], seen[2 - number], like, filter_by=weights)
         likeness = agreement(half, other, radius=finest, mask=mask, device=device)
         tables.append(_table(half, number, likeness))
     record = {"together": maps[0].extent[0] / radius}
@@ -89,7 +89,7 @@ def join(
 
 
 def _sums(half: Half, device: torch.device) -> tuple[Tensor, Tensor]:
-    return sums_of(half.subtomograms, half.turns, half.shifts, group=half.group, device=device)
+    return back_project(half.subtomograms, half.turns, half.shifts, group=half.group, device=device)
 
 
 def _middle(volume: Volume, box: int, mask: float) -> Volume:

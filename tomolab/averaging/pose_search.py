@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tomolab import volumes
-from tomolab.averaging import alignment, coefficients, references
+from tomolab.averaging import alignment, coefficients, reconstruction
 from tomolab.averaging.coefficients import Coefficients
 from tomolab.averaging.half_sets import Half
 from tomolab.subtomograms.dataset import Subtomograms
@@ -80,14 +80,14 @@ def against(
     box, device = data.box, data.values.device
     radius = box * part.voxel_size / resolution
     power = torch.stack([(some.abs() ** 2).sum(0) for some in data.values.split(coefficients.BATCH)]).sum(0)
-    noise = references.by_shell(data, power)
+    noise = reconstruction.by_shell(data, power)
     density = isolate(torch.from_numpy(volumes.fit(volume, box).data).to(device), diameter)
     grids = coefficients.slopes(isolate(_levelled(density, data, noise), diameter) if level else density)
     # Neighbours are as far apart as detail of this size turns at the rim of the particle.
     step = resolution / (diameter * part.voxel_size)
     turns = alignment.uniform(int(np.clip(8 * np.pi**2 / step**3, *ROTATIONS)), device=device)
     shifts = alignment.ball(reach, box / (4 * radius), device=device)
-    seen = noise[references.shell_of(data)]
+    seen = noise[reconstruction.shell_of(data)]
     found = alignment.search(grids[0], data, turns=turns, shifts=shifts, noise=seen, keep=3, spread=reach / 2)
     found = alignment.polish(grids, data, found, noise=seen, steps=4, spread=reach / 2)
     return Half(

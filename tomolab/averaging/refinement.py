@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from tomolab import particles, rotations
-from tomolab.averaging import alignment, references
+from tomolab.averaging import alignment, reconstruction
 from tomolab.averaging.alignment import Poses
 from tomolab.averaging.coefficients import Coefficients
-from tomolab.averaging.references import References, shell_of
+from tomolab.averaging.reconstruction import References, shell_of
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.tensor_workers import Crew
 from tomolab.volumes import distance
@@ -141,8 +141,8 @@ def _diameter(chosen: Subtomograms) -> float:
 class State:
     """After an iteration: `poses` (of `rows` of the data), masked `density` and its `resolved` radius and `fsc`, mean `score`.
 
-    `fsc` is that of odd and even folds, as in `references.References`; `box` are the voxels of a subtomogram, over which the
-    grid of the density is spread.
+    `fsc` is that of odd and even folds, as in `References`; `box` are the voxels of a subtomogram, over which the grid of the
+    density is spread.
     """
 
     stage: str
@@ -253,7 +253,7 @@ class Refinement:
         fold = torch.randperm(count, generator=self.generator, device=device) % min(FOLDS, count)
         # Of the first ones alone, where there are many: it is a first guess, and reading all of a mapped file takes time.
         some = few.take(torch.arange(min(FEW, count), device=device))
-        noise = references.by_shell(some, (some.values.abs() ** 2).sum(0))
+        noise = reconstruction.by_shell(some, (some.values.abs() ** 2).sum(0))
         return _Set(rows, fold, alignment.start(count, KEEP, generator=self.generator), noise)
 
     def _search(self, step: int) -> State:
@@ -267,7 +267,7 @@ class Refinement:
         data = self._data(part, min(self.settings.radius * growth, self.settings.finest))
         made = self._references(part, data, ceiling=2.0)
         if step:
-            part.noise = references.measure_noise(data, part.poses, part.fold, references=made, noise=part.noise)
+            part.noise = reconstruction.measure_noise(data, part.poses, part.fold, references=made, noise=part.noise)
         part.poses = self._score(part, data, made.slopes, close=growth > 1)
         part.score = float(part.poses.scores[:, 0].mean())
         if step == self.settings.search - 1:
@@ -280,7 +280,7 @@ class Refinement:
         part = self.now
         data = self._data(part, self.radius)
         made = self._references(part, data, ceiling=20.0)
-        part.noise = references.measure_noise(data, part.poses, part.fold, references=made, noise=part.noise)
+        part.noise = reconstruction.measure_noise(data, part.poses, part.fold, references=made, noise=part.noise)
         part.poses = part.poses.best(max(1, 3 - step))
         expected = self._expected(part, data)
         blocks = _blocks(part.fold)
@@ -316,7 +316,7 @@ class Refinement:
 
     def _references(self, part: _Set, data: Coefficients, *, ceiling: float) -> References:
         settings = self.settings
-        return references.make(
+        return reconstruction.make_references(
             data, part.poses, part.fold, noise=part.noise, diameter=settings.diameter, ceiling=ceiling, group=settings.group
         )
 
