@@ -19,7 +19,7 @@ import torch
 from bench_averaging import BOX, MASK, VOXEL_SIZE, imaged, to_truth
 
 from tomolab import averaging, rotations, subtomograms, volumes
-from tomolab.averaging import alignment, coefficients, fsc, half_sets, reconstruction
+from tomolab.averaging import alignment, coefficients, fsc, half_maps, reconstruction
 from tomolab.averaging.coefficients import Coefficients
 from tomolab.progress import Progress
 from tomolab.simulation import densities
@@ -99,7 +99,7 @@ def stages(truth: Volume, count: int) -> list[dict[str, Any]]:
         timed(reconstruction, "make_references"),
         timed(reconstruction, "measure_noise"),
         timed(coefficients, "read"),
-        timed(half_sets, "join"),
+        timed(half_maps, "join"),
     ):
         averaging.average(data, seed=1, progress=False)
     whole = time.perf_counter() - start

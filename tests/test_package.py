@@ -43,7 +43,7 @@ EXTRA |= {"napari", "obstore", "qtpy", "traitlets"}
 """What only extras bring."""
 LINES = 600
 MODULES_IN_FOLDER = 15
-LARGER = {"averaging": 19, "io/lists": 22, "learning": 18, "simulation": 17}
+LARGER = {"io/lists": 22, "learning": 18, "simulation": 17}
 """Folders with more modules, until some of theirs are one."""
 CELL_LINES = 15
 # Written as patterns, so that this file does not hold what it forbids.

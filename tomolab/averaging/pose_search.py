@@ -10,7 +10,7 @@ from torch import Tensor
 from tomolab import volumes
 from tomolab.averaging import alignment, coefficients, reconstruction
 from tomolab.averaging.coefficients import Coefficients
-from tomolab.averaging.half_sets import Half
+from tomolab.averaging.half_maps import Half
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume, distance, isolate
 
