@@ -128,7 +128,7 @@ def test_finer_detail_decides_between_orientations_that_look_alike(small: Volume
     turned = []
     for noise in blur:
         other = Volume(structure.data + noise, 20.0)
-        fit = alignment.align_map(structure, other, radius=4, judge=9)
+        fit = alignment.align_map(structure, other, radius=4, fine_radius=9)
         turned.append(float(rotations.angle_between(torch.from_numpy(fit.rotation)[None], torch.eye(3)[None].double())))
     assert max(turned) < 15
 

@@ -1,4 +1,4 @@
-"""Alignment: the pose of a subtomogram, or of a map, against a reference.
+"""Subtomograms or a map, and a reference in; their poses out, found by likelihood.
 
 A pose is a rotation R (reference to tomogram) and a shift s in voxels: the subtomogram's coefficients are modelled as
 F(k) = W(k) T(R^-1 k) exp(-2 pi i k.s) + noise of variance v(k), W the wedge and T the reference. The score of a pose is the
@@ -16,7 +16,7 @@ from torch import Tensor
 from tomolab import fourier, rotations
 from tomolab.averaging import coefficients
 from tomolab.averaging.coefficients import Coefficients
-from tomolab.volumes import Volume, isolate, transform
+from tomolab.volumes import Volume, apply_mask, transform
 
 CHUNK = 16_000_000
 """Scores held at one time."""
@@ -251,7 +251,7 @@ class Fit:
 
 
 def align_map(
-    moving: Volume, fixed: Volume, *, radius: float | None = None, reach: float | None = None, judge: float | None = None
+    moving: Volume, fixed: Volume, *, radius: float | None = None, reach: float | None = None, fine_radius: float | None = None
 ) -> Fit:
     """Find the proper rotation and the shift that bring `moving` onto `fixed`; a mirror image is never tried.
 
@@ -265,7 +265,7 @@ def align_map(
         Detail used at the end, in cycles per box; a quarter of the box by default.
     reach
         Longest shift looked for, in Å; an eighth of the box by default.
-    judge
+    fine_radius
         Detail, in cycles per box, by which one is taken of several orientations that agree about as well up to `radius`, as
         those of a nearly symmetric structure do; none of them is moved by it.
 
@@ -280,16 +280,16 @@ def align_map(
     # The fixed map is the data; the moving one the reference that is rotated into it.
     (data, _), (_, norm) = _unit(fixed, radius), _unit(moving, radius)
     coarse = data.inside(min(radius, 5.0))
-    slopes = coefficients.slopes(isolate(torch.from_numpy(moving.data), 0.95 * box) / norm)
+    slopes = coefficients.slopes(apply_mask(torch.from_numpy(moving.data), 0.95 * box) / norm)
     step = box / max(float(coarse.points.norm(dim=1).max()), 1.0) / 4
     # Against so little noise the likelihood is a plain correlation.
     faint = torch.full((len(data.points),), 1e-3)
     like: dict[str, Any] = {"noise": faint[: len(coarse.points)], "spread": 1e6}
-    keep = FEW if judge is None else MANY
+    keep = FEW if fine_radius is None else MANY
     poses = search(slopes[0], coarse, turns=uniform(4000), shifts=ball(far, step), keep=TRIED, **like)
     poses = _distinct(polish(slopes, coarse, poses, steps=8, **like), keep)
     poses = polish(slopes, data, poses, steps=12, noise=faint, spread=1e6)
-    best = 0 if judge is None else _judged(slopes[0], _unit(fixed, judge)[0], poses, noise=float(faint[0]))
+    best = 0 if fine_radius is None else _decided(slopes[0], _unit(fixed, fine_radius)[0], poses, noise=float(faint[0]))
     turn, shift = poses.rotations[0, best], poses.shifts[0, best]
     model = coefficients.sample(slopes[0], turn, data.points) * coefficients.phases(data.points, shift, box)
     score = _match(model, data.values[0])
@@ -305,7 +305,7 @@ def _distinct(poses: Poses, most: int) -> Poses:
     return Poses(*(getattr(poses, name)[:, kept] for name in ("rotations", "shifts", "scores", "weights")))
 
 
-def _judged(grid: Tensor, data: Coefficients, poses: Poses, *, noise: float) -> int:
+def _decided(grid: Tensor, data: Coefficients, poses: Poses, *, noise: float) -> int:
     """Which pose of a map agrees best with the finer data, of those that are about as good as the first by what they score."""
     agreed = (poses.scores[0] * noise + 1) / 2
     model = coefficients.sample(grid, poses.rotations[0], data.points)
@@ -339,7 +339,7 @@ def _match(first: Tensor, second: Tensor) -> float:
 def _unit(volume: Volume, radius: float) -> tuple[Coefficients, float]:
     """Coefficients of a whole map (no wedge), divided by the root of their power, and that root."""
     whole = torch.full((1,), -90.0), torch.full((1,), 90.0)
-    density = isolate(torch.from_numpy(volume.data), 0.95 * volume.shape[0])
+    density = apply_mask(torch.from_numpy(volume.data), 0.95 * volume.shape[0])
     data = coefficients.transform(density[None], *whole, radius=radius)
     norm = float(data.values.abs().pow(2).sum().sqrt())
     return Coefficients(data.values / norm, data.points, data.wedges, data.kind, data.box), norm

@@ -1,4 +1,4 @@
-"""Snapshots: the state of two refinements in one file, so that it is always of one moment.
+"""The state of two refinements in, one file out, and back: it is always of one moment.
 
 >>> snapshot = Snapshot("average.safetensors", {"seed": 1})
 >>> snapshot.restore(pair)          # goes on where the file was written, if there is one

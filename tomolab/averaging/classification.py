@@ -1,4 +1,4 @@
-"""Sorting: subtomograms of several structures apart by what they look like in their best poses, without a reference.
+"""Subtomograms of several structures in; out come the class of each and a map of each class, without a reference.
 
 A selection is never pure. All are refined as if they were one structure; those that agree with it least, by a reference that
 they had no part in, are refined on their own, from random orientations; and so on until there are as many structures as

@@ -275,8 +275,10 @@ class _HalfPair:
         self.before += settings.steps
         done = [_half(part, state, settings.group) for part, state in zip(self.parts, states, strict=True)]
         resolved = min(state.resolved for state in states)
-        radius, judge = max(4.0, 0.7 * resolved), max(4.0, resolved)
-        return half_maps.join(*done, box=self.box, mask=settings.diameter, radius=radius, judge=judge, device=self.device)
+        radius, fine_radius = max(4.0, 0.7 * resolved), max(4.0, resolved)
+        return half_maps.join(
+            *done, box=self.box, mask=settings.diameter, radius=radius, fine_radius=fine_radius, device=self.device
+        )
 
     def _refinement(self, number: int, settings: Settings, given: Half | None) -> Refinement:
         generator = torch.Generator(device=self.device).manual_seed(2 * self.seed + number)

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from tomolab import io, particles, rotations
 from tomolab.averaging import alignment, coefficients
-from tomolab.averaging.fsc import THRESHOLD, correlate, crossing, trust
+from tomolab.averaging.fsc import THRESHOLD, correlate, crossing, fsc_weights
 from tomolab.averaging.reconstruction import back_project, to_map
 from tomolab.conventions import ANGLES, POSITION
 from tomolab.io import safe_load
 from tomolab.subtomograms.dataset import Subtomograms
-from tomolab.volumes import Volume, fit, isolate
+from tomolab.volumes import Volume, apply_mask, fit
 
 MOST = 1e9
 """Å or seconds that a record may speak of."""
@@ -160,7 +160,7 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def join(
-    first: Half, second: Half, *, box: int, mask: float, radius: float, judge: float, device: torch.device
+    first: Half, second: Half, *, box: int, mask: float, radius: float, fine_radius: float, device: torch.device
 ) -> tuple[Average, list[Half]]:
     """Bring the second half onto the first, and make of both an average.
 
@@ -174,7 +174,7 @@ def join(
         Voxels, of the soft spherical mask within which they are compared.
     radius
         Detail by which they are brought together, in cycles per box.
-    judge
+    fine_radius
         Detail that decides between orientations that are alike up to `radius` (`alignment.align_map`).
     device
         Where to compute.
@@ -187,12 +187,12 @@ def join(
     like = first.subtomograms
     still = _sums(first, device)
     maps = [_middle(to_map(*one, like), box, mask) for one in (still, _sums(second, device))]
-    second = second.onto(alignment.align_map(maps[1], maps[0], radius=radius, judge=judge))
+    second = second.onto(alignment.align_map(maps[1], maps[0], radius=radius, fine_radius=fine_radius))
     # The first half does not move, so it is gathered once.
     sums, seen = zip(still, _sums(second, device), strict=True)
     half1, half2 = (to_map(*each, like) for each in zip(sums, seen, strict=True))
     fsc = correlate(half1, half2, weight=seen[0] * seen[1], diameter=mask)
-    weights = trust(fsc["fsc"].to_numpy(), like.box)
+    weights = fsc_weights(fsc["fsc"].to_numpy(), like.box)
     whole = to_map(sums[0] + sums[1], seen[0] + seen[1], like, filter_by=weights)
     below = np.flatnonzero(fsc["fsc"].to_numpy() < THRESHOLD)
     finest = max(4.0, float(below[0] if len(below) else len(fsc)))
@@ -212,12 +212,12 @@ def _sums(half: Half, device: torch.device) -> tuple[Tensor, Tensor]:
 
 def _middle(volume: Volume, box: int, mask: float) -> Volume:
     """The map of a half, masked, in a box of its size."""
-    return fit(Volume(isolate(torch.from_numpy(volume.data), mask).numpy(), volume.voxel_size), box)
+    return fit(Volume(apply_mask(torch.from_numpy(volume.data), mask).numpy(), volume.voxel_size), box)
 
 
 def agreement(half: Half, structure: Volume, *, radius: float, mask: float, device: torch.device) -> np.ndarray:
     """Correlation (n,) of each subtomogram with a structure in its pose, where its wedge saw, up to `radius` cycles per box."""
-    grid = coefficients.oversample(isolate(torch.from_numpy(structure.data).to(device), mask))
+    grid = coefficients.oversample(apply_mask(torch.from_numpy(structure.data).to(device), mask))
     out = []
     for data, turns, shifts in coefficients.posed(half.subtomograms, half.turns, half.shifts, radius=radius, device=device):
         model = (

@@ -1,4 +1,4 @@
-"""Ab initio: a first structure of a set of subtomograms, which all of them make together from random orientations.
+"""Subtomograms in, a first structure out, which all of them make together from random orientations.
 
 `averaging.average` keeps two halves apart from the first guess on, so that each has to find the structure with half of the
 signal. In a few hundred noisy particles of a real cell, many of them something else, one half often does not. Here all

@@ -1,4 +1,4 @@
-"""Guides: poses of subtomograms against a map that is given, low-passed, from which a refinement goes on.
+"""Subtomograms and a map in, poses against the low-passed map out, from which a refinement goes on.
 
 What the map knows beyond the chosen detail never enters, so that what two halves agree on there, they found themselves.
 """
@@ -12,7 +12,7 @@ from tomolab.averaging import alignment, coefficients, reconstruction
 from tomolab.averaging.coefficients import Coefficients
 from tomolab.averaging.half_maps import Half
 from tomolab.subtomograms.dataset import Subtomograms
-from tomolab.volumes import Volume, distance, isolate
+from tomolab.volumes import Volume, apply_mask, distance
 
 STRENGTH = 0.02
 """Power that the map is given in every shell, as a part of that of the subtomograms: so weak that scores are correlations."""
@@ -81,8 +81,8 @@ def against(
     radius = box * part.voxel_size / resolution
     power = torch.stack([(some.abs() ** 2).sum(0) for some in data.values.split(coefficients.BATCH)]).sum(0)
     noise = reconstruction.by_shell(data, power)
-    density = isolate(torch.from_numpy(volumes.fit(volume, box).data).to(device), diameter)
-    grids = coefficients.slopes(isolate(_levelled(density, data, noise), diameter) if level else density)
+    density = apply_mask(torch.from_numpy(volumes.fit(volume, box).data).to(device), diameter)
+    grids = coefficients.slopes(apply_mask(_levelled(density, data, noise), diameter) if level else density)
     # Neighbours are as far apart as detail of this size turns at the rim of the particle.
     step = resolution / (diameter * part.voxel_size)
     turns = alignment.uniform(int(np.clip(8 * np.pi**2 / step**3, *ROTATIONS)), device=device)

@@ -18,7 +18,7 @@ from tomolab.averaging.alignment import Poses
 from tomolab.averaging.coefficients import Coefficients
 from tomolab.conventions import centre
 from tomolab.subtomograms.dataset import Subtomograms
-from tomolab.volumes import Volume, distance, isolate
+from tomolab.volumes import Volume, apply_mask, distance
 
 MAP_FLOOR = 0.05
 """A map divides by its sampling plus this part of the mean sampling, so that what is hardly seen is damped."""
@@ -195,13 +195,13 @@ def make_references(
     total, whole = sums.sum(0) * inside, sampling.sum(0)
     across = diameter / data.box * size
     leave = [(total - a * inside, (whole - b).clamp_min(0)) for a, b in zip(sums, sampling, strict=True)]
-    slopes = [coefficients.slopes(isolate(coefficients.to_density(a / (b + damping)), across)) for a, b in leave]
+    slopes = [coefficients.slopes(apply_mask(coefficients.to_density(a / (b + damping)), across)) for a, b in leave]
     ratio = (signal * density / noise)[1 : int(radius + 1e-3) + 1]
     below = (ratio < 0.5).nonzero()
     resolved = float(below[0]) if len(below) else float(int(radius + 1e-3))
     power = mean(one.abs().square()) * mean(other.abs().square())
     fsc = (mean((one * other.conj()).real) / power.clamp_min(1e-30).sqrt())[1 : int(radius + 1e-3) + 1]
-    return References(slopes, isolate(coefficients.to_density(total / (whole + damping)), across), resolved, fsc)
+    return References(slopes, apply_mask(coefficients.to_density(total / (whole + damping)), across), resolved, fsc)
 
 
 def back_project_folds(data: Coefficients, poses: Poses, fold: Tensor, *, group: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Symmetry: the rotations that leave a structure as it is, and where in a map their axes lie.
+"""A map in; out come the point group that it has, the rotations of that group, and where its axes lie.
 
 Groups are named as crystallographers do: C1, C2, ... about one axis; D2, D3, ... with two-fold axes across it; T, O, I. In the
 standard frame the axis of C and D is z, a two-fold axis of D is x, those of T lie along the axes, as do the four-fold ones of
@@ -25,7 +25,7 @@ from tomolab.averaging import alignment, coefficients
 from tomolab.averaging.alignment import Fit
 from tomolab.averaging.coefficients import Coefficients
 from tomolab.conventions import centre
-from tomolab.volumes import Volume, isolate
+from tomolab.volumes import Volume, apply_mask
 
 MOST = 60
 """Largest number of axes of C and D that is taken as meant."""
@@ -133,7 +133,7 @@ def _coefficients(volume: Volume, radius: float) -> tuple[Coefficients, Tensor]:
     """Coefficients of a whole map of power 1, and the grid that gives them at rotated points."""
     if len(set(volume.shape)) != 1 or np.ptp(volume.data) == 0:
         raise ValueError(f"symmetry is looked for in a cubic map that is not constant, got {volume}")
-    density = isolate(torch.from_numpy(volume.data).float(), 0.95 * volume.shape[0])
+    density = apply_mask(torch.from_numpy(volume.data).float(), 0.95 * volume.shape[0])
     data = coefficients.transform(density[None], torch.tensor([-90.0]), torch.tensor([90.0]), radius=radius)
     norm = data.values.abs().square().sum().sqrt()
     data = replace(data, values=data.values / norm)
@@ -142,7 +142,7 @@ def _coefficients(volume: Volume, radius: float) -> tuple[Coefficients, Tensor]:
 
 def _middle(volume: Volume) -> np.ndarray:
     """Centre of mass, in voxels from the centre of the box, of what stands out."""
-    data = isolate(torch.from_numpy(volume.data), 0.95 * volume.shape[0]).numpy()
+    data = apply_mask(torch.from_numpy(volume.data), 0.95 * volume.shape[0]).numpy()
     weight = np.where(data > 0.3 * data.max(), data, 0)
     axes = np.meshgrid(*(np.arange(n) - centre(n) for n in volume.shape), indexing="ij")
     return np.array([(axis * weight).sum() / weight.sum() for axis in axes])

@@ -1,4 +1,4 @@
-"""RELION: refine subtomograms with it where it is installed, and read its result as an average.
+"""A folder that RELION reads in, an average out: runs the refinement of RELION where that is installed.
 
 >>> folder = relion.write(subtomograms, "runs/tour/relion", ids=chosen.ids)
 >>> theirs = relion.refine(folder, diameter=300, reference=average.volume)

@@ -1,4 +1,4 @@
-"""RELION's programs: where they are, the commands that start them, and what their output says of the progress."""
+"""Settings in, commands of RELION's programs out; and lines of their output in, progress out."""
 
 import os
 import re
