@@ -25,7 +25,7 @@ import torch
 from tomolab import devices, parallel, particles
 from tomolab.averaging import alignment, coefficients, half_maps, pose_search, refinement
 from tomolab.averaging import symmetry as groups
-from tomolab.averaging.checkpoint import Snapshot
+from tomolab.averaging.checkpoint import Checkpoint
 from tomolab.averaging.half_maps import Average, Half
 from tomolab.averaging.initial_model import Model
 from tomolab.averaging.refinement import Refinement, Settings, State
@@ -139,7 +139,7 @@ def average(
     origin = _origin(start, start_resolution)
     about = {"seed": seed, "parameters": parameters, "symmetry": symmetry, "particles": chosen.digest()} | origin
     steps = settings.steps + (settings.local if symmetry != "C1" else 0)
-    passes = [Snapshot(path, about) for path in _paths(checkpoint)]
+    passes = [Checkpoint(path, about) for path in _paths(checkpoint)]
     with passes[0].alone(), told(progress, steps, "averaging") as tell:
         run = _HalfPair(parts, box=box, seed=seed, device=where, told=tell, stop=stop, steps=steps, crew=crew)
         began = [_given(part) for part in parts] if given else None
@@ -267,11 +267,11 @@ class _HalfPair:
         self.told, self.stop, self.steps = told, stop, steps
         self.began, self.before, self.made, self.stopped = time.perf_counter(), 0, 0, False
 
-    def refine(self, settings: Settings, snapshot: Snapshot, *, given: list[Half] | None) -> tuple[Average, list[Half]]:
+    def refine(self, settings: Settings, checkpoint: Checkpoint, *, given: list[Half] | None) -> tuple[Average, list[Half]]:
         """One pass: from random orientations, or from the poses of halves that are given; what `half_maps.join` gives."""
         pair = [self._refinement(number, settings, given[number] if given else None) for number in range(2)]
-        snapshot.restore(pair)
-        states = self._states(pair, snapshot)
+        checkpoint.restore(pair)
+        states = self._states(pair, checkpoint)
         self.before += settings.steps
         done = [_half(part, state, settings.group) for part, state in zip(self.parts, states, strict=True)]
         resolved = min(state.resolved for state in states)
@@ -291,7 +291,7 @@ class _HalfPair:
         poses.shifts[:, 0] = torch.from_numpy(given.shifts / part.voxel_size).to(poses.shifts)
         return Refinement(data, settings, generator=generator, given=poses, crew=self.crew)
 
-    def _states(self, pair: list[Refinement], snapshot: Snapshot) -> list[State]:
+    def _states(self, pair: list[Refinement], checkpoint: Checkpoint) -> list[State]:
         """Refine; the last state of each half, or the best one when stopped."""
         best: list[State] = []
         for states in self._together(pair):
@@ -299,7 +299,7 @@ class _HalfPair:
             best = [_better(was, new) for was, new in zip(old, states, strict=True)]
             # The last state is not kept: without a step to go, there would be none to give.
             if pair[0].step < pair[0].settings.steps:
-                snapshot.write(pair)
+                checkpoint.write(pair)
             self.made += 1
             self.told(self._progress(self.before + pair[0].step, states))
             if self.stop is not None and self.stop():

@@ -20,7 +20,7 @@ import torch
 
 from tomolab import devices, fourier, parallel, volumes
 from tomolab.averaging import coefficients, refinement
-from tomolab.averaging.checkpoint import Snapshot
+from tomolab.averaging.checkpoint import Checkpoint
 from tomolab.averaging.refinement import Refinement, State
 from tomolab.io import run_folder
 from tomolab.progress import Progress, after, told
@@ -112,21 +112,21 @@ def model(
     settings = replace(settings, search=iterations, local=LOCAL)
     parameters = {"starts": starts, "iterations": iterations, "mask_diameter": mask_diameter, "max_shift": max_shift}
     about = {"seed": seed, "parameters": parameters, "digest": chosen.digest()}
-    snapshot = Snapshot(checkpoint, {"model": True} | about)
+    saved = Checkpoint(checkpoint, {"model": True} | about)
     data = coefficients.read(chosen, box=box, radius=settings.finest, device=where)
     crew, generator = Crew(parallel.active(client), device), torch.Generator(device=where).manual_seed(seed)
     search = Refinement(data, settings, generator=generator, crew=crew)
     extent = box * chosen.voxel_size
-    with snapshot.alone(), told(progress, settings.steps, "first structure") as tell:
-        snapshot.restore([search])
+    with saved.alone(), told(progress, settings.steps, "first structure") as tell:
+        saved.restore([search])
         for made, state in enumerate(search, 1):
             if search.step < settings.steps:
-                snapshot.write([search])
+                saved.write([search])
             tell(_news(state, search, extent=extent, seconds=time.perf_counter() - began, made=made))
             if stop is not None and stop():
                 break
         else:
-            snapshot.remove()
+            saved.remove()
     scores = pd.Series(search.scores, name="score", dtype=float).rename_axis("search")
     record = about | {"particles": len(chosen), "mask": settings.diameter * chosen.voxel_size}
     record |= {"device": str(where), "machine": run_folder.machine(), "seconds": round(time.perf_counter() - began, 2)}
