@@ -26,8 +26,8 @@ from bench_averaging import BOX, VOXEL_SIZE, imaged, poses, to_truth
 from torch import Tensor
 
 from tomolab import averaging, particles, rotations, volumes
-from tomolab.averaging import Poses, alignment, coefficients, references, refinement, refinement_plan, spectra
-from tomolab.averaging.spectra import Spectra
+from tomolab.averaging import Poses, alignment, coefficients, reconstruction, refinement
+from tomolab.averaging.coefficients import Coefficients
 from tomolab.simulation import densities
 from tomolab.subtomograms import Subtomograms
 
@@ -72,22 +72,22 @@ def one(method: str, data: Subtomograms, truth: volumes.Volume, seed: int) -> tu
 
 def searched(method: str, data: Subtomograms, seed: int) -> Subtomograms:
     """The particles with the poses that a search finds."""
-    box, settings = refinement_plan.plan(data)
+    box, settings = refinement.plan(data)
     generator = torch.Generator().manual_seed(seed)
     every = coefficients.read(data, box=box, radius=settings.radius * refinement.GROWTH[-1], device=generator.device)
-    noise = references.by_shell(every, (every.values.abs() ** 2).sum(0))
+    noise = reconstruction.by_shell(every, (every.values.abs() ** 2).sum(0))
     fold, found = torch.arange(len(data)) % refinement.FOLDS, alignment.start(len(data), METHODS[method], generator=generator)
     for step, growth in enumerate(refinement.GROWTH):
         part = every.inside(settings.radius * growth)
-        made = references.make(part, found, fold, noise=noise, diameter=settings.diameter, ceiling=2.0)
+        made = reconstruction.make_references(part, found, fold, noise=noise, diameter=settings.diameter, ceiling=2.0)
         if step:
-            noise = references.measure_noise(part, found, fold, references=made, noise=noise)
-        grid, turns = spectra.oversample(made.density), rotations.random(TURNS, generator)
+            noise = reconstruction.measure_noise(part, found, fold, references=made, noise=noise)
+        grid, turns = coefficients.oversample(made.density), rotations.random(TURNS, generator)
         shifts = alignment.ball(settings.reach, box / (4 * settings.radius * growth))
         if method.startswith("constrained"):
             found = correlated(grid, part, turns=turns, shifts=shifts)
         else:
-            expected: dict[str, Any] = {"noise": noise[references.shell_of(part)], "spread": settings.reach / 2}
+            expected: dict[str, Any] = {"noise": noise[reconstruction.shell_of(part)], "spread": settings.reach / 2}
             found = alignment.search(grid, part, turns=turns, shifts=shifts, keep=METHODS[method], **expected)
     places = particles.positions(data.particles) + found.shifts[:, 0].double().numpy() * data.voxel_size
     angles = rotations.to_euler(found.rotations[:, 0].double().numpy())
@@ -99,19 +99,19 @@ def moved(data: Subtomograms, table: Any, places: np.ndarray) -> Subtomograms:
     """The same boxes, shifted so that each particle lies in the centre of its own, where `given` expects it."""
     off = torch.from_numpy((places - particles.positions(data.particles)) / data.voxel_size).float()
     points = torch.cartesian_prod(*[torch.fft.fftfreq(data.box) * data.box] * 3)
-    waves = spectra.phases(points, -off, data.box).reshape(-1, *[data.box] * 3)
+    waves = coefficients.phases(points, -off, data.box).reshape(-1, *[data.box] * 3)
     shifted = torch.fft.ifftn(
         torch.fft.fftn(torch.from_numpy(np.asarray(data.volumes)), dim=(1, 2, 3)) * waves, dim=(1, 2, 3)
     ).real
     return Subtomograms(shifted.numpy(), table, data.voxel_size)
 
 
-def correlated(grid: Tensor, data: Spectra, *, turns: Tensor, shifts: Tensor) -> Poses:
+def correlated(grid: Tensor, data: Coefficients, *, turns: Tensor, shifts: Tensor) -> Poses:
     """The pose of the largest constrained correlation: over the coefficients observed, by the power of the model in them."""
-    model = spectra.sample(grid, turns, data.points)
+    model = coefficients.sample(grid, turns, data.points)
     power = (model.abs() ** 2 @ data.wedges.T).sqrt()
     model, best = torch.view_as_real(model).flatten(1), []
-    waves = spectra.phases(data.points, -shifts, data.box)
+    waves = coefficients.phases(data.points, -shifts, data.box)
     for rows in torch.arange(len(data)).split(20):
         product = torch.view_as_real(data.values[rows][:, None] * waves).flatten(2) @ model.T
         score, at = (product / power.T[data.kind[rows]][:, None]).max(1)

@@ -19,8 +19,8 @@ import torch
 from bench_averaging import BOX, MASK, VOXEL_SIZE, imaged, to_truth
 
 from tomolab import averaging, rotations, subtomograms, volumes
-from tomolab.averaging import alignment, coefficients, fsc, half_sets, references, spectra
-from tomolab.averaging.spectra import Spectra
+from tomolab.averaging import alignment, coefficients, fsc, half_maps, reconstruction
+from tomolab.averaging.coefficients import Coefficients
 from tomolab.jobs import Progress
 from tomolab.simulation import densities
 from tomolab.volumes import Volume
@@ -84,10 +84,10 @@ def stages(truth: Volume, count: int) -> list[dict[str, Any]]:
 
         return mock.patch.object(module, name, call)
 
-    def products(_: torch.Tensor, data: Spectra, *, turns: torch.Tensor, shifts: torch.Tensor, **__: Any) -> float:
+    def products(_: torch.Tensor, data: Coefficients, *, turns: torch.Tensor, shifts: torch.Tensor, **__: Any) -> float:
         return 4.0 * len(data) * shifts.shape[-2] * len(turns) * len(data.points)
 
-    def samples(slopes: torch.Tensor, data: Spectra, poses: alignment.Poses, *, steps: int, **_: Any) -> float:
+    def samples(slopes: torch.Tensor, data: Coefficients, poses: alignment.Poses, *, steps: int, **_: Any) -> float:
         return float(len(slopes) * len(data.points) * poses.scores.numel() * (steps + 1))
 
     data = imaged({"one": truth}, count, snr=0.1, seed=2)
@@ -95,15 +95,15 @@ def stages(truth: Volume, count: int) -> list[dict[str, Any]]:
     with (
         timed(alignment, "search", products),
         timed(alignment, "polish", samples),
-        timed(references, "gather"),
-        timed(references, "make"),
-        timed(references, "measure_noise"),
+        timed(reconstruction, "back_project_folds"),
+        timed(reconstruction, "make_references"),
+        timed(reconstruction, "measure_noise"),
         timed(coefficients, "read"),
-        timed(half_sets, "join"),
+        timed(half_maps, "join"),
     ):
         averaging.average(data, seed=1, progress=False)
     whole = time.perf_counter() - start
-    spent["make"][0] -= spent["gather"][0]
+    spent["make_references"][0] -= spent["back_project_folds"][0]
     bounds = {"search": ("float32 products", 1e9, _products()), "polish": ("sampled coefficients", 1e6, _samples())}
     rows = []
     for name, (seconds, work) in sorted(spent.items(), key=lambda item: -item[1][0]):
@@ -125,9 +125,9 @@ def _products() -> float:
 
 def _samples() -> float:
     """Complex coefficients a second that interpolation alone takes from four grids at random orientations."""
-    grids, turns = spectra.slopes(torch.rand(20, 20, 20)), rotations.random(200, torch.Generator().manual_seed(1))
-    points = spectra.half_sphere(BOX, 8.0)
-    return len(grids) * len(turns) * len(points) / _fastest(lambda: spectra.sample_parts(grids, turns, points))
+    grids, turns = coefficients.slopes(torch.rand(20, 20, 20)), rotations.random(200, torch.Generator().manual_seed(1))
+    points = coefficients.half_sphere(BOX, 8.0)
+    return len(grids) * len(turns) * len(points) / _fastest(lambda: coefficients.sample_parts(grids, turns, points))
 
 
 def _fastest(work: Callable[[], Any]) -> float:

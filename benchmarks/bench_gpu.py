@@ -29,7 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from tomolab import averaging, simulation, subtomograms, tomograms
-from tomolab.averaging import alignment, fsc, spectra
+from tomolab.averaging import alignment, coefficients, fsc
 from tomolab.learning import embedding, networks, recipes
 from tomolab.learning.loop import Loop, launch
 from tomolab.simulation import Imaging, densities
@@ -254,8 +254,8 @@ def align(bench: Bench) -> None:
     radius = bench.box / 4
     tilts = torch.tensor([[-60.0, 60.0]], device=bench.device).expand(len(data), 2)
     volumes = torch.from_numpy(data.volumes[:]).float().to(bench.device)
-    some = spectra.transform(volumes, tilts[:, 0], tilts[:, 1], radius=radius)
-    slopes = spectra.slopes(torch.from_numpy(truth.data).to(bench.device))
+    some = coefficients.transform(volumes, tilts[:, 0], tilts[:, 1], radius=radius)
+    slopes = coefficients.slopes(torch.from_numpy(truth.data).to(bench.device))
     noise = torch.full((len(some.points),), 100.0, device=bench.device)
     turns = alignment.uniform(200 if bench.tiny else 4000, device=torch.device(bench.device))
     shifts = alignment.ball(2.0, 1.0, device=torch.device(bench.device))

@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_score
 
 from tomolab import ctf, fourier, io, particles, picking, simulation, subtomograms, tomograms
-from tomolab.averaging import alignment, spectra
+from tomolab.averaging import alignment, coefficients
 from tomolab.io import download, run_folder
 from tomolab.learning import embedding, networks, training
 from tomolab.simulation import Imaging, Membrane, densities, membranes
@@ -95,9 +95,9 @@ def matched(boxes: Subtomograms) -> np.ndarray:
     transfer = ctf.contrast(k, torch.tensor(DEFOCUS), ctf.Lens(amplitude_contrast=0.1))
     template = torch.fft.irfftn(torch.fft.rfftn(known) * transfer, s=known.shape)
     low, high = (torch.from_numpy(boxes.particles[name].to_numpy(dtype=np.float32)) for name in ("tilt_min", "tilt_max"))
-    data = spectra.transform(torch.from_numpy(np.asarray(boxes.volumes, dtype=np.float32)), low, high, radius=BOX / 2 - 2)
+    data = coefficients.transform(torch.from_numpy(np.asarray(boxes.volumes, dtype=np.float32)), low, high, radius=BOX / 2 - 2)
     # A faint template makes the likelihood a plain correlation.
-    grid = spectra.oversample(template * (1e-3 / template.std()))
+    grid = coefficients.oversample(template * (1e-3 / template.std()))
     poses = alignment.search(
         grid, data, turns=alignment.uniform(2000), shifts=alignment.ball(2, 1), noise=torch.ones(len(data.points)), keep=1
     )

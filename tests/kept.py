@@ -21,7 +21,7 @@ from malformed import Kind
 from tomolab import averaging, particles
 from tomolab import subtomograms as boxes
 from tomolab.averaging import Average
-from tomolab.averaging.checkpoint import Snapshot
+from tomolab.averaging.checkpoint import Checkpoint
 from tomolab.inspection import Selection, Session, run_contents, selection
 from tomolab.inspection import session as sessions
 from tomolab.io import download as downloads
@@ -198,11 +198,11 @@ class Still:
 def snapshot() -> Kind:
     def read(path: Path) -> list[Still]:
         one = [Still()]
-        Snapshot(path, {"seed": 1}).restore(one)
+        Checkpoint(path, {"seed": 1}).restore(one)
         return one
 
     return Kind(
-        lambda folder: Snapshot(folder / "a.safetensors", {"seed": 1}).write([Still()]),
+        lambda folder: Checkpoint(folder / "a.safetensors", {"seed": 1}).write([Still()]),
         "a.safetensors",
         read,
         lambda found, _: None if found[0].values.numel() < 100 else 1 / 0,

@@ -178,7 +178,7 @@ def sphere(box: int, diameter: float | None = None, *, edge: float = 0.0, device
     return 0.5 * (1 + torch.cos(torch.pi * (beyond / edge).clamp(0, 1)))
 
 
-def isolate(density: torch.Tensor, diameter: float) -> torch.Tensor:
+def apply_mask(density: torch.Tensor, diameter: float) -> torch.Tensor:
     """A density (z, y, x; a cube) inside a soft centred sphere of `diameter` voxels, brought to 0 at its edge first.
 
     So a map without zero frequency, whose surroundings are not 0, does not gain a step there.

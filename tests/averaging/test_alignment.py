@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tomolab import fourier, rotations, volumes
-from tomolab.averaging import alignment, spectra
+from tomolab.averaging import alignment, coefficients
 from tomolab.volumes import Volume
 
 
@@ -50,15 +50,15 @@ def test_ball_holds_all_short_shifts() -> None:
 def test_search_then_polish_find_poses_in_a_wedge(small: Volume) -> None:
     turns, shifts = poses(12, 1, 1.5)
     low = torch.full((12,), -60.0)
-    data = spectra.transform(moved(small, turns, shifts), low, -low, radius=7)
-    grid = spectra.oversample(torch.from_numpy(small.data))
+    data = coefficients.transform(moved(small, turns, shifts), low, -low, radius=7)
+    grid = coefficients.oversample(torch.from_numpy(small.data))
     noise = torch.full((len(data.points),), float(data.values.abs().square().mean()) / 10)
     found = alignment.search(grid, data, turns=alignment.uniform(3000), shifts=alignment.ball(2.1, 0.7), noise=noise, spread=5)
     off = rotations.angle_between(found.rotations[:, 0], turns)
     assert float(off.median()) < 20  # the spacing of 3000 rotations
     torch.testing.assert_close(found.weights.sum(1), torch.ones(12))
 
-    found = alignment.polish(spectra.slopes(torch.from_numpy(small.data)), data, found, noise=noise, steps=8, spread=5)
+    found = alignment.polish(coefficients.slopes(torch.from_numpy(small.data)), data, found, noise=noise, steps=8, spread=5)
     assert float(rotations.angle_between(found.rotations[:, 0], turns).median()) < 0.5
     assert float((found.shifts[:, 0] - shifts).norm(dim=1).median()) < 0.03
     assert (found.scores.diff(dim=1) <= 0).all()
@@ -72,7 +72,7 @@ def test_polish_climbs_and_stays_proper(small: Volume) -> None:
     generator = torch.Generator().manual_seed(1)
     noisy = clean + clean.std() / 0.5**0.5 * torch.randn(clean.shape, generator=generator)
     low = torch.full((20,), -60.0)
-    data = spectra.transform(noisy, low, -low, radius=5)
+    data = coefficients.transform(noisy, low, -low, radius=5)
     noise = torch.full((len(data.points),), float((noisy - clean).var()) * clean[0].numel())
     axes = torch.nn.functional.normalize(torch.randn(20, 4, generator=generator))
     axes[:, 0] = 0
@@ -80,7 +80,7 @@ def test_polish_climbs_and_stays_proper(small: Volume) -> None:
         torch.nn.functional.normalize(axes) * np.sin(np.radians(7.5)) + torch.tensor([np.cos(np.radians(7.5)), 0, 0, 0])
     )
     start = alignment.Poses((away.float() @ turns)[:, None], (shifts + 0.5)[:, None], torch.zeros(20, 1), torch.ones(20, 1))
-    slopes = spectra.slopes(torch.from_numpy(small.data))
+    slopes = coefficients.slopes(torch.from_numpy(small.data))
     scores = [alignment.polish(slopes, data, start, noise=noise, steps=steps, spread=5).scores for steps in (0, 1, 3, 8)]
     assert all((after >= before).all() for before, after in pairwise(scores))
     found = alignment.polish(slopes, data, start, noise=noise, steps=8, spread=5)
@@ -93,8 +93,8 @@ def test_polish_climbs_and_stays_proper(small: Volume) -> None:
 def test_search_takes_shifts_of_each_its_own(small: Volume) -> None:
     turns, shifts = poses(4, 2, 1.5)
     low = torch.full((4,), -60.0)
-    data = spectra.transform(moved(small, turns, shifts), low, -low, radius=5)
-    grid = spectra.oversample(torch.from_numpy(small.data))
+    data = coefficients.transform(moved(small, turns, shifts), low, -low, radius=5)
+    grid = coefficients.oversample(torch.from_numpy(small.data))
     noise = torch.ones(len(data.points))
     wrong = torch.zeros(1, 3) + 3
     near = torch.stack([shifts, wrong.expand(4, 3)], dim=1)
@@ -128,7 +128,7 @@ def test_finer_detail_decides_between_orientations_that_look_alike(small: Volume
     turned = []
     for noise in blur:
         other = Volume(structure.data + noise, 20.0)
-        fit = alignment.align_map(structure, other, radius=4, judge=9)
+        fit = alignment.align_map(structure, other, radius=4, fine_radius=9)
         turned.append(float(rotations.angle_between(torch.from_numpy(fit.rotation)[None], torch.eye(3)[None].double())))
     assert max(turned) < 15
 

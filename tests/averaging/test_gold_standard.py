@@ -11,7 +11,7 @@ from conftest import imaged
 
 from tomolab import averaging, fourier, particles, rotations, subtomograms, volumes
 from tomolab.averaging import Average, alignment, checkpoint, coefficients, pose_search, symmetry
-from tomolab.averaging.checkpoint import Snapshot
+from tomolab.averaging.checkpoint import Checkpoint
 from tomolab.averaging.gold_standard import Progress
 from tomolab.io import paths
 from tomolab.subtomograms import Subtomograms
@@ -192,8 +192,8 @@ def test_a_cut_run_ends_as_an_unbroken_one(data: tuple, tmp_path: Path, monkeypa
 
 def test_two_kernels_do_not_share_a_checkpoint(data: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "PATIENCE", 0.1)
-    path, snapshot = tmp_path / "state.safetensors", Snapshot(tmp_path / "state.safetensors", {})
-    with snapshot.alone(), pytest.raises(BlockingIOError, match=r"another process has been writing .*state\.safetensors"):
+    path, state = tmp_path / "state.safetensors", Checkpoint(tmp_path / "state.safetensors", {})
+    with state.alone(), pytest.raises(BlockingIOError, match=r"another process has been writing .*state\.safetensors"):
         averaging.average(data[0], data[0].ids[:16], seed=3, iterations=4, progress=False, checkpoint=path, device="cpu")
     assert not list(tmp_path.iterdir())
 

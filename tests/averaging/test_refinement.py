@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tomolab import fourier, rotations, volumes
-from tomolab.averaging import refinement, spectra
+from tomolab.averaging import coefficients, refinement
+from tomolab.averaging.coefficients import Coefficients
 from tomolab.averaging.refinement import Refinement, Settings
-from tomolab.averaging.spectra import Spectra
 from tomolab.volumes import Volume
 
 SETTINGS = Settings(radius=4, finest=8, diameter=14, reach=1.5, starts=1, search=9, local=3)
@@ -18,7 +18,7 @@ def small(phantom: Volume) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def data(small: torch.Tensor) -> Spectra:
+def data(small: torch.Tensor) -> Coefficients:
     """60 subtomograms with a wedge and noise."""
     generator = torch.Generator().manual_seed(0)
     clean = volumes.transform(
@@ -26,14 +26,14 @@ def data(small: torch.Tensor) -> Spectra:
     )
     noisy = clean + 1.5 * clean.std() * torch.randn(clean.shape, generator=generator)
     low = torch.full((60,), -60.0)
-    return spectra.transform(volumes.normalise(noisy), low, -low, radius=8)
+    return coefficients.transform(volumes.normalise(noisy), low, -low, radius=8)
 
 
-def run(data: Spectra, settings: Settings, seed: int = 0) -> list[refinement.State]:
+def run(data: Coefficients, settings: Settings, seed: int = 0) -> list[refinement.State]:
     return list(Refinement(data, settings, generator=torch.Generator().manual_seed(seed)))
 
 
-def test_steps_and_stages(data: Spectra) -> None:
+def test_steps_and_stages(data: Coefficients) -> None:
     settings = Settings(radius=4, finest=5, diameter=14, reach=1.5, starts=2, search=2, local=1)
     states = run(data.take(torch.arange(8)), settings)
     assert [state.stage for state in states] == ["search"] * 4 + ["refine"]
@@ -43,7 +43,7 @@ def test_steps_and_stages(data: Spectra) -> None:
     assert float(states[-1].poses.shifts.norm(dim=-1).max()) < 4
 
 
-def test_scores_and_resolution_grow_from_nothing(data: Spectra) -> None:
+def test_scores_and_resolution_grow_from_nothing(data: Coefficients) -> None:
     states = run(data, SETTINGS)
     assert states[-1].score > 1.5 * states[0].score
     assert states[-1].resolved > states[0].resolved
@@ -51,7 +51,7 @@ def test_scores_and_resolution_grow_from_nothing(data: Spectra) -> None:
     torch.testing.assert_close(weights.sum(1), torch.ones(60))
 
 
-def test_few_search_then_all_join(data: Spectra, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_search_then_all_join(data: Coefficients, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refinement, "FEW", 40)
     states = run(data, SETTINGS)
     assert [len(state.rows) for state in states] == [40] * 9 + [60] * 3
@@ -60,11 +60,11 @@ def test_few_search_then_all_join(data: Spectra, monkeypatch: pytest.MonkeyPatch
     assert everyone > 0.8 * alone
 
 
-def test_noise_scores_nothing(data: Spectra) -> None:
+def test_noise_scores_nothing(data: Coefficients) -> None:
     noise = (
         torch.randn(data.values.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(5))
         * data.wedges[data.kind]
     )
-    states = run(Spectra(noise, data.points, data.wedges, data.kind, data.box), SETTINGS)
+    states = run(Coefficients(noise, data.points, data.wedges, data.kind, data.box), SETTINGS)
     # A subtomogram never meets its own noise in the reference: best of thousands, but no runaway.
     assert states[-1].score < 0.5 * run(data, SETTINGS)[-1].score

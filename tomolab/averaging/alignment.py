@@ -1,4 +1,4 @@
-"""Alignment: the pose of a subtomogram, or of a map, against a reference.
+"""Subtomograms or a map, and a reference in; their poses out, found by likelihood.
 
 A pose is a rotation R (reference to tomogram) and a shift s in voxels: the subtomogram's coefficients are modelled as
 F(k) = W(k) T(R^-1 k) exp(-2 pi i k.s) + noise of variance v(k), W the wedge and T the reference. The score of a pose is the
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from tomolab import fourier, rotations
-from tomolab.averaging import spectra
-from tomolab.averaging.spectra import Spectra
-from tomolab.volumes import Volume, isolate, transform
+from tomolab.averaging import coefficients
+from tomolab.averaging.coefficients import Coefficients
+from tomolab.volumes import Volume, apply_mask, transform
 
 CHUNK = 16_000_000
 """Scores held at one time."""
@@ -86,14 +86,14 @@ def ball(reach: float, step: float, *, device: torch.device | None = None) -> Te
 
 
 def search(
-    grid: Tensor, data: Spectra, *, turns: Tensor, shifts: Tensor, noise: Tensor, keep: int = 5, spread: float = 1.5
+    grid: Tensor, data: Coefficients, *, turns: Tensor, shifts: Tensor, noise: Tensor, keep: int = 5, spread: float = 1.5
 ) -> Poses:
     """Score every rotation with every shift, and keep the best.
 
     Parameters
     ----------
     grid
-        Oversampled Fourier grid of the reference (`spectra.oversample`).
+        Oversampled Fourier grid of the reference (`coefficients.oversample`).
     data
         The subtomograms.
     turns, shifts
@@ -105,7 +105,7 @@ def search(
     spread
         Standard deviation, in voxels, of the shifts expected.
     """
-    model = spectra.sample(grid, turns, data.points)
+    model = coefficients.sample(grid, turns, data.points)
     power = (model.abs() ** 2 / noise) @ data.wedges.T
     model = torch.view_as_real(model).flatten(1)
     shifts = shifts.expand(len(data), -1, -1)
@@ -113,7 +113,7 @@ def search(
     parts = []
     each = max(1, CHUNK // (count * max(len(turns), len(data.points))))
     for rows in torch.arange(len(data), device=shifts.device).split(each):
-        wave = spectra.phases(data.points, -shifts[rows], data.box)
+        wave = coefficients.phases(data.points, -shifts[rows], data.box)
         moved = torch.view_as_real((data.values[rows] / noise)[:, None] * wave).flatten(2)
         scores = (2 * moved.flatten(0, 1) @ model.T).reshape(len(rows), count, -1)
         prior = (shifts[rows] ** 2).sum(-1, keepdim=True) / (2 * spread**2)
@@ -125,7 +125,7 @@ def search(
     return _joined(parts)
 
 
-def polish(slopes: Tensor, data: Spectra, poses: Poses, *, noise: Tensor, steps: int = 4, spread: float = 1.5) -> Poses:
+def polish(slopes: Tensor, data: Coefficients, poses: Poses, *, noise: Tensor, steps: int = 4, spread: float = 1.5) -> Poses:
     """Move every pose uphill to the best one near by: damped Gauss-Newton steps (Levenberg-Marquardt) on its likelihood.
 
     A pose ends where it should if it starts within about half a turn of phase at the finest detail: turned by less than
@@ -134,7 +134,7 @@ def polish(slopes: Tensor, data: Spectra, poses: Poses, *, noise: Tensor, steps:
     Parameters
     ----------
     slopes
-        Oversampled Fourier grids of the reference and of its derivatives (`spectra.slopes`).
+        Oversampled Fourier grids of the reference and of its derivatives (`coefficients.slopes`).
     data, noise, spread
         As in `search`.
     poses
@@ -161,7 +161,7 @@ class _Climb:
     """Gauss-Newton steps of q poses, each against its own row of `data`, whose points weigh `weight` (q, m)."""
 
     slopes: Tensor
-    data: Spectra
+    data: Coefficients
     weight: Tensor
     noise: Tensor
     spread: float
@@ -186,9 +186,9 @@ class _Climb:
         """Score (q,), its slope (q, 6) by small rotations and shifts, and its curvature (q, 6, 6) after Gauss and Newton."""
         data, points = self.data, self.data.points
         # Instead of the model, its slopes and all, the data are moved, the other way.
-        moved = data.values * spectra.phases(points, -shifts, data.box)
+        moved = data.values * coefficients.phases(points, -shifts, data.box)
         moved = torch.stack([moved.real, moved.imag], dim=1)
-        parts = spectra.sample_parts(self.slopes, turns, points)
+        parts = coefficients.sample_parts(self.slopes, turns, points)
         model = parts[:, 0].transpose(0, 1)
         change = self._change(parts, turns)
         left = moved / self.noise - self.weight[:, None] * model
@@ -251,7 +251,7 @@ class Fit:
 
 
 def align_map(
-    moving: Volume, fixed: Volume, *, radius: float | None = None, reach: float | None = None, judge: float | None = None
+    moving: Volume, fixed: Volume, *, radius: float | None = None, reach: float | None = None, fine_radius: float | None = None
 ) -> Fit:
     """Find the proper rotation and the shift that bring `moving` onto `fixed`; a mirror image is never tried.
 
@@ -265,7 +265,7 @@ def align_map(
         Detail used at the end, in cycles per box; a quarter of the box by default.
     reach
         Longest shift looked for, in Å; an eighth of the box by default.
-    judge
+    fine_radius
         Detail, in cycles per box, by which one is taken of several orientations that agree about as well up to `radius`, as
         those of a nearly symmetric structure do; none of them is moved by it.
 
@@ -280,18 +280,19 @@ def align_map(
     # The fixed map is the data; the moving one the reference that is rotated into it.
     (data, _), (_, norm) = _unit(fixed, radius), _unit(moving, radius)
     coarse = data.inside(min(radius, 5.0))
-    slopes = spectra.slopes(isolate(torch.from_numpy(moving.data), 0.95 * box) / norm)
+    slopes = coefficients.slopes(apply_mask(torch.from_numpy(moving.data), 0.95 * box) / norm)
     step = box / max(float(coarse.points.norm(dim=1).max()), 1.0) / 4
     # Against so little noise the likelihood is a plain correlation.
     faint = torch.full((len(data.points),), 1e-3)
     like: dict[str, Any] = {"noise": faint[: len(coarse.points)], "spread": 1e6}
-    keep = FEW if judge is None else MANY
+    keep = FEW if fine_radius is None else MANY
     poses = search(slopes[0], coarse, turns=uniform(4000), shifts=ball(far, step), keep=TRIED, **like)
     poses = _distinct(polish(slopes, coarse, poses, steps=8, **like), keep)
     poses = polish(slopes, data, poses, steps=12, noise=faint, spread=1e6)
-    best = 0 if judge is None else _judged(slopes[0], _unit(fixed, judge)[0], poses, noise=float(faint[0]))
+    best = 0 if fine_radius is None else _decided(slopes[0], _unit(fixed, fine_radius)[0], poses, noise=float(faint[0]))
     turn, shift = poses.rotations[0, best], poses.shifts[0, best]
-    score = _match(spectra.sample(slopes[0], turn, data.points) * spectra.phases(data.points, shift, box), data.values[0])
+    model = coefficients.sample(slopes[0], turn, data.points) * coefficients.phases(data.points, shift, box)
+    score = _match(model, data.values[0])
     return Fit(turn.double().numpy(), shift.double().numpy() * fixed.voxel_size, score)
 
 
@@ -304,10 +305,11 @@ def _distinct(poses: Poses, most: int) -> Poses:
     return Poses(*(getattr(poses, name)[:, kept] for name in ("rotations", "shifts", "scores", "weights")))
 
 
-def _judged(grid: Tensor, data: Spectra, poses: Poses, *, noise: float) -> int:
+def _decided(grid: Tensor, data: Coefficients, poses: Poses, *, noise: float) -> int:
     """Which pose of a map agrees best with the finer data, of those that are about as good as the first by what they score."""
     agreed = (poses.scores[0] * noise + 1) / 2
-    model = spectra.sample(grid, poses.rotations[0], data.points) * spectra.phases(data.points, poses.shifts[0], data.box)
+    model = coefficients.sample(grid, poses.rotations[0], data.points)
+    model = model * coefficients.phases(data.points, poses.shifts[0], data.box)
     fine = (model * data.values[0].conj()).real.sum(1) / model.abs().square().sum(1).sqrt().clamp_min(1e-30)
     return int(torch.where(agreed > ALIKE * agreed[0], fine, -torch.inf).argmax())
 
@@ -334,13 +336,13 @@ def _match(first: Tensor, second: Tensor) -> float:
     return float((first * second.conj()).real.sum() / (first.abs().pow(2).sum() * second.abs().pow(2).sum()).sqrt())
 
 
-def _unit(volume: Volume, radius: float) -> tuple[Spectra, float]:
+def _unit(volume: Volume, radius: float) -> tuple[Coefficients, float]:
     """Coefficients of a whole map (no wedge), divided by the root of their power, and that root."""
     whole = torch.full((1,), -90.0), torch.full((1,), 90.0)
-    density = isolate(torch.from_numpy(volume.data), 0.95 * volume.shape[0])
-    data = spectra.transform(density[None], *whole, radius=radius)
+    density = apply_mask(torch.from_numpy(volume.data), 0.95 * volume.shape[0])
+    data = coefficients.transform(density[None], *whole, radius=radius)
     norm = float(data.values.abs().pow(2).sum().sqrt())
-    return Spectra(data.values / norm, data.points, data.wedges, data.kind, data.box), norm
+    return Coefficients(data.values / norm, data.points, data.wedges, data.kind, data.box), norm
 
 
 def _check_pair(a: Volume, b: Volume) -> None:

@@ -1,8 +1,8 @@
-"""Snapshots: the state of two refinements in one file, so that it is always of one moment.
+"""The state of two refinements in, one file out, and back: it is always of one moment.
 
->>> snapshot = Snapshot("average.safetensors", {"seed": 1})
->>> snapshot.restore(pair)          # goes on where the file was written, if there is one
->>> snapshot.write(pair)
+>>> checkpoint = Checkpoint("average.safetensors", {"seed": 1})
+>>> checkpoint.restore(pair)          # goes on where the file was written, if there is one
+>>> checkpoint.write(pair)
 """
 
 import json
@@ -22,7 +22,7 @@ EVERY = 5.0
 """Seconds between two writings."""
 
 
-class Snapshot:
+class Checkpoint:
     """A file in which refinements are kept; without a path nothing is written and nothing found.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Sorting: subtomograms of several structures apart by what they look like in their best poses, without a reference.
+"""Subtomograms of several structures in; out come the class of each and a map of each class, without a reference.
 
 A selection is never pure. All are refined as if they were one structure; those that agree with it least, by a reference that
 they had no part in, are refined on their own, from random orientations; and so on until there are as many structures as
@@ -22,11 +22,11 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from tomolab import parallel
-from tomolab.averaging import alignment, coefficients, references, refinement, refinement_plan, spectra
+from tomolab.averaging import alignment, coefficients, reconstruction, refinement
 from tomolab.averaging.alignment import Poses
-from tomolab.averaging.references import References, shell_of
+from tomolab.averaging.coefficients import Coefficients
+from tomolab.averaging.reconstruction import References, shell_of
 from tomolab.averaging.refinement import FOLDS, Refinement, Settings, State
-from tomolab.averaging.spectra import Spectra
 from tomolab.jobs import Progress, progress_after, reporting
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
@@ -101,7 +101,7 @@ def sort(
         raise ValueError(
             f"sorting needs 2 classes or more with {FEWEST} particles each, got {classes} for {len(chosen)} particles"
         )
-    box, settings = refinement_plan.plan(chosen, mask_diameter=mask_diameter, max_shift=max_shift)
+    box, settings = refinement.plan(chosen, mask_diameter=mask_diameter, max_shift=max_shift)
     generator = torch.Generator(device=parallel.pick_device(device)).manual_seed(seed)
     radius = min(settings.radius * refinement.GROWTH[-1], settings.finest)
     data = coefficients.read(chosen, box=box, radius=radius, device=generator.device)
@@ -150,14 +150,14 @@ class _Steps:
 class _Sorter:
     """Structures, and the share (n,) that each has of every subtomogram."""
 
-    def __init__(self, data: Spectra, settings: Settings, generator: torch.Generator) -> None:
+    def __init__(self, data: Coefficients, settings: Settings, generator: torch.Generator) -> None:
         self.data, self.settings, self.generator = data, settings, generator
         count, device = len(data), data.values.device
         self.fold = torch.randperm(count, generator=generator, device=device) % FOLDS
         self.poses: list[Poses] = []
         self.made: list[References] = []
         self.evidence = torch.zeros(count, 0, device=device)
-        self.noise = references.by_shell(data, data.values.abs().square().sum(0))
+        self.noise = reconstruction.by_shell(data, data.values.abs().square().sum(0))
 
     def begin(self, made: Callable[[State | References], bool]) -> None:
         """Find a structure of those that agree least with the ones there are, until `made` of an iteration answers True."""
@@ -170,7 +170,7 @@ class _Sorter:
         found = self._references(self.data.take(rows[part.rows]), part.poses, part.fold)
         self.noise = part.noise if not self.made else self.noise
         # To begin with all are held against the same sum: who is in which fold of it is not known of all.
-        self.made.append(replace(found, slopes=[spectra.slopes(found.density)] * FOLDS))
+        self.made.append(replace(found, slopes=[coefficients.slopes(found.density)] * FOLDS))
         self._score()
 
     def advance(self, made: Callable[[State | References], bool]) -> None:
@@ -205,8 +205,8 @@ class _Sorter:
             worst = np.argsort(best[:, 0]).argsort() < fewest
         return torch.from_numpy(np.flatnonzero(worst)).to(self.fold.device)
 
-    def _references(self, data: Spectra, poses: Poses, fold: Tensor) -> References:
-        return references.make(data, poses, fold, noise=self.noise, diameter=self.settings.diameter, ceiling=2.0)
+    def _references(self, data: Coefficients, poses: Poses, fold: Tensor) -> References:
+        return reconstruction.make_references(data, poses, fold, noise=self.noise, diameter=self.settings.diameter, ceiling=2.0)
 
 
 def _sorted(sorter: _Sorter, chosen: Subtomograms) -> Sorted:

@@ -1,29 +1,96 @@
-"""Coefficients: the Fourier coefficients of subtomograms, read batch by batch, in memory or, where they are many, in a file.
+"""Subtomograms in, their Fourier coefficients inside a sphere out; coefficients in, sampled from or added to a Fourier grid.
+
+A map of `box` voxels is kept as a centred Fourier grid of twice the density ("oversampled", so that trilinear
+interpolation is accurate): `sample` reads it at rotated points, `insert` is its transpose, and `condense` brings what
+was inserted back to the plain grid. Frequencies are in cycles per box, zyx; only one of each pair k, -k is kept, and not k = 0.
 
 >>> data = read(subtomograms, box=32, radius=12.0, device=torch.device("cpu"))
 """
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tomolab import particles
-from tomolab.averaging import spectra
-from tomolab.averaging.spectra import Spectra
+from tomolab import fourier, particles
 from tomolab.conventions import centre
 from tomolab.subtomograms.dataset import Subtomograms
 
+OVERSAMPLING = 2
 BATCH = 64
 """Subtomograms read at a time."""
 MOST = 2**30
 """Bytes of coefficients that are held in memory; more lie in a file that is mapped, of which the machine keeps what it can."""
 
 
-def read(subtomograms: Subtomograms, *, box: int, radius: float, device: torch.device) -> Spectra:
+@dataclass(frozen=True)
+class Coefficients:
+    """Fourier coefficients of n subtomograms at m points.
+
+    `values` (n, m) complex, zero in the missing wedge; `points` (m, 3), coarse to fine; `wedges` (u, m) the distinct wedges
+    as masks of 0 and 1, and `kind` (n,) which of them each subtomogram has; `box` the edge in voxels.
+    """
+
+    values: Tensor
+    points: Tensor
+    wedges: Tensor
+    kind: Tensor
+    box: int
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, rows: Tensor) -> "Coefficients":
+        """Only the subtomograms in `rows`."""
+        return Coefficients(self.values[rows], self.points, self.wedges, self.kind[rows], self.box)
+
+    def inside(self, radius: float) -> "Coefficients":
+        """Only the points up to `radius` cycles per box; nothing is copied, for they come first."""
+        count = int((self.points.norm(dim=-1) <= radius + 1e-3).sum())
+        return Coefficients(self.values[:, :count], self.points[:count], self.wedges[:, :count], self.kind, self.box)
+
+
+def half_sphere(box: int, radius: float, *, device: torch.device | None = None) -> Tensor:
+    """Points (m, 3) of the rfftn grid with 0 < length <= `radius` cycles per box, by length, one of each pair k, -k."""
+    k = (fourier.frequencies((box,) * 3, device=device) * box).round()
+    z, y, x = k.unbind(-1)
+    upper = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
+    # Nyquist is its own mirror image and cannot be shifted: it stays out.
+    points = k[upper & (k.norm(dim=-1) <= radius + 1e-3) & (k.abs().amax(-1) < box / 2)]
+    return points[points.norm(dim=-1).argsort(stable=True)]
+
+
+def transform(
+    volumes: Tensor, tilt_min: Tensor, tilt_max: Tensor, *, radius: float, tilt_axis: Tensor | float = 0.0
+) -> Coefficients:
+    """Coefficients up to `radius` cycles per box of volumes (n, box, box, box).
+
+    Tilt ranges (n,) are in degrees, as is `tilt_axis` (a number or (n,); from y towards x).
+    """
+    box = volumes.shape[-1]
+    points = half_sphere(box, radius, device=volumes.device)
+    z, y, x = points.long().unbind(-1)
+    phase = phases(points, torch.full((1, 3), -float(centre(box)), device=volumes.device), box)
+    values = torch.fft.rfftn(volumes.float(), dim=(-3, -2, -1))[:, z, y, x] * phase
+    axis = torch.as_tensor(tilt_axis).to(tilt_min).expand_as(tilt_min)
+    geometries, kind = torch.stack([tilt_min, tilt_max, axis], dim=1).to(volumes).unique(dim=0, return_inverse=True)
+    wedges = torch.cat([fourier.wedge(box, low, high, axis=turn)[:, z, y, x] for low, high, turn in geometries])
+    return Coefficients(values * wedges[kind], points, wedges, kind, box)
+
+
+def join(parts: list[Coefficients]) -> Coefficients:
+    """Coefficients at the same points, one set of subtomograms after the other."""
+    every = torch.cat([part.wedges for part in parts])
+    starts = torch.tensor([0] + [len(part.wedges) for part in parts[:-1]], device=every.device).cumsum(0)
+    wedges, same = every.unique(dim=0, return_inverse=True)
+    kind = torch.cat([same[part.kind + start] for part, start in zip(parts, starts, strict=True)])
+    return Coefficients(torch.cat([part.values for part in parts]), parts[0].points, wedges, kind, parts[0].box)
+
+
+def read(subtomograms: Subtomograms, *, box: int, radius: float, device: torch.device) -> Coefficients:
     """Read the coefficients of the middle `box` voxels of every subtomogram, up to `radius` cycles per box.
 
     On a GPU they lie in its memory, on a CPU in memory up to 1 GiB, or else in a temporary file, which needs so much space
@@ -36,7 +103,7 @@ def read(subtomograms: Subtomograms, *, box: int, radius: float, device: torch.d
     for (_, volumes), some in zip(subtomograms.batches(BATCH), wedges.split(BATCH), strict=True):
         low, high, axis = some.T
         batch = torch.from_numpy(np.ascontiguousarray(volumes[:, middle, middle, middle])).to(device)
-        part = spectra.transform(batch, low, high, tilt_axis=axis, radius=radius)
+        part = transform(batch, low, high, tilt_axis=axis, radius=radius)
         if values is None:
             values = _room(len(subtomograms), len(part.points), device)
         values[done : done + len(part)] = part.values
@@ -44,7 +111,7 @@ def read(subtomograms: Subtomograms, *, box: int, radius: float, device: torch.d
         parts.append(replace(part, values=part.values[:, :0]))
     if values is None:
         raise ValueError("there are no subtomograms to read")
-    return replace(spectra.join(parts), values=values)
+    return replace(join(parts), values=values)
 
 
 def _room(count: int, points: int, device: torch.device) -> Tensor:
@@ -57,7 +124,7 @@ def _room(count: int, points: int, device: torch.device) -> Tensor:
 
 def posed(
     subtomograms: Subtomograms, turns: np.ndarray, shifts: np.ndarray, *, radius: float, device: torch.device
-) -> Iterator[tuple[Spectra, Tensor, Tensor]]:
+) -> Iterator[tuple[Coefficients, Tensor, Tensor]]:
     """Read subtomograms with their poses, batch by batch: coefficients, rotations (b, 3, 3), shifts (b, 3) in voxels.
 
     Given are rotations (n, 3, 3) and shifts (n, 3) in Å.
@@ -67,4 +134,130 @@ def posed(
     for (_, volumes), turn, shift, tilts in zip(subtomograms.batches(BATCH), *parts, strict=True):
         low, high, axis = tilts.T
         batch = torch.from_numpy(volumes).to(device)
-        yield spectra.transform(batch, low, high, tilt_axis=axis, radius=radius), turn, shift
+        yield transform(batch, low, high, tilt_axis=axis, radius=radius), turn, shift
+
+
+def phases(points: Tensor, shifts: Tensor, box: int) -> Tensor:
+    """Factors (..., m) that move density by `shifts` (..., 3) voxels, zyx, towards higher index."""
+    angle = shifts.to(points) @ points.T * (-2 * torch.pi / box)
+    return torch.complex(angle.cos(), angle.sin())
+
+
+def sample(grid: Tensor, rotations: Tensor, points: Tensor) -> Tensor:
+    """Coefficients (..., m) of the map behind `grid`, rotated by `rotations` (..., 3, 3), at `points` (m, 3).
+
+    The transform of a rotated density at k is that of the density at R^-1 k. Trilinear.
+    """
+    (real,), (imaginary,) = sample_parts(grid[None], rotations, points)
+    return torch.complex(real, imaginary)
+
+
+def sample_parts(grids: Tensor, rotations: Tensor, points: Tensor) -> Tensor:
+    """As `sample` of several grids (c, size, size, size), for little more than one: (2, c, ..., m), real and imaginary."""
+    size = grids.shape[-1]
+    places = (points @ rotations) * (OVERSAMPLING * 2 / (size - 1))  # row vectors: k R is R^-1 k
+    places = places + (2 * centre(size) / (size - 1) - 1)
+    channels = torch.cat([grids.real, grids.imag])[None]
+    flat = places.reshape(1, 1, 1, -1, 3).flip(-1)
+    out = torch.nn.functional.grid_sample(channels, flat, mode="bilinear", padding_mode="zeros", align_corners=True)
+    return out.reshape(2, len(grids), *places.shape[:-1])
+
+
+def insert(values: Tensor, weights: Tensor, rotations: Tensor, *, points: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Gather coefficients into the frame of the reference: the transpose of `sample`.
+
+    Parameters
+    ----------
+    values, weights
+        Coefficients and their weights, shape (p, m). The values are taken as they are (already weighted).
+    rotations
+        Reference to tomogram, shape (p, 3, 3).
+    points
+        Frequencies of the coefficients, shape (m, 3), cycles per box.
+    size
+        Edge of the oversampled grid.
+
+    Returns
+    -------
+    sums, sampling
+        Grids (size, size, size), complex and real: sum of the values and of the weights at every grid point.
+    """
+    places = ((points @ rotations) * OVERSAMPLING + centre(size)).reshape(-1, 3)
+    corner = places.floor()
+    near = places - corner
+    channels = torch.stack([values.real.flatten(), values.imag.flatten(), weights.flatten()], dim=1)
+    out = torch.zeros(size**3, 3, dtype=channels.dtype, device=channels.device)
+    strides = torch.tensor([size * size, size, 1], device=places.device)
+    base = (corner.long() * strides).sum(-1)
+    for step in torch.cartesian_prod(*[torch.arange(2, device=places.device)] * 3):
+        share = torch.where(step.bool(), near, 1 - near).prod(-1)
+        out.index_add_(0, base + int((step * strides).sum()), channels * share[:, None])
+    out = out.reshape(size, size, size, 3)
+    sums, sampling = torch.complex(out[..., 0], out[..., 1]), out[..., 2]
+    return sums + _mirror(sums).conj(), sampling + _mirror(sampling)
+
+
+def _mirror(grid: Tensor) -> Tensor:
+    """The grid at -k (grid of even size, centred: index 0 has no partner and stays empty)."""
+    flipped = torch.zeros_like(grid)
+    flipped[1:, 1:, 1:] = grid[1:, 1:, 1:].flip(0, 1, 2)
+    return flipped
+
+
+def grid_size(radius: float) -> int:
+    """Edge of the oversampled grid of the smallest even plain grid that holds `radius` cycles per box with room to spare."""
+    return OVERSAMPLING * 2 * (int(radius) + 2)
+
+
+def condense(sums: Tensor, sampling: Tensor) -> tuple[Tensor, Tensor]:
+    """Bring an oversampled grid of sums and sampling back to the plain grid, by cropping in real space.
+
+    The crop takes away the copies of the particle that the finite box makes outside of it, and undoes the
+    attenuation of the trilinear kernel (sinc^2).
+    """
+    plain = sums.shape[-1] // OVERSAMPLING
+    first = centre(sums.shape[-1]) - centre(plain)
+    cut = (slice(first, first + plain),) * 3
+    kernel = attenuation(plain, device=sums.device)
+    density = to_density(sums)[cut] / kernel
+    spread = to_density(sampling.to(sums.dtype))[cut] / kernel
+    scale = OVERSAMPLING**3
+    return to_grid(density) * scale, (to_grid(spread).real * scale).clamp_min(0)
+
+
+def attenuation(plain: int, *, device: torch.device | None = None) -> Tensor:
+    """What trilinear interpolation on the oversampled grid does to a density of `plain` voxels: sinc^2 along each axis."""
+    axis = torch.sinc((torch.arange(plain, device=device) - centre(plain)) / (plain * OVERSAMPLING)) ** 2
+    return axis[:, None, None] * axis[:, None] * axis
+
+
+def oversample(density: Tensor) -> Tensor:
+    """The oversampled grid of a density (plain, plain, plain), made for `sample`."""
+    plain = density.shape[-1]
+    size = plain * OVERSAMPLING
+    padded = torch.zeros(size, size, size, dtype=density.dtype, device=density.device)
+    first = centre(size) - centre(plain)
+    padded[(slice(first, first + plain),) * 3] = density / attenuation(plain, device=density.device)
+    return to_grid(padded)
+
+
+def slopes(density: Tensor) -> Tensor:
+    """Oversampled grids (4, size, size, size) of a density: its transform, and the derivatives of that by z, y and x.
+
+    By the theorem of the derivative, d/dk of the transform of f(r) is the transform of -2 pi i r / box f(r): exact, where
+    differences of interpolated values would be as coarse as the grid.
+    """
+    plain = density.shape[-1]
+    axis = (torch.arange(plain, device=density.device) - centre(plain)) / plain
+    places = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"))
+    return torch.stack([oversample(density), *(-2j * torch.pi * oversample(density * place) for place in places)])
+
+
+def to_grid(density: Tensor) -> Tensor:
+    """Centred Fourier grid of a centred density."""
+    return torch.fft.fftshift(torch.fft.fftn(torch.fft.ifftshift(density)))
+
+
+def to_density(grid: Tensor) -> Tensor:
+    """Centred density of a centred Fourier grid (real part)."""
+    return torch.fft.fftshift(torch.fft.ifftn(torch.fft.ifftshift(grid))).real

@@ -1,4 +1,4 @@
-"""Resolution: how far two half maps agree, by Fourier shell correlation, and how much of that is the doing of the mask.
+"""Two half maps in, their Fourier shell correlation out, corrected for the mask, and the resolution at which it falls.
 
 Within a mask both maps have the same edge, which correlates however unlike they are. How much that is, is measured: beyond a
 frequency the phases of both are made random, and what they then still share within the mask is taken off (Chen et al. 2013,
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tomolab import fourier
-from tomolab.volumes import Volume, isolate
+from tomolab.volumes import Volume, apply_mask
 
 THRESHOLD = 0.143
 """FSC of two half maps at which the sum of them correlates to 0.5 with the true density (Rosenthal and Henderson 2003)."""
@@ -59,7 +59,7 @@ def correlate(half1: Volume, half2: Volume, *, weight: Tensor | None = None, dia
         return fourier.shell_correlation(first, second, weight=weight)[1:].double().numpy()
 
     def inside(first: Tensor, second: Tensor) -> np.ndarray:
-        return shells(isolate(first, across), isolate(second, across))
+        return shells(apply_mask(first, across), apply_mask(second, across))
 
     unmasked, masked = shells(*maps), inside(*maps)
     below = np.flatnonzero(unmasked < ALIKE)
@@ -106,7 +106,7 @@ def falls(frequency: np.ndarray, curve: np.ndarray, threshold: float) -> float:
     return float(frequency[i - 1] + share * (frequency[i] - frequency[i - 1]))
 
 
-def trust(fsc: np.ndarray, box: int) -> Tensor:
+def fsc_weights(fsc: np.ndarray, box: int) -> Tensor:
     """Weights sqrt(2 FSC / (1 + FSC)) on the rfftn grid, 0 from where the FSC first falls to 0.143."""
     below = np.flatnonzero(fsc < THRESHOLD)
     kept = np.where(np.arange(len(fsc)) < (below[0] if len(below) else len(fsc)), fsc, 0).clip(0)

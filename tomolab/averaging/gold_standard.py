@@ -1,8 +1,8 @@
-"""Averaging: the structure of a set of subtomograms, without a reference, with the missing wedge taken care of.
+"""Subtomograms in, an average out: refined without a reference in two independent halves, with the missing wedge counted in.
 
 The subtomograms are split at random into two halves. Each is refined on its own from random orientations
 (`tomolab.averaging.refinement`); nothing passes between the halves until both have their final poses. Then they become one
-average, which says how far they agree (`tomolab.averaging.half_sets`).
+average, which says how far they agree (`tomolab.averaging.half_maps`).
 
 >>> average = averaging.average(subtomograms, chosen.ids, seed=1, progress=print)
 >>> average.resolution
@@ -12,7 +12,8 @@ average, which says how far they agree (`tomolab.averaging.half_sets`).
 import hashlib
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,23 +23,17 @@ import pandas as pd
 import torch
 
 from tomolab import parallel, particles
-from tomolab.averaging import pose_search, refinement_plan
+from tomolab.averaging import alignment, coefficients, half_maps, pose_search, refinement
 from tomolab.averaging import symmetry as groups
-from tomolab.averaging.checkpoint import Snapshot
-from tomolab.averaging.fsc import correlate
-from tomolab.averaging.half_maps import Average, load
-from tomolab.averaging.half_pair import Pair
-from tomolab.averaging.half_sets import Half
+from tomolab.averaging.checkpoint import Checkpoint
+from tomolab.averaging.half_maps import Average, Half
 from tomolab.averaging.initial_model import Model
-from tomolab.averaging.reconstruction import with_poses
-from tomolab.averaging.refinement import Settings
+from tomolab.averaging.refinement import Refinement, Settings, State
 from tomolab.io import run_folder
-from tomolab.jobs import Progress, reporting
+from tomolab.jobs import Progress, progress_after, reporting
 from tomolab.parallel import Workers
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
-
-__all__ = ["Average", "Progress", "average", "correlate", "load", "with_poses"]
 
 FIND = "find"
 
@@ -138,15 +133,15 @@ def average(
         raise ValueError("give either start= (a map) or given=True (angles), not both")
     model = None if start is None else pose_search.check(_map(start), start_resolution, chosen)
     # More than one search from the same map would be the same search.
-    box, settings = refinement_plan.plan(chosen, **parameters | ({} if model is None else {"starts": 1}))
+    box, settings = refinement.plan(chosen, **parameters | ({} if model is None else {"starts": 1}))
     order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed)).numpy()
     parts = [chosen.choose(chosen.ids[np.sort(rows)]) for rows in (order[::2], order[1::2])]
     origin = _origin(start, start_resolution)
     about = {"seed": seed, "parameters": parameters, "symmetry": symmetry, "particles": chosen.digest()} | origin
     steps = settings.steps + (settings.local if symmetry != "C1" else 0)
-    passes = [Snapshot(path, about) for path in _paths(checkpoint)]
+    passes = [Checkpoint(path, about) for path in _paths(checkpoint)]
     with passes[0].alone(), reporting(progress, steps, "averaging") as tell:
-        run = Pair(parts, box=box, seed=seed, device=where, told=tell, stop=stop, steps=steps, workers=workers)
+        run = _HalfPair(parts, box=box, seed=seed, device=where, told=tell, stop=stop, steps=steps, workers=workers)
         began = [_given(part) for part in parts] if given else None
         # Only the first iteration looks at these poses.
         if model is not None and not passes[0].begun:
@@ -230,3 +225,123 @@ def _origin(start: Volume | Model | Average | None, resolution: float) -> dict[s
 
 def _map(start: Volume | Model | Average) -> Volume:
     return start if isinstance(start, Volume) else start.volume
+
+
+class _HalfPair:
+    """Both halves side by side, through one or two passes of refinement.
+
+    Parameters
+    ----------
+    parts
+        The subtomograms of each half.
+    box
+        Voxels in the middle of their boxes that are looked at.
+    seed
+        Of all that is random; each half has a stream of its own.
+    device
+        Where to compute.
+    told
+        Called after every iteration.
+    stop
+        Asked after every iteration.
+    steps
+        Iterations of all passes.
+    workers
+        Who scores; with workers both halves are at it at the same time.
+    """
+
+    def __init__(
+        self,
+        parts: list[Subtomograms],
+        *,
+        box: int,
+        seed: int,
+        device: torch.device,
+        told: Callable[[Progress], Any],
+        stop: Callable[[], bool] | None,
+        steps: int,
+        workers: Workers,
+    ) -> None:
+        self.workers = workers
+        self.parts, self.box, self.seed, self.device = parts, box, seed, device
+        self.told, self.stop, self.steps = told, stop, steps
+        self.began, self.before, self.made, self.stopped = time.perf_counter(), 0, 0, False
+
+    def refine(self, settings: Settings, checkpoint: Checkpoint, *, given: list[Half] | None) -> tuple[Average, list[Half]]:
+        """One pass: from random orientations, or from the poses of halves that are given; what `half_maps.join` gives."""
+        pair = [self._refinement(number, settings, given[number] if given else None) for number in range(2)]
+        checkpoint.restore(pair)
+        states = self._states(pair, checkpoint)
+        self.before += settings.steps
+        done = [_half(part, state, settings.group) for part, state in zip(self.parts, states, strict=True)]
+        resolved = min(state.resolved for state in states)
+        radius, fine_radius = max(4.0, 0.7 * resolved), max(4.0, resolved)
+        return half_maps.join(
+            *done, box=self.box, mask=settings.diameter, radius=radius, fine_radius=fine_radius, device=self.device
+        )
+
+    def _refinement(self, number: int, settings: Settings, given: Half | None) -> Refinement:
+        generator = torch.Generator(device=self.device).manual_seed(2 * self.seed + number)
+        part = self.parts[number] if given is None else given.subtomograms
+        data = coefficients.read(part, box=self.box, radius=settings.finest, device=self.device)
+        if given is None:
+            return Refinement(data, settings, generator=generator, workers=self.workers)
+        poses = alignment.start(len(part), 1, generator=generator)
+        poses.rotations[:, 0] = torch.from_numpy(given.turns).to(poses.rotations)
+        poses.shifts[:, 0] = torch.from_numpy(given.shifts / part.voxel_size).to(poses.shifts)
+        return Refinement(data, settings, generator=generator, given=poses, workers=self.workers)
+
+    def _states(self, pair: list[Refinement], checkpoint: Checkpoint) -> list[State]:
+        """Refine; the last state of each half, or the best one when stopped."""
+        best: list[State] = []
+        for states in self._together(pair):
+            old = best or list(states)
+            best = [_better(was, new) for was, new in zip(old, states, strict=True)]
+            # The last state is not kept: without a step to go, there would be none to give.
+            if pair[0].step < pair[0].settings.steps:
+                checkpoint.write(pair)
+            self.made += 1
+            self.told(self._progress(self.before + pair[0].step, states))
+            if self.stop is not None and self.stop():
+                self.stopped = True
+                break
+        return best
+
+    def _together(self, pair: list[Refinement]) -> Iterator[tuple[State, ...]]:
+        """The states of both halves, iteration by iteration."""
+        if self.workers.client is None:
+            yield from zip(*pair, strict=True)
+            return
+        with ThreadPoolExecutor(len(pair)) as pool:
+            while pair[0].step < pair[0].settings.steps:
+                yield tuple(pool.map(Refinement.advance, pair))
+
+    def _progress(self, step: int, states: tuple[State, ...]) -> Progress:
+        return progress_after(
+            states[0].stage,
+            step,
+            self.steps,
+            density=states[0].density,
+            resolved=min(state.resolved for state in states),
+            fsc=states[0].fsc,
+            extent=self.box * self.parts[0].voxel_size,
+            seconds=time.perf_counter() - self.began,
+            made=self.made,
+        )
+
+
+def _better(was: State, new: State) -> State:
+    """What to give when stopped: in the search scores may fall, since every iteration draws other rotations."""
+    return new if new.stage == "refine" or new.score > was.score else was
+
+
+def _half(part: Subtomograms, state: State, group: torch.Tensor | None) -> Half:
+    """The particles that a state has poses of, with the best pose of each."""
+    rows, poses = state.rows.cpu().numpy(), state.poses
+    return Half(
+        part.choose(part.ids[rows]),
+        poses.rotations[:, 0].cpu().double().numpy(),
+        poses.shifts[:, 0].cpu().double().numpy() * part.voxel_size,
+        poses.scores[:, 0].cpu().numpy(),
+        np.eye(3)[None] if group is None else group.cpu().double().numpy(),
+    )

@@ -1,4 +1,4 @@
-"""Hands: which hand the data prefer, by an average held against a known map and the mirror image of it.
+"""An average and a known map in; out comes which hand the data prefer: that of the map or of its mirror image.
 
 Nobody can see from a tilt series alone which hand it has: with the tilts of the other sign, or images that a camera mirrored,
 all fits as well, and everything in the tomogram is its own mirror image. A structure whose hand is known decides it, if the

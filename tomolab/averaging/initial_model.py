@@ -1,4 +1,4 @@
-"""Ab initio: a first structure of a set of subtomograms, which all of them make together from random orientations.
+"""Subtomograms in, a first structure out, which all of them make together from random orientations.
 
 `averaging.average` keeps two halves apart from the first guess on, so that each has to find the structure with half of the
 signal. In a few hundred noisy particles of a real cell, many of them something else, one half often does not. Here all
@@ -19,8 +19,8 @@ import pandas as pd
 import torch
 
 from tomolab import fourier, parallel, volumes
-from tomolab.averaging import coefficients, refinement_plan
-from tomolab.averaging.checkpoint import Snapshot
+from tomolab.averaging import coefficients, refinement
+from tomolab.averaging.checkpoint import Checkpoint
 from tomolab.averaging.refinement import Refinement, State
 from tomolab.io import run_folder
 from tomolab.jobs import Progress, progress_after, reporting
@@ -106,27 +106,27 @@ def model(
     """
     where, began = parallel.pick_device(device), time.perf_counter()
     chosen = subtomograms if ids is None else subtomograms.choose(ids)
-    box, settings = refinement_plan.plan(
+    box, settings = refinement.plan(
         chosen, iterations=iterations, starts=starts, mask_diameter=mask_diameter, max_shift=max_shift
     )
     settings = replace(settings, search=iterations, local=LOCAL)
     parameters = {"starts": starts, "iterations": iterations, "mask_diameter": mask_diameter, "max_shift": max_shift}
     about = {"seed": seed, "parameters": parameters, "digest": chosen.digest()}
-    snapshot = Snapshot(checkpoint, {"model": True} | about)
+    saved = Checkpoint(checkpoint, {"model": True} | about)
     data = coefficients.read(chosen, box=box, radius=settings.finest, device=where)
     workers, generator = Workers(parallel.active(client), device), torch.Generator(device=where).manual_seed(seed)
     search = Refinement(data, settings, generator=generator, workers=workers)
     extent = box * chosen.voxel_size
-    with snapshot.alone(), reporting(progress, settings.steps, "first structure") as tell:
-        snapshot.restore([search])
+    with saved.alone(), reporting(progress, settings.steps, "first structure") as tell:
+        saved.restore([search])
         for made, state in enumerate(search, 1):
             if search.step < settings.steps:
-                snapshot.write([search])
+                saved.write([search])
             tell(_news(state, search, extent=extent, seconds=time.perf_counter() - began, made=made))
             if stop is not None and stop():
                 break
         else:
-            snapshot.remove()
+            saved.remove()
     scores = pd.Series(search.scores, name="score", dtype=float).rename_axis("search")
     record = about | {"particles": len(chosen), "mask": settings.diameter * chosen.voxel_size}
     record |= {"device": str(where), "machine": run_folder.machine(), "seconds": round(time.perf_counter() - began, 2)}

@@ -1,4 +1,4 @@
-"""Matches: what fits what, in which hand: subtomograms a structure, and an average a known map, each beside the mirror image.
+"""Subtomograms and a structure, or an average and a known map in; how well they fit out, beside the mirror image.
 
 An average that some of the picks made finds the others of its kind among all of them. The mirror image of it is of the same
 size and density and is nowhere in the cell, so how well it fits tells what fits by chance.
@@ -16,7 +16,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from tomolab import parallel, volumes
-from tomolab.averaging import alignment, coefficients, pose_search, refinement_plan
+from tomolab.averaging import alignment, coefficients, pose_search, refinement
 from tomolab.averaging.fsc import correlate, crossing
 from tomolab.averaging.half_maps import Average
 from tomolab.averaging.initial_model import Model
@@ -83,7 +83,7 @@ def score(
         parallel.pick_device(device)
     chosen = subtomograms if ids is None else subtomograms.choose(ids)
     given, own = (structure, None) if isinstance(structure, Volume) else (structure.volume, structure.record.get("mask"))
-    box, settings = refinement_plan.plan(chosen, mask_diameter=mask_diameter or own, max_shift=max_shift)
+    box, settings = refinement.plan(chosen, mask_diameter=mask_diameter or own, max_shift=max_shift)
     volume = pose_search.check(given, resolution, chosen)
     maps = {"match": volume, "mirrored": volumes.mirror(volume)}
     level = isinstance(structure, Volume)
@@ -222,7 +222,7 @@ def _onto(moving: Volume, fixed: Volume, *, across: float) -> Volume:
     for share in (3.0, 5.0):
         # So many shells of the particle: enough to orient it, and not yet the noise.
         radius = min(share * fixed.extent[0] / across, fixed.shape[0] / 2 - 2)
-        found = alignment.align_map(moving, fixed, radius=radius, judge=min(1.5 * radius, fixed.shape[0] / 2 - 2))
+        found = alignment.align_map(moving, fixed, radius=radius, fine_radius=min(1.5 * radius, fixed.shape[0] / 2 - 2))
         turned = alignment.apply(moving, found)
         fsc = correlate(turned, fixed, diameter=across / fixed.voxel_size)["fsc"]
         tried.append((float(fsc.iloc[: int(2 * radius)].mean()), turned))

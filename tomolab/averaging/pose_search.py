@@ -1,4 +1,4 @@
-"""Guides: poses of subtomograms against a map that is given, low-passed, from which a refinement goes on.
+"""Subtomograms and a map in, poses against the low-passed map out, from which a refinement goes on.
 
 What the map knows beyond the chosen detail never enters, so that what two halves agree on there, they found themselves.
 """
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from tomolab import volumes
-from tomolab.averaging import alignment, coefficients, references, spectra
-from tomolab.averaging.half_sets import Half
-from tomolab.averaging.spectra import Spectra
+from tomolab.averaging import alignment, coefficients, reconstruction
+from tomolab.averaging.coefficients import Coefficients
+from tomolab.averaging.half_maps import Half
 from tomolab.subtomograms.dataset import Subtomograms
-from tomolab.volumes import Volume, distance, isolate
+from tomolab.volumes import Volume, apply_mask, distance
 
 STRENGTH = 0.02
 """Power that the map is given in every shell, as a part of that of the subtomograms: so weak that scores are correlations."""
@@ -74,20 +74,20 @@ def orient(
 
 
 def against(
-    part: Subtomograms, data: Spectra, volume: Volume, *, resolution: float, diameter: float, reach: float, level: bool
+    part: Subtomograms, data: Coefficients, volume: Volume, *, resolution: float, diameter: float, reach: float, level: bool
 ) -> Half:
     """`orient`, with the coefficients `data` of the subtomograms already read: once for several maps."""
     box, device = data.box, data.values.device
     radius = box * part.voxel_size / resolution
     power = torch.stack([(some.abs() ** 2).sum(0) for some in data.values.split(coefficients.BATCH)]).sum(0)
-    noise = references.by_shell(data, power)
-    density = isolate(torch.from_numpy(volumes.fit(volume, box).data).to(device), diameter)
-    grids = spectra.slopes(isolate(_levelled(density, data, noise), diameter) if level else density)
+    noise = reconstruction.by_shell(data, power)
+    density = apply_mask(torch.from_numpy(volumes.fit(volume, box).data).to(device), diameter)
+    grids = coefficients.slopes(apply_mask(_levelled(density, data, noise), diameter) if level else density)
     # Neighbours are as far apart as detail of this size turns at the rim of the particle.
     step = resolution / (diameter * part.voxel_size)
     turns = alignment.uniform(int(np.clip(8 * np.pi**2 / step**3, *ROTATIONS)), device=device)
     shifts = alignment.ball(reach, box / (4 * radius), device=device)
-    seen = noise[references.shell_of(data)]
+    seen = noise[reconstruction.shell_of(data)]
     found = alignment.search(grids[0], data, turns=turns, shifts=shifts, noise=seen, keep=3, spread=reach / 2)
     found = alignment.polish(grids, data, found, noise=seen, steps=4, spread=reach / 2)
     return Half(
@@ -99,12 +99,12 @@ def against(
     )
 
 
-def _levelled(density: Tensor, data: Spectra, noise: Tensor) -> Tensor:
+def _levelled(density: Tensor, data: Coefficients, noise: Tensor) -> Tensor:
     """Each shell at STRENGTH times the power of the data, and nothing beyond them."""
-    grid = spectra.to_grid(density)
+    grid = coefficients.to_grid(density)
     shell = distance(density.shape[-1], device=noise.device).round().long().clamp_max(len(noise) - 1)
     count = torch.bincount(shell.flatten(), minlength=len(noise)).clamp_min(1)
     power = torch.zeros_like(noise).index_add_(0, shell.flatten(), grid.abs().square().flatten()) / count
     gain = (STRENGTH * noise / power.clamp_min(1e-30)).sqrt()
     gain[0], gain[int(float(data.points[-1].norm())) + 1 :] = 0, 0
-    return spectra.to_density(grid * gain[shell])
+    return coefficients.to_density(grid * gain[shell])

@@ -1,11 +1,12 @@
-"""Refinement: one set of subtomograms, from random orientations to poses and a reference, without any template.
+"""Subtomograms in, poses and a reference out: refined by expectation and maximisation from random orientations, no template.
 
-Expectation and maximisation in turn: every subtomogram is scored against the reference at random rotations and a grid of
-shifts (`alignment.search`), its best poses are moved uphill (`alignment.polish`) and share it by their likelihood, and the
-sum over all of them, divided by the summed wedges, is the next reference (`references`). Fresh random rotations in every
-iteration keep it from settling in the featureless ball it starts from; detail grows from coarse to fine; in the end poses
-only move uphill, with ever finer detail.
+In turn every subtomogram is scored against the reference at random rotations and a grid of shifts (`alignment.search`), its
+best poses are moved uphill (`alignment.polish`) and share it by their likelihood, and the sum over all of them, divided by
+the summed wedges, is the next reference (`reconstruction`). Fresh random rotations in every iteration keep it from settling
+in the featureless ball it starts from; detail grows from coarse to fine; in the end poses only move uphill, with ever finer
+detail.
 
+>>> box, settings = plan(subtomograms, iterations=20)
 >>> for state in Refinement(data, settings, generator=generator):
 ...     print(state.stage, state.resolved)
 """
@@ -14,15 +15,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from tomolab import rotations
-from tomolab.averaging import alignment, references
+from tomolab import particles, rotations
+from tomolab.averaging import alignment, reconstruction
 from tomolab.averaging.alignment import Poses
-from tomolab.averaging.references import References, shell_of
-from tomolab.averaging.spectra import Spectra
+from tomolab.averaging.coefficients import Coefficients
+from tomolab.averaging.reconstruction import References, shell_of
 from tomolab.parallel import Workers
+from tomolab.subtomograms.dataset import Subtomograms
+from tomolab.volumes import distance
 
 FOLDS = 4
 KEEP = 5
@@ -37,6 +41,8 @@ BLOCK = 512
 """Subtomograms of one fold that are scored at a time, wherever that is."""
 SEARCH_STEPS, LOCAL_STEPS = 2, 4
 """Steps by which poses are improved in each iteration of the search, and of the local refinement."""
+STANDS_OUT = 5.0
+"""Standard deviations by which the radial mean of a set must stand out of the noise somewhere to show how large it is."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +67,82 @@ class Settings:
         return self.starts * self.search + self.local
 
 
+def plan(
+    chosen: Subtomograms,
+    *,
+    iterations: int = 20,
+    starts: int = 2,
+    given: bool = False,
+    mask_diameter: float | None = None,
+    max_shift: float | None = None,
+    finest: float | None = None,
+) -> tuple[int, Settings]:
+    """Voxels about the particle that are looked at, and how a set is refined; parameters as in `average`."""
+    _check(
+        chosen,
+        iterations=iterations,
+        starts=starts,
+        given=given,
+        mask_diameter=mask_diameter,
+        max_shift=max_shift,
+        finest=finest,
+    )
+    measured = mask_diameter is None
+    diameter = _diameter(chosen) if mask_diameter is None else mask_diameter / chosen.voxel_size
+    box = min(chosen.box, 2 * round((1.5 * diameter + 4) / 2))
+    search = max(1, iterations * 2 // 3)
+    return box, Settings(
+        radius=max(4.0, 3 * box / diameter),
+        finest=min(box / 2 - 1.1, box * chosen.voxel_size / finest if finest else np.inf),
+        diameter=min(max(1.2 * diameter, 0.45 * chosen.box), 0.95 * box) if measured else diameter,
+        reach=max_shift / chosen.voxel_size if max_shift else chosen.box / 10,
+        starts=0 if given else starts,
+        search=search,
+        local=iterations - search,
+    )
+
+
+def _check(chosen: Subtomograms, *, iterations: int, starts: int, given: bool, **lengths: float | None) -> None:
+    if len(chosen) < 4:
+        raise ValueError(f"an average in two halves needs at least 4 particles, got {len(chosen)}")
+    if chosen.box < 12:
+        raise ValueError(f"averaging needs a box of at least 12 voxels, got {chosen.box}")
+    if iterations < 2 or starts < 1:
+        raise ValueError(f"at least 2 iterations and 1 start are needed, got {iterations} and {starts}")
+    if given:
+        particles.matrices(chosen.particles)
+    extent = chosen.box * chosen.voxel_size
+    for name, value in lengths.items():
+        if value is not None and not 0 < value <= extent:
+            raise ValueError(f"{name} must be over 0 and at most the box, {extent:g} Å, got {value}")
+
+
+def _diameter(chosen: Subtomograms) -> float:
+    """Voxels across which the mean of the unaligned subtomograms stands out of its surroundings by a tenth of its height.
+
+    Where nothing stands out of the noise, nearly the whole box: in a small mask noise soon agrees with noise.
+    """
+    _, volumes = next(chosen.batches(FEW))
+    mean = torch.from_numpy(volumes.mean(0))
+    box = chosen.box
+    shell = distance(box).round().long().flatten()
+    count = torch.bincount(shell)[: box // 2]
+    profile = torch.bincount(shell, weights=mean.flatten().double())[: box // 2] / count
+    rim = int(0.38 * box)
+    profile = profile - profile[rim:].median()
+    scatter = mean.flatten()[(shell >= rim) & (shell < box // 2)].double().std() / count.sqrt()
+    if not (profile > STANDS_OUT * scatter)[:rim].any():
+        return 0.85 * box
+    edge = float((profile > 0.1 * profile.max()).nonzero().max()) + 0.5
+    return float(np.clip(2 * edge, 0.35 * box, 0.85 * box))
+
+
 @dataclass(frozen=True)
 class State:
     """After an iteration: `poses` (of `rows` of the data), masked `density` and its `resolved` radius and `fsc`, mean `score`.
 
-    `fsc` is that of odd and even folds, as in `references.References`; `box` are the voxels of a subtomogram, over which the
-    grid of the density is spread.
+    `fsc` is that of odd and even folds, as in `References`; `box` are the voxels of a subtomogram, over which the grid of the
+    density is spread.
     """
 
     stage: str
@@ -110,7 +186,7 @@ class Refinement:
 
     def __init__(
         self,
-        data: Spectra,
+        data: Coefficients,
         settings: Settings,
         *,
         generator: torch.Generator,
@@ -177,7 +253,7 @@ class Refinement:
         fold = torch.randperm(count, generator=self.generator, device=device) % min(FOLDS, count)
         # Of the first ones alone, where there are many: it is a first guess, and reading all of a mapped file takes time.
         some = few.take(torch.arange(min(FEW, count), device=device))
-        noise = references.by_shell(some, (some.values.abs() ** 2).sum(0))
+        noise = reconstruction.by_shell(some, (some.values.abs() ** 2).sum(0))
         return _Set(rows, fold, alignment.start(count, KEEP, generator=self.generator), noise)
 
     def _search(self, step: int) -> State:
@@ -191,7 +267,7 @@ class Refinement:
         data = self._data(part, min(self.settings.radius * growth, self.settings.finest))
         made = self._references(part, data, ceiling=2.0)
         if step:
-            part.noise = references.measure_noise(data, part.poses, part.fold, references=made, noise=part.noise)
+            part.noise = reconstruction.measure_noise(data, part.poses, part.fold, references=made, noise=part.noise)
         part.poses = self._score(part, data, made.slopes, close=growth > 1)
         part.score = float(part.poses.scores[:, 0].mean())
         if step == self.settings.search - 1:
@@ -204,7 +280,7 @@ class Refinement:
         part = self.now
         data = self._data(part, self.radius)
         made = self._references(part, data, ceiling=20.0)
-        part.noise = references.measure_noise(data, part.poses, part.fold, references=made, noise=part.noise)
+        part.noise = reconstruction.measure_noise(data, part.poses, part.fold, references=made, noise=part.noise)
         part.poses = part.poses.best(max(1, 3 - step))
         expected = self._expected(part, data)
         blocks = _blocks(part.fold)
@@ -233,21 +309,21 @@ class Refinement:
             everyone.poses = self._score(everyone, data, made.slopes, close=False)
         return everyone
 
-    def _data(self, part: _Set, radius: float) -> Spectra:
+    def _data(self, part: _Set, radius: float) -> Coefficients:
         inside, every = self.data.inside(radius), torch.arange(len(self.data), device=part.rows.device)
         # Not copied where all are there in order, for then there may be many.
         return inside if torch.equal(part.rows, every) else inside.take(part.rows)
 
-    def _references(self, part: _Set, data: Spectra, *, ceiling: float) -> References:
+    def _references(self, part: _Set, data: Coefficients, *, ceiling: float) -> References:
         settings = self.settings
-        return references.make(
+        return reconstruction.make_references(
             data, part.poses, part.fold, noise=part.noise, diameter=settings.diameter, ceiling=ceiling, group=settings.group
         )
 
-    def _expected(self, part: _Set, data: Spectra) -> dict[str, Any]:
+    def _expected(self, part: _Set, data: Coefficients) -> dict[str, Any]:
         return {"noise": part.noise[shell_of(data)], "spread": self.settings.reach / 2}
 
-    def _score(self, part: _Set, data: Spectra, slopes: list[Tensor], *, close: bool) -> Poses:
+    def _score(self, part: _Set, data: Coefficients, slopes: list[Tensor], *, close: bool) -> Poses:
         step = data.box / (4 * float(data.points[-1].norm()))
         if close:
             shifts = part.poses.shifts[:, :1] + alignment.ball(1.5 * step, step, device=part.fold.device)
@@ -258,7 +334,7 @@ class Refinement:
 
 
 def explore(
-    data: Spectra,
+    data: Coefficients,
     fold: Tensor,
     slopes: list[Tensor],
     *,
@@ -277,7 +353,7 @@ def explore(
     fold
         Number of the fold of each subtomogram, which says against which of `slopes` it is scored.
     slopes
-        Grids of the references of all folds (`spectra.slopes`).
+        Grids of the references of all folds (`coefficients.slopes`).
     shifts
         Shifts to try, (n, s, 3).
     generator

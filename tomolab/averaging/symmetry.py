@@ -1,4 +1,4 @@
-"""Symmetry: the rotations that leave a structure as it is, and where in a map their axes lie.
+"""A map in; out come the point group that it has, the rotations of that group, and where its axes lie.
 
 Groups are named as crystallographers do: C1, C2, ... about one axis; D2, D3, ... with two-fold axes across it; T, O, I. In the
 standard frame the axis of C and D is z, a two-fold axis of D is x, those of T lie along the axes, as do the four-fold ones of
@@ -13,6 +13,7 @@ O and two-fold ones of I. Mirror images are no symmetry of proteins and not amon
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -20,11 +21,11 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from tomolab.averaging import alignment, spectra
+from tomolab.averaging import alignment, coefficients
 from tomolab.averaging.alignment import Fit
-from tomolab.averaging.spectra import Spectra
+from tomolab.averaging.coefficients import Coefficients
 from tomolab.conventions import centre
-from tomolab.volumes import Volume, isolate
+from tomolab.volumes import Volume, apply_mask
 
 MOST = 60
 """Largest number of axes of C and D that is taken as meant."""
@@ -128,25 +129,26 @@ def survey(half1: Volume, half2: Volume, *, names: Sequence[str] = CANDIDATES, r
     return pd.DataFrame(rows).set_index("group").sort_values("cross", ascending=False)
 
 
-def _coefficients(volume: Volume, radius: float) -> tuple[Spectra, Tensor]:
+def _coefficients(volume: Volume, radius: float) -> tuple[Coefficients, Tensor]:
     """Coefficients of a whole map of power 1, and the grid that gives them at rotated points."""
     if len(set(volume.shape)) != 1 or np.ptp(volume.data) == 0:
         raise ValueError(f"symmetry is looked for in a cubic map that is not constant, got {volume}")
-    density = isolate(torch.from_numpy(volume.data).float(), 0.95 * volume.shape[0])
-    data = spectra.transform(density[None], torch.tensor([-90.0]), torch.tensor([90.0]), radius=radius)
+    density = apply_mask(torch.from_numpy(volume.data).float(), 0.95 * volume.shape[0])
+    data = coefficients.transform(density[None], torch.tensor([-90.0]), torch.tensor([90.0]), radius=radius)
     norm = data.values.abs().square().sum().sqrt()
-    return Spectra(data.values / norm, data.points, data.wedges, data.kind, data.box), spectra.oversample(density / norm)
+    data = replace(data, values=data.values / norm)
+    return data, coefficients.oversample(density / norm)
 
 
 def _middle(volume: Volume) -> np.ndarray:
     """Centre of mass, in voxels from the centre of the box, of what stands out."""
-    data = isolate(torch.from_numpy(volume.data), 0.95 * volume.shape[0]).numpy()
+    data = apply_mask(torch.from_numpy(volume.data), 0.95 * volume.shape[0]).numpy()
     weight = np.where(data > 0.3 * data.max(), data, 0)
     axes = np.meshgrid(*(np.arange(n) - centre(n) for n in volume.shape), indexing="ij")
     return np.array([(axis * weight).sum() / weight.sum() for axis in axes])
 
 
-def _alike(grid: Tensor, data: Spectra, frames: Tensor, middles: Tensor, turns: Tensor) -> Tensor:
+def _alike(grid: Tensor, data: Coefficients, frames: Tensor, middles: Tensor, turns: Tensor) -> Tensor:
     """Mean correlation (q,) of a map with itself after the rotations `turns` about axes in `frames` (q, 3, 3).
 
     The axes meet at `middles` (q, 3), in voxels from the centre of the box.
@@ -156,15 +158,15 @@ def _alike(grid: Tensor, data: Spectra, frames: Tensor, middles: Tensor, turns: 
     return ((model.conj() * data.values[0]).real.sum(-1) / power.sqrt().clamp_min(1e-20)).mean(1)
 
 
-def _rotated(grid: Tensor, data: Spectra, frames: Tensor, middles: Tensor, turns: Tensor) -> Tensor:
+def _rotated(grid: Tensor, data: Coefficients, frames: Tensor, middles: Tensor, turns: Tensor) -> Tensor:
     """Coefficients (q, g, m) of a map after rotations `turns` (g, 3, 3) about axes in `frames` that meet at `middles`."""
     # About a point c a rotation takes r to M r + (1 - M) c.
     about = frames.mT[:, None] @ turns @ frames[:, None]
     moved = middles[:, None] - (about @ middles[:, None, :, None])[..., 0]
-    return spectra.sample(grid, about, data.points) * spectra.phases(data.points, moved, data.box)
+    return coefficients.sample(grid, about, data.points) * coefficients.phases(data.points, moved, data.box)
 
 
-def _climb(grid: Tensor, data: Spectra, frames: Tensor, middles: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
+def _climb(grid: Tensor, data: Coefficients, frames: Tensor, middles: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
     """Frames and middles after gradient steps (L-BFGS) from each."""
     found = []
     for frame, middle in zip(frames, middles, strict=True):

@@ -1,4 +1,4 @@
-"""Partitions: labels for particles from their features, by k-means, by density, or as a mixture of Gaussians.
+"""Feature vectors in, cluster labels out, by k-means, by density, or as a mixture of Gaussians.
 
 In comes an `Embedding`, out come labels: a Series named "cluster", indexed by particle id, 0 the largest cluster, and -1
 for a particle in no cluster.

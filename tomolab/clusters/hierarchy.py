@@ -1,4 +1,4 @@
-"""Trees: which clusters are most alike, as a tree of merges; cut, it proposes what to join.
+"""Feature vectors and labels in, a tree of merges out: which clusters are most alike; cut, it proposes what to join.
 
 An over-partition is made first, and then joined from the bottom up by Ward's criterion (Ward 1963): at each step the two
 clusters whose union raises the sum of squares within clusters least, which counts their particles and not only their

@@ -1,4 +1,4 @@
-"""Clusters: grouping particles by their features, looking into the groups, merging and splitting them.
+"""Cluster labels in, cluster labels or a summary out: merge and split clusters, and look into them.
 
 In comes an `Embedding`, out come labels: a Series named "cluster", indexed by particle id, with the largest cluster
 first (0) and -1 for particles in no cluster. The founding paper over-partitions: more clusters than classes, which are then

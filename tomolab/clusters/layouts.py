@@ -1,4 +1,4 @@
-"""Layouts: particles in two dimensions, to look at.
+"""Feature vectors in, points in two dimensions out, to look at.
 
 >>> points = flat(embedding, seed=0)                # particle_id, x, y
 >>> plain = flat(embedding, method="pca")           # what lies along the two directions of greatest variance

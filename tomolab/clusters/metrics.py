@@ -1,4 +1,4 @@
-"""Agreements: how well labels agree with true classes, in all and class by class; particles in no cluster (-1) are left out.
+"""Labels and true classes in; how well they agree out, in all and class by class; particles in no cluster (-1) are left out.
 
 >>> agreement(labels, truth)            # {"ari": ..., "homogeneity": ..., "completeness": ..., "purity": ..., "clustered": ...}
 >>> by_class(labels, truth)             # which cluster found which class, and how well

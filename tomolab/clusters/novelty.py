@@ -1,4 +1,4 @@
-"""Novelty: which particles and clusters are unlike every class that the network was trained on.
+"""Feature vectors in; out comes which particles and clusters are unlike every class that the network was trained on.
 
 In come an `Embedding` of known particles with their classes, out comes a `Reference`, which judges other embeddings of the
 same network. Every number it gives is a share of known particles, or of clusters of them, so it means the same for

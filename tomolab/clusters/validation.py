@@ -1,4 +1,4 @@
-"""Counting: how many clusters there are, by several criteria, and which of them come back when clustering is repeated.
+"""Feature vectors in; out come how many clusters there are, and which of them come back when clustering is repeated.
 
 >>> table = criteria(embedding, range(2, 16), seed=0)
 >>> k = choose(table)

@@ -82,12 +82,12 @@ def stopped(folder: Path) -> Average:
 
 
 @pytest.fixture(scope="module")
-def told() -> list[job.Progress]:
+def told() -> list[job.RelionProgress]:
     return []
 
 
 @pytest.fixture(scope="module")
-def refined(folder: Path, stopped: Average, told: list[job.Progress]) -> Average:
+def refined(folder: Path, stopped: Average, told: list[job.RelionProgress]) -> Average:
     """The same refinement, taken up again."""
     return job.refine(folder, **OPTIONS | {"progress": told.append}, extra=QUICK)
 
@@ -134,7 +134,9 @@ def test_a_stopped_refinement_gives_its_last_iteration(stopped: Average, folder:
     assert stopped.half1.shape == (BOX,) * 3
 
 
-def test_it_goes_on_and_finds_the_phantom(refined: Average, stopped: Average, told: list[job.Progress], small: Volume) -> None:
+def test_it_goes_on_and_finds_the_phantom(
+    refined: Average, stopped: Average, told: list[job.RelionProgress], small: Volume
+) -> None:
     assert refined.record["converged"] is True
     assert min(now.iteration for now in told if now.iteration) > stopped.record["iterations"]
     assert {"expectation", "maximization"} <= {now.stage for now in told}

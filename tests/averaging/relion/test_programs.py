@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tomolab.averaging.relion import programs
-from tomolab.averaging.relion.programs import Log, Programs, Progress
+from tomolab.averaging.relion.programs import Log, Programs, RelionProgress
 
 OUTPUT = """
  Auto-refine: Iteration= 2
@@ -62,7 +62,7 @@ def test_going_on_names_the_iteration() -> None:
 
 
 def test_the_log_tells_iteration_resolution_and_time_left() -> None:
-    told: list[Progress] = []
+    told: list[RelionProgress] = []
     log = Log(told.append)
     for line in OUTPUT.splitlines():
         log(line)

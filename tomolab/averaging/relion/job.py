@@ -1,4 +1,4 @@
-"""RELION: refine subtomograms with it where it is installed, and read its result as an average.
+"""A folder that RELION reads in, an average out: runs the refinement of RELION where that is installed.
 
 >>> folder = relion.write(subtomograms, "runs/tour/relion", ids=chosen.ids)
 >>> theirs = relion.refine(folder, diameter=300, reference=average.volume)
@@ -28,7 +28,7 @@ from tomolab.averaging.relion.programs import (
     REFERENCE,
     Log,
     Programs,
-    Progress,
+    RelionProgress,
     available,
     command,
     environment,
@@ -46,7 +46,7 @@ from tomolab.volumes import Volume
 
 __all__ = [
     "Programs",
-    "Progress",
+    "RelionProgress",
     "available",
     "command",
     "particles",
@@ -75,7 +75,7 @@ def refine(
     threads: int = 1,
     seed: int = 0,
     name: str = "run",
-    progress: bool | Callable[[Progress], Any] = True,
+    progress: bool | Callable[[RelionProgress], Any] = True,
     stop: Callable[[], bool] | None = None,
     extra: Sequence[str] = (),
 ) -> Average:
@@ -110,7 +110,7 @@ def refine(
     name
         Folder inside `folder` for what RELION writes; other options need another one.
     progress
-        True shows a bar; a function is called with a `Progress` when there is news.
+        True shows a bar; a function is called with a `RelionProgress` when there is news.
     stop
         Asked five times a second. When it answers True, RELION is ended and the last finished iteration is returned, for
         which ``record["converged"]`` is False. A KeyboardInterrupt ends RELION too.
@@ -264,13 +264,13 @@ def _follow(
     folder: Path,
     name: str,
     *,
-    progress: bool | Callable[[Progress], Any],
+    progress: bool | Callable[[RelionProgress], Any],
     stop: Callable[[], bool] | None,
 ) -> None:
     """Run a refinement to its end, or until it is stopped."""
     with tqdm(desc="RELION", unit="iteration", disable=progress is not True) as bar:
 
-        def tell(now: Progress) -> None:
+        def tell(now: RelionProgress) -> None:
             if callable(progress):
                 progress(now)
             bar.set_postfix_str(str(now), refresh=False)

@@ -1,4 +1,4 @@
-"""Processes: a program of another origin, followed while it runs, and stopped with all that it started.
+"""A command in, its exit status out: runs another program, passes on its output, and stops it with all that it started.
 
 >>> code = run(["relion_refine", "--i", "particles.star"], folder="set", told=print, stop=cancelled)
 """

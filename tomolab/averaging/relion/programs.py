@@ -1,4 +1,4 @@
-"""RELION's programs: where they are, the commands that start them, and what their output says of the progress."""
+"""Settings in, commands of RELION's programs out; and lines of their output in, progress out."""
 
 import os
 import re
@@ -43,7 +43,7 @@ class Programs:
 
 
 @dataclass(frozen=True)
-class Progress:
+class RelionProgress:
     """Where a refinement stands: `iteration`, `stage` of it, `resolution` in Å, seconds so far, and left in this stage."""
 
     iteration: int = 0
@@ -191,8 +191,8 @@ def environment() -> dict[str, str]:
 class Log:
     """Reads the output of a refinement line by line and tells the progress."""
 
-    def __init__(self, told: Callable[[Progress], Any]) -> None:
-        self.told, self.now, self.began = told, Progress(), time.perf_counter()
+    def __init__(self, told: Callable[[RelionProgress], Any]) -> None:
+        self.told, self.now, self.began = told, RelionProgress(), time.perf_counter()
 
     def __call__(self, line: str) -> None:
         """Take one line; tell if it says something new."""
@@ -203,7 +203,7 @@ class Log:
             self.told(self.now)
 
 
-def _news(line: str, now: Progress) -> Progress:
+def _news(line: str, now: RelionProgress) -> RelionProgress:
     if found := re.match(r"\s*([\d.]+)/\s*([\d.]+) (sec|min|hrs)", line):
         return replace(now, left=max(0.0, float(found[2]) - float(found[1])) * SECONDS[found[3]])
     if found := re.search(r"Auto-refine: Resolution=\s*([\d.]+)", line):

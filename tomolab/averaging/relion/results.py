@@ -1,4 +1,4 @@
-"""What a refinement of RELION left in its folder, as an average.
+"""The folder of a refinement by RELION in, an average out.
 
 >>> theirs = read("runs/tour/relion")
 >>> theirs.record["converged"], theirs.resolution

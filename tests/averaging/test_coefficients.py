@@ -1,10 +1,10 @@
-"""Spectra: coefficients, reading and gathering at rotated points agree with moving the density itself."""
+"""Fourier coefficients, sampled and inserted at rotated points, agree with moving the density itself."""
 
 import pytest
 import torch
 
 from tomolab import fourier, rotations, volumes
-from tomolab.averaging import spectra
+from tomolab.averaging import coefficients
 from tomolab.volumes import Volume
 
 WHOLE = torch.tensor([-90.0]), torch.tensor([90.0])
@@ -20,46 +20,48 @@ def turned(density: torch.Tensor, turn: torch.Tensor, shift: torch.Tensor | None
 
 
 def test_half_sphere_holds_one_of_each_pair() -> None:
-    points = spectra.half_sphere(16, 5)
+    points = coefficients.half_sphere(16, 5)
     both = torch.cat([points, -points])
     assert len(both.unique(dim=0)) == len(both) == 514  # lattice points within 5 of the origin, without it
-    assert len(spectra.half_sphere(16, 100)) == (15**3 - 1) // 2  # Nyquist stays out
+    assert len(coefficients.half_sphere(16, 100)) == (15**3 - 1) // 2  # Nyquist stays out
 
 
 def test_sampling_a_rotated_grid_is_rotating_the_density(density: torch.Tensor) -> None:
     turn = rotations.random(1, torch.Generator().manual_seed(0))
     shift = torch.tensor([[1.5, -2.0, 0.5]])
-    data = spectra.transform(turned(density, turn, shift), *WHOLE, radius=10)
-    model = spectra.sample(spectra.oversample(density), turn[0], data.points) * spectra.phases(data.points, shift[0], 32)
+    data = coefficients.transform(turned(density, turn, shift), *WHOLE, radius=10)
+    model = coefficients.sample(coefficients.oversample(density), turn[0], data.points)
+    model = model * coefficients.phases(data.points, shift[0], 32)
     assert float((model - data.values[0]).abs().max() / data.values.abs().max()) < 0.02
 
 
 def test_insert_is_the_transpose_of_sample() -> None:
     generator = torch.Generator().manual_seed(1)
-    points = spectra.half_sphere(16, 5)
+    points = coefficients.half_sphere(16, 5)
     turns = rotations.random(3, generator)
-    size = spectra.grid_size(5)
+    size = coefficients.grid_size(5)
     grid = torch.randn(size, size, size, dtype=torch.complex64, generator=generator)
     values = torch.randn(3, len(points), dtype=torch.complex64, generator=generator)
-    there = (spectra.sample(grid, turns, points).conj() * values).sum()
-    sums, _ = spectra.insert(values, values.abs(), turns, points=points, size=size)
+    there = (coefficients.sample(grid, turns, points).conj() * values).sum()
+    sums, _ = coefficients.insert(values, values.abs(), turns, points=points, size=size)
     friedel = grid.clone()
     friedel[1:, 1:, 1:] = (grid[1:, 1:, 1:] + grid[1:, 1:, 1:].flip(0, 1, 2).conj()) / 2
-    there = (spectra.sample(friedel, turns, points).conj() * values).sum().real
+    there = (coefficients.sample(friedel, turns, points).conj() * values).sum().real
     torch.testing.assert_close(there * 2, (friedel.conj() * sums).sum().real, rtol=1e-3, atol=1e-2)
 
 
 def test_insert_then_condense_gives_the_density_back(density: torch.Tensor) -> None:
     turns = rotations.random(30, torch.Generator().manual_seed(2))
-    data = spectra.transform(
+    data = coefficients.transform(
         torch.cat([turned(density, turn[None]) for turn in turns]), *(x.expand(30) for x in WHOLE), radius=8
     )
-    sums, sampling = spectra.insert(data.values, data.wedges[data.kind], turns, points=data.points, size=spectra.grid_size(8))
-    sums, sampling = spectra.condense(sums, sampling)
+    size = coefficients.grid_size(8)
+    sums, sampling = coefficients.insert(data.values, data.wedges[data.kind], turns, points=data.points, size=size)
+    sums, sampling = coefficients.condense(sums, sampling)
     seen = sampling > 0.5 * sampling.max()
-    got = spectra.to_density(torch.where(seen, sums / sampling.clamp_min(1), 0))
+    got = coefficients.to_density(torch.where(seen, sums / sampling.clamp_min(1), 0))
     plain = got.shape[0]
-    want = spectra.to_density(torch.where(seen, spectra.to_grid(fourier.resize(density, (plain,) * 3)), 0))
+    want = coefficients.to_density(torch.where(seen, coefficients.to_grid(fourier.resize(density, (plain,) * 3)), 0))
     # Grey values follow the transform, which knows nothing of the coarser grid.
     scale = (32 / plain) ** 3
     middle = volumes.sphere(plain, 0.8 * plain) > 0
@@ -70,10 +72,13 @@ def test_wedges_are_kept_once_and_join_keeps_them_apart() -> None:
     generator = torch.Generator().manual_seed(3)
     batch = torch.randn(6, 12, 12, 12, generator=generator)
     low = torch.tensor([-60.0, -50.0, -60.0, -40.0, -60.0, -50.0])
-    together = spectra.transform(batch, low, -low, radius=5)
+    together = coefficients.transform(batch, low, -low, radius=5)
     assert len(together.wedges) == 3
-    joined = spectra.join(
-        [spectra.transform(batch[:2], low[:2], -low[:2], radius=5), spectra.transform(batch[2:], low[2:], -low[2:], radius=5)]
+    joined = coefficients.join(
+        [
+            coefficients.transform(batch[:2], low[:2], -low[:2], radius=5),
+            coefficients.transform(batch[2:], low[2:], -low[2:], radius=5),
+        ]
     )
     torch.testing.assert_close(joined.values, together.values)
     torch.testing.assert_close(joined.wedges[joined.kind], together.wedges[together.kind])
@@ -81,7 +86,7 @@ def test_wedges_are_kept_once_and_join_keeps_them_apart() -> None:
 
 
 def test_take_and_inside() -> None:
-    data = spectra.transform(torch.randn(3, 12, 12, 12), *(x.expand(3) for x in WHOLE), radius=5)
+    data = coefficients.transform(torch.randn(3, 12, 12, 12), *(x.expand(3) for x in WHOLE), radius=5)
     few = data.take(torch.tensor([2, 0])).inside(3)
     assert len(few) == 2
     assert float(few.points.norm(dim=1).max()) <= 3
@@ -91,17 +96,17 @@ def test_take_and_inside() -> None:
 
 def test_slopes_are_derivatives(density: torch.Tensor) -> None:
     """Between two points close by the transform changes as its derivative says."""
-    slopes = spectra.slopes(density)
-    points = spectra.half_sphere(32, 8)
+    slopes = coefficients.slopes(density)
+    points = coefficients.half_sphere(32, 8)
     turn = rotations.random(1, torch.Generator().manual_seed(3))[0]
     step = 0.02 * torch.tensor([1.0, -2.0, 0.5])
     exact = [(density * torch.exp(-2j * torch.pi * _waves(32, k))).sum() for k in (points[40], points[40] + step)]
-    plain = torch.complex(*spectra.sample_parts(slopes, torch.eye(3), points))[:, 40]
+    plain = torch.complex(*coefficients.sample_parts(slopes, torch.eye(3), points))[:, 40]
     assert abs(complex(plain[0] - exact[0])) < 0.02 * abs(complex(exact[0]))
     assert abs(complex((plain[1:] * step).sum() - (exact[1] - exact[0]))) < 0.05 * abs(complex(exact[1] - exact[0]))
     # Four grids at once are read as one by one.
-    one = torch.stack([spectra.sample(grid, turn, points) for grid in slopes])
-    torch.testing.assert_close(torch.complex(*spectra.sample_parts(slopes, turn, points)), one)
+    one = torch.stack([coefficients.sample(grid, turn, points) for grid in slopes])
+    torch.testing.assert_close(torch.complex(*coefficients.sample_parts(slopes, turn, points)), one)
 
 
 def _waves(box: int, k: torch.Tensor) -> torch.Tensor:
@@ -111,8 +116,8 @@ def _waves(box: int, k: torch.Tensor) -> torch.Tensor:
 
 
 def test_coarse_points_come_first(density: torch.Tensor) -> None:
-    data = spectra.transform(density[None], *WHOLE, radius=9)
+    data = coefficients.transform(density[None], *WHOLE, radius=9)
     assert (data.points.norm(dim=1).diff() >= -1e-6).all()
     few = data.inside(4)
-    assert len(few.points) == len(spectra.half_sphere(32, 4))
+    assert len(few.points) == len(coefficients.half_sphere(32, 4))
     assert few.values.data_ptr() == data.values.data_ptr()
