@@ -22,6 +22,7 @@ from test_warp import defocus, xml
 
 from tomolab import io as tomolab_io
 from tomolab import particles
+from tomolab.io import paths
 from tomolab.io.lists import copick, imod
 from tomolab.learning import read_features
 from tomolab.volumes import Volume
@@ -181,7 +182,7 @@ def table(name: str, *, rows: Callable[[bytes], int], damaged: tuple[str, ...] =
 
 
 def lines(raw: bytes) -> list[str]:
-    text = raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    text = raw.decode(paths.encoding(raw)).replace("\r\n", "\n").replace("\r", "\n")
     return [line for line in text.split("\n") if line.strip() and not line.strip().startswith("#")]
 
 
@@ -204,7 +205,7 @@ def set_rows(_: bytes) -> int:
 
 
 def csv_rows(raw: bytes) -> int:
-    text = raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    text = raw.decode(paths.encoding(raw)).replace("\r\n", "\n").replace("\r", "\n")
     csv.field_size_limit(10**7)
     rows = [row for row in csv.reader(io.StringIO(text)) if row]
     assert {len(row) for row in rows} == {len(rows[0])}
@@ -236,7 +237,7 @@ def tilt_table(found: pd.DataFrame, _: Path) -> None:
 
 def angles(found: np.ndarray, path: Path) -> None:
     raw = path.read_bytes()
-    written = raw.decode("utf-16" if raw.startswith(b"\xff\xfe") else "utf-8-sig", "replace").splitlines()
+    written = raw.decode(paths.encoding(raw), "replace").splitlines()
     assert len(found) == len([line for line in written if line.split("#")[0].strip()])
     assert (np.abs(found) <= 90).all()
 
@@ -410,7 +411,7 @@ KINDS: dict[str, Kind] = {
     "crYOLO": table("a.cbox", rows=star_rows, given={"a__cbox": CBOX}, known={"voxel_size": SIZE, "tomogram": "TS_01"}),
     "coords": table(
         "a.coords",
-        rows=lambda raw: len([line for line in raw.decode("utf-8-sig").splitlines() if line.strip()]),
+        rows=lambda raw: len([line for line in raw.decode(paths.encoding(raw)).splitlines() if line.strip()]),
         given={"a__coords": COORDS},
         known={"voxel_size": SIZE, "tomogram": "TS_01"},
     ),

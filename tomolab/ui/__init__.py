@@ -3,6 +3,7 @@
 These come with extras: where what a module needs is not installed, ``from tomolab.ui import plots`` says which extra has it.
 """
 
+from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
 
@@ -38,17 +39,22 @@ def require(package: str, *, by: str = __name__) -> ModuleType:
         raise ModuleNotFoundError(f"{by} needs {package}, which is not installed: {INSTALL[package]}", name=package) from error
 
 
-def __getattr__(name: str) -> ModuleType:
-    """A module in here, imported when it is asked for."""
-    whole = f"{__name__}.{name}"
-    try:
-        return import_module(whole)
-    except ModuleNotFoundError as error:
-        if error.name == whole:
-            raise AttributeError(f"module {__name__} has no attribute {name}") from None
-        if error.name in INSTALL:
-            require(error.name, by=whole)
-        raise
+def modules(package: str) -> Callable[[str], ModuleType]:
+    """Give the ``__getattr__`` of a package whose modules are imported when they are asked for, and say which extra they lack."""
+
+    def find(name: str) -> ModuleType:
+        whole = f"{package}.{name}"
+        try:
+            return import_module(whole)
+        except ModuleNotFoundError as error:
+            if error.name == whole:
+                raise AttributeError(f"module {package} has no attribute {name}") from None
+            if error.name in INSTALL:
+                require(error.name, by=whole)
+            raise
+
+    return find
 
 
+__getattr__ = modules(__name__)
 require("matplotlib")

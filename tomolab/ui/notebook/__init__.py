@@ -1,1 +1,5 @@
 """The inspector in the browser and its parts, as Jupyter widgets."""
+
+from tomolab.ui import modules
+
+__getattr__ = modules(__name__)
