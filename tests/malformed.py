@@ -423,7 +423,7 @@ KINDS: dict[str, Kind] = {
     ),
     "PyTom": table(
         "a.xml",
-        rows=lambda raw: raw.count(b"<Particle "),
+        rows=lambda raw: raw.decode(paths.encoding(raw), "replace").count("<Particle "),
         given={"a__xml": f"<ParticleList>\n{PYTOM}</ParticleList>\n"},
         known={"voxel_size": SIZE},
     ),

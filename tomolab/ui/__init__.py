@@ -40,7 +40,7 @@ def require(package: str, *, by: str = __name__) -> ModuleType:
 
 
 def modules(package: str) -> Callable[[str], ModuleType]:
-    """Give the ``__getattr__`` of a package whose modules are imported when they are asked for, and say which extra they lack."""
+    """Give the ``__getattr__`` of a package: it imports a module that is asked for, and says which extra that lacks."""
 
     def find(name: str) -> ModuleType:
         whole = f"{package}.{name}"
