@@ -29,6 +29,7 @@ from tomolab.conventions import ANGLES, POSITION, SOURCE, TEXTS, WEDGE
 from tomolab.io import paths
 from tomolab.io.lists import star
 from tomolab.io.lists.star.parsing import floats
+from tomolab.io.lists.tomogram_names import NAMELESS, nameless
 from tomolab.particles import REQUIRED
 
 UNITS = ("angstrom", "voxel")
@@ -58,8 +59,6 @@ ANGLE_UNITS = {
     **dict.fromkeys(("rad", "rads", "radian", "radians"), 180 / np.pi),
 }
 """Degrees in a unit of angles that a name can say."""
-NO_NAMES = {"", "nan", "none", "null", "na", "n/a", "<na>"}
-"""What programs write, in lower case, where a name is missing."""
 FRAMES = {"t", "time", "frame", "frames", "timepoint", "timepoints", "frameindex", "framenumber", "timeindex"}
 """Names of columns, without marks, that count the frames of a film, such as napari's tracks have."""
 WHOLE = r"[+-]?\d{1,18}(?:\.0*)?"
@@ -400,9 +399,8 @@ def _tomogram(rows: pd.DataFrame, tomogram: str | None) -> str | None:
 
 def _check_names(names: pd.Series, tomogram: str | None) -> None:
     """Refuse rows without a tomogram, and names that are not that of the user."""
-    nameless = (names.isna() | names.astype(str).str.strip().str.lower().isin(NO_NAMES)).to_numpy()
-    if nameless.any():
-        places = np.flatnonzero(nameless)
+    places = np.flatnonzero(nameless(names))
+    if len(places):
         written = names.iloc[places[0]]
         told = "nothing" if pd.isna(written) else repr(written)
         raise ValueError(
@@ -435,7 +433,7 @@ def _ids(column: pd.Series, *, renumber: bool, own: bool = False) -> pd.Series |
 
 def _are_names(written: pd.Series) -> bool:
     """Whether texts are names and no numbers; of hashes, all of one length, some may have nothing but digits."""
-    there = written[~written.str.lower().isin(NO_NAMES)]
+    there = written[~written.str.lower().isin(NAMELESS)]
     plain = there.str.fullmatch(r"[+-]?(?:0|[1-9]\d{0,17})(?:\.0*)?")
     lengths = set(there.str.len())
     return not plain.any() or bool(plain.mean() <= 0.5 and len(lengths) == 1 and min(lengths) >= 4)

@@ -18,6 +18,8 @@ ENDING = re.compile(
 )
 ADDITION = re.compile(r"_(?:\d+(?:\.\d+)?Apx|rec|full|Vol)$")
 """What Warp (pixel size), IMOD and AreTomo put behind the name of a series."""
+NAMELESS = {"", "nan", "none", "null", "na", "n/a", "<na>"}
+"""What programs write, in lower case, where a tomogram has no name."""
 SHOWN = 20
 """Pairs that a warning names."""
 
@@ -68,6 +70,11 @@ def match_names(names: Iterable[str], there: Iterable[str], *, what: str) -> dic
         stacklevel=2,
     )
     return found | pairs
+
+
+def nameless(names: pd.Series) -> np.ndarray:
+    """Which of these (n,) are missing, or say that there is no name."""
+    return (names.isna() | names.astype(str).str.strip().str.lower().isin(NAMELESS)).to_numpy()
 
 
 def _stem(name: str) -> str:

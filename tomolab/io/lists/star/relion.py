@@ -23,12 +23,11 @@ from tomolab.conventions import ANGLES, BOX, POSITION, READ_POSE, SOURCE, TEXTS,
 from tomolab.io.lists import outdated, star
 from tomolab.io.lists.star import TILT_SERIES, Shape, pixel_sizes, relion_boxes, relion_sets
 from tomolab.io.lists.star.relion_boxes import FROM_SERIES, IMAGE, ONE_TABLE
+from tomolab.io.lists.tomogram_names import nameless
 from tomolab.io.paths import fingerprint
 
 NAMES = ("rlnTomoName", "rlnMicrographName", "wrpSourceName")
 """Columns that name tomograms; the first that there is does."""
-NAMELESS = ("", "nan", "none", "null", "na", "n/a", "<na>")
-"""What programs write, in lower case, where a tomogram has no name."""
 MICROGRAPH = "rlnMicrographPixelSize"
 MAGNIFICATION = 10000.0
 GENERAL = "general"
@@ -141,7 +140,7 @@ def _names(rows: pd.DataFrame, tomogram: str | None) -> tuple[str | None, pd.Ser
     if name is None:
         return None, pd.Series(tomogram, index=rows.index, dtype=object)
     names = rows[name]
-    missing = np.flatnonzero(names.isna() | names.astype(str).str.strip().str.lower().isin(NAMELESS))
+    missing = np.flatnonzero(nameless(names))
     if len(missing) == len(rows) and tomogram is not None:
         return name, pd.Series(tomogram, index=rows.index, dtype=object)
     if len(missing):
