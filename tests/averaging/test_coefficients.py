@@ -1,10 +1,12 @@
 """Fourier coefficients, sampled and inserted at rotated points, agree with moving the density itself."""
 
+import numpy as np
 import pytest
 import torch
 
-from tomolab import fourier, rotations, volumes
+from tomolab import fourier, particles, rotations, volumes
 from tomolab.averaging import coefficients
+from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
 
 WHOLE = torch.tensor([-90.0]), torch.tensor([90.0])
@@ -50,10 +52,10 @@ def test_insert_is_the_transpose_of_sample() -> None:
     torch.testing.assert_close(there * 2, (friedel.conj() * sums).sum().real, rtol=1e-3, atol=1e-2)
 
 
-def test_insert_then_condense_gives_the_density_back(density: torch.Tensor) -> None:
+def test_inserted_coefficients_give_the_density_back(density: torch.Tensor) -> None:
     turns = rotations.random(30, torch.Generator().manual_seed(2))
     data = coefficients.transform(
-        torch.cat([turned(density, turn[None]) for turn in turns]), *(x.expand(30) for x in WHOLE), radius=8
+        torch.cat([turned(density, turn[None]) for turn in turns]), *(x.expand(30) for x in WHOLE), radius_cycles=8
     )
     size = coefficients.grid_size(8)
     sums, sampling = coefficients.insert(data.values, data.wedges[data.wedge_index], turns, points=data.points, size=size)
@@ -68,21 +70,19 @@ def test_insert_then_condense_gives_the_density_back(density: torch.Tensor) -> N
     assert float((got - scale * want)[middle].abs().max() / (scale * want).abs().max()) < 0.1
 
 
-def test_wedges_are_kept_once_and_join_keeps_them_apart() -> None:
+def test_wedges_are_kept_once_and_read_over_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(3)
     batch = torch.randn(6, 12, 12, 12, generator=generator)
     low = torch.tensor([-60.0, -50.0, -60.0, -40.0, -60.0, -50.0])
     together = coefficients.transform(batch, low, -low, radius_cycles=5)
     assert len(together.wedges) == 3
-    joined = coefficients.join(
-        [
-            coefficients.transform(batch[:2], low[:2], -low[:2], radius_cycles=5),
-            coefficients.transform(batch[2:], low[2:], -low[2:], radius_cycles=5),
-        ]
-    )
-    torch.testing.assert_close(joined.values, together.values)
-    torch.testing.assert_close(joined.wedges[joined.wedge_index], together.wedges[together.wedge_index])
     assert float(together.values[together.wedges[together.wedge_index] == 0].abs().max()) == 0
+    monkeypatch.setattr(coefficients, "BATCH", 2)
+    table = particles.table(np.zeros((6, 3)), tilts=(-60, 60)).assign(tilt_min=low.numpy(), tilt_max=-low.numpy())
+    stored = Subtomograms(batch.numpy(), table, 10.0)
+    read = coefficients.read(stored, box=12, radius_cycles=5, device=torch.device("cpu"))
+    torch.testing.assert_close(read.values, together.values)
+    torch.testing.assert_close(read.wedges[read.wedge_index], together.wedges[together.wedge_index])
 
 
 def test_take_and_inside() -> None:
