@@ -35,14 +35,10 @@ def low_pass(shape: Sequence[int], voxel_size: float, resolution: float, *, devi
 
 
 def tilts(k: Tensor, axis: Tensor | float = 0.0) -> Tensor:
-    """Tilt in degrees, -90 to 90, at which frequency vectors are observed; NaN on the tilt axis, which every tilt observes.
+    """Tilt in degrees, -90 to 90, at which frequency vectors (..., 3), zyx, are observed.
 
-    Parameters
-    ----------
-    k
-        Frequency vectors (..., 3), zyx.
-    axis
-        Direction of the tilt axis in degrees from y towards x; it broadcasts with k without its last dimension.
+    It is NaN on the tilt axis, which every tilt observes. `axis` is the direction of that in degrees from y towards x; it
+    broadcasts with k without its last dimension.
     """
     turn = torch.deg2rad(torch.as_tensor(axis, dtype=k.dtype, device=k.device))
     kz = k[..., 0]
@@ -142,25 +138,16 @@ def shell_sums(values: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def shell_correlation(first: Tensor, second: Tensor, *, weight: Tensor | None = None) -> Tensor:
-    """Fourier shell correlation of two volumes (z, y, x), from shell 0 to Nyquist.
+    """Fourier shell correlation of two volumes (z, y, x) of one shape, from shell 0 to Nyquist.
 
-    Parameters
-    ----------
-    first, second
-        Volumes of the same shape.
-    weight
-        Non-negative weights on the rfftn grid, such as the product of two sampling maps; 1 by default.
-        FSC = Re sum(w F1 F2*) / sqrt(sum(w |F1|^2) sum(w |F2|^2)) in every shell.
+    FSC = Re sum(w F1 F2*) / sqrt(sum(w |F1|^2) sum(w |F2|^2)) in every shell, with a non-negative weight w on the rfftn grid,
+    such as the product of two sampling maps; 1 by default.
     """
     if first.shape != second.shape:
         raise ValueError(f"shell correlation needs volumes of one shape, got {tuple(first.shape)} and {tuple(second.shape)}")
-    shape = first.shape
     a, b = torch.fft.rfftn(first.double()), torch.fft.rfftn(second.double())
     w = 1.0 if weight is None else weight
-
-    def total(values: Tensor) -> Tensor:
-        return shell_sums(values, shape)
-
-    cross = total(w * (a * b.conj()).real)
-    power = (total(w * a.abs() ** 2) * total(w * b.abs() ** 2)).sqrt()
+    products = ((a * b.conj()).real, a.abs() ** 2, b.abs() ** 2)
+    cross, one, other = (shell_sums(w * values, first.shape) for values in products)
+    power = (one * other).sqrt()
     return torch.where(power > 0, cross / power.clamp_min(1e-300), torch.zeros_like(cross)).float()

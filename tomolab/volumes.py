@@ -136,15 +136,10 @@ def normalise(batch: torch.Tensor) -> torch.Tensor:
 
 
 def clip(values: torch.Tensor, deviations: float, *, rounds: int = 3) -> torch.Tensor:
-    """Set values farther than `deviations` standard deviations from the mean to that limit.
+    """Set values farther than `deviations` standard deviations from the mean to that limit; ValueError if it is not positive.
 
     This is repeated, since outliers raise the standard deviation. A few rounds are enough, and do not remove a sparse signal
     without noise, all of which are outliers.
-
-    Raises
-    ------
-    ValueError
-        If `deviations` is not positive.
     """
     if not deviations > 0:
         raise ValueError(f"deviations must be positive, got {deviations}")

@@ -96,22 +96,11 @@ def exhaustive_search(
     keep: int = 5,
     shift_sigma_voxels: float = 1.5,
 ) -> Poses:
-    """Score every rotation with every shift, and keep the best.
+    """Score every rotation (r, 3, 3) with every shift, (s, 3) or (n, s, 3) for each its own in voxels, and keep the best.
 
-    Parameters
-    ----------
-    grid
-        Oversampled Fourier grid of the reference (`coefficients.oversample`).
-    data
-        The subtomograms.
-    turns, shifts
-        Rotations (r, 3, 3) and shifts in voxels, (s, 3) or (n, s, 3) for each its own. Every combination is scored.
-    noise
-        Variance of the noise at each point, shape (m,).
-    keep
-        Poses to keep, each of another rotation; they are weighted by the softmax of their scores.
-    shift_sigma_voxels
-        Standard deviation of the Gaussian prior of the shifts.
+    `grid` is the oversampled Fourier grid of the reference (`coefficients.oversample`), and `noise` (m,) the variance of the
+    noise at each point. The shifts have a Gaussian prior. The poses kept have different rotations, and are weighted by the
+    softmax of their scores.
     """
     model = coefficients.sample(grid, turns, data.points)
     power = (model.abs() ** 2 / noise) @ data.wedges.T
@@ -139,17 +128,8 @@ def refine_poses(
     """Move every pose to a local maximum of its likelihood by damped Gauss-Newton steps (Levenberg-Marquardt).
 
     A pose converges if it starts within about half a turn of phase at the finest detail, that is about 1 / (2 radius) radians.
-
-    Parameters
-    ----------
-    grids
-        Oversampled Fourier grids of the reference and of its derivatives (`coefficients.gradient_grids`).
-    data, noise, shift_sigma_voxels
-        As in `exhaustive_search`.
-    poses
-        Where to start, p per subtomogram. As many come back, sorted and weighted by the softmax of their scores.
-    steps
-        Steps of each pose. One that lowers the score is undone, and shorter ones follow.
+    `grids` are those of the reference and of its derivatives (`coefficients.gradient_grids`). As many poses come back, sorted
+    and weighted by the softmax of their scores. A step that lowers the score is undone, and shorter ones follow.
     """
     p = poses.scores.shape[1]
     parts = []

@@ -23,19 +23,9 @@ WRITE_INTERVAL = 5.0
 
 
 class Checkpoint:
-    """A file with the state of refinements; without a path nothing is written or restored.
+    """A .safetensors file with the state of refinements; without a path nothing is written or restored.
 
-    Parameters
-    ----------
-    path
-        Ends in .safetensors.
-    about
-        What is refined, and how. A file about something else is refused.
-
-    Raises
-    ------
-    ValueError
-        If the path ends otherwise.
+    `about` says what is refined, and how. A file about something else is refused.
     """
 
     def __init__(self, path: str | Path | None, about: dict[str, Any]) -> None:
@@ -50,23 +40,11 @@ class Checkpoint:
         return self.path is not None and self.path.exists()
 
     def lock(self) -> AbstractContextManager[object]:
-        """Keep other processes from this file as long as the block runs.
-
-        Raises
-        ------
-        BlockingIOError
-            If another process has the lock and does not release it (`paths.lock`).
-        """
+        """Keep other processes from this file as long as the block runs (`paths.lock`), or raise BlockingIOError."""
         return nullcontext() if self.path is None else paths.lock(f"{self.path}.work")
 
     def restore(self, refinements: Sequence[Refinement]) -> None:
-        """Restore refinements from the file, or leave them as they are if there is none.
-
-        Raises
-        ------
-        ValueError
-            If the file is about something else.
-        """
+        """Restore refinements from the file, if there is one; ValueError if it is of another call."""
         if self.path is None or not self.exists:
             return
         tensors, metadata = safe_load.tensors(self.path, "the state of refinements")

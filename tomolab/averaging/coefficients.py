@@ -168,23 +168,10 @@ def sample_parts(grids: Tensor, rotations: Tensor, points: Tensor) -> Tensor:
 
 
 def insert(values: Tensor, weights: Tensor, rotations: Tensor, *, points: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Back-project coefficients into the frame of the reference: the transpose of `sample`.
+    """Back-project coefficients (p, m) into the frame of the reference: the transpose of `sample`.
 
-    Parameters
-    ----------
-    values, weights
-        Coefficients and their weights, shape (p, m). The values are already weighted.
-    rotations
-        Reference to tomogram, shape (p, 3, 3).
-    points
-        Frequencies of the coefficients, shape (m, 3), cycles per box.
-    size
-        Edge of the oversampled grid.
-
-    Returns
-    -------
-    sums, sampling
-        Grids (size, size, size), complex and real: sum of the values and of the weights at every grid point.
+    The values are already weighted. `rotations` (p, 3, 3) are reference to tomogram, `points` (m, 3) in cycles per box. Returns
+    the sums of the values and of the weights on an oversampled grid (size, size, size), complex and real.
     """
     places = ((points @ rotations) * OVERSAMPLING + centre(size)).reshape(-1, 3)
     corner = places.floor()

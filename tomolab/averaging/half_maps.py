@@ -178,25 +178,10 @@ def combine(
     fine_radius_cycles: float,
     device: torch.device,
 ) -> tuple[Average, list[Half]]:
-    """Align the second half to the first, and combine both in an average.
+    """Align the second half to the first, and combine both in an average; gives it, and both halves in its frame.
 
-    Parameters
-    ----------
-    first, second
-        The halves.
-    box
-        Voxels in the middle of the boxes that hold the particle, which are used in the alignment.
-    mask_voxels
-        Diameter of the soft spherical mask for the alignment and the FSC.
-    radius_cycles, fine_radius_cycles
-        Detail used in the alignment, in cycles per box (`alignment.align_map`).
-    device
-        Where to compute.
-
-    Returns
-    -------
-    average, halves
-        With its particles half by half; and both halves in its frame.
+    The alignment uses the middle `box` voxels and detail up to the radii (`alignment.align_map`). `mask_voxels` is the diameter
+    of the soft spherical mask for the alignment and the FSC. The particles of the average come half by half.
     """
     like = first.subtomograms
     unmoved = _sums(first, device)

@@ -43,7 +43,7 @@ class Hand:
     Parameters
     ----------
     verdict
-        "as it is": the data have the hand of the known map. "mirrored": the other one. "undecided": they do not show it.
+        Hand of the data: "as it is", that of the known map; "mirrored", the other one; or "undecided".
     margin
         How much of the difference between the known map and its mirror image the data show: about 1 if they have the hand of
         the known map, about -1 if they have the other, about 0 if they fit both as well.

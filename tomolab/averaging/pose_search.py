@@ -51,23 +51,12 @@ def align_to_map(
     max_shift_voxels: float,
     flat_spectrum: bool = True,
 ) -> Half:
-    """Align subtomograms to a map.
+    """Align subtomograms to a map, low-passed to `resolution` in Å.
 
-    Parameters
-    ----------
-    part, data
-        The subtomograms, and their coefficients up to `resolution` (`read`).
-    volume
-        The map, in their box and voxel size (`match_box`).
-    resolution
-        Å; finer detail of the map is not used.
-    diameter_voxels
-        Of the soft spherical mask on the map.
-    max_shift_voxels
-        Longest shift.
-    flat_spectrum
-        Give every shell of the map the same low power, so that its scale and spectrum do not matter. Else it counts as it is:
-        it must have the scale of the subtomograms and fade where it is not reliable, as an average does.
+    `data` are their coefficients up to that resolution (`read`), and `volume` is in their box (`match_box`). `diameter_voxels`
+    is that of the soft spherical mask on the map. With a flat spectrum every shell of the map gets the same low power, so that
+    its scale and spectrum do not matter. Else it counts as it is: it must have the scale of the subtomograms and fade where it
+    is not reliable, as an average does.
     """
     device, radius = data.values.device, data.box * part.voxel_size / resolution
     power = torch.stack([(some.abs() ** 2).sum(0) for some in data.values.split(coefficients.BATCH)]).sum(0)

@@ -144,23 +144,11 @@ def make_references(
     max_damping: float,
     group: Tensor | None = None,
 ) -> References:
-    """Make the references of subtomograms in poses.
+    """Make the references of subtomograms in weighted poses; `fold` (n,) is the number of the fold of each, from 0.
 
-    A Wiener filter with the signal power measured between odd and even folds. Its damping is limited, so that a shell without
-    signal yet is damped, not lost.
-
-    Parameters
-    ----------
-    data, poses, fold
-        Coefficients of the subtomograms, their weighted poses, and the number of the fold of each, from 0.
-    noise
-        Variance of the noise in every shell.
-    diameter_voxels
-        Of the soft spherical mask.
-    max_damping
-        Times the mean sampling of a shell.
-    group
-        Rotations (g, 3, 3) of the symmetry of the reference; none by default.
+    A Wiener filter with the signal power measured between odd and even folds, and the variance of the noise in every shell. Its
+    damping is at most `max_damping` times the mean sampling of a shell, so that a shell without signal yet is damped, not lost.
+    `diameter_voxels` is that of the soft spherical mask, and `group` (g, 3, 3) the rotations of a symmetry, if there is one.
     """
     sums, sampling = back_project_folds(data, poses, fold, group=group)
     size, last = sums.shape[-1], len(noise) - 1

@@ -195,19 +195,9 @@ class _Subset:
 class Refinement:
     """One refinement, an iteration at a time; the last iteration holds the poses of all.
 
-    Parameters
-    ----------
-    data
-        At least 2 subtomograms, with coefficients up to `settings.max_radius_cycles`.
-    settings
-        Radii, mask, iterations.
-    generator
-        All randomness; on the device of the data.
-    given
-        Poses to start from, one each: those of the first reference of a search, or, where `settings.starts` is 0, those that
-        are refined.
-    workers
-        Who scores; this process by default.
+    `data` are at least 2 subtomograms with coefficients up to `settings.max_radius_cycles`; `generator` makes all randomness on
+    their device. `given` are poses to start from, one each: those of the first reference of a search, or, if `settings.starts`
+    is 0, those that are refined. `workers` score; this process by default.
     """
 
     def __init__(
@@ -376,20 +366,10 @@ def global_search(
     generator: torch.Generator,
     workers: Workers | None = None,
 ) -> Poses:
-    """Score new random rotations of every subtomogram with shifts, and refine the best poses.
+    """Score new random rotations of every subtomogram with shifts (n, s, 3), and refine the best poses.
 
-    Parameters
-    ----------
-    data, shifts, noise, shift_sigma_voxels
-        As in `alignment.exhaustive_search`, with shifts (n, s, 3).
-    fold
-        Number of the fold of each subtomogram, which says against which of `grids` it is scored.
-    grids
-        Grids of the references of all folds (`coefficients.gradient_grids`).
-    generator
-        Draws the rotations, the same for all.
-    workers
-        Who scores; this process by default.
+    Each subtomogram is scored against that of `grids` (one for each fold, `coefficients.gradient_grids`) which `fold` (n,)
+    names. `generator` draws the rotations, the same for all. The rest is as in `alignment.exhaustive_search`.
     """
     turns = rotations.random(ROTATIONS, generator, device=fold.device)
     poses = alignment.random_poses(len(data), KEEP, generator=generator)

@@ -37,13 +37,7 @@ SEARCH_ROTATIONS = 6
 
 
 def group(name: str) -> np.ndarray:
-    """Rotations (g, 3, 3) of a group on zyx vectors, the identity first.
-
-    Raises
-    ------
-    ValueError
-        If there is no group of that name.
-    """
+    """Rotations (g, 3, 3) of a group on zyx vectors, the identity first; ValueError if there is no group of that name."""
     if not re.fullmatch(r"[CD][1-9]\d?|[TOI]", name) or int(name[1:] or 1) > MAX_FOLD or name == "D1":
         raise ValueError(f"symmetry is C1 to C{MAX_FOLD}, D2 to D{MAX_FOLD}, T, O or I, got {name!r}")
     matrices = Rotation.create_group(name).as_matrix()[:, ::-1, ::-1]
