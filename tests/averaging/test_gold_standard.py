@@ -12,8 +12,8 @@ from conftest import imaged
 from tomolab import averaging, fourier, particles, rotations, subtomograms, volumes
 from tomolab.averaging import Average, alignment, checkpoint, coefficients, pose_search, symmetry
 from tomolab.averaging.checkpoint import Checkpoint
-from tomolab.averaging.gold_standard import Progress
 from tomolab.io import paths
+from tomolab.jobs import Progress
 from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
 
