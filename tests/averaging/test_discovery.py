@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from tomolab import simulation
-from tomolab.averaging import discovery
+from tomolab.averaging import classification
 from tomolab.jobs import Progress
 from tomolab.simulation import Imaging, densities
 from tomolab.subtomograms import Subtomograms
@@ -37,20 +37,19 @@ def rough(truth: pd.Series, *, wrong: float) -> pd.Series:
 
 def test_labels_that_mix_and_cut_classes_become_the_classes(mixed: Subtomograms, truth: pd.Series) -> None:
     start = rough(truth, wrong=0.3)
-    found = discovery.discover(mixed, start, seed=1, iterations=9, progress=False, device="cpu")
+    found = classification.discover(mixed, start, seed=1, iterations=9, progress=False, device="cpu")
     assert adjusted_rand_score(truth, start) < 0.45
     assert adjusted_rand_score(truth[found.labels.index], found.labels) > 0.9
     assert len(found.volumes) == found.labels.nunique() == 3
     assert found.labels.name == "class"
-    assert found.labels.value_counts().index.tolist() == [0, 1, 2]
+    assert np.bincount(found.labels).tolist() == sorted(np.bincount(found.labels), reverse=True)
     assert found.probability.between(1 / 3, 1).all()
     assert found.history["structures"].iloc[-1] == 3
-    assert found.history["merged"].sum() + 3 >= 3
 
 
 def test_one_label_of_two_classes_is_divided(mixed: Subtomograms, truth: pd.Series) -> None:
     some = truth[truth != "ruvab"]
-    found = discovery.discover(mixed, some.map(lambda _: 0), seed=2, iterations=9, progress=False, device="cpu")
+    found = classification.discover(mixed, some.map(lambda _: 0), seed=2, iterations=9, progress=False, device="cpu")
     assert found.history["divided"].sum() >= 1
     assert adjusted_rand_score(some[found.labels.index], found.labels) > 0.8
 
@@ -58,8 +57,8 @@ def test_one_label_of_two_classes_is_divided(mixed: Subtomograms, truth: pd.Seri
 def test_one_complex_in_two_labels_is_one_structure(mixed: Subtomograms, truth: pd.Series) -> None:
     ids = truth.index[truth == "tric"]
     halves = pd.Series(np.arange(len(ids)) % 2, index=ids)
-    found = discovery.discover(mixed, halves, seed=1, iterations=9, progress=False, device="cpu")
-    assert found.labels.nunique() == 1
+    found = classification.discover(mixed, halves, seed=1, iterations=9, progress=False, device="cpu")
+    assert len(found.volumes) == found.labels.nunique() == 1
 
 
 def test_features_count_beside_the_structures(mixed: Subtomograms, truth: pd.Series) -> None:
@@ -68,7 +67,7 @@ def test_features_count_beside_the_structures(mixed: Subtomograms, truth: pd.Ser
     features = np.eye(3)[truth.map(NAMES.index)] + 0.3 * generator.standard_normal((len(truth), 3))
     start = rough(truth, wrong=0.3)
     options = {"seed": 1, "iterations": 1, "progress": False, "device": "cpu"}
-    plain, helped = (discovery.discover(mixed, start, features=one, **options) for one in (None, features))
+    plain, helped = (classification.discover(mixed, start, features=one, **options) for one in (None, features))
     agree = [adjusted_rand_score(truth[one.labels.index], one.labels) for one in (plain, helped)]
     assert agree[1] >= agree[0]
     assert not plain.probability.equals(helped.probability)
@@ -76,7 +75,7 @@ def test_features_count_beside_the_structures(mixed: Subtomograms, truth: pd.Ser
 
 def test_the_same_seed_finds_the_same(mixed: Subtomograms, truth: pd.Series) -> None:
     start = rough(truth, wrong=0.2)[::2]
-    one, two = (discovery.discover(mixed, start, seed=5, iterations=3, progress=False, device="cpu") for _ in range(2))
+    one, two = (classification.discover(mixed, start, seed=5, iterations=3, progress=False, device="cpu") for _ in range(2))
     pd.testing.assert_series_equal(one.probability, two.probability)
     pd.testing.assert_frame_equal(one.history, two.history)
 
@@ -85,7 +84,7 @@ def test_progress_is_told_and_a_stop_gives_what_there_is(mixed: Subtomograms, tr
     seen: list[Progress] = []
     start = rough(truth, wrong=0.2)
     options = {"progress": seen.append, "stop": lambda: len(seen) == 8, "device": "cpu"}
-    found = discovery.discover(mixed, start, seed=1, iterations=9, **options)
+    found = classification.discover(mixed, start, seed=1, iterations=9, **options)
     assert [now.iteration for now in seen] == list(range(1, 9))
     assert [now.stage for now in seen[:6]] == [f"structure {number}" for number in range(1, 7)]
     assert len(found.history) == 2
@@ -102,12 +101,12 @@ def test_progress_is_told_and_a_stop_gives_what_there_is(mixed: Subtomograms, tr
 )
 def test_bad_labels_are_refused(mixed: Subtomograms, truth: pd.Series, change, message: str) -> None:
     with pytest.raises((ValueError, KeyError), match=message):
-        discovery.discover(mixed, change(rough(truth, wrong=0.0)), seed=1)
+        classification.discover(mixed, change(rough(truth, wrong=0.0)), seed=1)
 
 
 def test_features_of_others_are_refused(mixed: Subtomograms, truth: pd.Series) -> None:
     start = rough(truth, wrong=0.0)
     with pytest.raises(ValueError, match=r"one finite row for each of 90 labels, got shape \(89, 4\)"):
-        discovery.discover(mixed, start, features=np.zeros((89, 4)), seed=1)
+        classification.discover(mixed, start, features=np.zeros((89, 4)), seed=1)
     with pytest.raises(ValueError, match="finite"):
-        discovery.discover(mixed, start, features=np.full((90, 4), np.nan), seed=1)
+        classification.discover(mixed, start, features=np.full((90, 4), np.nan), seed=1)
