@@ -122,9 +122,9 @@ def shares(found: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        From the highest score to the lowest, as `thresholds.false_share` has it: ``score``, ``picks``, ``noise``, ``share``.
+        From the highest score to the lowest, as in `thresholds.false_discovery`: ``score``, ``picks``, ``noise``, ``share``.
     """
-    return thresholds.shares(found["match"].to_numpy(), found["mirrored"].to_numpy())
+    return thresholds.false_discovery_rate(found["match"].to_numpy(), found["mirrored"].to_numpy())
 
 
 def likely(found: pd.DataFrame, *, share: float = 0.75) -> pd.Index:
