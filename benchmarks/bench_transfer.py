@@ -108,7 +108,7 @@ def matched(boxes: Subtomograms) -> np.ndarray:
 def train(imaging: Imaging, *, seed: int, epochs: int) -> networks.Network:
     """An encoder of all shipped complexes."""
     maps = densities.load(voxel_size=VOXEL_SIZE, box=BOX)
-    stream = simulation.stream(maps, imaging=imaging, box=BOX, epoch_size=LAPTOP.epoch_size, seed=seed)
+    stream = simulation.Stream(maps, imaging=imaging, box=BOX, epoch_size=LAPTOP.epoch_size, seed=seed)
     validation = simulation.subtomograms(maps, 10, imaging=imaging, box=BOX, seed=seed + 100)
     network = networks.create("compact", box=BOX, classes=stream.classes, voxel_size=VOXEL_SIZE, seed=seed)
     with tempfile.TemporaryDirectory() as folder:

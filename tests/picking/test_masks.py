@@ -84,7 +84,7 @@ def seen(cell: Membrane | None, vesicles: int) -> tuple[Volume, np.ndarray]:
         thickness=760.0,
         cell=cell,
         vesicles=vesicles,
-        solutes=60.0,
+        soluble_protein=60.0,
         seed=4,
         device="cpu",
         progress=False,

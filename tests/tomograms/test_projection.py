@@ -61,7 +61,7 @@ def test_a_volume_may_reach_beyond_the_image(phantom: Volume) -> None:
 
 def test_layout_in_memory_does_not_matter(phantom: Volume) -> None:
     data = torch.from_numpy(phantom.data)
-    turned = projection.turn_over(data)
+    turned = projection.y_last(data)
     torch.testing.assert_close(turned, data)
     torch.testing.assert_close(*(projection.slabs(each, 20.0, width=32)[0] for each in (data, turned)))
 

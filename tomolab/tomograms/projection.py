@@ -85,14 +85,14 @@ def project(
     """
     turned = angles(tilts)
     pixels = volume.shape[2] if width is None else width
-    data = turn_over(torch.from_numpy(volume.data).to(parallel.pick_device(device)))
+    data = y_last(torch.from_numpy(volume.data).to(parallel.pick_device(device)))
     out = np.empty((len(turned), volume.shape[1], pixels), dtype=np.float32) if pixels > 0 else np.empty(0)
     for i, tilt in enumerate(tqdm(turned, desc="tilts", disable=not progress)):
         out[i] = slabs(data, float(tilt), width=pixels)[0][0].cpu().numpy()
     return out
 
 
-def turn_over(data: Tensor) -> Tensor:
+def y_last(data: Tensor) -> Tensor:
     """The same (z, y, x), but laid out in memory with y last, as `slabs` needs it; worth it where many tilts are projected."""
     return data.transpose(1, 2).contiguous().transpose(1, 2)
 
@@ -106,7 +106,7 @@ def slabs(data: Tensor, tilt: float, *, width: int, depth: float | None = None) 
     Parameters
     ----------
     data
-        Density (z, y, x), on any device. It may reach beyond the image; see `turn_over` for repeated use.
+        Density (z, y, x), on any device. It may reach beyond the image; see `y_last` for repeated use.
     tilt
         Degrees, within ±90°.
     width
