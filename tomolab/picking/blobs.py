@@ -90,11 +90,11 @@ def search(data: np.ndarray, widths: Sequence[float], *, step: int = 1, clip: fl
         at = at[((at >= [part.start for part in tile.inner]) & (at < [part.stop for part in tile.inner])).all(1)]
         index = tuple(at.T)
         parts.append((_refined(filtered, at) + [part.start for part in tile.read], filtered[index], scale[index]))
-    places, heights, scales = (np.concatenate(part) for part in zip(*parts, strict=True))
+    positions, heights, scales = (np.concatenate(part) for part in zip(*parts, strict=True))
     count = float(np.prod(shape))
     deviation = float(np.sqrt(max(squares / count - (total / count) ** 2, 0)))
     # The middle of a block of voxels lies (step - 1) / 2 voxels from its first.
-    return Found(places * step + (step - 1) / 2, heights, scales, deviation)
+    return Found(positions * step + (step - 1) / 2, heights, scales, deviation)
 
 
 def _tiles(shape: tuple[int, ...], halo: int, largest: int) -> Iterator[Tile]:
@@ -132,8 +132,8 @@ def _limits(data: np.ndarray, tiles: list[Tile], step: int, width: float, clip: 
         total += float(smooth.sum())
         squares += float(np.square(smooth).sum())
     mean = total / count
-    reach = clip * float(np.sqrt(max(squares / count - mean**2, 0)))
-    return mean - reach, mean + reach
+    limit = clip * float(np.sqrt(max(squares / count - mean**2, 0)))
+    return mean - limit, mean + limit
 
 
 def _filtered(
@@ -161,8 +161,8 @@ def _filtered(
 
 def _padded(data: np.ndarray, width: float) -> tuple[Tensor, tuple[slice, ...]]:
     """Volume with its mirror image around it, REACH widths or more, and the slices of the volume in that."""
-    reach = int(np.ceil(REACH * width))
-    before = [min(reach, n) for n in data.shape]
+    margin = int(np.ceil(REACH * width))
+    before = [min(margin, n) for n in data.shape]
     after = [next_fast_len(n + 2 * low, real=True) - n - low for n, low in zip(data.shape, before, strict=True)]
     padded = np.pad(data, list(zip(before, after, strict=True)), mode="symmetric")
     return torch.from_numpy(padded), tuple(slice(low, low + n) for low, n in zip(before, data.shape, strict=True))
@@ -189,10 +189,10 @@ def _peaks(filtered: np.ndarray) -> np.ndarray:
     return np.argwhere(high)
 
 
-def _refined(filtered: np.ndarray, places: np.ndarray) -> np.ndarray:
+def _refined(filtered: np.ndarray, peaks: np.ndarray) -> np.ndarray:
     """Maxima, in voxels, of parabolas through each peak and its neighbours along z, y, x."""
-    out = places.astype(float)
-    z, y, x = places.T
+    out = peaks.astype(float)
+    z, y, x = peaks.T
     for axis, (dz, dy, dx) in enumerate(np.eye(3, dtype=int)):
         before, here, after = filtered[z - dz, y - dy, x - dx], filtered[z, y, x], filtered[z + dz, y + dy, x + dx]
         bend = (before - 2 * here + after).astype(float)

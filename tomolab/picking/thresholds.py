@@ -73,7 +73,7 @@ def count_status(found: pd.DataFrame, picks: pd.DataFrame) -> pd.DataFrame:
     found
         What `candidates` returned.
     picks
-        What `choose` made of it.
+        What `choose` returned for it.
 
     Returns
     -------
@@ -88,8 +88,8 @@ def count_status(found: pd.DataFrame, picks: pd.DataFrame) -> pd.DataFrame:
     """
     _require(found)
     least = picks["score"].min() if len(picks) else np.inf
-    place = ["tomogram", "z", "y", "x"]
-    picked = pd.MultiIndex.from_frame(found[place]).isin(pd.MultiIndex.from_frame(picks[place]))
+    position = ["tomogram", "z", "y", "x"]
+    picked = pd.MultiIndex.from_frame(found[position]).isin(pd.MultiIndex.from_frame(picks[position]))
     free = found["status"] == FREE
     low = found["score"] < least
     status = np.select(

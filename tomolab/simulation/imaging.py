@@ -166,5 +166,5 @@ def draw(value: Range, count: int, generator: torch.Generator, *, logarithmic: b
     low, high = bounds(value)
     if low == high:
         return torch.full((count,), float(low), device=generator.device)
-    share = torch.rand(count, generator=generator, device=generator.device)
-    return low * (high / low) ** share if logarithmic else low + (high - low) * share
+    fraction = torch.rand(count, generator=generator, device=generator.device)
+    return low * (high / low) ** fraction if logarithmic else low + (high - low) * fraction

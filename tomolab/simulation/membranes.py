@@ -52,7 +52,7 @@ class Membrane:
     roughness
         Standard deviation of the radius, as a fraction of it: smooth bumps and dents.
     tilt
-        Degrees by which it is turned in the plane, from y towards x.
+        Degrees by which it is rotated in the plane, from y towards x.
     seed
         Decides the bumps and dents.
 
@@ -82,11 +82,11 @@ class Membrane:
         lengths = 2 + 2 * torch.rand(WAVES, 1, generator=generator)
         object.__setattr__(self, "_waves", (directions * lengths, 2 * pi * torch.rand(WAVES, generator=generator)))
 
-    def extent(self, reach: float = 0.0) -> np.ndarray:
+    def extent(self, margin: float = 0.0) -> np.ndarray:
         """Lowest and highest z, y, x in Å, shape (2, 3), between which all of it and `reach` Å around it must lie."""
         z, y, x = self.radii
         c, s = np.cos(np.deg2rad(self.tilt)), np.sin(np.deg2rad(self.tilt))
-        half = np.array([z, np.hypot(y * c, x * s), np.hypot(y * s, x * c)]) * (1 + ROUGHEST * self.roughness) + reach
+        half = np.array([z, np.hypot(y * c, x * s), np.hypot(y * s, x * c)]) * (1 + ROUGHEST * self.roughness) + margin
         return np.stack([np.array(self.centre) - half, np.array(self.centre) + half])
 
 
@@ -136,9 +136,9 @@ def surface(membrane: Membrane, count: int = 400) -> np.ndarray:
     """Points (count, 3) in Å, zyx, spread over the middle of the bilayer."""
     # A spiral from pole to pole in golden angles covers the sphere evenly.
     i = torch.arange(count, dtype=torch.float64) + 0.5
-    z, turn = 1 - 2 * i / count, pi * (3 - sqrt(5)) * i
+    z, azimuth = 1 - 2 * i / count, pi * (3 - sqrt(5)) * i
     ring = (1 - z**2).sqrt()
-    u = torch.stack([z, ring * torch.sin(turn), ring * torch.cos(turn)], dim=-1)
+    u = torch.stack([z, ring * torch.sin(azimuth), ring * torch.cos(azimuth)], dim=-1)
     waves, phases = (value.double() for value in membrane._waves)
     rough = membrane.roughness * sqrt(2 / WAVES) * torch.cos(u @ waves.T + phases).sum(-1)
     points = u * (1 + rough)[:, None] * torch.tensor(membrane.radii).double()

@@ -61,7 +61,7 @@ class Microscope:
     """Imaging prepared for boxes of one shape: m points of the rfftn grid, and what is the same there for all particles.
 
     `index` (m,) into the flat grid; `k` (m, 3) in 1/Å; `counts` (m,) how often a point counts in the whole grid (0 for zero
-    frequency); `mirrored` (2, p) places among the m of points and of their conjugates, where both are kept; `phases` (2, m)
+    frequency); `mirrored` (2, p) positions among the m of points and of their conjugates, where both are kept; `phases` (2, m)
     of the CTF at defocus 0 and per µm; `envelope`, `misaligned`, `modulation` (m,) factors; `decay` (m,) damage per e/Å².
     """
 
@@ -116,15 +116,15 @@ def _observable(imaging: Imaging, grid: Tensor) -> Tensor:
 
 
 def _mirrored(index: Tensor, shape: tuple[int, int, int], alone: Tensor) -> Tensor:
-    """Places among `index` of the points in the planes that hold both of a pair k, -k, and of their partners."""
+    """Positions among `index` of the points in the planes that hold both of a pair k, -k, and of their partners."""
     z, y, x = shape
     half = x // 2 + 1
     here = alone.nonzero()[:, 0]
     at = index[here]
     partner = ((-(at // (y * half))) % z * y + (-(at // half % y)) % y) * half + at % half
-    place = torch.zeros(z * y * half, dtype=torch.long, device=index.device)
-    place[index] = torch.arange(len(index), device=index.device)
-    return torch.stack([here, place[partner]])
+    position = torch.zeros(z * y * half, dtype=torch.long, device=index.device)
+    position[index] = torch.arange(len(index), device=index.device)
+    return torch.stack([here, position[partner]])
 
 
 def draw_conditions(imaging: Imaging, count: int, generator: torch.Generator) -> Conditions:
@@ -169,9 +169,9 @@ def transfer(microscope: Microscope, conditions: Conditions) -> tuple[Tensor, Te
         flat, per_micron = microscope.phases
         focus = conditions.defocus[:, None]
         if imaging.thickness > 0:
-            turn = torch.deg2rad(tilts)
-            away = conditions.height[:, None] * torch.cos(turn) - conditions.across[:, None] * torch.sin(turn)
-            focus = focus + HAND * 1e-4 * away
+            angles = torch.deg2rad(tilts)
+            height = conditions.height[:, None] * torch.cos(angles) - conditions.across[:, None] * torch.sin(angles)
+            focus = focus + HAND * 1e-4 * height
         lens = torch.sin(flat + per_micron * focus) * microscope.envelope * observed
     signal = lens * microscope.misaligned if imaging.misalignment > 0 else lens
     if imaging.dose is not None:
@@ -187,9 +187,9 @@ def transfer(microscope: Microscope, conditions: Conditions) -> tuple[Tensor, Te
 def _accumulated(conditions: Conditions, tilts: Tensor, step: float) -> Tensor:
     """Dose in e/Å², shape (n, m), before tilts in dose-symmetric order, in which all smaller tilts are recorded first."""
     low, high = conditions.tilt_min[:, None], conditions.tilt_max[:, None]
-    reach = tilts.abs()
-    done = torch.minimum(reach, high) - torch.maximum(-reach, low)
-    return conditions.dose[:, None] * (done.clamp_min(step / 2) / (high - low + step))
+    largest = tilts.abs()
+    recorded = torch.minimum(largest, high) - torch.maximum(-largest, low)
+    return conditions.dose[:, None] * (recorded.clamp_min(step / 2) / (high - low + step))
 
 
 def image(
@@ -285,9 +285,9 @@ def _white(count: int, microscope: Microscope, generator: torch.Generator) -> Te
 
 def _from_axis(microscope: Microscope, conditions: Conditions) -> Tensor:
     """Distance (n, m) of the points from the tilt axis in 1/Å: weighted back-projection amplifies noise with its root."""
-    turn = torch.deg2rad(conditions.tilt_axis)[:, None]
+    axis = torch.deg2rad(conditions.tilt_axis)[:, None]
     z, y, x = microscope.k.T
-    distance = torch.hypot(z, x * torch.cos(turn) - y * torch.sin(turn))
+    distance = torch.hypot(z, x * torch.cos(axis) - y * torch.sin(axis))
     return distance.clamp_min(ON_AXIS / (max(microscope.shape) * microscope.voxel_size))
 
 

@@ -45,7 +45,7 @@ class Templates:
 
     `data` (classes, 2n, 2n, 2n) has half the voxel size, so that trilinear sampling is accurate; `radii` (classes,) in
     voxels of `voxel_size` enclose 95 % of the density. `stacks` hold the same maps without the empty space about them:
-    class i is map `place[i]` of stack `stack[i]`.
+    class i is map `index[i]` of stack `stack[i]`.
     """
 
     names: tuple[str, ...]
@@ -54,7 +54,7 @@ class Templates:
     voxel_size: float
     stacks: tuple[Stack, ...]
     stack: Tensor
-    place: Tensor
+    index: Tensor
 
 
 @dataclass(frozen=True)
@@ -87,34 +87,34 @@ def prepare(densities: Mapping[str, Volume], device: torch.device) -> Templates:
     edge += edge % 2
     maps = torch.stack([torch.from_numpy(fit(volume, edge).data) for volume in densities.values()])
     fine = fourier.resize(maps.to(device), (2 * edge,) * 3)
-    stacks, stack, place = _stacks(fine, _extents(maps))
-    return Templates(tuple(densities), fine, _radii(maps).to(device), voxel_size, stacks, stack.to(device), place.to(device))
+    stacks, stack, index = _stacks(fine, _extents(maps))
+    return Templates(tuple(densities), fine, _radii(maps).to(device), voxel_size, stacks, stack.to(device), index.to(device))
 
 
 def _radii(maps: Tensor) -> Tensor:
     """Radius in voxels, shape (n,), of the centred sphere that holds 95 % of each map's positive density."""
-    away = distance(maps.shape[-1]).flatten()
-    order = away.argsort()
+    radius = distance(maps.shape[-1]).flatten()
+    order = radius.argsort()
     mass = maps.clamp_min(0).flatten(1)[:, order].cumsum(1)
     reached = (mass < 0.95 * mass[:, -1:]).sum(1)
-    return away[order][reached.clamp_max(len(order) - 1)]
+    return radius[order][reached.clamp_max(len(order) - 1)]
 
 
 def _extents(maps: Tensor) -> Tensor:
     """Radius in whole voxels, shape (n,), of the centred sphere with all but `CUT_POWER` of the power of each map."""
-    away = distance(maps.shape[-1]).ceil().int()
-    power = torch.stack([torch.bincount(away.flatten(), weights=part) for part in maps.flatten(1).square()])
+    radius = distance(maps.shape[-1]).ceil().int()
+    power = torch.stack([torch.bincount(radius.flatten(), weights=part) for part in maps.flatten(1).square()])
     return (power.cumsum(1) < (1 - CUT_POWER) * power.sum(1, keepdim=True)).sum(1) + 1
 
 
 def _stacks(fine: Tensor, radii: Tensor) -> tuple[tuple[Stack, ...], Tensor, Tensor]:
     """Sort fine maps by size, in steps of two voxels, and cut off the empty space about them."""
     sizes, stack = ((radii + 1) // 2 * 2).unique(return_inverse=True)
-    place = torch.zeros_like(stack)
+    index = torch.zeros_like(stack)
     stacks = []
     for number, size in enumerate(sizes.tolist()):
         here = (stack == number).nonzero()[:, 0]
-        place[here] = torch.arange(len(here))
+        index[here] = torch.arange(len(here))
         depth = 4 * size + 3
         # `_bilinear` looks one layer on from the last.
         data = torch.zeros(len(here) * depth + 1, depth, depth, device=fine.device)
@@ -123,17 +123,17 @@ def _stacks(fine: Tensor, radii: Tensor) -> tuple[tuple[Stack, ...], Tensor, Ten
         maps = data[:-1].view(len(here), depth, depth, depth)
         maps[:, target, target, target] = fine[here.to(fine.device), source, source, source]
         stacks.append(Stack(data, depth, 2 * size + 2))
-    return tuple(stacks), stack, place
+    return tuple(stacks), stack, index
 
 
-def _sample(stack: Stack, places: Tensor, *, matrices: Tensor, positions: Tensor, corners: Tensor, edge: int) -> Tensor:
+def _sample(stack: Stack, indices: Tensor, *, matrices: Tensor, positions: Tensor, corners: Tensor, edge: int) -> Tensor:
     """Windows (n, edge, edge, edge) that begin at voxels `corners` (n, 3), with maps of one stack at `positions` (n, 3)."""
-    steps = torch.arange(edge, device=places.device)
+    steps = torch.arange(edge, device=indices.device)
     # A voxel w shows the map at 2 R^T (w - position) from its centre.
     inverse = 2 * matrices.transpose(1, 2)
     start = (inverse @ (corners - positions)[..., None])[..., 0] + stack.depth // 2
     lines = torch.cat([inverse, start[..., None]], dim=-1)
-    return (_bilinear if places.device.type == "cpu" else _trilinear)(stack, lines, places * stack.depth, steps)
+    return (_bilinear if indices.device.type == "cpu" else _trilinear)(stack, lines, indices * stack.depth, steps)
 
 
 def _linear(lines: Tensor, steps: Tensor) -> Tensor:
@@ -192,8 +192,8 @@ def add(volumes: Tensor, templates: Templates, species: Tensor, *, boxes: Tensor
         step = max(1, VOXELS // edge**3) if volumes.device.type == "cpu" else len(species)
         for part in (rows[start : start + step] for start in range(0, len(rows), step)):
             corners = (positions[part].round().long() - edge // 2).clamp(0, box - edge)
-            places = templates.place[species[part]]
-            windows = _sample(stack, places, matrices=matrices[part], positions=positions[part], corners=corners, edge=edge)
+            indices = templates.index[species[part]]
+            windows = _sample(stack, indices, matrices=matrices[part], positions=positions[part], corners=corners, edge=edge)
             _add_windows(volumes, windows, boxes[part], corners)
 
 
@@ -223,11 +223,11 @@ def draw_membranes(
     box = (torch.rand(len(positions), generator=generator, device=device) < probability).nonzero()[:, 0]
     normal = torch.nn.functional.normalize(torch.randn(len(box), 3, generator=generator, device=device), dim=-1)
     space, bend, side = torch.rand(3, len(box), generator=generator, device=device)
-    apart = radii[box] + membranes.HALF_THICKNESS + gap * space
-    away = (positions[box] * normal).sum(-1) + apart
+    separation = radii[box] + membranes.HALF_THICKNESS + gap * space
+    distances = (positions[box] * normal).sum(-1) + separation
     radius = CURVATURE_RADII[0] * (CURVATURE_RADII[1] / CURVATURE_RADII[0]) ** bend
     # Inside a vesicle there must be room for the particle.
-    return MembranePatches(box, normal, away, torch.where(side < 0.5, radius, -radius - apart))
+    return MembranePatches(box, normal, distances, torch.where(side < 0.5, radius, -radius - separation))
 
 
 def add_membranes(volumes: Tensor, patches: MembranePatches, *, voxel_size: float) -> None:
@@ -241,11 +241,11 @@ def add_membranes(volumes: Tensor, patches: MembranePatches, *, voxel_size: floa
     z, y, x = ((axis - middle[:, i, None]) ** 2 for i in range(3))
     height = (z[:, :, None, None] + y[:, None, :, None] + x[:, None, None, :]).sqrt_().sub_(radius.abs()[:, None, None, None])
     # A table in steps of half an Å instead of millions of exponentials.
-    reach = membranes.REACH
-    heights = torch.linspace(-reach, reach, int(4 * reach) + 1, device=volumes.device)
+    limit = membranes.REACH
+    heights = torch.linspace(-limit, limit, int(4 * limit) + 1, device=volumes.device)
     table = membranes.profile(heights, resolution=2 * voxel_size)
-    index = height.add_(reach).mul_(2).round_().clamp_(0, len(table) - 1).int()
-    volumes.index_add_(0, patches.box, table[index])
+    rows = height.add_(limit).mul_(2).round_().clamp_(0, len(table) - 1).int()
+    volumes.index_add_(0, patches.box, table[rows])
 
 
 def render(
@@ -263,7 +263,7 @@ def render(
     patches = draw_membranes(
         imaging.membranes, positions=shifts * voxel, radii=radii * voxel, gap=gap * voxel, generator=generator
     )
-    boxes, species, places = _neighbours(
+    boxes, species, neighbour_shifts = _neighbours(
         templates, labels, shifts, gap=gap, mean=imaging.neighbours, generator=generator, patches=patches
     )
     volumes = torch.zeros(n, box, box, box, device=device)
@@ -273,7 +273,7 @@ def render(
         torch.cat([labels, species]),
         boxes=torch.cat([torch.arange(n, device=device), boxes]),
         matrices=torch.cat([matrices, rotations.random(len(boxes), generator, device=device)]),
-        shifts=torch.cat([shifts, places]),
+        shifts=torch.cat([shifts, neighbour_shifts]),
     )
     add_membranes(volumes, patches, voxel_size=voxel)
     return volumes, matrices, shifts
@@ -296,14 +296,14 @@ def _neighbours(
     species = torch.randint(len(templates.names), (len(boxes),), generator=generator, device=device)
     direction = torch.nn.functional.normalize(torch.randn(len(boxes), 3, generator=generator, device=device), dim=-1)
     space = gap * torch.rand(len(boxes), generator=generator, device=device)
-    apart = templates.radii[labels[boxes]] + templates.radii[species] + space
+    separation = templates.radii[labels[boxes]] + templates.radii[species] + space
     # Boxes without a membrane have one infinitely far away.
-    normal, away = torch.zeros(n, 3, device=device), torch.full((n,), torch.inf, device=device)
-    normal[patches.box], away[patches.box] = patches.normal, patches.distance
-    normal, away = normal[boxes], away[boxes]
+    normal, distances = torch.zeros(n, 3, device=device), torch.full((n,), torch.inf, device=device)
+    normal[patches.box], distances[patches.box] = patches.normal, patches.distance
+    normal, distances = normal[boxes], distances[boxes]
     ahead = (direction * normal).sum(-1)
-    edge = (shifts[boxes] * normal).sum(-1) + ahead * apart + templates.radii[species]
+    edge = (shifts[boxes] * normal).sum(-1) + ahead * separation + templates.radii[species]
     # A neighbour that would reach into the membrane goes to the other side of the particle.
-    mirrored = torch.where(edge * templates.voxel_size > away, 2 * ahead, torch.zeros_like(ahead))
+    mirrored = torch.where(edge * templates.voxel_size > distances, 2 * ahead, torch.zeros_like(ahead))
     direction = direction - mirrored[:, None] * normal
-    return boxes, species, shifts[boxes] + direction * apart[:, None]
+    return boxes, species, shifts[boxes] + direction * separation[:, None]

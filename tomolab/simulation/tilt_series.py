@@ -192,9 +192,9 @@ def _absorbed(specimen: Specimen, tilt: float, size: Sequence[int], where: torch
     pixel = specimen.density.voxel_size
     shape = specimen.density.shape
     out = torch.zeros(tuple(size))
-    turn = np.deg2rad(tilt)
+    radians = np.deg2rad(tilt)
     for z, y, x, diameter in specimen.fiducials[[*POSITION, "diameter"]].to_numpy(dtype=float) / pixel:
-        column = (x - centre(shape[2])) * np.cos(turn) + (z - centre(shape[0])) * np.sin(turn) + centre(size[1])
+        column = (x - centre(shape[2])) * np.cos(radians) + (z - centre(shape[0])) * np.sin(radians) + centre(size[1])
         middle, radius = np.array([y, column]), diameter / 2
         low = np.clip(np.floor(middle - radius), 0, size).astype(int)
         high = np.clip(np.ceil(middle + radius) + 1, 0, size).astype(int)
@@ -249,7 +249,7 @@ def _noise(
     """
     tilts, pixel = table["tilt"].to_numpy(dtype=float), specimen.density.voxel_size
     signal = _back_projected(images, tilts, pixel, shape=specimen.density.shape)
-    wanted = _signal(signal.data, specimen, box) / snr
+    variance = _signal(signal.data, specimen, box) / snr
     ky, kx = fourier.frequencies_2d(images.shape[1:], pixel, device=images.device)
     k = torch.hypot(ky, kx)
     passed = _modulation(imaging, images, pixel)
@@ -262,7 +262,7 @@ def _noise(
                 focus = torch.tensor(table["defocus"].iloc[i], device=k.device)
                 transfer = passed * ctf.contrast(k, focus, imaging.lens) * imaging.blur(k)
             white[i] = torch.fft.irfft2(torch.fft.rfft2(white[i]) * transfer, s=images.shape[1:])
-        total += white * (0.5 * wanted / _variance(white, tilts, specimen)) ** 0.5
+        total += white * (0.5 * variance / _variance(white, tilts, specimen)) ** 0.5
     return total
 
 

@@ -113,7 +113,7 @@ def _fill(image: np.ndarray, mask: np.ndarray, *, width: float, rng: np.random.G
 
 def _mean_around(values: np.ndarray, hidden: np.ndarray, width: float) -> np.ndarray:
     """Gaussian mean of the pixels that are not hidden; the mean of all of them where none is near."""
-    seen = (~hidden).astype(np.float32)
-    weight = gaussian_filter(seen, width)
+    visible = (~hidden).astype(np.float32)
+    weight = gaussian_filter(visible, width)
     mean = gaussian_filter(np.where(hidden, 0, values), width) / np.maximum(weight, 1e-6)
     return np.where(weight > 1e-3, mean, values[~hidden].mean())

@@ -13,17 +13,17 @@ from torch import Tensor
 
 from tomolab.tomograms.projection import check_tilts
 
-KINDS = ("ramp", "exact", "sirt")
+WEIGHTINGS = ("ramp", "exact", "sirt")
 
 
 def filters(
-    kind: str, tilts: ArrayLike, *, length: int, spacing: float = 0.5, thickness: float, iterations: int = 10
+    weighting: str, tilts: ArrayLike, *, length: int, spacing: float = 0.5, thickness: float, iterations: int = 10
 ) -> Tensor:
     """Weights (n, length // 2 + 1) of n tilts, on the rfft grid of `length` columns.
 
     Parameters
     ----------
-    kind
+    weighting
         "ramp": ``|k|`` times the width of the tilt, as if there were a tilt at every angle (Radermacher, in Frank, Electron
         Tomography, 2006). "exact": one over the sum of all tilts' overlaps with this one, for an object of `thickness`
         (Harauz & van Heel 1986): a ramp where tilts overlap, flat where they do not. "sirt": the result of `iterations` of
@@ -43,23 +43,23 @@ def filters(
     Raises
     ------
     ValueError
-        If there is no such kind, or the thickness or the iterations are not positive.
+        If there is no such weighting, or the thickness or the iterations are not positive.
     """
-    if kind not in KINDS:
-        raise ValueError(f"weighting is one of {', '.join(KINDS)}, got {kind!r}")
-    if kind == "ramp":
+    if weighting not in WEIGHTINGS:
+        raise ValueError(f"weighting is one of {', '.join(WEIGHTINGS)}, got {weighting!r}")
+    if weighting == "ramp":
         return torch.from_numpy(angular_widths(tilts)).float()[:, None] * ramp(length, spacing)
     if not thickness > 0 or not iterations >= 1:
         raise ValueError(f"thickness and iterations must be positive, got {thickness} voxels and {iterations}")
     overlap = _overlap(check_tilts(tilts), torch.fft.rfftfreq(length) / spacing, thickness)
     weights = 1 / (overlap * thickness)
-    if kind == "sirt":
+    if weighting == "sirt":
         weights *= 1 - (1 - overlap / len(overlap)) ** iterations
     return weights
 
 
 def ramp(length: int, spacing: float) -> Tensor:
-    """``|k|`` in cycles per voxel, made in real space, so that its zero frequency is right (Kak & Slaney, 1988, eq. 3.61)."""
+    """``|k|`` in cycles per voxel, from real space, so that its zero frequency is right (Kak & Slaney, 1988, eq. 3.61)."""
     distance = torch.minimum(torch.arange(length), length - torch.arange(length)).double()
     kernel = torch.where(distance % 2 == 1, -1 / (torch.pi * distance.clamp_min(1)) ** 2, 0.0)
     kernel[0] = 0.25
@@ -89,6 +89,6 @@ def _overlap(tilts: np.ndarray, k: Tensor, thickness: float) -> Tensor:
     The central slice of a tilt is 1 / thickness thick in Fourier space; two slices at an angle are ``|k sin|`` apart.
     """
     radians = torch.from_numpy(np.deg2rad(tilts)).float()
-    apart = torch.sin(radians[:, None] - radians).abs()
+    distances = torch.sin(radians[:, None] - radians).abs()
     # One tilt at a time: all pairs at all frequencies would fill memory for long series of large images.
-    return torch.stack([(1 - k * thickness * row[:, None]).clamp_min(0).sum(0) for row in apart])
+    return torch.stack([(1 - k * thickness * row[:, None]).clamp_min(0).sum(0) for row in distances])

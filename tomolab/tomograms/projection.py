@@ -83,11 +83,11 @@ def project(
     ValueError
         If a tilt is beyond ±90°, the width is less than one pixel, or the device is absent.
     """
-    turned = check_tilts(tilts)
+    angles = check_tilts(tilts)
     pixels = volume.shape[2] if width is None else width
     data = y_last(torch.from_numpy(volume.data).to(parallel.pick_device(device)))
-    out = np.empty((len(turned), volume.shape[1], pixels), dtype=np.float32) if pixels > 0 else np.empty(0)
-    for i, tilt in enumerate(tqdm(turned, desc="tilts", disable=not progress)):
+    out = np.empty((len(angles), volume.shape[1], pixels), dtype=np.float32) if pixels > 0 else np.empty(0)
+    for i, tilt in enumerate(tqdm(angles, desc="tilts", disable=not progress)):
         out[i] = slabs(data, float(tilt), width=pixels)[0][0].cpu().numpy()
     return out
 
@@ -133,27 +133,27 @@ def slabs(data: Tensor, tilt: float, *, width: int, depth: float | None = None) 
     z, y, x = data.shape
     wide = columns_needed(width, np.array([angle]), (z, x))
     number, heights = _layers(angle, (z, x), depth)
-    column, share = columns(torch.tensor([angle]), (z, x), wide, layers=slice(0, z))
+    column, weight = columns(torch.tensor([angle]), (z, x), wide, layers=slice(0, z))
     bag = (column + number[:, None] * wide).flatten()
-    seen = share.flatten() != 0
+    used = weight.flatten() != 0
     # Sorted by the column they fall on, voxels are gathered by columns, and nothing is written twice.
-    bag, order = torch.sort(bag[seen], stable=True)
-    voxel = (torch.arange(z * x).repeat_interleave(2)[seen])[order]
+    bag, order = torch.sort(bag[used], stable=True)
+    voxel = (torch.arange(z * x).repeat_interleave(2)[used])[order]
     starts = torch.searchsorted(bag, torch.arange(len(heights) * wide))
-    place = data.device
+    device = data.device
     sums = embedding_bag(
-        voxel.to(place),
+        voxel.to(device),
         data.transpose(1, 2).reshape(z * x, y),
-        starts.to(place),
-        per_sample_weights=share.flatten()[seen][order].to(place, data.dtype),
+        starts.to(device),
+        per_sample_weights=weight.flatten()[used][order].to(device, data.dtype),
         mode="sum",
     ).reshape(len(heights), wide, y)
     # Frequencies below Nyquist of a voxel are taken from the fine columns to a grid of whole voxels.
     transform = torch.fft.rfft(sums, dim=1)[:, : wide // FINE // 2 + 1]
-    transform *= interpolation_correction(wide)[: transform.shape[1], None].to(place)
+    transform *= interpolation_correction(wide)[: transform.shape[1], None].to(device)
     images = torch.fft.irfft(transform, n=wide // FINE, dim=1)
     start = wide // FINE // 2 - centre(width)
-    return images[:, start : start + width].transpose(1, 2).contiguous(), heights.to(place, data.dtype)
+    return images[:, start : start + width].transpose(1, 2).contiguous(), heights.to(device, data.dtype)
 
 
 def _layers(angle: float, plane: tuple[int, int], depth: float | None) -> tuple[Tensor, Tensor]:
@@ -179,13 +179,13 @@ def columns(tilts: Tensor, plane: tuple[int, int], width: int, *, layers: slice)
     """The two columns of every image that every (z, x) of these layers projects to, and their weights, (voxels, 2 n)."""
     z = torch.arange(plane[0], device=tilts.device)[layers] - centre(plane[0])
     x = torch.arange(plane[1], device=tilts.device) - centre(plane[1])
-    turned = torch.deg2rad(tilts)
-    place = x[None, :, None] * torch.cos(turned) + z[:, None, None] * torch.sin(turned)
-    place = (place * FINE + width // 2).flatten(0, 1)
-    left = place.floor()
-    share = (place - left).float()
+    radians = torch.deg2rad(tilts)
+    position = x[None, :, None] * torch.cos(radians) + z[:, None, None] * torch.sin(radians)
+    position = (position * FINE + width // 2).flatten(0, 1)
+    left = position.floor()
+    weight = (position - left).float()
     first = left.long() + torch.arange(len(tilts), device=tilts.device) * width
-    return torch.stack([first, first + 1], dim=-1).flatten(1), torch.stack([1 - share, share], dim=-1).flatten(1)
+    return torch.stack([first, first + 1], dim=-1).flatten(1), torch.stack([1 - weight, weight], dim=-1).flatten(1)
 
 
 def back_project(
@@ -212,12 +212,12 @@ def back_project(
             volume[:, part] = strip
         return volume
     out = torch.empty(z, y, x)
-    turned = torch.from_numpy(tilts).to(images.device)
+    angles = torch.from_numpy(tilts).to(images.device)
     step = max(1, 2_000_000 // (x * len(tilts)))
     for start in tqdm(range(0, z, step), desc="layers", disable=not progress):
         layers = slice(start, min(start + step, z))
-        index, share = columns(turned, (z, x), images.shape[1], layers=layers)
-        slab = embedding_bag(index, images.flatten(0, 1), per_sample_weights=share, mode="sum")
+        index, weight = columns(angles, (z, x), images.shape[1], layers=layers)
+        slab = embedding_bag(index, images.flatten(0, 1), per_sample_weights=weight, mode="sum")
         out[layers] = slab.reshape(-1, x, y).transpose(1, 2)
     return out.numpy()
 

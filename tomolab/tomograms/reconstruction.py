@@ -75,14 +75,14 @@ def reconstruct(
         Voxels (z, y, x) of the result; by default the field of view of the images, and 4000 Å along z or, if that is less,
         the width of the images.
     invert
-        Measured images show dark protein; True turns them, so that the result is bright on dark. Record it with the
+        Measured images show dark protein; True inverts them, so that the result is bright on dark. Record it with the
         parameters of the run. False for images that are bright on dark already, such as those of `project`.
     clip
         Grey values farther than this many standard deviations from the mean of an image are set to that limit, before and
-        after binning, against hot pixels. Lower values, down to 4, also dim gold beads. None leaves everything.
+        after binning, against hot pixels. Lower values, down to 4, also dim gold. None leaves everything.
     normalise
-        Bring every image to standard deviation 1. False keeps the grey values of the images, so that a series that
-        `projection.project` made, and that saw every angle, comes back as the volume that it was.
+        Bring every image to standard deviation 1. False keeps the grey values of the images, so that images that
+        `projection.project` gave for all angles give the volume back.
     weighting
         "ramp"; "exact", for tilts that are unevenly spaced or far apart; or "sirt", like `iterations` of SIRT. The last two
         assume that the specimen is as thick as the result.

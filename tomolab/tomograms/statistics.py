@@ -94,7 +94,7 @@ def ratio(first: pd.DataFrame, second: pd.DataFrame, *, between: tuple[float, fl
     return pd.DataFrame({"resolution": 2 / (edges[1:] + edges[:-1]), "ratio": np.exp(logarithm - logarithm.mean())})
 
 
-def histograms(volume: Volume, regions: dict[str, np.ndarray], *, bins: int = 80, reach: float = 5.0) -> pd.DataFrame:
+def histograms(volume: Volume, regions: dict[str, np.ndarray], *, bins: int = 80, limit: float = 5.0) -> pd.DataFrame:
     """Histograms of grey values in regions, in standard deviations of the last region about its mean.
 
     Parameters
@@ -103,8 +103,8 @@ def histograms(volume: Volume, regions: dict[str, np.ndarray], *, bins: int = 80
         What to measure.
     regions
         Boolean (z, y, x) by name; the last is the reference, such as empty ice.
-    bins, reach
-        Number of bins, and how far they reach to either side.
+    bins, limit
+        Number of bins, and the largest value to either side.
 
     Returns
     -------
@@ -113,7 +113,7 @@ def histograms(volume: Volume, regions: dict[str, np.ndarray], *, bins: int = 80
     """
     reference = volume.data[list(regions.values())[-1]]
     scaled = (volume.data - reference.mean()) / reference.std()
-    edges = np.linspace(-reach, reach, bins + 1)
+    edges = np.linspace(-limit, limit, bins + 1)
     columns = {name: np.histogram(scaled[region], edges, density=True)[0] for name, region in regions.items()}
     return pd.DataFrame({"value": (edges[1:] + edges[:-1]) / 2} | columns)
 
@@ -151,16 +151,16 @@ def profile(volume: Volume, table: pd.DataFrame, *, radius: float) -> tuple[np.n
     ValueError
         If no particle is far enough from the faces.
     """
-    reach = int(np.ceil(radius / volume.voxel_size))
+    radius_voxels = int(np.ceil(radius / volume.voxel_size))
     centres = np.rint(particles.positions(table) / volume.voxel_size).astype(int)
-    within = ((centres >= reach) & (centres < np.array(volume.shape) - reach)).all(1)
+    within = ((centres >= radius_voxels) & (centres < np.array(volume.shape) - radius_voxels)).all(1)
     if not within.any():
         raise ValueError(f"none of {len(table)} particles is {radius:g} Å from the faces of a volume of {volume.shape} voxels")
-    total = np.zeros((2 * reach + 1,) * 3)
+    total = np.zeros((2 * radius_voxels + 1,) * 3)
     for centre in centres[within]:
-        total += volume.data[tuple(slice(c - reach, c + reach + 1) for c in centre)]
-    away = np.sqrt(sum(axis**2 for axis in np.ogrid[tuple([slice(-reach, reach + 1)] * 3)]))
-    shell = np.rint(away).astype(int)
-    sums, numbers = (np.bincount(shell.ravel(), weights)[: reach + 1] for weights in (total.ravel(), None))
+        total += volume.data[tuple(slice(c - radius_voxels, c + radius_voxels + 1) for c in centre)]
+    radii = np.sqrt(sum(axis**2 for axis in np.ogrid[tuple([slice(-radius_voxels, radius_voxels + 1)] * 3)]))
+    shell = np.rint(radii).astype(int)
+    sums, numbers = (np.bincount(shell.ravel(), weights)[: radius_voxels + 1] for weights in (total.ravel(), None))
     values = (sums / numbers / within.sum() - volume.data.mean()) / volume.data.std()
-    return np.arange(reach + 1) * volume.voxel_size, values
+    return np.arange(radius_voxels + 1) * volume.voxel_size, values

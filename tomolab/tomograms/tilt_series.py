@@ -175,10 +175,10 @@ def dose_symmetric(low: float, high: float, *, step: float, dose: float | None =
         raise ValueError(f"step must be positive and dose not negative, got {step}° and {dose} e/Å²")
     # A hundredth of a step: 60 is reached from -60 in steps of 0.1, though 0.1 is not exact in binary.
     tilts = low + step * np.arange(int((high - low) / step + 0.01) + 1)
-    turn = np.arange(len(tilts)) - int(np.argmin(np.abs(tilts)))
+    steps = np.arange(len(tilts)) - int(np.argmin(np.abs(tilts)))
     # The side changes after every pair: +1 -1 | -2 +2 | +3 -3 | …; an odd step begins on the positive side.
-    second = np.where(turn % 2 == 1, turn < 0, turn > 0)
-    order = np.argsort(np.lexsort((second, np.abs(turn))))
+    second = np.where(steps % 2 == 1, steps < 0, steps > 0)
+    order = np.argsort(np.lexsort((second, np.abs(steps))))
     exposure = np.nan if dose is None else dose / len(tilts)
     return tilt_table(tilts, order=order, exposure=np.full(len(tilts), exposure))
 
