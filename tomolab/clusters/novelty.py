@@ -141,7 +141,7 @@ def reference(known: Embedding, labels: pd.Series, *, seed: int = 0) -> "Referen
     ValueError
         If known particles have no label, an id is repeated, there are fewer than two classes, or fewer than 8 particles of one.
     """
-    codes, classes = pd.factorize(known.labelled(labels), sort=True)
+    codes, classes = pd.factorize(known.match_labels(labels), sort=True)
     counts = np.bincount(codes, minlength=len(classes))
     if len(classes) < 2 or counts.min() < FEWEST:
         raise ValueError(

@@ -311,7 +311,7 @@ def classify(known: Embedding, labels: pd.Series, embedding: Embedding, *, cost:
     """
     if known.network != embedding.network:
         raise ValueError(f"embeddings of two kinds cannot be compared: {known.network[:8]} and {embedding.network[:8]}")
-    truth = known.labelled(labels)
+    truth = known.match_labels(labels)
     classes = np.unique(truth)
     if len(classes) < 2:
         raise ValueError(f"a classifier needs at least two classes, got {classes.tolist()}")

@@ -4,6 +4,7 @@
 >>> novel(network, left_out, seed=1)["novel_ari"]
 """
 
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tomolab import parallel
-from tomolab.learning import networks
+from tomolab.learning import embedding, networks
 from tomolab.learning.datasets import labels_of
 from tomolab.learning.networks import Network
 from tomolab.subtomograms.dataset import Subtomograms
@@ -35,18 +36,11 @@ def features(network: Network, subtomograms: Subtomograms, *, batch_size: int = 
     precision
         "float32", "bfloat16", or "auto": bfloat16 where the hardware multiplies it fast.
     """
-    where = next(network.parameters()).device
-    rough = parallel.use_bfloat16(where, precision)
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    parts = []
-    with torch.inference_mode(), torch.autocast(where.type, dtype=torch.bfloat16, enabled=rough):
-        for _, volumes in subtomograms.batches(batch_size):
-            batch = torch.from_numpy(volumes).to(where)[:, None].contiguous(memory_format=torch.channels_last_3d)
-            parts.append(network.features(batch).float().cpu())
-    for module, mode in modes:
-        module.training = mode
-    return torch.cat(parts)
+    device = next(network.parameters()).device
+    batches = (volumes for _, volumes in subtomograms.batches(batch_size))
+    bfloat16 = parallel.use_bfloat16(device, precision)
+    with closing(embedding.stream_features(network, batches, device=device, bfloat16=bfloat16)) as stream:
+        return torch.from_numpy(np.concatenate(list(stream)))
 
 
 def evaluate(network: Network, subtomograms: Subtomograms, *, batch_size: int = 128, precision: str = "auto") -> dict[str, Any]:
