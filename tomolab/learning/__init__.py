@@ -13,7 +13,6 @@ __all__ = [
     "fit",
     "labelled",
     "read_features",
-    "tune",
 ]
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from tomolab.learning.embedding import Embedding, embed
     from tomolab.learning.feature_files import read_features
     from tomolab.learning.recipes import Recipe
-    from tomolab.learning.training import fit, tune
+    from tomolab.learning.training import fit
 else:
     __getattr__, __dir__ = attach(
         __name__,
@@ -32,6 +31,6 @@ else:
             "embedding": ["Embedding", "embed"],
             "feature_files": ["read_features"],
             "recipes": ["Recipe"],
-            "training": ["fit", "tune"],
+            "training": ["fit"],
         },
     )

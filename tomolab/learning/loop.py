@@ -29,16 +29,13 @@ from torch import Tensor, nn
 
 from tomolab import io
 from tomolab.io import run_folder
-from tomolab.learning import checkpoints, losses, metrics, networks
+from tomolab.learning import checkpoints, metrics, networks
 from tomolab.learning.checkpoints import TrainingProgress
 from tomolab.learning.datasets import Data
 from tomolab.learning.networks import Network
 from tomolab.learning.recipes import Recipe
 from tomolab.subtomograms import store
 from tomolab.subtomograms.dataset import Subtomograms
-
-CRITERIA = ("accuracy", "loss", "novel_ari", "novel_purity")
-"""Columns of a history that can decide which weights are kept; the loss is better where it is lower."""
 
 
 def launch(where: torch.device, *, bfloat16: bool) -> Fabric:
@@ -113,7 +110,7 @@ class Loop:
         labels = labels.to(self.fabric.device, non_blocking=True)
         share = volumes[self.fabric.global_rank :: self.fabric.world_size].to(self.fabric.device, non_blocking=True)
         logits = self._gathered(self.classifier(share[:, None].contiguous(memory_format=torch.channels_last_3d)), len(labels))
-        loss = losses.loss(self.recipe, logits, labels)
+        loss = self.recipe.loss(logits, labels)
         self.optimiser.zero_grad()
         # Every process has the gradient through its share; their mean, which is what they agree on, is to be the sum.
         self.fabric.backward(loss * self.fabric.world_size)
@@ -244,5 +241,5 @@ class TrainingLog:
 
 def _best(history: list[dict[str, float]], column: str) -> int:
     """Index of the best epoch, the first of equals."""
-    values = [-row[column] if column == "loss" else row[column] for row in history]
+    values = [row[column] for row in history]
     return values.index(max(values))
