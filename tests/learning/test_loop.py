@@ -26,7 +26,7 @@ from tomolab.learning import networks, recipes, training
 
 source, folder = sys.argv[1:]
 whole = subtomograms.open(source)
-data = learning.labelled(whole, batch_size=13, balanced=True, turns=True, seed=1)
+data = learning.labelled(whole, batch_size=13, balanced=True, seed=1)
 network = networks.create("dsrf3d", box=8, classes=data.classes, seed=2)
 recipe = replace(recipes.recipe("dsrf3d"), margin=0.5, learning_rate=0.02)
 common = dict(validation=whole, epochs=3, seed=1, folder=folder, device="cpu", precision="float32", progress=False)

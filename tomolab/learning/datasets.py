@@ -4,7 +4,7 @@ A subtomogram is labelled by the column ``label`` of the particle table. A store
 its chunks come in random order, and what was read together is shuffled again before it is dealt out.
 
 >>> known, held_back = split(subtomograms.open("labelled.zarr"), 0.2, seed=1)
->>> data = labelled(known, batch_size=32, balanced=True, turns=True, shift=1, seed=1)
+>>> data = labelled(known, batch_size=32, balanced=True, seed=1)
 >>> volumes, labels = next(data.epoch(0))
 """
 
@@ -20,14 +20,11 @@ import zarr
 from sklearn.model_selection import GroupShuffleSplit
 from torch import Tensor
 
-from tomolab.conventions import AXIS, WEDGE
 from tomolab.subtomograms import store
 from tomolab.subtomograms.dataset import Subtomograms
 
 WINDOW_BYTES = 64 * 1024**2
 """How much of a store is read together; as much again is read meanwhile."""
-HALF_TURNS = ((), (0, 1), (0, 2), (1, 2))
-"""Axes (z, y, x) that are reversed by no rotation, and by 180° about x, y and z."""
 
 
 class Data(Protocol):
@@ -60,8 +57,6 @@ class Labelled:
     batch_size: int
     seed: int
     balanced: bool = False
-    turns: bool = False
-    shift: int = 0
 
     @property
     def batches(self) -> int:
@@ -73,17 +68,13 @@ class Labelled:
         codes = labels_of(self.subtomograms, self.classes).numpy()
         order = self._order(codes, np.random.default_rng((self.seed, number)))
         edges = np.linspace(0, len(order), self.batches + 1).round().astype(int)
-        ways = half_turns(self.subtomograms.particles) if self.turns else None
         windows = self._windows(order, edges, start)
         # From a store, the next window is read while this one is dealt out.
         for first, last, block, volumes in windows if self._chunk() == 1 else store.ahead(windows):
             for batch in range(first, last):
                 rows = slice(edges[batch] - edges[first], edges[batch + 1] - edges[first])
-                chosen = torch.from_numpy(np.asarray(volumes[rows], dtype=np.float32))
-                rng = np.random.default_rng((self.seed, number, batch))
-                if ways is not None:
-                    chosen = _turned(chosen, ways[block[rows]], rng)
-                yield _moved(chosen, self.shift, rng), torch.from_numpy(codes[block[rows]])
+                chosen = torch.from_numpy(np.array(volumes[rows], dtype=np.float32))
+                yield chosen, torch.from_numpy(codes[block[rows]])
 
     def _windows(self, order: np.ndarray, edges: np.ndarray, start: int) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
         """Numbers of batches, first and behind the last, that are read together; their rows, and their volumes."""
@@ -128,8 +119,6 @@ def labelled(
     classes: tuple[str, ...] | None = None,
     batch_size: int = 32,
     balanced: bool = False,
-    turns: bool = False,
-    shift: int = 0,
     seed: int = 0,
 ) -> Labelled:
     """Use subtomograms whose table has a `label` column as training data.
@@ -144,28 +133,21 @@ def labelled(
         Subtomograms per batch.
     balanced
         Draw all classes equally often in every batch; rare ones are repeated within an epoch.
-    turns
-        Turn subtomograms at random by 180° about the axes that leave their missing wedge as it is (`half_turns`).
-    shift
-        Move them at random by up to so many voxels along each axis. What leaves the box comes in at the other side, which
-        keeps the missing wedge exactly.
     seed
-        Decides order, turns and shifts.
+        Decides the order.
 
     Raises
     ------
     ValueError
-        If there is no `label` column, a label is not among the classes, or a shift is not within half the box.
+        If there is no `label` column, or a label is not among the classes.
     """
     if "label" not in subtomograms.particles:
         raise ValueError(f"training needs a column 'label'; the particle table has {', '.join(subtomograms.particles.columns)}")
     if batch_size < 1:
         raise ValueError(f"a batch needs at least one subtomogram, got batch_size={batch_size}")
-    if not 0 <= shift <= subtomograms.box // 2:
-        raise ValueError(f"shift must be 0 to {subtomograms.box // 2} voxels in a box of {subtomograms.box}, got {shift}")
     wanted = classes or tuple(sorted(subtomograms.particles["label"].astype(str).unique()))
     labels_of(subtomograms, wanted)
-    return Labelled(subtomograms, tuple(wanted), batch_size, seed, balanced=balanced, turns=turns, shift=shift)
+    return Labelled(subtomograms, tuple(wanted), batch_size, seed, balanced=balanced)
 
 
 def labels_of(subtomograms: Subtomograms, classes: tuple[str, ...]) -> Tensor:
@@ -175,31 +157,6 @@ def labels_of(subtomograms: Subtomograms, classes: tuple[str, ...]) -> Tensor:
     if unknown:
         raise ValueError(f"labels {', '.join(unknown)} are not among the classes {', '.join(classes)}")
     return torch.from_numpy(pd.Categorical(labels, categories=list(classes)).codes.astype(np.int64))
-
-
-def half_turns(particles: pd.DataFrame) -> np.ndarray:
-    """Which rotations leave the missing wedge of each particle as it is.
-
-    A wedge about the tilt axis y is unchanged by 180° about y. Where it is symmetric (tilts from -t to t), also by 180° about
-    x and z. A tilt axis along x exchanges the roles of x and y; any other leaves only 180° about z, where it is symmetric.
-
-    Parameters
-    ----------
-    particles
-        Particle table with ``tilt_min``, ``tilt_max`` and perhaps ``tilt_axis`` (degrees).
-
-    Returns
-    -------
-    ndarray
-        Truth values (n, 4): no rotation, 180° about x, y, z.
-    """
-    low, high = particles[WEDGE].to_numpy(dtype=float).T
-    axis = particles[AXIS].to_numpy(dtype=float) if AXIS in particles else np.zeros(len(particles))
-    symmetric = np.abs(low + high) < 1
-    along_y, along_x = (np.abs((axis + 90 + offset) % 180 - 90) < 0.5 for offset in (0, 90))
-    about_x = along_x | (along_y & symmetric)
-    about_y = along_y | (along_x & symmetric)
-    return np.stack([np.ones(len(low), dtype=bool), about_x, about_y, symmetric], axis=1)
 
 
 def split(
@@ -273,24 +230,3 @@ def _scattered(rows: np.ndarray, chunk: int, block: int, rng: np.random.Generato
     for start in range(0, len(mixed), block):
         mixed[start : start + block] = rng.permutation(mixed[start : start + block])
     return mixed
-
-
-def _turned(volumes: Tensor, ways: np.ndarray, rng: np.random.Generator) -> Tensor:
-    """Volumes turned about their centres by rotations drawn from those that are allowed, (n, 4)."""
-    chosen = (rng.random(ways.shape) * ways).argmax(axis=1)
-    turned = volumes.clone()
-    for way, axes in enumerate(HALF_TURNS):
-        rows = torch.from_numpy(np.flatnonzero(chosen == way))
-        if axes and len(rows):
-            dims = tuple(axis + 1 for axis in axes)
-            # The centre of an even box is no point of symmetry of the array: index i goes to -i.
-            offset = 1 - volumes.shape[-1] % 2
-            turned[rows] = volumes[rows].flip(dims).roll((offset,) * 2, dims)
-    return turned
-
-
-def _moved(volumes: Tensor, shift: int, rng: np.random.Generator) -> Tensor:
-    if shift == 0:
-        return volumes
-    steps = rng.integers(-shift, shift + 1, (len(volumes), 3))
-    return torch.stack([one.roll(tuple(step), (0, 1, 2)) for one, step in zip(volumes, steps.tolist(), strict=True)])
