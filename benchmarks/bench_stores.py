@@ -117,7 +117,7 @@ def in_order(boxes: Subtomograms, _: int) -> int:
 
 def as_training(boxes: Subtomograms, number: int) -> int:
     """An epoch."""
-    return sum(len(labels) for _, labels in learning.labelled(boxes, batch_size=MODEL, seed=1).epoch(number))
+    return sum(len(labels) for _, labels in learning.Labelled(boxes, batch_size=MODEL, seed=1).epoch(number))
 
 
 def one_by_one(boxes: Subtomograms, number: int) -> int:

@@ -41,7 +41,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subtomograms:
 
 
 def test_every_subtomogram_comes_once_with_its_label() -> None:
-    data = datasets.labelled(numbered(50), batch_size=8, seed=2)
+    data = datasets.Labelled(numbered(50), batch_size=8, seed=2)
     assert data.classes == ("often", "rare")
     numbers, labels = dealt(data, 0)
     assert sorted(numbers) == list(range(50))
@@ -55,7 +55,7 @@ def test_every_subtomogram_comes_once_with_its_label() -> None:
 
 @pytest.mark.parametrize("balanced", [False, True])
 def test_a_store_is_dealt_out_in_order_of_windows_and_can_be_entered_anywhere(store: Subtomograms, balanced: bool) -> None:
-    data = datasets.labelled(store, batch_size=10, balanced=balanced, seed=1)
+    data = datasets.Labelled(store, batch_size=10, balanced=balanced, seed=1)
     numbers, labels = dealt(data, 3)
     np.testing.assert_array_equal(labels, (numbers < 10).astype(int))
     for start in (1, 4, 29):
@@ -73,14 +73,14 @@ def test_a_store_is_read_in_chunks_and_never_as_a_whole(store: Subtomograms, mon
     monkeypatch.setattr(stores, "take", lambda array, rows: (asked.append(np.asarray(rows)), whole(array, rows))[1])
     known, _ = datasets.split(store, 0.2, seed=1)
     assert not asked
-    dealt(datasets.labelled(known, batch_size=10, seed=1), 0)
+    dealt(datasets.Labelled(known, batch_size=10, seed=1), 0)
     assert max(map(len, asked)) <= 40
     # A chunk of 4 is read for about 4 x 0.8 subtomograms that are wanted of it.
     assert sum(len(np.unique(rows // 4)) for rows in asked) < 0.5 * len(known)
 
 
 def test_balanced_batches_hold_classes_evenly() -> None:
-    data = datasets.labelled(numbered(100, rare=6), batch_size=8, balanced=True, seed=1)
+    data = datasets.Labelled(numbered(100, rare=6), batch_size=8, balanced=True, seed=1)
     seen = list(data.epoch(0))
     assert all(int(labels.sum()) == 4 for _, labels in seen)
     numbers, _ = dealt(data, 0)
@@ -123,9 +123,9 @@ def test_what_cannot_be_parted_or_dealt_is_refused() -> None:
     with pytest.raises(ValueError, match="no choice of whole tomograms"):
         datasets.split(Subtomograms(whole.volumes, alone, 10.0), 0.5, seed=1, by_tomogram=True)
     with pytest.raises(ValueError, match="batch_size=0"):
-        datasets.labelled(whole, batch_size=0)
+        datasets.Labelled(whole, batch_size=0)
     with pytest.raises(ValueError, match="labels often, rare are not among the classes ribosome"):
-        datasets.labelled(whole, classes=("ribosome",))
+        datasets.Labelled(whole, classes=("ribosome",))
     bare = Subtomograms(whole.volumes, pd.DataFrame(whole.particles.drop(columns="label")), 10.0)
     with pytest.raises(ValueError, match="needs a column 'label'"):
-        datasets.labelled(bare)
+        datasets.Labelled(bare)

@@ -227,7 +227,7 @@ def test_features_of_another_program_lead_to_an_average(folder: Path, boxes: Sub
     path = put(tmp_path_factory.mktemp("theirs") / "theirs.parquet", rows)
     features = read_features(path, columns=["a", "b", "c"], particles=boxes.particles, network="another program")
     labels = clusters.kmeans(features, 2, seed=0)
-    assert clusters.purity(labels, boxes.particles.set_index("particle_id")["label"]) == 1.0
+    assert clusters.agreement(labels, boxes.particles.set_index("particle_id")["label"])["purity"] == 1.0
     features.save(folder / "embedding")
     # A layout goes by its time.
     (folder / "layout.csv").write_bytes((folder / "layout.csv").read_bytes())

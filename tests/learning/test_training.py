@@ -108,7 +108,7 @@ def test_a_checkpoint_of_another_training_is_refused(stream: Stream, held_back: 
 
 
 def test_labelled_subtomograms_train_too(held_back: Subtomograms, tmp_path: Path) -> None:
-    data = learning.labelled(held_back, batch_size=8, balanced=True, seed=2)
+    data = learning.Labelled(held_back, batch_size=8, balanced=True, seed=2)
     network = networks.create("compact", box=12, classes=data.classes)
     record = training.fit(network, data, validation=held_back, epochs=1, seed=0, folder=tmp_path, device="cpu", progress=False)
     assert len(record["history"]) == 1

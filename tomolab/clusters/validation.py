@@ -30,16 +30,12 @@ def criteria(
 
     Parameters
     ----------
-    embedding
-        Vectors (n, d).
+    embedding, seed, normalise
+        As everywhere in `tomolab.clusters`.
     ks
         Numbers of clusters to judge, 2 to a quarter of the particles.
-    seed
-        Of the starts, halvings and sample.
     most
-        Particles to judge by, drawn at random from more. Time grows with it, the judgement hardly changes.
-    normalise
-        As in `clusters.kmeans`.
+        Particles to judge by, drawn at random from more. Time grows with it, the criteria hardly change.
     progress
         Show a bar over the numbers.
 
@@ -60,8 +56,8 @@ def criteria(
     numbers = sorted({int(k) for k in ks})
     rows = clustering.sample(len(embedding), most, seed=seed)
     if not numbers or numbers[0] < 2 or numbers[-1] > len(rows) // 4:
-        told = f"{numbers[0]} to {numbers[-1]}" if numbers else "none"
-        raise ValueError(f"of {len(rows)} particles 2 to {len(rows) // 4} clusters can be judged, got {told}")
+        given = f"{numbers[0]} to {numbers[-1]}" if numbers else "none"
+        raise ValueError(f"of {len(rows)} particles 2 to {len(rows) // 4} clusters can be judged, got {given}")
     some = Embedding(embedding.ids[rows], np.asarray(embedding.vectors[rows]), embedding.network)
     points = clustering.directions(some, normalise)
     table = []
@@ -80,17 +76,9 @@ def criteria(
 
 
 def proposals(table: pd.DataFrame) -> pd.Series:
-    """Number of clusters that each criterion proposes: its best one; of the strength, the largest number that reaches 0.7.
+    """Number of clusters that each criterion of a table from `criteria` proposes, a Series indexed by criterion.
 
-    Parameters
-    ----------
-    table
-        From `criteria`.
-
-    Returns
-    -------
-    Series
-        Indexed by criterion; 1 for the strength if no division repeats itself that well.
+    It is the best one; of the strength, the largest number that reaches 0.7, or 1 if no division repeats itself that well.
     """
     strong = table.index[table["strength"] >= STRONG]
     found = {"strength": strong.max() if len(strong) else 1}
@@ -100,22 +88,14 @@ def proposals(table: pd.DataFrame) -> pd.Series:
 
 
 def choose(table: pd.DataFrame) -> int:
-    """Choose a number of clusters: the one with the highest Calinski-Harabasz index, if some division repeats itself.
+    """Choose a number of clusters: the one with the highest Calinski-Harabasz index of a table from `criteria`.
+
+    It is 1 where no division repeats itself with a prediction strength of 0.7.
 
     No rule is the best everywhere. In the sets of ``benchmarks/bench_clusters.py``, complexes most of which were never seen in
     training, this one loses least of the adjusted Rand index against the best number and meets the number of classes most
     often. It joins what is alike, and the more so the more classes there are; BIC divides too far when particles are many,
     since no cluster is quite a Gaussian. So divide further than that, and merge what looks the same.
-
-    Parameters
-    ----------
-    table
-        From `criteria`.
-
-    Returns
-    -------
-    int
-        The number; 1 if no division has a prediction strength of 0.7.
     """
     found = proposals(table)
     return 1 if found["strength"] == 1 else int(found["calinski_harabasz"])
@@ -157,12 +137,8 @@ def stability(
 
     Parameters
     ----------
-    embedding
-        Vectors (n, d).
-    labels
-        Cluster of particles of the embedding, indexed by particle id; -1 for none.
-    seed
-        Decides halves and starts.
+    embedding, labels, seed
+        As everywhere in `tomolab.clusters`.
     repeats
         Times that a half is drawn.
     partition
@@ -181,8 +157,6 @@ def stability(
     ------
     ValueError
         If less than one repeat is asked for, no particle is in a cluster, or half of the particles are fewer than clusters.
-    KeyError
-        If a particle is not in the embedding.
     """
     kinds = sorted(set(labels.unique()) - {-1})
     if not kinds or repeats < 1 or len(labels) // 2 < len(kinds):

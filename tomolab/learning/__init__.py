@@ -11,13 +11,12 @@ __all__ = [
     "Recipe",
     "embed",
     "fit",
-    "labelled",
     "read_features",
 ]
 
 if TYPE_CHECKING:
     from tomolab.learning.architectures import Network
-    from tomolab.learning.datasets import Labelled, labelled
+    from tomolab.learning.datasets import Labelled
     from tomolab.learning.embedding import Embedding, embed
     from tomolab.learning.feature_files import read_features
     from tomolab.learning.recipes import Recipe
@@ -27,7 +26,7 @@ else:
         __name__,
         {
             "architectures": ["Network"],
-            "datasets": ["Labelled", "labelled"],
+            "datasets": ["Labelled"],
             "embedding": ["Embedding", "embed"],
             "feature_files": ["read_features"],
             "recipes": ["Recipe"],

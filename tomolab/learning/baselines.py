@@ -38,6 +38,8 @@ from tomolab.learning.embedding import Embedding
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import sphere, transform
 
+DEGREE = 8
+"""Highest degree of the spherical harmonics."""
 EDGE = 0.15
 """Share of the box over which the mask about a particle falls to 0."""
 LEVEL_SET_ROUNDS = 5
@@ -49,9 +51,6 @@ FARTHEST_CENTRE = 0.2
 def invariants(
     subtomograms: Subtomograms,
     *,
-    degree: int = 8,
-    shells: int | None = None,
-    cross: bool = True,
     diameter: float = 0.7,
     batch_size: int = 64,
     device: str | torch.device | None = None,
@@ -60,19 +59,13 @@ def invariants(
     """Features that do not depend on pose: sum_m a_lm(r) a_lm(s) of the Fourier amplitudes (Xu, Zhang and Alber 2009).
 
     The square root, with its sign, brings powers to the scale of amplitudes; then every feature is scaled to mean 0 and
-    variance 1 over the particles given. The missing wedge turns with the tomogram and not with the particle, so what
-    the features lose to it does depend on pose.
+    variance 1 over the particles given. Shells reach to two thirds of Nyquist. The missing wedge turns with the tomogram and
+    not with the particle, so what the features lose to it does depend on pose.
 
     Parameters
     ----------
     subtomograms
         What to embed; read in batches, in order.
-    degree
-        Highest degree of the harmonics, even. On the shell of radius r Fourier voxels degrees end at π r.
-    shells
-        How many shells, from the centre of the transform; by default two thirds of those up to Nyquist.
-    cross
-        Also between shells (s < r); without, only s = r.
     diameter
         Of the soft mask, as a share of the box; the noise beyond it would drown the particle. 2 keeps the corners too, and
         then a shift changes the features only as far as it moves density out of the box.
@@ -88,19 +81,18 @@ def invariants(
     ValueError
         If there is nothing to embed, or a parameter is outside what it can be.
     """
-    plan = spherical_harmonics.plan_shells(subtomograms.box, degree=degree, shells=shells or max(1, subtomograms.box // 3))
+    plan = spherical_harmonics.plan_shells(subtomograms.box, degree=DEGREE, shells=max(1, subtomograms.box // 3))
     where = parallel.pick_device(device)
     mask = _mask(subtomograms.box, diameter, where)
 
     def features(batch: Tensor) -> Tensor:
         found = spherical_harmonics.coefficients(spherical_harmonics.amplitudes(batch * mask, plan), plan)
-        power = spherical_harmonics.power(found, plan, cross=cross)
+        power = spherical_harmonics.power(found, plan)
         return power.sign() * power.abs().sqrt()
 
     table = _each(features, subtomograms, batch_size=batch_size, device=where, progress=progress)
     scaler = StandardScaler().fit(table)
-    settings = {"degree": degree, "shells": len(plan.degrees), "cross": cross, "diameter": diameter}
-    name = _digest("invariants", subtomograms, settings, scaler.mean_, scaler.scale_)
+    name = _digest("invariants", subtomograms, {"diameter": diameter}, scaler.mean_, scaler.scale_)
     return Embedding(subtomograms.ids, scaler.transform(table), name)
 
 
@@ -309,8 +301,7 @@ def classify(known: Embedding, labels: pd.Series, embedding: Embedding, *, cost:
     ValueError
         If the two embeddings are not comparable, known particles have no label or several, or there are fewer than two classes.
     """
-    if known.network != embedding.network:
-        raise ValueError(f"embeddings of two kinds cannot be compared: {known.network[:8]} and {embedding.network[:8]}")
+    embedding.check_network(known.network)
     truth = known.match_labels(labels)
     classes = np.unique(truth)
     if len(classes) < 2:

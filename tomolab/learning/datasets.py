@@ -4,13 +4,13 @@ A subtomogram is labelled by the column ``label`` of the particle table. A store
 its chunks come in random order, and what was read together is shuffled again before it is dealt out.
 
 >>> known, held_back = split(subtomograms.open("labelled.zarr"), 0.2, seed=1)
->>> data = labelled(known, batch_size=32, balanced=True, seed=1)
+>>> data = Labelled(known, batch_size=32, balanced=True, seed=1)
 >>> volumes, labels = next(data.epoch(0))
 """
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,7 +28,7 @@ WINDOW_BYTES = 64 * 1024**2
 
 
 class Data(Protocol):
-    """What a network learns from: `simulation.stream(...)` and `labelled(...)` are such."""
+    """What a network learns from: `simulation.stream(...)` and `Labelled(...)` are such."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -50,13 +50,42 @@ class Data(Protocol):
 
 @dataclass(frozen=True)
 class Labelled:
-    """Subtomograms with a `label` column as training data; made by `labelled`."""
+    """Subtomograms whose table has a `label` column, as training data.
+
+    Parameters
+    ----------
+    subtomograms
+        The data, in memory or a store, which is then read a little at a time.
+    classes
+        Class names in the order of the network's outputs; by default the labels that occur, sorted.
+    batch_size
+        Subtomograms per batch.
+    balanced
+        Draw all classes equally often in every batch; rare ones are repeated within an epoch.
+    seed
+        Decides the order.
+
+    Raises
+    ------
+    ValueError
+        If there is no `label` column, or a label is not among the classes.
+    """
 
     subtomograms: Subtomograms
-    classes: tuple[str, ...]
-    batch_size: int
-    seed: int
+    _: KW_ONLY
+    classes: tuple[str, ...] = ()
+    batch_size: int = 32
     balanced: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        table = self.subtomograms.particles
+        if "label" not in table:
+            raise ValueError(f"training needs a column 'label'; the particle table has {', '.join(table.columns)}")
+        if self.batch_size < 1:
+            raise ValueError(f"a batch needs at least one subtomogram, got batch_size={self.batch_size}")
+        object.__setattr__(self, "classes", tuple(self.classes) or tuple(sorted(table["label"].astype(str).unique())))
+        labels_of(self.subtomograms, self.classes)
 
     @property
     def batches(self) -> int:
@@ -111,43 +140,6 @@ class Labelled:
             block = max(1, self._window() // len(present))
             order[places] = np.concatenate([_scattered(rows, self._chunk(), block, rng) for _ in range(again)])[: len(places)]
         return order
-
-
-def labelled(
-    subtomograms: Subtomograms,
-    *,
-    classes: tuple[str, ...] | None = None,
-    batch_size: int = 32,
-    balanced: bool = False,
-    seed: int = 0,
-) -> Labelled:
-    """Use subtomograms whose table has a `label` column as training data.
-
-    Parameters
-    ----------
-    subtomograms
-        The data, in memory or a store, which is then read piece by piece.
-    classes
-        Class names in the order of the network's outputs; by default the labels that occur, sorted.
-    batch_size
-        Subtomograms per batch.
-    balanced
-        Draw all classes equally often in every batch; rare ones are repeated within an epoch.
-    seed
-        Decides the order.
-
-    Raises
-    ------
-    ValueError
-        If there is no `label` column, or a label is not among the classes.
-    """
-    if "label" not in subtomograms.particles:
-        raise ValueError(f"training needs a column 'label'; the particle table has {', '.join(subtomograms.particles.columns)}")
-    if batch_size < 1:
-        raise ValueError(f"a batch needs at least one subtomogram, got batch_size={batch_size}")
-    wanted = classes or tuple(sorted(subtomograms.particles["label"].astype(str).unique()))
-    labels_of(subtomograms, wanted)
-    return Labelled(subtomograms, tuple(wanted), batch_size, seed, balanced=balanced)
 
 
 def labels_of(subtomograms: Subtomograms, classes: tuple[str, ...]) -> Tensor:

@@ -120,6 +120,11 @@ class Embedding:
             raise ValueError(f"{len(missing)} of {len(self)} particles have no label, such as {missing[:5].tolist()}")
         return found.to_numpy()
 
+    def check_network(self, network: str) -> None:
+        """Refuse to be compared with the features of another network; ValueError."""
+        if self.network != network:
+            raise ValueError(f"embeddings of two networks cannot be compared: {self.network[:8]} and {network[:8]}")
+
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield rows and their vectors in float32, block by block; of mapped vectors, memory holds one block."""
         for start in range(0, len(self), BLOCK_ROWS):

@@ -10,13 +10,10 @@ with its own share only: drop-out, and batch norm on CPUs (on GPUs its statistic
 >>> log.end_epoch()              # a row of the history, perhaps new best weights, a checkpoint
 """
 
-import itertools
 import logging
 import os
-import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -144,25 +141,6 @@ class _Classifier(nn.Module):
         # The classifier is small: it costs nothing to have its logits in full precision.
         with torch.autocast(features.device.type, enabled=False):
             return self.network.head(features)
-
-
-def measure(loop: Loop, batches: int) -> tuple[float, float]:
-    """Subtomograms and seconds of a few batches, the making of the data included, after one that is not counted.
-
-    Parameters
-    ----------
-    loop
-        A loop that was started; its network learns.
-    batches
-        How many.
-    """
-    seen = (sums for number in itertools.count() for sums in loop.epoch(number))
-    next(seen)
-    start = time.perf_counter()
-    count = sum(float(sums[2]) for sums in islice(seen, batches))
-    seconds = time.perf_counter() - start
-    seen.close()
-    return count, seconds
 
 
 class TrainingLog:

@@ -102,17 +102,19 @@ def novel(
     Returns
     -------
     dict
-        ``novel_ari``, the adjusted Rand index of clusters and classes (Hubert and Arabie 1985), and ``novel_purity``, the
-        share of particles in the commonest class of their cluster.
+        ``novel_ari``, the adjusted Rand index of clusters and classes (Hubert and Arabie 1985), and ``novel_purity``
+        (`purity`).
     """
     kinds, truth = np.unique(subtomograms.particles["label"].astype(str), return_inverse=True)
     vectors = functional.normalize(features(network, subtomograms, batch_size=batch_size, precision=precision)).numpy()
     found = KMeans(len(kinds), n_init=10, random_state=seed).fit_predict(vectors)
+    return {"novel_ari": float(adjusted_rand_score(truth, found)), "novel_purity": purity(truth, found)}
+
+
+def purity(truth: np.ndarray, found: np.ndarray) -> float:
+    """Share of particles in the commonest class of their cluster, by classes (n,) and clusters (n,)."""
     counts = contingency_matrix(truth, found)
-    return {
-        "novel_ari": float(adjusted_rand_score(truth, found)),
-        "novel_purity": float(counts.max(axis=0).sum() / counts.sum()),
-    }
+    return float(counts.max(axis=0).sum() / counts.sum())
 
 
 def check(network: Network, validation: Subtomograms, unseen: Subtomograms | None = None) -> None:

@@ -6,7 +6,7 @@ of a real volume are even, so degrees are even.
 
 >>> plan = plan_shells(20, degree=8)
 >>> power(coefficients(amplitudes(volumes, plan), plan), plan).shape
-torch.Size([100, 43])
+torch.Size([100, 236])
 """
 
 import functools
@@ -131,21 +131,14 @@ def coefficients(values: Tensor, plan: ShellPlan) -> list[Tensor]:
     return [values[:, points.to(where)] @ matrix.to(where) for points, matrix in zip(plan.points, plan.matrices, strict=True)]
 
 
-def power(found: list[Tensor], plan: ShellPlan, *, cross: bool = False) -> Tensor:
-    """Rotation invariants (n, features): sum_m a_lm(r) a_lm(s) for every degree, with s = r, and with `cross` all s <= r.
+def power(found: list[Tensor], plan: ShellPlan) -> Tensor:
+    """Rotation invariants (n, features) of the coefficients of every shell: sum_m a_lm(r) a_lm(s) for every degree and s <= r.
 
-    Parameters
-    ----------
-    found
-        Coefficients of every shell (`coefficients`).
-    plan
-        The plan that made them.
-    cross
-        Also between shells, which keeps how the shells are turned against each other.
+    Those between two shells keep how the shells are turned against each other.
     """
     columns = []
     for i, (first, degrees) in enumerate(zip(found, plan.degrees, strict=True)):
-        for second in found[0 if cross else i : i + 1]:
+        for second in found[: i + 1]:
             # An inner shell has fewer degrees, and they come first.
             common = second.shape[1]
             bands = torch.unique_consecutive(degrees[:common], return_counts=True)[1].tolist()

@@ -11,6 +11,7 @@ processes on CPUs; the folder must then be one that all of them see.
 """
 
 import copy
+import itertools
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
@@ -59,7 +60,7 @@ def fit(
     network
         From `networks.create`; trained in place.
     data
-        Training data whose classes are the network's: `simulation.stream` or `learning.labelled`.
+        Training data whose classes are the network's: `simulation.stream` or `learning.Labelled`.
     validation
         Labelled subtomograms that are not trained on; evaluated after every epoch.
     epochs
@@ -164,7 +165,11 @@ def estimate(
     loop = Loop(copy.deepcopy(network), data, recipe=used, epochs=epochs, seed=0, fabric=fabric)
     with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
         loop.start()
-        count, seconds = training_loop.measure(loop, batches)
+        with closing(sums for number in itertools.count() for sums in loop.epoch(number)) as stream:
+            next(stream)
+            start = time.perf_counter()
+            count = sum(float(sums[2]) for sums in itertools.islice(stream, batches))
+            seconds = time.perf_counter() - start
     return {"per_second": count / seconds, "seconds": seconds / batches * data.batches * epochs}
 
 
