@@ -115,7 +115,7 @@ def test_what_cannot_be_parted_or_dealt_is_refused() -> None:
     whole = numbered(20)
     with pytest.raises(ValueError, match="between 0 and 1, got 1"):
         datasets.split(whole, 1.0, seed=1)
-    with pytest.raises(ValueError, match="single member cannot be parted: rare"):
+    with pytest.raises(ValueError, match="single member cannot be split: rare"):
         datasets.split(numbered(20, rare=1), 0.5, seed=1)
     with pytest.raises(ValueError, match=r"of one tomogram \(t0\)"):
         datasets.split(numbered(20, tomograms=1), 0.5, seed=1, by_tomogram=True)

@@ -160,17 +160,17 @@ def gaussians(
     rows = sample(len(points), max(SAMPLE, k), seed=seed)
     # Whitened data have variance 1 in all: a thousandth of it keeps a Gaussian from closing in on a few particles.
     method = GaussianMixture(k, reg_covar=1e-3, n_init=starts, random_state=seed, max_iter=500).fit(points[rows])
-    chance = np.concatenate([method.predict_proba(part) for part in np.array_split(points, 1 + len(points) // SAMPLE)])
+    chance = np.concatenate([method.predict_proba(some) for some in np.array_split(points, 1 + len(points) // SAMPLE)])
     certainty = pd.Series(chance.max(axis=1), index=pd.Index(embedding.ids, name="particle_id"), name="certainty")
     return Mixture(series(chance.argmax(axis=1), embedding.ids), certainty, float(method.bic(points[rows])))
 
 
 def series(found: np.ndarray, ids: np.ndarray) -> pd.Series:
     """Labels of particles `ids` (n,) from whole numbers (n,), numbered anew with the largest cluster 0; below 0 becomes -1."""
-    kinds, codes, counts = np.unique(np.where(found < 0, NOISE, found), return_inverse=True, return_counts=True)
-    order = np.argsort(np.where(kinds < 0, 1, -counts), kind="stable")
+    clusters, codes, counts = np.unique(np.where(found < 0, NOISE, found), return_inverse=True, return_counts=True)
+    order = np.argsort(np.where(clusters < 0, 1, -counts), kind="stable")
     ranks = np.argsort(order)
-    ranks[kinds < 0] = NOISE
+    ranks[clusters < 0] = NOISE
     return pd.Series(ranks[codes], index=pd.Index(ids, name="particle_id"), name="cluster")
 
 

@@ -48,7 +48,7 @@ def merges(embedding: Embedding, labels: pd.Series, *, normalise: bool = True) -
     each. Leaving the sizes out, as linkage of bare centres does, recovers known classes less well: joining two to three
     times as many clusters as there were classes (80 sets of 3 to 16 complexes, at SNR 0.1 and 0.05), the mean adjusted
     Rand index was 0.84 with sizes, 0.81 with Ward's linkage of bare centres, 0.79 with average linkage of cosines, and
-    0.84 for k-means told the right number at once.
+    0.84 for k-means given the right number.
 
     Parameters
     ----------

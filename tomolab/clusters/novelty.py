@@ -58,9 +58,11 @@ class _Half:
 
     def score(self, vectors: np.ndarray) -> np.ndarray:
         """Relative Mahalanobis distance: to the nearest class, less that to all known particles as one cloud; squared."""
-        parts = [vectors[start : start + BATCH].astype(np.float64) for start in range(0, len(vectors), BATCH)]
+        blocks = [vectors[start : start + BATCH].astype(np.float64) for start in range(0, len(vectors), BATCH)]
         middle = self.seen.mean(axis=0, keepdims=True)
-        return np.concatenate([_apart(part, self.means, self.within) - _apart(part, middle, self.total) for part in parts])
+        return np.concatenate(
+            [_distances(block, self.means, self.within) - _distances(block, middle, self.total) for block in blocks]
+        )
 
     def novelty(self, vectors: np.ndarray) -> np.ndarray:
         """Share of the other half that looks more familiar."""
@@ -72,11 +74,11 @@ class _Half:
         # Two streams, so that the halves do not share starts.
         places = np.concatenate([self.means, _centres(self.seen, **like, seed=2 * seed)])
         known = _centres(self.unseen, **like, seed=2 * seed + 1)
-        distances = _apart(centres, places, self.within)
-        return _share(_apart(known, places, self.within), distances), distances
+        distances = _distances(centres, places, self.within)
+        return _share(_distances(known, places, self.within), distances), distances
 
 
-def _apart(vectors: np.ndarray, places: np.ndarray, whitening: np.ndarray) -> np.ndarray:
+def _distances(vectors: np.ndarray, places: np.ndarray, whitening: np.ndarray) -> np.ndarray:
     """Squared Mahalanobis distance from each vector to the nearest of the places."""
     return cdist(vectors @ whitening, places @ whitening, "sqeuclidean").min(axis=1)
 

@@ -121,12 +121,8 @@ def normalised(
         Å, width of the Gaussian before a particle is outlined; its outline is smoothed by one and a half times as much.
     diameter
         Of the mask, as a share of the box: soft before a particle is outlined, sharp about what is kept.
-    batch_size
-        Subtomograms per batch.
-    device
-        Where to compute; on a GPU if there is one by default.
-    progress
-        Show a bar.
+    batch_size, device, progress
+        As in `invariants`.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Labelled subtomograms in, batches of volumes and labels out, which a network learns from.
 
 A subtomogram is labelled by the column ``label`` of the particle table. A store is read a little at a time, never as a whole:
-its chunks come in random order, and what was read together is shuffled again before it is dealt out.
+its chunks come in random order, and what was read together is shuffled again.
 
 >>> known, held_back = split(subtomograms.open("labelled.zarr"), 0.2, seed=1)
 >>> data = Labelled(known, batch_size=32, balanced=True, seed=1)
@@ -98,7 +98,7 @@ class Labelled:
         order = self._order(codes, np.random.default_rng((self.seed, number)))
         edges = np.linspace(0, len(order), self.batches + 1).round().astype(int)
         windows = self._windows(order, edges, start)
-        # From a store, the next window is read while this one is dealt out.
+        # From a store, the next window is read while this one is used.
         for first, last, block, volumes in windows if self._chunk() == 1 else store.ahead(windows):
             for batch in range(first, last):
                 rows = slice(edges[batch] - edges[first], edges[batch + 1] - edges[first])
@@ -132,10 +132,10 @@ class Labelled:
         slots = self.batches * self.batch_size
         rounds = -(-slots // len(present))
         # Every round has each class once, so that any batch holds them as evenly as its size allows.
-        kinds = np.concatenate([rng.permutation(present) for _ in range(rounds)])[:slots]
+        drawn = np.concatenate([rng.permutation(present) for _ in range(rounds)])[:slots]
         order = np.empty(slots, dtype=int)
-        for kind in present:
-            places, rows = np.flatnonzero(kinds == kind), np.flatnonzero(codes == kind)
+        for code in present:
+            places, rows = np.flatnonzero(drawn == code), np.flatnonzero(codes == code)
             again = -(-len(places) // len(rows))
             block = max(1, self._window() // len(present))
             order[places] = np.concatenate([_scattered(rows, self._chunk(), block, rng) for _ in range(again)])[: len(places)]
@@ -152,55 +152,55 @@ def labels_of(subtomograms: Subtomograms, classes: tuple[str, ...]) -> Tensor:
 
 
 def split(
-    subtomograms: Subtomograms, share: float, *, seed: int, by_tomogram: bool = False
+    subtomograms: Subtomograms, fraction: float, *, seed: int, by_tomogram: bool = False
 ) -> tuple[Subtomograms, Subtomograms]:
-    """Part labelled subtomograms into some to train on and some to validate with; what lies in a store stays there.
+    """Split labelled subtomograms into some to train on and some to validate with; what lies in a store stays there.
 
     Parameters
     ----------
     subtomograms
         Labelled subtomograms.
-    share
-        Share of each class in the second part, between 0 and 1.
+    fraction
+        Fraction of each class in the second part, between 0 and 1.
     seed
         Decides who comes where.
     by_tomogram
-        Keep the particles of a tomogram together: then the second part tells what a network is worth in a new tomogram. The
-        share of each class is met as well as whole tomograms allow.
+        Keep the particles of a tomogram together: then the second part shows what a network is worth in a new tomogram. The
+        fraction of each class is met as well as whole tomograms allow.
 
     Raises
     ------
     ValueError
-        If the share is not between 0 and 1, a class has one member only, or there are too few tomograms to part.
+        If the fraction is not between 0 and 1, a class has one member only, or there are too few tomograms to split.
     """
-    if not 0 < share < 1:
-        raise ValueError(f"the share to validate with lies between 0 and 1, got {share}")
+    if not 0 < fraction < 1:
+        raise ValueError(f"the fraction to validate with lies between 0 and 1, got {fraction}")
     labels = subtomograms.particles["label"].astype(str).to_numpy()
-    kinds, counts = np.unique(labels, return_counts=True)
+    names, counts = np.unique(labels, return_counts=True)
     if counts.min() < 2:
-        raise ValueError(f"classes with a single member cannot be parted: {', '.join(kinds[counts < 2])}")
+        raise ValueError(f"classes with a single member cannot be split: {', '.join(names[counts < 2])}")
     rng = np.random.default_rng(seed)
-    held = _by_tomogram(subtomograms, labels, share, rng) if by_tomogram else np.zeros(len(labels), dtype=bool)
-    for kind, count in zip(kinds, counts, strict=True) if not by_tomogram else ():
-        some = int(np.clip(round(share * count), 1, count - 1))
-        held[rng.permutation(np.flatnonzero(labels == kind))[:some]] = True
+    held = _by_tomogram(subtomograms, labels, fraction, rng) if by_tomogram else np.zeros(len(labels), dtype=bool)
+    for name, count in zip(names, counts, strict=True) if not by_tomogram else ():
+        some = int(np.clip(round(fraction * count), 1, count - 1))
+        held[rng.permutation(np.flatnonzero(labels == name))[:some]] = True
     return _part(subtomograms, np.flatnonzero(~held)), _part(subtomograms, np.flatnonzero(held))
 
 
-def _by_tomogram(subtomograms: Subtomograms, labels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Mask of the particles held back: of many ways to choose tomograms, the one that best gives each class its share."""
+def _by_tomogram(subtomograms: Subtomograms, labels: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """Mask of the particles held back: of 100 splits of the tomograms, the one that best meets the fraction in each class."""
     tomograms = subtomograms.particles["tomogram"].to_numpy()
     if len(set(tomograms)) < 2:
-        raise ValueError(f"particles of one tomogram ({tomograms[0]}) cannot be parted by tomogram")
-    ways = GroupShuffleSplit(100, test_size=share, random_state=int(rng.integers(2**31)))
+        raise ValueError(f"particles of one tomogram ({tomograms[0]}) cannot be split by tomogram")
+    splits = GroupShuffleSplit(100, test_size=fraction, random_state=int(rng.integers(2**31)))
     best, least = np.zeros(len(labels), dtype=bool), np.inf
-    for _, rows in ways.split(labels, groups=tomograms):
+    for _, rows in splits.split(labels, groups=tomograms):
         held = np.isin(np.arange(len(labels)), rows)
-        shares = pd.Series(held).groupby(labels).mean()
-        if (off := float((shares - share).abs().max())) < least and shares.between(0, 1, inclusive="neither").all():
+        fractions = pd.Series(held).groupby(labels).mean()
+        if (off := float((fractions - fraction).abs().max())) < least and fractions.between(0, 1, inclusive="neither").all():
             best, least = held, off
     if not best.any():
-        raise ValueError("no choice of whole tomograms leaves members of every class on both sides; part by class instead")
+        raise ValueError("no choice of whole tomograms leaves members of every class on both sides; split by class instead")
     return best
 
 

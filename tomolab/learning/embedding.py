@@ -81,7 +81,7 @@ class Embedding:
             )
         object.__setattr__(self, "ids", ids.astype(np.int64))
         object.__setattr__(self, "vectors", vectors)
-        bad = [self.ids[rows][~np.isfinite(part).all(axis=1)] for rows, part in self.blocks()]
+        bad = [self.ids[rows][~np.isfinite(block).all(axis=1)] for rows, block in self.blocks()]
         if any(map(len, bad)):
             found = np.concatenate(bad)
             raise ValueError(
@@ -210,8 +210,8 @@ class PartialArray:
 
     def _resume(self, folder: Path) -> None:
         path = io.inside(folder, ABOUT)
-        begun = safe_load.mapping(path, "the description of a part")
-        with safe_load.reading(path, "the description of a part"):
+        begun = safe_load.mapping(path, "the description of a partial embedding")
+        with safe_load.reading(path, "the description of a partial embedding"):
             safe_load.typed(begun, done=int)
         done = begun.pop("done")
         other = [name for name in sorted(self.about | begun) if begun.get(name) != self.about.get(name)]
@@ -345,23 +345,23 @@ def embed(
     about = {"network": digest, "precision": "bfloat16" if bfloat16 else "float32"}
     if path is not None:
         about["subtomograms"] = _fingerprint(subtomograms)
-    # Two kernels that write the same path would fill the same part.
+    # Two kernels that write the same path would fill the same folder.
     with nullcontext() if path is None else paths.lock(f"{path}.part"):
-        part = PartialArray(len(ids), dtype=dtype, folder=None if path is None else f"{path}.part", about=about)
-        bar = tqdm(total=len(ids), initial=part.done, desc="embedding", unit=" subtomograms", disable=not progress)
-        rows = [slice(first, first + batch_size) for first in range(part.done, len(ids), batch_size)]
+        partial = PartialArray(len(ids), dtype=dtype, folder=None if path is None else f"{path}.part", about=about)
+        bar = tqdm(total=len(ids), initial=partial.done, desc="embedding", unit=" subtomograms", disable=not progress)
+        rows = [slice(first, first + batch_size) for first in range(partial.done, len(ids), batch_size)]
         volumes = subtomograms.volumes
         if workers is None:
             batches = (store.span(volumes, one.start, one.stop) for one in rows)
             stream = stream_features(network, batches, device=parallel.pick_device(device), bfloat16=bfloat16)
         else:
             stream = _stream_from_workers(network, volumes, rows, device=device, bfloat16=bfloat16, client=workers)
-        with part, bar, closing(stream):
+        with partial, bar, closing(stream):
             for found in stream:
                 # A batch is checked before it is kept: NaN must not wait for the end of a long run to be noticed.
-                part.add(Embedding(ids[part.done : part.done + len(found)], found, digest).vectors)
+                partial.add(Embedding(ids[partial.done : partial.done + len(found)], found, digest).vectors)
                 bar.update(len(found))
-        whole = Embedding(ids, part.array, digest)
+        whole = Embedding(ids, partial.array, digest)
         if path is None:
             return whole
         whole.save(path)

@@ -1,6 +1,6 @@
 """A table or arrays of another program in (CSV, Parquet, NPZ, NPY), an `Embedding` out: its feature vectors by particle id.
 
-What belongs to which particle is told by ids, never by the order of the rows, unless the user says so. Nothing is read by
+Ids say what belongs to which particle, never the order of the rows, unless the user says so. Nothing is read by
 pickle, in which most programs of the field keep their features: `HOW` says how they are saved in another form.
 
 >>> features = read_features("tomotwin.parquet", particles=picks, columns=[str(n) for n in range(32)])
@@ -243,5 +243,5 @@ def _number(text: str) -> bool:
 
 
 def _few(names: object) -> str:
-    told = [str(name)[:40] for name in names]  # type: ignore[attr-defined]
-    return ", ".join(told[:12]) + (f" and {len(told) - 12} more" if len(told) > 12 else "")
+    texts = [str(name)[:40] for name in names]  # type: ignore[attr-defined]
+    return ", ".join(texts[:12]) + (f" and {len(texts) - 12} more" if len(texts) > 12 else "")

@@ -3,7 +3,7 @@
 One pass after the other goes over the data, on one device or spread over the processes that ``torchrun`` started. The global
 batch is the same however many processes there are: each takes every so-manieth of its subtomograms, and the loss is that of
 the whole batch, whose logits are gathered from all. So the numbers are those of one process, except for what a network does
-with its own share only: drop-out, and batch norm on CPUs (on GPUs its statistics are of the whole batch).
+with its own subtomograms only: drop-out, and batch norm on CPUs (on GPUs its statistics are of the whole batch).
 
 >>> loop = Loop(network, data, recipe=recipe, epochs=10, seed=1, fabric=launch(device, bfloat16=False))
 >>> log = TrainingLog(loop, TrainingProgress(), folder=folder, plan=plan, validation=held_back)
@@ -105,11 +105,11 @@ class Loop:
 
     def _step(self, volumes: Tensor, labels: Tensor) -> Tensor:
         labels = labels.to(self.fabric.device, non_blocking=True)
-        share = volumes[self.fabric.global_rank :: self.fabric.world_size].to(self.fabric.device, non_blocking=True)
-        logits = self._gathered(self.classifier(share[:, None].contiguous(memory_format=torch.channels_last_3d)), len(labels))
+        own = volumes[self.fabric.global_rank :: self.fabric.world_size].to(self.fabric.device, non_blocking=True)
+        logits = self._gather(self.classifier(own[:, None].contiguous(memory_format=torch.channels_last_3d)), len(labels))
         loss = self.recipe.loss(logits, labels)
         self.optimiser.zero_grad()
-        # Every process has the gradient through its share; their mean, which is what they agree on, is to be the sum.
+        # Every process has the gradient through its own rows; their mean, which is what they agree on, is to be the sum.
         self.fabric.backward(loss * self.fabric.world_size)
         if self.recipe.clip is not None:
             self.fabric.clip_gradients(self.classifier, self.stepper, max_norm=self.recipe.clip)
@@ -118,15 +118,15 @@ class Loop:
         count = len(labels)
         return torch.stack([loss.detach().double() * count, right.double(), torch.full_like(right, count).double()])
 
-    def _gathered(self, part: Tensor, count: int) -> Tensor:
-        """Rows of the whole batch, in its order, from the shares of all processes; gradients flow to the own share only."""
+    def _gather(self, own: Tensor, count: int) -> Tensor:
+        """Rows of the whole batch, in its order, from all processes; gradients flow to the own rows only."""
         world = self.fabric.world_size
         if world == 1:
-            return part
-        filled = torch.cat([part, part.new_zeros(-(-count // world) - len(part), part.shape[1])])
-        shares: list[Tensor] = list(self.fabric.all_gather(filled.detach()))  # type: ignore[arg-type]
-        shares[self.fabric.global_rank] = filled
-        return torch.stack(shares, dim=1).flatten(0, 1)[:count]
+            return own
+        filled = torch.cat([own, own.new_zeros(-(-count // world) - len(own), own.shape[1])])
+        gathered: list[Tensor] = list(self.fabric.all_gather(filled.detach()))  # type: ignore[arg-type]
+        gathered[self.fabric.global_rank] = filled
+        return torch.stack(gathered, dim=1).flatten(0, 1)[:count]
 
 
 class _Classifier(nn.Module):
