@@ -126,7 +126,7 @@ def test_classify_refuses_what_it_cannot_learn_from(shapes) -> None:
         baselines.classify(features, truth[:20], features)
     with pytest.raises(ValueError, match=r"at least two classes, got \['one'\]"):
         baselines.classify(features, pd.Series("one", index=shapes.ids), features)
-    with pytest.raises(ValueError, match="two kinds"):
+    with pytest.raises(ValueError, match="two networks"):
         baselines.classify(features, truth, Embedding(features.ids, features.vectors, "other"))
 
 

@@ -30,6 +30,7 @@ from sklearn.cluster import KMeans
 from sklearn.covariance import ledoit_wolf
 from sklearn.preprocessing import normalize
 
+from tomolab.clusters.labels import centres
 from tomolab.learning.embedding import Embedding
 
 FEWEST = 8
@@ -228,15 +229,10 @@ class Reference:
             If the features are of another network, or no particle is in a cluster.
         """
         embedding.check_network(self.network)
-        inside = labels[labels != -1]
-        if inside.empty:
-            raise ValueError(f"none of {len(labels)} particles is in a cluster")
-        vectors = embedding.take(inside.index.to_numpy()).vectors.astype(np.float64)
-        sizes = inside.groupby(inside).size()
-        middles = pd.DataFrame(vectors).groupby(inside.to_numpy()).mean().to_numpy()
-        directions = pd.DataFrame(normalize(vectors)).groupby(inside.to_numpy()).mean().to_numpy()
+        middles, directions = (centres(embedding, labels, normalise=one).astype(float) for one in (False, True))
+        sizes = labels.value_counts().loc[middles.index]
         table = pd.DataFrame({"size": sizes}).rename_axis("cluster")
-        found = [half.cluster_novelty(middles, len(inside), seed=self.seed) for half in self.halves]
+        found = [half.cluster_novelty(middles.to_numpy(), int(sizes.sum()), seed=self.seed) for half in self.halves]
         table["novelty"], table["distance"] = np.mean(found, axis=0)
         table["distance"] **= 0.5
         cosines = normalize(directions) @ normalize(self.directions).T
