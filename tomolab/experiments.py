@@ -112,9 +112,9 @@ class Method:
 
 # No mask is described where the two were published; ours looks at what lies about the centre.
 _BASELINES: dict[str, Callable[..., Embedding]] = {
-    "invariants": partial(baselines.invariants, diameter=2.0),
+    "invariants": partial(baselines.invariants, mask_fraction=2.0),
     "invariants, masked": baselines.invariants,
-    "normalised": partial(baselines.normalised, diameter=2.0),
+    "normalised": partial(baselines.normalised, mask_fraction=2.0),
     "normalised, masked": baselines.normalised,
 }
 

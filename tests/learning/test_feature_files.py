@@ -100,7 +100,7 @@ def test_ids_in_the_index_of_a_table_are_found(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.assign(particle_id=[1, 2, 3, 3, 3, 4]), r"2 of 6 particle ids are repeated, such as \[3, 3\]"),
+        (lambda t: t.assign(particle_id=[1, 2, 3, 3, 3, 4]), r"particle ids must be unique, but 1 are repeated: \[3\]"),
         (lambda t: t.assign(particle_id=[1, 2, None, 3, 5, 4]), "1 of 6 particle ids are missing"),
         (lambda t: t.assign(particle_id=[1, 2, 2.5, 3, 5, 4]), "1 of 6 particle ids are no whole numbers, such as"),
         (lambda t: t.assign(particle_id=list("abcdef")), "6 of 6 particle ids are no whole numbers, such as 'a'"),
@@ -214,7 +214,7 @@ def test_what_is_kept_by_pickle_is_refused_with_the_way_out(tmp_path) -> None:
     holes = VECTORS.copy()
     holes[1:3, 0] = np.nan
     np.savez(tmp_path / "a.npz", ids=IDS, vectors=holes)
-    with pytest.raises(ValueError, match="2 of 6 rows of vectors hold NaN or infinity"):
+    with pytest.raises(ValueError, match="vectors of 2 particles hold NaN or infinity"):
         read_features(tmp_path / "a.npz")
 
 

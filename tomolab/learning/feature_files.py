@@ -191,15 +191,11 @@ def _matrix(array: np.ndarray, name: str) -> np.ndarray:
     if array.ndim != 2 or array.dtype.kind not in "iuf":
         raise ValueError(f"{name} has shape {array.shape} of {array.dtype}, expected features (n, d), all of them numbers")
     with np.errstate(over="ignore"):
-        found = array if array.dtype in (np.float16, np.float32) else array.astype(np.float32)
-    bad = len(found) - int(np.isfinite(found).all(axis=1).sum())
-    if bad:
-        raise ValueError(f"{bad} of {len(found)} rows of {name} hold NaN or infinity")
-    return found
+        return array if array.dtype in (np.float16, np.float32) else array.astype(np.float32)
 
 
 def _ids(given: object, count: int) -> np.ndarray:
-    """Particle ids (n,), after they are found to be whole numbers, as many as there are rows, and each once."""
+    """Particle ids (n,), after they are found to be whole numbers, and as many as there are rows."""
     values = pd.Series(np.asarray(given) if not isinstance(given, pd.Series) else given.to_numpy())
     if len(values) != count:
         raise ValueError(f"there are {len(values)} ids and {count} rows of features")
@@ -210,13 +206,7 @@ def _ids(given: object, count: int) -> np.ndarray:
     if not whole.all() or values.dtype == bool:
         first = values[~whole].iloc[0] if not whole.all() else values.iloc[0]
         raise ValueError(f"{max(1, int((~whole).sum()))} of {count} particle ids are no whole numbers, such as {first!r}")
-    out = numbers.astype(np.int64)
-    repeated = int(pd.Series(out).duplicated().sum())
-    if repeated:
-        raise ValueError(
-            f"{repeated} of {count} particle ids are repeated, such as {out[pd.Series(out).duplicated()][:5].tolist()}"
-        )
-    return out
+    return numbers.astype(np.int64)
 
 
 def _matched(whole: Embedding, particles: pd.DataFrame) -> Embedding:

@@ -221,13 +221,13 @@ def _epoch(loop: Loop, log: TrainingLog, *, every: float, bar: Any) -> None:
         if now - shown > 0.5 or now - saved > every or so_far.batch == loop.data.batches:
             shown = now
             so_far.sums, so_far.seconds = sums.tolist(), now - begun
-            bar.set_postfix_str(_told(so_far), refresh=False)
+            bar.set_postfix_str(_rates(so_far), refresh=False)
         if now - saved > every:
             saved = now
             log.save()
     so_far.seconds = time.perf_counter() - begun
 
 
-def _told(so_far: TrainingProgress) -> str:
+def _rates(so_far: TrainingProgress) -> str:
     loss, right, count = so_far.sums
     return f"loss {loss / count:.3f}, accuracy {right / count:.3f}, {count / so_far.seconds:.0f} subtomograms/s"
