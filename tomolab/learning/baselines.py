@@ -157,7 +157,7 @@ def normalised(
 def _mask(box: int, mask_fraction: float, device: torch.device) -> Tensor:
     if not 0 < mask_fraction <= 2:
         raise ValueError(f"mask_fraction is a diameter as a share of the box, above 0 and up to 2, got {mask_fraction}")
-    return sphere(box, mask_fraction * box, edge=EDGE * box, device=device)
+    return sphere(box, mask_fraction * box, edge_voxels=EDGE * box, device=device)
 
 
 def _each(
