@@ -58,7 +58,7 @@ def test_load_refuses_other_files(tmp_path) -> None:
         embedding.load(tmp_path / "absent")
     some().save(tmp_path / "a")
     vectors = tmp_path / "a/vectors.npy"
-    np.save(vectors, np.array([{}]), allow_pickle=True)
+    np.save(vectors, np.array([{}]))
     with pytest.raises(ValueError, match="values of type object, expected numbers or text"):
         embedding.load(tmp_path / "a")
     np.save(vectors, np.zeros((3, 2)))
