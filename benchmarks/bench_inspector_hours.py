@@ -50,7 +50,7 @@ def write_run(folder: Path, count: int) -> None:
     vectors = rng.normal(size=(len(cut), 16))
     vectors[:, 0] += 3.0 * (table["label"] == "tric")
     Subtomograms(cut.volumes, table.drop(columns="cluster"), VOXEL_SIZE).save(folder / "subtomograms.zarr")
-    Embedding(cut.ids, vectors, "of a benchmark").save(folder / "embedding.npz")
+    Embedding(cut.ids, vectors, "of a benchmark").save(folder / "embedding")
     io.write_particles(table, folder / "clusters.csv")
     io.write_volume(Volume(rng.normal(size=(40, 100, 100)).astype(np.float32), VOXEL_SIZE), folder / "tomogram.mrc")
     pd.DataFrame({"particle_id": cut.ids, "x": vectors[:, 0], "y": vectors[:, 1]}).to_csv(folder / "layout.csv", index=False)

@@ -4,7 +4,7 @@
     python benchmarks/bench_stores.py --count 60000
 
 A store of simulated subtomograms is written in each layout, and read: in order, as embedding does; as training does, in an
-order of its own for every epoch (`learning.labelled`); and one by one, as galleries do. Before every reading, the system is
+order of its own for every epoch (`learning.Labelled`); and one by one, as galleries do. Before every reading, the system is
 told to forget the files of the store (posix_fadvise, POSIX_FADV_DONTNEED, after they were brought to the disk), so that they
 come from there. Layouts take turns, so that other work on the machine meets all alike; medians. Rows that lie as plain
 numbers are read straight from the files (`tomolab.subtomograms.store`); int8 and what is compressed, which no store has, by
@@ -117,7 +117,7 @@ def in_order(boxes: Subtomograms, _: int) -> int:
 
 def as_training(boxes: Subtomograms, number: int) -> int:
     """An epoch."""
-    return sum(len(labels) for _, labels in learning.labelled(boxes, batch_size=MODEL, seed=1).epoch(number))
+    return sum(len(labels) for _, labels in learning.Labelled(boxes, batch_size=MODEL, seed=1).epoch(number))
 
 
 def one_by_one(boxes: Subtomograms, number: int) -> int:

@@ -323,7 +323,8 @@ MATRICES += "".join(
 )
 OPTICS = "data_optics\n\nloop_\n_rlnOpticsGroup\n_rlnImagePixelSize\n1 8.0\n\n"
 
-FEATURES = pd.DataFrame(np.arange(30.0).reshape(5, 6) / 7, columns=list("abcdef")).assign(particle_id=[3, 1, 7, 4, 5])
+NAMES_OF_FEATURES = [f"z{n}" for n in range(6)]
+FEATURES = pd.DataFrame(np.arange(30.0).reshape(5, 6) / 7, columns=NAMES_OF_FEATURES).assign(particle_id=[3, 1, 7, 4, 5])
 
 
 def features(name: str) -> Kind:
@@ -332,7 +333,7 @@ def features(name: str) -> Kind:
     def make(folder: Path) -> None:
         path = folder / name
         if name.endswith(".npz"):
-            np.savez(path, ids=FEATURES["particle_id"], vectors=FEATURES[list("abcdef")])
+            np.savez(path, ids=FEATURES["particle_id"], vectors=FEATURES[NAMES_OF_FEATURES])
         elif name.endswith(".parquet"):
             FEATURES.to_parquet(path)
         else:

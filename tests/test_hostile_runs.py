@@ -250,9 +250,7 @@ def test_a_manifest_reads_nothing_outside_of_its_folder(tmp_path: Path) -> None:
         assert "secret" not in report.page(run_contents.read(folder))
 
 
-@pytest.mark.parametrize(
-    "name", ["clusters.csv", "embedding.npz", "subtomograms.zarr", "session.npz", "layout.csv", "averages"]
-)
+@pytest.mark.parametrize("name", ["clusters.csv", "embedding", "subtomograms.zarr", "session.npz", "layout.csv", "averages"])
 def test_what_an_inspection_finds_does_not_lead_out(name: str, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     outside = tmp_path_factory.mktemp("outside")
     work = inspection.open(folder, diameter=250)
@@ -275,8 +273,8 @@ def test_a_part_does_not_write_through_a_link(tmp_path: Path) -> None:
     bait = tmp_path / "bait"
     with PartialArray(4, dtype="float32", folder=tmp_path / "a.part") as part:
         part.add(np.ones((2, 3)))
-    (tmp_path / "a.part/array.npy").rename(bait)
-    (tmp_path / "a.part/array.npy").symlink_to(bait)
+    (tmp_path / "a.part/vectors.npy").rename(bait)
+    (tmp_path / "a.part/vectors.npy").symlink_to(bait)
     before = bait.read_bytes()
     with pytest.raises(ValueError, match="leads out of"):
         PartialArray(4, dtype="float32", folder=tmp_path / "a.part")
@@ -364,7 +362,7 @@ def test_a_report_tells_what_could_not_be_read(name: str, folder: Path) -> None:
         "average record": "averages/a/record.json",
         "average particles": "averages/a/particles.parquet",
         "store array": "subtomograms.zarr/volumes/zarr.json",
-        "embedding": "embedding.npz",
+        "embedding": "embedding/about.json",
     }[name]
     work.save()
     (folder / place).write_bytes(b'{"reason": [')

@@ -34,10 +34,9 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from tqdm.auto import tqdm
 
-from tomolab import fourier, io
+from tomolab import clusters, fourier, io
 from tomolab.averaging import alignment, gold_standard
 from tomolab.averaging.fsc import resolution_at
-from tomolab.clusters import labels as cluster_labels
 from tomolab.clusters import novelty
 from tomolab.learning import baselines, embedding, networks, training
 from tomolab.learning.embedding import Embedding
@@ -113,9 +112,9 @@ class Method:
 
 # No mask is described where the two were published; ours looks at what lies about the centre.
 _BASELINES: dict[str, Callable[..., Embedding]] = {
-    "invariants": partial(baselines.invariants, diameter=2.0),
+    "invariants": partial(baselines.invariants, mask_fraction=2.0),
     "invariants, masked": baselines.invariants,
-    "normalised": partial(baselines.normalised, diameter=2.0),
+    "normalised": partial(baselines.normalised, mask_fraction=2.0),
     "normalised, masked": baselines.normalised,
 }
 
@@ -269,14 +268,14 @@ def cluster_scores(features: Embedding, truth: pd.Series, k: int, *, starts: int
     starts
         How many seeds.
     """
-    scores = [cluster_labels.agreement(cluster_labels.kmeans(features, k, seed=seed), truth) for seed in range(starts)]
+    scores = [clusters.agreement(clusters.kmeans(features, k, seed=seed), truth) for seed in range(starts)]
     return {name: statistics.median(one[name] for one in scores) for name in ("ari", "purity", "homogeneity")}
 
 
 def _clusters_found(judged: novelty.Reference, described: Embedding, new: pd.Series, k: int) -> Iterator[float]:
     """Areas under the ROC curve of clusters, for holding more particles of unknown complexes than of known ones."""
     for seed in range(STARTS):
-        labels = cluster_labels.kmeans(described, k, seed=seed)
+        labels = clusters.kmeans(described, k, seed=seed)
         mostly_new = new.groupby(labels).mean() > 0.5
         yield float(roc_auc_score(mostly_new, judged.clusters(described, labels)["distance"].loc[mostly_new.index]))
 
@@ -543,8 +542,8 @@ def recover(
     """
     found = generator.subtomograms(unknown, count, imaging=condition.imaging, box=box, seed=seed)
     (described,) = ready.embed(found)
-    labels = cluster_labels.kmeans(described, len(unknown), seed=seed)
-    table = cluster_labels.summary(labels, found.particles)[["size", "class", "purity"]]
+    labels = clusters.kmeans(described, len(unknown), seed=seed)
+    table = clusters.summary(labels, found.particles)[["size", "class", "purity"]]
     measured = []
     for cluster, name in tqdm(table["class"].items(), total=len(table), desc="averages", disable=not progress):
         ids = labels.index[labels == cluster].to_numpy()

@@ -178,10 +178,10 @@ def test_a_layout_of_another_embedding_is_made_anew_whatever_the_clock_says(
     assert len(made) == 1
     features = run_contents.read_features(folder)
     assert features is not None
-    Embedding(features.ids, -features.vectors, "another").save(folder / "embedding.npz")
+    Embedding(features.ids, -features.vectors, "another").save(folder / "embedding")
     # As if the clock had gone back an hour since the layout was made.
     then = (folder / "layout.csv").stat().st_mtime - 3600
-    os.utime(folder / "embedding.npz", (then, then))
+    os.utime(folder / "embedding/vectors.npy", (then, then))
     points = inspection.open(folder).points
     assert points is not None
     np.testing.assert_allclose(points["x"], -features.take(points["particle_id"].to_numpy()).vectors[:, 0], rtol=1e-6)

@@ -62,7 +62,7 @@ def test_a_store_in_a_bucket_is_the_one_in_a_folder(address: str, tmp_path: Path
     ids = np.random.default_rng(1).permutation(here.ids)[:25]
     np.testing.assert_array_equal(there.take(ids).volumes, here.take(ids).volumes)
     np.testing.assert_array_equal(there.choose(ids).volumes[3:9], here.take(ids).volumes[3:9])
-    epochs = [list(learning.labelled(one, batch_size=8, seed=3).epoch(0)) for one in (here, there)]
+    epochs = [list(learning.Labelled(one, batch_size=8, seed=3).epoch(0)) for one in (here, there)]
     for (a, b), (c, d) in zip(*epochs, strict=True):
         assert a.equal(c)
         assert b.equal(d)

@@ -185,7 +185,7 @@ def test_any_stage_is_shown_and_nothing_is_invented(tmp_path: Path, boxes: Subto
     assert [step.title for step in run_contents.read(tmp_path).steps] == ["picked", "cut out"]
     assert "Clusters" not in text
     assert "Averages" not in text
-    (tmp_path / "embedding.npz").write_bytes(b"broken")
+    (tmp_path / "embedding").write_bytes(b"broken")
     assert '<p class="fault">' in report.write(tmp_path).read_text(encoding="utf-8")
 
 

@@ -443,7 +443,7 @@ def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) ->
     Parameters
     ----------
     folder
-        With ``clusters.csv`` (particles with a column ``cluster``), and as far as they are there ``embedding.npz``,
+        With ``clusters.csv`` (particles with a column ``cluster``), and as far as they are there ``embedding``,
         ``subtomograms.zarr``, ``tomogram.mrc`` or ``tomograms/NAME.mrc``, ``averages/`` and what an inspection left:
         ``session.npz`` and ``layout.csv``, which is made of the embedding where it is missing (UMAP).
     diameter

@@ -39,7 +39,7 @@ from tomolab.subtomograms import dataset, store
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
 
-TABLE, EMBEDDING, BOXES = "clusters.csv", "embedding.npz", "subtomograms.zarr"
+TABLE, EMBEDDING, BOXES = "clusters.csv", "embedding", "subtomograms.zarr"
 ENDINGS = (".mrc", ".rec", ".map", ".mrc.gz", ".rec.gz", ".mrc.bz2", ".rec.bz2", ".zarr")
 """Of the names of tomograms; where there are several of one name, the first of these is taken."""
 SESSION, LAYOUT, LAYOUT_OF, AVERAGES = "session.npz", "layout.csv", "layout.json", "averages"
@@ -107,7 +107,7 @@ def read_table(folder: Path) -> pd.DataFrame:
 def read_features(folder: Path) -> Embedding | None:
     """Embedding, if there is one."""
     path = io.inside(folder, EMBEDDING)
-    return embedding.load(path) if path.is_file() else None
+    return embedding.load(path) if path.exists() else None
 
 
 def read_boxes(folder: Path) -> Subtomograms | None:
@@ -158,15 +158,19 @@ def read_layout(folder: Path, found: Embedding | None, *, seed: int) -> pd.DataF
     with io.atomic(kept) as temporary:
         made.to_csv(temporary, index=False)
     with io.atomic(mark) as temporary:
-        temporary.write_text(json.dumps({EMBEDDING: io.sha256(source)}) + "\n")
+        temporary.write_text(json.dumps(_hashes(source)) + "\n")
     return made
 
 
 def _made_of(mark: Path, kept: Path, source: Path) -> bool:
     """Whether a layout is of an embedding."""
     if mark.is_file():
-        return safe_load.mapping(mark) == {EMBEDDING: io.sha256(source)}
-    return kept.stat().st_mtime >= source.stat().st_mtime
+        return safe_load.mapping(mark) == _hashes(source)
+    return kept.stat().st_mtime >= (source / embedding.VECTORS).stat().st_mtime
+
+
+def _hashes(source: Path) -> dict[str, str]:
+    return {name: io.sha256(io.inside(source, name)) for name in (embedding.IDS, embedding.VECTORS)}
 
 
 def read_tomograms(folder: Path, particles: pd.DataFrame) -> dict[str, Volume]:

@@ -4,7 +4,7 @@ A file may be damaged, or come from somebody else. What it says of its size is h
 nothing in it is run, and whatever is wrong with it is a ValueError that names it.
 
 >>> about = mapping("runs/first/manifest.json")
->>> found = arrays("runs/first/embedding.npz")
+>>> found = arrays("runs/first/session.npz")
 """
 
 import json

@@ -11,27 +11,25 @@ __all__ = [
     "Recipe",
     "embed",
     "fit",
-    "labelled",
     "read_features",
-    "tune",
 ]
 
 if TYPE_CHECKING:
     from tomolab.learning.architectures import Network
-    from tomolab.learning.datasets import Labelled, labelled
+    from tomolab.learning.datasets import Labelled
     from tomolab.learning.embedding import Embedding, embed
     from tomolab.learning.feature_files import read_features
     from tomolab.learning.recipes import Recipe
-    from tomolab.learning.training import fit, tune
+    from tomolab.learning.training import fit
 else:
     __getattr__, __dir__ = attach(
         __name__,
         {
             "architectures": ["Network"],
-            "datasets": ["Labelled", "labelled"],
+            "datasets": ["Labelled"],
             "embedding": ["Embedding", "embed"],
             "feature_files": ["read_features"],
             "recipes": ["Recipe"],
-            "training": ["fit", "tune"],
+            "training": ["fit"],
         },
     )

@@ -26,22 +26,7 @@ from torch import nn
 from tomolab import io
 from tomolab.io import safe_load
 from tomolab.learning import architectures
-from tomolab.learning.architectures import Network, build
-
-__all__ = [
-    "Network",
-    "build",
-    "check",
-    "create",
-    "describe",
-    "digest",
-    "load",
-    "names",
-    "renewed",
-    "save",
-    "shipped",
-    "weights",
-]
+from tomolab.learning.architectures import Network as Network
 
 FORMAT = 1
 USUAL, LARGEST = 64, 1024
@@ -80,35 +65,7 @@ def create(name: str, *, box: int, classes: Sequence[str], voxel_size: float | N
         raise ValueError(f"a network needs at least two classes, each named once, got {list(classes)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build(Network(name, box=box, classes=classes, voxel_size=voxel_size))
-
-
-def renewed(network: Network, classes: Sequence[str], *, seed: int = 0) -> Network:
-    """Give a trained network a new classifier for other classes; all that comes before is copied.
-
-    Parameters
-    ----------
-    network
-        A trained network; not changed.
-    classes
-        Names of the new classes.
-    seed
-        Decides the initial weights of the classifier.
-    """
-    fresh = create(network.name, box=network.box, classes=classes, voxel_size=network.voxel_size, seed=seed)
-    layer = _classifier(fresh)
-    found = {name: value for name, value in network.state_dict().items() if not name.startswith(layer)}
-    missing, odd = fresh.load_state_dict(found, strict=False)
-    if odd or not all(name.startswith(layer) for name in missing):
-        raise ValueError(f"the network is not a {network.name!r} of ours: it lacks {missing}, and has {odd} besides")
-    return fresh
-
-
-def _classifier(network: Network) -> str:
-    """Prefix of the weights that depend on the classes: the head, or where it has none the last layer before it."""
-    if any(True for _ in network.head.parameters()):
-        return "head."
-    return list(network.state_dict())[-1].rpartition(".")[0] + "."
+        return architectures.build(Network(name, box=box, classes=classes, voxel_size=voxel_size))
 
 
 def check(network: nn.Module, *, box: int, voxel_size: float) -> None:

@@ -39,7 +39,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cut.save(folder / "subtomograms.zarr")
     io.write_volume(volume, folder / "tomogram.mrc")
     io.write_particles(cut.particles.assign(cluster=0), folder / "clusters.csv")
-    Embedding(cut.ids, vectors, "of a test").save(folder / "embedding.npz")
+    Embedding(cut.ids, vectors, "of a test").save(folder / "embedding")
     points = pd.DataFrame({"particle_id": cut.ids, "x": vectors[:, 0], "y": vectors[:, 1]})
     points.to_csv(folder / "layout.csv", index=False)
     return folder

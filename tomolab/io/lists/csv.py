@@ -189,13 +189,6 @@ def text(particles: pd.DataFrame) -> str:
     return particles.to_csv(index=False)
 
 
-def tells_of_pose(name: str) -> bool:
-    """Whether the name of a column alone says that it holds a coordinate, a shift or an angle."""
-    if _axis(name) is not None or any(_degrees(name, angle) for angle in ANGLES):
-        return True
-    return any((found := _fitting(name, kinds)) and kinds[found[0]].least == 1 for kinds in (TURNS, SHIFTS))
-
-
 def _rows(text: str) -> pd.DataFrame:
     """All values as text, missing where there is nothing."""
     head = text.split("\n", 1)[0]

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tomolab.clusters import labels as cluster_labels
+from tomolab.clusters.metrics import agreement
 from tomolab.ui import style
 from tomolab.ui.style import styled
 
@@ -186,7 +186,7 @@ def composition(labels: pd.Series, truth: pd.Series) -> Figure:
     ax.invert_yaxis()
     # Room for the percentage beside the longest bar.
     ax.set_xlim(0, 1.12 * counts.sum(axis=1).max())
-    ax.set(title=f"Purity {cluster_labels.purity(labels, truth):.2f}", xlabel="particles", ylabel="cluster")
+    ax.set(title=f"Purity {agreement(labels, truth)['purity']:.2f}", xlabel="particles", ylabel="cluster")
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1, handleheight=1)
