@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from tomolab.io import paths, safe_load
-from tomolab.io.lists.csv import content, tells_of_pose, words
+from tomolab.io.lists.csv import describes_pose, words
 from tomolab.learning.embedding import Embedding
 
 ID, IDS, VECTORS = "particle_id", "ids", "vectors"
@@ -141,7 +141,7 @@ def _from_table(path: Path, ids: str | ArrayLike | None, columns: Sequence[str] 
 
 def _text(path: Path) -> pd.DataFrame:
     """Table of a text file, whose columns are parted by commas, semicolons or tabs."""
-    text = content(safe_load.present(path))
+    text = paths.text(safe_load.present(path))
     first = text[: text.find("\n") if "\n" in text else len(text)]
     mark = max(",;\t", key=first.count)
     try:
@@ -183,7 +183,7 @@ def _no_feature(name: str, *, counted: bool) -> bool:
     """Whether the name of a column says that it holds an id, a class, a place or the like; `counted`: it is one of a set."""
     plain = name.strip().lower()
     told = set(words(name)) & WORDS
-    return plain in NO_FEATURES or plain.startswith(BEGINNINGS) or tells_of_pose(name) or bool(told and not counted)
+    return plain in NO_FEATURES or plain.startswith(BEGINNINGS) or describes_pose(name) or bool(told and not counted)
 
 
 def _stem(name: str) -> str:
