@@ -147,13 +147,10 @@ def _table(found: dict[str, Any], run: Any) -> pd.DataFrame:
 
 
 def open(path: str | Path) -> "Project":  # noqa: A001 - copick.open
-    """Open the project of a configuration file.
+    """Open the project of a configuration file, JSON with ``pickable_objects``, ``overlay_root`` and perhaps ``static_root``.
 
-    Parameters
-    ----------
-    path
-        JSON with ``pickable_objects``, ``overlay_root`` and perhaps ``static_root``: folders of this machine, with or without
-        ``local://`` or ``file://`` before them; relative ones count from the folder of the file.
+    Roots are folders of this machine, with or without ``local://`` or ``file://`` before them; relative ones count from the
+    folder of the file.
 
     Raises
     ------

@@ -135,13 +135,7 @@ def to_zxz(matrices: np.ndarray) -> np.ndarray:
 
 
 def numbered(tomograms: pd.Series) -> tuple[np.ndarray, str]:
-    """Number tomograms from 1 in their order, or keep names that are numbers; with the text of their list.
-
-    Raises
-    ------
-    ValueError
-        If a name has a blank.
-    """
+    """Number tomograms from 1 in their order, or keep names that are numbers; with the text of their list (no blanks)."""
     different = list(dict.fromkeys(tomograms))
     wrong = [name for name in different if re.search(r"\s", name)]
     if wrong:
@@ -154,11 +148,7 @@ def numbered(tomograms: pd.Series) -> tuple[np.ndarray, str]:
 def names(path: Path, numbers: pd.Series, tomogram: str | None) -> pd.Series:
     """Names of numbered tomograms from the list at `path`; without a list `tomogram`, or the number itself.
 
-    Raises
-    ------
-    ValueError
-        If a number is not whole, a line of the list is not a number and a name, a number is not in it or has two names,
-        `tomogram` is not the name in the list, or it stands for several numbers.
+    A ValueError is raised if a number is not whole, the list does not give it one name, or `tomogram` does not fit.
     """
     strange = numbers[(numbers != np.round(numbers)) | (np.abs(numbers) > MOST)]
     if len(strange):
@@ -183,13 +173,7 @@ def names(path: Path, numbers: pd.Series, tomogram: str | None) -> pd.Series:
 
 
 def listing(path: Path) -> dict[int, str]:
-    """Names of tomograms by their numbers, from a list with a number, blanks or tabs, and a name in each line.
-
-    Raises
-    ------
-    ValueError
-        If a line is something else, or a number has two names.
-    """
+    """Names of tomograms by their numbers, from a list with a number, blanks or tabs, and a name in each line."""
     listed: dict[int, str] = {}
     try:
         lines = paths.text(path).split("\n")

@@ -144,13 +144,7 @@ def _table(model: Model, size: float, tomogram: str) -> pd.DataFrame:
 
 
 def parse(raw: bytes) -> Model:
-    """Read the bytes of a binary model.
-
-    Raises
-    ------
-    ValueError
-        If they are none, end early, or hold coordinates that are no finite numbers.
-    """
+    """Read the bytes of a binary model; a ValueError if they are none, end early, or hold numbers that are not finite."""
     if not raw.startswith(MAGIC):
         shown = raw[:8].decode("ascii", "replace")
         raise ValueError(f"this is no binary model of IMOD: it begins with {shown!r}, not {MAGIC.decode()!r}")

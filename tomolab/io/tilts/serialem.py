@@ -3,7 +3,7 @@
 Where the tilt axis lies stands in two places. SerialEM's title says ``Tilt axis angle = A``, in degrees from y to x as IMOD
 counts, and each image has ``RotationAngle = A + 90`` (`EMbufferManager` of its source). Tomography 5 has ``TiltAxisAngle = T``
 in the title: IMOD (its program header) takes RotationAngle R for the axis where T is -(R + 90), T where it is R - 90, and -T
-where it is -(R - 90); nothing tells the axis where T and R agree in none of these.
+where it is -(R - 90); the axis is unknown where T and R agree in none of these.
 """
 
 import re

@@ -61,7 +61,7 @@ def joined(
 ) -> pd.DataFrame:
     """Rows of a tilt table for the images of a stack, with the tilts that are known of these.
 
-    What tells which row is which image is, in this order: names of the images in both files; tilts that agree row by row; tilts
+    Rows are matched to images by what there is first: names of the images in both files; tilts that agree row by row; tilts
     of the same sign that are all different, and in files of which one is Warp's do not agree with the opposite sign as well.
 
     Parameters
@@ -73,7 +73,7 @@ def joined(
     names
         The files of both.
     order
-        What tells which row is which image, instead: "stack" for rows in the order of the stack, "tilt" or "opposite tilt" for
+        How rows are matched to images instead: "stack" for rows in the order of the stack, "tilt" or "opposite tilt" for
         rows at the same or the opposite tilt.
     offset
         All tilts may be off by the same angle, as AreTomo turns a lamella level.
@@ -83,7 +83,7 @@ def joined(
     Raises
     ------
     ValueError
-        If numbers of images differ, tilts contradict each other by more than 0.5°, or nothing tells which row is which image.
+        If numbers of images differ, tilts contradict each other by more than 0.5°, or rows cannot be matched to images.
     """
     if order is not None and order not in get_args(Order):
         raise ValueError(f"metadata_order must be one of {', '.join(map(repr, get_args(Order)))}, got {order!r}")

@@ -63,13 +63,7 @@ def parsed(text: str) -> dict[str, pd.DataFrame]:
 
 
 def scan(text: str) -> list[Block]:
-    """Find the blocks of a STAR file, their columns, and where their rows are.
-
-    Raises
-    ------
-    ValueError
-        If a block is no table, or two blocks have one name.
-    """
+    """Find the blocks of a STAR file, their columns, and where their rows are; a ValueError if a block is no table."""
     heads = list(HEAD.finditer(text))
     if len(heads) > BLOCKS:
         raise ValueError(f"this is not a readable STAR file: it has {len(heads)} blocks, expected at most {BLOCKS}")

@@ -83,12 +83,7 @@ class FileSizes:
 def of_coordinates(
     rows: pd.DataFrame, names: pd.Series, *, voxel_size: float | None, listed: pd.DataFrame | None
 ) -> np.ndarray:
-    """Å per pixel of the coordinates of each row, (n, 1).
-
-    Parameters
-    ----------
-    rows, names, voxel_size, listed
-        As those of `coordinates.geometry`.
+    """Å per pixel of the coordinates of each row, (n, 1), with parameters as of `coordinates.geometry`.
 
     Raises
     ------

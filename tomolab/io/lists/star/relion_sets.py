@@ -26,8 +26,6 @@ PROJECTION = "rlnTomoProjZ"
 VECTOR = re.compile(r"\[([^\[\]]*)\]")
 STEEPEST = 30.0
 """Degrees by which the beam may lean out of the plane of a tilt about y."""
-
-
 BESIDE = "tomograms.star"
 """Name under which RELION keeps the list of tomograms; Warp puts the name of the list of particles before it."""
 
