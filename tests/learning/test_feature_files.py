@@ -184,15 +184,20 @@ def test_features_that_are_counted_are_features(tmp_path, stem: str) -> None:
     np.testing.assert_allclose(read_features(path).vectors, VECTORS, rtol=1e-6)
 
 
-def test_lists_in_a_column_and_utf_16_are_told(tmp_path) -> None:
+def test_lists_in_a_column_are_named(tmp_path) -> None:
     rows = pd.DataFrame({"particle_id": IDS, "embedding": VECTORS.tolist()})
     path = put(tmp_path / "a.parquet", rows)
     for options in ({}, {"columns": ["embedding"]}):
         with pytest.raises(ValueError, match=r"the column 'embedding' holds a list in each row, .*\['embedding'\].tolist\(\)"):
             read_features(path, **options)
-    (tmp_path / "a.csv").write_text("particle_id,a\n1,2\n", encoding="utf-16")
-    with pytest.raises(ValueError, match="this is text in UTF-16"):
-        read_features(tmp_path / "a.csv")
+
+
+def test_utf_16_is_read(tmp_path) -> None:
+    text = pd.DataFrame(VECTORS, columns=[f"f{n}" for n in range(VECTORS.shape[1])]).assign(particle_id=IDS).to_csv(index=False)
+    (tmp_path / "a.csv").write_text(text, encoding="utf-16")
+    found = read_features(tmp_path / "a.csv")
+    np.testing.assert_array_equal(found.ids, IDS)
+    np.testing.assert_allclose(found.vectors, VECTORS, rtol=1e-6)
 
 
 def test_what_is_kept_by_pickle_is_refused_with_the_way_out(tmp_path) -> None:

@@ -319,7 +319,7 @@ def posed(table: pd.DataFrame, averages: Mapping[str, Average], *, reach: float)
     if set(counts) <= {TABLE}:
         return table, counts
     out[POSITION + ANGLES] = poses
-    gone = outdated.of(out, *outdated.OF_POSE, outdated.HALF)
+    gone = outdated.among(out, (*outdated.POSES, *outdated.HALF_SETS))
     out = out.assign(average=used).drop(columns=["half", *gone], errors="ignore")
     return (out if np.isnan(half).any() else out.assign(half=half.astype(int))), counts
 

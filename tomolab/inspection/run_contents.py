@@ -359,7 +359,7 @@ def _is_selection(path: Path) -> bool:
 
 def _picked(folder: Path) -> int | None:
     path = io.inside(folder, PICKS)
-    return len(filtering.cut(path.read_bytes(), path.suffix).rows) if path.is_file() else None
+    return len(filtering.lines_of(path).rows) if path.is_file() else None
 
 
 def _layout(folder: Path) -> pd.DataFrame | None:

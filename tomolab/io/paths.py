@@ -107,31 +107,30 @@ def encoding(raw: bytes) -> str:
     return "utf-8-sig"
 
 
-def text(path: str | Path) -> str:
+def text(path: str | Path, *, replace: bool = False) -> str:
     """Text of a file in UTF-8 or UTF-16, its lines ended as on Unix.
+
+    With `replace`, bytes that are not UTF-8 become the replacement character.
 
     Raises
     ------
     ValueError
-        If it is of another encoding, or holds NUL bytes; the message names the line.
+        If it is of another encoding, or holds NUL bytes, as files do that were not written to their end; the message names
+        the line.
     """
     raw = Path(path).read_bytes()
+    code = encoding(raw)
     try:
-        read = raw.decode(encoding(raw))
+        read = raw.decode(code, "replace" if replace and code == "utf-8-sig" else "strict")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ValueError(
-            f"line {line} is not {error.encoding.upper()} (byte {raw[error.start]:#04x}); save the list as UTF-8"
+            f"line {line} is not {error.encoding.upper()} (byte {raw[error.start]:#04x}); save it as UTF-8"
         ) from error
-    check_text(read)
-    return read.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def check_text(text: str) -> None:
-    """Refuse what has NUL bytes, as files have that were not written to their end; a ValueError names the line."""
-    place = text.find("\0")
+    place = read.find("\0")
     if place >= 0:
-        raise ValueError(f"line {text.count(chr(10), 0, place) + 1} holds NUL bytes, which no text does; the file is damaged")
+        raise ValueError(f"line {read.count(chr(10), 0, place) + 1} holds NUL bytes, which no text does; the file is damaged")
+    return read.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def data_folder() -> Path:

@@ -18,7 +18,6 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from tomolab.io import paths, safe_load
-from tomolab.io.lists.csv import content
 from tomolab.learning.embedding import Embedding
 
 ID, IDS, VECTORS = "particle_id", "ids", "vectors"
@@ -120,7 +119,7 @@ def _from_table(path: Path, ids: str | ArrayLike | None, columns: Sequence[str] 
 
 def _text(path: Path) -> pd.DataFrame:
     """Table of a text file, whose columns are parted by commas, semicolons or tabs."""
-    text = content(safe_load.present(path))
+    text = paths.text(safe_load.present(path))
     first = text[: text.find("\n") if "\n" in text else len(text)]
     mark = max(",;\t", key=first.count)
     try:

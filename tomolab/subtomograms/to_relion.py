@@ -23,14 +23,15 @@ from tomolab import fourier, io
 from tomolab import particles as tables
 from tomolab import volumes as densities
 from tomolab.conventions import ANGLES, BOX, POSITION, READ_POSE
-from tomolab.io.lists import outdated, star
-from tomolab.io.lists.star import relion
+from tomolab.io.lists import outdated
+from tomolab.io.lists.star import parsing, relion
+from tomolab.io.lists.star.columns import SUBTOMOGRAM_EULER, VERSIONS
 from tomolab.subtomograms.dataset import Subtomograms
 
 LIST, VOLUMES, WEDGES = "particles.star", "volumes", "wedges"
 BATCH = 64
 """Subtomograms in memory at a time."""
-OURS = (*outdated.TELLS[outdated.IMAGE]["RELION"], "rlnMtfFileName", *star.SUBTOMOGRAM_EULER, *BOX)
+OURS = (*outdated.BOXES, "rlnMtfFileName", *SUBTOMOGRAM_EULER, *BOX)
 """Columns that say something of the boxes; those of the user's own boxes wait under another name."""
 WAITING = "source_"
 NOMINAL = {"rlnVoltage": 300.0, "rlnSphericalAberration": 2.7, "rlnAmplitudeContrast": 0.1}
@@ -103,7 +104,7 @@ def write(
                 _put(volume, temporary / next(names), voxel_size=subtomograms.voxel_size)
             bar.update(len(some))
         blocks = relion.star_tables(rows, voxel_size=subtomograms.voxel_size)
-        (temporary / LIST).write_text(star.text(blocks, version=star.VERSIONS["relion31"]))
+        (temporary / LIST).write_text(parsing.text(blocks, version=VERSIONS["relion31"]))
     return folder
 
 
@@ -162,9 +163,9 @@ def _in_frame_of_tomogram(rows: pd.DataFrame) -> pd.DataFrame:
     """The table without what tells of other poses, or counts from the angles of subtomograms, as these boxes are not turned."""
     reasons = outdated.poses(rows)
     if outdated.frames(rows) is not None:
-        priors = outdated.of(rows, outdated.PRIOR)
+        priors = outdated.among(rows, outdated.ANGLE_PRIORS)
         reasons["they count from the angles of subtomograms, and these boxes are not turned"] = priors
-    reasons["they count from the centres of other boxes"] = outdated.of(rows, outdated.ORIGIN)
+    reasons["they count from the centres of other boxes"] = outdated.among(rows, outdated.ORIGIN_PRIORS)
     return outdated.without(rows, reasons).drop(columns=READ_POSE, errors="ignore")
 
 

@@ -176,8 +176,8 @@ def test_what_is_no_mdoc_is_refused_by_name(tmp_path_factory, text) -> None:
     ("text", "message"),
     [
         ("PixelSpacing = 1\n", r"no sections \[ZValue"),
-        ("[ZValue = 0]\nDefocus = 1\n", "line 1: an image needs a TiltAngle within ±90°, got nan"),
-        ("[ZValue = 0]\nTiltAngle = 120\n", "line 2: an image needs a TiltAngle within ±90°, got 120"),
+        ("[ZValue = 0]\nDefocus = 1\n", "line 1: a tilt lies within ±90°, got nan"),
+        ("[ZValue = 0]\nTiltAngle = 120\n", "line 2: a tilt lies within ±90°, got 120"),
         ("[ZValue = 0]\nTiltAngle = x\n", "line 2: expected a number for TiltAngle, got 'x'"),
         ("[ZValue = 0]\nTiltAngle = inf\n", "line 2: expected a finite number for TiltAngle"),
         ("[ZValue = 0]\nTiltAngle = 0\n\n[ZValue = 0]\nTiltAngle = 3\n", "line 4: ZValue 0 stands already in line 1"),

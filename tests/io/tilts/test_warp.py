@@ -169,7 +169,7 @@ def test_tomostar(tmp_path) -> None:
     ("text", "message"),
     [
         ("nothing here\n", "TS_01.tomostar"),
-        ("data_\n\nloop_\n_wrpDose #1\n1\n2\n", "no column wrpAngleTilt; it has wrpDose"),
+        ("data_\n\nloop_\n_wrpDose #1\n1\n2\n", "no column wrpAngleTilt: data_ has wrpDose"),
         (HEADER + "a.tif x -4.3 0 1\nb.tif 0 -4.3 3 1\n", r"row 0 \(wrpAngleTilt\): expected a number, got 'x'"),
         (HEADER + "a.tif 0 -4.3 0 1\nb.tif 95 -4.3 3 1\n", "row 1: a tilt lies within ±90°, got 95"),
     ],

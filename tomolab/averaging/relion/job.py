@@ -39,7 +39,8 @@ from tomolab.averaging.relion.programs import (
 )
 from tomolab.averaging.relion.results import OPTIONS, iterations, read
 from tomolab.io import safe_load
-from tomolab.io.lists import star
+from tomolab.io.lists.star import parsing
+from tomolab.io.lists.star.columns import EULER, VERSIONS
 from tomolab.io.volumes.mrc import TOLERANCE
 from tomolab.subtomograms.to_relion import LIST, particles, wedge_image, write
 from tomolab.volumes import Volume
@@ -197,7 +198,7 @@ def _images(folder: Path) -> pd.Series:
     """What the first optics group says of the images: rlnImageSize, rlnImagePixelSize."""
     if not (folder / LIST).is_file():
         raise FileNotFoundError(f"no {LIST} in {folder}: make the folder with relion.write")
-    return star.blocks(folder / LIST)["optics"].iloc[0]
+    return parsing.blocks(folder / LIST)["optics"].iloc[0]
 
 
 def _check(images: pd.Series, processes: int, threads: int, reference: Volume | None, **lengths: float) -> None:
@@ -249,13 +250,13 @@ def _start(folder: Path, name: str, reference: Volume | None, given: dict[str, A
 
 def _first_reference(folder: Path, name: str, *, seed: int, symmetry: str) -> Volume:
     """The average in the orientations of the list, or in random ones if these are all the same."""
-    blocks = star.blocks(folder / LIST)
-    angles = star.numbers(blocks["particles"], star.EULER)
+    blocks = parsing.blocks(folder / LIST)
+    angles = parsing.numbers(blocks["particles"], EULER)
     if len(angles) > 1 and (angles != angles[0]).any():
         return reconstruct(folder, symmetry=symmetry)
     turns = rotations.random(len(angles), torch.Generator().manual_seed(seed))
-    blocks["particles"][star.EULER] = rotations.to_euler(turns.double().numpy()).round(6)
-    (folder / name / START).write_text(star.text(blocks, version=star.VERSIONS["relion31"]))
+    blocks["particles"][EULER] = rotations.to_euler(turns.double().numpy()).round(6)
+    (folder / name / START).write_text(parsing.text(blocks, version=VERSIONS["relion31"]))
     return reconstruct(folder, table=f"{name}/{START}", symmetry=symmetry)
 
 

@@ -13,7 +13,7 @@ from tomolab import io
 from tomolab.averaging.fsc import correlate
 from tomolab.averaging.half_maps import Average
 from tomolab.io import safe_load
-from tomolab.io.lists import star
+from tomolab.io.lists.star import parsing
 from tomolab.subtomograms.to_relion import particles
 from tomolab.volumes import Volume
 
@@ -57,7 +57,7 @@ def read(folder: str | Path, name: str = "run") -> Average:
     if not all(half.is_file() for half in halves):
         raise FileNotFoundError(f"{folder / name} holds no half maps: it is no refinement in two halves")
     half1, half2 = (io.read_volume(half) for half in halves)
-    settings = star.blocks(Path(f"{last}_optimiser.star"))["optimiser_general"].iloc[0]
+    settings = parsing.blocks(Path(f"{last}_optimiser.star"))["optimiser_general"].iloc[0]
     fsc = _fsc(Path(model))
     if final:
         volume = io.read_volume(f"{base}_class001.mrc")
@@ -83,8 +83,8 @@ def iterations(folder: str | Path, name: str = "run") -> list[int]:
 
 def _fsc(model: Path) -> pd.DataFrame:
     """Fourier shell correlation of the half maps from a model that RELION wrote."""
-    shells = star.blocks(model)["model_class_1"]
-    values = star.numbers(shells, ["rlnSpectralIndex", "rlnAngstromResolution", "rlnGoldStandardFsc"])
+    shells = parsing.blocks(model)["model_class_1"]
+    values = parsing.numbers(shells, ["rlnSpectralIndex", "rlnAngstromResolution", "rlnGoldStandardFsc"])
     return pd.DataFrame(values[values[:, 0] > 0, 1:], columns=["resolution", "fsc"])
 
 
