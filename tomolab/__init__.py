@@ -42,19 +42,24 @@ def attach(package: str, homes: Mapping[str, Sequence[str]]) -> tuple[Callable[[
     package
         Its full name.
     homes
-        For each module, by its name in the package, the names that are offered.
+        For each module of the package, the names that are offered; ``"load as load_network"`` offers `load` as `load_network`.
 
     Returns
     -------
     tuple of callable
         ``__getattr__`` and ``__dir__`` of the package (PEP 562).
     """
-    where = {name: f"{package}.{home}" for home, names in homes.items() for name in names}
+    where: dict[str, tuple[str, str]] = {}
+    for module, offered in homes.items():
+        for text in offered:
+            own, _, public = text.partition(" as ")
+            where[public or own] = (f"{package}.{module}", own)
 
     def find(name: str) -> object:
         if name not in where:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(where[name]), name)
+        module, own = where[name]
+        return getattr(import_module(module), own)
 
     def names() -> list[str]:
         return sorted(where)

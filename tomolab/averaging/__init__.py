@@ -8,26 +8,42 @@ __all__ = [
     "Average",
     "Poses",
     "align_map",
+    "apply_fit",
     "average",
+    "classify",
     "correlate",
+    "determine_hand",
+    "initial_structure",
+    "likely_matches",
     "load",
+    "score_matches",
     "with_poses",
 ]
 
 if TYPE_CHECKING:
     from tomolab.averaging.alignment import Poses, align_map
+    from tomolab.averaging.alignment import apply as apply_fit
+    from tomolab.averaging.classification import sort as classify
     from tomolab.averaging.fsc import correlate
     from tomolab.averaging.gold_standard import average
     from tomolab.averaging.half_maps import Average, load
+    from tomolab.averaging.handedness import judge as determine_hand
+    from tomolab.averaging.initial_model import model as initial_structure
+    from tomolab.averaging.matching import likely as likely_matches
+    from tomolab.averaging.matching import score as score_matches
     from tomolab.averaging.reconstruction import with_poses
 else:
     __getattr__, __dir__ = attach(
         __name__,
         {
-            "alignment": ["Poses", "align_map"],
+            "alignment": ["Poses", "align_map", "apply as apply_fit"],
+            "classification": ["sort as classify"],
             "fsc": ["correlate"],
             "gold_standard": ["average"],
             "half_maps": ["Average", "load"],
+            "handedness": ["judge as determine_hand"],
+            "initial_model": ["model as initial_structure"],
+            "matching": ["likely as likely_matches", "score as score_matches"],
             "reconstruction": ["with_poses"],
         },
     )

@@ -16,8 +16,11 @@ from tomolab import attach
 __all__ = [
     "atomic",
     "data_folder",
+    "fetch_sample",
     "filter_particles",
     "inside",
+    "open_copick",
+    "open_run",
     "open_volume",
     "read_aretomo",
     "read_excluded",
@@ -31,15 +34,20 @@ __all__ = [
     "read_transforms",
     "read_volume",
     "read_warp",
+    "run_scale",
     "sha256",
     "write_particles",
     "write_volume",
 ]
 
 if TYPE_CHECKING:
+    from tomolab.io.download import fetch_sample
+    from tomolab.io.lists.copick import open as open_copick
     from tomolab.io.lists.filtering import filter_particles
     from tomolab.io.lists.formats import read_particles, write_particles
     from tomolab.io.paths import atomic, data_folder, inside, sha256
+    from tomolab.io.run_folder import open as open_run
+    from tomolab.io.run_folder import scale as run_scale
     from tomolab.io.tilts.aretomo import read_aretomo
     from tomolab.io.tilts.imod import read_excluded, read_offset, read_tilts, read_transforms
     from tomolab.io.tilts.serialem import read_mdoc
@@ -51,9 +59,12 @@ else:
     __getattr__, __dir__ = attach(
         __name__,
         {
+            "download": ["fetch_sample"],
+            "lists.copick": ["open as open_copick"],
             "lists.filtering": ["filter_particles"],
             "lists.formats": ["read_particles", "write_particles"],
             "paths": ["atomic", "data_folder", "inside", "sha256"],
+            "run_folder": ["open as open_run", "scale as run_scale"],
             "tilts.aretomo": ["read_aretomo"],
             "tilts.imod": ["read_excluded", "read_offset", "read_tilts", "read_transforms"],
             "tilts.serialem": ["read_mdoc"],

@@ -12,29 +12,54 @@ __all__ = [
     "Stream",
     "Structure",
     "acquire",
+    "available_volume",
+    "build_specimen",
+    "catalogue",
+    "counts_from_concentrations",
+    "density_from_structure",
+    "estimate",
+    "fetch_structure",
+    "load_densities",
+    "membrane_distance",
+    "read_structure",
     "stream",
     "subtomograms",
     "tomogram",
 ]
 
 if TYPE_CHECKING:
-    from tomolab.simulation.generator import Stream, stream, subtomograms, tomogram
+    from tomolab.simulation.densities import catalogue
+    from tomolab.simulation.densities import from_structure as density_from_structure
+    from tomolab.simulation.densities import load as load_densities
+    from tomolab.simulation.generator import Stream, estimate, stream, subtomograms, tomogram
     from tomolab.simulation.imaging import Imaging
     from tomolab.simulation.membranes import Membrane
+    from tomolab.simulation.membranes import distance as membrane_distance
     from tomolab.simulation.microscope import Microscope
     from tomolab.simulation.specimen import Specimen
+    from tomolab.simulation.specimen import available as available_volume
+    from tomolab.simulation.specimen import build as build_specimen
+    from tomolab.simulation.specimen import counts_of as counts_from_concentrations
     from tomolab.simulation.structures import Structure
+    from tomolab.simulation.structures import fetch as fetch_structure
+    from tomolab.simulation.structures import read as read_structure
     from tomolab.simulation.tilt_series import acquire
 else:
     __getattr__, __dir__ = attach(
         __name__,
         {
-            "generator": ["Stream", "stream", "subtomograms", "tomogram"],
+            "densities": ["catalogue", "from_structure as density_from_structure", "load as load_densities"],
+            "generator": ["Stream", "estimate", "stream", "subtomograms", "tomogram"],
             "imaging": ["Imaging"],
-            "membranes": ["Membrane"],
+            "membranes": ["Membrane", "distance as membrane_distance"],
             "microscope": ["Microscope"],
-            "specimen": ["Specimen"],
-            "structures": ["Structure"],
+            "specimen": [
+                "Specimen",
+                "available as available_volume",
+                "build as build_specimen",
+                "counts_of as counts_from_concentrations",
+            ],
+            "structures": ["Structure", "fetch as fetch_structure", "read as read_structure"],
             "tilt_series": ["acquire"],
         },
     )

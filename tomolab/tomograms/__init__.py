@@ -7,17 +7,32 @@ from tomolab import attach
 __all__ = [
     "TiltSeries",
     "dose_symmetric",
+    "erase_gold",
+    "histograms",
+    "mean_profile",
+    "moments",
+    "power_ratio",
+    "radial_power",
+    "read_tilt_series",
     "reconstruct",
 ]
 
 if TYPE_CHECKING:
+    from tomolab.tomograms.fiducials import erase as erase_gold
     from tomolab.tomograms.reconstruction import reconstruct
+    from tomolab.tomograms.statistics import histograms, moments
+    from tomolab.tomograms.statistics import power as radial_power
+    from tomolab.tomograms.statistics import profile as mean_profile
+    from tomolab.tomograms.statistics import ratio as power_ratio
     from tomolab.tomograms.tilt_series import TiltSeries, dose_symmetric
+    from tomolab.tomograms.tilt_series import read as read_tilt_series
 else:
     __getattr__, __dir__ = attach(
         __name__,
         {
+            "fiducials": ["erase as erase_gold"],
             "reconstruction": ["reconstruct"],
-            "tilt_series": ["TiltSeries", "dose_symmetric"],
+            "statistics": ["histograms", "moments", "power as radial_power", "profile as mean_profile", "ratio as power_ratio"],
+            "tilt_series": ["TiltSeries", "dose_symmetric", "read as read_tilt_series"],
         },
     )
