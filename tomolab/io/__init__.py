@@ -36,6 +36,7 @@ __all__ = [
     "read_warp",
     "run_scale",
     "sha256",
+    "write_copick",
     "write_particles",
     "write_volume",
 ]
@@ -43,6 +44,7 @@ __all__ = [
 if TYPE_CHECKING:
     from tomolab.io.download import fetch_sample
     from tomolab.io.lists.copick import open as open_copick
+    from tomolab.io.lists.copick import write as write_copick
     from tomolab.io.lists.filtering import filter_particles
     from tomolab.io.lists.formats import read_particles, write_particles
     from tomolab.io.paths import atomic, data_folder, inside, sha256
@@ -60,7 +62,7 @@ else:
         __name__,
         {
             "download": ["fetch_sample"],
-            "lists.copick": ["open as open_copick"],
+            "lists.copick": ["open as open_copick", "write as write_copick"],
             "lists.filtering": ["filter_particles"],
             "lists.formats": ["read_particles", "write_particles"],
             "paths": ["atomic", "data_folder", "inside", "sha256"],

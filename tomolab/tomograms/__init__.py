@@ -11,6 +11,7 @@ __all__ = [
     "histograms",
     "mean_profile",
     "moments",
+    "outliers",
     "power_ratio",
     "radial_power",
     "read_tilt_series",
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tomolab.tomograms.statistics import power as radial_power
     from tomolab.tomograms.statistics import profile as mean_profile
     from tomolab.tomograms.statistics import ratio as power_ratio
-    from tomolab.tomograms.tilt_series import TiltSeries, dose_symmetric
+    from tomolab.tomograms.tilt_series import TiltSeries, dose_symmetric, outliers
     from tomolab.tomograms.tilt_series import read as read_tilt_series
 else:
     __getattr__, __dir__ = attach(
@@ -33,6 +34,6 @@ else:
             "fiducials": ["erase as erase_gold"],
             "reconstruction": ["reconstruct"],
             "statistics": ["histograms", "moments", "power as radial_power", "profile as mean_profile", "ratio as power_ratio"],
-            "tilt_series": ["TiltSeries", "dose_symmetric", "read as read_tilt_series"],
+            "tilt_series": ["TiltSeries", "dose_symmetric", "outliers", "read as read_tilt_series"],
         },
     )
