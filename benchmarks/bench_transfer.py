@@ -66,7 +66,7 @@ def measured() -> dict[str, Subtomograms]:
     options = {"voxel_size": VOXEL_SIZE, "pixel_size": pixel_size, "transforms": transforms, "shape": SHAPE, "progress": False}
     tomogram = tomograms.reconstruct(stack, tilts, **options)
     wedge = (float(tilts.min()), float(tilts.max()))
-    gold = picking.bead_mask(tomogram)
+    gold = picking.fiducial_mask(tomogram)
     found = {"diameter": DIAMETER, "tilts": wedge, "exclude": gold}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* particles skipped")

@@ -11,12 +11,12 @@ __all__ = [
     "apply_fit",
     "average",
     "classify",
+    "compare_hands",
     "correlate",
-    "determine_hand",
-    "initial_structure",
-    "likely_matches",
+    "find_initial_model",
     "load",
     "score_matches",
+    "select_matches",
     "with_poses",
 ]
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from tomolab.averaging.fsc import correlate
     from tomolab.averaging.gold_standard import average
     from tomolab.averaging.half_maps import Average, load
-    from tomolab.averaging.handedness import judge as determine_hand
-    from tomolab.averaging.initial_model import model as initial_structure
-    from tomolab.averaging.matching import likely as likely_matches
+    from tomolab.averaging.handedness import judge as compare_hands
+    from tomolab.averaging.initial_model import model as find_initial_model
+    from tomolab.averaging.matching import likely as select_matches
     from tomolab.averaging.matching import score as score_matches
     from tomolab.averaging.reconstruction import with_poses
 else:
@@ -41,9 +41,9 @@ else:
             "fsc": ["correlate"],
             "gold_standard": ["average"],
             "half_maps": ["Average", "load"],
-            "handedness": ["judge as determine_hand"],
-            "initial_model": ["model as initial_structure"],
-            "matching": ["likely as likely_matches", "score as score_matches"],
+            "handedness": ["judge as compare_hands"],
+            "initial_model": ["model as find_initial_model"],
+            "matching": ["likely as select_matches", "score as score_matches"],
             "reconstruction": ["with_poses"],
         },
     )

@@ -11,7 +11,6 @@ __all__ = [
     "Recipe",
     "create_network",
     "embed",
-    "estimate_embedding",
     "estimate_training",
     "fit",
     "labelled",
@@ -23,14 +22,12 @@ __all__ = [
     "read_features",
     "shipped_networks",
     "split",
-    "tune",
 ]
 
 if TYPE_CHECKING:
     from tomolab.learning.architectures import Network
     from tomolab.learning.datasets import Labelled, labelled, split
     from tomolab.learning.embedding import Embedding, embed
-    from tomolab.learning.embedding import estimate as estimate_embedding
     from tomolab.learning.embedding import load as load_embedding
     from tomolab.learning.feature_files import read_features
     from tomolab.learning.networks import create as create_network
@@ -41,14 +38,14 @@ if TYPE_CHECKING:
     from tomolab.learning.pca import pca as principal_components
     from tomolab.learning.recipes import Recipe
     from tomolab.learning.training import estimate as estimate_training
-    from tomolab.learning.training import fit, tune
+    from tomolab.learning.training import fit
 else:
     __getattr__, __dir__ = attach(
         __name__,
         {
             "architectures": ["Network"],
             "datasets": ["Labelled", "labelled", "split"],
-            "embedding": ["Embedding", "embed", "estimate as estimate_embedding", "load as load_embedding"],
+            "embedding": ["Embedding", "embed", "load as load_embedding"],
             "feature_files": ["read_features"],
             "networks": [
                 "create as create_network",
@@ -59,6 +56,6 @@ else:
             ],
             "pca": ["pca as principal_components"],
             "recipes": ["Recipe"],
-            "training": ["estimate as estimate_training", "fit", "tune"],
+            "training": ["estimate as estimate_training", "fit"],
         },
     )

@@ -7,7 +7,7 @@ from tomolab import attach
 __all__ = [
     "TiltSeries",
     "dose_symmetric",
-    "erase_gold",
+    "erase_fiducials",
     "histograms",
     "mean_profile",
     "moments",
@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from tomolab.tomograms.fiducials import erase as erase_gold
+    from tomolab.tomograms.fiducials import erase as erase_fiducials
     from tomolab.tomograms.reconstruction import reconstruct
     from tomolab.tomograms.statistics import histograms, moments
     from tomolab.tomograms.statistics import power as radial_power
@@ -31,7 +31,7 @@ else:
     __getattr__, __dir__ = attach(
         __name__,
         {
-            "fiducials": ["erase as erase_gold"],
+            "fiducials": ["erase as erase_fiducials"],
             "reconstruction": ["reconstruct"],
             "statistics": ["histograms", "moments", "power as radial_power", "profile as mean_profile", "ratio as power_ratio"],
             "tilt_series": ["TiltSeries", "dose_symmetric", "outliers", "read as read_tilt_series"],
