@@ -2,16 +2,18 @@
 
 The packages in the order of the flow of the data:
 
-simulation      specimens, tilt series and subtomograms with their truth
-tomograms       tilt series become tomograms
-picking         where particles are
-subtomograms    boxes cut around them
-learning        boxes become feature vectors
-clusters        feature vectors become clusters
-averaging       the structure of each cluster
-inspection      what a person decides about all this
-io              files of other programs and our own
+simulation      simulate specimens, tilt series and subtomograms with known truth
+tomograms       reconstruct tomograms from tilt series
+picking         find particles in tomograms
+subtomograms    cut boxes around particles
+learning        compute feature vectors of boxes with networks
+clusters        cluster feature vectors
+averaging       compute the structure of a cluster
+inspection      select, name, merge and split clusters by hand
+io              read and write files of other programs and our own
 ui              figures, notebook widgets, napari
+
+The ``__init__`` of each package lists its public names. Notebooks import packages: ``from tomolab import simulation, io``.
 """
 
 from collections.abc import Callable, Mapping, Sequence

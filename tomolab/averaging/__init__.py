@@ -1,4 +1,4 @@
-"""Subtomograms in, structures out: poses, half maps, Fourier shell correlation, symmetry, classes and handedness."""
+"""Compute structures from subtomograms: poses, half maps, Fourier shell correlation, symmetry, classes and handedness."""
 
 from typing import TYPE_CHECKING
 

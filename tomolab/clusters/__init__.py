@@ -1,4 +1,4 @@
-"""Feature vectors in, clusters out: labels, how many there are, how good they are, and what is new among them."""
+"""Cluster feature vectors: labels, number of clusters, validation, and novelty of clusters."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What a person decides about particles, step by step, and the run folder it rests on; no screen in here."""
+"""Select, name, merge and split clusters of particles, step by step, with undo; saved in the run folder. Uses no screen."""
 
 from typing import TYPE_CHECKING
 

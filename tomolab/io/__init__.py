@@ -1,8 +1,8 @@
-"""The only door to files of other programs: maps (MRC, OME-Zarr), particle lists, and tilt series of IMOD, SerialEM, Warp,
-AreTomo, RELION and STOPGAP.
+"""Read and write files of other programs: maps (MRC, OME-Zarr), particle lists, and tilt series of IMOD, SerialEM, Warp,
+AreTomo, RELION and STOPGAP; and the files of tomolab in a run folder.
 
-Contrast is left as it is in the file; `tomolab.volumes.invert` turns it. Order xyz, pixels and Euler angles stay on the
-far side of this door.
+The contrast stays as it is in the file; `tomolab.volumes.invert` inverts it. Order xyz, pixels and Euler angles exist only in
+files; inside tomolab arrays are zyx, lengths are in Å and rotations are matrices.
 
 >>> tomogram = volumes.invert(io.read_volume("TS_01.mrc", voxel_size=10.0))
 >>> picks = io.read_particles("particles.star", voxel_size=10.0, tilts=(-60, 60))

@@ -1,4 +1,4 @@
-"""Subtomograms in, feature vectors out: networks, their training, and baselines without training."""
+"""Compute feature vectors of subtomograms: networks, their training, and baselines without training."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Tomograms in, positions of particles out: candidates without a template, masks, and thresholds to choose by."""
+"""Find particles in tomograms: candidates without a template, masks, and score thresholds."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Simulated specimens, tilt series and subtomograms from atomic structures, each with its truth."""
+"""Simulate specimens, tilt series and subtomograms from atomic structures, with known truth."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Boxes cut around particles, in memory or in a store on disk, and folders of them for RELION and Dynamo."""
+"""Cut boxes around particles, keep them in memory or in a store on disk, and write them for RELION and Dynamo."""
 
 from typing import TYPE_CHECKING
 

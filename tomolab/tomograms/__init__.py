@@ -1,4 +1,4 @@
-"""Tilt series in, tomograms out: images are cleaned and aligned, gold is painted over, weighted back-projection."""
+"""Reconstruct tomograms from tilt series: read, clean and align images, erase gold beads, weighted back-projection."""
 
 from typing import TYPE_CHECKING
 

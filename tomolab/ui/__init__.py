@@ -1,6 +1,6 @@
-"""Looking: figures, the lasso scatter and napari. The only place of matplotlib, jupyter-scatter and napari.
+"""Figures, notebook widgets and napari. Only this package imports matplotlib, jupyter-scatter and napari.
 
-These come with extras: where what a module needs is not installed, ``from tomolab.ui import plots`` says which extra has it.
+Extras install these packages. If one is missing, ``from tomolab.ui import plots`` names the extra.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The inspector and the viewer in napari, and what napari opens by itself."""
+"""Show tomograms, particles and averages in napari; the inspector and the plugin."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The inspector in the browser and its parts, as Jupyter widgets."""
+"""Jupyter widgets: the inspector, a scatter plot with a lasso, background jobs."""
 
 from typing import TYPE_CHECKING
 

@@ -1,6 +1,6 @@
-"""Figures of everything the notebooks look at, under one name.
+"""Figures for the notebooks.
 
-Each function returns a matplotlib Figure and needs no display; importing this module teaches a notebook to show them.
+Each function returns a matplotlib Figure and needs no display. After ``from tomolab.ui import plots`` a notebook shows the figures.
 
 >>> from tomolab.ui import plots
 >>> plots.slices(tomogram)
