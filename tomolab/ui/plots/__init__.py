@@ -1,6 +1,6 @@
 """Figures for the notebooks.
 
-Each function returns a matplotlib Figure and needs no display. After ``from tomolab.ui import plots`` a notebook shows the figures.
+Each function returns a matplotlib Figure and needs no display. After the import a notebook shows the figures.
 
 >>> from tomolab.ui import plots
 >>> plots.slices(tomogram)
