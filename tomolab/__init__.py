@@ -45,6 +45,7 @@ def attach(package: str, homes: Mapping[str, Sequence[str]]) -> tuple[Callable[[
         Its full name.
     homes
         For each module of the package, the names that are offered; ``"load as load_network"`` offers `load` as `load_network`.
+        No names offer the module itself, which is for packages within the package.
 
     Returns
     -------
@@ -58,10 +59,12 @@ def attach(package: str, homes: Mapping[str, Sequence[str]]) -> tuple[Callable[[
             where[public or own] = (f"{package}.{module}", own)
 
     def find(name: str) -> object:
-        if name not in where:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module, own = where[name]
-        return getattr(import_module(module), own)
+        if name in where:
+            module, own = where[name]
+            return getattr(import_module(module), own)
+        if name in homes and not homes[name]:
+            return import_module(f"{package}.{name}")
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     def names() -> list[str]:
         return sorted(where)

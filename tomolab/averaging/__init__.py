@@ -21,6 +21,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from tomolab.averaging import relion as relion
     from tomolab.averaging.alignment import Poses, align_map
     from tomolab.averaging.alignment import apply as apply_fit
     from tomolab.averaging.classification import sort as classify
@@ -44,6 +45,7 @@ else:
             "handedness": ["judge as compare_hands"],
             "initial_model": ["model as find_initial_model"],
             "matching": ["likely as select_matches", "score as score_matches"],
+            "relion": [],
             "reconstruction": ["with_poses"],
         },
     )

@@ -22,18 +22,9 @@ __all__ = [
     "open_copick",
     "open_run",
     "open_volume",
-    "read_aretomo",
-    "read_excluded",
-    "read_mdoc",
-    "read_offset",
     "read_particles",
     "read_stack",
-    "read_tilt_star",
-    "read_tilts",
-    "read_tomostar",
-    "read_transforms",
     "read_volume",
-    "read_warp",
     "run_scale",
     "sha256",
     "write_copick",
@@ -42,6 +33,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from tomolab.io import tilts as tilts
     from tomolab.io.download import fetch_sample
     from tomolab.io.lists.copick import open as open_copick
     from tomolab.io.lists.copick import write as write_copick
@@ -50,11 +42,6 @@ if TYPE_CHECKING:
     from tomolab.io.paths import atomic, data_folder, inside, sha256
     from tomolab.io.run_folder import open as open_run
     from tomolab.io.run_folder import scale as run_scale
-    from tomolab.io.tilts.aretomo import read_aretomo
-    from tomolab.io.tilts.imod import read_excluded, read_offset, read_tilts, read_transforms
-    from tomolab.io.tilts.serialem import read_mdoc
-    from tomolab.io.tilts.star import read_tilt_star
-    from tomolab.io.tilts.warp import read_tomostar, read_warp
     from tomolab.io.volumes.formats import open_volume, read_volume, write_volume
     from tomolab.io.volumes.mrc import read_stack
 else:
@@ -67,11 +54,7 @@ else:
             "lists.formats": ["read_particles", "write_particles"],
             "paths": ["atomic", "data_folder", "inside", "sha256"],
             "run_folder": ["open as open_run", "scale as run_scale"],
-            "tilts.aretomo": ["read_aretomo"],
-            "tilts.imod": ["read_excluded", "read_offset", "read_tilts", "read_transforms"],
-            "tilts.serialem": ["read_mdoc"],
-            "tilts.star": ["read_tilt_star"],
-            "tilts.warp": ["read_tomostar", "read_warp"],
+            "tilts": [],
             "volumes.formats": ["open_volume", "read_volume", "write_volume"],
             "volumes.mrc": ["read_stack"],
         },
