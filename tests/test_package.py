@@ -303,6 +303,6 @@ def test_links_lead_somewhere(path):
 
 
 def test_packages_are_loaded_when_they_are_asked_for():
-    script = "import sys, tomolab; before = 'tomolab.io' in sys.modules; print(before, tomolab.io.__name__, tomolab.io.tilts.__name__)"
+    script = "import sys, tomolab; print('tomolab.io' in sys.modules, tomolab.io.__name__, tomolab.io.tilts.__name__)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "tomolab.io", "tomolab.io.tilts"]
