@@ -30,7 +30,7 @@ def main() -> None:
     with cluster() as jobs, Client(jobs) as client:
         jobs.adapt(minimum_jobs=1, maximum_jobs=16)
         boxes = subtomograms.open("subtomograms.zarr")
-        learning.embed(learning.load_network("default"), boxes, path="embedding.npz", batch_size=256, client=client)
+        learning.embed(learning.load_network("default"), boxes, path="embedding", batch_size=256, client=client)
 
 
 if __name__ == "__main__":
