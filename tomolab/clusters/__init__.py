@@ -3,8 +3,8 @@
 In all functions of this package
 
 - `embedding` is an `Embedding`: particle ids and vectors (n, d).
-- `labels` is the cluster of each particle, 0 for the largest and -1 for none: a Series named "cluster", indexed by particle id. A
-  particle that is not in the embedding is a KeyError. Labels without any cluster are a ValueError where clusters are needed.
+- `labels` is the cluster of each particle, 0 for the largest and -1 for none: a Series named "cluster", indexed by particle id.
+  A particle that is not in the embedding is a KeyError. Labels without any cluster are a ValueError where clusters are needed.
 - `normalise` first scales every vector to length 1: the length of a feature vector depends mostly on signal to noise, its
   direction on structure.
 - `seed` fixes all random numbers: the same seed gives the same result.
