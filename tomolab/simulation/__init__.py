@@ -11,11 +11,11 @@ __all__ = [
     "Specimen",
     "Stream",
     "Structure",
+    "accessible_volume",
     "acquire",
-    "available_volume",
     "build_specimen",
     "catalogue",
-    "counts_from_concentrations",
+    "counts_for_concentrations",
     "density_from_structure",
     "estimate",
     "fetch_structure",
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from tomolab.simulation.membranes import distance as membrane_distance
     from tomolab.simulation.microscope import Microscope
     from tomolab.simulation.specimen import Specimen
-    from tomolab.simulation.specimen import available as available_volume
+    from tomolab.simulation.specimen import available as accessible_volume
     from tomolab.simulation.specimen import build as build_specimen
-    from tomolab.simulation.specimen import counts_of as counts_from_concentrations
+    from tomolab.simulation.specimen import counts_of as counts_for_concentrations
     from tomolab.simulation.structures import Structure
     from tomolab.simulation.structures import fetch as fetch_structure
     from tomolab.simulation.structures import read as read_structure
@@ -55,9 +55,9 @@ else:
             "microscope": ["Microscope"],
             "specimen": [
                 "Specimen",
-                "available as available_volume",
+                "available as accessible_volume",
                 "build as build_specimen",
-                "counts_of as counts_from_concentrations",
+                "counts_of as counts_for_concentrations",
             ],
             "structures": ["Structure", "fetch as fetch_structure", "read as read_structure"],
             "tilt_series": ["acquire"],
