@@ -24,27 +24,27 @@ if TYPE_CHECKING:
     from tomolab.averaging import relion as relion
     from tomolab.averaging.alignment import Poses, align_map
     from tomolab.averaging.alignment import apply as apply_fit
-    from tomolab.averaging.classification import sort as classify
+    from tomolab.averaging.classification import classify
     from tomolab.averaging.fsc import correlate
     from tomolab.averaging.gold_standard import average
     from tomolab.averaging.half_maps import Average, load
-    from tomolab.averaging.handedness import judge as compare_hands
-    from tomolab.averaging.initial_model import model as find_initial_model
-    from tomolab.averaging.matching import likely as select_matches
+    from tomolab.averaging.handedness import compare_hands
+    from tomolab.averaging.initial_model import find as find_initial_model
     from tomolab.averaging.matching import score as score_matches
+    from tomolab.averaging.matching import select as select_matches
     from tomolab.averaging.reconstruction import with_poses
 else:
     __getattr__, __dir__ = attach(
         __name__,
         {
             "alignment": ["Poses", "align_map", "apply as apply_fit"],
-            "classification": ["sort as classify"],
+            "classification": ["classify"],
             "fsc": ["correlate"],
             "gold_standard": ["average"],
             "half_maps": ["Average", "load"],
-            "handedness": ["judge as compare_hands"],
-            "initial_model": ["model as find_initial_model"],
-            "matching": ["likely as select_matches", "score as score_matches"],
+            "handedness": ["compare_hands"],
+            "initial_model": ["find as find_initial_model"],
+            "matching": ["select as select_matches", "score as score_matches"],
             "relion": [],
             "reconstruction": ["with_poses"],
         },
