@@ -5,12 +5,10 @@ from typing import TYPE_CHECKING
 from tomolab import attach
 
 __all__ = [
-    "apart",
     "candidates",
     "cell_mask",
     "choose",
     "count_status",
-    "difference_of_gaussians",
     "evaluate",
     "false_discovery",
     "fiducial_mask",
@@ -19,22 +17,18 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from tomolab.picking.dog import candidates, difference_of_gaussians
-    from tomolab.picking.masks import beads as fiducial_mask
+    from tomolab.picking.dog import candidates
     from tomolab.picking.masks import cell as cell_mask
+    from tomolab.picking.masks import fiducial_mask
     from tomolab.picking.masks import inner as inner_mask
-    from tomolab.picking.membranes import membranes as membrane_mask
-    from tomolab.picking.thresholds import apart, choose
-    from tomolab.picking.thresholds import false_share as false_discovery
-    from tomolab.picking.thresholds import fates as count_status
-    from tomolab.picking.thresholds import score as evaluate
+    from tomolab.picking.masks import membranes as membrane_mask
+    from tomolab.picking.thresholds import choose, count_status, evaluate, false_discovery
 else:
     __getattr__, __dir__ = attach(
         __name__,
         {
-            "dog": ["candidates", "difference_of_gaussians"],
-            "masks": ["beads as fiducial_mask", "cell as cell_mask", "inner as inner_mask"],
-            "membranes": ["membranes as membrane_mask"],
-            "thresholds": ["apart", "choose", "false_share as false_discovery", "fates as count_status", "score as evaluate"],
+            "dog": ["candidates"],
+            "masks": ["cell as cell_mask", "fiducial_mask", "inner as inner_mask", "membranes as membrane_mask"],
+            "thresholds": ["choose", "count_status", "evaluate", "false_discovery"],
         },
     )

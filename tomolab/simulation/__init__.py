@@ -22,7 +22,6 @@ __all__ = [
     "load_densities",
     "membrane_distance",
     "read_structure",
-    "stream",
     "subtomograms",
     "tomogram",
 ]
@@ -31,15 +30,13 @@ if TYPE_CHECKING:
     from tomolab.simulation.densities import catalogue
     from tomolab.simulation.densities import from_structure as density_from_structure
     from tomolab.simulation.densities import load as load_densities
-    from tomolab.simulation.generator import Stream, estimate, stream, subtomograms, tomogram
+    from tomolab.simulation.generator import Stream, estimate, subtomograms, tomogram
     from tomolab.simulation.imaging import Imaging
     from tomolab.simulation.membranes import Membrane
     from tomolab.simulation.membranes import distance as membrane_distance
     from tomolab.simulation.microscope import Microscope
-    from tomolab.simulation.specimen import Specimen
-    from tomolab.simulation.specimen import available as accessible_volume
+    from tomolab.simulation.specimen import Specimen, accessible_volume, counts_for_concentrations
     from tomolab.simulation.specimen import build as build_specimen
-    from tomolab.simulation.specimen import counts_of as counts_for_concentrations
     from tomolab.simulation.structures import Structure
     from tomolab.simulation.structures import fetch as fetch_structure
     from tomolab.simulation.structures import read as read_structure
@@ -49,15 +46,15 @@ else:
         __name__,
         {
             "densities": ["catalogue", "from_structure as density_from_structure", "load as load_densities"],
-            "generator": ["Stream", "estimate", "stream", "subtomograms", "tomogram"],
+            "generator": ["Stream", "estimate", "subtomograms", "tomogram"],
             "imaging": ["Imaging"],
             "membranes": ["Membrane", "distance as membrane_distance"],
             "microscope": ["Microscope"],
             "specimen": [
                 "Specimen",
-                "available as accessible_volume",
+                "accessible_volume",
                 "build as build_specimen",
-                "counts_of as counts_for_concentrations",
+                "counts_for_concentrations",
             ],
             "structures": ["Structure", "fetch as fetch_structure", "read as read_structure"],
             "tilt_series": ["acquire"],
