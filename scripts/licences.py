@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parents[1]
 LIST = ROOT / "docs" / "licences.md"
 HEAD = """# Licences
 
-What tomolab and its extras need to run, with all that this needs in turn, and under which licence its authors give it. None of
-it is shipped with tomolab; whoever hands on an environment with all of it in it hands on these licences too.
-`scripts/licences.py --write` writes this list, and `make check` holds it against what is installed. NVIDIA's libraries come
-with torch where there is a GPU of theirs, under NVIDIA's own terms.
+All packages that tomolab and its extras need, directly or indirectly, and their licences. tomolab does not ship these packages.
+If you pass on an environment that contains them, you also pass on their licences. `scripts/licences.py --write` writes this
+list, and `make check` compares it with the installed packages. On machines with an NVIDIA GPU, torch also installs NVIDIA's
+libraries, which have NVIDIA's own terms.
 
 | package | licence |
 |---|---|

@@ -160,8 +160,8 @@ def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
 def test_the_real_tilt_series(tmp_path):
     sample = download.fetch_sample("empiar_10499_ts01", folder=tmp_path)
     stack, pixel_size = io.read_stack(sample.stack)
-    tilts = io.read_tilts(sample.tilts)
-    matrices, shifts = io.read_transforms(sample.transforms)
+    tilts = io.tilts.read_tilts(sample.tilts)
+    matrices, shifts = io.tilts.read_transforms(sample.transforms)
     assert stack.shape == (41, 630, 652)
     assert pixel_size == pytest.approx(sample.pixel_size)
     assert (tilts.min(), tilts.max()) == pytest.approx(sample.tilt_range)

@@ -6,7 +6,7 @@ A sample is a measured tilt series to try tomolab on.
 
 >>> sample = fetch_sample("empiar_10499_ts01")
 >>> stack, pixel_size = io.read_stack(sample.stack)
->>> tilts, transforms = io.read_tilts(sample.tilts), io.read_transforms(sample.transforms)
+>>> tilts, transforms = io.tilts.read_tilts(sample.tilts), io.tilts.read_transforms(sample.transforms)
 """
 
 import json

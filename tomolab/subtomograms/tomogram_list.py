@@ -306,7 +306,7 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
 
 def _tilts(row: dict[str, Any], name: str) -> tuple[float, float]:
     if not _unset(row.get("tilts")):
-        angles = io.read_tilts(row["tilts"])
+        angles = io.tilts.read_tilts(row["tilts"])
         return float(angles.min()), float(angles.max())
     low, high = (_number(row.get(key), f"{name}: {key}") for key in WEDGE)
     if np.isnan(low) != np.isnan(high) or (not np.isnan(low) and not -90 <= low < high <= 90):

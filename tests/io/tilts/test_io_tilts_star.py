@@ -51,7 +51,7 @@ def block(name: str, columns: dict[str, list], *, loop: bool = True) -> str:
 
 def read(folder: Path, text: str, **options):
     (folder / "a.star").write_text(text)
-    return io.read_tilt_star(folder / "a.star", **options)
+    return io.tilts.read_tilt_star(folder / "a.star", **options)
 
 
 def test_a_series_that_is_not_aligned(tmp_path) -> None:

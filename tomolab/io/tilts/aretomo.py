@@ -35,7 +35,7 @@ class Alignment:
     sections
         Number of each of these images in the stack that was aligned, from 0, (n,).
     transforms
-        Matrices A (n, 2, 2) and shifts d (n, 2) in pixels of that stack, as `io.read_transforms` has them.
+        Matrices A (n, 2, 2) and shifts d (n, 2) in pixels of that stack, as `io.tilts.read_transforms` has them.
     dark
         Numbers, from 0, of the images of that stack that were left out as dark, (m,).
     dark_tilts

@@ -44,14 +44,14 @@ def placed(
     """What the tilts and transforms of a stack say, or instead of both its alignment."""
     alignment = names[1]
     if alignment is None:
-        moves = None if transforms is None else io.read_transforms(transforms)
-        return Placed(None if tilts is None else tilt_table(io.read_tilts(tilts)), moves)
+        moves = None if transforms is None else io.tilts.read_transforms(transforms)
+        return Placed(None if tilts is None else tilt_table(io.tilts.read_tilts(tilts)), moves)
     if tilts is not None or transforms is not None:
         raise ValueError(f"{alignment} holds tilts and transforms; leave out tilts= and transforms=")
     if Path(alignment).suffix.lower() in (*WARP, ".star"):
         table = read_metadata(alignment, tomogram=of_star(alignment, tomogram))
         return _by_axis(used(table, shape[0]), shape, pixel_size, name=alignment)
-    return _by_aretomo(io.read_aretomo(alignment), shape, names=(names[0], alignment))
+    return _by_aretomo(io.tilts.read_aretomo(alignment), shape, names=(names[0], alignment))
 
 
 def _by_axis(table: pd.DataFrame, shape: Sequence[int], pixel_size: float, *, name: str | Path) -> Placed:

@@ -16,10 +16,10 @@ from tomolab import io
 
 Order = Literal["stack", "tilt", "opposite tilt"]
 READERS: dict[str, Callable[..., pd.DataFrame]] = {
-    ".mdoc": io.read_mdoc,
-    ".xml": io.read_warp,
-    ".tomostar": io.read_tomostar,
-    ".star": io.read_tilt_star,
+    ".mdoc": io.tilts.read_mdoc,
+    ".xml": io.tilts.read_warp,
+    ".tomostar": io.tilts.read_tomostar,
+    ".star": io.tilts.read_tilt_star,
 }
 WARP = (".xml", ".tomostar")
 TOLERANCE = 0.5
