@@ -1,6 +1,7 @@
 """Files and folders appear whole or not at all; locks end with their process, and two writers of one path do not meet."""
 
 import errno
+import fcntl
 import hashlib
 import multiprocessing
 import os
@@ -152,11 +153,12 @@ def test_threads_take_turns(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["count.txt"]
 
 
-def test_without_locks_all_is_written_and_nothing_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP])
+def test_without_locks_all_is_written_and_nothing_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def refuse(*_: object) -> None:
-        raise OSError(95, "Operation not supported")
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(paths.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     (tmp_path / ".a.tmp-01234567.txt").write_text("of another machine, perhaps")
     with io.atomic(tmp_path / "a.txt") as temporary:
         temporary.write_text("whole")
@@ -167,7 +169,7 @@ def test_what_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     def refuse(*_: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(paths.os, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with (
         pytest.raises(OSError, match=r"cannot be written: Read-only file system: '.*/a.txt'"),
         io.atomic(tmp_path / "a.txt"),
