@@ -177,21 +177,29 @@ def test_what_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.Mon
         pass
 
 
-@pytest.mark.parametrize("number", [0, 22, 38])
-def test_folders_change_places_on_any_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    if number:
+def test_a_folder_that_was_moved_aside_by_a_killed_writer_comes_back(tmp_path: Path) -> None:
+    for left in (".store.old-01234567", ".store.tmp-89abcdef"):
+        (tmp_path / left).mkdir()
+        (tmp_path / left / left[7:10]).write_text("whole")
+    with pytest.raises(RuntimeError, match="power"), io.atomic(tmp_path / "store"):
+        raise RuntimeError("power cut")
+    assert [path.name for path in tmp_path.rglob("*")] == ["store", "old"]
+    (tmp_path / ".store.old-01234567").mkdir()
+    with io.atomic(tmp_path / "store") as temporary:
+        temporary.mkdir()
+    assert [path.name for path in tmp_path.rglob("*")] == ["store"]
 
-        class Old:
-            """A system library that does not know the exchange, or not on this file system."""
 
-            def __init__(self, *_: object, **__: object) -> None:
-                self.renameat2 = lambda *_: -1
+def test_a_folder_stays_where_another_cannot_take_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "store").mkdir()
+    rename = os.rename
 
-        monkeypatch.setattr(paths.ctypes, "CDLL", Old)
-        monkeypatch.setattr(paths.ctypes, "get_errno", lambda: number)
-    for name in ("one", "two"):
-        with io.atomic(tmp_path / "store") as temporary:
-            temporary.mkdir()
-            (temporary / name).write_text(name)
-    assert [path.name for path in (tmp_path / "store").iterdir()] == ["two"]
+    def refuse(one: Path, other: Path) -> None:
+        if ".tmp-" in str(one):
+            raise OSError(errno.EIO, "Input/output error")
+        rename(one, other)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(OSError, match="Input/output"), io.atomic(tmp_path / "store") as temporary:
+        temporary.mkdir()
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
