@@ -69,7 +69,7 @@ class Checkpoint:
         """
         if self.path is None or not self.begun:
             return
-        tensors, metadata = safe_load.tensors(self.path, "the state of refinements")
+        tensors, metadata = safe_load.read_safetensors(self.path, "the state of refinements")
         about = metadata.get("about")
         if about != self.about:
             raise ValueError(f"{self.path} is of an average begun otherwise: {about}; this one is {self.about}")

@@ -138,8 +138,8 @@ def load(folder: str | Path) -> Average:
     if not volume.shape == half1.shape == half2.shape or len({one.voxel_size for one in (volume, half1, half2)}) > 1:
         raise ValueError(f"{folder} is not a saved average: {volume!r} has halves {half1!r} and {half2!r}")
     with safe_load.reading(folder, "an average"):
-        table = particles.check(safe_load.table(folder / "particles.parquet"))
-        fsc = safe_load.listing(folder / "fsc.csv", ["resolution", "fsc"])
+        table = particles.check(safe_load.read_parquet(folder / "particles.parquet"))
+        fsc = safe_load.read_csv(folder / "fsc.csv", ["resolution", "fsc"])
         if not len(fsc) or not (fsc["resolution"] > 0).all():
             raise ValueError("its Fourier shell correlation has no shells of positive resolution")
         if not len(table):
@@ -149,10 +149,10 @@ def load(folder: str | Path) -> Average:
 
 def _record(path: Path) -> dict[str, Any]:
     """The record of an average, in which what is known has the type that it should have."""
-    record = safe_load.mapping(path)
+    record = safe_load.read_json(path)
     kinds: dict[str, Any] = {"name": str, "symmetry": str, "program": str, "parameters": dict}
     kinds |= dict.fromkeys(("mask", "together", "seconds"), (int, float))
-    safe_load.typed(record, **{key: kind for key, kind in kinds.items() if key in record and record[key] is not None})
+    safe_load.check_types(record, **{key: kind for key, kind in kinds.items() if key in record and record[key] is not None})
     numbers = [key for key in ("mask", "together", "seconds") if record.get(key) is not None and not 0 < record[key] < MOST]
     if numbers:
         raise ValueError(f"{path}: {', '.join(numbers)} must be positive numbers up to {MOST:g}")

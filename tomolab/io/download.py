@@ -56,8 +56,8 @@ def cached(url: str, path: str | Path) -> Path:
     record = path.with_name(path.name + ".json")
     if path.exists() and record.exists():
         with safe_load.reading(record, "the record of a download"):
-            about = safe_load.mapping(record)
-            safe_load.typed(about, sha256=str)
+            about = safe_load.read_json(record)
+            safe_load.check_types(about, sha256=str)
         if io.sha256(path) != about["sha256"]:
             raise ValueError(f"{path} has changed since it was downloaded; delete it to fetch it again")
         return path

@@ -168,7 +168,7 @@ def load(path: str | Path, *, mapped: bool = False) -> Embedding:
     ValueError
         If the file is no embedding, or could only be read by pickle, or is compressed and asked for mapped.
     """
-    stored = safe_load.arrays(path, "an embedding", without=["vectors"] if mapped else [])
+    stored = safe_load.read_npz(path, "an embedding", without=["vectors"] if mapped else [])
     with safe_load.reading(path, "an embedding"):
         if mapped:
             stored["vectors"] = _mapped(Path(path))
@@ -189,13 +189,12 @@ def _mapped(path: Path) -> np.ndarray:
         # The local header of a zip entry: 30 bytes, of which the last two pairs are the lengths of name and extra field.
         file.seek(entry.header_offset + 26)
         file.seek(entry.header_offset + 30 + sum(np.frombuffer(file.read(4), "<u2").tolist()))
-        start = file.tell()
-        told = safe_load.claim(file, entry.file_size, start=start)
-        if not all(told.shape):
+        shape, fortran_order, dtype = safe_load.npy_header(file, entry.file_size)
+        if not all(shape):
             # Nothing cannot be mapped.
-            return np.empty(told.shape, told.dtype)
-        order: Literal["F", "C"] = "F" if told.columns_first else "C"
-        return np.memmap(path, told.dtype, mode="r", offset=start + told.start, shape=told.shape, order=order)
+            return np.empty(shape, dtype)
+        order: Literal["F", "C"] = "F" if fortran_order else "C"
+        return np.memmap(path, dtype, mode="r", offset=file.tell(), shape=shape, order=order)
 
 
 class PartialArray:
@@ -232,15 +231,15 @@ class PartialArray:
 
     def _resume(self, folder: Path) -> None:
         about, place = (io.inside(folder, name) for name in ("about.json", "array.npy"))
-        begun = safe_load.mapping(about, "the description of a part")
+        begun = safe_load.read_json(about, "the description of a part")
         with safe_load.reading(about, "the description of a part"):
-            safe_load.typed(begun, done=int)
+            safe_load.check_types(begun, done=int)
         done = begun.pop("done")
         other = [name for name in sorted(self.about | begun) if begun.get(name) != self.about.get(name)]
         if other:
             told = ", ".join(f"{name} was {_short(begun.get(name))}, is {_short(self.about.get(name))}" for name in other)
             raise ValueError(f"{folder} was begun otherwise: {told}; delete the folder to begin anew")
-        array = safe_load.array(place, mode="r+")
+        array = safe_load.read_npy(place, mode="r+")
         if array.ndim != 2 or (len(array), array.dtype) != (len(self.array), self.array.dtype) or not 0 <= done <= len(array):
             raise ValueError(f"{folder} holds {done} rows of an array {array.shape} of {array.dtype}; delete it to begin anew")
         self.array, self.done = array, done

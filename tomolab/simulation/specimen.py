@@ -161,10 +161,10 @@ def load(folder: str | Path) -> Specimen:
     missing = [name for name in wanted if not io.inside(folder, name).is_file()]
     if missing:
         raise FileNotFoundError(f"{folder} is not a saved specimen: it has no {', '.join(missing)}")
-    told = safe_load.mapping(folder / "specimen.json", "a specimen")
+    told = safe_load.read_json(folder / "specimen.json", "a specimen")
     with safe_load.reading(folder, "a specimen"):
-        safe_load.typed(told, voxel_size=(int, float), names=list, types=dict, thickness=(int, float))
-        safe_load.typed(told["types"], **dict.fromkeys(MASKS, str))
+        safe_load.check_types(told, voxel_size=(int, float), names=list, types=dict, thickness=(int, float))
+        safe_load.check_types(told["types"], **dict.fromkeys(MASKS, str))
         if not all(isinstance(name, str) for name in told["names"]) or not set(told["types"].values()) <= TYPES:
             raise ValueError(f"names are text, and types one of {', '.join(sorted(TYPES))}; it says {str(told)[:200]}")
         size = told["voxel_size"]

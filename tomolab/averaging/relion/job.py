@@ -224,7 +224,7 @@ def _last(folder: Path, name: str, given: dict[str, Any]) -> int:
         return 0
     if not (place / OPTIONS).is_file():
         raise ValueError(f"{place} holds files that tomolab did not start; read them with relion.read, or give another name=")
-    noted = safe_load.mapping(place / OPTIONS, "the options of a refinement").get("parameters")
+    noted = safe_load.read_json(place / OPTIONS, "the options of a refinement").get("parameters")
     if not isinstance(noted, dict):
         raise ValueError(f"{place / OPTIONS} names no parameters of a refinement")
     others = [f"{key} {noted.get(key)!r} instead of {value!r}" for key, value in given.items() if noted.get(key) != value]

@@ -91,4 +91,4 @@ def _fsc(model: Path) -> pd.DataFrame:
 def _noted(folder: Path) -> dict[str, Any]:
     """What `relion.refine` noted of a refinement; nothing of one that was started by hand."""
     path = folder / OPTIONS
-    return safe_load.mapping(path, "the options of a refinement") if path.is_file() else {}
+    return safe_load.read_json(path, "the options of a refinement") if path.is_file() else {}
