@@ -492,9 +492,11 @@ def _gathered(
 ) -> Generator[np.ndarray]:
     """The same from the workers of a cluster."""
     # The network itself may lie on a GPU that a worker does not have.
-    ready = parallel.Made(_ready, (copy.deepcopy(network).cpu(), device))
+    ready = parallel.OncePerProcess(_ready, (copy.deepcopy(network).cpu(), device))
     if reachable(volumes):
-        yield from parallel.each(_read, rows, client=client, shared=(ready, device, rough, parallel.Made(reached, (volumes,))))
+        yield from parallel.each(
+            _read, rows, client=client, shared=(ready, device, rough, parallel.OncePerProcess(reached, (volumes,)))
+        )
     else:
         batches = (store.span(volumes, one.start, one.stop) for one in rows)
         yield from parallel.each(_sent, batches, client=client, shared=(ready, device, rough))

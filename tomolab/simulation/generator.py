@@ -64,7 +64,7 @@ class Batches:
     seed: int
     labels: np.ndarray
     box: int
-    ready: parallel.Made
+    ready: parallel.OncePerProcess
     client: Any = None
 
     @property
@@ -184,7 +184,7 @@ def subtomograms(
     voxel_size, labels = rendering.check(densities), _labels(tuple(densities), count)
     if box < 8:
         raise ValueError(f"a box of at least 8 voxels is needed, got {box}")
-    ready = parallel.Made(partial(prepare, box=box, device=device), (dict(densities), imaging))
+    ready = parallel.OncePerProcess(partial(prepare, box=box, device=device), (dict(densities), imaging))
     batches = Batches(seed, labels, box, ready, helpers)
     if path is not None:
         kind = parallel.pick_device(device).type if helpers is None else "workers"
@@ -205,7 +205,7 @@ def estimate(
 
     Some are made, after as many that are not counted; writing is not. The other parameters are those of `subtomograms`.
     """
-    ready = parallel.Made(partial(prepare, box=box, device=device), (dict(densities), imaging))
+    ready = parallel.OncePerProcess(partial(prepare, box=box, device=device), (dict(densities), imaging))
     labels = np.arange(4 * rendering.BATCH) % len(densities)
     for _ in range(2):
         start = time.perf_counter()
