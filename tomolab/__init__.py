@@ -9,7 +9,7 @@ subtomograms    boxes cut around them
 learning        boxes become feature vectors
 clusters        feature vectors become clusters
 averaging       the structure of each cluster
-inspection      what a person decides about all this
+inspection      decisions of a person about clusters and particles
 io              files of other programs and our own
 ui              figures, notebook widgets, napari
 """
