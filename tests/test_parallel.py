@@ -28,7 +28,7 @@ from tomolab.averaging import gold_standard, initial_model, matching
 from tomolab.ctf import Lens
 from tomolab.io.volumes.tomogram import Tomogram
 from tomolab.learning import embedding
-from tomolab.parallel import Made
+from tomolab.parallel import OncePerProcess
 from tomolab.simulation import Imaging, densities, generator
 from tomolab.subtomograms import Subtomograms, dataset, tomogram_list
 from tomolab.volumes import Volume
@@ -81,7 +81,7 @@ def die_once(marker: Path) -> None:
 
 def started(number: int, folder: Path) -> int:
     (folder / str(number)).touch()
-    time.sleep(0.2)
+    time.sleep(1.0)
     return number
 
 
@@ -120,7 +120,7 @@ def test_no_more_items_are_drawn_than_may_be_on_their_way(client: Client) -> Non
         assert len(drawn) <= taken + 3
         if taken == 10:
             break
-    with pytest.raises(ValueError, match="ahead=0"):
+    with pytest.raises(ValueError, match="ahead must be at least 1, got 0"):
         parallel.each(squared, [1], client=client, ahead=0)
 
 
@@ -168,8 +168,8 @@ def test_a_killed_worker_costs_no_result(client: Client, tmp_path: Path) -> None
 
 
 def test_every_process_makes_a_value_for_itself_and_once(client: Client, tmp_path: Path) -> None:
-    made = Made(making, (tmp_path,))
-    assert made.here == (os.getpid(), 1)
+    made = OncePerProcess(making, (tmp_path,))
+    assert made.value == (os.getpid(), 1)
     found = set(parallel.each(process, range(20), client=client, shared=(made,)))
     assert os.getpid() not in {one[0] for one in found}
     assert all(own == maker and times == 1 for own, maker, times in found)

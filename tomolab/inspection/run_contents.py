@@ -150,7 +150,7 @@ def read_layout(folder: Path, found: Embedding | None, *, seed: int) -> pd.DataF
     """
     kept, mark, source = io.inside(folder, LAYOUT), io.inside(folder, LAYOUT_OF), folder / EMBEDDING
     if kept.is_file() and (found is None or _made_of(mark, kept, source)):
-        return safe_load.listing(kept, POINTS, "a layout")
+        return safe_load.read_csv(kept, POINTS, "a layout")
     if found is None:
         return None
     made = layouts.flat(found, seed=seed)
@@ -165,7 +165,7 @@ def read_layout(folder: Path, found: Embedding | None, *, seed: int) -> pd.DataF
 def _made_of(mark: Path, kept: Path, source: Path) -> bool:
     """Whether a layout is of an embedding."""
     if mark.is_file():
-        return safe_load.mapping(mark) == _hashes(source)
+        return safe_load.read_json(mark) == _hashes(source)
     return kept.stat().st_mtime >= (source / embedding.VECTORS).stat().st_mtime
 
 
@@ -364,7 +364,7 @@ def _picked(folder: Path) -> int | None:
 
 def _layout(folder: Path) -> pd.DataFrame | None:
     path = io.inside(folder, LAYOUT)
-    return safe_load.listing(path, POINTS, "a layout") if path.is_file() else None
+    return safe_load.read_csv(path, POINTS, "a layout") if path.is_file() else None
 
 
 def _cut(picked: int | None, boxes: Subtomograms, skipped: pd.DataFrame | None) -> str:

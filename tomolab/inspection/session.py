@@ -97,10 +97,10 @@ class SessionFile:
             If it is none of ours, or damaged.
         """
         # Should somebody else write between the two, that is taken for unknown, and stays.
-        self.meet(safe_load.present(path))
-        arrays = safe_load.arrays(path, what)
+        self.meet(safe_load.existing_file(path))
+        arrays = safe_load.read_npz(path, what)
         with safe_load.reading(path, what):
-            return safe_load.parsed(arrays.pop("about").tobytes()), arrays
+            return safe_load.parse_json(arrays.pop("about").tobytes()), arrays
 
 
 def _mark(path: Path) -> tuple[int, ...] | None:
@@ -451,7 +451,7 @@ def load(path: str | Path, particles: pd.DataFrame) -> Session:
     file, what = SessionFile(), f"a session of these {len(particles)} particles"
     about, arrays = file.read(path, what)
     with safe_load.reading(path, what):
-        safe_load.typed(about, format=int, origin=str, top=int, clusters=dict, filters=dict, steps=dict)
+        safe_load.check_types(about, format=int, origin=str, top=int, clusters=dict, filters=dict, steps=dict)
         if about["format"] != FORMAT:
             raise ValueError(f"it has format {about['format']}, and {FORMAT} is read")
         session = Session(particles, pd.Series(arrays["labels"], index=arrays["ids"]))
@@ -483,7 +483,7 @@ def _restored(name: str, value: Mapping[str, Any]) -> dict[Any, Any]:
     """
     if name == "clusters":
         for said in value.values():
-            safe_load.typed(asdict(Cluster()) | said, name=str, colour=str, hidden=bool, note=str)
+            safe_load.check_types(asdict(Cluster()) | said, name=str, colour=str, hidden=bool, note=str)
         return {int(number): Cluster(**said) for number, said in value.items()}
     if name != "filters":
         raise ValueError(f"{name[:40]!r} is neither clusters nor filters")

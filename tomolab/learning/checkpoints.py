@@ -75,9 +75,9 @@ def restore(folder: Path, network: Network, optimiser: torch.optim.Optimizer, *,
     source = folder / NAME
     if not source.exists():
         return TrainingProgress()
-    tensors, metadata = safe_load.tensors(source, "a checkpoint")
+    tensors, metadata = safe_load.read_safetensors(source, "a checkpoint")
     with safe_load.reading(source, "a checkpoint"):
-        about = {key: safe_load.parsed(text) for key, text in metadata.items()}
+        about = {key: safe_load.parse_json(text) for key, text in metadata.items()}
         old, new = about["plan"], json.loads(json.dumps(plan))
     different = [
         f"{key} {old.get(key)!r}, now {new.get(key)!r}"
@@ -99,7 +99,7 @@ def restore(folder: Path, network: Network, optimiser: torch.optim.Optimizer, *,
 
 def _progress(saved: dict[str, Any], best: dict[str, Tensor], network: Network) -> TrainingProgress:
     """How far it is, if that can be."""
-    safe_load.typed(saved, history=list, batch=int, sums=list, seconds=(int, float))
+    safe_load.check_types(saved, history=list, batch=int, sums=list, seconds=(int, float))
     numbers = [saved["seconds"], *saved["sums"], *(value for row in saved["history"] for value in row.values())]
     if saved["batch"] < 0 or len(saved["sums"]) != 3 or not all(type(one) in (int, float) for one in numbers):
         raise ValueError(f"its progress is {str(saved)[:200]}")

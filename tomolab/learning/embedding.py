@@ -168,11 +168,11 @@ def load(path: str | Path, *, mapped: bool = False) -> Embedding:
     folder = Path(path)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no embedding {folder}: that is a folder with {VECTORS}, {IDS} and {ABOUT}")
-    about = safe_load.mapping(io.inside(folder, ABOUT), "the description of an embedding")
-    vectors = safe_load.array(io.inside(folder, VECTORS), mode="r" if mapped else None)
-    ids = safe_load.array(io.inside(folder, IDS))
+    about = safe_load.read_json(io.inside(folder, ABOUT), "the description of an embedding")
+    vectors = safe_load.read_npy(io.inside(folder, VECTORS), mode="r" if mapped else None)
+    ids = safe_load.read_npy(io.inside(folder, IDS))
     with safe_load.reading(folder, "an embedding"):
-        safe_load.typed(about, network=str)
+        safe_load.check_types(about, network=str)
         return Embedding(ids, vectors, about["network"])
 
 
@@ -210,16 +210,16 @@ class PartialArray:
 
     def _resume(self, folder: Path) -> None:
         path = io.inside(folder, ABOUT)
-        begun = safe_load.mapping(path, "the description of a partial embedding")
+        begun = safe_load.read_json(path, "the description of a partial embedding")
         with safe_load.reading(path, "the description of a partial embedding"):
-            safe_load.typed(begun, done=int)
+            safe_load.check_types(begun, done=int)
         done = begun.pop("done")
         other = [name for name in sorted(self.about | begun) if begun.get(name) != self.about.get(name)]
         if other:
             # Of a digest, its first figures.
             changes = [f"{name} was {str(begun.get(name))[:12]}, is {str(self.about.get(name))[:12]}" for name in other]
             raise ValueError(f"{folder} was begun otherwise: {', '.join(changes)}; delete the folder to begin anew")
-        array = safe_load.array(io.inside(folder, VECTORS), mode="r+")
+        array = safe_load.read_npy(io.inside(folder, VECTORS), mode="r+")
         if array.ndim != 2 or (len(array), array.dtype) != (len(self.array), self.array.dtype) or not 0 <= done <= len(array):
             raise ValueError(f"{folder} holds {done} rows of an array {array.shape} of {array.dtype}; delete it to begin anew")
         self.array, self.done = array, done
@@ -416,9 +416,9 @@ def _stream_from_workers(
 ) -> Generator[np.ndarray]:
     """The same from the workers of a cluster."""
     # The network itself may lie on a GPU that a worker does not have.
-    prepared = parallel.Made(_prepare, (copy.deepcopy(network).cpu(), device))
+    prepared = parallel.OncePerProcess(_prepare, (copy.deepcopy(network).cpu(), device))
     if reachable(volumes):
-        shared = (prepared, device, bfloat16, parallel.Made(reached, (volumes,)))
+        shared = (prepared, device, bfloat16, parallel.OncePerProcess(reached, (volumes,)))
         yield from parallel.each(_read_and_compute, rows, client=client, shared=shared)
     else:
         batches = (store.span(volumes, one.start, one.stop) for one in rows)

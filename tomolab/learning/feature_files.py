@@ -94,7 +94,7 @@ def _unused(suffix: str, *, columns: object, vectors: object) -> None:
 
 def _from_table(path: Path, ids: str | ArrayLike | None, columns: Sequence[str] | None) -> tuple[pd.Series | None, np.ndarray]:
     """Column of ids, None if they are given, and features (n, d)."""
-    table = safe_load.table(path, "features") if path.suffix.lower() == ".parquet" else _text(path)
+    table = safe_load.read_parquet(path, "features") if path.suffix.lower() == ".parquet" else _text(path)
     named = ids is None or isinstance(ids, str)
     name = str(ID if ids is None else ids) if named else None
     if name is not None and name not in table and name in table.index.names:
@@ -119,7 +119,7 @@ def _from_table(path: Path, ids: str | ArrayLike | None, columns: Sequence[str] 
 
 def _text(path: Path) -> pd.DataFrame:
     """Table of a text file, whose columns are parted by commas, semicolons or tabs."""
-    text = paths.text(safe_load.present(path))
+    text = paths.text(safe_load.existing_file(path))
     first = text[: text.find("\n") if "\n" in text else len(text)]
     mark = max(",;\t", key=first.count)
     try:
@@ -177,8 +177,8 @@ def _from_arrays(path: Path, ids: str | ArrayLike | None, vectors: str | None) -
     if path.suffix.lower() == ".npy":
         if named:
             raise ValueError("a .npy file has no ids; give those of its rows in their order, such as ids=table['particle_id']")
-        return None, _matrix(safe_load.array(path), "the array")
-    arrays = safe_load.arrays(path, "features")
+        return None, _matrix(safe_load.read_npy(path), "the array")
+    arrays = safe_load.read_npz(path, "features")
     wanted = {"vectors": VECTORS if vectors is None else vectors} | ({"ids": str(IDS if ids is None else ids)} if named else {})
     for parameter, name in wanted.items():
         if name not in arrays:

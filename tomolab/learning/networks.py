@@ -141,12 +141,12 @@ def describe(path: str | Path) -> dict[str, Any]:
     target = _located(path).with_suffix(".json")
     if not target.is_file():
         raise FileNotFoundError(f"no network description {target}; a network is a .safetensors file with a .json beside it")
-    description = safe_load.mapping(target, "the description of a network")
+    description = safe_load.read_json(target, "the description of a network")
     missing = {"name", "box", "classes", "voxel_size", "sha256"} - set(description)
     if missing or description.get("format") != FORMAT:
         raise ValueError(f"{target} is not the description of a tomolab network: lacks {sorted(missing) or 'format 1'}")
     with safe_load.reading(target, "the description of a network"):
-        safe_load.typed(description, name=str, box=int, classes=list, sha256=str, voxel_size=(int, float, type(None)))
+        safe_load.check_types(description, name=str, box=int, classes=list, sha256=str, voxel_size=(int, float, type(None)))
         if not all(isinstance(one, str) for one in description["classes"]) or not 0 < description["box"] <= LARGEST:
             raise ValueError(f"box is 1 to {LARGEST} voxels, and classes have names; it says {str(description)[:200]}")
         if description["voxel_size"] is not None and not 0 < description["voxel_size"] < 1e9:
@@ -193,7 +193,7 @@ def weights(network: Network, path: str | Path) -> None:
 
 def _agree(network: Network, path: str | Path) -> dict[str, torch.Tensor]:
     """Weights in a file, if they are of the architecture of a network."""
-    found, _ = safe_load.tensors(path, "the weights of a network")
+    found, _ = safe_load.read_safetensors(path, "the weights of a network")
     wanted = network.state_dict()
     odd = [name for name in wanted if name not in found or found[name].shape != wanted[name].shape]
     odd += [name for name in found if name not in wanted]

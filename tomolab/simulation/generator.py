@@ -55,7 +55,7 @@ class Batches:
     seed: int
     labels: np.ndarray
     box: int
-    prepared: parallel.Made
+    prepared: parallel.OncePerProcess
     client: Any = None
 
     @property
@@ -211,7 +211,7 @@ def subtomograms(
     labels = np.repeat(np.arange(len(names)), [counts.get(name, 0) for name in names])
     if box < 8:
         raise ValueError(f"a box of at least 8 voxels is needed, got {box}")
-    prepared = parallel.Made(partial(prepare, box=box, device=device), (dict(densities), imaging))
+    prepared = parallel.OncePerProcess(partial(prepare, box=box, device=device), (dict(densities), imaging))
     batches = Batches(seed, labels, box, prepared, workers)
     if path is not None:
         kind = parallel.pick_device(device).type if workers is None else "workers"
@@ -232,7 +232,7 @@ def estimate(
 
     Some are simulated twice, and the second time counts; nothing is written. The other parameters are those of `subtomograms`.
     """
-    prepared = parallel.Made(partial(prepare, box=box, device=device), (dict(densities), imaging))
+    prepared = parallel.OncePerProcess(partial(prepare, box=box, device=device), (dict(densities), imaging))
     labels = np.arange(4 * rendering.BATCH) % len(densities)
     for _ in range(2):
         start = time.perf_counter()

@@ -153,7 +153,7 @@ def finish(path: str | Path) -> Path:
         )
     with paths.lock(folder):
         places = [folder / f"rows-{number}.parquet" for number in range(len(plan["edges"]) - 1)]
-        table = particles.check(pd.concat([safe_load.table(place) for place in places], ignore_index=True))
+        table = particles.check(pd.concat([safe_load.read_parquet(place) for place in places], ignore_index=True))
         if len(table) != plan["count"]:
             raise ValueError(f"{folder} holds {len(table)} particles, but was begun for {plan['count']}")
         store.finish(folder, table, box=plan["box"], voxel_size=plan["voxel_size"])
@@ -174,7 +174,7 @@ def _plan(path: str | Path) -> dict[str, Any]:
     place = _folder(path) / PLAN
     if not place.is_file():
         raise FileNotFoundError(f"no store was begun in {place.parent}; shared_store.allot begins one")
-    return safe_load.mapping(place, "the plan of a store")
+    return safe_load.read_json(place, "the plan of a store")
 
 
 def _shares(path: str | Path, plan: dict[str, Any]) -> list[Share]:

@@ -276,7 +276,7 @@ def _described(place: Path | Bucket) -> dict[str, Any]:
     if about.get("format") != FORMAT:
         raise ValueError(f"{place} has format {about.get('format')}, this version of tomolab reads format {FORMAT}")
     with safe_load.reading(str(place), "a store of subtomograms"):
-        safe_load.typed(about, count=int, box=int, voxel_size=(int, float))
+        safe_load.check_types(about, count=int, box=int, voxel_size=(int, float))
         if not 0 < about["voxel_size"] < 1e9:
             raise ValueError(f"its voxel_size is {about['voxel_size']}, expected a positive number of Å")
     return about
@@ -286,21 +286,21 @@ def _node(place: Path | Bucket, name: str, *, missing: dict[str, Any] | None = N
     """What a ``zarr.json`` holds, or `missing` where there is none."""
     if not isinstance(place, Bucket):
         path = io.inside(place, name)
-        return missing if missing is not None and not path.is_file() else safe_load.mapping(path, "a Zarr group")
+        return missing if missing is not None and not path.is_file() else safe_load.read_json(path, "a Zarr group")
     data = place.get(name)
     if data is None and missing is not None:
         return missing
     with safe_load.reading(f"{place}/{name}", "a Zarr group"):
-        return safe_load.parsed(data or b"")
+        return safe_load.parse_json(data or b"")
 
 
 def _read_table(place: Path | Bucket, name: str) -> pd.DataFrame | None:
     """A table of a store; None if it is not there."""
     if isinstance(place, Bucket):
         data = place.get(name)
-        return None if data is None else safe_load.table(data, name=f"{place}/{name}")
+        return None if data is None else safe_load.read_parquet(data, name=f"{place}/{name}")
     path = io.inside(place, name)
-    return safe_load.table(path) if path.is_file() else None
+    return safe_load.read_parquet(path) if path.is_file() else None
 
 
 def _array(place: Path | Bucket) -> zarr.Array:

@@ -158,7 +158,7 @@ def check(folder: str | Path) -> None:
     place = Path(folder) / "volumes"
     with safe_load.reading(place, "an array of volumes"):
         paths.inside(Path(folder), "volumes")
-        fits(safe_load.mapping(paths.inside(place, NODE)))
+        fits(safe_load.read_json(paths.inside(place, NODE)))
 
 
 def fits(node: dict[str, Any]) -> None:

@@ -99,11 +99,11 @@ def _begun(folder: Path, key: str, *, box: int, voxel_size: float) -> Journal | 
     """What an interruption left, or None with a warning if it is of other work, or damaged."""
     try:
         _own(folder)
-        told = safe_load.mapping(io.inside(folder, JOURNAL), "a journal")
-        safe_load.typed(told, key=str, done=list, written=int)
+        told = safe_load.read_json(io.inside(folder, JOURNAL), "a journal")
+        safe_load.check_types(told, key=str, done=list, written=int)
         if told["key"] == key:
             done, written = tuple(map(str, told["done"])), told["written"]
-            tail = safe_load.array(io.inside(folder, f"tail-{len(done)}.npy")) if done else _nothing(box)
+            tail = safe_load.read_npy(io.inside(folder, f"tail-{len(done)}.npy")) if done else _nothing(box)
             if _fits(store.growing(folder), tail, written=written, box=box):
                 return Journal(folder, key, box, voxel_size, done, written, tail)
     except (ValueError, OSError) as error:
@@ -175,7 +175,7 @@ def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
     folder = journal.folder
     skips, rows = (
         [
-            safe_load.table(one)
+            safe_load.read_parquet(one)
             for n in range(1, len(journal.done) + 1)
             if (one := io.inside(folder, f"{kind}-{n}.parquet")).is_file()
         ]

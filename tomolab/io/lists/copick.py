@@ -326,7 +326,7 @@ def content(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     try:
-        return safe_load.parsed(paths.text(path))
+        return safe_load.parse_json(paths.text(path))
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"this is not JSON ({error})") from error
 
