@@ -11,7 +11,7 @@ from obstore.exceptions import PermissionDeniedError
 
 from tomolab import learning, particles, subtomograms
 from tomolab.learning import embedding, networks
-from tomolab.subtomograms import Subtomograms, object_storage, shared_store, store, writer
+from tomolab.subtomograms import Subtomograms, object_storage, store, writer
 
 BOX = 8
 
@@ -143,7 +143,6 @@ def test_what_grows_needs_a_folder(server: s3.Server) -> None:
     address = "s3://bucket/many.zarr"
     for grow in (
         lambda: writer.begin(address, "key", box=BOX, voxel_size=20.0),
-        lambda: shared_store.allot(address, 10, box=BOX, voxel_size=20.0, number=1),
         lambda: writer.append(address, [], box=BOX, voxel_size=20.0),
     ):
         with pytest.raises(ValueError, match="a store grows in a folder of this machine"):
