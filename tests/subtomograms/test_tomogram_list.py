@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tomolab import io, particles, subtomograms
-from tomolab.subtomograms import extraction, store, tomogram_list, writer
+from tomolab.subtomograms import cropping, store, tomogram_list, writer
 from tomolab.volumes import Volume
 
 SIZES = {"TS_01": 10.0, "TS_02": 12.0, "TS_03": 20.0}
@@ -89,23 +89,27 @@ def test_work_that_was_interrupted_goes_on_and_ends_the_same(place: Path, monkey
     tomograms, table = tomogram_list.read(place / "tomograms.csv"), picks(60)
     options = {"box": 6, "voxel_size": 20.0, "edges": "flag", "progress": False}
     straight = tomogram_list.extract(tomograms, table, path=place / "straight.zarr", **options)
-    made, parts = [], extraction.parts
+    made, add, boxes = [], writer.add, cropping.boxes
 
-    def failing(piece, **given):
-        made.append(piece.name)
-        for number, part in enumerate(parts(piece, **given)):
+    def failing(journal, name, parts, *, skipped):
+        made.append(name)
+
+        def some():
+            yield from parts
             # A shard of the tomogram is on disk when the power goes.
-            yield part
-            if len(made) > after and number == 0:
+            if len(made) > after:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(extraction, "parts", failing)
+        return add(journal, name, some(), skipped=skipped)
+
+    monkeypatch.setattr(writer, "add", failing)
     with pytest.raises(KeyboardInterrupt):
         tomogram_list.extract(tomograms, table, path=place / "cut.zarr", **options)
     assert not (place / "cut.zarr").exists()
     assert len(made) == after + 1
     made.clear()
-    monkeypatch.setattr(extraction, "parts", lambda piece, **given: made.append(0) or parts(piece, **given))
+    monkeypatch.setattr(writer, "add", add)
+    monkeypatch.setattr(cropping, "boxes", lambda *given, **options: made.append(0) or boxes(*given, **options))
     cut = tomogram_list.extract(tomograms, table, path=place / "cut.zarr", **options)
     assert len(made) == 3 - after
     assert np.array_equal(cut.volumes[:], straight.volumes[:])
@@ -119,14 +123,14 @@ def test_other_work_is_not_gone_on_with(place: Path) -> None:
     assert again.done == journal.done == ()
     with pytest.warns(UserWarning, match="is of other particles, tomograms or parameters; it is dropped"):
         writer.begin(place / "cut.zarr", "two", box=6, voxel_size=20.0)
-    (journal.folder / writer.JOURNAL).write_text('{"key": "two", "done": ["a"], "written": 9}')
+    (journal.folder / writer.JOURNAL).write_text('{"key": "two", "done": ["a"], "count": 9}')
     with pytest.warns(UserWarning, match="cannot be read and is begun anew"):
         writer.begin(place / "cut.zarr", "two", box=6, voxel_size=20.0)
 
 
 def test_what_cannot_work_is_refused_before_work_starts(place: Path, monkeypatch) -> None:
     tomograms, table = tomogram_list.read(place / "tomograms.csv"), picks()
-    monkeypatch.setattr(extraction, "parts", lambda *given, **options: pytest.fail("work was begun"))
+    monkeypatch.setattr(cropping, "boxes", lambda *given, **options: pytest.fail("work was begun"))
     strange = table.assign(tomogram=["TS_99", "TS_98", *table["tomogram"][2:]])
     for rows, options, message in (
         (

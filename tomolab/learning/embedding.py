@@ -497,13 +497,13 @@ def _gathered(
     if reachable(volumes):
         yield from parallel.each(_read, rows, client=client, shared=(ready, device, rough, parallel.Made(reached, (volumes,))))
     else:
-        batches = (store.span(volumes, one.start, one.stop) for one in rows)
+        batches = (np.asarray(volumes[one]) for one in rows)
         yield from parallel.each(_sent, batches, client=client, shared=(ready, device, rough))
 
 
 def _read(rows: slice, network: torch.nn.Module, device: str | torch.device | None, *rest: Any) -> np.ndarray:
     rough, volumes = rest
-    return _sent(store.span(volumes, rows.start, rows.stop), network, device, rough)
+    return _sent(np.asarray(volumes[rows]), network, device, rough)
 
 
 def _sent(volumes: np.ndarray, network: torch.nn.Module, device: str | torch.device | None, rough: bool) -> np.ndarray:
@@ -533,7 +533,7 @@ def _computed(network: torch.nn.Module, volumes: np.ndarray, *, target: torch.de
 def _batches(subtomograms: Subtomograms, rows: list[slice]) -> Iterator[np.ndarray]:
     """Volumes (b, box, box, box) of some rows after the other."""
     for some in rows:
-        yield _plain(store.span(subtomograms.volumes, some.start, some.stop))
+        yield _plain(np.asarray(subtomograms.volumes[some]))
 
 
 def _plain(volumes: np.ndarray) -> np.ndarray:

@@ -211,7 +211,7 @@ def estimate(
         start = time.perf_counter()
         made = sum(len(table) for _, table in Batches(0, labels, box, ready).made())
         rate = made / (time.perf_counter() - start)
-    return {"per_second": rate, "seconds": count / rate, "bytes": float(store.size(count, box))}
+    return {"per_second": rate, "seconds": count / rate, "bytes": float(writer.size(count, box))}
 
 
 def stream(
@@ -339,7 +339,7 @@ def _store(path: str | Path, key: str, batches: Batches, *, voxel_size: float, r
     """Write a store, some groups after the other; after a cut go on with those that it lacks."""
     total, box = len(batches.labels), batches.box
     # About a shard at a time, but not so little that the journal gets long.
-    step = max(-(-store.layout(box)[1] // batches.group), -(-len(batches) // JOURNAL))
+    step = max(-(-store.layout(box).shard // batches.group), -(-len(batches) // JOURNAL))
     with writer.lock(path):
         journal = writer.begin(path, key, box=box, voxel_size=voxel_size, total=total, resume=resume)
         begin = len(journal.done) * step
@@ -353,14 +353,8 @@ def _store(path: str | Path, key: str, batches: Batches, *, voxel_size: float, r
         )
         with bar, closing(batches.made(begin)) as coming:
             for first in range(begin, len(batches), step):
-                journal = writer.add(journal, str(first), _counted(islice(coming, step), bar), skipped=[])
+                journal = writer.add(journal, str(first), writer.counted(islice(coming, step), bar), skipped=[])
         writer.finish(journal, path)
-
-
-def _counted(parts: Iterator[store.Part], bar: Any) -> Iterator[store.Part]:
-    for volumes, table in parts:
-        yield volumes, table
-        bar.update(len(table))
 
 
 def _key(densities: Mapping[str, Volume], labels: np.ndarray, imaging: Imaging, told: str) -> str:

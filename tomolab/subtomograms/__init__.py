@@ -13,11 +13,13 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from tomolab.subtomograms.dataset import Subtomograms, append, extract, join, open  # noqa: A004
+    from tomolab.subtomograms.dataset import Subtomograms, append, join, open  # noqa: A004
+    from tomolab.subtomograms.extraction import extract
 else:
     __getattr__, __dir__ = attach(
         __name__,
         {
-            "dataset": ["Subtomograms", "append", "extract", "join", "open"],
+            "dataset": ["Subtomograms", "append", "join", "open"],
+            "extraction": ["extract"],
         },
     )

@@ -14,7 +14,6 @@ needed ``voxel_size`` (Å), ``tilt_min`` and ``tilt_max`` (degrees) or ``tilts``
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +25,6 @@ from tomolab import particles as tables
 from tomolab.conventions import WEDGE
 from tomolab.io.lists.tomogram_names import match_names
 from tomolab.io.volumes.tomogram import Tomogram
-from tomolab.subtomograms import dataset as subtomogram_dataset
 from tomolab.subtomograms import extraction
 from tomolab.subtomograms.cropping import Cut
 from tomolab.subtomograms.dataset import Subtomograms
@@ -246,10 +244,8 @@ def extract(
     key = extraction.key(told, particles, opened.values())
     # What was read of a compressed one is let go when the last of it was cut.
     work = (one for name in groups for one in extraction.pieces(name, opened.pop(name), own[name], cut=cuts[name]))
-    helpers = parallel.active(client)
-    skipped = extraction.store(path, work, key=key, resume=resume, progress=progress, client=helpers)
-    extraction.warn(skipped, len(particles))
-    return replace(subtomogram_dataset.open(path), skipped=skipped)
+    made = extraction.store(path, work, key=key, resume=resume, progress=progress, client=parallel.active(client))
+    return extraction.warned(made)
 
 
 def _groups(dataset: pd.DataFrame, particles: pd.DataFrame) -> dict[str, pd.DataFrame]:
