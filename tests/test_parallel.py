@@ -307,7 +307,7 @@ def test_extract_from_many_tomograms(client: Client, cell: tuple[Volume, pd.Data
     volume, places = cell
     paths = [io.write_volume(volume, tmp_path / "a.mrc"), io.write_volume(volume, tmp_path / "b.zarr")]
     names = np.where(np.arange(len(places)) % 3, "a", "b")
-    table = tomogram_list.table(paths, contrast="dark")
+    table = pd.DataFrame({"tomogram": ["a", "b"], "path": paths, "contrast": "dark"})
     cut = partial(tomogram_list.extract, table, places.assign(tomogram=names), box=12, progress=False)
     same(cut(path=tmp_path / "here", client=False), cut(path=tmp_path / "there", client=client))
 

@@ -1,6 +1,5 @@
 """Many tomograms become one store: each with its own voxel size, tilts and contrast, also after an interruption."""
 
-import json
 import warnings
 from pathlib import Path
 
@@ -136,7 +135,7 @@ def test_what_cannot_work_is_refused_before_work_starts(place: Path, monkeypatch
         (
             strange,
             {},
-            r"2 of 24 particles are of 2 tomograms that the dataset does not hold, TS_99 \(1\), TS_98 \(1\): the dataset lacks",
+            r"2 of 24 particles are of 2 tomograms that the list does not hold, TS_99 \(1\), TS_98 \(1\): the list",
         ),
         (table[:0], {}, "the table of particles is empty"),
         (table, {"voxel_size": None}, "have 3 voxel sizes, 10, 12, 20 Å; give the one that is wanted"),
@@ -159,21 +158,17 @@ def test_if_nothing_can_be_cut_nothing_is_left(place: Path) -> None:
     assert not [one.name for one in place.iterdir() if "cut" in one.name]
 
 
-def test_a_list_may_be_json_or_paths(place: Path) -> None:
-    rows = [
-        {"name": "A", "path": "TS_01.mrc", "flipped": False},
-        {"name": "B", "path": "https://server.org/B.zarr", "near": 20},
-    ]
-    (place / "a.json").write_text(json.dumps(rows))
-    found = tomogram_list.read(place / "a.json")
-    assert found["tomogram"].tolist() == ["A", "B"]
+def test_a_list_may_be_a_table(place: Path) -> None:
+    (place / "a.csv").write_text("path,near,flipped\nTS_01.mrc,,no\nhttps://server.org/B.zarr,20,\n")
+    found = tomogram_list.read(place / "a.csv")
+    assert found["tomogram"].tolist() == ["TS_01", "B"]
     assert found["path"].tolist() == [str(place / "TS_01.mrc"), "https://server.org/B.zarr"]
     assert found["flipped"].tolist() == [False, None]
     assert found["contrast"].tolist() == ["bright", "bright"]
-    made = tomogram_list.table([place / "TS_01.mrc", place / "TS_02.mrc.gz"], tilts=(-60, 50), contrast="dark")
-    assert made["tomogram"].tolist() == ["TS_01", "TS_02"]
+    paths = [place / "TS_01.mrc", place / "TS_02.mrc.gz"]
+    made = tomogram_list.check(pd.DataFrame({"tomogram": ["A", "B"], "path": paths, "tilt_min": -60, "tilt_max": 50}))
     assert made["tilt_max"].tolist() == [50, 50]
-    assert tomogram_list.open_tomogram(made, "TS_02").voxel_size == 12.0
+    assert tomogram_list.open_tomogram(made, "B").voxel_size == 12.0
     with pytest.raises(ValueError, match="there is no tomogram 'TS_03' among 2"):
         tomogram_list.open_tomogram(made, "TS_03")
 
@@ -204,10 +199,9 @@ def test_faulty_lists_are_named(tmp_path, text: str, message: str) -> None:
 
 
 def test_lists_that_are_none(tmp_path) -> None:
-    for text in ("{}", "[1]", "[" * 100_000, "nonsense"):
-        (tmp_path / "a.json").write_text(text)
-        with pytest.raises(ValueError, match="cannot be read as a list of tomograms"):
-            tomogram_list.read(tmp_path / "a.json")
+    (tmp_path / "a.csv").write_bytes(b"path\n\xff\xfe.mrc\n")
+    with pytest.raises(ValueError, match="cannot be read as a list of tomograms"):
+        tomogram_list.read(tmp_path / "a.csv")
     (tmp_path / "a.csv").write_text("path,tilts\na.mrc,none.tlt")
     with pytest.raises(FileNotFoundError, match=r"none\.tlt"):
         tomogram_list.read(tmp_path / "a.csv")

@@ -170,11 +170,12 @@ def _text(about: dict[str, Any]) -> bytes:
 
 def _tidy(folder: Path, *, shards: int) -> None:
     """Remove what killed writers left: shards behind the last, and files that were not finished."""
-    for one in folder.glob("volumes/c/*"):
+    for one in list(folder.glob("volumes/c/*")):
         if one.name.isdecimal() and int(one.name) >= shards:
             shutil.rmtree(one)
-    for one in folder.glob("volumes/**/.*"):
-        one.unlink()
+    for one in list(folder.glob("volumes/**/.*")):
+        if one.is_file():
+            one.unlink()
 
 
 def joined(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -194,34 +195,19 @@ def append(
     skipped: Sequence[pd.DataFrame] = (),
     renumber: bool = False,
 ) -> None:
-    """Add a stream of parts to a store, all of it or nothing.
-
-    They count from the moment at which the particle table is replaced: a reader sees all of them or none. Processes that add
-    to one store take turns. What one that was killed had written behind the end is written over by the next.
+    """Add a stream of parts to a store, all of it or nothing, as `subtomograms.append` adds subtomograms.
 
     Parameters
     ----------
-    path
-        Of the store.
-    parts
-        Any number of parts of any length; particle ids must be unique over all of them, and other than those in the store.
-    box, voxel_size
-        Edge in voxels, and Å: those of the store.
-    total
-        How many subtomograms will come, if that is known.
-    skipped
-        Tables of particles that are not among them, with a column ``reason``.
-    renumber
-        Give new ids, that follow the highest in the store, and keep the old ones in the column ``id_before_joining``.
+    path, renumber
+        As of `subtomograms.append`.
+    parts, box, voxel_size, total, skipped
+        As of `write`; particle ids, box and voxel size must be those that the store needs.
 
     Raises
     ------
-    FileNotFoundError
-        If there is no store.
-    ValueError
-        If it is not a store, has another box or voxel size, or the parts are not what they must be.
-    OSError
-        If the disk has less room than `total` need.
+    FileNotFoundError, ValueError, OSError
+        As `subtomograms.append`.
     BlockingIOError
         If others add for longer than an hour.
     """

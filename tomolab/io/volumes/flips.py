@@ -1,4 +1,4 @@
-"""Flips: tomograms of IMOD whose sections lie along the tilt axis instead of the beam, and how they are turned.
+"""Finds tomograms of IMOD whose sections lie along the tilt axis instead of the beam, and turns them.
 
 IMOD's ``tilt`` writes one section for each place along the tilt axis, so that the thickness of the specimen runs along y of
 the file and the tilt axis along z ("xzy"). Two ways of making x, y, z of it are in use, and they differ by a mirror:

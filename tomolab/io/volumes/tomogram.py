@@ -1,4 +1,4 @@
-"""Sources: tomograms on disk, of which only what is asked for is read.
+"""`Tomogram`: a tomogram on disk or in memory, of which only what is asked for is read.
 
 >>> tomogram = io.open_volume("TS_01.mrc", voxel_size=10.0)
 >>> block = tomogram.read(np.s_[100:140, 200:240, 200:240])      # float32, as it lies in the file
