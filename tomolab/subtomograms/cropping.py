@@ -83,15 +83,7 @@ def measured(tomogram: Tomogram, voxel_size: float) -> np.ndarray:
 
 
 def inside(tomogram: Tomogram, particles: pd.DataFrame, *, cut: Cut) -> np.ndarray:
-    """Which particles can be cut, (n,) of bool: those whose box, or with edges="flag" whose centre, lies in the tomogram.
-
-    Parameters
-    ----------
-    tomogram, particles
-        With positions in Å.
-    cut
-        How.
-    """
+    """Which particles can be cut, (n,) of bool: those whose box, or with edges="flag" whose centre, lies in the tomogram."""
     whole = measured(tomogram, cut.voxel_size)
     offset = tables.positions(particles) - np.array(tomogram.origin)
     if cut.edges == "flag":

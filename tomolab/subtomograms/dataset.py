@@ -105,8 +105,9 @@ class Subtomograms:
         In a folder it is whole or not at all. In object storage, where nothing can change its name, it counts from its last
         object on, and one that exists is removed first.
         """
-        about: dict[str, Any] = {"box": self.box, "voxel_size": self.voxel_size, "total": len(self), "skipped": [self.skipped]}
-        return writer.write(path, writer.parts(self.volumes, self.particles), **about)
+        parts = writer.parts(self.volumes, self.particles)
+        left = [self.skipped]
+        return writer.write(path, parts, box=self.box, voxel_size=self.voxel_size, total=len(self), skipped=left)
 
 
 def open(path: str | Path) -> Subtomograms:  # noqa: A001 - reads subtomograms.open
@@ -165,8 +166,15 @@ def append(path: str | Path, more: Subtomograms, *, renumber: bool = False) -> S
                 f"{len(there)} of {len(more)} particle ids are in {path} already, such as {there[:5].tolist()}; "
                 "renumber=True gives new ones"
             )
-    about: dict[str, Any] = {"box": more.box, "voxel_size": more.voxel_size, "total": len(more), "renumber": renumber}
-    writer.append(path, writer.parts(more.volumes, more.particles), skipped=[more.skipped], **about)
+    writer.append(
+        path,
+        writer.parts(more.volumes, more.particles),
+        box=more.box,
+        voxel_size=more.voxel_size,
+        total=len(more),
+        skipped=[more.skipped],
+        renumber=renumber,
+    )
     return open(path)
 
 

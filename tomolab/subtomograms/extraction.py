@@ -123,16 +123,7 @@ class Piece:
 
 
 def pieces(name: str, tomogram: Tomogram, particles: pd.DataFrame, *, cut: Cut) -> list[Piece]:
-    """The work on a tomogram, so many particles at a time as `cropping` cuts together.
-
-    Parameters
-    ----------
-    name
-        Of the tomogram.
-    tomogram, particles
-        As of `extract`.
-    cut
-        How boxes are cut.
+    """The work on a tomogram of that name, as many particles at a time as are cut together.
 
     Raises
     ------
@@ -157,30 +148,24 @@ def store(
 
     Parameters
     ----------
-    path
-        Its place; a store that is there is replaced.
+    path, resume, progress
+        As of `extract`.
     work
         At least one piece, and all of one box and voxel size. A tomogram is let go after the last piece of it.
     key
         What `key` gave: work that was interrupted goes on if it had the same.
-    resume
-        False begins anew in any case.
-    progress
-        Show a bar.
     client
         What `parallel.active` gave: workers that cut, several pieces at a time; None works here.
 
     Returns
     -------
     Subtomograms
-        Opened.
+        The store, opened.
 
     Raises
     ------
-    BlockingIOError
-        If another process writes there.
     OSError
-        If the disk has no room for the boxes.
+        If the disk has no room for the boxes, or another process writes there.
     ValueError
         If no particle can be cut.
     """
@@ -216,19 +201,9 @@ def _boxes(item: tuple[Tomogram | None, pd.DataFrame, Cut], only: Tomogram | Non
     return cropping.boxes(tomogram, particles, cut=cut)
 
 
-def key(told: str, particles: pd.DataFrame, tomograms: Iterable[Tomogram]) -> str:
-    """A hash of all on which the boxes depend.
-
-    Parameters
-    ----------
-    told
-        The parameters.
-    particles
-        All of them.
-    tomograms
-        From which they are cut. Of a file its size and time are taken for what it holds; what is in memory is read.
-    """
-    digest = hashlib.sha256(told.encode())
+def key(parameters: str, particles: pd.DataFrame, tomograms: Iterable[Tomogram]) -> str:
+    """SHA-256 of all on which boxes depend. Of a file its size and time are taken for what it holds; memory is read."""
+    digest = hashlib.sha256(parameters.encode())
     for tomogram in tomograms:
         digest.update(f"{tomogram!r} {tomogram.origin}".encode())
         if tomogram.again is None:

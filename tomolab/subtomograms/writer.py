@@ -386,20 +386,7 @@ def _unfinished(path: str | Path) -> Path:
 
 
 def check_room(path: str | Path, count: int, box: int) -> None:
-    """Refuse to begin what the disk cannot hold.
-
-    Parameters
-    ----------
-    path
-        Of the store; its folder need not be there.
-    count, box
-        Subtomograms that are to come, and their edge in voxels.
-
-    Raises
-    ------
-    OSError
-        If they need more than is free; the error names both numbers.
-    """
+    """Refuse `count` more subtomograms that the disk cannot hold; the OSError names what they need and what is free."""
     folder = next(one for one in Path(path).absolute().parents if one.exists())
     needed, free = size(count, box), shutil.disk_usage(folder).free
     if needed > free:

@@ -25,13 +25,7 @@ MADE, TURNED, OURS = "tilt: tomographic reconstruction", ("clip: flipyz", "clip:
 
 
 def check(flipped: object) -> None:
-    """Refuse what is no way of turning; None stands for not told.
-
-    Raises
-    ------
-    ValueError
-        If `flipped` is neither False, "swap" nor "rotate".
-    """
+    """Refuse what is neither False, "swap" nor "rotate", nor None, with which the user leaves it open; a ValueError."""
     if not (flipped is None or flipped is False or (isinstance(flipped, str) and flipped in WAYS)):
         raise ValueError(f"flipped must be False, 'swap' or 'rotate', got {flipped!r}")
 

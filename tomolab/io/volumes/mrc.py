@@ -72,7 +72,8 @@ def open_volume(
                 warnings.warn(f"{path} is compressed and must be read whole: {needed:,} bytes of memory", stacklevel=2)
             return flips.turn(_data(path, header, order).transpose(perm), flipped)
 
-        return Tomogram(_turned(shape, perm, flipped), found, lambda slices: whole()[slices], str(path))
+        turned = flips.turn(np.broadcast_to(0, shape).transpose(perm), flipped)
+        return Tomogram(turned.shape, found, lambda slices: whole()[slices], str(path))
     if path.stat().st_size > start + size:
         warnings.warn(f"{told} and the file holds more; the rest is ignored", stacklevel=2)
     mapped = flips.turn(np.memmap(path, dtype=kind, mode="r", offset=start, shape=shape).transpose(perm), flipped)
@@ -153,12 +154,6 @@ def _data(path: Path, header: Any, order: Order) -> np.ndarray:
     except mrc_headers.BROKEN as error:
         raise ValueError(f"{told} but the file holds {done:,} that can be read ({error})") from error
     return raw.view(kind).reshape(shape).astype(np.float32, copy=False)
-
-
-def _turned(shape: tuple[int, int, int], perm: tuple[int, int, int], flipped: Flip | None) -> tuple[int, int, int]:
-    """(z, y, x) of what lies in the file as (sections, rows, columns)."""
-    z, y, x = (shape[axis] for axis in perm)
-    return (y, z, x) if flipped else (z, y, x)
 
 
 def _geometry(

@@ -131,18 +131,13 @@ class Archive(Store):
 
     def list(self) -> AsyncIterator[str]:
         """Refuse to list: a server does not tell what it holds."""
-        raise self._unlisted()
+        return self.list_prefix("")
 
     def list_prefix(self, prefix: str) -> AsyncIterator[str]:
         """Refuse to list."""
-        raise self._unlisted(prefix)
+        raise ValueError(f"{self.place} is read by name, not listed: {prefix}*")
 
-    def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        """Refuse to list."""
-        raise self._unlisted(prefix)
-
-    def _unlisted(self, prefix: str = "") -> ValueError:
-        return ValueError(f"{self.place} is read by name, not listed: {prefix}*")
+    list_dir = list_prefix
 
 
 def remote(place: str) -> bool:
