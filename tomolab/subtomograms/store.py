@@ -287,10 +287,12 @@ class Volumes:
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
         """Volumes of these rows, in this order."""
-        if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
+        if not len(rows):
+            return np.empty((0, *self.shape[1:]), dtype=self.dtype)
+        if rows.min() < 0 or rows.max() >= len(self):
             raise IndexError(f"rows {rows.min()} to {rows.max()} were asked for, and there are {len(self)}")
         order = np.argsort(rows, kind="stable")
-        spans = np.split(order, np.flatnonzero(np.diff(rows[order] // self.layout.shard)) + 1) if len(rows) else []
+        spans = np.split(order, np.flatnonzero(np.diff(rows[order] // self.layout.shard)) + 1)
         with safe_load.reading(str(self.place), "volumes"), ThreadPoolExecutor(READERS) as readers:
             list(readers.map(self.check_shard, np.unique(rows // self.layout.shard).tolist()))
             out = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)

@@ -239,6 +239,7 @@ class Journal:
 
     folder: Path
     key: str
+    layout: Layout
     voxel_size: float
     done: tuple[str, ...]
     count: int
@@ -278,7 +279,7 @@ def begin(path: str | Path, key: str, *, box: int, voxel_size: float, total: int
     if journal is None:
         folder.mkdir(parents=True)
         Folder(folder).put(store.ARRAY, _text(layout(box).metadata(0)))
-        journal = Journal(folder, key, voxel_size, (), 0)
+        journal = Journal(folder, key, layout(box), voxel_size, (), 0)
         _note(journal)
     return journal
 
@@ -297,7 +298,7 @@ def _begun(folder: Path, key: str, box: int, voxel_size: float) -> Journal | Non
             volumes = Volumes(Folder(folder), found, about["count"])
             for number in range(-(-len(volumes) // found.shard)):
                 volumes.check_shard(number)
-            return Journal(folder, key, voxel_size, tuple(map(str, about["done"])), len(volumes))
+            return Journal(folder, key, found, voxel_size, tuple(map(str, about["done"])), len(volumes))
     except (ValueError, OSError) as error:
         warnings.warn(f"what was begun in {folder} cannot be read and is begun anew: {error}", stacklevel=4)
         return None
@@ -325,8 +326,7 @@ def add(journal: Journal, name: str, parts: Iterable[Part], *, skipped: Sequence
         The store with this name among those done.
     """
     place = Folder(journal.folder)
-    found, _ = layout_of(place)
-    rows = joined(_fill(place, found, journal.count, parts))
+    rows = joined(_fill(place, journal.layout, journal.count, parts))
     for kind, table in (("rows", rows), ("skipped", joined(skipped))):
         if len(table):
             place.put(f"{kind}-{len(journal.done)}.parquet", table.to_parquet(index=False))
@@ -365,8 +365,7 @@ def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
         table = particles.check(joined(read_table(place, name) for name in names["rows"]))
     if len(table) != journal.count:
         raise ValueError(f"{folder} holds {len(table)} particles, but {journal.count} volumes; delete it to begin anew")
-    found, _ = layout_of(place)
-    _finish(place, found, table, voxel_size=journal.voxel_size, skipped=skipped)
+    _finish(place, journal.layout, table, voxel_size=journal.voxel_size, skipped=skipped)
     for name in (*names["rows"], *names["skipped"], JOURNAL):
         (folder / name).unlink()
     with atomic(path) as temporary:
