@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -107,6 +108,29 @@ def test_an_addition_that_breaks_off_leaves_the_store_as_it_was(tmp_path: Path, 
     # An id of what broke off is free.
     subtomograms.append(path, some(7, 20))
     check(path, [*range(20), *range(50, 57), *range(20, 27)])
+
+
+def test_a_folder_that_is_removed_meanwhile_is_no_store(tmp_path: Path) -> None:
+    path = some(20, 0).save(tmp_path / "made.zarr")
+
+    def parts():
+        for start in (20, 40):
+            shutil.rmtree(path, ignore_errors=True)
+            yield from writer.parts(some(20, start).volumes, some(20, start).particles)
+
+    with pytest.raises(FileNotFoundError, match="was removed while it was written"):
+        writer.append(path, parts(), box=BOX, voxel_size=20.0)
+    with pytest.raises(ValueError, match="not a store of subtomograms"):
+        subtomograms.open(path)
+    journal = writer.begin(path, "key", box=BOX, voxel_size=20.0)
+    journal = writer.add(journal, "first", writer.parts(some(20, 0).volumes, some(20, 0).particles), skipped=[])
+    shutil.rmtree(journal.folder)
+    with pytest.raises(FileNotFoundError, match="is not there, to which more was to be added"):
+        writer.add(journal, "cell", writer.parts(some(20, 0).volumes, some(20, 0).particles), skipped=[])
+    journal = writer.begin(path, "key", box=BOX, voxel_size=20.0)
+    shutil.rmtree(journal.folder)
+    with pytest.raises(FileNotFoundError, match="was removed while it was written"):
+        writer.add(journal, "cell", writer.parts(some(20, 0).volumes, some(20, 0).particles), skipped=[])
 
 
 def adding(path: Path, first: int, times: int, begun: object) -> None:

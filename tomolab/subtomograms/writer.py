@@ -109,6 +109,9 @@ def _clear(bucket: Bucket) -> None:
 def _fill(place: Folder | Bucket, found: Layout, count: int, parts: Iterable[Part]) -> list[pd.DataFrame]:
     """Put volumes down behind the first `count`; their tables."""
     start = count - count % found.shard
+    name = store.shard_name(start // found.shard)
+    if start < count and place.size(name) is None:
+        raise FileNotFoundError(f"{place}/{name} is not there, to which more was to be added")
     # The last shard, where it is not full, is put down again with the same volumes at the same places.
     tail = Volumes(place, found, count)[start:]
     rows: list[pd.DataFrame] = []
@@ -227,7 +230,14 @@ def append(
             table = table if BEFORE in table else table.assign(**{BEFORE: table["particle_id"]})
         # After an addition that was killed, the same are left out again.
         left = joined([store.read_skipped(place), *skipped]).drop_duplicates(ignore_index=True)
+        _check_present(Folder(place))
         _finish(Folder(place), found, particles.check(joined([table, more])), voxel_size=size, skipped=left)
+
+
+def _check_present(place: Folder) -> None:
+    """Refuse to go on where the folder was removed meanwhile: what was put into it before is gone."""
+    if place.size(store.ARRAY) is None:
+        raise FileNotFoundError(f"{place} was removed while it was written")
 
 
 @dataclass(frozen=True, eq=False)
@@ -330,6 +340,7 @@ def add(journal: Journal, name: str, parts: Iterable[Part], *, skipped: Sequence
     for kind, table in (("rows", rows), ("skipped", joined(skipped))):
         if len(table):
             place.put(f"{kind}-{len(journal.done)}.parquet", table.to_parquet(index=False))
+    _check_present(place)
     more = replace(journal, done=(*journal.done, name), count=journal.count + len(rows))
     _note(more)
     return more
@@ -365,6 +376,7 @@ def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
         table = particles.check(joined(read_table(place, name) for name in names["rows"]))
     if len(table) != journal.count:
         raise ValueError(f"{folder} holds {len(table)} particles, but {journal.count} volumes; delete it to begin anew")
+    _check_present(place)
     _finish(place, journal.layout, table, voxel_size=journal.voxel_size, skipped=skipped)
     for name in (*names["rows"], *names["skipped"], JOURNAL):
         (folder / name).unlink()
