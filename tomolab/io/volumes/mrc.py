@@ -72,8 +72,8 @@ def open_volume(
                 warnings.warn(f"{path} is compressed and must be read whole: {needed:,} bytes of memory", stacklevel=2)
             return flips.turn(_data(path, header, order).transpose(perm), flipped)
 
-        turned = flips.turn(np.broadcast_to(0, shape).transpose(perm), flipped)
-        return Tomogram(turned.shape, found, lambda slices: whole()[slices], str(path))
+        z, y, x = (shape[axis] for axis in perm)
+        return Tomogram((y, z, x) if flipped else (z, y, x), found, lambda slices: whole()[slices], str(path))
     if path.stat().st_size > start + size:
         warnings.warn(f"{told} and the file holds more; the rest is ignored", stacklevel=2)
     mapped = flips.turn(np.memmap(path, dtype=kind, mode="r", offset=start, shape=shape).transpose(perm), flipped)
