@@ -177,7 +177,9 @@ def test_a_shard_that_is_missing_is_told_and_zeros_are_kept(number: int, tmp_pat
 
 
 @pytest.mark.filterwarnings("ignore:what was begun")
-@pytest.mark.parametrize("target", ["journal.json", "tail-1.npy", "volumes/zarr.json", "rows-1.parquet", "volumes/c/0/0/0/0"])
+@pytest.mark.parametrize(
+    "target", ["journal.json", "volumes/zarr.json", "rows-0.parquet", "volumes/c/0/0/0/0", "volumes/c/1/0/0/0"]
+)
 def test_a_damaged_journal_is_begun_anew_or_refused(target: str, tmp_path: Path) -> None:
     def begun(path: Path) -> writer.Journal:
         return writer.begin(path, "key", box=8, voxel_size=10.0)
@@ -192,9 +194,8 @@ def test_a_damaged_journal_is_begun_anew_or_refused(target: str, tmp_path: Path)
     whole = tmp_path / ".good.zarr.partial"
     kind = {
         "journal.json": "part json",
-        "tail-1.npy": "part array",
         "volumes/zarr.json": "store array",
-        "rows-1.parquet": "store particles",
+        "rows-0.parquet": "store particles",
     }
     changes = kept.damages(
         kind.get(target, "store shard"), Kind(make, "a", len, lambda *_: None, ("a",), target.endswith("json"))

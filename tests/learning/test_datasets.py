@@ -69,8 +69,10 @@ def test_a_store_is_dealt_out_in_order_of_windows_and_can_be_entered_anywhere(st
 
 def test_a_store_is_read_in_chunks_and_never_as_a_whole(store: Subtomograms, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[np.ndarray] = []
-    whole = stores.take
-    monkeypatch.setattr(stores, "take", lambda array, rows: (asked.append(np.asarray(rows)), whole(array, rows))[1])
+    whole = stores.Volumes.__getitem__
+    monkeypatch.setattr(
+        stores.Volumes, "__getitem__", lambda volumes, rows: (asked.append(np.asarray(rows)), whole(volumes, rows))[1]
+    )
     known, _ = datasets.split(store, 0.2, seed=1)
     assert not asked
     dealt(datasets.Labelled(known, batch_size=10, seed=1), 0)

@@ -34,6 +34,7 @@ from tomolab.averaging.relion import programs
 from tomolab.conventions import ANGLES, POSITION
 from tomolab.io.lists import copick, formats, outdated
 from tomolab.io.lists.filtering import Copy
+from tomolab.io.volumes import em
 from tomolab.subtomograms import to_dynamo, to_relion
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
@@ -431,9 +432,9 @@ def _dynamo(one: ParticleClass, subtomograms: Subtomograms, folder: Path, diamet
     width = _width(one, subtomograms, diameter)
     added = to_dynamo.write(subtomograms, folder / "data", poses=one.table)
     mask, reference = _maps(one, subtomograms, width)
-    to_dynamo.write_em(mask.data, folder / "mask.em")
+    (folder / "mask.em").write_bytes(em.content(mask.data))
     if reference is not None:
-        to_dynamo.write_em(reference.data, folder / "template.em")
+        (folder / "template.em").write_bytes(em.content(reference.data))
     tags = f"The tag of a particle is its particle_id + {added}.\n" if added else "The tag of a particle is its particle_id.\n"
     needed = "" if reference else "There is no average of this class: put a map of the same box there as template.em.\n"
     command = "dcp.new('project','d','data','t','data/crop.tbl','template','template.em','masks','default','show',0);"

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 import torch
-import zarr
 from sklearn.model_selection import GroupShuffleSplit
 from torch import Tensor
 
@@ -112,7 +111,7 @@ class Labelled:
             # Windows are the same wherever an epoch starts.
             last = min(self.batches, (first // together + 1) * together)
             block = order[edges[first] : edges[last]]
-            yield first, last, block, _read(self.subtomograms.volumes, block)
+            yield first, last, block, self.subtomograms.volumes[block]
             first = last
 
     def _window(self) -> int:
@@ -206,13 +205,9 @@ def _by_tomogram(subtomograms: Subtomograms, labels: np.ndarray, fraction: float
 
 def _part(subtomograms: Subtomograms, rows: np.ndarray) -> Subtomograms:
     volumes = subtomograms.volumes
-    lazy = isinstance(volumes, zarr.Array | store.Rows)
+    lazy = isinstance(volumes, store.Volumes | store.Rows)
     chosen: Any = store.Rows(volumes, rows) if lazy else np.asarray(volumes)[rows]
     return replace(subtomograms, volumes=chosen, particles=subtomograms.particles.iloc[rows].reset_index(drop=True))
-
-
-def _read(volumes: Any, rows: np.ndarray) -> np.ndarray:
-    return store.take(volumes, rows) if isinstance(volumes, zarr.Array) else volumes[rows]
 
 
 def _scattered(rows: np.ndarray, chunk: int, block: int, rng: np.random.Generator) -> np.ndarray:

@@ -352,7 +352,7 @@ def embed(
         rows = [slice(first, first + batch_size) for first in range(partial.done, len(ids), batch_size)]
         volumes = subtomograms.volumes
         if workers is None:
-            batches = (store.span(volumes, one.start, one.stop) for one in rows)
+            batches = (np.asarray(volumes[one]) for one in rows)
             stream = stream_features(network, batches, device=parallel.pick_device(device), bfloat16=bfloat16)
         else:
             stream = _stream_from_workers(network, volumes, rows, device=device, bfloat16=bfloat16, client=workers)
@@ -421,13 +421,13 @@ def _stream_from_workers(
         shared = (prepared, device, bfloat16, parallel.OncePerProcess(reached, (volumes,)))
         yield from parallel.each(_read_and_compute, rows, client=client, shared=shared)
     else:
-        batches = (store.span(volumes, one.start, one.stop) for one in rows)
+        batches = (np.asarray(volumes[one]) for one in rows)
         yield from parallel.each(_compute, batches, client=client, shared=(prepared, device, bfloat16))
 
 
 def _read_and_compute(rows: slice, network: torch.nn.Module, device: str | torch.device | None, *rest: Any) -> np.ndarray:
     bfloat16, volumes = rest
-    return _compute(store.span(volumes, rows.start, rows.stop), network, device, bfloat16)
+    return _compute(np.asarray(volumes[rows]), network, device, bfloat16)
 
 
 def _use_bfloat16(precision: str, device: str | torch.device | None) -> bool:

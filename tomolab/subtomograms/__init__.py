@@ -12,19 +12,19 @@ __all__ = [
     "join",
     "open",
     "read_tomogram_list",
-    "tomogram_table",
 ]
 
 if TYPE_CHECKING:
-    from tomolab.subtomograms.dataset import Subtomograms, append, extract, join, open  # noqa: A004
+    from tomolab.subtomograms.dataset import Subtomograms, append, join, open  # noqa: A004
+    from tomolab.subtomograms.extraction import extract
     from tomolab.subtomograms.tomogram_list import extract as extract_many
     from tomolab.subtomograms.tomogram_list import read as read_tomogram_list
-    from tomolab.subtomograms.tomogram_list import table as tomogram_table
 else:
     __getattr__, __dir__ = attach(
         __name__,
         {
-            "dataset": ["Subtomograms", "append", "extract", "join", "open"],
-            "tomogram_list": ["extract as extract_many", "read as read_tomogram_list", "table as tomogram_table"],
+            "dataset": ["Subtomograms", "append", "join", "open"],
+            "extraction": ["extract"],
+            "tomogram_list": ["extract as extract_many", "read as read_tomogram_list"],
         },
     )

@@ -10,7 +10,6 @@ All names are relative: RELION is to be started inside the folder. Layout and co
 three-dimensional subtomograms that later versions still take.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +98,8 @@ def write(
             wedge = wedge_image(subtomograms.box, low, high, axis=axis)
             _put(wedge, temporary / WEDGES / f"{number + 1}.mrc", voxel_size=subtomograms.voxel_size)
         names = iter(rows["rlnImageName"])
-        for some, volumes in _batches(subtomograms, None if ids is None else table["particle_id"].to_numpy()):
+        chosen = subtomograms if ids is None else subtomograms.choose(table["particle_id"])
+        for some, volumes in chosen.batches(BATCH):
             for volume in _normalised(some, volumes, outside):
                 _put(volume, temporary / next(names), voxel_size=subtomograms.voxel_size)
             bar.update(len(some))
@@ -167,15 +167,6 @@ def _in_frame_of_tomogram(rows: pd.DataFrame) -> pd.DataFrame:
         reasons["they count from the angles of subtomograms, and these boxes are not turned"] = priors
     reasons["they count from the centres of other boxes"] = outdated.among(rows, outdated.ORIGIN_PRIORS)
     return outdated.without(rows, reasons).drop(columns=READ_POSE, errors="ignore")
-
-
-def _batches(subtomograms: Subtomograms, ids: np.ndarray | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    if ids is None:
-        yield from subtomograms.batches(BATCH)
-        return
-    for start in range(0, len(ids), BATCH):
-        some = ids[start : start + BATCH]
-        yield some, np.asarray(subtomograms.take(some).volumes, dtype=np.float32)
 
 
 def _normalised(ids: np.ndarray, volumes: np.ndarray, outside: np.ndarray) -> np.ndarray:
