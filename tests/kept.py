@@ -94,7 +94,7 @@ def session() -> Kind:
     def make(folder: Path) -> None:
         made = Session(some(), pd.Series(np.arange(COUNT) % 3, index=some()["particle_id"]))
         made.select([3, 6], "lasso")
-        number = made.gather("few")
+        number = made.new_cluster("few")
         made.describe(number, colour="#ff0000", note="good")
         made.filter("score", 1, 9)
         made.merge([0, 1])

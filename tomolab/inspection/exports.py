@@ -114,6 +114,13 @@ class ParticleClass:
     about: str = ""
 
 
+def problem(work: "Inspection", kind: Kind) -> str:
+    """Why one of `KINDS` cannot be exported now; empty if it can."""
+    if not work.session.clusters:
+        return "there is no cluster"
+    return "there are no boxes to write" if kind.format in PROGRAMS and work.subtomograms is None else ""
+
+
 def write(
     work: "Inspection",
     path: str | Path,

@@ -4,7 +4,7 @@ Nothing here is drawn: the browser's inspector and napari's show one inspection 
 
 >>> work = inspection.open("runs/first")
 >>> work.session.select(drawn, "lasso")
->>> number = work.session.gather("ribosomes")
+>>> number = work.session.new_cluster("ribosomes")
 >>> job = work.average(number, symmetry="C1")
 >>> work.watch(lambda changed: print(changed))
 {'jobs'}
@@ -13,7 +13,7 @@ Nothing here is drawn: the browser's inspector and napari's show one inspection 
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,6 +24,8 @@ import pandas as pd
 
 from tomolab import io, jobs
 from tomolab.averaging import classification, gold_standard
+from tomolab.averaging import symmetry as symmetries
+from tomolab.averaging.gold_standard import FIND
 from tomolab.averaging.half_maps import Average
 from tomolab.averaging.relion import job as relion_job
 from tomolab.clusters import clustering
@@ -205,54 +207,30 @@ class Inspection:
 
     # What cannot be done, and why
 
-    def problem(self, action: str, chosen: Iterable[int] = ()) -> str:
-        """Why something cannot be done now; empty if it can.
-
-        Parameters
-        ----------
-        action
-            "gather", "merge", "split", "dissolve", "undo", "redo", "average", "RELION", "export", "folders".
-        chosen
-            Clusters that it is to be done with; for averaging none means the selection.
-        """
-        given, session = list(chosen), self.session
-        nowhere = "" if self.folder else "RELION works in files, and there is no run folder"
-        bare = "" if session.clusters else "there is no cluster"
-        reasons = {
-            "gather": "" if session.selected.any() else "select particles first",
-            "merge": "" if len(given) > 1 else "tick two clusters or more",
-            "split": self._unsplit(given),
-            "dissolve": "" if given else "tick one cluster or more",
-            "undo": "" if session.history.past else "there is nothing to undo",
-            "redo": "" if session.history.future else "nothing was undone",
-            "average": self._unaveraged(given),
-            "RELION": self._unaveraged(given) or nowhere or self._unrefined,
-            "export": bare,
-            "folders": "there are no boxes to write" if self.subtomograms is None else bare,
-        }
-        if action not in reasons:
-            raise ValueError(f"action is one of {', '.join(reasons)}, got {action!r}")
-        return reasons[action]
-
-    def _unsplit(self, given: list[int]) -> str:
+    def split_problem(self, clusters: Sequence[int]) -> str:
+        """Why these clusters cannot be split: it needs an embedding and one cluster of two particles. Empty if they can."""
         if self.features is None:
             return "there is no embedding to split by"
-        if len(given) != 1:
+        if len(clusters) != 1:
             return "tick one cluster"
-        return "" if self.session.counts()[given[0]] > 1 else f"{self.session.title(given[0])} has less than two particles"
+        few = self.session.counts()[clusters[0]] < 2
+        return f"{self.session.title(clusters[0])} has less than two particles" if few else ""
 
-    def _unaveraged(self, given: list[int]) -> str:
+    def average_problem(self, clusters: Sequence[int], *, engine: str = "tomolab") -> str:
+        """Why these clusters, or without any the selection, cannot be averaged with an engine; empty if they can."""
         if self.subtomograms is None:
             return "there are no boxes to average"
-        counts = self.session.counts()
-        sets = {self.session.title(one): int(counts[one]) for one in given} or {
-            "the selection": int(self.session.selected.sum())
-        }
-        few = {name: count for name, count in sets.items() if count < FEWEST}
-        return "; ".join(f"{name} holds {count} particles, and an average needs {FEWEST}" for name, count in few.items())
+        counts, selected = self.session.counts(), int(self.session.selected.sum())
+        sets = {self.session.title(one): int(counts[one]) for one in clusters} or {"the selection": selected}
+        few = [
+            f"{name} holds {count} particles, and an average needs {FEWEST}" for name, count in sets.items() if count < FEWEST
+        ]
+        if few or engine != "RELION":
+            return "; ".join(few)
+        return self._no_relion if self.folder else "RELION works in files, and there is no run folder"
 
     @cached_property
-    def _unrefined(self) -> str:
+    def _no_relion(self) -> str:
         programs = relion_job.available()
         found = programs is not None and programs.refine_mpi and programs.mpirun and programs.reconstruct
         return "" if found else "RELION is not installed here (relion_refine_mpi, relion_reconstruct and mpirun)"
@@ -265,7 +243,7 @@ class Inspection:
         Raises
         ------
         ValueError
-            If it cannot be: `problem` says why, or there are less particles than parts.
+            If `split_problem` says why not, or there are less particles than parts.
         """
         return self.session.split(cluster, self.parts(cluster, parts, seed=seed))
 
@@ -277,7 +255,7 @@ class Inspection:
         ValueError
             As `split`.
         """
-        self._may("split", [cluster])
+        _refuse(self.split_problem([cluster]), "split")
         assert self.features is not None
         inside = self.features.take(self.session.members(cluster).ids)
         return clustering.kmeans(inside, count, seed=seed)
@@ -345,19 +323,23 @@ class Inspection:
         Raises
         ------
         ValueError
-            If it cannot be: `problem` says why, or an option is out of range.
+            If `average_problem` says why not, or an option is out of range.
         """
         if engine not in ENGINES:
             raise ValueError(f"engine is one of {', '.join(ENGINES)}, got {engine!r}")
         if classes < 1:
             raise ValueError(f"there must be at least one class, got {classes}")
-        self._may("RELION" if engine == "RELION" else "average", [] if cluster is None else [cluster])
+        _refuse(self.average_problem([] if cluster is None else [cluster], engine=engine), "average")
+        name = symmetry.strip()
+        name = FIND if name.lower() == FIND else name.upper()
+        if name != FIND:
+            symmetries.group(name)
         boxes = self.subtomograms
         assert boxes is not None
         chosen = self.session.chosen("selection", "selected") if cluster is None else self.session.members(cluster)
         ids = self.typical(chosen.ids)[:QUICK] if quick else chosen.ids
         title = self._free(chosen.name + (", quick" if quick else "") + (", RELION" if engine == "RELION" else ""))
-        options = {"seed": seed, "symmetry": symmetry, "mask_diameter": mask_diameter} | ({"iterations": 12} if quick else {})
+        options = {"seed": seed, "symmetry": name, "mask_diameter": mask_diameter} | ({"iterations": 12} if quick else {})
         task = AveragingTask(
             title,
             boxes,
@@ -410,11 +392,6 @@ class Inspection:
 
     # Inside
 
-    def _may(self, action: str, chosen: list[int]) -> None:
-        problem = self.problem(action, chosen)
-        if problem:
-            raise ValueError(f"cannot {'refine with RELION' if action == 'RELION' else action}: {problem}")
-
     def _free(self, title: str) -> str:
         """A title that no average and no job has."""
         taken = {folder_name(name) for name in (*self.averages, *(job.name for job in self.jobs))}
@@ -435,6 +412,11 @@ class Inspection:
     def _tell(self, changed: set[str]) -> None:
         for watcher in tuple(self._watchers):
             watcher(changed)
+
+
+def _refuse(problem: str, action: str) -> None:
+    if problem:
+        raise ValueError(f"cannot {action}: {problem}")
 
 
 def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) -> Inspection:  # noqa: A001 - inspection.open

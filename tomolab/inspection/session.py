@@ -10,7 +10,7 @@ of somebody else, and stays.
 >>> session.watch(lambda changed: print(changed))
 >>> session.select([4, 8, 15], "lasso")
 {'selected'}
->>> session.gather("ribosomes")          # a new cluster of what is selected
+>>> session.new_cluster("ribosomes")          # a new cluster of what is selected
 >>> session.merge([0, 3]); session.undo(); session.redo()
 >>> session.save("runs/first/session.npz")
 >>> load("runs/first/session.npz", particles)
@@ -239,12 +239,14 @@ class Session:
             raise ValueError(f"how must be one of {', '.join(ways)}, got {how!r}")
         self._do(f"select {ways[how].sum():,} particles ({by}, {how})", selected=ways[how])
 
-    def gather(self, name: str = "") -> int:
+    def new_cluster(self, name: str = "") -> int:
         """Make a new cluster of what is selected, out of the clusters where it was; its number. ValueError if nothing is."""
         rows, labels = self._rows(self._some()), self._values["labels"].copy()
         (number,) = self._new()
         labels[rows] = number
-        self._do(f"gather {self.selected.sum():,} particles", labels=labels, clusters=self._with({number: Cluster(name)}))
+        self._do(
+            f"new cluster of {self.selected.sum():,} particles", labels=labels, clusters=self._with({number: Cluster(name)})
+        )
         return number
 
     def merge(self, clusters: Iterable[int]) -> int:

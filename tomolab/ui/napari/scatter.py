@@ -148,6 +148,7 @@ class Canvas(QWidget):
         return np.asarray(self.view.scene.transform.imap(np.asarray(pixels, dtype=float)), dtype=float)[:, :2]
 
     def _mouse_press(self, event: Any) -> None:
+        self.scene.native.setFocus()
         self._from = np.asarray(event.pos[:2], dtype=float)
         self._path = [self._from] if event.button == 1 else []
 
