@@ -554,7 +554,7 @@ SPECIAL: dict[str, dict[str, Change]] = {
             for name in (*NAMES, "../../../etc/passwd", "a\0b", "x" * 300)
         },
     },
-    "session": archived("about.npy", "ids.npy", "labels.npy", "selected.npy"),
+    "session": archived("about.npy", "ids.npy", "labels.npy", "selected.npy", "steps.npy"),
     "selection": all_odd(["name"], ["reason"], ["count"], ["ids"], ["ids", 0]),
     "embedding": archived("ids.npy", "vectors.npy", "network.npy"),
     "average record": all_odd(

@@ -34,7 +34,7 @@ from tomolab.io import safe_load
 
 NONE = -1
 """Cluster of particles that are in none."""
-FORMAT = 1
+FORMAT = 2
 """Version of the file."""
 
 
@@ -363,10 +363,10 @@ class Session:
         FileExistsError
             If somebody else, such as another kernel, has written there since this session was read or written there.
         """
-        steps, arrays = self.history.packed()
+        steps, bits = self.history.packed()
         about = {"format": FORMAT, "origin": self.origin, "top": self._top, "steps": steps}
         about |= {"clusters": self.clusters, "filters": self.filters}
-        arrays |= {"ids": self.ids, "labels": self._values["labels"], "selected": self.selected}
+        arrays = {"ids": self.ids, "labels": self._values["labels"], "selected": self.selected, "steps": bits}
         return self._file.write(path, json.dumps(about, default=asdict), arrays)
 
     def meet(self, path: str | Path) -> None:
@@ -377,14 +377,14 @@ class Session:
 
     def _do(self, what: str, **after: Any) -> None:
         step = Step.between(what, self._values, after)
-        if step.changes:
+        if step.names:
             self.history.add(step)
-            self._values |= {name: after[name] for name in step.changes}
-            self._tell(set(step.changes))
+            self._values |= {name: after[name] for name in step.names}
+            self._tell(step.names)
 
     def _go(self, step: Step, *, forward: bool) -> str:
         self._values |= step.applied(self._values, forward=forward)
-        self._tell(set(step.changes))
+        self._tell(step.names)
         return step.what
 
     def _tell(self, changed: set[str]) -> None:
@@ -462,8 +462,7 @@ def load(path: str | Path, particles: pd.DataFrame) -> Session:
         said = {name: _restored(name, about[name]) for name in ("clusters", "filters")}
         session._values |= said | {"selected": arrays["selected"]}
         _check(session._values, particles, top=about["top"])
-        session.history = History.unpacked(about["steps"], arrays, _restored)
-        session.history.check(session._values)
+        session.history = History.unpacked(about["steps"], arrays["steps"], values=session._values, restored=_restored)
     session._top, session.origin, session._file = about["top"], about["origin"], file
     return session
 

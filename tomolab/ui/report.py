@@ -223,7 +223,7 @@ def _card(name: str, average: Average, *, pictures: bool) -> str:
 def _decisions(session: Session | None) -> str:
     """Steps of the session, without those that only selected."""
     history = History() if session is None else session.history
-    steps = [*history.older, *((step.what, step.when, list(step.changes)) for step in history.past)]
+    steps = [*history.older, *((step.what, step.when, sorted(step.names)) for step in history.past)]
     past = [(what, when) for what, when, names in steps if set(names) - {"selected"}]
     if not past:
         return ""
