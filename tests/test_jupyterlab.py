@@ -366,7 +366,7 @@ def test_an_inspection_by_hand_is_kept(page, lab, run):
     drawn = max(work.session.clusters)
     assert work.session.title(drawn) == "drawn by hand"
     assert list(work.averages) == ["cluster 0, quick", "drawn by hand, quick"]
-    assert work.export(run / "one.star", [drawn]).count == len(tomolab_io.read_particles(run / "one.star")) == 16
+    assert inspection.export(work, run / "one.star", [drawn]).count == len(tomolab_io.read_particles(run / "one.star")) == 16
     page.keyboard.press("Control+s")
     page.wait_for_timeout(1500)
     page.goto(lab.format("06_inspect.ipynb").replace("&reset", ""), timeout=90_000)

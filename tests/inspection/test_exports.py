@@ -50,7 +50,7 @@ def work(folder: Path) -> Inspection:
 
 
 def test_particles_leave_in_the_poses_of_their_averages(work: Inspection, tmp_path: Path) -> None:
-    done = work.export(tmp_path / "a.star", [1])
+    done = inspection.export(work, tmp_path / "a.star", [1])
     assert (done.count, dict(done.poses)) == (16, {"whole": 12, "glance": 2, "table": 2})
     assert str(done).startswith(
         '16 particles are in a.star, in the poses of "whole" (12) and of "glance" (2) and of the particle table (2)'
@@ -63,14 +63,14 @@ def test_particles_leave_in_the_poses_of_their_averages(work: Inspection, tmp_pa
     moved = np.where(found["average"] == "table", 0.0, 12.5)
     np.testing.assert_allclose(found["x"] - before["x"], moved, atol=1e-4)
     assert "half" not in found
-    plain = work.export(tmp_path / "b.star", [1], poses="table")
+    plain = inspection.export(work, tmp_path / "b.star", [1], poses="table")
     assert dict(plain.poses) == {"table": 16}
     assert str(plain) == "16 particles are in b.star"
     found = io.read_particles(tmp_path / "b.star").set_index("particle_id")
     np.testing.assert_allclose(found["rot"], before["rot"].loc[found.index], atol=1e-4)
     assert "average" not in found
     with pytest.raises(ValueError, match="poses is one of average, table, got 'mine'"):
-        work.export(tmp_path / "c.star", poses="mine")
+        inspection.export(work, tmp_path / "c.star", poses="mine")
 
 
 def test_the_latest_of_two_wins_and_another_particle_of_the_same_id_is_none(work: Inspection) -> None:
@@ -91,12 +91,12 @@ def test_the_latest_of_two_wins_and_another_particle_of_the_same_id_is_none(work
 
 
 def test_dynamo_counts_from_1_and_copick_has_the_poses(work: Inspection, tmp_path: Path) -> None:
-    done = work.export(tmp_path / "a.tbl", [1])
+    done = inspection.export(work, tmp_path / "a.tbl", [1])
     assert done.added == 1 - work.session.ids.min()
     listed = io.read_particles(tmp_path / "a.tbl", voxel_size=20.0)
     assert sorted(listed["particle_id"] - done.added) == work.session.members(1).ids.tolist()
     assert "tags are particle_id + 1" in str(done)
-    work.export(tmp_path / "project", [1], format="copick")
+    inspection.export(work, tmp_path / "project", [1], format="copick")
     kept = pd.read_csv(tmp_path / "project" / "particles.csv")
     assert kept["average"].value_counts().to_dict() == {"whole": 12, "glance": 2, "table": 2}
 
@@ -162,12 +162,12 @@ def test_every_list_that_is_offered_comes_back_with_its_places(work: Inspection,
 def test_what_told_of_other_poses_and_halves_is_left_out_and_named(work: Inspection, tmp_path: Path) -> None:
     told = {"rlnAngleTiltPrior": 90.0, "rlnMaxValueProbDistribution": 0.5, "rlnRandomSubset": 1, "rlnImageName": "a.mrcs"}
     work.session.particles = work.session.particles.assign(**told)
-    done = work.export(tmp_path / "a.star", [1])
+    done = inspection.export(work, tmp_path / "a.star", [1])
     assert done.left_out == ("rlnAngleTiltPrior", "rlnMaxValueProbDistribution", "rlnRandomSubset")
     assert "; without rlnAngleTiltPrior, rlnMaxValueProbDistribution, rlnRandomSubset, which told of other poses" in str(done)
     found = io.read_particles(tmp_path / "a.star")
     assert [name for name in told if name in found] == ["rlnImageName"]
-    plain = work.export(tmp_path / "b.star", [1], poses="table")
+    plain = inspection.export(work, tmp_path / "b.star", [1], poses="table")
     assert plain.left_out == ()
     assert set(told) <= set(io.read_particles(tmp_path / "b.star"))
 

@@ -78,7 +78,7 @@ def test_an_average_lands_beside_its_cluster_and_in_the_run_folder_and_all_reope
         if changed == {"averages"}:
             landed.set()
 
-    work.watch(watcher)
+    work.changed.connect(watcher)
     job = work.average(second, quick=True)
     other = work.average(second, quick=True)
     (name,) = job.result(120)
@@ -140,7 +140,7 @@ def test_a_run_folder_may_come_later_and_one_that_takes_nothing_is_told(folder: 
     work.session.select(work.session.ids[:3])
     assert work.kept == folder / "later" / "session.npz"
     seen = []
-    work.watch(seen.append)
+    work.changed.connect(seen.append)
     with monkeypatch.context() as patched:
         patched.setattr(Session, "save", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
         with pytest.warns(UserWarning, match="could not be kept in .*No space left"):
@@ -236,11 +236,11 @@ def test_what_is_exported_is_what_is_counted(folder: Path, tmp_path: Path) -> No
     work = inspection.open(folder)
     _, second = work.split(0)
     counts = work.session.counts()
-    assert work.export(tmp_path / "one.star", [second]).count == counts[second]
+    assert inspection.export(work, tmp_path / "one.star", [second]).count == counts[second]
     written = io.read_particles(tmp_path / "one.star")
     assert sorted(written["particle_id"]) == work.session.members(second).ids.tolist()
     assert set(written["cluster"]) == {second}
-    assert work.export(tmp_path / "all.csv").count == 32
+    assert inspection.export(work, tmp_path / "all.csv").count == 32
 
 
 def test_a_folder_without_clusters_says_which_notebook_makes_them(tmp_path: Path) -> None:

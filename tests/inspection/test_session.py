@@ -136,9 +136,9 @@ def test_bad_steps_are_refused_and_leave_no_trace() -> None:
 
 def test_watchers_hear_of_what_changed_and_two_of_them_come_to_rest() -> None:
     session, heard = made(), list[set[str]]()
-    session.watch(heard.append)
+    session.changed.connect(heard.append)
     # As a view that shows the selection and reports it back.
-    session.watch(lambda changed: session.select(session.ids[session.selected]) if "selected" in changed else None)
+    session.changed.connect(lambda changed: session.select(session.ids[session.selected]) if "selected" in changed else None)
     session.select(session.ids[:3])
     session.select(session.ids[:3])
     session.merge([0, 1])
@@ -233,7 +233,7 @@ def test_a_session_of_other_particles_or_a_broken_one_is_refused(tmp_path: Path)
 def test_what_another_kernel_wrote_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "session.npz"
     first = made()
-    first.meet(path)
+    first.take_over(path)
     other = made()
     other.select(other.ids[:2])
     other.save(path)

@@ -8,11 +8,13 @@ __all__ = [
     "Inspection",
     "Selection",
     "Session",
+    "export",
     "from_cluster",
     "open",
 ]
 
 if TYPE_CHECKING:
+    from tomolab.inspection.exports import export
     from tomolab.inspection.model import Inspection, open  # noqa: A004
     from tomolab.inspection.selection import Selection, from_cluster
     from tomolab.inspection.session import Session
@@ -20,6 +22,7 @@ else:
     __getattr__, __dir__ = attach(
         __name__,
         {
+            "exports": ["export"],
             "model": ["Inspection", "open"],
             "selection": ["Selection", "from_cluster"],
             "session": ["Session"],

@@ -2,7 +2,7 @@
 
 Particles leave in the poses of the averages that they are part of, where there are any; what was taken from where is told.
 
->>> done = exports.write(work, "ribosomes.star", [3])
+>>> done = exports.export(work, "ribosomes.star", [3])
 >>> print(done)
 310 particles are in ribosomes.star, in the poses of "ribosomes" (280) and of the particle table (30)
 >>> exports.copy(work, "ours.star", "ours_ribosomes.star", [3])
@@ -17,12 +17,11 @@ Particles leave in the poses of the averages that they are part of, where there 
         template.em, mask.em
 """
 
-import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,14 +31,13 @@ from tomolab import volumes as densities
 from tomolab.averaging.half_maps import Average
 from tomolab.averaging.relion import programs
 from tomolab.conventions import ANGLES, POSITION
+from tomolab.inspection.model import Inspection
+from tomolab.inspection.run_contents import folder_name
 from tomolab.io.lists import copick, formats, outdated
 from tomolab.io.lists.filtering import Copy
 from tomolab.subtomograms import to_dynamo, to_relion
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
-
-if TYPE_CHECKING:
-    from tomolab.inspection.model import Inspection
 
 TABLE = "table"
 """In place of the name of an average, for particles in the poses of the particle table."""
@@ -114,15 +112,15 @@ class ParticleClass:
     about: str = ""
 
 
-def problem(work: "Inspection", kind: Kind) -> str:
+def problem(work: Inspection, kind: Kind) -> str:
     """Why one of `KINDS` cannot be exported now; empty if it can."""
     if not work.session.clusters:
         return "there is no cluster"
     return "there are no boxes to write" if kind.format in PROGRAMS and work.subtomograms is None else ""
 
 
-def write(
-    work: "Inspection",
+def export(
+    work: Inspection,
     path: str | Path,
     chosen: Iterable[int] | None = None,
     *,
@@ -168,7 +166,7 @@ def write(
 
 
 def copy(
-    work: "Inspection", source: str | Path, to: str | Path, *, chosen: Iterable[int] | None = None, classes: bool = False
+    work: Inspection, source: str | Path, to: str | Path, *, chosen: Iterable[int] | None = None, classes: bool = False
 ) -> Copy:
     """Copy the user's own list with the particles of some clusters only, all else as it is (`io.filter_particles`).
 
@@ -193,7 +191,7 @@ def copy(
     return io.filter_particles(source, work.session.table(chosen), to, classes="cluster" if classes else None)
 
 
-def folders(work: "Inspection", folder: str | Path, chosen: Iterable[int] | None = None, *, program: str) -> list[Exported]:
+def folders(work: Inspection, folder: str | Path, chosen: Iterable[int] | None = None, *, program: str) -> list[Exported]:
     """Write a folder for each cluster with all that RELION or Dynamo needs (`write_class_folders`); all of them or nothing.
 
     The average that holds most particles of a cluster is its reference, and the only one whose poses are used, so that all
@@ -239,7 +237,7 @@ def folders(work: "Inspection", folder: str | Path, chosen: Iterable[int] | None
 
 
 def make(
-    work: "Inspection",
+    work: Inspection,
     kind: Kind,
     path: str | Path,
     *,
@@ -260,14 +258,14 @@ def make(
     chosen
         Clusters; all by default.
     poses
-        As of `write`.
+        As of `export`.
     source
         The user's own list, for a copy of it.
 
     Raises
     ------
     OSError, ValueError
-        As `write`, `copy` and `folders`.
+        As `export`, `copy` and `folders`.
     """
     path, own = Path(path), Path(source).expanduser()
     suffix = own.suffix if kind.format == COPY else kind.suffix
@@ -282,7 +280,7 @@ def make(
         found = folders(work, path, chosen, program=kind.format)
         many = f"{len(found)} folder{'s' * (len(found) > 1)}"
         return f"{sum(one.count for one in found):,} particles are in {many} in {path.name}; see README.txt there"
-    return str(write(work, path, chosen, format=kind.format, poses=poses))
+    return str(export(work, path, chosen, format=kind.format, poses=poses))
 
 
 def posed(table: pd.DataFrame, averages: Mapping[str, Average], *, reach: float) -> tuple[pd.DataFrame, dict[str, int]]:
@@ -331,7 +329,7 @@ def posed(table: pd.DataFrame, averages: Mapping[str, Average], *, reach: float)
     return (out if np.isnan(half).any() else out.assign(half=half.astype(int))), counts
 
 
-def _known(work: "Inspection", path: Path, version: str | None) -> dict[str, Any]:
+def _known(work: Inspection, path: Path, version: str | None) -> dict[str, Any]:
     """What `io.write_particles` needs to know for a list of this kind, and nothing else."""
     sizes = [one.voxel_size for one in (*work.tomograms.values(), work.subtomograms) if one is not None]
     shapes = {name: volume.shape for name, volume in work.tomograms.items()}
@@ -413,11 +411,6 @@ def folder_names(titles: Sequence[str]) -> list[str]:
         found.append(next(one for one in tries if one.casefold() not in taken))
         taken.add(found[-1].casefold())
     return found
-
-
-def folder_name(name: str) -> str:
-    """A name for a folder: letters, digits, points and hyphens; all else becomes an underscore."""
-    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "average"
 
 
 def _relion(one: ParticleClass, subtomograms: Subtomograms, folder: Path, diameter: float) -> str:

@@ -6,10 +6,10 @@ Nothing here is drawn: the browser's inspector and napari's show one inspection 
 >>> work.session.select(drawn, "lasso")
 >>> number = work.session.new_cluster("ribosomes")
 >>> job = work.average(number, symmetry="C1")
->>> work.watch(lambda changed: print(changed))
+>>> work.changed.connect(print)
 {'jobs'}
 {'averages'}
->>> work.export("ribosomes.star", [number])
+>>> inspection.export(work, "ribosomes.star", [number])
 """
 
 import warnings
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from psygnal import Signal
 
 from tomolab import io, jobs
 from tomolab.averaging import classification, gold_standard
@@ -30,9 +31,8 @@ from tomolab.averaging.half_maps import Average
 from tomolab.averaging.relion import job as relion_job
 from tomolab.clusters import clustering
 from tomolab.clusters import labels as cluster_labels
-from tomolab.inspection import exports, run_contents
-from tomolab.inspection.exports import Exported, folder_name
-from tomolab.inspection.run_contents import AVERAGES, SESSION
+from tomolab.inspection import run_contents
+from tomolab.inspection.run_contents import AVERAGES, SESSION, folder_name
 from tomolab.inspection.session import Session
 from tomolab.jobs import Job
 from tomolab.learning import pca
@@ -145,6 +145,9 @@ class Inspection:
         positive.
     """
 
+    changed = Signal(set)
+    """Sent with the names of what changed: those of the session, "jobs", and "averages" (in the thread that made them)."""
+
     def __init__(
         self,
         session: Session,
@@ -178,8 +181,7 @@ class Inspection:
         self.averages: dict[str, Average] = {}
         """By name, in the order in which they were made."""
         self.jobs: list[Job] = []
-        self._watchers: list[Callable[[set[str]], Any]] = []
-        session.watch(self._changed)
+        session.changed.connect(self._keep_session)
 
     def __repr__(self) -> str:
         return f"Inspection({self.session!r}, {len(self.averages)} averages)"
@@ -193,17 +195,6 @@ class Inspection:
     def named(self) -> list[str]:
         """Names of the tomograms in which particles lie."""
         return sorted(self.session.particles["tomogram"].unique().tolist())
-
-    def watch(self, watcher: Callable[[set[str]], Any]) -> None:
-        """Call a function with the names of what changed: those of the session, "jobs", and "averages".
-
-        Of averages it is called in the thread that made them.
-        """
-        self._watchers.append(watcher)
-
-    def unwatch(self, watcher: Callable[[set[str]], Any]) -> None:
-        """Call a function no more. ValueError if it was not called."""
-        self._watchers.remove(watcher)
 
     # What cannot be done, and why
 
@@ -351,18 +342,8 @@ class Inspection:
         )
         job: Job[dict[str, Average]] = jobs.start(title, task)
         self.jobs.append(job)
-        self._tell({"jobs"})
+        self.changed.emit({"jobs"})
         return job
-
-    def export(self, path: str | Path, chosen: Iterable[int] | None = None, **options: Any) -> Exported:
-        """Write the particles of some clusters, by default of all, as a particle list: see `exports.write`.
-
-        Parameters
-        ----------
-        path, chosen, **options
-            As there: format, and poses of averages or of the particle table.
-        """
-        return exports.write(self, path, chosen, **options)
 
     def save(self) -> Path:
         """Write the session into the run folder, as every change does. ValueError if there is none.
@@ -377,7 +358,7 @@ class Inspection:
                 return self.session.save(self.folder / self._kept)
             except FileExistsError:
                 beside = run_contents.free_session_path(self.folder)
-                self.session.meet(beside)
+                self.session.take_over(beside)
                 told = f"another kernel works on {self.folder} and has kept its session as {self._kept}"
                 warnings.warn(f"{told}; this one is kept as {beside.name}", stacklevel=2)
                 self._kept = beside.name
@@ -388,7 +369,7 @@ class Inspection:
         if self.folder is not None:
             average.save(io.inside(self.folder, f"{AVERAGES}/{folder_name(name)}"))
         self.averages[name] = average
-        self._tell({"averages"})
+        self.changed.emit({"averages"})
 
     # Inside
 
@@ -398,7 +379,7 @@ class Inspection:
         tries = (title if number == 1 else f"{title} ({number})" for number in range(1, len(taken) + 2))
         return next(name for name in tries if folder_name(name) not in taken)
 
-    def _changed(self, changed: set[str]) -> None:
+    def _keep_session(self, changed: set[str]) -> None:
         self.unkept = ""
         try:
             if self.folder is not None:
@@ -407,11 +388,7 @@ class Inspection:
             # Nothing is lost by it but in a crash: the next change writes all of the session.
             self.unkept = str(error)
             warnings.warn(f"the session could not be kept in {self.folder}: {error}", stacklevel=2)
-        self._tell(changed)
-
-    def _tell(self, changed: set[str]) -> None:
-        for watcher in tuple(self._watchers):
-            watcher(changed)
+        self.changed.emit(changed)
 
 
 def _refuse(problem: str, action: str) -> None:

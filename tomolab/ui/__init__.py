@@ -9,9 +9,9 @@ from types import ModuleType
 
 LAB, NAPARI = "pip install 'tomolab[lab]'", "pip install 'tomolab[napari]'"
 INSTALL = {
-    "matplotlib": f"{LAB}, or {NAPARI}",
+    **dict.fromkeys(("jinja2", "matplotlib"), f"{LAB}, or {NAPARI}"),
     **dict.fromkeys(("IPython", "anywidget", "ipywidgets", "jscatter", "traitlets"), LAB),
-    **dict.fromkeys(("napari", "qtpy"), NAPARI),
+    **dict.fromkeys(("napari", "qtpy", "superqt"), NAPARI),
 }
 """How to install what modules in here import, by its name."""
 

@@ -334,8 +334,8 @@ def test_a_dock_that_is_closed_follows_nothing(make_napari_viewer, qtbot, folder
     work = inspection.open(folder)
     dock = Inspector(view, work)
     widget = view.window.add_dock_widget(dock, name="tomolab")
-    assert work._watchers
+    assert len(work.changed)
     view.window.remove_dock_widget(widget)
     dock.deleteLater()
-    qtbot.waitUntil(lambda: not work._watchers, timeout=5000)
+    qtbot.waitUntil(lambda: not len(work.changed), timeout=5000)
     work.session.select(work.session.ids[:3])

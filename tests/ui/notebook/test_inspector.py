@@ -128,7 +128,7 @@ def test_what_is_drawn_around_in_a_slice_is_selected(beads: Inspection) -> None:
 def test_a_lasso_in_the_map_is_one_step_and_is_seen_in_every_view(view: Inspector) -> None:
     session = view.session
     told: list[set[str]] = []
-    session.watch(told.append)
+    session.changed.connect(told.append)
     draw(view, [3, 4, 5])
     assert told == [{"selected"}]
     assert len(session.history.past) == 1
@@ -352,7 +352,7 @@ def test_a_selection_of_150_000_out_of_a_million_is_the_same_wherever_it_is_coun
     assert "<b>150,000</b> of 1,000,000 particles selected" in said(view)
     number = max(work.session.clusters)
     assert view.table.rows[-1]["count"] == view.table.rows[-1]["selected"] == 150_000
-    assert work.export(tmp_path / "chosen.csv", [number]).count == 150_000
+    assert inspection.export(work, tmp_path / "chosen.csv", [number]).count == 150_000
     written = pd.read_csv(tmp_path / "chosen.csv", usecols=["particle_id"])["particle_id"]
     assert set(written) == set(table["particle_id"].to_numpy()[rows])
     assert sum(row["count"] for row in view.table.rows) == 1_000_000

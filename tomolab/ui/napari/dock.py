@@ -115,7 +115,7 @@ class Inspector(QWidget):
         """
         self._opening = True
         self._wait(f"opening {Path(folder).name}; the first time the particles are laid out, which may take minutes")
-        threads.later(lambda: inspections.open(folder), then=self._opened, failed=self._failed)
+        threads.in_background(lambda: inspections.open(folder), then=self._opened, failed=self._failed)
 
     def _opened(self, inspection: Inspection) -> None:
         if not self._gone:

@@ -101,4 +101,4 @@ class ExportMenu(QMenu):
             self._later(lambda: f"the report is {report.write(folder)}")
 
     def _later(self, work: Callable[[], str]) -> None:
-        threads.later(work, then=lambda told: self.tell(told, fault=False), failed=lambda error: self.tell(str(error)))
+        threads.in_background(work, then=lambda told: self.tell(told, fault=False), failed=lambda error: self.tell(str(error)))

@@ -25,6 +25,7 @@ from qtpy.QtWidgets import (  # type: ignore[attr-defined]
     QVBoxLayout,
     QWidget,
 )
+from superqt.utils import ensure_main_thread
 
 from tomolab.conventions import BOX, READ_POSE, SOURCE
 from tomolab.inspection.actions import ACTIONS, GROUPS, Action, Choice
@@ -57,7 +58,6 @@ class InspectorPanel(QWidget):
     def __init__(self, inspection: Inspection, link: Link, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.inspection, self.link, self._gone, self._busy = inspection, link, False, ""
-        self._deliver = threads.qt()
         self.table, self.queue = ClusterTable(inspection), Queue()
         self.exports = ExportMenu(inspection, chosen=lambda: self.table.clusters.ticked, tell=self.tell, parent=self)
         self.canvas = None if inspection.points is None else Canvas(inspection.points[["x", "y"]].to_numpy())
@@ -163,7 +163,7 @@ class InspectorPanel(QWidget):
         return text
 
     def _connect(self) -> None:
-        self.inspection.watch(self._hear)
+        self.inspection.changed.connect(self._update)
         if self.canvas is not None:
             self.canvas.drawn.connect(self._drawn)
         self.table.clusters.tick_changed.connect(self._enable)
@@ -175,9 +175,7 @@ class InspectorPanel(QWidget):
 
     # What is shown
 
-    def _hear(self, changed: set[str]) -> None:
-        self._deliver(lambda: self._update(changed))
-
+    @ensure_main_thread  # type: ignore[untyped-decorator]
     def _update(self, changed: set[str]) -> None:
         if self._gone:
             return
@@ -277,7 +275,7 @@ class InspectorPanel(QWidget):
         assert action.run is not None
         self._busy = f"{action.title} is at work"
         self._enable()
-        threads.later(
+        threads.in_background(
             partial(action.run, self.inspection, choice),
             then=self._ended,
             failed=lambda error: self._ended(partial(self.tell, str(error))),
@@ -298,7 +296,7 @@ class InspectorPanel(QWidget):
         """Follow the inspection no more."""
         if not self._gone:
             self._gone = True
-            self.inspection.unwatch(self._hear)
+            self.inspection.changed.disconnect(self._update)
 
 
 def _line(*widgets: Any) -> QHBoxLayout:

@@ -6,15 +6,14 @@
 
 import html
 import time
-from functools import partial
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QPixmap
 from qtpy.QtWidgets import QGridLayout, QLabel, QProgressBar, QPushButton, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+from superqt.utils import ensure_main_thread
 
 from tomolab.jobs import Job
 from tomolab.ui import job_summary
-from tomolab.ui.napari import threads
 
 HEIGHT = 42
 """Pixels of the slices."""
@@ -32,7 +31,6 @@ class Row(QWidget):
     def __init__(self, job: Job) -> None:
         super().__init__()
         self.job, self._drawn = job, -job_summary.EVERY
-        self._deliver = threads.qt()
         self.title, self.text, self.slices = QLabel(f"<b>{html.escape(job.name)}</b>"), QLabel(), QLabel()
         self.title.setToolTip(job.name)
         self.bar, self.button = QProgressBar(), QPushButton("Stop")
@@ -67,8 +65,9 @@ class Row(QWidget):
         self._drawn = time.monotonic()
         # What a job says is asked now: it may have gone on when the window has time to show it.
         said = job_summary.told(job), 1.0 if job.state == "done" else job_summary.share(job.progress), job.state, job.over
-        self._deliver(partial(self._show, *said, picture))
+        self._show(*said, picture)
 
+    @ensure_main_thread  # type: ignore[untyped-decorator]
     def _show(self, text: str, share: float, state: str, over: bool, picture: bytes) -> None:
         self.text.setText(text)
         self.bar.setValue(round(1000 * share))

@@ -57,7 +57,7 @@ class Averages(VBox):  # type: ignore[misc]
         for control in labels.values():
             control.observe(lambda _: changed(), "value")
         line = Layout(align_items="center", flex_flow="row wrap")
-        inspection.watch(self._follow)
+        inspection.changed.connect(self._follow)
         super().__init__([HBox([*buttons, self.text], layout=line), HBox(options, layout=line), self.queue, self.results])
         self._follow({"jobs"})
 
@@ -92,7 +92,7 @@ class Results(VBox):  # type: ignore[misc]
         self.curve = Image(format="png", layout=Layout(flex="0 0 auto"))
         self.text = HTML()
         self.choice.observe(lambda _: self._show(), "value")
-        inspection.watch(self._follow)
+        inspection.changed.connect(self._follow)
         super().__init__([self.choice, HBox([VBox([self.slices, self.text], layout=Layout(flex="0 0 auto")), self.curve])])
         self._follow({"averages"})
 

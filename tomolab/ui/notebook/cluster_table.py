@@ -49,7 +49,7 @@ class ClusterTable(anywidget.AnyWidget):  # type: ignore[misc]
         shown = [{key: getattr(one, key) for key in ("name", "title", "tooltip", "kind")} for one in self._columns.values()]
         super().__init__(height=height, columns=shown)
         self.on_msg(self._receive)
-        inspection.watch(self._follow)
+        inspection.changed.connect(self._follow)
         self._fill()
 
     def _follow(self, changed: set[str]) -> None:

@@ -61,7 +61,7 @@ class Gallery(VBox):  # type: ignore[misc]
         for control in (self.view, self.detail):
             control.observe(lambda _: self._draw(), "value")
         self.boxes.on_msg(self._heard)
-        inspection.watch(self._follow)
+        inspection.changed.connect(self._follow)
         controls = HBox([self.view, self.detail, self.back, self.forth, self.text], layout=Layout(align_items="center"))
         super().__init__([controls, self.boxes])
         self.renew()

@@ -91,7 +91,7 @@ class Inspector(VBox):  # type: ignore[misc]
         self.tabs.titles, self.tabs.layout.width = ("Boxes", "Averages", "Filters", "Export"), "54%"
         super().__init__([self._top(), HBox(self._views()), self._bottom(), self.keyboard], layout=Layout(max_width="1500px"))
         self.add_class("tomolab-inspector")
-        inspection.watch(self._follow)
+        inspection.changed.connect(self._follow)
         self._follow({"labels", "selected", "filters"})
 
     # How it is laid out
@@ -263,7 +263,7 @@ class Filters(VBox):  # type: ignore[misc]
         self.column.observe(lambda _: self._turn(), "value")
         self.range.observe(lambda _: self._set(), "value")
         self.all.on_click(lambda _: self.session.filter(self.column.value))
-        session.watch(self._follow)
+        session.changed.connect(self._follow)
         controls = [HBox([self.column, self.range, self.all]), self.text]
         super().__init__(controls if names else [HTML("no column of the particle table holds different numbers")])
         if names:

@@ -73,7 +73,7 @@ class Section(VBox):  # type: ignore[misc]
             control.observe(lambda _: self._turn(), "value")
         self.at.observe(lambda _: self._move(), "value")
         self.slice.on_msg(self._heard)
-        inspection.watch(self._follow)
+        inspection.changed.connect(self._follow)
         super().__init__([self.slice, HBox([self.tomogram, self.axis, self.at])])
         self._turn()
 
