@@ -127,7 +127,7 @@ class Inspector(QWidget):
             return
         self._opening = False
         self._wait("")
-        self.fault.setText(f"<span style='color:{style.OKABE_ITO[1]}'>⚠ {error}</span>")
+        self.fault.setText(style.span(f"⚠ {error}", style.OKABE_ITO[1]))
         self.fault.show()
 
     def _wait(self, what: str) -> None:

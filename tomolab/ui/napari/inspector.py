@@ -27,7 +27,6 @@ from qtpy.QtWidgets import (  # type: ignore[attr-defined]
 )
 from superqt.utils import ensure_main_thread
 
-from tomolab.conventions import BOX, READ_POSE, SOURCE
 from tomolab.inspection.actions import ACTIONS, GROUPS, Action, Choice
 from tomolab.inspection.model import ENGINES, Inspection
 from tomolab.ui import style
@@ -85,12 +84,7 @@ class InspectorPanel(QWidget):
         return button
 
     def _fill(self) -> None:
-        columns = [
-            name
-            for name in self.inspection.session.particles
-            if name not in ("particle_id", "cluster", *SOURCE, *READ_POSE, *BOX)
-        ]
-        self.colour.addItems(["cluster", *map(str, columns)])
+        self.colour.addItems(["cluster", *style.colour_columns(self.inspection.session.particles)])
         self.colour.setToolTip("What the scatter is coloured by")
         self.tomogram.addItems(self.inspection.named)
         self.tomogram.setCurrentText(self.link.tomogram)
@@ -235,7 +229,7 @@ class InspectorPanel(QWidget):
             Whether it is about something that went wrong.
         """
         colour = style.OKABE_ITO[1] if fault else style.OKABE_ITO[4]
-        self.message.setText(f"<span style='color:{colour}'>{'⚠ ' * fault}{text}</span>")
+        self.message.setText(style.span(f"{'⚠ ' * fault}{text}", colour))
         self.message.setVisible(bool(text))
 
     # What is done

@@ -204,7 +204,7 @@ def inks(values: Any) -> tuple[np.ndarray, str]:
     if style.is_categorical(values):
         kinds, palette = style.kinds(values)
         colours = np.array([to_rgba(ink) for ink in palette.values()]).reshape(-1, 4)
-        names = [f"<span style='color:{ink}'>■</span> {html.escape(kind)}" for kind, ink in list(palette.items())[:12]]
+        names = [f"{style.span('■', ink)} {html.escape(kind)}" for kind, ink in list(palette.items())[:12]]
         return colours[kinds.codes], "&ensp;".join(names) + (f" and {len(palette) - 12} more" if len(palette) > 12 else "")
     numbers = values.to_numpy(dtype=float, na_value=np.nan)
     finite = np.isfinite(numbers)
@@ -212,5 +212,5 @@ def inks(values: Any) -> tuple[np.ndarray, str]:
     viridis = matplotlib.colormaps["viridis"]
     shares = np.clip((np.where(finite, numbers, low) - low) / ((high - low) or 1.0), 0, 1)
     colours = np.where(finite[:, None], viridis(shares), to_rgba(style.LACKING))
-    bar = "".join(f"<span style='color:{to_hex(viridis(k / 9))}'>■</span>" for k in range(10))
+    bar = "".join(style.span("■", to_hex(viridis(k / 9))) for k in range(10))
     return colours, f"{low:.3g} {bar} {high:.3g}"

@@ -53,7 +53,7 @@ class Averages(VBox):  # type: ignore[misc]
         self.queue = VBox(layout=Layout(max_height="280px", overflow="hidden auto"))
         self.results = Results(inspection)
         labels = {"by": self.engine, "classes": self.classes, "symmetry": self.symmetry, "mask (Å)": self.mask}
-        options = [part for name, control in labels.items() for part in (HTML(_quiet(name)), control)]
+        options = [part for name, control in labels.items() for part in (HTML(style.span(name, style.QUIET)), control)]
         for control in labels.values():
             control.observe(lambda _: changed(), "value")
         line = Layout(align_items="center", flex_flow="row wrap")
@@ -69,7 +69,7 @@ class Averages(VBox):  # type: ignore[misc]
 
     def tell(self, text: str) -> None:
         """Say beside the buttons what would be averaged, or why nothing can be."""
-        self.text.value = _quiet(text)
+        self.text.value = style.span(text, style.QUIET)
 
     def _follow(self, changed: set[str]) -> None:
         """The newest first; panels that are there stay, but for old ones that are over."""
@@ -120,7 +120,3 @@ def _facts(average: Average) -> str:
     if "mask" in record:
         said.append(f"mask of {record['mask']:.0f} Å")
     return f"<div style='color:{style.QUIET}; line-height:1.5'>{'<br>'.join(map(html.escape, said))}</div>"
-
-
-def _quiet(text: str) -> str:
-    return f"<span style='color:{style.QUIET}; padding:0 4px'>{html.escape(text)}</span>"

@@ -21,7 +21,6 @@ import pandas as pd
 from ipywidgets import HTML, BoundedIntText, Button, Dropdown, FloatRangeSlider, HBox, Layout, Tab, VBox
 from traitlets import List, Unicode
 
-from tomolab.conventions import BOX, READ_POSE, SOURCE
 from tomolab.inspection import model as inspections
 from tomolab.inspection.actions import ACTIONS, Choice
 from tomolab.inspection.model import COMPONENTS, Inspection
@@ -38,8 +37,6 @@ from tomolab.ui.notebook.slices import Section
 
 CLUSTER = "cluster"
 """What particles are coloured by at first."""
-FEW = 40
-"""Kinds of a column, at most, to colour by."""
 
 
 class Keys(anywidget.AnyWidget):  # type: ignore[misc]
@@ -84,7 +81,9 @@ class Inspector(VBox):  # type: ignore[misc]
         self.axes = Dropdown(options=_axes(inspection), tooltip="What lies along the axes of the map")
         self.axes.layout = Layout(width="130px", flex="0 0 auto", display=None if len(self.axes.options) > 1 else "none")
         self.axes.observe(lambda _: self._place(), "value")
-        self.colour = Dropdown(options=_columns(inspection), tooltip="What the colours of the map mean")
+        self.colour = Dropdown(
+            options=[CLUSTER, *style.colour_columns(inspection.session.particles)], tooltip="What the colours of the map mean"
+        )
         self.colour.layout = Layout(width="110px", flex="0 0 auto")
         self.colour.observe(lambda _: self._colour(), "value")
         self.tabs = Tab([self.gallery, self.averages, self.filters, self.export])
@@ -316,13 +315,6 @@ def _axes(inspection: Inspection) -> list[tuple[str, tuple[int, int] | None]]:
     most = 0 if inspection.features is None else min(COMPONENTS, *inspection.features.vectors.shape)
     pairs = itertools.combinations(range(1, most + 1), 2)
     return [("map", None), *((f"PC {first}, {second}", (first, second)) for first, second in pairs)]
-
-
-def _columns(inspection: Inspection) -> list[str]:
-    """What particles can be coloured by: clusters, and columns that are numbers or a few kinds."""
-    table = inspection.session.particles
-    names = [name for name in table if name not in ("particle_id", CLUSTER, *SOURCE, *READ_POSE, *BOX)]
-    return [CLUSTER, *(name for name in names if pd.api.types.is_float_dtype(table[name]) or table[name].nunique() <= FEW)]
 
 
 def _kinds(session: Session) -> tuple[pd.Categorical, list[str]]:
