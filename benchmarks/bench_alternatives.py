@@ -8,9 +8,9 @@ detail as ours, and scores against the sum of all particles, their own part in i
 constrained correlation, best pose    the correlation over the coefficients that a particle has, of which the best pose counts
                                       (Foerster and others 2008; iterated as by Xu, Beck and Alber 2012, their fast rotational
                                       matching replaced by trying all rotations)
-likelihood, best pose                 the score of `alignment.search`, of which the best pose counts
+likelihood, best pose                 the score of `alignment.exhaustive_search`, of which the best pose counts
 likelihood, shared by fifty           the same, shared among 50 poses: expectation and maximisation, as FAML
-ours                                  `averaging.average`: 700 rotations polished, folds, halves, the better of two starts
+ours                                  `averaging.average`: 700 rotations refined, folds, halves, the better of two starts
 
 What they find is refined by `averaging.average(given=True)`, and held against the truth and the average in the true poses.
 """
@@ -72,23 +72,33 @@ def one(method: str, data: Subtomograms, truth: volumes.Volume, seed: int) -> tu
 
 def searched(method: str, data: Subtomograms, seed: int) -> Subtomograms:
     """The particles with the poses that a search finds."""
-    box, settings = refinement.plan(data)
+    box, settings = refinement.choose_settings(data)
     generator = torch.Generator().manual_seed(seed)
-    every = coefficients.read(data, box=box, radius=settings.radius * refinement.GROWTH[-1], device=generator.device)
-    noise = reconstruction.by_shell(every, (every.values.abs() ** 2).sum(0))
-    fold, found = torch.arange(len(data)) % refinement.FOLDS, alignment.start(len(data), METHODS[method], generator=generator)
+    every = coefficients.read(
+        data, box=box, radius_cycles=settings.radius_cycles * refinement.GROWTH[-1], device=generator.device
+    )
+    noise = reconstruction.shell_means(every, (every.values.abs() ** 2).sum(0))
+    fold, found = (
+        torch.arange(len(data)) % refinement.FOLDS,
+        alignment.random_poses(len(data), METHODS[method], generator=generator),
+    )
     for step, growth in enumerate(refinement.GROWTH):
-        part = every.inside(settings.radius * growth)
-        made = reconstruction.make_references(part, found, fold, noise=noise, diameter=settings.diameter, ceiling=2.0)
+        part = every.inside(settings.radius_cycles * growth)
+        made = reconstruction.make_references(
+            part, found, fold, noise=noise, diameter_voxels=settings.diameter_voxels, max_damping=2.0
+        )
         if step:
             noise = reconstruction.measure_noise(part, found, fold, references=made, noise=noise)
         grid, turns = coefficients.oversample(made.density), rotations.random(TURNS, generator)
-        shifts = alignment.ball(settings.reach, box / (4 * settings.radius * growth))
+        shifts = alignment.shift_grid(settings.max_shift_voxels, box / (4 * settings.radius_cycles * growth))
         if method.startswith("constrained"):
             found = correlated(grid, part, turns=turns, shifts=shifts)
         else:
-            expected: dict[str, Any] = {"noise": noise[reconstruction.shell_of(part)], "spread": settings.reach / 2}
-            found = alignment.search(grid, part, turns=turns, shifts=shifts, keep=METHODS[method], **expected)
+            expected: dict[str, Any] = {
+                "noise": noise[reconstruction.shell_index(part)],
+                "shift_sigma_voxels": settings.max_shift_voxels / 2,
+            }
+            found = alignment.exhaustive_search(grid, part, turns=turns, shifts=shifts, keep=METHODS[method], **expected)
     places = particles.positions(data.particles) + found.shifts[:, 0].double().numpy() * data.voxel_size
     angles = rotations.to_euler(found.rotations[:, 0].double().numpy())
     table = data.particles.assign(**dict(zip(["rot", "tilt", "psi"], angles.T, strict=True)))
@@ -99,7 +109,7 @@ def moved(data: Subtomograms, table: Any, places: np.ndarray) -> Subtomograms:
     """The same boxes, shifted so that each particle lies in the centre of its own, where `given` expects it."""
     off = torch.from_numpy((places - particles.positions(data.particles)) / data.voxel_size).float()
     points = torch.cartesian_prod(*[torch.fft.fftfreq(data.box) * data.box] * 3)
-    waves = coefficients.phases(points, -off, data.box).reshape(-1, *[data.box] * 3)
+    waves = coefficients.shift_phases(points, -off, data.box).reshape(-1, *[data.box] * 3)
     shifted = torch.fft.ifftn(
         torch.fft.fftn(torch.from_numpy(np.asarray(data.volumes)), dim=(1, 2, 3)) * waves, dim=(1, 2, 3)
     ).real
@@ -111,10 +121,10 @@ def correlated(grid: Tensor, data: Coefficients, *, turns: Tensor, shifts: Tenso
     model = coefficients.sample(grid, turns, data.points)
     power = (model.abs() ** 2 @ data.wedges.T).sqrt()
     model, best = torch.view_as_real(model).flatten(1), []
-    waves = coefficients.phases(data.points, -shifts, data.box)
+    waves = coefficients.shift_phases(data.points, -shifts, data.box)
     for rows in torch.arange(len(data)).split(20):
         product = torch.view_as_real(data.values[rows][:, None] * waves).flatten(2) @ model.T
-        score, at = (product / power.T[data.kind[rows]][:, None]).max(1)
+        score, at = (product / power.T[data.wedge_index[rows]][:, None]).max(1)
         top, turn = score.max(1)
         best.append((turns[turn], shifts[at.gather(1, turn[:, None])[:, 0]], top))
     turned, placed, scores = (torch.cat(column)[:, None] for column in zip(*best, strict=True))

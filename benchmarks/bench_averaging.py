@@ -75,9 +75,9 @@ def poses(data: Subtomograms) -> tuple[np.ndarray, np.ndarray]:
 
 def to_truth(volume: Volume, truth: Volume) -> tuple[float, alignment.Fit]:
     """Resolution against the true density, and how that was brought onto the map."""
-    fit = alignment.align_map(truth, volume, radius=BOX / 3)
-    table = fsc.correlate(volume, alignment.apply(truth, fit), diameter=MASK)
-    return fsc.crossing(table.assign(fsc=table["masked"]), 0.5), fit
+    fit = alignment.align_map(truth, volume, radius_cycles=BOX / 3)
+    table = fsc.correlate(volume, alignment.apply(truth, fit), diameter_voxels=MASK)
+    return fsc.resolution_at(table.assign(fsc=table["masked"]), 0.5), fit
 
 
 def errors(average: Average, data: Subtomograms, fit: alignment.Fit, axes: alignment.Fit, group: str) -> tuple[float, float]:
@@ -104,13 +104,13 @@ def against_oracle(name: str, truth: Volume, *, snr: float, count: int, seeds: r
     # Shells are numbered by the box over the resolution.
     last = BOX * VOXEL_SIZE / oracle - 1
     group = SYMMETRY.get(name, "C1")
-    axes = symmetry.locate(truth, group) if group != "C1" else alignment.Fit(np.eye(3), np.zeros(3), 1.0)
+    axes = symmetry.align(truth, group) if group != "C1" else alignment.Fit(np.eye(3), np.zeros(3), 1.0)
     mirror = volumes.mirror(truth)
     rows = []
     for seed in seeds:
         average = averaging.average(data, seed=seed, progress=False)
         reached, fit = to_truth(average.volume, truth)
-        wrong = alignment.align_map(mirror, average.volume, radius=BOX / 3).score
+        wrong = alignment.align_map(mirror, average.volume, radius_cycles=BOX / 3).score
         degrees, distance = errors(average, data, fit, axes, group)
         seconds = average.record["seconds"]
         rows.append((reached, average.resolution, fit.score, wrong, degrees, distance, seconds, average.believable))
@@ -158,7 +158,7 @@ def strangers(maps: dict[str, Volume], *, seed: int) -> dict[str, Any]:
     data = imaged({name: maps[name] for name in names}, {names[0]: 160, names[1]: 40}, snr=0.1, seed=seed)
     truth = data.particles.set_index("particle_id")["label"]
     start = time.perf_counter()
-    found = classification.sort(data, seed=seed, progress=False)
+    found = classification.classify(data, seed=seed, progress=False)
     seconds = time.perf_counter() - start
     stranger = truth == names[1]
     sets = {"all": None, "sorted": found.labels.index[found.labels == 0], "pure": truth.index[~stranger]}

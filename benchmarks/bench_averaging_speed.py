@@ -63,9 +63,9 @@ def _shows(running: Volume, truth: Volume) -> bool:
     """Whether a running average, which has a coarser grid, agrees with the truth to what can be recognised."""
     box = running.shape[0]
     coarse = volumes.fit(volumes.resample(truth, running.voxel_size), box)
-    fit = alignment.align_map(coarse, running, radius=box / 2 - 1)
-    table = fsc.correlate(running, alignment.apply(coarse, fit), diameter=MASK * box / BOX)
-    return fsc.crossing(table.assign(fsc=table["masked"]), 0.5) <= RECOGNISABLE
+    fit = alignment.align_map(coarse, running, radius_cycles=box / 2 - 1)
+    table = fsc.correlate(running, alignment.apply(coarse, fit), diameter_voxels=MASK * box / BOX)
+    return fsc.resolution_at(table.assign(fsc=table["masked"]), 0.5) <= RECOGNISABLE
 
 
 def stages(truth: Volume, count: int) -> list[dict[str, Any]]:
@@ -87,24 +87,27 @@ def stages(truth: Volume, count: int) -> list[dict[str, Any]]:
     def products(_: torch.Tensor, data: Coefficients, *, turns: torch.Tensor, shifts: torch.Tensor, **__: Any) -> float:
         return 4.0 * len(data) * shifts.shape[-2] * len(turns) * len(data.points)
 
-    def samples(slopes: torch.Tensor, data: Coefficients, poses: alignment.Poses, *, steps: int, **_: Any) -> float:
-        return float(len(slopes) * len(data.points) * poses.scores.numel() * (steps + 1))
+    def samples(grids: torch.Tensor, data: Coefficients, poses: alignment.Poses, *, steps: int, **_: Any) -> float:
+        return float(len(grids) * len(data.points) * poses.scores.numel() * (steps + 1))
 
     data = imaged({"one": truth}, count, snr=0.1, seed=2)
     start = time.perf_counter()
     with (
-        timed(alignment, "search", products),
-        timed(alignment, "polish", samples),
+        timed(alignment, "exhaustive_search", products),
+        timed(alignment, "refine_poses", samples),
         timed(reconstruction, "back_project_folds"),
         timed(reconstruction, "make_references"),
         timed(reconstruction, "measure_noise"),
         timed(coefficients, "read"),
-        timed(half_maps, "join"),
+        timed(half_maps, "combine"),
     ):
         averaging.average(data, seed=1, progress=False)
     whole = time.perf_counter() - start
     spent["make_references"][0] -= spent["back_project_folds"][0]
-    bounds = {"search": ("float32 products", 1e9, _products()), "polish": ("sampled coefficients", 1e6, _samples())}
+    bounds = {
+        "exhaustive_search": ("float32 products", 1e9, _products()),
+        "refine_poses": ("sampled coefficients", 1e6, _samples()),
+    }
     rows = []
     for name, (seconds, work) in sorted(spent.items(), key=lambda item: -item[1][0]):
         row: dict[str, Any] = {"stage": name, "seconds": seconds, "share": seconds / whole}
@@ -125,7 +128,7 @@ def _products() -> float:
 
 def _samples() -> float:
     """Complex coefficients a second that interpolation alone takes from four grids at random orientations."""
-    grids, turns = coefficients.slopes(torch.rand(20, 20, 20)), rotations.random(200, torch.Generator().manual_seed(1))
+    grids, turns = coefficients.gradient_grids(torch.rand(20, 20, 20)), rotations.random(200, torch.Generator().manual_seed(1))
     points = coefficients.half_sphere(BOX, 8.0)
     return len(grids) * len(turns) * len(points) / _fastest(lambda: coefficients.sample_parts(grids, turns, points))
 

@@ -254,27 +254,27 @@ def align(bench: Bench) -> None:
     radius = bench.box / 4
     tilts = torch.tensor([[-60.0, 60.0]], device=bench.device).expand(len(data), 2)
     volumes = torch.from_numpy(data.volumes[:]).float().to(bench.device)
-    some = coefficients.transform(volumes, tilts[:, 0], tilts[:, 1], radius=radius)
-    slopes = coefficients.slopes(torch.from_numpy(truth.data).to(bench.device))
+    some = coefficients.transform(volumes, tilts[:, 0], tilts[:, 1], radius_cycles=radius)
+    grids = coefficients.gradient_grids(torch.from_numpy(truth.data).to(bench.device))
     noise = torch.full((len(some.points),), 100.0, device=bench.device)
-    turns = alignment.uniform(200 if bench.tiny else 4000, device=torch.device(bench.device))
-    shifts = alignment.ball(2.0, 1.0, device=torch.device(bench.device))
+    turns = alignment.uniform_rotations(200 if bench.tiny else 4000, device=torch.device(bench.device))
+    shifts = alignment.shift_grid(2.0, 1.0, device=torch.device(bench.device))
     pairs = len(some) * len(turns)
     flop = 4.0 * pairs * len(shifts) * len(some.points)
     bench.note(
         "align",
         f"search: rotations by subtomograms, each with {len(shifts)} shifts, {len(some.points)} coefficients",
-        lambda: alignment.search(slopes[0], some, turns=turns, shifts=shifts, noise=noise),
+        lambda: alignment.exhaustive_search(grids[0], some, turns=turns, shifts=shifts, noise=noise),
         pairs,
         flop=flop,
         by="float32",
     )
-    poses = alignment.search(slopes[0], some, turns=turns[:100], shifts=shifts, noise=noise)
+    poses = alignment.exhaustive_search(grids[0], some, turns=turns[:100], shifts=shifts, noise=noise)
     count = 5 * poses.scores.numel()
     bench.note(
         "align",
-        f"polish: looks at a pose, {len(some.points)} coefficients",
-        lambda: alignment.polish(slopes, some, poses, noise=noise),
+        f"refinement: evaluations of a pose, {len(some.points)} coefficients",
+        lambda: alignment.refine_poses(grids, some, poses, noise=noise),
         count,
     )
 
@@ -294,9 +294,9 @@ def average(bench: Bench) -> None:
             stop=lambda start=start: time.perf_counter() - start > LIMIT,  # type: ignore[misc]
         )
         seconds = time.perf_counter() - start
-        fit = alignment.align_map(truth, made.volume, radius=bench.box / 3)
-        table = fsc.correlate(made.volume, alignment.apply(truth, fit), diameter=0.7 * bench.box)
-        reached = fsc.crossing(table.assign(fsc=table["masked"]), 0.5)
+        fit = alignment.align_map(truth, made.volume, radius_cycles=bench.box / 3)
+        table = fsc.correlate(made.volume, alignment.apply(truth, fit), diameter_voxels=0.7 * bench.box)
+        reached = fsc.resolution_at(table.assign(fsc=table["masked"]), 0.5)
         row = {"stage": "average", "what": f"{count} subtomograms", "seconds": seconds, "first (s)": seen[0]}
         row |= {"iterations": len(seen), "cut": seconds > LIMIT, "reached (Å)": reached, "halves (Å)": made.resolution}
         bench.rows.append(row | {"per_second": count / seconds})

@@ -22,7 +22,7 @@ import record
 from tomolab import averaging, simulation
 from tomolab import volumes as maps
 from tomolab.averaging import Average, alignment, correlate, relion
-from tomolab.averaging.fsc import crossing
+from tomolab.averaging.fsc import resolution_at
 from tomolab.simulation import Imaging, densities
 from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
@@ -46,7 +46,9 @@ def judged(average: Average, truth: Volume, *, seconds: float) -> dict[str, Any]
     return {
         "seconds": seconds,
         "halves 0.143 (Å)": average.resolution,
-        "to truth 0.5 (Å)": crossing(correlate(alignment.apply(average.volume, fit), truth, diameter=diameter), 0.5),
+        "to truth 0.5 (Å)": resolution_at(
+            correlate(alignment.apply(average.volume, fit), truth, diameter_voxels=diameter), 0.5
+        ),
         "fit to truth": fit.score,
         "fit to mirror": alignment.align_map(average.volume, mirror).score,
     }

@@ -17,7 +17,7 @@ import pandas as pd
 import record
 from nbclient import NotebookClient
 
-from tomolab.averaging.fsc import crossing
+from tomolab.averaging.fsc import resolution_at
 from tomolab.io import download
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "08_your_own_data.ipynb"
@@ -36,7 +36,7 @@ def road(seed: int) -> dict[str, float]:
         seconds = time.perf_counter() - began
         left = json.loads((Path(folder) / "real" / "judgement.json").read_text())
     fsc = pd.DataFrame(left["fsc"])
-    mirrored = crossing(fsc[["resolution"]].assign(fsc=fsc["mirrored"]), 0.5)
+    mirrored = resolution_at(fsc[["resolution"]].assign(fsc=fsc["mirrored"]), 0.5)
     row = {"seed": seed, "picks": left["picks"], "cluster": left["dense"], "particles": left["particles"]}
     return row | {"halves (Å)": left["halves"], "known (Å)": left["known"], "mirror image": mirrored, "minutes": seconds / 60}
 

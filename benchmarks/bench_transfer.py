@@ -95,11 +95,18 @@ def matched(boxes: Subtomograms) -> np.ndarray:
     transfer = ctf.contrast(k, torch.tensor(DEFOCUS), ctf.Lens(amplitude_contrast=0.1))
     template = torch.fft.irfftn(torch.fft.rfftn(known) * transfer, s=known.shape)
     low, high = (torch.from_numpy(boxes.particles[name].to_numpy(dtype=np.float32)) for name in ("tilt_min", "tilt_max"))
-    data = coefficients.transform(torch.from_numpy(np.asarray(boxes.volumes, dtype=np.float32)), low, high, radius=BOX / 2 - 2)
+    data = coefficients.transform(
+        torch.from_numpy(np.asarray(boxes.volumes, dtype=np.float32)), low, high, radius_cycles=BOX / 2 - 2
+    )
     # A faint template makes the likelihood a plain correlation.
     grid = coefficients.oversample(template * (1e-3 / template.std()))
-    poses = alignment.search(
-        grid, data, turns=alignment.uniform(2000), shifts=alignment.ball(2, 1), noise=torch.ones(len(data.points)), keep=1
+    poses = alignment.exhaustive_search(
+        grid,
+        data,
+        turns=alignment.uniform_rotations(2000),
+        shifts=alignment.shift_grid(2, 1),
+        noise=torch.ones(len(data.points)),
+        keep=1,
     )
     return (poses.scores[:, 0] / data.values.abs().pow(2).sum(1).sqrt()).numpy()
 

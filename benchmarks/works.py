@@ -118,7 +118,7 @@ def read_network(folder: Path) -> list[Any]:
 
 def average(given: Path, folder: Path) -> None:
     """An average in two halves, with a checkpoint after every iteration."""
-    checkpoint.EVERY = 0.0
+    checkpoint.WRITE_INTERVAL = 0.0
     boxes = subtomograms.open(given / "boxes.zarr")
     few = boxes.take(boxes.ids[:16])
     options: dict[str, Any] = {"seed": 6, "iterations": 6, "starts": 1, "device": "cpu", "progress": False}

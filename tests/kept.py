@@ -188,10 +188,10 @@ class Still:
 
     values = torch.arange(6.0).reshape(2, 3)
 
-    def saved(self) -> dict[str, torch.Tensor]:
+    def state_dict(self) -> dict[str, torch.Tensor]:
         return {"rows": self.values}
 
-    def restore(self, saved: dict[str, torch.Tensor]) -> None:
+    def load_state_dict(self, saved: dict[str, torch.Tensor]) -> None:
         self.values = saved["rows"] + 0
 
 

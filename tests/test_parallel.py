@@ -401,7 +401,7 @@ def noisy(small: Volume) -> Subtomograms:
 def test_average_with_checkpoint_stop_and_a_killed_worker(
     noisy: Subtomograms, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tomolab.averaging.checkpoint.EVERY", 0.0)
+    monkeypatch.setattr("tomolab.averaging.checkpoint.WRITE_INTERVAL", 0.0)
     run = partial(gold_standard.average, noisy, seed=1, iterations=4, starts=1, device="cpu", finest=80.0)
     here, told = run(client=False, progress=False), []
 
@@ -423,7 +423,7 @@ def test_average_with_checkpoint_stop_and_a_killed_worker(
 def test_first_structure_and_matches(noisy: Subtomograms, client: Client, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("tomolab.averaging.initial_model.LOCAL", 1)
     monkeypatch.setattr("tomolab.averaging.matching.BATCH", 3)
-    find = partial(initial_model.model, noisy, seed=1, starts=1, iterations=2, progress=False, device="cpu")
+    find = partial(initial_model.find, noisy, seed=1, starts=1, iterations=2, progress=False, device="cpu")
     here, there = find(client=False), find(client=client)
     np.testing.assert_array_equal(here.volume.data, there.volume.data)
     stored = dataset.open(noisy.save(tmp_path / "noisy.zarr"))

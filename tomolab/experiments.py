@@ -36,7 +36,7 @@ from tqdm.auto import tqdm
 
 from tomolab import fourier, io
 from tomolab.averaging import alignment, gold_standard
-from tomolab.averaging.fsc import crossing
+from tomolab.averaging.fsc import resolution_at
 from tomolab.clusters import labels as cluster_labels
 from tomolab.clusters import novelty
 from tomolab.learning import baselines, embedding, networks, training
@@ -562,5 +562,5 @@ def _against(average: Volume, known: Volume) -> dict[str, float]:
     return {
         "fit": fit.score,
         "mirror": mirror.score,
-        "resolution": crossing(pd.DataFrame({"resolution": resolution, "fsc": fsc}), 0.5),
+        "resolution": resolution_at(pd.DataFrame({"resolution": resolution, "fsc": fsc}), 0.5),
     }

@@ -1,4 +1,4 @@
-"""Fourier space of cubic and oblong boxes: frequencies, masks, wedges, resizing, shell correlations.
+"""Takes boxes of any shape; gives their frequencies, masks and wedges, and resizes and correlates volumes in Fourier space.
 
 Masks have the shape of ``torch.fft.rfftn`` of the box, so they multiply a transform directly. Frequencies are in
 cycles per voxel, Nyquist is 0.5.
@@ -28,29 +28,22 @@ def radius(shape: Sequence[int], *, device: torch.device | None = None) -> Tenso
     return frequencies(shape, device=device).norm(dim=-1)
 
 
-def low_pass(
-    shape: Sequence[int], voxel_size: float, resolution: float, *, width: float = 0.02, device: torch.device | None = None
-) -> Tensor:
-    """Mask that keeps detail coarser than `resolution` Å, with a cosine edge of `width` cycles per voxel."""
-    cut = voxel_size / resolution
-    distance = (radius(shape, device=device) - cut) / width
-    return 0.5 * (1 + torch.cos(torch.pi * distance.clamp(0, 1)))
+def low_pass(shape: Sequence[int], voxel_size: float, resolution: float, *, device: torch.device | None = None) -> Tensor:
+    """Mask that keeps detail coarser than `resolution` Å, with a cosine edge of 0.02 cycles per voxel."""
+    beyond = (radius(shape, device=device) - voxel_size / resolution) / 0.02
+    return 0.5 * (1 + torch.cos(torch.pi * beyond.clamp(0, 1)))
 
 
 def tilts(k: Tensor, axis: Tensor | float = 0.0) -> Tensor:
-    """Tilt in degrees, -90 to 90, at which frequency vectors are observed; NaN on the tilt axis: every tilt does.
+    """Tilt in degrees, -90 to 90, at which frequency vectors (..., 3), zyx, are observed.
 
-    Parameters
-    ----------
-    k
-        Frequency vectors (..., 3), zyx.
-    axis
-        Direction of the tilt axis in degrees from y towards x; what broadcasts with k without its last axis.
+    It is NaN on the tilt axis, which every tilt observes. `axis` is the direction of that in degrees from y towards x; it
+    broadcasts with k without its last dimension.
     """
     turn = torch.deg2rad(torch.as_tensor(axis, dtype=k.dtype, device=k.device))
     kz = k[..., 0]
     across = k[..., 2] * torch.cos(turn) - k[..., 1] * torch.sin(turn)
-    # Rounding leaves points of the axis a little beside it.
+    # Points of the axis are not exactly on it after rounding.
     on_axis = (kz.abs() < 1e-6) & (across.abs() < 1e-6)
     return torch.rad2deg(torch.atan(kz / across)).masked_fill(on_axis, torch.nan)
 
@@ -61,9 +54,8 @@ def wedge(
     tilt_max: Tensor | float,
     *,
     axis: Tensor | float = 0.0,
-    rotations: Tensor | None = None,
 ) -> Tensor:
-    """What a tilt range observes, as a mask on the rfftn grid, limited to the sphere inside Nyquist.
+    """The Fourier coefficients that a tilt range observes, as a mask on the rfftn grid inside the sphere up to Nyquist.
 
     Parameters
     ----------
@@ -73,9 +65,6 @@ def wedge(
         Degrees; numbers, or tensors of shape (n,) for a mask per particle.
     axis
         Direction of the tilt axis in the plane of the tomogram, in degrees from y towards x; a number or shape (n,).
-    rotations
-        Matrices (n, 3, 3), reference to tomogram. With them the mask is expressed in the frame of the reference: where
-        the particle's data would lie after rotating it back.
 
     Returns
     -------
@@ -94,9 +83,8 @@ def wedge(
     shape = (box,) * 3 if isinstance(box, int) else tuple(box)
     k = frequencies(shape, device=low.device)
     inside = k.norm(dim=-1) <= 0.5
-    lab = k[None] if rotations is None else torch.einsum("nij,zyxj->nzyxi", rotations.to(k), k)
     turn = torch.as_tensor(axis, dtype=torch.float32, device=low.device).reshape(-1)
-    angle = tilts(lab, turn[:, None, None, None])
+    angle = tilts(k[None], turn[:, None, None, None])
     middle, half = (((low + high) / 2)[:, None, None, None], ((high - low) / 2)[:, None, None, None])
     # A plane through the origin: angles are equal modulo 180°.
     off = torch.remainder(angle - middle + 90, 180) - 90
@@ -127,7 +115,7 @@ def shift_phases(shape: Sequence[int], shifts: Tensor) -> Tensor:
     z, y, x = shape
     shifts = shifts.to(torch.promote_types(shifts.dtype, torch.float32))
     axes = (torch.fft.fftfreq(z), torch.fft.fftfreq(y), torch.fft.rfftfreq(x))
-    # The exponential of a sum is a product over the axes: a tenth of the time of one exponential per point.
+    # A product of exponentials over the axes takes a tenth of the time of one exponential per point.
     fz, fy, fx = (torch.exp(-2j * torch.pi * shifts[:, i, None] * axis.to(shifts)) for i, axis in enumerate(axes))
     return fz[:, :, None, None] * fy[:, None, :, None] * fx[:, None, None, :]
 
@@ -139,7 +127,7 @@ def shells(shape: Sequence[int], *, device: torch.device | None = None) -> Tenso
 
 def shell_sums(values: Tensor, shape: Sequence[int]) -> Tensor:
     """Sums of values on the rfftn grid of a box over the shells of its whole grid, from shell 0 to Nyquist; float64."""
-    # The half grid holds all but the x = 0 and x = Nyquist planes once for two conjugate points.
+    # A point of the half grid counts for its conjugate too, except in the planes x = 0 and x = Nyquist.
     twice = torch.full(values.shape, 2.0, dtype=torch.float64, device=values.device)
     twice[..., 0] = 1
     if shape[-1] % 2 == 0:
@@ -150,25 +138,16 @@ def shell_sums(values: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def shell_correlation(first: Tensor, second: Tensor, *, weight: Tensor | None = None) -> Tensor:
-    """Fourier shell correlation of two volumes (z, y, x), from shell 0 to Nyquist.
+    """Fourier shell correlation of two volumes (z, y, x) of one shape, from shell 0 to Nyquist.
 
-    Parameters
-    ----------
-    first, second
-        Volumes of the same shape.
-    weight
-        Non-negative weights on the rfftn grid, such as the product of two sampling maps; 1 by default.
-        FSC = Re sum(w F1 F2*) / sqrt(sum(w |F1|^2) sum(w |F2|^2)) in every shell.
+    FSC = Re sum(w F1 F2*) / sqrt(sum(w |F1|^2) sum(w |F2|^2)) in every shell, with a non-negative weight w on the rfftn grid,
+    such as the product of two sampling maps; 1 by default.
     """
     if first.shape != second.shape:
         raise ValueError(f"shell correlation needs volumes of one shape, got {tuple(first.shape)} and {tuple(second.shape)}")
-    shape = first.shape
     a, b = torch.fft.rfftn(first.double()), torch.fft.rfftn(second.double())
     w = 1.0 if weight is None else weight
-
-    def total(values: Tensor) -> Tensor:
-        return shell_sums(values, shape)
-
-    cross = total(w * (a * b.conj()).real)
-    power = (total(w * a.abs() ** 2) * total(w * b.abs() ** 2)).sqrt()
+    products = ((a * b.conj()).real, a.abs() ** 2, b.abs() ** 2)
+    cross, one, other = (shell_sums(w * values, first.shape) for values in products)
+    power = (one * other).sqrt()
     return torch.where(power > 0, cross / power.clamp_min(1e-300), torch.zeros_like(cross)).float()

@@ -220,7 +220,7 @@ def start(name: str, work: Callable[..., Result], *arguments: Any, **options: An
     name
         For people.
     work
-        A function that takes `progress` and `stop`, as `averaging.average`, `classification.sort` and `relion.refine` do.
+        A function that takes `progress` and `stop`, as `averaging.average`, `classification.classify` and `relion.refine` do.
     arguments, options
         What else it is called with.
     """

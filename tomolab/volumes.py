@@ -1,7 +1,7 @@
-"""Volumes: densities on a grid, and the geometry that moves them.
+"""Takes density maps; crops, pads, resamples, filters, masks, rotates and shifts them.
 
-`Volume` is the value that passes between stages. The functions below work on plain torch tensors (n, z, y, x) in
-batches, on the device of their input.
+`Volume` is the value that passes between stages. The functions on torch tensors work in batches (n, z, y, x), on the device of
+their input.
 
 >>> volume = Volume(np.zeros((40, 40, 40)), voxel_size=10.0)
 >>> smaller = resample(volume, 20.0)          # Fourier cropping, same field of view
@@ -96,23 +96,14 @@ def low_pass(volume: Volume, resolution: float) -> Volume:
     return Volume(torch.fft.irfftn(transform * mask, s=volume.shape).numpy(), volume.voxel_size)
 
 
-def resample(volume: Volume, voxel_size: float, *, tolerance: float = 0.001) -> Volume:
-    """Change the voxel size by Fourier cropping or padding; position (0, 0, 0) and so every position in Å stays.
+def resample(volume: Volume, voxel_size: float) -> Volume:
+    """Change the voxel size in Å by Fourier cropping or padding; every position in Å stays.
 
-    The Fourier series of each axis is evaluated where the new voxels lie, so that any ratio of voxel sizes is exact, also far
-    from the corner.
-
-    Parameters
-    ----------
-    volume
-        The volume to resample. What the last new voxels see beyond it is its mean.
-    voxel_size
-        Wanted voxel size in Å.
-    tolerance
-        Relative difference of voxel sizes below which the volume stays as it is.
+    The Fourier series of each axis is evaluated at the new voxels, so any ratio of voxel sizes is exact, also far from the
+    corner. Beyond its end the volume goes on with its mean. A relative difference of voxel sizes below 0.001 changes nothing.
     """
     ratio = volume.voxel_size / voxel_size
-    if abs(ratio - 1) < tolerance:
+    if abs(ratio - 1) < 0.001:
         return volume
     mean = float(volume.data.mean())
     data = torch.from_numpy(volume.data - np.float32(mean))
@@ -124,13 +115,13 @@ def resample(volume: Volume, voxel_size: float, *, tolerance: float = 0.001) -> 
 
 
 def _series(old: int, new: int, ratio: float) -> torch.Tensor:
-    """Matrix (new, old) that evaluates the Fourier series of `old` voxels at the places of new ones, `ratio` times as many."""
+    """Matrix (new, old) that evaluates the Fourier series of `old` voxels at the places of `ratio` times as many new ones."""
     places = np.arange(new) / ratio
-    # Zeros behind the volume make room for the last of them.
+    # Zeros behind the volume, if the last new voxel lies beyond it.
     period = max(old, int(np.ceil(new / ratio - 1e-9)))
     limit = period * min(1.0, ratio) / 2
     waves = np.arange(int(np.floor(limit + 1e-9)) + 1)
-    # Each wave stands for itself and its conjugate; the zeroth has none, and of that at Nyquist one half is cut off.
+    # Each wave counts for its conjugate too; the zeroth has none, and that at Nyquist counts half.
     weight = np.where((waves == 0) | (np.abs(waves - limit) < 1e-9), 1.0, 2.0) / period
     there, here = (2j * np.pi / period * waves * at[:, None] for at in (places, np.arange(old)))
     return torch.from_numpy(((weight * np.exp(there)) @ np.exp(-here).T).real.astype(np.float32))
@@ -145,15 +136,10 @@ def normalise(batch: torch.Tensor) -> torch.Tensor:
 
 
 def clip(values: torch.Tensor, deviations: float, *, rounds: int = 3) -> torch.Tensor:
-    """Set values farther than `deviations` standard deviations from the mean to that limit.
+    """Set values farther than `deviations` standard deviations from the mean to that limit; ValueError if it is not positive.
 
-    Repeated, since outliers widen the deviation that they are measured with; few rounds, since a sparse signal without noise
-    is all outliers and must not vanish.
-
-    Raises
-    ------
-    ValueError
-        If `deviations` is not positive.
+    This is repeated, since outliers raise the standard deviation. A few rounds are enough, and do not remove a sparse signal
+    without noise, all of which are outliers.
     """
     if not deviations > 0:
         raise ValueError(f"deviations must be positive, got {deviations}")
@@ -169,22 +155,23 @@ def distance(box: int, *, device: torch.device | None = None) -> torch.Tensor:
     return (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt()
 
 
-def sphere(box: int, diameter: float | None = None, *, edge: float = 0.0, device: torch.device | None = None) -> torch.Tensor:
-    """Mask (box, box, box): 1 inside a centred sphere of `diameter` voxels (default: the box), cosine `edge` in voxels."""
-    radius = (box if diameter is None else diameter) / 2
-    beyond = distance(box, device=device) - radius
-    if edge <= 0:
+def sphere(
+    box: int, diameter_voxels: float | None = None, *, edge_voxels: float = 0.0, device: torch.device | None = None
+) -> torch.Tensor:
+    """Mask (box, box, box): 1 inside a centred sphere (default: as wide as the box), with a cosine edge outside of it."""
+    beyond = distance(box, device=device) - (box if diameter_voxels is None else diameter_voxels) / 2
+    if edge_voxels <= 0:
         return (beyond <= 0).float()
-    return 0.5 * (1 + torch.cos(torch.pi * (beyond / edge).clamp(0, 1)))
+    return 0.5 * (1 + torch.cos(torch.pi * (beyond / edge_voxels).clamp(0, 1)))
 
 
-def apply_mask(density: torch.Tensor, diameter: float) -> torch.Tensor:
-    """A density (z, y, x; a cube) inside a soft centred sphere of `diameter` voxels, brought to 0 at its edge first.
+def apply_mask(density: torch.Tensor, diameter_voxels: float) -> torch.Tensor:
+    """Apply a soft centred spherical mask to a cubic density (z, y, x), whose mean at the edge is subtracted first.
 
-    So a map without zero frequency, whose surroundings are not 0, does not gain a step there.
+    Without that, a map without zero frequency, whose surroundings are not 0, would get a step there.
     """
     box = density.shape[-1]
-    mask = sphere(box, diameter, edge=max(1.5, 0.06 * box), device=density.device)
+    mask = sphere(box, diameter_voxels, edge_voxels=max(1.5, 0.06 * box), device=density.device)
     edge = (mask > 0.05) & (mask < 0.95)
     return (density - density[edge].mean()) * mask
 

@@ -34,45 +34,54 @@ def poses(count: int, seed: int, reach: float) -> tuple[torch.Tensor, torch.Tens
 
 
 def test_uniform_rotations_leave_no_gap() -> None:
-    grid = alignment.uniform(2000)
+    grid = alignment.uniform_rotations(2000)
     asked = rotations.random(200, torch.Generator().manual_seed(0))
     nearest = torch.stack([rotations.angle_between(grid, one.expand_as(grid)).min() for one in asked])
     assert float(nearest.max()) < 22
     rotations.check(grid.numpy())
 
 
-def test_ball_holds_all_short_shifts() -> None:
-    shifts = alignment.ball(2.0, 1.0)
+def test_the_shift_grid_holds_all_short_shifts() -> None:
+    shifts = alignment.shift_grid(2.0, 1.0)
     assert len(shifts) == 33  # lattice points within 2 of the origin
     assert (shifts == 0).all(1).any()
 
 
-def test_search_then_polish_find_poses_in_a_wedge(small: Volume) -> None:
+def test_search_then_refinement_find_poses_in_a_wedge(small: Volume) -> None:
     turns, shifts = poses(12, 1, 1.5)
     low = torch.full((12,), -60.0)
-    data = coefficients.transform(moved(small, turns, shifts), low, -low, radius=7)
+    data = coefficients.transform(moved(small, turns, shifts), low, -low, radius_cycles=7)
     grid = coefficients.oversample(torch.from_numpy(small.data))
     noise = torch.full((len(data.points),), float(data.values.abs().square().mean()) / 10)
-    found = alignment.search(grid, data, turns=alignment.uniform(3000), shifts=alignment.ball(2.1, 0.7), noise=noise, spread=5)
+    found = alignment.exhaustive_search(
+        grid,
+        data,
+        turns=alignment.uniform_rotations(3000),
+        shifts=alignment.shift_grid(2.1, 0.7),
+        noise=noise,
+        shift_sigma_voxels=5,
+    )
     off = rotations.angle_between(found.rotations[:, 0], turns)
     assert float(off.median()) < 20  # the spacing of 3000 rotations
     torch.testing.assert_close(found.weights.sum(1), torch.ones(12))
 
-    found = alignment.polish(coefficients.slopes(torch.from_numpy(small.data)), data, found, noise=noise, steps=8, spread=5)
+    found = alignment.refine_poses(
+        coefficients.gradient_grids(torch.from_numpy(small.data)), data, found, noise=noise, steps=8, shift_sigma_voxels=5
+    )
     assert float(rotations.angle_between(found.rotations[:, 0], turns).median()) < 0.5
     assert float((found.shifts[:, 0] - shifts).norm(dim=1).median()) < 0.03
     assert (found.scores.diff(dim=1) <= 0).all()
     torch.testing.assert_close(found.weights.sum(1), torch.ones(12))
 
 
-def test_polish_climbs_and_stays_proper(small: Volume) -> None:
+def test_refinement_raises_scores_and_stays_proper(small: Volume) -> None:
     """From 15 degrees and a voxel away nearly all come home, noise or not; no pose is ever left worse than it came."""
     turns, shifts = poses(20, 3, 1.0)
     clean = moved(small, turns, shifts)
     generator = torch.Generator().manual_seed(1)
     noisy = clean + clean.std() / 0.5**0.5 * torch.randn(clean.shape, generator=generator)
     low = torch.full((20,), -60.0)
-    data = coefficients.transform(noisy, low, -low, radius=5)
+    data = coefficients.transform(noisy, low, -low, radius_cycles=5)
     noise = torch.full((len(data.points),), float((noisy - clean).var()) * clean[0].numel())
     axes = torch.nn.functional.normalize(torch.randn(20, 4, generator=generator))
     axes[:, 0] = 0
@@ -80,10 +89,13 @@ def test_polish_climbs_and_stays_proper(small: Volume) -> None:
         torch.nn.functional.normalize(axes) * np.sin(np.radians(7.5)) + torch.tensor([np.cos(np.radians(7.5)), 0, 0, 0])
     )
     start = alignment.Poses((away.float() @ turns)[:, None], (shifts + 0.5)[:, None], torch.zeros(20, 1), torch.ones(20, 1))
-    slopes = coefficients.slopes(torch.from_numpy(small.data))
-    scores = [alignment.polish(slopes, data, start, noise=noise, steps=steps, spread=5).scores for steps in (0, 1, 3, 8)]
+    grids = coefficients.gradient_grids(torch.from_numpy(small.data))
+    scores = [
+        alignment.refine_poses(grids, data, start, noise=noise, steps=steps, shift_sigma_voxels=5).scores
+        for steps in (0, 1, 3, 8)
+    ]
     assert all((after >= before).all() for before, after in pairwise(scores))
-    found = alignment.polish(slopes, data, start, noise=noise, steps=8, spread=5)
+    found = alignment.refine_poses(grids, data, start, noise=noise, steps=8, shift_sigma_voxels=5)
     rotations.check(found.rotations[:, 0].double().numpy())
     off = rotations.angle_between(found.rotations[:, 0], turns)
     assert float((off < 5).float().mean()) > 0.8
@@ -93,12 +105,12 @@ def test_polish_climbs_and_stays_proper(small: Volume) -> None:
 def test_search_takes_shifts_of_each_its_own(small: Volume) -> None:
     turns, shifts = poses(4, 2, 1.5)
     low = torch.full((4,), -60.0)
-    data = coefficients.transform(moved(small, turns, shifts), low, -low, radius=5)
+    data = coefficients.transform(moved(small, turns, shifts), low, -low, radius_cycles=5)
     grid = coefficients.oversample(torch.from_numpy(small.data))
     noise = torch.ones(len(data.points))
     wrong = torch.zeros(1, 3) + 3
     near = torch.stack([shifts, wrong.expand(4, 3)], dim=1)
-    found = alignment.search(grid, data, turns=turns, shifts=near, noise=noise, keep=1, spread=10)
+    found = alignment.exhaustive_search(grid, data, turns=turns, shifts=near, noise=noise, keep=1, shift_sigma_voxels=10)
     torch.testing.assert_close(found.shifts[:, 0], shifts)
     torch.testing.assert_close(found.rotations[:, 0], turns)
 
@@ -111,7 +123,7 @@ def test_align_map_finds_the_pose(small: Volume, seed: int) -> None:
     assert float(rotations.angle_between(torch.from_numpy(fit.rotation)[None].float(), turns)) < 3
     np.testing.assert_allclose(fit.shift, shifts[0].numpy() * 20.0, atol=2.0)
     assert fit.score > 0.98
-    assert alignment.correlation(alignment.apply(small, fit), turned, radius=5) > 0.98
+    assert alignment.correlation(alignment.apply(small, fit), turned, radius_cycles=5) > 0.98
 
 
 def test_finer_detail_decides_between_orientations_that_look_alike(small: Volume) -> None:
@@ -128,16 +140,16 @@ def test_finer_detail_decides_between_orientations_that_look_alike(small: Volume
     turned = []
     for noise in blur:
         other = Volume(structure.data + noise, 20.0)
-        fit = alignment.align_map(structure, other, radius=4, fine_radius=9)
+        fit = alignment.align_map(structure, other, radius_cycles=4, fine_radius_cycles=9)
         turned.append(float(rotations.angle_between(torch.from_numpy(fit.rotation)[None], torch.eye(3)[None].double())))
     assert max(turned) < 15
 
 
 def test_mirror_image_does_not_align(phantom: Volume) -> None:
-    fit = alignment.align_map(mirrored(phantom), phantom, radius=10)
+    fit = alignment.align_map(mirrored(phantom), phantom, radius_cycles=10)
     assert np.linalg.det(fit.rotation) == pytest.approx(1, abs=1e-5)
     assert fit.score < 0.96
-    assert alignment.align_map(phantom, phantom, radius=10).score > 0.99
+    assert alignment.align_map(phantom, phantom, radius_cycles=10).score > 0.99
 
 
 def test_correlation_of_opposites(small: Volume) -> None:

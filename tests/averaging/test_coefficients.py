@@ -1,10 +1,12 @@
 """Fourier coefficients, sampled and inserted at rotated points, agree with moving the density itself."""
 
+import numpy as np
 import pytest
 import torch
 
-from tomolab import fourier, rotations, volumes
+from tomolab import fourier, particles, rotations, volumes
 from tomolab.averaging import coefficients
+from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
 
 WHOLE = torch.tensor([-90.0]), torch.tensor([90.0])
@@ -29,9 +31,9 @@ def test_half_sphere_holds_one_of_each_pair() -> None:
 def test_sampling_a_rotated_grid_is_rotating_the_density(density: torch.Tensor) -> None:
     turn = rotations.random(1, torch.Generator().manual_seed(0))
     shift = torch.tensor([[1.5, -2.0, 0.5]])
-    data = coefficients.transform(turned(density, turn, shift), *WHOLE, radius=10)
+    data = coefficients.transform(turned(density, turn, shift), *WHOLE, radius_cycles=10)
     model = coefficients.sample(coefficients.oversample(density), turn[0], data.points)
-    model = model * coefficients.phases(data.points, shift[0], 32)
+    model = model * coefficients.shift_phases(data.points, shift[0], 32)
     assert float((model - data.values[0]).abs().max() / data.values.abs().max()) < 0.02
 
 
@@ -50,14 +52,14 @@ def test_insert_is_the_transpose_of_sample() -> None:
     torch.testing.assert_close(there * 2, (friedel.conj() * sums).sum().real, rtol=1e-3, atol=1e-2)
 
 
-def test_insert_then_condense_gives_the_density_back(density: torch.Tensor) -> None:
+def test_inserted_coefficients_give_the_density_back(density: torch.Tensor) -> None:
     turns = rotations.random(30, torch.Generator().manual_seed(2))
     data = coefficients.transform(
-        torch.cat([turned(density, turn[None]) for turn in turns]), *(x.expand(30) for x in WHOLE), radius=8
+        torch.cat([turned(density, turn[None]) for turn in turns]), *(x.expand(30) for x in WHOLE), radius_cycles=8
     )
     size = coefficients.grid_size(8)
-    sums, sampling = coefficients.insert(data.values, data.wedges[data.kind], turns, points=data.points, size=size)
-    sums, sampling = coefficients.condense(sums, sampling)
+    sums, sampling = coefficients.insert(data.values, data.wedges[data.wedge_index], turns, points=data.points, size=size)
+    sums, sampling = coefficients.to_plain_grid(sums, sampling)
     seen = sampling > 0.5 * sampling.max()
     got = coefficients.to_density(torch.where(seen, sums / sampling.clamp_min(1), 0))
     plain = got.shape[0]
@@ -68,25 +70,23 @@ def test_insert_then_condense_gives_the_density_back(density: torch.Tensor) -> N
     assert float((got - scale * want)[middle].abs().max() / (scale * want).abs().max()) < 0.1
 
 
-def test_wedges_are_kept_once_and_join_keeps_them_apart() -> None:
+def test_wedges_are_kept_once_and_read_over_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(3)
     batch = torch.randn(6, 12, 12, 12, generator=generator)
     low = torch.tensor([-60.0, -50.0, -60.0, -40.0, -60.0, -50.0])
-    together = coefficients.transform(batch, low, -low, radius=5)
+    together = coefficients.transform(batch, low, -low, radius_cycles=5)
     assert len(together.wedges) == 3
-    joined = coefficients.join(
-        [
-            coefficients.transform(batch[:2], low[:2], -low[:2], radius=5),
-            coefficients.transform(batch[2:], low[2:], -low[2:], radius=5),
-        ]
-    )
-    torch.testing.assert_close(joined.values, together.values)
-    torch.testing.assert_close(joined.wedges[joined.kind], together.wedges[together.kind])
-    assert float(together.values[together.wedges[together.kind] == 0].abs().max()) == 0
+    assert float(together.values[together.wedges[together.wedge_index] == 0].abs().max()) == 0
+    monkeypatch.setattr(coefficients, "BATCH", 2)
+    table = particles.table(np.zeros((6, 3)), tilts=(-60, 60)).assign(tilt_min=low.numpy(), tilt_max=-low.numpy())
+    stored = Subtomograms(batch.numpy(), table, 10.0)
+    read = coefficients.read(stored, box=12, radius_cycles=5, device=torch.device("cpu"))
+    torch.testing.assert_close(read.values, together.values)
+    torch.testing.assert_close(read.wedges[read.wedge_index], together.wedges[together.wedge_index])
 
 
 def test_take_and_inside() -> None:
-    data = coefficients.transform(torch.randn(3, 12, 12, 12), *(x.expand(3) for x in WHOLE), radius=5)
+    data = coefficients.transform(torch.randn(3, 12, 12, 12), *(x.expand(3) for x in WHOLE), radius_cycles=5)
     few = data.take(torch.tensor([2, 0])).inside(3)
     assert len(few) == 2
     assert float(few.points.norm(dim=1).max()) <= 3
@@ -94,19 +94,19 @@ def test_take_and_inside() -> None:
     torch.testing.assert_close(few.values, data.values[[2, 0]][:, keep])
 
 
-def test_slopes_are_derivatives(density: torch.Tensor) -> None:
+def test_gradients_are_derivatives(density: torch.Tensor) -> None:
     """Between two points close by the transform changes as its derivative says."""
-    slopes = coefficients.slopes(density)
+    grids = coefficients.gradient_grids(density)
     points = coefficients.half_sphere(32, 8)
     turn = rotations.random(1, torch.Generator().manual_seed(3))[0]
     step = 0.02 * torch.tensor([1.0, -2.0, 0.5])
     exact = [(density * torch.exp(-2j * torch.pi * _waves(32, k))).sum() for k in (points[40], points[40] + step)]
-    plain = torch.complex(*coefficients.sample_parts(slopes, torch.eye(3), points))[:, 40]
+    plain = torch.complex(*coefficients.sample_parts(grids, torch.eye(3), points))[:, 40]
     assert abs(complex(plain[0] - exact[0])) < 0.02 * abs(complex(exact[0]))
     assert abs(complex((plain[1:] * step).sum() - (exact[1] - exact[0]))) < 0.05 * abs(complex(exact[1] - exact[0]))
     # Four grids at once are read as one by one.
-    one = torch.stack([coefficients.sample(grid, turn, points) for grid in slopes])
-    torch.testing.assert_close(torch.complex(*coefficients.sample_parts(slopes, turn, points)), one)
+    one = torch.stack([coefficients.sample(grid, turn, points) for grid in grids])
+    torch.testing.assert_close(torch.complex(*coefficients.sample_parts(grids, turn, points)), one)
 
 
 def _waves(box: int, k: torch.Tensor) -> torch.Tensor:
@@ -116,7 +116,7 @@ def _waves(box: int, k: torch.Tensor) -> torch.Tensor:
 
 
 def test_coarse_points_come_first(density: torch.Tensor) -> None:
-    data = coefficients.transform(density[None], *WHOLE, radius=9)
+    data = coefficients.transform(density[None], *WHOLE, radius_cycles=9)
     assert (data.points.norm(dim=1).diff() >= -1e-6).all()
     few = data.inside(4)
     assert len(few.points) == len(coefficients.half_sphere(32, 4))

@@ -25,7 +25,7 @@ def test_a_tight_mask_makes_noise_alike_and_that_is_taken_off() -> None:
     """Coarse signal cut by a mask shows in all shells of both halves."""
     coarse = limited(noise(32, 0), 3)
     halves = [Volume(3 * coarse / coarse.std() + noise(32, seed), 10.0) for seed in (1, 2)]
-    table = fsc_curves.correlate(*halves, diameter=10)
+    table = fsc_curves.correlate(*halves, diameter_voxels=10)
     assert list(table) == ["resolution", "fsc", "masked", "unmasked", "randomised"]
     assert table["masked"].iloc[6:14].mean() > 0.4
     assert abs(table["fsc"].iloc[6:14].mean()) < 0.15
@@ -38,39 +38,39 @@ def test_what_is_real_stays(phantom: Volume) -> None:
     signal = limited(phantom.data, 8)
     sigma = 0.3 * float(signal.std())
     halves = [Volume(signal + noise(32, seed, sigma=sigma), 10.0) for seed in (3, 4)]
-    table = fsc_curves.correlate(*halves, diameter=24)
+    table = fsc_curves.correlate(*halves, diameter_voxels=24)
     assert table["fsc"].iloc[:6].min() > 0.8
     assert abs(table["fsc"].iloc[9:]).max() < 0.35
-    assert 320 / 9.5 < fsc_curves.crossing(table, 0.143) < 320 / 7
+    assert 320 / 9.5 < fsc_curves.resolution_at(table, 0.143) < 320 / 7
 
 
 def test_a_map_agrees_with_itself_wherever_it_is_masked(phantom: Volume) -> None:
     for diameter in (None, 12, 20):
-        table = fsc_curves.correlate(phantom, phantom, diameter=diameter)
+        table = fsc_curves.correlate(phantom, phantom, diameter_voxels=diameter)
         assert table["fsc"].to_numpy() == pytest.approx(np.ones(16), abs=1e-6)
         assert table["randomised"].isna().all()
 
 
 def test_the_same_maps_give_the_same_curve(phantom: Volume) -> None:
     other = Volume(phantom.data + noise(32, 6), 10.0)
-    one, two = (fsc_curves.correlate(phantom, other, diameter=16) for _ in range(2))
+    one, two = (fsc_curves.correlate(phantom, other, diameter_voxels=16) for _ in range(2))
     pd.testing.assert_frame_equal(one, two)
 
 
 def test_maps_of_two_sizes_are_refused(phantom: Volume) -> None:
     with pytest.raises(ValueError, match="half maps are cubes of one shape"):
-        fsc_curves.correlate(phantom, fit(phantom, 24), diameter=16)
+        fsc_curves.correlate(phantom, fit(phantom, 24), diameter_voxels=16)
 
 
 @pytest.mark.parametrize("diameter", [300.0, 0.0, -4.0, np.nan])
 def test_a_sphere_that_is_none_is_refused(phantom: Volume, diameter: float) -> None:
     """As an Å for a voxel is, which would leave nothing that correlates."""
     with pytest.raises(ValueError, match=r"in voxels.*boxes of 32, got"):
-        fsc_curves.correlate(phantom, phantom, diameter=diameter)
+        fsc_curves.correlate(phantom, phantom, diameter_voxels=diameter)
 
 
 def test_crossing_is_interpolated_in_frequency() -> None:
     fsc = pd.DataFrame({"resolution": [400.0, 200.0, 400 / 3], "fsc": [0.9, 0.243, 0.043]})
-    assert fsc_curves.crossing(fsc, 0.143) == pytest.approx(400 / 2.5)
-    assert fsc_curves.crossing(fsc, 0.01) == pytest.approx(400 / 3)
-    assert fsc_curves.crossing(fsc, 0.95) == pytest.approx(400)
+    assert fsc_curves.resolution_at(fsc, 0.143) == pytest.approx(400 / 2.5)
+    assert fsc_curves.resolution_at(fsc, 0.01) == pytest.approx(400 / 3)
+    assert fsc_curves.resolution_at(fsc, 0.95) == pytest.approx(400)

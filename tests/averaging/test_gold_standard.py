@@ -12,8 +12,8 @@ from conftest import imaged
 from tomolab import averaging, fourier, particles, rotations, subtomograms, volumes
 from tomolab.averaging import Average, alignment, checkpoint, coefficients, pose_search, symmetry
 from tomolab.averaging.checkpoint import Checkpoint
-from tomolab.averaging.gold_standard import Progress
 from tomolab.io import paths
+from tomolab.jobs import Progress
 from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
 
@@ -39,9 +39,9 @@ def result(data: tuple[Subtomograms, np.ndarray, np.ndarray], seen: list[Progres
 def test_known_poses_give_the_phantom_back(phantom: Volume) -> None:
     clean, turns, shifts = imaged(phantom, 40, snr=1e6, seed=2)
     volume, sampling = averaging.with_poses(clean, turns, shifts, device="cpu")
-    fsc = averaging.correlate(volume, phantom, diameter=28)["fsc"].to_numpy()
+    fsc = averaging.correlate(volume, phantom, diameter_voxels=28)["fsc"].to_numpy()
     assert fsc[:8].min() > 0.98  # up to half Nyquist
-    assert alignment.correlation(volume, phantom, radius=8) > 0.98
+    assert alignment.correlation(volume, phantom, radius_cycles=8) > 0.98
     assert 0.5 * 40 < sampling[2, 2, 2] < 40
     assert volume.voxel_size == phantom.voxel_size
 
@@ -58,7 +58,9 @@ def test_the_wedge_follows_the_tilt_axis_of_the_table(phantom: Volume) -> None:
         averaging.with_poses(Subtomograms(seen.numpy(), rows, 10.0), turns.double().numpy(), np.zeros((20, 3)), device="cpu")[0]
         for rows in (table, table.drop(columns="tilt_axis"))
     )
-    scores = [averaging.correlate(volume, phantom, diameter=28)["fsc"].to_numpy()[:8].mean() for volume in (right, wrong)]
+    scores = [
+        averaging.correlate(volume, phantom, diameter_voxels=28)["fsc"].to_numpy()[:8].mean() for volume in (right, wrong)
+    ]
     assert scores[0] > 0.995
     assert 1 - scores[1] > 5 * (1 - scores[0])
 
@@ -66,7 +68,7 @@ def test_the_wedge_follows_the_tilt_axis_of_the_table(phantom: Volume) -> None:
 def test_poses_of_the_wrong_sense_do_not(small: Volume) -> None:
     clean, turns, shifts = imaged(small, 30, snr=1e6, seed=3)
     scores = [
-        alignment.correlation(averaging.with_poses(clean, *poses, device="cpu")[0], small, radius=8)
+        alignment.correlation(averaging.with_poses(clean, *poses, device="cpu")[0], small, radius_cycles=8)
         for poses in ((turns, shifts), (turns.transpose(0, 2, 1), shifts), (turns, -shifts))
     ]
     assert scores[0] > 0.95
@@ -74,10 +76,10 @@ def test_poses_of_the_wrong_sense_do_not(small: Volume) -> None:
 
 
 def test_average_without_reference_has_structure_and_hand(result: Average, small: Volume) -> None:
-    fit = alignment.align_map(small, result.volume, radius=6)
+    fit = alignment.align_map(small, result.volume, radius_cycles=6)
     mirror = Volume(np.roll(small.data[:, :, ::-1], 1, axis=2).copy(), VOXEL)
     assert fit.score > 0.9
-    assert fit.score > alignment.align_map(mirror, result.volume, radius=6).score + 0.01
+    assert fit.score > alignment.align_map(mirror, result.volume, radius_cycles=6).score + 0.01
 
 
 def test_poses_are_found(result: Average, data: tuple[Subtomograms, np.ndarray, np.ndarray]) -> None:
@@ -96,7 +98,7 @@ def test_halves_and_fsc_agree_with_each_other(result: Average) -> None:
     assert result.fsc["fsc"].iloc[:3].min() > 0.8
     assert 2 * VOXEL <= result.resolution < 110
     assert result.particles["half"].value_counts().to_dict() == {1: 40, 2: 40}
-    assert alignment.correlation(result.half1, result.half2, radius=4) > 0.8
+    assert alignment.correlation(result.half1, result.half2, radius_cycles=4) > 0.8
 
 
 def test_table_keeps_ids_and_columns(result: Average, data: tuple[Subtomograms, np.ndarray, np.ndarray]) -> None:
@@ -170,7 +172,7 @@ class CutError(Exception):
 
 @pytest.mark.filterwarnings("ignore:the two halves agree on nothing")  # so few particles, so few iterations
 def test_a_cut_run_ends_as_an_unbroken_one(data: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    monkeypatch.setattr(checkpoint, "WRITE_INTERVAL", 0.0)
     few, path = data[0].take(data[0].ids[:16]), tmp_path / "state.safetensors"
     options = {"seed": 3, "iterations": 5, "device": "cpu"}
     straight = averaging.average(few, progress=False, **options)
@@ -193,7 +195,7 @@ def test_a_cut_run_ends_as_an_unbroken_one(data: tuple, tmp_path: Path, monkeypa
 def test_two_kernels_do_not_share_a_checkpoint(data: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "PATIENCE", 0.1)
     path, state = tmp_path / "state.safetensors", Checkpoint(tmp_path / "state.safetensors", {})
-    with state.alone(), pytest.raises(BlockingIOError, match=r"another process has been writing .*state\.safetensors"):
+    with state.lock(), pytest.raises(BlockingIOError, match=r"another process has been writing .*state\.safetensors"):
         averaging.average(data[0], data[0].ids[:16], seed=3, iterations=4, progress=False, checkpoint=path, device="cpu")
     assert not list(tmp_path.iterdir())
 
@@ -202,13 +204,13 @@ def test_two_kernels_do_not_share_a_checkpoint(data: tuple, tmp_path: Path, monk
 def test_a_cut_run_from_a_map_orients_nothing_again(
     data: tuple, small: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    monkeypatch.setattr(checkpoint, "WRITE_INTERVAL", 0.0)
     few, path = data[0].take(data[0].ids[:12]), tmp_path / "state.safetensors"
     options = {"seed": 3, "iterations": 3, "start": small, "progress": False, "device": "cpu"}
     straight = averaging.average(few, **options)
     averaging.average(few, checkpoint=path, stop=lambda: True, **options)
     assert path.exists()
-    monkeypatch.setattr(pose_search, "orient", None)
+    monkeypatch.setattr(pose_search, "align_to_map", None)
     resumed = averaging.average(few, checkpoint=path, **options)
     np.testing.assert_array_equal(resumed.volume.data, straight.volume.data)
     pd.testing.assert_frame_equal(resumed.particles, straight.particles)
@@ -252,7 +254,7 @@ def test_a_store_is_averaged_as_memory_is(data: tuple, tmp_path: Path, monkeypat
     options = {"seed": 2, "iterations": 3, "progress": False, "device": "cpu"}
     one = averaging.average(here, **options)
     # Coefficients in a file instead of in memory change nothing.
-    monkeypatch.setattr(coefficients, "MOST", 0)
+    monkeypatch.setattr(coefficients, "MAX_MEMORY", 0)
     two = averaging.average(stored, stored.ids, **options)
     np.testing.assert_array_equal(one.volume.data, two.volume.data)
 
@@ -304,8 +306,8 @@ def test_symmetry_is_found_and_used(threefold: tuple[Subtomograms, Volume]) -> N
     assert steps[-1].iteration == steps[-1].of == len(steps)
     # It stands in the standard frame, and is better than without.
     again = alignment.apply(found.volume, alignment.Fit(symmetry.group("C3")[1], np.zeros(3), 1.0))
-    assert alignment.correlation(found.volume, again, radius=6) > 0.97
-    scores = [alignment.align_map(truth, one.volume, radius=8).score for one in (plain, found)]
+    assert alignment.correlation(found.volume, again, radius_cycles=6) > 0.97
+    scores = [alignment.align_map(truth, one.volume, radius_cycles=8).score for one in (plain, found)]
     assert scores[1] > scores[0]
 
 
@@ -319,7 +321,7 @@ def test_a_map_to_start_from_is_kept_to_its_resolution_and_recorded(small: Volum
     started = averaging.average(data, seed=3, start=small, start_resolution=60.0, mask_diameter=300.0, progress=False)
     assert started.record["start"]["resolution"] == 60.0
     # It stays in the frame of the map, and the poses are those that were put in.
-    assert alignment.correlation(started.volume, small, radius=7) > 0.9
+    assert alignment.correlation(started.volume, small, radius_cycles=7) > 0.9
     found = particles.matrices(started.particles)
     angles = np.degrees(np.arccos(np.clip((np.einsum("nij,nij->n", found, turns) - 1) / 2, -1, 1)))
     assert np.median(angles) < 9

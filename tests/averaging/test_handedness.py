@@ -49,18 +49,18 @@ def averaged(specimen: tuple, *, sign: int, noise: float = 0.5) -> Average:
         averaging.with_poses(part, particles.matrices(part.particles), np.zeros((len(part), 3)), device="cpu")[0]
         for part in parts
     ]
-    return Average(*maps, averaging.correlate(*maps[1:], diameter=MASK / SIZE), cut.particles, {"mask": MASK})
+    return Average(*maps, averaging.correlate(*maps[1:], diameter_voxels=MASK / SIZE), cut.particles, {"mask": MASK})
 
 
 @pytest.fixture(scope="module")
 def mirrored(specimen: tuple, phantom: Volume) -> tuple[Average, handedness.Hand]:
     """An average from tilts of the wrong sign, and what is said of it."""
     average = averaged(specimen, sign=-1)
-    return average, handedness.judge(average, phantom)
+    return average, handedness.compare_hands(average, phantom)
 
 
 def test_the_sign_of_the_tilts_is_found(specimen: tuple, phantom: Volume, mirrored: tuple[Average, handedness.Hand]) -> None:
-    right, wrong = handedness.judge(averaged(specimen, sign=1), phantom), mirrored[1]
+    right, wrong = handedness.compare_hands(averaged(specimen, sign=1), phantom), mirrored[1]
     assert right.verdict == handedness.AS_IT_IS
     assert 0.6 < right.margin < 1.4
     assert right.deviations > 2 * handedness.DEVIATIONS
@@ -74,26 +74,26 @@ def test_the_sign_of_the_tilts_is_found(specimen: tuple, phantom: Volume, mirror
 
 def test_what_cannot_tell_is_undecided(specimen: tuple, phantom: Volume) -> None:
     """Too much noise, nothing but noise, or a structure that is its own mirror image."""
-    assert handedness.judge(averaged(specimen, sign=1, noise=40.0), phantom).verdict == handedness.UNDECIDED
+    assert handedness.compare_hands(averaged(specimen, sign=1, noise=40.0), phantom).verdict == handedness.UNDECIDED
     noise = np.random.default_rng(0).normal(size=(BOX,) * 3)
-    assert handedness.judge(Volume(noise, SIZE), phantom, mask_diameter=MASK).verdict == handedness.UNDECIDED
+    assert handedness.compare_hands(Volume(noise, SIZE), phantom, mask_diameter=MASK).verdict == handedness.UNDECIDED
     ball = Volume(blob(BOX, (0, 0, 0), 5.0) + 0.5 * blob(BOX, (0, 4, 8), 3.0), SIZE)
-    assert handedness.judge(ball, ball, mask_diameter=MASK).verdict == handedness.UNDECIDED
+    assert handedness.compare_hands(ball, ball, mask_diameter=MASK).verdict == handedness.UNDECIDED
 
 
 def test_shares_of_an_expected_difference(phantom: Volume) -> None:
     """The margin is the share of the difference: of a map that holds as much of the one hand as of the other, none."""
     both = Volume((phantom.data + volumes.mirror(phantom).data) / 2, SIZE)
-    assert abs(handedness.judge(both, phantom, mask_diameter=MASK).margin) < handedness.MARGIN
+    assert abs(handedness.compare_hands(both, phantom, mask_diameter=MASK).margin) < handedness.MARGIN
 
 
 def test_the_verdict_is_kept_with_the_average(mirrored: tuple[Average, handedness.Hand], phantom: Volume, tmp_path) -> None:
     average, found = mirrored
-    found.noted(average).save(tmp_path / "average")
+    found.add_to(average).save(tmp_path / "average")
     told = averaging.load(tmp_path / "average").record["hand"]
     assert told == json.loads(json.dumps(found.record))
     assert told["verdict"] == "mirrored"
     assert told["resolution"] > told["mirrored"]
     assert "hand" not in average.record
     with pytest.raises(ValueError, match="constant map"):
-        handedness.judge(replace(average, volume=Volume(np.ones((BOX,) * 3), SIZE)), phantom)
+        handedness.compare_hands(replace(average, volume=Volume(np.ones((BOX,) * 3), SIZE)), phantom)

@@ -37,7 +37,7 @@ def test_an_average_finds_its_own_kind(mixed: Subtomograms, average: Average) ->
     own = found.loc[:499]
     assert (own["match"] > own["mirrored"]).mean() > 0.85
     assert abs((found.loc[500:, "match"] > found.loc[500:, "mirrored"]).mean() - 0.5) < 0.3
-    likely = matching.likely(found)
+    likely = matching.select(found)
     assert (likely < 500).sum() >= 30
     assert (likely >= 500).mean() < 0.2
 
@@ -53,7 +53,7 @@ def test_a_map_from_elsewhere_tells_the_hand(mixed: Subtomograms, small: Volume)
 
 
 def test_a_first_structure_does_as_well(mixed: Subtomograms) -> None:
-    first = initial_model.model(mixed, mixed.ids[:40], seed=1, starts=1, iterations=12, progress=False, device="cpu")
+    first = initial_model.find(mixed, mixed.ids[:40], seed=1, starts=1, iterations=12, progress=False, device="cpu")
     found = matching.score(mixed, first, progress=False, device="cpu")["match"]
     assert (found.loc[:499].to_numpy()[:, None] > found.loc[500:].to_numpy()[None]).mean() > 0.9
 
@@ -70,7 +70,7 @@ def test_a_known_map_is_turned_onto_the_average(average: Average, small: Volume)
     away = alignment.apply(small, alignment.Fit(TURN, np.array([15.0, -10.0, 5.0]), 1.0))
     found = matching.compare(average, away)
     assert found.resolution < 60
-    assert alignment.correlation(found.known, average.volume, radius=6) > 0.9
+    assert alignment.correlation(found.known, average.volume, radius_cycles=6) > 0.9
     assert found.fsc["fsc"].iloc[:6].mean() > found.fsc["mirrored"].iloc[:6].mean() + 0.02
     assert repr(found).startswith(f"Comparison(as it is: FSC 0.5 at {found.resolution:.0f} Å; its mirror image: at ")
     other = matching.compare(average, volumes.mirror(away))
@@ -81,14 +81,11 @@ def test_a_known_map_is_turned_onto_the_average(average: Average, small: Volume)
 
 def test_likely_ones_are_those_beyond_chance() -> None:
     found = pd.DataFrame({"match": [9.0, 8.0, 7.0, 3.0, 2.0], "mirrored": [1.0, 2.5, 4.0, 3.5, 1.0]}, index=[5, 3, 8, 1, 2])
-    assert list(matching.likely(found, share=0.4)) == [5, 3, 8]
-    assert list(matching.likely(found, share=0.5)) == [5, 3, 8, 1]
+    assert list(matching.select(found, share=0.4)) == [5, 3, 8]
+    assert list(matching.select(found, share=0.5)) == [5, 3, 8, 1]
     with pytest.raises(ValueError, match="between 0 and 1"):
-        matching.likely(found, share=75)
-    table = matching.shares(found)
-    assert table["noise"].tolist() == [0, 0, 0, 2, 3]
-    assert table["picks"].tolist() == [1, 2, 3, 4, 5]
-    assert len(matching.likely(found.iloc[:0])) == 0
+        matching.select(found, share=75)
+    assert len(matching.select(found.iloc[:0])) == 0
 
 
 def test_what_cannot_be_scored_is_refused(mixed: Subtomograms, small: Volume) -> None:

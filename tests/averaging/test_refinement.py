@@ -9,7 +9,7 @@ from tomolab.averaging.coefficients import Coefficients
 from tomolab.averaging.refinement import Refinement, Settings
 from tomolab.volumes import Volume
 
-SETTINGS = Settings(radius=4, finest=8, diameter=14, reach=1.5, starts=1, search=9, local=3)
+SETTINGS = Settings(4, 8, 14, 1.5, starts=1, search_iterations=9, local_iterations=3)
 
 
 @pytest.fixture(scope="module")
@@ -26,18 +26,18 @@ def data(small: torch.Tensor) -> Coefficients:
     )
     noisy = clean + 1.5 * clean.std() * torch.randn(clean.shape, generator=generator)
     low = torch.full((60,), -60.0)
-    return coefficients.transform(volumes.normalise(noisy), low, -low, radius=8)
+    return coefficients.transform(volumes.normalise(noisy), low, -low, radius_cycles=8)
 
 
-def run(data: Coefficients, settings: Settings, seed: int = 0) -> list[refinement.State]:
+def run(data: Coefficients, settings: Settings, seed: int = 0) -> list[refinement.Iteration]:
     return list(Refinement(data, settings, generator=torch.Generator().manual_seed(seed)))
 
 
 def test_steps_and_stages(data: Coefficients) -> None:
-    settings = Settings(radius=4, finest=5, diameter=14, reach=1.5, starts=2, search=2, local=1)
+    settings = Settings(4, 5, 14, 1.5, starts=2, search_iterations=2, local_iterations=1)
     states = run(data.take(torch.arange(8)), settings)
     assert [state.stage for state in states] == ["search"] * 4 + ["refine"]
-    assert len(states) == settings.steps
+    assert len(states) == settings.iterations
     assert states[-1].poses.rotations.shape == (8, 3, 3, 3)
     rotations.check(states[-1].poses.rotations.flatten(0, 1).double().numpy())
     assert float(states[-1].poses.shifts.norm(dim=-1).max()) < 4
@@ -46,13 +46,13 @@ def test_steps_and_stages(data: Coefficients) -> None:
 def test_scores_and_resolution_grow_from_nothing(data: Coefficients) -> None:
     states = run(data, SETTINGS)
     assert states[-1].score > 1.5 * states[0].score
-    assert states[-1].resolved > states[0].resolved
+    assert states[-1].reference.resolved_cycles > states[0].reference.resolved_cycles
     weights = states[-1].poses.weights
     torch.testing.assert_close(weights.sum(1), torch.ones(60))
 
 
 def test_few_search_then_all_join(data: Coefficients, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refinement, "FEW", 40)
+    monkeypatch.setattr(refinement, "SUBSET", 40)
     states = run(data, SETTINGS)
     assert [len(state.rows) for state in states] == [40] * 9 + [60] * 3
     assert sorted(states[0].rows.tolist()) != list(range(40))
@@ -63,8 +63,8 @@ def test_few_search_then_all_join(data: Coefficients, monkeypatch: pytest.Monkey
 def test_noise_scores_nothing(data: Coefficients) -> None:
     noise = (
         torch.randn(data.values.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(5))
-        * data.wedges[data.kind]
+        * data.wedges[data.wedge_index]
     )
-    states = run(Coefficients(noise, data.points, data.wedges, data.kind, data.box), SETTINGS)
+    states = run(Coefficients(noise, data.points, data.wedges, data.wedge_index, data.box), SETTINGS)
     # A subtomogram never meets its own noise in the reference: best of thousands, but no runaway.
     assert states[-1].score < 0.5 * run(data, SETTINGS)[-1].score

@@ -60,20 +60,20 @@ def test_what_is_no_group_is_refused(name: str) -> None:
 @pytest.mark.parametrize(("name", "seed"), [("C3", 1), ("D2", 2), ("T", 3)])
 def test_axes_are_found_where_they_were_put(small: Volume, name: str, seed: int) -> None:
     found = hidden(symmetric(small, name), seed)
-    fit = symmetry.locate(found, name)
+    fit = symmetry.align(found, name)
     assert fit.score > 0.97
     standard = alignment.apply(found, fit)
     for turn in symmetry.group(name)[1:]:
         again = alignment.apply(standard, Fit(turn, np.zeros(3), 1.0))
-        assert alignment.correlation(standard, again, radius=6) > 0.95
+        assert alignment.correlation(standard, again, radius_cycles=6) > 0.95
 
 
 def test_no_axis_is_where_there_is_none(small: Volume) -> None:
-    assert symmetry.locate(small, "C3").score < 0.95
+    assert symmetry.align(small, "C3").score < 0.95
     with pytest.raises(ValueError, match="C1 has no axes"):
-        symmetry.locate(small, "C1")
+        symmetry.align(small, "C1")
     with pytest.raises(ValueError, match="cubic map that is not constant"):
-        symmetry.locate(Volume(np.ones((BOX,) * 3), 10.0), "C2")
+        symmetry.align(Volume(np.ones((BOX,) * 3), 10.0), "C2")
 
 
 @pytest.mark.parametrize(("name", "seed"), [("C1", 4), ("C3", 5), ("D2", 6)])
@@ -84,7 +84,7 @@ def test_the_survey_names_the_symmetry(small: Volume, name: str, seed: int) -> N
         Volume((truth.data + truth.data.std() * generator.standard_normal(truth.shape)).astype(np.float32), 16.0)
         for _ in range(2)
     ]
-    table = symmetry.survey(*halves, names=("C2", "C3", "C4", "D2", "D3"))
+    table = symmetry.compare(*halves, names=("C2", "C3", "C4", "D2", "D3"))
     assert table.index[0] == name
     assert set(table.index) == {"C1", "C2", "C3", "C4", "D2", "D3"}
     assert table.loc[name, "order"] == len(symmetry.group(name))

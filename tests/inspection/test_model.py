@@ -185,11 +185,11 @@ def test_classes_are_sorted_first_and_averaged_each(folder: Path, boxes: Subtomo
     labels.iloc[[0, 1, 2]] = 2
     sizes = labels.value_counts()
 
-    def sort(*arguments: Any, **options: Any) -> SimpleNamespace:
+    def classify(*arguments: Any, **options: Any) -> SimpleNamespace:
         assert options["classes"] == 3
         return SimpleNamespace(labels=labels)
 
-    monkeypatch.setattr(classification, "sort", sort)
+    monkeypatch.setattr(classification, "classify", classify)
     with pytest.warns(UserWarning, match="cluster 0, class 3 holds 3 particles and is not averaged: that needs 8"):
         made = inspection.open(folder).average(0, classes=3).result(180)
     assert {name: len(average.particles) for name, average in made.items()} == {

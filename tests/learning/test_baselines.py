@@ -67,7 +67,7 @@ def test_invariants_have_mean_0_and_variance_1(shapes) -> None:
 
 
 def test_what_lies_beyond_the_mask_does_not_count(shapes) -> None:
-    beyond = (volumes.sphere(32, 0.7 * 32, edge=baselines.EDGE * 32) == 0).numpy()
+    beyond = (volumes.sphere(32, 0.7 * 32, edge_voxels=baselines.EDGE * 32) == 0).numpy()
     spoiled = Subtomograms(np.where(beyond, 3.0, shapes.volumes).astype(np.float32), shapes.particles, 10.0)
     clean = Subtomograms(np.where(beyond, 0.0, shapes.volumes).astype(np.float32), shapes.particles, 10.0)
     for options, same in (({}, True), ({"diameter": 2.0}, False)):

@@ -1,7 +1,7 @@
-"""The state of two refinements in, one file out, and back: it is always of one moment.
+"""Takes the state of one or more refinements, writes it to one file, and restores it from there.
 
 >>> checkpoint = Checkpoint("average.safetensors", {"seed": 1})
->>> checkpoint.restore(pair)          # goes on where the file was written, if there is one
+>>> checkpoint.restore(pair)          # continues from the file, if there is one
 >>> checkpoint.write(pair)
 """
 
@@ -18,56 +18,34 @@ from tomolab import io
 from tomolab.averaging.refinement import Refinement
 from tomolab.io import paths, safe_load
 
-EVERY = 5.0
-"""Seconds between two writings."""
+WRITE_INTERVAL = 5.0
+"""Seconds between two writes."""
 
 
 class Checkpoint:
-    """A file in which refinements are kept; without a path nothing is written and nothing found.
+    """A .safetensors file with the state of refinements; without a path nothing is written or restored.
 
-    Parameters
-    ----------
-    path
-        Ends in .safetensors.
-    about
-        What is refined, and how; a file about something else is refused.
-
-    Raises
-    ------
-    ValueError
-        If the path ends otherwise.
+    `about` says what is refined, and how. A file about something else is refused.
     """
 
     def __init__(self, path: str | Path | None, about: dict[str, Any]) -> None:
         self.path = None if path is None else Path(path)
         if self.path is not None and self.path.suffix != ".safetensors":
             raise ValueError(f"a checkpoint is a .safetensors file, got {self.path.name}")
-        self.about, self.written = json.dumps(about), -EVERY
+        self.about, self.written = json.dumps(about), -WRITE_INTERVAL
 
     @property
-    def begun(self) -> bool:
-        """Whether there is a file to go on from, written after the first iteration or a later one."""
+    def exists(self) -> bool:
+        """Whether there is a file to continue from."""
         return self.path is not None and self.path.exists()
 
-    def alone(self) -> AbstractContextManager[object]:
-        """Keep other processes from this file as long as the block runs: two would write over each other's state.
-
-        Raises
-        ------
-        BlockingIOError
-            If another one does not come to an end (`paths.lock`).
-        """
+    def lock(self) -> AbstractContextManager[object]:
+        """Keep other processes from this file as long as the block runs (`paths.lock`), or raise BlockingIOError."""
         return nullcontext() if self.path is None else paths.lock(f"{self.path}.work")
 
     def restore(self, refinements: Sequence[Refinement]) -> None:
-        """Bring refinements to where the file was written, or leave them at their beginning if there is none.
-
-        Raises
-        ------
-        ValueError
-            If the file is about something else.
-        """
-        if self.path is None or not self.begun:
+        """Restore refinements from the file, if there is one; ValueError if it is of another call."""
+        if self.path is None or not self.exists:
             return
         tensors, metadata = safe_load.tensors(self.path, "the state of refinements")
         about = metadata.get("about")
@@ -75,18 +53,20 @@ class Checkpoint:
             raise ValueError(f"{self.path} is of an average begun otherwise: {about}; this one is {self.about}")
         with safe_load.reading(self.path, "the state of refinements"):
             for number, one in enumerate(refinements):
-                one.restore({name[2:]: tensor for name, tensor in tensors.items() if name.startswith(f"{number}.")})
+                one.load_state_dict({name[2:]: tensor for name, tensor in tensors.items() if name.startswith(f"{number}.")})
 
     def write(self, refinements: Sequence[Refinement]) -> None:
-        """Write the file, if the last time is some seconds ago."""
-        if self.path is None or time.monotonic() - self.written < EVERY:
+        """Write the file, unless it was written a few seconds ago."""
+        if self.path is None or time.monotonic() - self.written < WRITE_INTERVAL:
             return
-        tensors = {f"{number}.{name}": tensor for number, one in enumerate(refinements) for name, tensor in one.saved().items()}
+        tensors = {
+            f"{number}.{name}": tensor for number, one in enumerate(refinements) for name, tensor in one.state_dict().items()
+        }
         with io.atomic(self.path) as temporary:
             temporary.write_bytes(to_bytes(tensors, metadata={"about": self.about}))
         self.written = time.monotonic()
 
     def remove(self) -> None:
-        """Delete the file: what it was for is done."""
+        """Delete the file, when the work is done."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)

@@ -1,15 +1,15 @@
-"""Subtomograms in, their Fourier coefficients inside a sphere out; coefficients in, sampled from or added to a Fourier grid.
+"""Takes subtomograms, gives their Fourier coefficients inside a sphere; samples a Fourier grid and inserts into one.
 
-A map of `box` voxels is kept as a centred Fourier grid of twice the density ("oversampled", so that trilinear
-interpolation is accurate): `sample` reads it at rotated points, `insert` is its transpose, and `condense` brings what
-was inserted back to the plain grid. Frequencies are in cycles per box, zyx; only one of each pair k, -k is kept, and not k = 0.
+A map of `box` voxels is kept as a centred Fourier grid of twice the density ("oversampled"), so that trilinear interpolation
+is accurate: `sample` reads it at rotated points, `insert` is its transpose, and `to_plain_grid` brings inserted coefficients
+back to the plain grid. Frequencies are in cycles per box, zyx. Of each pair k, -k one is kept; k = 0 is not.
 
->>> data = read(subtomograms, box=32, radius=12.0, device=torch.device("cpu"))
+>>> data = read(subtomograms, box=32, radius_cycles=12.0, device=torch.device("cpu"))
 """
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,8 +22,8 @@ from tomolab.subtomograms.dataset import Subtomograms
 OVERSAMPLING = 2
 BATCH = 64
 """Subtomograms read at a time."""
-MOST = 2**30
-"""Bytes of coefficients that are held in memory; more lie in a file that is mapped, of which the machine keeps what it can."""
+MAX_MEMORY = 2**30
+"""Bytes of coefficients that are kept in memory. More lie in a memory-mapped file."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Coefficients:
     """Fourier coefficients of n subtomograms at m points.
 
     `values` (n, m) complex, zero in the missing wedge; `points` (m, 3), coarse to fine; `wedges` (u, m) the distinct wedges
-    as masks of 0 and 1, and `kind` (n,) which of them each subtomogram has; `box` the edge in voxels.
+    as masks of 0 and 1, and `wedge_index` (n,) the wedge of each subtomogram; `box` the edge in voxels.
     """
 
     values: Tensor
     points: Tensor
     wedges: Tensor
-    kind: Tensor
+    wedge_index: Tensor
     box: int
 
     def __len__(self) -> int:
@@ -45,102 +45,106 @@ class Coefficients:
 
     def take(self, rows: Tensor) -> "Coefficients":
         """Only the subtomograms in `rows`."""
-        return Coefficients(self.values[rows], self.points, self.wedges, self.kind[rows], self.box)
+        return Coefficients(self.values[rows], self.points, self.wedges, self.wedge_index[rows], self.box)
 
-    def inside(self, radius: float) -> "Coefficients":
-        """Only the points up to `radius` cycles per box; nothing is copied, for they come first."""
-        count = int((self.points.norm(dim=-1) <= radius + 1e-3).sum())
-        return Coefficients(self.values[:, :count], self.points[:count], self.wedges[:, :count], self.kind, self.box)
+    def inside(self, radius_cycles: float) -> "Coefficients":
+        """Only the points up to a radius. They come first, so nothing is copied."""
+        count = int((self.points.norm(dim=-1) <= radius_cycles + 1e-3).sum())
+        return Coefficients(self.values[:, :count], self.points[:count], self.wedges[:, :count], self.wedge_index, self.box)
 
 
-def half_sphere(box: int, radius: float, *, device: torch.device | None = None) -> Tensor:
-    """Points (m, 3) of the rfftn grid with 0 < length <= `radius` cycles per box, by length, one of each pair k, -k."""
+def half_sphere(box: int, radius_cycles: float, *, device: torch.device | None = None) -> Tensor:
+    """Points (m, 3) of the rfftn grid with 0 < length <= `radius_cycles`, by length, one of each pair k, -k."""
     k = (fourier.frequencies((box,) * 3, device=device) * box).round()
     z, y, x = k.unbind(-1)
     upper = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
-    # Nyquist is its own mirror image and cannot be shifted: it stays out.
-    points = k[upper & (k.norm(dim=-1) <= radius + 1e-3) & (k.abs().amax(-1) < box / 2)]
+    # A coefficient at Nyquist is its own conjugate partner and cannot be shifted.
+    points = k[upper & (k.norm(dim=-1) <= radius_cycles + 1e-3) & (k.abs().amax(-1) < box / 2)]
     return points[points.norm(dim=-1).argsort(stable=True)]
 
 
 def transform(
-    volumes: Tensor, tilt_min: Tensor, tilt_max: Tensor, *, radius: float, tilt_axis: Tensor | float = 0.0
+    volumes: Tensor, tilt_min: Tensor, tilt_max: Tensor, *, radius_cycles: float, tilt_axis: Tensor | float = 0.0
 ) -> Coefficients:
-    """Coefficients up to `radius` cycles per box of volumes (n, box, box, box).
+    """Coefficients up to a radius of volumes (n, box, box, box).
 
     Tilt ranges (n,) are in degrees, as is `tilt_axis` (a number or (n,); from y towards x).
     """
     box = volumes.shape[-1]
-    points = half_sphere(box, radius, device=volumes.device)
-    z, y, x = points.long().unbind(-1)
-    phase = phases(points, torch.full((1, 3), -float(centre(box)), device=volumes.device), box)
-    values = torch.fft.rfftn(volumes.float(), dim=(-3, -2, -1))[:, z, y, x] * phase
+    points = half_sphere(box, radius_cycles, device=volumes.device)
     axis = torch.as_tensor(tilt_axis).to(tilt_min).expand_as(tilt_min)
-    geometries, kind = torch.stack([tilt_min, tilt_max, axis], dim=1).to(volumes).unique(dim=0, return_inverse=True)
-    wedges = torch.cat([fourier.wedge(box, low, high, axis=turn)[:, z, y, x] for low, high, turn in geometries])
-    return Coefficients(values * wedges[kind], points, wedges, kind, box)
+    wedges, index = _wedges(torch.stack([tilt_min, tilt_max, axis], dim=1).to(volumes), points, box)
+    return Coefficients(_transform(volumes, points) * wedges[index], points, wedges, index, box)
 
 
-def join(parts: list[Coefficients]) -> Coefficients:
-    """Coefficients at the same points, one set of subtomograms after the other."""
-    every = torch.cat([part.wedges for part in parts])
-    starts = torch.tensor([0] + [len(part.wedges) for part in parts[:-1]], device=every.device).cumsum(0)
-    wedges, same = every.unique(dim=0, return_inverse=True)
-    kind = torch.cat([same[part.kind + start] for part, start in zip(parts, starts, strict=True)])
-    return Coefficients(torch.cat([part.values for part in parts]), parts[0].points, wedges, kind, parts[0].box)
+def _transform(volumes: Tensor, points: Tensor) -> Tensor:
+    """Coefficients (n, m) of volumes about their centres."""
+    z, y, x = points.long().unbind(-1)
+    box = volumes.shape[-1]
+    phase = shift_phases(points, torch.full((1, 3), -float(centre(box)), device=volumes.device), box)
+    return torch.fft.rfftn(volumes.float(), dim=(-3, -2, -1))[:, z, y, x] * phase
 
 
-def read(subtomograms: Subtomograms, *, box: int, radius: float, device: torch.device) -> Coefficients:
-    """Read the coefficients of the middle `box` voxels of every subtomogram, up to `radius` cycles per box.
+def _wedges(geometries: Tensor, points: Tensor, box: int) -> tuple[Tensor, Tensor]:
+    """Distinct wedges (u, m) of tilt ranges and axes (n, 3), and which one each row has (n,)."""
+    z, y, x = points.long().unbind(-1)
+    distinct, index = geometries.unique(dim=0, return_inverse=True)
+    return torch.cat([fourier.wedge(box, low, high, axis=axis)[:, z, y, x] for low, high, axis in distinct]), index
 
-    On a GPU they lie in its memory, on a CPU in memory up to 1 GiB, or else in a temporary file, which needs so much space
-    there and is gone with the result.
+
+def read(subtomograms: Subtomograms, *, box: int, radius_cycles: float, device: torch.device) -> Coefficients:
+    """Read the coefficients of the middle `box` voxels of every subtomogram, up to a radius.
+
+    On a GPU they are in its memory. On a CPU they are in memory up to 1 GiB, or else in a temporary file of that size, which
+    is removed with the result.
     """
+    if not len(subtomograms):
+        raise ValueError("there are no subtomograms to read")
     first = centre(subtomograms.box) - centre(box)
     middle = slice(first, first + box)
-    wedges = torch.from_numpy(particles.geometries(subtomograms.particles)).float().to(device)
-    values, parts, done = None, [], 0
-    for (_, volumes), some in zip(subtomograms.batches(BATCH), wedges.split(BATCH), strict=True):
-        low, high, axis = some.T
+    points = half_sphere(box, radius_cycles, device=device)
+    geometries = torch.from_numpy(particles.geometries(subtomograms.particles)).float().to(device)
+    wedges, index = _wedges(geometries, points, box)
+    values = _allocate(len(subtomograms), len(points), device)
+    rows = torch.arange(len(subtomograms), device=device).split(BATCH)
+    for (_, volumes), some in zip(subtomograms.batches(BATCH), rows, strict=True):
         batch = torch.from_numpy(np.ascontiguousarray(volumes[:, middle, middle, middle])).to(device)
-        part = transform(batch, low, high, tilt_axis=axis, radius=radius)
-        if values is None:
-            values = _room(len(subtomograms), len(part.points), device)
-        values[done : done + len(part)] = part.values
-        done += len(part)
-        parts.append(replace(part, values=part.values[:, :0]))
-    if values is None:
-        raise ValueError("there are no subtomograms to read")
-    return replace(join(parts), values=values)
+        values[int(some[0]) : int(some[-1]) + 1] = _transform(batch, points) * wedges[index[some]]
+    return Coefficients(values, points, wedges, index, box)
 
 
-def _room(count: int, points: int, device: torch.device) -> Tensor:
-    if device.type != "cpu" or 8 * count * points <= MOST:
+def _allocate(count: int, points: int, device: torch.device) -> Tensor:
+    if device.type != "cpu" or 8 * count * points <= MAX_MEMORY:
         return torch.empty(count, points, dtype=torch.complex64, device=device)
-    # The file has no name, so nothing is left behind however a run ends; the map lives on when it is closed.
+    # The file has no name, so nothing is left behind however a run ends. The map stays valid after it is closed.
     with tempfile.TemporaryFile(prefix="tomolab-") as file:
         return torch.from_numpy(np.memmap(file, dtype=np.complex64, mode="w+", shape=(count, points)))
 
 
-def posed(
-    subtomograms: Subtomograms, turns: np.ndarray, shifts: np.ndarray, *, radius: float, device: torch.device
+def read_with_poses(
+    subtomograms: Subtomograms, turns: np.ndarray, shifts: np.ndarray, *, radius_cycles: float, device: torch.device
 ) -> Iterator[tuple[Coefficients, Tensor, Tensor]]:
-    """Read subtomograms with their poses, batch by batch: coefficients, rotations (b, 3, 3), shifts (b, 3) in voxels.
+    """Read subtomograms with rotations (n, 3, 3) and shifts (n, 3) in Å, batch by batch.
 
-    Given are rotations (n, 3, 3) and shifts (n, 3) in Å.
+    Yields coefficients, rotations (b, 3, 3) and shifts (b, 3) in voxels.
     """
     tables = (turns, shifts / subtomograms.voxel_size, particles.geometries(subtomograms.particles))
     parts = (torch.from_numpy(one).float().to(device).split(BATCH) for one in tables)
     for (_, volumes), turn, shift, tilts in zip(subtomograms.batches(BATCH), *parts, strict=True):
         low, high, axis = tilts.T
         batch = torch.from_numpy(volumes).to(device)
-        yield transform(batch, low, high, tilt_axis=axis, radius=radius), turn, shift
+        yield transform(batch, low, high, tilt_axis=axis, radius_cycles=radius_cycles), turn, shift
 
 
-def phases(points: Tensor, shifts: Tensor, box: int) -> Tensor:
+def shift_phases(points: Tensor, shifts: Tensor, box: int) -> Tensor:
     """Factors (..., m) that move density by `shifts` (..., 3) voxels, zyx, towards higher index."""
     angle = shifts.to(points) @ points.T * (-2 * torch.pi / box)
     return torch.complex(angle.cos(), angle.sin())
+
+
+def in_pose(grid: Tensor, turns: Tensor, shifts: Tensor, *, points: Tensor, box: int) -> Tensor:
+    """Coefficients (..., m) of the map behind `grid` in poses: rotations (..., 3, 3) and shifts (..., 3) in voxels."""
+    return sample(grid, turns, points) * shift_phases(points, shifts, box)
 
 
 def sample(grid: Tensor, rotations: Tensor, points: Tensor) -> Tensor:
@@ -153,7 +157,7 @@ def sample(grid: Tensor, rotations: Tensor, points: Tensor) -> Tensor:
 
 
 def sample_parts(grids: Tensor, rotations: Tensor, points: Tensor) -> Tensor:
-    """As `sample` of several grids (c, size, size, size), for little more than one: (2, c, ..., m), real and imaginary."""
+    """`sample` of several grids (c, size, size, size) at once: (2, c, ..., m), real and imaginary parts."""
     size = grids.shape[-1]
     places = (points @ rotations) * (OVERSAMPLING * 2 / (size - 1))  # row vectors: k R is R^-1 k
     places = places + (2 * centre(size) / (size - 1) - 1)
@@ -164,23 +168,10 @@ def sample_parts(grids: Tensor, rotations: Tensor, points: Tensor) -> Tensor:
 
 
 def insert(values: Tensor, weights: Tensor, rotations: Tensor, *, points: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Gather coefficients into the frame of the reference: the transpose of `sample`.
+    """Back-project coefficients (p, m) into the frame of the reference: the transpose of `sample`.
 
-    Parameters
-    ----------
-    values, weights
-        Coefficients and their weights, shape (p, m). The values are taken as they are (already weighted).
-    rotations
-        Reference to tomogram, shape (p, 3, 3).
-    points
-        Frequencies of the coefficients, shape (m, 3), cycles per box.
-    size
-        Edge of the oversampled grid.
-
-    Returns
-    -------
-    sums, sampling
-        Grids (size, size, size), complex and real: sum of the values and of the weights at every grid point.
+    The values are already weighted. `rotations` (p, 3, 3) are reference to tomogram, `points` (m, 3) in cycles per box. Returns
+    the sums of the values and of the weights on an oversampled grid (size, size, size), complex and real.
     """
     places = ((points @ rotations) * OVERSAMPLING + centre(size)).reshape(-1, 3)
     corner = places.floor()
@@ -204,16 +195,15 @@ def _mirror(grid: Tensor) -> Tensor:
     return flipped
 
 
-def grid_size(radius: float) -> int:
-    """Edge of the oversampled grid of the smallest even plain grid that holds `radius` cycles per box with room to spare."""
-    return OVERSAMPLING * 2 * (int(radius) + 2)
+def grid_size(radius_cycles: float) -> int:
+    """Edge of the oversampled grid of the smallest even plain grid that holds a radius, with a margin of two."""
+    return OVERSAMPLING * 2 * (int(radius_cycles) + 2)
 
 
-def condense(sums: Tensor, sampling: Tensor) -> tuple[Tensor, Tensor]:
+def to_plain_grid(sums: Tensor, sampling: Tensor) -> tuple[Tensor, Tensor]:
     """Bring an oversampled grid of sums and sampling back to the plain grid, by cropping in real space.
 
-    The crop takes away the copies of the particle that the finite box makes outside of it, and undoes the
-    attenuation of the trilinear kernel (sinc^2).
+    The crop removes the copies of the particle outside of the finite box, and undoes the attenuation of the trilinear kernel.
     """
     plain = sums.shape[-1] // OVERSAMPLING
     first = centre(sums.shape[-1]) - centre(plain)
@@ -232,7 +222,7 @@ def attenuation(plain: int, *, device: torch.device | None = None) -> Tensor:
 
 
 def oversample(density: Tensor) -> Tensor:
-    """The oversampled grid of a density (plain, plain, plain), made for `sample`."""
+    """The oversampled grid of a density (plain, plain, plain), for `sample`."""
     plain = density.shape[-1]
     size = plain * OVERSAMPLING
     padded = torch.zeros(size, size, size, dtype=density.dtype, device=density.device)
@@ -241,11 +231,11 @@ def oversample(density: Tensor) -> Tensor:
     return to_grid(padded)
 
 
-def slopes(density: Tensor) -> Tensor:
+def gradient_grids(density: Tensor) -> Tensor:
     """Oversampled grids (4, size, size, size) of a density: its transform, and the derivatives of that by z, y and x.
 
-    By the theorem of the derivative, d/dk of the transform of f(r) is the transform of -2 pi i r / box f(r): exact, where
-    differences of interpolated values would be as coarse as the grid.
+    The derivative by k of the transform of f(r) is the transform of -2 pi i r / box f(r). This is exact; differences of
+    interpolated values would be as coarse as the grid.
     """
     plain = density.shape[-1]
     axis = (torch.arange(plain, device=density.device) - centre(plain)) / plain

@@ -1,8 +1,8 @@
-"""Subtomograms in, an average out: refined without a reference in two independent halves, with the missing wedge counted in.
+"""Takes subtomograms; gives an average, refined in two independent halves without a reference, corrected for the wedge.
 
 The subtomograms are split at random into two halves. Each is refined on its own from random orientations
-(`tomolab.averaging.refinement`); nothing passes between the halves until both have their final poses. Then they become one
-average, which says how far they agree (`tomolab.averaging.half_maps`).
+(`tomolab.averaging.refinement`) and gets its final poses without the other. Then both are combined in one average with their
+Fourier shell correlation (`tomolab.averaging.half_maps`).
 
 >>> average = averaging.average(subtomograms, chosen.ids, seed=1, progress=print)
 >>> average.resolution
@@ -10,11 +10,10 @@ average, which says how far they agree (`tomolab.averaging.half_maps`).
 """
 
 import hashlib
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +26,10 @@ from tomolab.averaging import alignment, coefficients, half_maps, pose_search, r
 from tomolab.averaging import symmetry as groups
 from tomolab.averaging.checkpoint import Checkpoint
 from tomolab.averaging.half_maps import Average, Half
-from tomolab.averaging.initial_model import Model
-from tomolab.averaging.refinement import Refinement, Settings, State
+from tomolab.averaging.initial_model import InitialModel
+from tomolab.averaging.refinement import Iteration, Monitor, Refinement, Settings
 from tomolab.io import run_folder
-from tomolab.jobs import Progress, progress_after, reporting
+from tomolab.jobs import Progress, reporting
 from tomolab.parallel import Workers
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
@@ -46,7 +45,7 @@ def average(
     iterations: int = 20,
     starts: int = 2,
     given: bool = False,
-    start: Volume | Model | Average | None = None,
+    start: Volume | InitialModel | Average | None = None,
     start_resolution: float = 80.0,
     symmetry: str = "C1",
     mask_diameter: float | None = None,
@@ -60,10 +59,10 @@ def average(
 ) -> Average:
     """Align and average subtomograms without a reference, in two independent halves.
 
-    Independent are: the split, the random starting orientations, every reference, noise estimate and pose. Shared are: the
-    diameter of the mask (from the mean of all, unaligned) and, after the last iteration, the one rotation and shift that
-    brings half 2 onto half 1, found on detail coarser than what they resolve; the FSC of pure noise can rise there by that.
-    Where the halves agree on nothing beyond that detail a warning says so: then nothing in the average is to be believed.
+    The halves have their own random orientations, references, noise estimates and poses. They share the diameter of the mask
+    (from the mean of all, unaligned) and, after the last iteration, the rotation and shift that align half 2 to half 1. Only
+    detail coarser than their resolution is used for that; the FSC of pure noise can rise there. A warning says if the halves
+    agree on nothing beyond that detail: then do not believe the average.
 
     Parameters
     ----------
@@ -76,20 +75,20 @@ def average(
     iterations
         Two thirds search from random orientations, the rest refine locally.
     starts
-        Independent searches per half, of which the best scored is refined.
+        Independent searches per half; the one with the best score is refined.
     given
         Start from the angles in the particle table, with each particle at the centre of its box, and only refine locally.
         Half maps are then as independent as the angles are.
     start
-        What to start from instead of random orientations: a structure that the particles made together (`initial_model.model`),
-        an earlier average, or any map. Both halves are oriented by it, low-passed, and then searched and refined apart. From a
-        map of elsewhere, what comes of it is no longer reference-free; the record says what it was.
+        Start from a structure of the particles (`initial_model.find`), an earlier average, or any map, instead of random
+        orientations. Both halves are aligned to the low-passed map, and then searched and refined apart. With a map from
+        elsewhere the result is no longer reference-free; the record says what it was.
     start_resolution
         Å: detail of `start` finer than this is not used, and only beyond it is the FSC that of independent halves.
     symmetry
-        "C1", "C2", ..., "D2", ..., "T", "O", "I" (`symmetry.group`), or "find" for the one that makes a half tell most of the
-        other (`symmetry.survey`). First all is refined without it; then its axes are located in the sum of both halves, and
-        the poses refined on with it. The average comes in the standard frame of the group.
+        "C1", "C2", ..., "D2", ..., "T", "O", "I" (`symmetry.group`), or "find" for the best of `symmetry.compare`. All is first
+        refined without it; then its axes are found in the sum of both halves, and the poses are refined with it. The average
+        comes in the standard frame of the group.
     mask_diameter
         Å, of the soft spherical mask on the reference; measured on the mean of the unaligned subtomograms by default.
     max_shift
@@ -97,9 +96,8 @@ def average(
     finest
         Detail used in the alignment is no finer than this many Å; Nyquist by default.
     checkpoint
-        File (.safetensors) in which the state is kept meanwhile, and a second one beside it where there is a symmetry. After
-        a cut or a stop the same call goes on from there, with the result of an unbroken run on the same machine; when it is
-        done they are removed.
+        File (.safetensors) for the state, with a second one beside it for the pass with symmetry. After an interruption the
+        same call continues from there, with the result of an unbroken run on the same machine. A finished run removes them.
     progress
         True shows a progress bar; a function is called after every iteration with a `Progress` instead.
     stop
@@ -107,9 +105,9 @@ def average(
     device
         "cpu", "cuda", or by default the GPU if there is one.
     client
-        Workers of a Dask cluster that score the subtomograms, in both halves at the same time (`parallel`); this process holds
-        their coefficients and makes the references. By default the active `distributed.Client`, if there is one; False works
-        here. The result is the same on devices of the same kind, with the same number of threads.
+        Dask client whose workers score the subtomograms, in both halves at the same time (`parallel`); this process holds the
+        coefficients and makes the references. By default the active `distributed.Client`, if there is one; False works here.
+        The result is the same on devices of the same kind, with the same number of threads.
 
     Returns
     -------
@@ -122,7 +120,7 @@ def average(
     ValueError
         If ids are unknown, fewer than 4 particles are left, a parameter is out of range, or the checkpoint is of another call.
     BlockingIOError
-        If another process averages with the same checkpoint.
+        If another process uses the same checkpoint.
     """
     where, workers = parallel.pick_device(device), Workers(parallel.active(client), device)
     chosen = subtomograms if ids is None else subtomograms.choose(ids)
@@ -131,52 +129,47 @@ def average(
     groups.group("C1" if symmetry == FIND else symmetry)
     if start is not None and given:
         raise ValueError("give either start= (a map) or given=True (angles), not both")
-    model = None if start is None else pose_search.check(_map(start), start_resolution, chosen)
-    # More than one search from the same map would be the same search.
-    box, settings = refinement.plan(chosen, **parameters | ({} if model is None else {"starts": 1}))
+    model = None if start is None else pose_search.match_box(_map(start), start_resolution, chosen)
+    # Several searches from the same map would all be the same.
+    box, settings = refinement.choose_settings(chosen, **parameters | ({} if model is None else {"starts": 1}))
     order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed)).numpy()
     parts = [chosen.choose(chosen.ids[np.sort(rows)]) for rows in (order[::2], order[1::2])]
     origin = _origin(start, start_resolution)
     about = {"seed": seed, "parameters": parameters, "symmetry": symmetry, "particles": chosen.digest()} | origin
-    steps = settings.steps + (settings.local if symmetry != "C1" else 0)
+    total = settings.iterations + (settings.local_iterations if symmetry != "C1" else 0)
     passes = [Checkpoint(path, about) for path in _paths(checkpoint)]
-    with passes[0].alone(), reporting(progress, steps, "averaging") as tell:
-        run = _HalfPair(parts, box=box, seed=seed, device=where, told=tell, stop=stop, steps=steps, workers=workers)
-        began = [_given(part) for part in parts] if given else None
-        # Only the first iteration looks at these poses.
-        if model is not None and not passes[0].begun:
-            began = [_guided(part, model, start_resolution, box=box, settings=settings, device=where) for part in parts]
-        result, pair = run.refine(settings, passes[0], given=began)
-        name = "C1" if run.stopped else _named(symmetry, result)
+    with passes[0].lock(), reporting(progress, total, "averaging") as report:
+        monitor = Monitor(report, stop, total, box * chosen.voxel_size)
+        run = _HalfPair(parts, box, seed, where, workers, monitor)
+        known = [_given(part) for part in parts] if given else None
+        # Only the first iteration uses these poses.
+        if model is not None and not passes[0].exists:
+            known = [run.align_to_map(part, model, start_resolution, settings) for part in parts]
+        result, pair = run.refine(settings, passes[0], given=known)
+        name = "C1" if monitor.stopped else symmetry
+        if name == FIND:
+            name = str(groups.compare(result.half1, result.half2).index[0])
         if name != "C1":
             turns = groups.group(name)
-            found = groups.locate(result.volume, name)
-            posed = [replace(half.onto(found), group=turns) for half in pair]
+            found = groups.align(result.volume, name)
+            posed = [replace(half.transformed(found), group=turns) for half in pair]
             again = replace(settings, starts=0, group=torch.from_numpy(turns).float().to(where))
             result, _ = run.refine(again, passes[1], given=posed)
-        if not run.stopped:
+        if not monitor.stopped:
             for one in passes:
                 one.remove()
-    record = {
-        "mask": settings.diameter * chosen.voxel_size,
-        "symmetry": name,
-        "device": str(where),
-        "machine": run_folder.machine(),
-    }
-    record |= {"seed": seed, "parameters": parameters, "seconds": round(time.perf_counter() - run.began, 2)} | origin
-    result = replace(result, particles=_in_order(result.particles, chosen.ids), record=result.record | record)
-    if not result.believable and not run.stopped:
+    record = {"mask": settings.diameter_voxels * chosen.voxel_size, "symmetry": name, "device": str(where)}
+    record |= {"machine": run_folder.machine(), "seed": seed, "parameters": parameters, "seconds": round(monitor.seconds, 2)}
+    places = pd.Index(chosen.ids).get_indexer(result.particles["particle_id"])
+    table = result.particles.iloc[np.argsort(places)].reset_index(drop=True)
+    result = replace(result, particles=table, record=result.record | record | origin)
+    if not result.believable and not monitor.stopped:
         warnings.warn(
-            f"the two halves agree on nothing finer than the detail by which they were brought together "
+            f"the two halves agree on nothing finer than the detail with which they were aligned to each other "
             f"({result.record['together']:.0f} Å): do not believe this average",
             stacklevel=2,
         )
     return result
-
-
-def _named(symmetry: str, result: Average) -> str:
-    """The symmetry to use: the one that was asked for, or the one that makes a half tell most of the other."""
-    return str(groups.survey(result.half1, result.half2).index[0]) if symmetry == FIND else symmetry
 
 
 def _paths(checkpoint: str | Path | None) -> list[Path | None]:
@@ -188,160 +181,98 @@ def _paths(checkpoint: str | Path | None) -> list[Path | None]:
 
 
 def _given(part: Subtomograms) -> Half:
-    """Particles at the centres of their boxes, turned as their table says."""
+    """Particles at the centres of their boxes, with the angles of their table."""
     turns, count = particles.matrices(part.particles), len(part)
     return Half(part, turns, np.zeros((count, 3)), np.zeros(count), np.eye(3)[None])
 
 
-def _guided(
-    part: Subtomograms, model: Volume, resolution: float, *, box: int, settings: Settings, device: torch.device
-) -> Half:
-    """Particles turned and placed by a map."""
-    reach, diameter = settings.reach, settings.diameter
-    return pose_search.orient(part, model, resolution=resolution, box=box, diameter=diameter, reach=reach, device=device)
-
-
-def _in_order(table: pd.DataFrame, ids: np.ndarray) -> pd.DataFrame:
-    places = pd.Index(ids).get_indexer(table["particle_id"])
-    return table.iloc[np.argsort(places)].reset_index(drop=True)
-
-
-def _origin(start: Volume | Model | Average | None, resolution: float) -> dict[str, Any]:
-    """What the record says of a start: which map, to which detail, and where it came from, as far as it is known."""
+def _origin(start: Volume | InitialModel | Average | None, resolution: float) -> dict[str, Any]:
+    """What the record says of a start: the map, its resolution, and its origin if it is known."""
     if start is None:
         return {}
     data = _map(start).data
-    told: dict[str, Any] = {"map": hashlib.sha256(np.ascontiguousarray(data).tobytes()).hexdigest(), "resolution": resolution}
-    if isinstance(start, Model):
-        told["ab initio"] = {key: start.record[key] for key in ("particles", "digest", "seed", "parameters")}
+    origin: dict[str, Any] = {"map": hashlib.sha256(np.ascontiguousarray(data).tobytes()).hexdigest(), "resolution": resolution}
+    if isinstance(start, InitialModel):
+        origin["ab initio"] = {key: start.record[key] for key in ("particles", "digest", "seed", "parameters")}
     elif isinstance(start, Average):
-        told["average"] = {
-            "particles": len(start.particles),
-            "seed": start.record.get("seed"),
-            "start": start.record.get("start"),
-        }
-    return {"start": told}
+        origin["average"] = {"particles": len(start.particles)} | {key: start.record.get(key) for key in ("seed", "start")}
+    return {"start": origin}
 
 
-def _map(start: Volume | Model | Average) -> Volume:
+def _map(start: Volume | InitialModel | Average) -> Volume:
     return start if isinstance(start, Volume) else start.volume
 
 
+@dataclass(frozen=True)
 class _HalfPair:
     """Both halves side by side, through one or two passes of refinement.
 
-    Parameters
-    ----------
-    parts
-        The subtomograms of each half.
-    box
-        Voxels in the middle of their boxes that are looked at.
-    seed
-        Of all that is random; each half has a stream of its own.
-    device
-        Where to compute.
-    told
-        Called after every iteration.
-    stop
-        Asked after every iteration.
-    steps
-        Iterations of all passes.
-    workers
-        Who scores; with workers both halves are at it at the same time.
+    `parts` are the subtomograms of each half, `box` the voxels in the middle of their boxes that are used, and `seed` that of
+    two random generators, one for each half. With a client in `workers` both halves are refined at the same time.
     """
 
-    def __init__(
-        self,
-        parts: list[Subtomograms],
-        *,
-        box: int,
-        seed: int,
-        device: torch.device,
-        told: Callable[[Progress], Any],
-        stop: Callable[[], bool] | None,
-        steps: int,
-        workers: Workers,
-    ) -> None:
-        self.workers = workers
-        self.parts, self.box, self.seed, self.device = parts, box, seed, device
-        self.told, self.stop, self.steps = told, stop, steps
-        self.began, self.before, self.made, self.stopped = time.perf_counter(), 0, 0, False
+    parts: list[Subtomograms]
+    box: int
+    seed: int
+    device: torch.device
+    workers: Workers
+    monitor: Monitor
+
+    def align_to_map(self, part: Subtomograms, model: Volume, resolution: float, settings: Settings) -> Half:
+        """Particles with the poses in which they fit a map best."""
+        data = pose_search.read(part, resolution=resolution, box=self.box, device=self.device)
+        lengths: dict[str, Any] = {"diameter_voxels": settings.diameter_voxels, "max_shift_voxels": settings.max_shift_voxels}
+        return pose_search.align_to_map(part, data, model, resolution=resolution, **lengths)
 
     def refine(self, settings: Settings, checkpoint: Checkpoint, *, given: list[Half] | None) -> tuple[Average, list[Half]]:
-        """One pass: from random orientations, or from the poses of halves that are given; what `half_maps.join` gives."""
+        """One pass: from random orientations, or from the poses of halves; returns what `half_maps.combine` does."""
         pair = [self._refinement(number, settings, given[number] if given else None) for number in range(2)]
         checkpoint.restore(pair)
-        states = self._states(pair, checkpoint)
-        self.before += settings.steps
-        done = [_half(part, state, settings.group) for part, state in zip(self.parts, states, strict=True)]
-        resolved = min(state.resolved for state in states)
-        radius, fine_radius = max(4.0, 0.7 * resolved), max(4.0, resolved)
-        return half_maps.join(
-            *done, box=self.box, mask=settings.diameter, radius=radius, fine_radius=fine_radius, device=self.device
-        )
+        last = self._iterate(pair, checkpoint)
+        halves = []
+        for part, now in zip(self.parts, last, strict=True):
+            halves.append(Half.of(part.choose(part.ids[now.rows.cpu().numpy()]), now.poses, settings.group))
+        resolved = min(now.reference.resolved_cycles for now in last)
+        radii: dict[str, Any] = {"radius_cycles": max(4.0, 0.7 * resolved), "fine_radius_cycles": max(4.0, resolved)}
+        mask = settings.diameter_voxels
+        return half_maps.combine(*halves, box=self.box, mask_voxels=mask, device=self.device, **radii)
 
     def _refinement(self, number: int, settings: Settings, given: Half | None) -> Refinement:
         generator = torch.Generator(device=self.device).manual_seed(2 * self.seed + number)
         part = self.parts[number] if given is None else given.subtomograms
-        data = coefficients.read(part, box=self.box, radius=settings.finest, device=self.device)
-        if given is None:
-            return Refinement(data, settings, generator=generator, workers=self.workers)
-        poses = alignment.start(len(part), 1, generator=generator)
-        poses.rotations[:, 0] = torch.from_numpy(given.turns).to(poses.rotations)
-        poses.shifts[:, 0] = torch.from_numpy(given.shifts / part.voxel_size).to(poses.shifts)
+        data = coefficients.read(part, box=self.box, radius_cycles=settings.max_radius_cycles, device=self.device)
+        poses = None
+        if given is not None:
+            poses = alignment.random_poses(len(part), 1, generator=generator)
+            poses.rotations[:, 0] = torch.from_numpy(given.turns).to(poses.rotations)
+            poses.shifts[:, 0] = torch.from_numpy(given.shifts / part.voxel_size).to(poses.shifts)
         return Refinement(data, settings, generator=generator, given=poses, workers=self.workers)
 
-    def _states(self, pair: list[Refinement], checkpoint: Checkpoint) -> list[State]:
-        """Refine; the last state of each half, or the best one when stopped."""
-        best: list[State] = []
-        for states in self._together(pair):
-            old = best or list(states)
-            best = [_better(was, new) for was, new in zip(old, states, strict=True)]
-            # The last state is not kept: without a step to go, there would be none to give.
-            if pair[0].step < pair[0].settings.steps:
+    def _iterate(self, pair: list[Refinement], checkpoint: Checkpoint) -> list[Iteration]:
+        """Refine; the last iteration of each half, or the best one if stopped."""
+        best: list[Iteration] = []
+        # A second pass counts on from the first.
+        before = self.monitor.iterations - pair[0].settings.iterations if pair[0].settings.group is not None else 0
+        for now in self._iterations(pair):
+            best = [_better(*both) for both in zip(best or now, now, strict=True)]
+            # The last state is not written: a run that continued from there would have no iteration left.
+            if pair[0].step < pair[0].settings.iterations:
                 checkpoint.write(pair)
-            self.made += 1
-            self.told(self._progress(self.before + pair[0].step, states))
-            if self.stop is not None and self.stop():
-                self.stopped = True
+            resolved = min(one.reference.resolved_cycles for one in now)
+            if self.monitor.after(before + pair[0].step, now[0].stage, now[0].reference, resolved_cycles=resolved):
                 break
         return best
 
-    def _together(self, pair: list[Refinement]) -> Iterator[tuple[State, ...]]:
-        """The states of both halves, iteration by iteration."""
+    def _iterations(self, pair: list[Refinement]) -> Iterator[tuple[Iteration, ...]]:
+        """The iterations of both halves."""
         if self.workers.client is None:
             yield from zip(*pair, strict=True)
             return
         with ThreadPoolExecutor(len(pair)) as pool:
-            while pair[0].step < pair[0].settings.steps:
+            while pair[0].step < pair[0].settings.iterations:
                 yield tuple(pool.map(Refinement.advance, pair))
 
-    def _progress(self, step: int, states: tuple[State, ...]) -> Progress:
-        return progress_after(
-            states[0].stage,
-            step,
-            self.steps,
-            density=states[0].density,
-            resolved=min(state.resolved for state in states),
-            fsc=states[0].fsc,
-            extent=self.box * self.parts[0].voxel_size,
-            seconds=time.perf_counter() - self.began,
-            made=self.made,
-        )
 
-
-def _better(was: State, new: State) -> State:
-    """What to give when stopped: in the search scores may fall, since every iteration draws other rotations."""
-    return new if new.stage == "refine" or new.score > was.score else was
-
-
-def _half(part: Subtomograms, state: State, group: torch.Tensor | None) -> Half:
-    """The particles that a state has poses of, with the best pose of each."""
-    rows, poses = state.rows.cpu().numpy(), state.poses
-    return Half(
-        part.choose(part.ids[rows]),
-        poses.rotations[:, 0].cpu().double().numpy(),
-        poses.shifts[:, 0].cpu().double().numpy() * part.voxel_size,
-        poses.scores[:, 0].cpu().numpy(),
-        np.eye(3)[None] if group is None else group.cpu().double().numpy(),
-    )
+def _better(old: Iteration, new: Iteration) -> Iteration:
+    """The better of two: scores can fall in the search, since every iteration draws other rotations."""
+    return new if new.stage == "refine" or new.score > old.score else old

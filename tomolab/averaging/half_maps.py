@@ -1,7 +1,7 @@
-"""Two half sets with their poses in; an average out: a structure, its half maps, their Fourier shell correlation, its record.
+"""Takes two half sets with their poses; gives an average: a structure, its half maps, their FSC and a record.
 
-Nothing passes between the halves until both have their final poses. Then the second half map is rotated and shifted onto the
-first, as a whole and by detail coarser than what it resolves; what they agree on beyond that, they found independently.
+The halves stay independent until both have their final poses. Then the second half map is rotated and shifted onto the first,
+as a whole and with detail coarser than its resolution. What they agree on beyond that, they found independently.
 
 >>> average = averaging.load("runs/tour/averages/ribosome")
 >>> average.volume, average.resolution
@@ -19,29 +19,30 @@ from torch import Tensor
 
 from tomolab import io, particles, rotations
 from tomolab.averaging import alignment, coefficients
-from tomolab.averaging.fsc import THRESHOLD, correlate, crossing, fsc_weights
+from tomolab.averaging.alignment import Poses
+from tomolab.averaging.fsc import THRESHOLD, correlate, fsc_weights, resolution_at
 from tomolab.averaging.reconstruction import back_project, to_map
 from tomolab.conventions import ANGLES, POSITION
 from tomolab.io import safe_load
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume, apply_mask, fit
 
-MOST = 1e9
-"""Å or seconds that a record may speak of."""
-BELIEF = 0.2
-"""Mean FSC of three shells from which structure is believed: over 0.143, since noise scatters about 0 in so few numbers."""
+LARGEST = 1e9
+"""Å or seconds that a record may hold."""
+MIN_FSC = 0.2
+"""Mean FSC of three shells of a believable average: over 0.143, since the FSC of noise scatters about 0."""
 DEVIATIONS = 3.0
-"""Standard deviations of the FSC of noise that the mean must exceed as well: in a small mask a shell holds few numbers."""
+"""Standard deviations of the FSC of noise that the mean must exceed as well: a shell in a small mask has few coefficients."""
 
 
 @dataclass(frozen=True, eq=False)
 class Average:
-    """A structure and what it rests on.
+    """A structure, and the half maps and particles that it was made of.
 
     Parameters
     ----------
     volume
-        Sum of both halves over their summed wedges, weighted in Fourier space by sqrt(2 FSC / (1 + FSC)).
+        Sum of both halves over their summed wedges, FSC weighted by sqrt(2 FSC / (1 + FSC)).
     half1, half2
         Half maps, not filtered, in the frame of `volume`.
     fsc
@@ -60,32 +61,32 @@ class Average:
     record: dict[str, Any]
 
     def __repr__(self) -> str:
-        belief = "" if self.believable else ", not to be believed"
-        return f"Average({len(self.particles)} particles, {self.volume!r}, halves agree to {self.resolution:.0f} Å{belief})"
+        doubt = "" if self.believable else ", not to be believed"
+        return f"Average({len(self.particles)} particles, {self.volume!r}, halves agree to {self.resolution:.0f} Å{doubt})"
 
     @property
     def resolution(self) -> float:
         """Å at which the FSC first falls to 0.143, interpolated in frequency; Nyquist if it never does."""
-        return crossing(self.fsc, THRESHOLD)
+        return resolution_at(self.fsc, THRESHOLD)
 
     @property
     def believable(self) -> bool:
-        """Whether the halves agree where noise would not: beyond the detail by which they were brought together.
+        """Whether the halves agree on finer detail than they were aligned with, by more than noise does.
 
-        That is ``record["together"]`` in Å, and a little finer, for the mask (``record["mask"]`` in Å) smears the shells. For
-        an average made elsewhere, whose record does not say, all detail counts.
+        They were aligned up to ``record["together"]`` in Å, and the mask (``record["mask"]`` in Å) spreads this a little. All
+        detail of an average of another program counts, whose record does not have these values.
         """
         frequency = 1 / self.fsc["resolution"].to_numpy()
         mask = self.record.get("mask", np.inf)
-        # A mask of this diameter smears every shell over its neighbours.
+        # A mask of this diameter mixes every shell with its neighbours.
         beyond = np.flatnonzero(frequency > 1.001 / self.record.get("together", np.inf) + 1 / mask)[:3]
         if not len(beyond):
             return False
         width = frequency[0]
         low, high = frequency[beyond[0]] - width / 2, frequency[beyond[-1]] + width / 2
-        # As many numbers are independent as the volume of the mask times that of the shells.
+        # The number of independent coefficients is the volume of the mask times that of the shells.
         numbers = (np.pi / 6 * mask**3) * (4 / 3 * np.pi * (high**3 - low**3))
-        return bool(self.fsc["fsc"].iloc[beyond].mean() > max(BELIEF, DEVIATIONS / np.sqrt(numbers)))
+        return bool(self.fsc["fsc"].iloc[beyond].mean() > max(MIN_FSC, DEVIATIONS / np.sqrt(numbers)))
 
     def save(self, folder: str | Path) -> Path:
         """Write volume.mrc, half1.mrc, half2.mrc, fsc.csv, particles.parquet and record.json, all or nothing."""
@@ -113,8 +114,15 @@ class Half:
     scores: np.ndarray
     group: np.ndarray
 
-    def onto(self, found: alignment.Fit) -> "Half":
-        """The same poses in the frame onto which its map was fitted."""
+    @classmethod
+    def of(cls, subtomograms: Subtomograms, poses: Poses, group: Tensor | None = None) -> "Half":
+        """Subtomograms with the best pose of each."""
+        turns, shifts = (one[:, 0].cpu().double().numpy() for one in (poses.rotations, poses.shifts))
+        same = np.eye(3)[None] if group is None else group.cpu().double().numpy()
+        return cls(subtomograms, turns, shifts * subtomograms.voxel_size, poses.scores[:, 0].cpu().numpy(), same)
+
+    def transformed(self, found: alignment.Fit) -> "Half":
+        """The same poses in the frame to which their map was aligned."""
         turns = self.turns @ found.rotation.T
         group = found.rotation @ self.group @ found.rotation.T
         return replace(self, turns=turns, shifts=self.shifts - turns @ found.shift, group=group)
@@ -148,61 +156,55 @@ def load(folder: str | Path) -> Average:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    """The record of an average, in which what is known has the type that it should have."""
+    """The record of an average; its known values are checked for their type."""
     record = safe_load.mapping(path)
-    kinds: dict[str, Any] = {"name": str, "symmetry": str, "program": str, "parameters": dict}
-    kinds |= dict.fromkeys(("mask", "together", "seconds"), (int, float))
-    safe_load.typed(record, **{key: kind for key, kind in kinds.items() if key in record and record[key] is not None})
-    numbers = [key for key in ("mask", "together", "seconds") if record.get(key) is not None and not 0 < record[key] < MOST]
+    lengths = ("mask", "together", "seconds")
+    types: dict[str, Any] = {"name": str, "symmetry": str, "program": str, "parameters": dict}
+    types |= dict.fromkeys(lengths, (int, float))
+    safe_load.typed(record, **{key: one for key, one in types.items() if record.get(key) is not None})
+    numbers = [key for key in lengths if record.get(key) is not None and not 0 < record[key] < LARGEST]
     if numbers:
-        raise ValueError(f"{path}: {', '.join(numbers)} must be positive numbers up to {MOST:g}")
-    return {key: value for key, value in record.items() if key not in kinds or value is not None}
+        raise ValueError(f"{path}: {', '.join(numbers)} must be positive numbers up to {LARGEST:g}")
+    return {key: value for key, value in record.items() if key not in types or value is not None}
 
 
-def join(
-    first: Half, second: Half, *, box: int, mask: float, radius: float, fine_radius: float, device: torch.device
+def combine(
+    first: Half,
+    second: Half,
+    *,
+    box: int,
+    mask_voxels: float,
+    radius_cycles: float,
+    fine_radius_cycles: float,
+    device: torch.device,
 ) -> tuple[Average, list[Half]]:
-    """Bring the second half onto the first, and make of both an average.
+    """Align the second half to the first, and combine both in an average; gives it, and both halves in its frame.
 
-    Parameters
-    ----------
-    first, second
-        The halves.
-    box
-        Voxels in the middle of the boxes that hold the particle: what the halves are brought together by.
-    mask
-        Voxels, of the soft spherical mask within which they are compared.
-    radius
-        Detail by which they are brought together, in cycles per box.
-    fine_radius
-        Detail that decides between orientations that are alike up to `radius` (`alignment.align_map`).
-    device
-        Where to compute.
-
-    Returns
-    -------
-    average, halves
-        With its particles half by half; and both halves in its frame.
+    The alignment uses the middle `box` voxels and detail up to the radii (`alignment.align_map`). `mask_voxels` is the diameter
+    of the soft spherical mask for the alignment and the FSC. The particles of the average come half by half.
     """
     like = first.subtomograms
-    still = _sums(first, device)
-    maps = [_middle(to_map(*one, like), box, mask) for one in (still, _sums(second, device))]
-    second = second.onto(alignment.align_map(maps[1], maps[0], radius=radius, fine_radius=fine_radius))
-    # The first half does not move, so it is gathered once.
-    sums, seen = zip(still, _sums(second, device), strict=True)
+    unmoved = _sums(first, device)
+    maps = [_masked(to_map(*one, like), box, mask_voxels) for one in (unmoved, _sums(second, device))]
+    fit_second = alignment.align_map(maps[1], maps[0], radius_cycles=radius_cycles, fine_radius_cycles=fine_radius_cycles)
+    second = second.transformed(fit_second)
+    sums, seen = zip(unmoved, _sums(second, device), strict=True)
     half1, half2 = (to_map(*each, like) for each in zip(sums, seen, strict=True))
-    fsc = correlate(half1, half2, weight=seen[0] * seen[1], diameter=mask)
+    fsc = correlate(half1, half2, weight=seen[0] * seen[1], diameter_voxels=mask_voxels)
     weights = fsc_weights(fsc["fsc"].to_numpy(), like.box)
     whole = to_map(sums[0] + sums[1], seen[0] + seen[1], like, filter_by=weights)
     below = np.flatnonzero(fsc["fsc"].to_numpy() < THRESHOLD)
     finest = max(4.0, float(below[0] if len(below) else len(fsc)))
     tables = []
-    # Each particle is compared with the half that it had no part in.
+    # Each particle is compared with the half that does not contain it.
     for number, half in enumerate((first, second), 1):
         other = to_map(sums[2 - number], seen[2 - number], like, filter_by=weights)
-        likeness = agreement(half, other, radius=finest, mask=mask, device=device)
-        tables.append(_table(half, number, likeness))
-    record = {"together": maps[0].extent[0] / radius}
+        correlations = agreement(half, other, radius_cycles=finest, mask_voxels=mask_voxels, device=device)
+        table = half.subtomograms.particles.copy()
+        table[POSITION] += half.shifts
+        table[ANGLES] = rotations.to_euler(half.turns)
+        tables.append(table.assign(score=half.scores, agreement=correlations, half=number))
+    record = {"together": maps[0].extent[0] / radius_cycles}
     return Average(whole, half1, half2, fsc, pd.concat(tables), record), [first, second]
 
 
@@ -210,28 +212,18 @@ def _sums(half: Half, device: torch.device) -> tuple[Tensor, Tensor]:
     return back_project(half.subtomograms, half.turns, half.shifts, group=half.group, device=device)
 
 
-def _middle(volume: Volume, box: int, mask: float) -> Volume:
-    """The map of a half, masked, in a box of its size."""
-    return fit(Volume(apply_mask(torch.from_numpy(volume.data), mask).numpy(), volume.voxel_size), box)
+def _masked(volume: Volume, box: int, mask_voxels: float) -> Volume:
+    """The masked map of a half in a smaller box."""
+    return fit(Volume(apply_mask(torch.from_numpy(volume.data), mask_voxels).numpy(), volume.voxel_size), box)
 
 
-def agreement(half: Half, structure: Volume, *, radius: float, mask: float, device: torch.device) -> np.ndarray:
-    """Correlation (n,) of each subtomogram with a structure in its pose, where its wedge saw, up to `radius` cycles per box."""
-    grid = coefficients.oversample(apply_mask(torch.from_numpy(structure.data).to(device), mask))
+def agreement(half: Half, structure: Volume, *, radius_cycles: float, mask_voxels: float, device: torch.device) -> np.ndarray:
+    """Correlation (n,) of each subtomogram with a structure in its pose, inside its wedge and up to a radius."""
+    grid = coefficients.oversample(apply_mask(torch.from_numpy(structure.data).to(device), mask_voxels))
     out = []
-    for data, turns, shifts in coefficients.posed(half.subtomograms, half.turns, half.shifts, radius=radius, device=device):
-        model = (
-            coefficients.sample(grid, turns, data.points)
-            * coefficients.phases(data.points, shifts, data.box)
-            * data.wedges[data.kind]
-        )
+    options: dict[str, Any] = {"radius_cycles": radius_cycles, "device": device}
+    for data, turns, shifts in coefficients.read_with_poses(half.subtomograms, half.turns, half.shifts, **options):
+        model = coefficients.in_pose(grid, turns, shifts, points=data.points, box=data.box) * data.wedges[data.wedge_index]
         power = data.values.abs().square().sum(1) * model.abs().square().sum(1)
         out.append((data.values * model.conj()).real.sum(1) / power.sqrt().clamp_min(1e-30))
     return torch.cat(out).cpu().numpy()
-
-
-def _table(half: Half, number: int, likeness: np.ndarray) -> pd.DataFrame:
-    table = half.subtomograms.particles.copy()
-    table[POSITION] += half.shifts
-    table[ANGLES] = rotations.to_euler(half.turns)
-    return table.assign(score=half.scores, agreement=likeness, half=number)

@@ -1,15 +1,14 @@
-"""Subtomograms in, a first structure out, which all of them make together from random orientations.
+"""Takes subtomograms; gives a first structure of all of them together, from random orientations.
 
-`averaging.average` keeps two halves apart from the first guess on, so that each has to find the structure with half of the
-signal. In a few hundred noisy particles of a real cell, many of them something else, one half often does not. Here all
-search together, several times, and the search that explains them best is refined a little: a map to look at, and to start
-both halves from, low-passed, so that what they agree on beyond that they found themselves.
+`averaging.average` keeps two halves apart from the start, so each half must find the structure with half of the signal. In a
+few hundred noisy particles of a real cell, many of them something else, one half often fails. Here all subtomograms search
+together, several times, and the search with the best score is refined a little. Both halves can start from this map,
+low-passed: what they agree on beyond that, they found independently.
 
->>> first = initial_model.model(subtomograms, chosen.ids, seed=1)
+>>> first = initial_model.find(subtomograms, chosen.ids, seed=1)
 >>> average = averaging.average(subtomograms, chosen.ids, seed=1, start=first)
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,19 +20,19 @@ import torch
 from tomolab import fourier, parallel, volumes
 from tomolab.averaging import coefficients, refinement
 from tomolab.averaging.checkpoint import Checkpoint
-from tomolab.averaging.refinement import Refinement, State
+from tomolab.averaging.refinement import Iteration, Monitor, Refinement
 from tomolab.io import run_folder
-from tomolab.jobs import Progress, progress_after, reporting
+from tomolab.jobs import Progress, reporting
 from tomolab.parallel import Workers
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
 
 LOCAL = 5
-"""Iterations by which the best search is refined: a map to start from needs no more."""
+"""Iterations of the local refinement of the best search."""
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class InitialModel:
     """A first structure.
 
     Parameters
@@ -41,8 +40,8 @@ class Model:
     volume
         The map, masked, in the box and at the voxel size of the subtomograms.
     scores
-        Mean log-likelihood of a particle, against none, at the end of every search, by its number. Alike in several of them
-        and higher than in the rest is a good sign.
+        Mean log-likelihood of a particle, against no structure, at the end of every search, by its number. Several similar
+        values that are higher than the rest are a good sign.
     record
         Seed, parameters, number and digest of the particles, machine, seconds.
     """
@@ -52,10 +51,10 @@ class Model:
     record: dict[str, Any]
 
     def __repr__(self) -> str:
-        return f"Model({self.record['particles']} particles, {self.volume!r}, best of {len(self.scores)} searches)"
+        return f"InitialModel({self.record['particles']} particles, {self.volume!r}, best of {len(self.scores)} searches)"
 
 
-def model(
+def find(
     subtomograms: Subtomograms,
     ids: Any = None,
     *,
@@ -69,87 +68,68 @@ def model(
     stop: Callable[[], bool] | None = None,
     device: str | None = None,
     client: Any = None,
-) -> Model:
+) -> InitialModel:
     """Find a first structure of subtomograms, without a reference.
 
-    What it shows is not to be believed by itself: all particles saw each other. `averaging.average` tells how much of it is.
+    All particles share one reference, so the map itself does not show what is reliable; `averaging.average` tells.
 
     Parameters
     ----------
-    subtomograms
-        In memory or on disk, with their wedges, as in `averaging.average`.
     ids
-        Particles to use; all by default. Hundreds are better than few, and rather more with others among them than fewer.
+        Particles to use; all by default. Hundreds are better than few, even with others among them.
     seed
         Of all random orientations.
     starts
-        Independent searches, of which the best scored is refined. At most 400 particles, drawn anew for each, take part.
+        Independent searches, of which the best is refined. At most 400 particles, drawn anew for each, take part.
     iterations
         Of each search.
-    mask_diameter, max_shift
-        As in `averaging.average`. A mask that is too wide makes the search fail: keep it to the particle.
-    checkpoint
-        File (.safetensors) in which the state is kept meanwhile; after a cut the same call goes on from there.
-    progress
-        True shows a bar; a function is called with a `Progress` after every iteration.
+    mask_diameter
+        Å, as in `averaging.average`. The search fails with a mask that is too wide: keep it close to the particle.
     stop
         Asked after every iteration; when it answers True, the present map is returned.
-    device, client
+    subtomograms, max_shift, checkpoint, progress, device, client
         As in `averaging.average`.
 
     Raises
     ------
-    ValueError
-        If ids are unknown, fewer than 4 particles are left, a parameter is out of range, or the checkpoint is of another call.
-    BlockingIOError
-        If another process works with the same checkpoint.
+    ValueError, BlockingIOError
+        As in `averaging.average`.
     """
-    where, began = parallel.pick_device(device), time.perf_counter()
+    where = parallel.pick_device(device)
     chosen = subtomograms if ids is None else subtomograms.choose(ids)
-    box, settings = refinement.plan(
-        chosen, iterations=iterations, starts=starts, mask_diameter=mask_diameter, max_shift=max_shift
-    )
-    settings = replace(settings, search=iterations, local=LOCAL)
-    parameters = {"starts": starts, "iterations": iterations, "mask_diameter": mask_diameter, "max_shift": max_shift}
+    parameters: dict[str, Any] = {
+        "starts": starts,
+        "iterations": iterations,
+        "mask_diameter": mask_diameter,
+        "max_shift": max_shift,
+    }
+    box, settings = refinement.choose_settings(chosen, **parameters)
+    settings = replace(settings, search_iterations=iterations, local_iterations=LOCAL)
     about = {"seed": seed, "parameters": parameters, "digest": chosen.digest()}
     saved = Checkpoint(checkpoint, {"model": True} | about)
-    data = coefficients.read(chosen, box=box, radius=settings.finest, device=where)
     workers, generator = Workers(parallel.active(client), device), torch.Generator(device=where).manual_seed(seed)
-    search = Refinement(data, settings, generator=generator, workers=workers)
-    extent = box * chosen.voxel_size
-    with saved.alone(), reporting(progress, settings.steps, "first structure") as tell:
+    with saved.lock(), reporting(progress, settings.iterations, "first structure") as report:
+        monitor = Monitor(report, stop, settings.iterations, box * chosen.voxel_size)
+        data = coefficients.read(chosen, box=box, radius_cycles=settings.max_radius_cycles, device=where)
+        search = Refinement(data, settings, generator=generator, workers=workers)
         saved.restore([search])
-        for made, state in enumerate(search, 1):
-            if search.step < settings.steps:
+        for now in search:
+            if search.step < settings.iterations:
                 saved.write([search])
-            tell(_news(state, search, extent=extent, seconds=time.perf_counter() - began, made=made))
-            if stop is not None and stop():
+            if monitor.after(search.step, now.stage, now.reference):
                 break
         else:
             saved.remove()
     scores = pd.Series(search.scores, name="score", dtype=float).rename_axis("search")
-    record = about | {"particles": len(chosen), "mask": settings.diameter * chosen.voxel_size}
-    record |= {"device": str(where), "machine": run_folder.machine(), "seconds": round(time.perf_counter() - began, 2)}
-    return Model(_map(state, chosen), scores, record)
+    record = about | {"particles": len(chosen), "mask": settings.diameter_voxels * chosen.voxel_size}
+    record |= {"device": str(where), "machine": run_folder.machine(), "seconds": round(monitor.seconds, 2)}
+    return InitialModel(_map(now, chosen), scores, record)
 
 
-def _news(state: State, search: Refinement, *, extent: float, seconds: float, made: int) -> Progress:
-    return progress_after(
-        state.stage,
-        search.step,
-        search.settings.steps,
-        density=state.density,
-        resolved=state.resolved,
-        fsc=state.fsc,
-        extent=extent,
-        seconds=seconds,
-        made=made,
-    )
-
-
-def _map(state: State, like: Subtomograms) -> Volume:
-    """The density, which lies on a coarser grid over the middle of the box, in the box and scale of the subtomograms."""
-    # So many voxels hold what one of the coarser grid held.
-    share = (len(state.density) / state.box) ** 3
-    fine = share * fourier.resize(state.density, (state.box,) * 3).cpu().numpy()
+def _map(now: Iteration, like: Subtomograms) -> Volume:
+    """The density, which is on a coarser grid over the middle of the box, in the box and scale of the subtomograms."""
+    density = now.reference.density
+    # Many fine voxels share the density of one coarse voxel.
+    share = (len(density) / now.box) ** 3
+    fine = share * fourier.resize(density, (now.box,) * 3).cpu().numpy()
     return volumes.fit(Volume(fine, like.voxel_size), like.box)

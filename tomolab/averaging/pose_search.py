@@ -1,6 +1,6 @@
-"""Subtomograms and a map in, poses against the low-passed map out, from which a refinement goes on.
+"""Takes subtomograms and a map; gives their poses against the low-passed map, from which a refinement starts.
 
-What the map knows beyond the chosen detail never enters, so that what two halves agree on there, they found themselves.
+Detail of the map finer than the chosen resolution is never used, so two halves find what they share there independently.
 """
 
 import numpy as np
@@ -12,15 +12,15 @@ from tomolab.averaging import alignment, coefficients, reconstruction
 from tomolab.averaging.coefficients import Coefficients
 from tomolab.averaging.half_maps import Half
 from tomolab.subtomograms.dataset import Subtomograms
-from tomolab.volumes import Volume, apply_mask, distance
+from tomolab.volumes import Volume, apply_mask
 
-STRENGTH = 0.02
-"""Power that the map is given in every shell, as a part of that of the subtomograms: so weak that scores are correlations."""
+FLAT_POWER = 0.02
+"""Power of a map in every shell, over that of the subtomograms, if it is flattened: so weak that scores are correlations."""
 ROTATIONS = (700, 4000)
 """Fewest and most rotations tried."""
 
 
-def check(volume: Volume, resolution: float, like: Subtomograms) -> Volume:
+def match_box(volume: Volume, resolution: float, like: Subtomograms) -> Volume:
     """The map with the voxel size and in the box of the subtomograms.
 
     Raises
@@ -36,75 +36,52 @@ def check(volume: Volume, resolution: float, like: Subtomograms) -> Volume:
     return volumes.fit(volumes.resample(volume, like.voxel_size), like.box)
 
 
-def orient(
+def read(part: Subtomograms, *, resolution: float, box: int, device: torch.device) -> Coefficients:
+    """Coefficients of the middle `box` voxels of subtomograms up to a resolution in Å."""
+    return coefficients.read(part, box=box, radius_cycles=box * part.voxel_size / resolution, device=device)
+
+
+def align_to_map(
     part: Subtomograms,
+    data: Coefficients,
     volume: Volume,
     *,
     resolution: float,
-    box: int,
-    diameter: float,
-    reach: float,
-    device: torch.device,
-    level: bool = True,
+    diameter_voxels: float,
+    max_shift_voxels: float,
+    flat_spectrum: bool = True,
 ) -> Half:
-    """Orient every subtomogram by a map.
+    """Align subtomograms to a map, low-passed to `resolution` in Å.
 
-    Parameters
-    ----------
-    part
-        The subtomograms.
-    volume
-        The map, in their box and voxel size (`check`).
-    resolution
-        Å; finer detail of the map is not used.
-    box
-        Voxels in the middle of the boxes that are looked at.
-    diameter
-        Voxels, of the soft spherical mask on the map.
-    reach
-        Voxels, longest shift.
-    device
-        Where to compute.
-    level
-        Give every shell of the map the same, weak strength, for a map of whatever scale. Else it counts as it is, so that it
-        must be of the scale of the subtomograms and fade where it is not to be trusted, as an average does.
+    `data` are their coefficients up to that resolution (`read`), and `volume` is in their box (`match_box`). `diameter_voxels`
+    is that of the soft spherical mask on the map. With a flat spectrum every shell of the map gets the same low power, so that
+    its scale and spectrum do not matter. Else it counts as it is: it must have the scale of the subtomograms and fade where it
+    is not reliable, as an average does.
     """
-    data = coefficients.read(part, box=box, radius=box * part.voxel_size / resolution, device=device)
-    return against(part, data, volume, resolution=resolution, diameter=diameter, reach=reach, level=level)
-
-
-def against(
-    part: Subtomograms, data: Coefficients, volume: Volume, *, resolution: float, diameter: float, reach: float, level: bool
-) -> Half:
-    """`orient`, with the coefficients `data` of the subtomograms already read: once for several maps."""
-    box, device = data.box, data.values.device
-    radius = box * part.voxel_size / resolution
+    device, radius = data.values.device, data.box * part.voxel_size / resolution
     power = torch.stack([(some.abs() ** 2).sum(0) for some in data.values.split(coefficients.BATCH)]).sum(0)
-    noise = reconstruction.by_shell(data, power)
-    density = apply_mask(torch.from_numpy(volumes.fit(volume, box).data).to(device), diameter)
-    grids = coefficients.slopes(apply_mask(_levelled(density, data, noise), diameter) if level else density)
-    # Neighbours are as far apart as detail of this size turns at the rim of the particle.
-    step = resolution / (diameter * part.voxel_size)
-    turns = alignment.uniform(int(np.clip(8 * np.pi**2 / step**3, *ROTATIONS)), device=device)
-    shifts = alignment.ball(reach, box / (4 * radius), device=device)
-    seen = noise[reconstruction.shell_of(data)]
-    found = alignment.search(grids[0], data, turns=turns, shifts=shifts, noise=seen, keep=3, spread=reach / 2)
-    found = alignment.polish(grids, data, found, noise=seen, steps=4, spread=reach / 2)
-    return Half(
-        part,
-        found.rotations[:, 0].cpu().double().numpy(),
-        found.shifts[:, 0].cpu().double().numpy() * part.voxel_size,
-        found.scores[:, 0].cpu().numpy(),
-        np.eye(3)[None],
+    noise = reconstruction.shell_means(data, power)
+    density = apply_mask(torch.from_numpy(volumes.fit(volume, data.box).data).to(device), diameter_voxels)
+    if flat_spectrum:
+        density = apply_mask(_with_flat_spectrum(density, data, noise), diameter_voxels)
+    grids = coefficients.gradient_grids(density)
+    # Neighbouring rotations move the rim of the particle by the finest detail.
+    step = resolution / (diameter_voxels * part.voxel_size)
+    turns = alignment.uniform_rotations(int(np.clip(8 * np.pi**2 / step**3, *ROTATIONS)), device=device)
+    shifts = alignment.shift_grid(max_shift_voxels, data.box / (4 * radius), device=device)
+    seen, sigma = noise[reconstruction.shell_index(data)], max_shift_voxels / 2
+    found = alignment.exhaustive_search(
+        grids[0], data, turns=turns, shifts=shifts, noise=seen, keep=3, shift_sigma_voxels=sigma
     )
+    found = alignment.refine_poses(grids, data, found, noise=seen, steps=4, shift_sigma_voxels=sigma)
+    return Half.of(part, found)
 
 
-def _levelled(density: Tensor, data: Coefficients, noise: Tensor) -> Tensor:
-    """Each shell at STRENGTH times the power of the data, and nothing beyond them."""
-    grid = coefficients.to_grid(density)
-    shell = distance(density.shape[-1], device=noise.device).round().long().clamp_max(len(noise) - 1)
-    count = torch.bincount(shell.flatten(), minlength=len(noise)).clamp_min(1)
-    power = torch.zeros_like(noise).index_add_(0, shell.flatten(), grid.abs().square().flatten()) / count
-    gain = (STRENGTH * noise / power.clamp_min(1e-30)).sqrt()
+def _with_flat_spectrum(density: Tensor, data: Coefficients, noise: Tensor) -> Tensor:
+    """Each shell with `FLAT_POWER` times the power of the data, and nothing beyond the data."""
+    grid, last = coefficients.to_grid(density), len(noise) - 1
+    shell = reconstruction.grid_shells(density.shape[-1], last, device=noise.device)
+    power = reconstruction.grid_shell_means(grid.abs().square(), shell, last)
+    gain = (FLAT_POWER * noise / power.clamp_min(1e-30)).sqrt()
     gain[0], gain[int(float(data.points[-1].norm())) + 1 :] = 0, 0
     return coefficients.to_density(grid * gain[shell])

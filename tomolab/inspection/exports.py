@@ -452,7 +452,7 @@ def _maps(one: ParticleClass, subtomograms: Subtomograms, width: float) -> tuple
     """Mask, and the average in the box and voxel size of the particles."""
     size, box = subtomograms.voxel_size, subtomograms.box
     inside = max(2.0, width / size - 2 * EDGE)
-    mask = Volume(densities.sphere(box, inside, edge=EDGE).numpy(), size)
+    mask = Volume(densities.sphere(box, inside, edge_voxels=EDGE).numpy(), size)
     if one.reference is None:
         return mask, None
     return mask, densities.fit(densities.resample(one.reference.volume, size), box)

@@ -101,7 +101,7 @@ class AveragingTask:
         if self.classes == 1:
             return {self.title: self.ids}
         options: dict[str, Any] = {name: self.options.get(name) for name in ("seed", "mask_diameter")}
-        found = classification.sort(self.subtomograms, self.ids, classes=self.classes, **options, **controls).labels
+        found = classification.classify(self.subtomograms, self.ids, classes=self.classes, **options, **controls).labels
         sets = {f"{self.title}, class {k + 1}": found.index[found == k].to_numpy() for k in range(self.classes)}
         for name, ids in sets.items():
             if len(ids) < FEWEST:
@@ -307,7 +307,7 @@ class Inspection:
         quick
             Only so many as show what it is: the 120 most typical particles, in fewer iterations, and not sorted.
         classes
-            More than one sorts the particles first (`classification.sort`) and averages each class.
+            More than one sorts the particles first (`classification.classify`) and averages each class.
         symmetry, mask_diameter, seed
             As in `averaging.average`.
 

@@ -324,7 +324,7 @@ def average_lineage(record: Mapping[str, Any]) -> str:
 
 
 def average_hand(record: Mapping[str, Any]) -> str:
-    """Which hand an average has, by its record, if it was held against a known map (`handedness.judge`)."""
+    """Which hand an average has, by its record, if it was held against a known map (`handedness.compare_hands`)."""
     told = record.get("hand")
     if not isinstance(told, Mapping) or not {"verdict", "resolution", "mirrored"} <= set(told):
         return ""

@@ -169,7 +169,7 @@ def normalised(
 def _mask(box: int, diameter: float, device: torch.device) -> Tensor:
     if not 0 < diameter <= 2:
         raise ValueError(f"the diameter of the mask is a share of the box above 0 and up to 2, got {diameter}")
-    return sphere(box, diameter * box, edge=EDGE * box, device=device)
+    return sphere(box, diameter * box, edge_voxels=EDGE * box, device=device)
 
 
 def _each(

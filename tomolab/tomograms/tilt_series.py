@@ -230,8 +230,8 @@ def read(
         Å; needed where the header of the stack does not know it, else held against the header.
     invert_tilts
         Turn the sign of all tilts, once the files are matched. Tilts of Warp are read with IMOD's sign. But no file says for
-        sure with which sign a stage counts, and the wrong one gives the mirror image of the specimen; `handedness.judge` tells
-        by a known structure. Column `tilts_inverted` of the table records the answer.
+        sure with which sign a stage counts, and the wrong one gives the mirror image of the specimen;
+        `handedness.compare_hands` tells by a known structure. Column `tilts_inverted` of the table records the answer.
     aligned
         The images are aligned already, whatever the metadata say of the tilt axis; nothing is warned of.
 

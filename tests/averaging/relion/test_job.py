@@ -102,11 +102,11 @@ def test_relion_averages_our_poses_to_our_average(observed: Subtomograms, folder
         poses = table.assign(**dict(zip(["z", "y", "x"], (1000 + shifts).T, strict=True)))
         poses[["rot", "tilt", "psi"]] = rotations.to_euler(turns)
         place = job.write(observed, tmp_path / name, poses=poses, progress=False)
-        return alignment.correlation(job.reconstruct(place), ours, radius=7)
+        return alignment.correlation(job.reconstruct(place), ours, radius_cycles=7)
 
     # The mirror at x = 0 turns the other way about z and y.
     mirrored = turns * np.outer([1, 1, -1], [1, 1, -1])
-    right = alignment.correlation(job.reconstruct(folder), ours, radius=7)
+    right = alignment.correlation(job.reconstruct(folder), ours, radius_cycles=7)
     assert right > 0.995
     wrong = {
         "inverse": theirs("inverse", turns.transpose(0, 2, 1), shifts),
@@ -121,7 +121,7 @@ def test_one_half_is_averaged_alone(observed: Subtomograms, tmp_path: Path) -> N
     place = job.write(observed, tmp_path / "halves", poses=table, progress=False)
     turns, shifts = particles.matrices(table), particles.positions(table) - 1000
     even, _ = averaging.with_poses(observed.take(observed.ids[::2]), turns[::2], shifts[::2], device="cpu")
-    scores = [alignment.correlation(job.reconstruct(place, subset=half), even, radius=7) for half in (1, 2)]
+    scores = [alignment.correlation(job.reconstruct(place, subset=half), even, radius_cycles=7) for half in (1, 2)]
     assert scores[0] > 0.998
     assert scores[1] < 0.995
 
@@ -141,10 +141,10 @@ def test_it_goes_on_and_finds_the_phantom(
     assert min(now.iteration for now in told if now.iteration) > stopped.record["iterations"]
     assert {"expectation", "maximization"} <= {now.stage for now in told}
     assert told[-1].resolution < 80
-    fit = alignment.align_map(small, refined.volume, radius=6)
+    fit = alignment.align_map(small, refined.volume, radius_cycles=6)
     mirror = Volume(np.roll(small.data[:, :, ::-1], 1, axis=2).copy(), VOXEL)
     assert fit.score > 0.985
-    assert fit.score > alignment.align_map(mirror, refined.volume, radius=6).score + 0.015
+    assert fit.score > alignment.align_map(mirror, refined.volume, radius_cycles=6).score + 0.015
 
 
 def test_poses_and_columns_come_back(refined: Average, observed: Subtomograms, small: Volume) -> None:
@@ -157,7 +157,7 @@ def test_poses_and_columns_come_back(refined: Average, observed: Subtomograms, s
         found[["tilt_min", "tilt_max"]].to_numpy().tolist() == observed.particles[["tilt_min", "tilt_max"]].to_numpy().tolist()
     )
     # The frame of the map may drift: a reference point r lies at R (turn r + shift) in the particle.
-    fit = alignment.align_map(small, refined.volume, radius=6)
+    fit = alignment.align_map(small, refined.volume, radius_cycles=6)
     turns = particles.matrices(found)
     off = rotations.angle_between(torch.from_numpy(turns @ fit.rotation), torch.from_numpy(particles.matrices(table)))
     away = np.linalg.norm(particles.positions(found) + turns @ fit.shift - particles.positions(table), axis=1)
@@ -171,7 +171,7 @@ def test_maps_and_correlation_come_back(refined: Average, folder: Path) -> None:
     assert refined.fsc["relion"].iloc[:2].min() > 0.9
     assert refined.record["together"] == 160
     assert refined.record["version"] == job.available().version
-    assert alignment.correlation(refined.half1, refined.half2, radius=3) > 0.9
+    assert alignment.correlation(refined.half1, refined.half2, radius_cycles=3) > 0.9
     again = job.refine(folder, **OPTIONS, extra=QUICK)
     np.testing.assert_array_equal(again.volume.data, refined.volume.data)
 
@@ -204,7 +204,7 @@ def test_without_orientations_it_starts_at_random(observed: Subtomograms, tmp_pa
     angles = star.numbers(star.blocks(place / "run" / "start.star")["particles"], star.EULER)
     assert np.ptp(angles, axis=0).min() > 90
     start = io.read_volume(place / "run" / "reference.mrc")
-    assert alignment.correlation(start, small, radius=7) < 0.9
+    assert alignment.correlation(start, small, radius_cycles=7) < 0.9
     # What is left of a refinement without an iteration does not stand in the way of another.
     assert json.loads((place / "run" / "options.json").read_text())["parameters"]["seed"] == 1
 

@@ -62,7 +62,7 @@ def read(folder: str | Path, name: str = "run") -> Average:
     if final:
         volume = io.read_volume(f"{base}_class001.mrc")
         diameter = float(settings["rlnParticleDiameter"]) / volume.voxel_size
-        fsc = correlate(half1, half2, diameter=diameter).assign(relion=fsc["fsc"])
+        fsc = correlate(half1, half2, diameter_voxels=diameter).assign(relion=fsc["fsc"])
     else:
         volume = Volume((half1.data + half2.data) / 2, half1.voxel_size)
     record: dict[str, Any] = {"program": "RELION", "iterations": done[-1], "converged": final}

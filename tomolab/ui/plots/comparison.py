@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tomolab.averaging import alignment
-from tomolab.averaging.fsc import THRESHOLD, correlate, crossing
+from tomolab.averaging.fsc import THRESHOLD, correlate, resolution_at
 from tomolab.averaging.half_maps import Average
 from tomolab.ui import images, style
 from tomolab.ui.plots.curves import resolution_axis
@@ -51,7 +51,7 @@ def two_averages(averages: Mapping[str, Average], *, diameter: float | None = No
     figure = Figure((width, 0.42 * width), layout="constrained")
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[1, 1.05])[0]
     curves = {one: first.fsc, other: second.fsc}
-    _curves(left.subplots(), curves, correlate(first.volume, onto, diameter=across), title=f"{one} with {other}")
+    _curves(left.subplots(), curves, correlate(first.volume, onto, diameter_voxels=across), title=f"{one} with {other}")
     panels = right.subplots(2, 3)
     colours = style.colours(2)
     for row, (name, volume) in enumerate({one: first.volume, other: onto}.items()):
@@ -70,7 +70,7 @@ def _curves(ax: Axes, halves: Mapping[str, pd.DataFrame], both: pd.DataFrame, *,
     lines = [(f"halves of {name}", curve, ink, "-", THRESHOLD) for (name, curve), ink in zip(halves.items(), inks, strict=True)]
     for text, curve, ink, dashes, threshold in [*lines, (title, both, style.INK, (0, (5, 2)), HALF)]:
         values, falls = curve["fsc"].to_numpy(), bool((curve["fsc"] < threshold).any())
-        reached = crossing(curve, threshold)
+        reached = resolution_at(curve, threshold)
         label = f"{text}: {reached:.0f} Å" if falls else f"{text}: to the end"
         ax.plot(1 / curve["resolution"].to_numpy(), values, color=ink, linestyle=dashes, label=label)
         if falls and values[0] >= threshold:

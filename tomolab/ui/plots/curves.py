@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tomolab.averaging.fsc import falls
+from tomolab.averaging.fsc import first_crossing
 from tomolab.conventions import centre
 from tomolab.tomograms import statistics
 from tomolab.ui import style
@@ -45,7 +45,7 @@ def fsc(averages: Any, *, width: float = 5.2) -> Figure:
         # Shell 0 has no resolution (infinite).
         curve = curve[np.isfinite(curve["resolution"]) & (curve["resolution"] > 0)].sort_values("resolution", ascending=False)
         frequency = 1 / curve["resolution"].to_numpy()
-        reached = falls(frequency, curve["fsc"].to_numpy(), 0.143)
+        reached = first_crossing(frequency, curve["fsc"].to_numpy(), 0.143)
         text = f"{name}  " * bool(name) + (f"{1 / reached:.1f} Å" if np.isfinite(reached) else "above 0.143 to the end")
         ax.plot(frequency, curve["fsc"], color=ink, label=text)
         if np.isfinite(reached):

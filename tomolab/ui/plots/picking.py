@@ -75,14 +75,14 @@ def scores(
 
 @styled
 def matched(found: pd.DataFrame, *, share: float = 0.75, width: float = 7.0) -> Figure:
-    """Histogram of how well particles fit a structure and its mirror image, and from which score `matching.likely` takes them.
+    """Histogram of how well particles fit a structure and its mirror image, and from which score `matching.select` takes them.
 
     Parameters
     ----------
     found
         What `matching.score` returned.
     share
-        As in `matching.likely`.
+        As in `matching.select`.
     width
         Of the figure in inches.
 
@@ -94,7 +94,7 @@ def matched(found: pd.DataFrame, *, share: float = 0.75, width: float = 7.0) -> 
     if found.empty:
         raise ValueError("there are no scores to show")
     ours, theirs = (found[name].to_numpy() for name in ("match", "mirrored"))
-    chosen = matching.likely(found, share=share)
+    chosen = matching.select(found, share=share)
     score = float(found.loc[chosen, "match"].min()) if len(chosen) else None
     figure = _figure(ours, theirs, score=score, width=width, names=("structure", "its mirror image", "chance"))
     top, below = figure.axes[:2]
