@@ -65,7 +65,7 @@ class Action:
     problem: Callable[[Inspection, Choice], str]
     run: Callable[[Inspection, Choice], Any] | None = None
     slow: bool = False
-    detail: Callable[[Inspection, Choice], str] = lambda *_: ""
+    detail: Callable[[Inspection, Choice], str] | None = None
 
     def do(self, work: Inspection, choice: Choice) -> None:
         """Do it now; ValueError if it cannot be done."""
@@ -78,7 +78,7 @@ class Action:
 
     def help(self, work: Inspection, choice: Choice) -> str:
         """Tooltip with the keys, and why it cannot be done now or what it would be done with."""
-        problem, detail = self.problem(work, choice), self.detail(work, choice)
+        problem, detail = self.problem(work, choice), self.detail(work, choice) if self.detail else ""
         more = f"\nNot now: {problem}" if problem else f"\nNow: {detail}" if detail else ""
         return f"{self.tooltip} ({', '.join(self.keys)}){more}"
 
@@ -93,7 +93,8 @@ def _average(work: Inspection, choice: Choice, **options: Any) -> None:
         work.average(cluster, symmetry=choice.symmetry, mask_diameter=choice.mask_diameter, **options)
 
 
-def _averaged(work: Inspection, choice: Choice) -> str:
+def averaged(work: Inspection, choice: Choice) -> str:
+    """Say what an average would be of: the ticked clusters, or the selection, with the number of particles."""
     session, counts = work.session, work.session.counts()
     sets = [f"{session.title(one)} ({counts[one]:,})" for one in choice.clusters]
     return f"of {', '.join(sets) or f'the selection ({session.selected.sum():,})'}"
@@ -174,7 +175,7 @@ ACTIONS = {
         "averages",
         problem=lambda work, choice: work.average_problem(choice.clusters, engine=choice.engine),
         run=lambda work, choice: _average(work, choice, engine=choice.engine, classes=choice.classes),
-        detail=_averaged,
+        detail=averaged,
     ),
     "quick": Action(
         "Quick look",
@@ -184,7 +185,7 @@ ACTIONS = {
         "averages",
         problem=lambda work, choice: work.average_problem(choice.clusters),
         run=partial(_average, quick=True),
-        detail=_averaged,
+        detail=averaged,
     ),
     "export": Action(
         "Export…",

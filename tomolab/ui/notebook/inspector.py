@@ -22,7 +22,7 @@ from ipywidgets import HTML, BoundedIntText, Button, Dropdown, FloatRangeSlider,
 from traitlets import List, Unicode
 
 from tomolab.inspection import model as inspections
-from tomolab.inspection.actions import ACTIONS, Choice
+from tomolab.inspection.actions import ACTIONS, Choice, averaged
 from tomolab.inspection.model import COMPONENTS, Inspection
 from tomolab.inspection.run_contents import SESSION
 from tomolab.inspection.session import NONE, Session
@@ -216,7 +216,7 @@ class Inspector(VBox):  # type: ignore[misc]
         for name, button in self.buttons.items():
             button.disabled, button.tooltip = bool(ACTIONS[name].problem(work, choice)), ACTIONS[name].help(work, choice)
         average = ACTIONS["average"]
-        self.averages.tell(average.problem(work, choice) or average.detail(work, choice))
+        self.averages.tell(average.problem(work, choice) or averaged(work, choice))
 
     def _colour(self) -> None:
         if self.lasso is None:
