@@ -39,7 +39,7 @@ TEXTS = sorted(
     and not path.relative_to(ROOT).parts[0].startswith(".venv")
 )
 EXTRA = {"IPython", "PySide6", "anywidget", "dask", "dask_jobqueue", "distributed", "ipywidgets", "jscatter", "matplotlib"}
-EXTRA |= {"napari", "obstore", "qtpy", "superqt", "traitlets"}
+EXTRA |= {"napari", "obstore", "qtpy", "traitlets"}
 """What only extras bring."""
 LINES = 600
 MODULES_IN_FOLDER = 15

@@ -1,6 +1,6 @@
-"""Takes the particles of an inspection, writes them for other programs: as lists, as a copy of the user's own list, as folders.
+"""Takes the particles of an inspection, writes them for other programs: as lists, as a copy of the user's list, as folders.
 
-Particles leave in the poses of the averages that they are part of, where there are any; what was taken from where is told.
+Particles are written in the poses of the averages that they are part of, where there are any; the message says which.
 
 >>> done = exports.export(work, "ribosomes.star", [3])
 >>> print(done)

@@ -11,7 +11,7 @@ LAB, NAPARI = "pip install 'tomolab[lab]'", "pip install 'tomolab[napari]'"
 INSTALL = {
     **dict.fromkeys(("jinja2", "matplotlib"), f"{LAB}, or {NAPARI}"),
     **dict.fromkeys(("IPython", "anywidget", "ipywidgets", "jscatter", "traitlets"), LAB),
-    **dict.fromkeys(("napari", "qtpy", "superqt"), NAPARI),
+    **dict.fromkeys(("napari", "qtpy"), NAPARI),
 }
 """How to install what modules in here import, by its name."""
 

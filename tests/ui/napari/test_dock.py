@@ -151,7 +151,7 @@ def test_the_whole_journey_of_a_run_folder(make_napari_viewer, qtbot, folder: Pa
     # A quick average lands as a surface in the colour of its cluster.
     panel._enable()
     qtbot.mouseClick(panel.buttons["quick"], Qt.MouseButton.LeftButton)
-    (row,) = panel.queue.rows
+    (row,) = panel.jobs.rows
     qtbot.waitUntil(lambda: "ribosomes, quick" in dock.link.surfaces, timeout=60_000)
     qtbot.waitUntil(lambda: "halves agree" in row.text.text(), timeout=10_000)
     assert row.bar.value() == 1000

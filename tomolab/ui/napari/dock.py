@@ -1,4 +1,4 @@
-"""The dock: the inspector as a panel of napari, for an inspection that is open or a run folder to be opened.
+"""Takes an inspection, or a run folder that is asked for, and shows the inspector as a dock of napari.
 
 >>> view = viewer.open()
 >>> view.window.add_dock_widget(Inspector(view, inspection.open("runs/first")), name="tomolab", area="right")

@@ -1,4 +1,4 @@
-"""Menus of napari's panel: what can be exported from an inspection, with the dialogs that ask where to.
+"""Takes an inspection, offers what can be exported from it as a menu, and asks where to.
 
 >>> ExportMenu(inspection, chosen=lambda: [3], tell=print)
 """

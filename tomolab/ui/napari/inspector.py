@@ -25,7 +25,6 @@ from qtpy.QtWidgets import (  # type: ignore[attr-defined]
     QVBoxLayout,
     QWidget,
 )
-from superqt.utils import ensure_main_thread
 
 from tomolab.inspection.actions import ACTIONS, GROUPS, Action, Choice
 from tomolab.inspection.model import ENGINES, Inspection
@@ -34,7 +33,7 @@ from tomolab.ui.napari import link as napari_link
 from tomolab.ui.napari import scatter, threads
 from tomolab.ui.napari.cluster_table import ClusterTable
 from tomolab.ui.napari.export_menu import ExportMenu
-from tomolab.ui.napari.jobs import Queue
+from tomolab.ui.napari.jobs import JobList
 from tomolab.ui.napari.link import Link
 from tomolab.ui.napari.scatter import Canvas
 
@@ -57,7 +56,7 @@ class InspectorPanel(QWidget):
     def __init__(self, inspection: Inspection, link: Link, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.inspection, self.link, self._gone, self._busy = inspection, link, False, ""
-        self.table, self.queue = ClusterTable(inspection), Queue()
+        self.table, self.jobs = ClusterTable(inspection), JobList()
         self.exports = ExportMenu(inspection, chosen=lambda: self.table.clusters.ticked, tell=self.tell, parent=self)
         self.canvas = None if inspection.points is None else Canvas(inspection.points[["x", "y"]].to_numpy())
         self.colour, self.tomogram, self.map = QComboBox(), QComboBox(), QPushButton("Cell map")
@@ -69,7 +68,7 @@ class InspectorPanel(QWidget):
         self._arrange()
         self._connect()
         for job in inspection.jobs:
-            self.queue.add(job)
+            self.jobs.add(job)
         self._update({"labels", "clusters", "selected", "filters"})
 
     # How it looks
@@ -132,7 +131,7 @@ class InspectorPanel(QWidget):
         edits = [*groups["clusters"], self.parts, *groups["history"], *groups["export"]]
         split.addWidget(_stack(self.table, self.counts, _grid(edits, columns=5)))
         options = [self.engine, self.symmetry, self.classes, self.diameter]
-        split.addWidget(_stack(_grid([*groups["averages"], *options], columns=3), self.queue))
+        split.addWidget(_stack(_grid([*groups["averages"], *options], columns=3), self.jobs))
         split.setSizes([230, 190, 170])
         for place, share in enumerate((5, 3, 4)):
             split.setStretchFactor(place, share)
@@ -169,7 +168,7 @@ class InspectorPanel(QWidget):
 
     # What is shown
 
-    @ensure_main_thread  # type: ignore[untyped-decorator]
+    @threads.in_window
     def _update(self, changed: set[str]) -> None:
         if self._gone:
             return
@@ -178,10 +177,10 @@ class InspectorPanel(QWidget):
             self.table.clusters.refresh()
         if self.canvas is not None and changed & {"labels", "clusters", "selected", "filters"}:
             self.canvas.show_points(self._inks(), visible=session.visible, selected=session.selected)
-        followed = {id(row.job) for row in self.queue.rows}
+        followed = {id(row.job) for row in self.jobs.rows}
         for job in self.inspection.jobs:
             if id(job) not in followed:
-                self.queue.add(job)
+                self.jobs.add(job)
         inside, chosen = int(session.counts().sum()), int(session.selected.sum())
         hidden = len(session.ids) - int(session.visible.sum())
         told = [f"<b>{chosen:,} selected</b>", f"{inside:,} in {len(session.clusters)} clusters"]

@@ -1,4 +1,4 @@
-"""Linking: a napari viewer that shows an inspection, follows it, and gives back what is selected in it.
+"""Takes an inspection, shows it in a napari viewer, follows it, and gives it what is selected there.
 
 Works on a window and on a viewer without Qt alike.
 
@@ -63,9 +63,9 @@ class Link:
         self._table, self._rows = pd.DataFrame(), np.empty(0, dtype=np.intp)
         self._listener: Callable[[set[str]], Any] = self._update
         if hasattr(viewer, "window"):
-            from superqt.utils import ensure_main_thread
+            from tomolab.ui.napari import threads
 
-            self._listener = ensure_main_thread(self._update)
+            self._listener = threads.in_window(self._update)
         self._held = self._closed = False
         viewer.mouse_drag_callbacks.append(self._press)
         inspection.changed.connect(self._listener)

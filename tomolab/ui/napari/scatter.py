@@ -1,4 +1,4 @@
-"""The canvas: a scatter of particles on the graphics card, in which the mouse draws around some of them.
+"""Takes positions and colours of particles, draws them on the graphics card, and gives the rows that the mouse draws around.
 
 The left button draws a lasso; with Shift it adds to what is selected, with Ctrl or Alt it takes away. The wheel zooms about
 the mouse, the right or middle button moves the picture.

@@ -1,4 +1,4 @@
-"""Exporting from the browser: lists, a copy of one's own list, folders for RELION and Dynamo, and the report of the run folder.
+"""Takes an inspection, writes from the browser lists, a copy of the user's list, folders for RELION and Dynamo, and a report.
 
 >>> Export(inspection, ticked=lambda: [3], say=print)
 """

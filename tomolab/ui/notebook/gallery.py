@@ -1,4 +1,4 @@
-"""The gallery: boxes of the particles in hand, page by page, the most typical first; click one to select it and go there."""
+"""Takes an inspection, shows boxes of its particles page by page, the most typical first; a click selects and goes there."""
 
 from collections.abc import Callable
 from pathlib import Path

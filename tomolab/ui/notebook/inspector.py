@@ -1,4 +1,4 @@
-"""The inspector: map of the particles, slices of their tomograms, clusters, boxes and averages as one thing, in the browser.
+"""Takes an inspection, shows in the browser the map of its particles, slices of tomograms, clusters, boxes and averages.
 
 All of it shows one inspection and changes that only: what is drawn around in one view is selected in every other, every
 step can be undone, and what the run folder holds is what is seen.

@@ -1,4 +1,4 @@
-"""Watching: jobs as they run in the background, with a bar, the average so far, and a button to stop each.
+"""Takes jobs, shows each in a notebook as it runs: a bar, the average so far, and a button to stop it.
 
 >>> job = jobs.start("cluster 3", averaging.average, subtomograms, chosen.ids, seed=1)
 >>> watch(job)

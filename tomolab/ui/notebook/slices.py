@@ -1,4 +1,4 @@
-"""Sections: slices of tomograms in the browser, with the particles that they cut; draw around them there.
+"""Takes an inspection, shows slices of its tomograms in the browser with the particles that they cut, to draw around.
 
 >>> view = Section(inspection)
 >>> view                                    # shows in a notebook; a slider moves the slice
