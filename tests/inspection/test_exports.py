@@ -112,22 +112,22 @@ def test_the_users_own_list_comes_back_with_the_chosen_rows(folder: Path, boxes:
     io.write_particles(listed, folder / "clusters.csv")
     work = inspection.open(folder, diameter=250)
     work.keep("average", average_of(work.session.table([1]), turn=30.0))
-    done = exports.copy(work, own, tmp_path / "some.star", chosen=[1])
+    done = io.filter_particles(own, work.session.table([1]), tmp_path / "some.star")
     assert (done.kept, done.dropped, done.elsewhere) == (16, 16, 0)
     wanted = listed.loc[listed["cluster"] == 1, "theirNumber"]
     assert io.read_particles(done.path)["theirNumber"].tolist() == sorted(wanted, key=read["theirNumber"].tolist()[::-1].index)
     assert set(done.path.read_text().splitlines()) < set(own.read_text().splitlines())
-    kind = next(kind for kind in exports.KINDS if kind.format == exports.COPY)
-    told = exports.make(work, kind, tmp_path / "again", chosen=[1], source=str(own))
+    kind = next(kind for kind in exports.FORMATS if kind.format == exports.COPY)
+    told = exports.export_as(work, kind, tmp_path / "again", chosen=[1], source=str(own))
     assert told == "16 of 32 particles of own.star are in again.star"
     assert (tmp_path / "again.star").read_bytes() == done.path.read_bytes()
     with pytest.raises(ValueError, match="say which list it is"):
-        exports.make(work, kind, tmp_path / "again")
+        exports.export_as(work, kind, tmp_path / "again")
 
 
 def test_a_folder_for_each_cluster_is_in_the_frame_of_one_average(work: Inspection, tmp_path: Path) -> None:
-    kind = next(kind for kind in exports.KINDS if kind.format == "RELION")
-    told = exports.make(work, kind, tmp_path / "relion")
+    kind = next(kind for kind in exports.FORMATS if kind.format == "RELION")
+    told = exports.export_as(work, kind, tmp_path / "relion")
     assert told == "32 particles are in 2 folders in relion; see README.txt there"
     assert sorted(path.name for path in (tmp_path / "relion").iterdir()) == ["README.txt", "cluster_0", "ribosomes"]
     found = io.read_particles(tmp_path / "relion" / "ribosomes" / "particles.star")
@@ -143,9 +143,11 @@ def test_a_folder_for_each_cluster_is_in_the_frame_of_one_average(work: Inspecti
         exports.folders(bare, tmp_path / "none", program="RELION")
 
 
-@pytest.mark.parametrize("kind", [one for one in exports.KINDS if one.suffix], ids=lambda one: one.title)
-def test_every_list_that_is_offered_comes_back_with_its_places(work: Inspection, tmp_path: Path, kind: exports.Kind) -> None:
-    told = exports.make(work, kind, tmp_path / "list", chosen=[1], poses="table")
+@pytest.mark.parametrize("kind", [one for one in exports.FORMATS if one.suffix], ids=lambda one: one.title)
+def test_every_list_that_is_offered_comes_back_with_its_places(
+    work: Inspection, tmp_path: Path, kind: exports.ExportFormat
+) -> None:
+    told = exports.export_as(work, kind, tmp_path / "list", chosen=[1], poses="table")
     path = tmp_path / f"list{kind.suffix}"
     assert told.startswith(f"16 particles are in {path.name}")
     shape = next(iter(work.tomograms.values())).shape

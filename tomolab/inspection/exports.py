@@ -5,7 +5,6 @@ Particles are written in the poses of the averages that they are part of, where 
 >>> done = exports.export(work, "ribosomes.star", [3])
 >>> print(done)
 310 particles are in ribosomes.star, in the poses of "ribosomes" (280) and of the particle table (30)
->>> exports.copy(work, "ours.star", "ours_ribosomes.star", [3])
 >>> exports.folders(work, "relion_classes", [3, 5], program="RELION")
 
 `folders` writes a folder for each class of particles with all that RELION or Dynamo needs to go on with it::
@@ -34,7 +33,6 @@ from tomolab.conventions import ANGLES, POSITION
 from tomolab.inspection.model import Inspection
 from tomolab.inspection.run_contents import folder_name
 from tomolab.io.lists import copick, formats, outdated
-from tomolab.io.lists.filtering import Copy
 from tomolab.subtomograms import to_dynamo, to_relion
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
@@ -52,7 +50,7 @@ EDGE = 3.0
 
 
 @dataclass(frozen=True)
-class Kind:
+class ExportFormat:
     """What can be exported: what it is called, the suffix of the file (none for folders), and which of its formats."""
 
     title: str
@@ -60,21 +58,21 @@ class Kind:
     format: str | None = None
 
 
-KINDS = (
-    Kind("RELION 3.1 (.star)", ".star", "relion31"),
-    Kind("RELION 4 (.star)", ".star", "relion4"),
-    Kind("RELION 5 (.star)", ".star", "relion5"),
-    Kind("Warp (.star)", ".star", "warp"),
-    Kind("STOPGAP (.star)", ".star", "stopgap"),
-    Kind("Dynamo (.tbl)", ".tbl"),
-    Kind("AV3 motive list (.em)", ".em"),
-    Kind("IMOD model (.mod)", ".mod"),
-    Kind("CryoET Data Portal (.ndjson)", ".ndjson"),
-    Kind("copick (project folder)", "", "copick"),
-    Kind("all columns (.csv)", ".csv"),
-    Kind("your own list, these only", "", COPY),
-    Kind("RELION, a folder a class", "", "RELION"),
-    Kind("Dynamo, a folder a class", "", "Dynamo"),
+FORMATS = (
+    ExportFormat("RELION 3.1 (.star)", ".star", "relion31"),
+    ExportFormat("RELION 4 (.star)", ".star", "relion4"),
+    ExportFormat("RELION 5 (.star)", ".star", "relion5"),
+    ExportFormat("Warp (.star)", ".star", "warp"),
+    ExportFormat("STOPGAP (.star)", ".star", "stopgap"),
+    ExportFormat("Dynamo (.tbl)", ".tbl"),
+    ExportFormat("AV3 motive list (.em)", ".em"),
+    ExportFormat("IMOD model (.mod)", ".mod"),
+    ExportFormat("CryoET Data Portal (.ndjson)", ".ndjson"),
+    ExportFormat("copick (project folder)", "", "copick"),
+    ExportFormat("all columns (.csv)", ".csv"),
+    ExportFormat("your own list, these only", "", COPY),
+    ExportFormat("RELION, a folder a class", "", "RELION"),
+    ExportFormat("Dynamo, a folder a class", "", "Dynamo"),
 )
 """What the inspectors offer."""
 
@@ -112,11 +110,11 @@ class ParticleClass:
     about: str = ""
 
 
-def problem(work: Inspection, kind: Kind) -> str:
-    """Why one of `KINDS` cannot be exported now; empty if it can."""
+def problem(work: Inspection, wanted: ExportFormat) -> str:
+    """Why one of `FORMATS` cannot be exported now; empty if it can."""
     if not work.session.clusters:
         return "there is no cluster"
-    return "there are no boxes to write" if kind.format in PROGRAMS and work.subtomograms is None else ""
+    return "there are no boxes to write" if wanted.format in PROGRAMS and work.subtomograms is None else ""
 
 
 def export(
@@ -165,32 +163,6 @@ def export(
     return Exported(path, len(table), used, added, left_out)
 
 
-def copy(
-    work: Inspection, source: str | Path, to: str | Path, *, chosen: Iterable[int] | None = None, classes: bool = False
-) -> Copy:
-    """Copy the user's own list with the particles of some clusters only, all else as it is (`io.filter_particles`).
-
-    Parameters
-    ----------
-    work
-        The inspection.
-    source
-        The list from which the particles were read.
-    to
-        The copy.
-    chosen
-        Clusters; all by default.
-    classes
-        Whether the numbers of the clusters take the place of the classes in the list.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As `io.filter_particles`.
-    """
-    return io.filter_particles(source, work.session.table(chosen), to, classes="cluster" if classes else None)
-
-
 def folders(work: Inspection, folder: str | Path, chosen: Iterable[int] | None = None, *, program: str) -> list[Exported]:
     """Write a folder for each cluster with all that RELION or Dynamo needs (`write_class_folders`); all of them or nothing.
 
@@ -236,22 +208,22 @@ def folders(work: Inspection, folder: str | Path, chosen: Iterable[int] | None =
     ]
 
 
-def make(
+def export_as(
     work: Inspection,
-    kind: Kind,
+    wanted: ExportFormat,
     path: str | Path,
     *,
     chosen: Iterable[int] | None = None,
     poses: str = "average",
     source: str = "",
 ) -> str:
-    """Export one of `KINDS`, and say in words what was done.
+    """Export one of `FORMATS`, and say in words what was done.
 
     Parameters
     ----------
     work
         The inspection.
-    kind
+    wanted
         What is wanted.
     path
         File or folder; a missing suffix is added.
@@ -265,22 +237,22 @@ def make(
     Raises
     ------
     OSError, ValueError
-        As `export`, `copy` and `folders`.
+        As `export`, `io.filter_particles` and `folders`.
     """
     path, own = Path(path), Path(source).expanduser()
-    suffix = own.suffix if kind.format == COPY else kind.suffix
+    suffix = own.suffix if wanted.format == COPY else wanted.suffix
     path = path if path.suffix == suffix else path.with_name(path.name + suffix)
-    if kind.format == COPY:
+    if wanted.format == COPY:
         if not source:
             raise ValueError("say which list it is that the particles were read from")
-        done = copy(work, own, path, chosen=chosen)
+        done = io.filter_particles(own, work.session.table(chosen), path)
         other = f"; {done.elsewhere:,} are of other lists" if done.elsewhere else ""
         return f"{done.kept:,} of {done.kept + done.dropped:,} particles of {own.name} are in {path.name}{other}"
-    if kind.format in PROGRAMS:
-        found = folders(work, path, chosen, program=kind.format)
+    if wanted.format in PROGRAMS:
+        found = folders(work, path, chosen, program=wanted.format)
         many = f"{len(found)} folder{'s' * (len(found) > 1)}"
         return f"{sum(one.count for one in found):,} particles are in {many} in {path.name}; see README.txt there"
-    return str(export(work, path, chosen, format=kind.format, poses=poses))
+    return str(export(work, path, chosen, format=wanted.format, poses=poses))
 
 
 def posed(table: pd.DataFrame, averages: Mapping[str, Average], *, reach: float) -> tuple[pd.DataFrame, dict[str, int]]:
@@ -330,7 +302,7 @@ def posed(table: pd.DataFrame, averages: Mapping[str, Average], *, reach: float)
 
 
 def _known(work: Inspection, path: Path, version: str | None) -> dict[str, Any]:
-    """What `io.write_particles` needs to know for a list of this kind, and nothing else."""
+    """What `io.write_particles` needs to know for a list of this format, and nothing else."""
     sizes = [one.voxel_size for one in (*work.tomograms.values(), work.subtomograms) if one is not None]
     shapes = {name: volume.shape for name, volume in work.tomograms.items()}
     known = {"voxel_size": sizes[0] if sizes else None, "tomogram_shape": shapes or None}

@@ -143,7 +143,7 @@ def test_the_whole_journey_of_a_run_folder(make_napari_viewer, qtbot, folder: Pa
 
     # What is exported is what is counted.
     panel.table.clusters.ticked = [1]
-    panel.exports.export(exports.KINDS[0], tmp_path / "ribosomes")
+    panel.exports.export(exports.FORMATS[0], tmp_path / "ribosomes")
     qtbot.waitUntil(lambda: "are in ribosomes.star" in panel.message.text(), timeout=10_000)
     rows = io.read_particles(tmp_path / "ribosomes.star")
     assert len(rows) == session.counts()[1] == int(cells(dock)["ribosomes"])

@@ -36,7 +36,7 @@ def choose(menu: ExportMenu, kind: str) -> None:
 
 def test_every_kind_is_offered(menu: ExportMenu, folder: Path, boxes: Subtomograms) -> None:
     titles = [action.text().removesuffix("…") for action in menu.actions()]
-    assert titles[: len(exports.KINDS)] == [kind.title for kind in exports.KINDS]
+    assert titles[: len(exports.FORMATS)] == [kind.title for kind in exports.FORMATS]
     menu.aboutToShow.emit()
     assert all(action.isEnabled() for action in menu.actions())
     menu.inspection = Inspection(menu.inspection.session, diameter=250)

@@ -260,7 +260,7 @@ def test_what_is_shown_is_what_is_exported(view: Inspector, folder: Path) -> Non
     view.inspection.split(0)
     export = view.export
     view.table.ticked = [1]
-    kinds = {kind.title: kind for kind in exports.KINDS}
+    kinds = {kind.title: kind for kind in exports.FORMATS}
     export.name.value = "lists/one"
     export.button.click()
     assert "16 particles are in one.star" in export.text.value

@@ -11,7 +11,7 @@ from typing import Any
 from qtpy.QtWidgets import QFileDialog, QMenu, QWidget
 
 from tomolab.inspection import exports
-from tomolab.inspection.exports import COPY, KINDS, POSES, Kind
+from tomolab.inspection.exports import COPY, FORMATS, POSES, ExportFormat
 from tomolab.inspection.model import Inspection
 from tomolab.ui import report
 from tomolab.ui.napari import threads
@@ -42,7 +42,7 @@ class ExportMenu(QMenu):
     ) -> None:
         super().__init__(parent)
         self.inspection, self.chosen, self.tell = inspection, chosen, tell
-        for kind in KINDS:
+        for kind in FORMATS:
             self.addAction(f"{kind.title}…").triggered.connect(partial(self._ask, kind))
         self.addSeparator()
         self.poses = self.addAction("Lists in the poses of averages")
@@ -54,13 +54,13 @@ class ExportMenu(QMenu):
 
     def _allow(self) -> None:
         """Enable what can be written."""
-        for action, kind in zip(self.actions(), KINDS, strict=False):
+        for action, kind in zip(self.actions(), FORMATS, strict=False):
             problem = exports.problem(self.inspection, kind)
             action.setEnabled(not problem)
             action.setToolTip(problem)
         self.report_action.setEnabled(self.inspection.folder is not None)
 
-    def _ask(self, kind: Kind, *_ignored: object) -> None:
+    def _ask(self, kind: ExportFormat, *_ignored: object) -> None:
         """Ask where to, and write it."""
         source = ""
         if kind.format == COPY:
@@ -78,13 +78,13 @@ class ExportMenu(QMenu):
         if path:
             self.export(kind, path, source=source)
 
-    def export(self, kind: Kind, path: str | Path, *, source: str = "") -> None:
+    def export(self, kind: ExportFormat, path: str | Path, *, source: str = "") -> None:
         """Write the particles of the chosen clusters, or of all clusters, beside the window, and tell what was done.
 
         Parameters
         ----------
         kind
-            One of `exports.KINDS`.
+            One of `exports.FORMATS`.
         path
             File or folder.
         source
@@ -92,7 +92,7 @@ class ExportMenu(QMenu):
         """
         poses = POSES[0] if self.poses.isChecked() else POSES[1]
         options: dict[str, Any] = {"chosen": self.chosen() or None, "poses": poses, "source": source}
-        self._later(lambda: exports.make(self.inspection, kind, path, **options))
+        self._later(lambda: exports.export_as(self.inspection, kind, path, **options))
 
     def report(self) -> None:
         """Write the report of the run folder, and tell where it is."""

@@ -185,9 +185,8 @@ class InspectorPanel(QWidget):
         hidden = len(session.ids) - int(session.visible.sum())
         told = [f"<b>{chosen:,} selected</b>", f"{inside:,} in {len(session.clusters)} clusters"]
         told += [f"{len(session.ids) - inside:,} in none"] + ([f"{hidden:,} hidden"] if hidden else [])
-        told += (
-            [f"<b style='color:{style.OKABE_ITO[1]}'>NOT KEPT: {self.inspection.unkept}</b>"] if self.inspection.unkept else []
-        )
+        if self.inspection.unkept:
+            told.append(f"<b>{style.span(f'NOT KEPT: {self.inspection.unkept}', style.OKABE_ITO[1])}</b>")
         self.counts.setText(" · ".join(told))
         self._enable()
 

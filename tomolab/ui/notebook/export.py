@@ -11,7 +11,7 @@ from typing import Any
 from ipywidgets import HTML, Button, Checkbox, Dropdown, HBox, Layout, Text, VBox
 
 from tomolab.inspection import exports
-from tomolab.inspection.exports import COPY, KINDS, POSES, PROGRAMS
+from tomolab.inspection.exports import COPY, FORMATS, POSES, PROGRAMS
 from tomolab.inspection.model import Inspection
 from tomolab.ui import report
 
@@ -32,7 +32,7 @@ class Export(VBox):  # type: ignore[misc]
     def __init__(self, inspection: Inspection, *, ticked: Callable[[], list[int]], say: Callable[[str], Any]) -> None:
         self.inspection, self.ticked, self.say = inspection, ticked, say
         about = "File or folder, in the run folder unless it is a whole path"
-        self.kind = Dropdown(options=[(kind.title, kind) for kind in KINDS], layout=Layout(width="190px"))
+        self.kind = Dropdown(options=[(kind.title, kind) for kind in FORMATS], layout=Layout(width="190px"))
         self.name = Text("chosen", layout=Layout(width="140px"), tooltip=about)
         self.source = Text(
             "", layout=Layout(width="434px"), placeholder="the list from which the particles were read, such as ours.star"
@@ -78,7 +78,7 @@ class Export(VBox):  # type: ignore[misc]
         path = (self.inspection.folder or Path()) / name
         poses = POSES[0] if self.poses.value else POSES[1]
         options: dict[str, Any] = {"chosen": self.ticked() or None, "poses": poses, "source": source}
-        return f"{exports.make(self.inspection, self.kind.value, path, **options)} (folder: {path.parent})"
+        return f"{exports.export_as(self.inspection, self.kind.value, path, **options)} (folder: {path.parent})"
 
     def _report(self) -> str:
         assert self.inspection.folder is not None
