@@ -51,7 +51,7 @@ def main() -> None:
 def train(maps: dict[str, Any]) -> tuple[float, networks.Network]:
     """Seconds and network of one training at laptop scale."""
     box, epoch_size, imaging = LAPTOP.box, LAPTOP.epoch_size, Imaging(snr=USUAL, tilts=TILTS)
-    stream = simulation.stream(maps, imaging=imaging, box=box, epoch_size=epoch_size, seed=1)
+    stream = simulation.Stream(maps, imaging=imaging, box=box, epoch_size=epoch_size, seed=1)
     validation = simulation.subtomograms(maps, 20, imaging=imaging, box=box, seed=2)
     network = networks.create("compact", box=box, classes=stream.classes, voxel_size=LAPTOP.voxel_size)
     start = time.perf_counter()

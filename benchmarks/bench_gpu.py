@@ -164,7 +164,7 @@ def simulate(bench: Bench) -> None:
     maps = densities.load(networks.load("default").classes, voxel_size=bench.voxel_size, box=bench.box)
     for title, imaging in (("with neighbours", IMAGING), ("in crowded cells", Imaging.in_cells(dose=120.0))):
         size = 16 if bench.tiny else USUAL
-        flow = simulation.stream(
+        flow = simulation.Stream(
             maps, imaging=imaging, box=bench.box, batch_size=size, epoch_size=100_000 * size, seed=1, device=bench.device
         ).epoch(0)
         bench.note("simulate", title, lambda flow=flow: next(flow), size)  # type: ignore[misc]
@@ -191,7 +191,7 @@ def learn(bench: Bench) -> None:
             bench.note("infer", f"{name}, {precision}", describe, size, flop=forward, by=CEILINGS[precision])
     maps = densities.load(networks.load("default").classes, voxel_size=bench.voxel_size, box=bench.box)
     size = 8 if bench.tiny else USUAL
-    stream = simulation.stream(
+    stream = simulation.Stream(
         maps, imaging=IMAGING, box=bench.box, batch_size=size, epoch_size=100_000 * size, seed=1, device=bench.device
     )
     steps = _steps(bench, "compact", stream, "bfloat16")

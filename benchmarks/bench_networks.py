@@ -60,7 +60,7 @@ def main() -> None:
 def measure(name: str, maps: dict[str, Any]) -> dict[str, Any]:
     """One row: subtomograms per second of ours, and how many times that of the plain loop."""
     size = BATCHES[name]
-    stream = simulation.stream(maps, imaging=Imaging(snr=0.05), box=BOX, batch_size=size, epoch_size=10_000 * size, seed=1)
+    stream = simulation.Stream(maps, imaging=Imaging(snr=0.05), box=BOX, batch_size=size, epoch_size=10_000 * size, seed=1)
     volumes, labels = next(stream.epoch(0))
     particles = simulation.subtomograms(maps, max(1, size // len(maps)), imaging=Imaging(snr=0.05), box=BOX, seed=2)
     ready = Ready(stream.classes, volumes, labels)

@@ -42,7 +42,7 @@ def recalls(maps: dict[str, Any], snr: float, seed: int) -> dict[Any, float]:
     for tried in (*SINGLE, RANGE):
         peaks = picking.candidates(tomogram, diameter=tried, edge=EDGE, tomogram=str(truth["tomogram"].iloc[0]))
         picks = picking.choose(peaks, score=-np.inf).head(len(truth))
-        found[tried] = float(picking.score(picks, truth, distance=NEAR)["recall"])
+        found[tried] = float(picking.evaluate(picks, truth, distance=NEAR)["recall"])
     return found
 
 

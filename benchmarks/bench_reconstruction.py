@@ -71,7 +71,7 @@ def projections(*, slabs: bool) -> Callable[[], Any]:
     depth = ctf.depth_of_focus(VOXEL_SIZE, 300.0) / VOXEL_SIZE if slabs else None
 
     def work() -> None:
-        turned = projection.turn_over(data)
+        turned = projection.y_last(data)
         for tilt in TILTS:
             projection.slabs(turned, float(tilt), width=LARGE[2], depth=depth)
 

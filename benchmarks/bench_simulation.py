@@ -34,7 +34,7 @@ def main() -> None:
     for voxel_size, box in ((10.0, 40), (20.0, 20)):
         maps = densities.load(voxel_size=voxel_size, box=box)
         streams = {
-            name: simulation.stream(maps, imaging=imaging, box=box, epoch_size=COUNT, seed=1) for name, imaging in KINDS.items()
+            name: simulation.Stream(maps, imaging=imaging, box=box, epoch_size=COUNT, seed=1) for name, imaging in KINDS.items()
         }
         ways: dict[str, Callable[[int], int]] = {
             f"tomolab, {name}": lambda number, stream=stream: sum(len(volumes) for volumes, _ in stream.epoch(number))

@@ -17,12 +17,12 @@ def main() -> None:
     """Time 2,000 complexes in an open slab, a crowded cell with everything in it, and more complexes than there is room for."""
     catalogue = densities.catalogue().query("shipped")["name"]
     maps = densities.load([name for name in catalogue if not name.startswith("capsid")], voxel_size=VOXEL_SIZE)
-    room = specimen.available(shape=SHAPE, voxel_size=VOXEL_SIZE, thickness=THICKNESS, cell=CELL)
-    cell = {"cell": CELL, "vesicles": 4, "solutes": 60.0, "beads": 8}
+    volume = specimen.accessible_volume(shape=SHAPE, voxel_size=VOXEL_SIZE, thickness=THICKNESS, cell=CELL)
+    cell = {"cell": CELL, "vesicles": 4, "soluble_protein": 60.0, "fiducials": 8}
     cases: list[tuple[str, Any, dict[str, Any]]] = [
         ("2,000 complexes", 2000 // len(maps) + 1, {}),
-        ("cell at 0.25", specimen.fill(maps, crowding=0.25, room=room), cell),
-        ("cell at 0.35", specimen.fill(maps, crowding=0.35, room=room), {"cell": CELL}),
+        ("cell at 0.25", specimen.counts_for_crowding(maps, 0.25, volume=volume), cell),
+        ("cell at 0.35", specimen.counts_for_crowding(maps, 0.35, volume=volume), {"cell": CELL}),
     ]
     rows = [{"specimen": name} | repeated(maps, counts, options) for name, counts, options in cases]
     settings = {"shape": SHAPE, "voxel_size": VOXEL_SIZE, "thickness": THICKNESS, "densities": len(maps), "repeats": REPEATS}

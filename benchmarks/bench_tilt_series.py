@@ -39,9 +39,13 @@ def main() -> None:
     wedge = (float(tilts.min()), float(tilts.max()))
     optics = {"voxel_size": VOXEL_SIZE, "pixel_size": pixel_size, "transforms": transforms, "shape": SHAPE, "progress": False}
     tomogram = timed("reconstruct", lambda: reconstructions.reconstruct(stack, tilts, **optics), repr)
-    gold = timed("find beads", lambda: picking.beads(tomogram), lambda made: f"{made.mean():.2%} of voxels")
-    options = {"diameter": DIAMETER, "threshold": 10.0, "tilts": wedge, "exclude": gold}
-    picks = timed("pick", lambda: picking.difference_of_gaussians(tomogram, **options), lambda made: f"{len(made)} picks")
+    gold = timed("find beads", lambda: picking.fiducial_mask(tomogram), lambda made: f"{made.mean():.2%} of voxels")
+    options = {"diameter": DIAMETER, "tilts": wedge, "exclude": gold}
+    picks = timed(
+        "pick",
+        lambda: picking.choose(picking.candidates(tomogram, **options), threshold=10.0),
+        lambda made: f"{len(made)} picks",
+    )
     cut = timed("extract", lambda: boxes.extract(tomogram, picks, box=network.box), repr)
     features = timed("embed", lambda: embedding.embed(network, cut, progress=False), repr)
     labels = timed("cluster", lambda: clusters.kmeans(features, K, seed=SEED), lambda made: f"{made.nunique()} clusters")

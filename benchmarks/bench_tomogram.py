@@ -40,7 +40,7 @@ def measured(shape: tuple[int, int, int], complexes: int, step: float, seed: int
     imaging = Imaging(snr=None, dose=120.0, defocus=3.0, envelope=None, thickness=THICKNESS, tilt_step=step)
     times = [time.perf_counter()]
     counts = complexes // len(maps) + 1
-    specimen = specimens.build(maps, counts, shape=shape, seed=seed, thickness=THICKNESS, solutes=60.0, progress=False)
+    specimen = specimens.build(maps, counts, shape=shape, seed=seed, thickness=THICKNESS, soluble_protein=60.0, progress=False)
     times.append(time.perf_counter())
     series = simulation.acquire(specimen, imaging, seed=seed, progress=False)
     times.append(time.perf_counter())

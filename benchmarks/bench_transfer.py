@@ -66,14 +66,15 @@ def measured() -> dict[str, Subtomograms]:
     options = {"voxel_size": VOXEL_SIZE, "pixel_size": pixel_size, "transforms": transforms, "shape": SHAPE, "progress": False}
     tomogram = tomograms.reconstruct(stack, tilts, **options)
     wedge = (float(tilts.min()), float(tilts.max()))
-    gold = picking.beads(tomogram)
+    gold = picking.fiducial_mask(tomogram)
     found = {"diameter": DIAMETER, "tilts": wedge, "exclude": gold}
+    peaks = picking.candidates(tomogram, **found)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* particles skipped")
-        picks = subtomograms.extract(tomogram, picking.difference_of_gaussians(tomogram, threshold=10.0, **found), box=BOX)
+        picks = subtomograms.extract(tomogram, picking.choose(peaks, threshold=10.0), box=BOX)
     order = np.argsort(-matched(picks))
     ids = picks.particles["particle_id"].to_numpy()[order]
-    more = picking.difference_of_gaussians(tomogram, threshold=4.0, **found)
+    more = picking.choose(peaks, threshold=4.0)
     # Signed distances reach as far as a bilayer does: this is all that lies beyond the border of the cell.
     beyond = membranes.distance(CELL, shape=SHAPE, voxel_size=VOXEL_SIZE).numpy() > membranes.HALF_THICKNESS
     places = np.rint(particles.positions(more) / VOXEL_SIZE).astype(int)
@@ -114,7 +115,7 @@ def matched(boxes: Subtomograms) -> np.ndarray:
 def train(imaging: Imaging, *, seed: int, epochs: int) -> networks.Network:
     """An encoder of all shipped complexes."""
     maps = densities.load(voxel_size=VOXEL_SIZE, box=BOX)
-    stream = simulation.stream(maps, imaging=imaging, box=BOX, epoch_size=LAPTOP.epoch_size, seed=seed)
+    stream = simulation.Stream(maps, imaging=imaging, box=BOX, epoch_size=LAPTOP.epoch_size, seed=seed)
     validation = simulation.subtomograms(maps, 10, imaging=imaging, box=BOX, seed=seed + 100)
     network = networks.create("compact", box=BOX, classes=stream.classes, voxel_size=VOXEL_SIZE, seed=seed)
     with tempfile.TemporaryDirectory() as folder:

@@ -101,7 +101,7 @@ def read_embedding(folder: Path) -> list[Any]:
 def train(given: Path, folder: Path) -> None:
     """A network, with a checkpoint every few batches."""
     maps = densities.load(["tric", "ribosome_70s"], voxel_size=VOXEL_SIZE, box=BOX)
-    stream = simulation.stream(maps, imaging=LOOK, box=BOX, batch_size=8, epoch_size=64, seed=4, device="cpu")
+    stream = simulation.Stream(maps, imaging=LOOK, box=BOX, batch_size=8, epoch_size=64, seed=4, device="cpu")
     network = networks.create("compact", box=BOX, classes=stream.classes, voxel_size=VOXEL_SIZE)
     boxes = subtomograms.open(given / "boxes.zarr")
     options: dict[str, Any] = {"validation": boxes.choose(boxes.ids[::10]), "epochs": 2, "seed": 5, "device": "cpu"}

@@ -58,7 +58,7 @@ def main() -> None:
     unknown = {name: volume for name, volume in every.items() if name in LEFT_OUT}
     common = {"imaging": kind.imaging, "box": kind.box, "device": options.device}
     epoch_size = options.epoch_size or kind.epoch_size
-    stream = simulation.stream(maps, batch_size=kind.batch_size, epoch_size=epoch_size, seed=options.seed, **common)
+    stream = simulation.Stream(maps, batch_size=kind.batch_size, epoch_size=epoch_size, seed=options.seed, **common)
     validation = simulation.subtomograms(maps, 50, seed=options.seed + 1, **common)
     novel = simulation.subtomograms(unknown, 50, seed=options.seed + 2, **common)
     network = networks.create(

@@ -29,8 +29,6 @@ from tomolab.io.run_folder import Run
 from tomolab.learning import Embedding, checkpoints, networks
 from tomolab.learning import embedding as embeddings
 from tomolab.learning.embedding import PartialArray
-from tomolab.simulation import Specimen
-from tomolab.simulation import specimen as specimens
 from tomolab.subtomograms import Subtomograms
 from tomolab.subtomograms import store as stores
 from tomolab.volumes import Volume
@@ -227,22 +225,6 @@ def part(target: str) -> Kind:
     return Kind(make, "a.part", read, holds, (f"a.part/{target}",), target.endswith("json"))
 
 
-def specimen() -> Kind:
-    def make(folder: Path) -> None:
-        mask = np.zeros((4, 5, 6), np.int32)
-        beads = pd.DataFrame({"z": [1.0], "y": [1.0], "x": [1.0], "diameter": [5.0]})
-        report = pd.DataFrame({"name": ["a"], "asked": [1], "placed": [1], "reason": [""]})
-        density = Volume(np.zeros((4, 5, 6), np.float32), SIZE)
-        Specimen(density, mask, mask, mask.astype(bool), ("a",), some(), beads, report, 40.0).save(folder / "s")
-
-    def holds(found: Specimen, _: Path) -> None:
-        assert found.labels.shape == found.density.shape
-        assert found.crowding == 0
-        assert all(isinstance(name, str) for name in found.names)
-
-    return Kind(make, "s", specimens.load, holds, ("s/specimen.json",))
-
-
 def layout() -> Kind:
     def make(folder: Path) -> None:
         pd.DataFrame({"particle_id": [0, 3], "x": [0.5, 1], "y": [1.0, 2]}).to_csv(folder / "layout.csv", index=False)
@@ -293,7 +275,6 @@ KINDS: dict[str, Kind] = {
     "snapshot": snapshot(),
     "part json": part("about.json"),
     "part array": part("array.npy"),
-    "specimen": specimen(),
     "layout": layout(),
     "download": download(),
 }
@@ -572,8 +553,6 @@ SPECIAL: dict[str, dict[str, Change]] = {
     "snapshot": WEIGHTS,
     "part json": all_odd(["done"], ["count"], ["dtype"]),
     "part array": {what: lambda raw, _, header=header: headed(header) for what, header in HEADERS.items()},
-    "specimen": all_odd(["names"], ["names", 0], ["voxel_size"], ["types"], ["types", "labels"], ["thickness"])
-    | {f"types {kind}": valued(["types", "labels"], kind) for kind in ("O", "S9999", "U99999999", "f8", "M8[ns]")},
     "download": all_odd(["sha256"], ["url"]),
 }
 """Damage that only some kinds can have, by how their names begin."""

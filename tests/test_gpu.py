@@ -82,7 +82,7 @@ def test_training_learns_on_the_gpu(phantom: Volume, tmp_path) -> None:
     half[16:] = 0
     maps = {"whole": phantom, "half": Volume(half, 10.0)}
     imaging = Imaging(snr=1.0, defocus=None)
-    stream = simulation.stream(maps, imaging=imaging, box=16, batch_size=16, epoch_size=320, seed=1, device="cuda")
+    stream = simulation.Stream(maps, imaging=imaging, box=16, batch_size=16, epoch_size=320, seed=1, device="cuda")
     held_back = simulation.subtomograms(maps, 20, imaging=imaging, box=16, seed=2, device="cuda")
     network = networks.create("compact", box=16, classes=stream.classes)
     record = training.fit(

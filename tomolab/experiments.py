@@ -190,7 +190,7 @@ def _network(
     """A network that knows nothing yet, and what it is to learn from in `EPOCHS` epochs."""
     size = method.batch_size
     epoch_size = updates // EPOCHS * size
-    stream = generator.stream(known, imaging=method.imaging, box=box, batch_size=size, epoch_size=epoch_size, seed=seed)
+    stream = generator.Stream(known, imaging=method.imaging, box=box, batch_size=size, epoch_size=epoch_size, seed=seed)
     network = networks.create(str(method.network), box=box, classes=stream.classes, voxel_size=stream.voxel_size, seed=seed)
     return network, stream
 

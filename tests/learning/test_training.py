@@ -26,7 +26,7 @@ def maps(phantom: Volume) -> dict[str, Volume]:
 
 @pytest.fixture(scope="module")
 def stream(maps: dict[str, Volume]) -> Stream:
-    return simulation.stream(maps, imaging=IMAGING, box=12, batch_size=16, epoch_size=64, seed=1)
+    return simulation.Stream(maps, imaging=IMAGING, box=12, batch_size=16, epoch_size=64, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def fit(
 
 
 def test_training_learns_and_leaves_its_files(stream: Stream, held_back: Subtomograms, tmp_path: Path) -> None:
-    longer = simulation.stream(stream.densities, imaging=IMAGING, box=12, batch_size=16, epoch_size=320, seed=1)
+    longer = simulation.Stream(stream.densities, imaging=IMAGING, box=12, batch_size=16, epoch_size=320, seed=1)
     network, record = fit(longer, held_back, tmp_path, epochs=4)
     history = pd.DataFrame(record["history"])
     assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]

@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 from scipy.spatial import KDTree
 
-from tomolab import particles, simulation, volumes
-from tomolab.picking import dog
+from tomolab import particles, picking, simulation, volumes
 from tomolab.simulation import Imaging, densities
 from tomolab.volumes import Volume
 
@@ -22,6 +21,10 @@ def balls(places: np.ndarray, *, diameter: float, shape: tuple[int, int, int] = 
         away = np.sqrt(((grid - place[:, None, None, None]) ** 2).sum(0))
         data += 1 / (1 + np.exp((away - diameter / 2) / (voxel_size / 3)))
     return data
+
+
+def pick(volume: Volume, *, threshold: float = 3.0, distance: float | None = None, **settings) -> pd.DataFrame:
+    return picking.choose(picking.candidates(volume, **settings), threshold=threshold, distance=distance)
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +46,9 @@ def noisy(places: np.ndarray) -> Volume:
 
 
 def test_all_are_found_in_noise_and_nothing_else(noisy: Volume, places: np.ndarray) -> None:
-    found = dog.difference_of_gaussians(noisy, diameter=250, threshold=8, tilts=(-54, 60), tomogram="TS_01")
+    found = pick(noisy, diameter=250, threshold=8, tilts=(-54, 60), tomogram="TS_01")
     assert len(found) == 25
-    agreement = dog.score(found, particles.table(places, tomogram="TS_01"), distance=60)
+    agreement = picking.evaluate(found, particles.table(places, tomogram="TS_01"), distance=60)
     assert agreement["f1"] == 1
     assert agreement["matched"]["distance"].max() < VOXEL
     assert set(found["tomogram"]) == {"TS_01"}
@@ -54,8 +57,8 @@ def test_all_are_found_in_noise_and_nothing_else(noisy: Volume, places: np.ndarr
 
 
 def test_places_are_found_within_a_fraction_of_a_voxel(places: np.ndarray) -> None:
-    found = dog.difference_of_gaussians(Volume(balls(places, diameter=250), VOXEL), diameter=250)
-    matched = dog.score(found, particles.table(places), distance=60)["matched"]
+    found = pick(Volume(balls(places, diameter=250), VOXEL), diameter=250)
+    matched = picking.evaluate(found, particles.table(places), distance=60)["matched"]
     assert len(matched) == len(found) == 25
     assert matched["distance"].median() < 0.25 * VOXEL
 
@@ -63,16 +66,16 @@ def test_places_are_found_within_a_fraction_of_a_voxel(places: np.ndarray) -> No
 def test_fine_voxels_are_binned_without_moving_anything() -> None:
     places = np.array([[203.0, 311.0, 402.0], [420.0, 207.0, 206.0]])
     fine = Volume(balls(places, diameter=250, shape=(90, 71, 83), voxel_size=7.0), 7.0)
-    found = dog.difference_of_gaussians(fine, diameter=250, edge=0)
-    matched = dog.score(found, particles.table(places), distance=60)["matched"]
+    found = pick(fine, diameter=250, edge=0)
+    matched = picking.evaluate(found, particles.table(places), distance=60)["matched"]
     assert len(matched) == 2
     assert matched["distance"].max() < 5
 
 
 def test_dark_blobs_are_not_picked(places: np.ndarray) -> None:
     volume = Volume(1 - balls(places, diameter=250), VOXEL)
-    found = dog.difference_of_gaussians(volume, diameter=250, edge=0, threshold=0)
-    assert dog.score(found, particles.table(places), distance=60)["recall"] < 0.2
+    found = pick(volume, diameter=250, edge=0, threshold=0)
+    assert picking.evaluate(found, particles.table(places), distance=60)["recall"] < 0.2
 
 
 def test_gold_does_not_own_the_picks(places: np.ndarray) -> None:
@@ -81,36 +84,35 @@ def test_gold_does_not_own_the_picks(places: np.ndarray) -> None:
     gold = gold[[np.linalg.norm(places - bead, axis=1).min() > 280 for bead in gold]][:3]
     volume = Volume(balls(places, diameter=250) + 60 * balls(gold, diameter=100) + rng.normal(0, 3, SHAPE), VOXEL)
     truth = particles.table(places)
-    mask = dog.beads(volume, diameter=100)
+    mask = picking.fiducial_mask(volume, diameter=100)
     assert 0 < mask.mean() < 0.03
-    masked = dog.difference_of_gaussians(volume, diameter=250, threshold=8, exclude=mask)
-    assert dog.score(masked, truth, distance=80)["f1"] > 0.9
+    masked = pick(volume, diameter=250, threshold=8, exclude=mask)
+    assert picking.evaluate(masked, truth, distance=80)["f1"] > 0.9
     clipped, unclipped = (
-        dog.score(dog.difference_of_gaussians(volume, diameter=250, clip=clip), truth, distance=80)["recall"]
-        for clip in (10.0, None)
+        picking.evaluate(pick(volume, diameter=250, clip=clip), truth, distance=80)["recall"] for clip in (10.0, None)
     )
     assert clipped > 0.5
     assert unclipped < 0.1
 
 
 def test_edge_mask_and_distance_are_kept(noisy: Volume) -> None:
-    everything = dog.difference_of_gaussians(noisy, diameter=250, threshold=0, edge=0)
-    inner = dog.difference_of_gaussians(noisy, diameter=250, threshold=0, edge=300)
+    everything = pick(noisy, diameter=250, threshold=0, edge=0)
+    inner = pick(noisy, diameter=250, threshold=0, edge=300)
     assert 0 < len(inner) < len(everything)
     positions = particles.positions(inner)
     # A refined peak may lie up to half a voxel beyond the voxel it was found in.
     assert positions.min() >= 300 - VOXEL
     left = np.zeros(SHAPE, dtype=bool)
     left[:, :, :52] = True
-    right = dog.difference_of_gaussians(noisy, diameter=250, threshold=0, exclude=left)
+    right = pick(noisy, diameter=250, threshold=0, exclude=left)
     assert right["x"].min() > 51 * VOXEL
-    sparse = dog.difference_of_gaussians(noisy, diameter=250, threshold=0, distance=500)
+    sparse = pick(noisy, diameter=250, threshold=0, distance=500)
     gaps = np.linalg.norm(particles.positions(sparse)[:, None] - particles.positions(sparse), axis=2)
     assert gaps[np.triu_indices(len(sparse), 1)].min() >= 500
 
 
 def test_everything_excluded_gives_an_empty_table(noisy: Volume) -> None:
-    found = dog.difference_of_gaussians(noisy, diameter=250, exclude=np.ones(SHAPE, dtype=bool))
+    found = pick(noisy, diameter=250, exclude=np.ones(SHAPE, dtype=bool))
     assert len(found) == 0
     assert "score" in found
 
@@ -132,12 +134,12 @@ def test_everything_excluded_gives_an_empty_table(noisy: Volume) -> None:
 )
 def test_bad_settings_are_refused(noisy: Volume, change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        dog.difference_of_gaussians(noisy, **({"diameter": 250.0} | change))
+        pick(noisy, **({"diameter": 250.0} | change))
 
 
 def test_a_constant_volume_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing to pick: the volume is 2 everywhere"):
-        dog.difference_of_gaussians(Volume(np.full((20, 20, 20), 2), 10.0), diameter=100)
+        pick(Volume(np.full((20, 20, 20), 2), 10.0), diameter=100)
 
 
 def test_a_range_finds_balls_of_all_sizes_and_tells_them_apart() -> None:
@@ -149,8 +151,8 @@ def test_a_range_finds_balls_of_all_sizes_and_tells_them_apart() -> None:
     sizes = np.array([120.0, 160.0, 200.0, 250.0, 310.0, 380.0])
     data = sum(balls(place[None], diameter=size) for place, size in zip(places, sizes, strict=True))
     volume = Volume(data + rng.normal(0, 0.15, SHAPE), VOXEL)
-    found = dog.difference_of_gaussians(volume, diameter=(120.0, 400.0), edge=150.0, threshold=1.0)
-    agreement = dog.score(found, particles.table(places), distance=60)
+    found = pick(volume, diameter=(120.0, 400.0), edge=150.0, threshold=1.0)
+    agreement = picking.evaluate(found, particles.table(places), distance=60)
     assert agreement["f1"] == 1
     matched = agreement["matched"].sort_values("truth_id")
     assert matched["distance"].max() < VOXEL
@@ -177,8 +179,8 @@ def test_a_range_finds_more_complexes_than_the_best_single_diameter() -> None:
     imaging = Imaging(snr=0.05, defocus=3.0)
     tomogram, truth = simulation.tomogram(maps, 5, shape=(48, 180, 180), imaging=imaging, seed=21, device="cpu")
     near = {
-        tried: dog.score(
-            dog.choose(dog.candidates(tomogram, diameter=tried, edge=100.0), score=-np.inf)
+        tried: picking.evaluate(
+            picking.choose(picking.candidates(tomogram, diameter=tried, edge=100.0), score=-np.inf)
             .head(len(truth))
             .assign(tomogram="simulated"),
             truth,
@@ -193,8 +195,8 @@ def test_a_range_finds_more_complexes_than_the_best_single_diameter() -> None:
 
 @pytest.mark.parametrize("diameter", [250.0, (180.0, 330.0)])
 def test_tiles_find_what_the_whole_finds(noisy: Volume, diameter: float | tuple[float, float]) -> None:
-    whole = dog.candidates(noisy, diameter=diameter)
-    tiled = dog.candidates(noisy, diameter=diameter, largest=150_000)
+    whole = picking.candidates(noisy, diameter=diameter)
+    tiled = picking.candidates(noisy, diameter=diameter, largest=150_000)
     assert len(tiled) == len(whole) > 100
     np.testing.assert_allclose(tiled[["z", "y", "x"]], whole[["z", "y", "x"]], atol=0.05)
     np.testing.assert_allclose(tiled["score"], whole["score"], atol=1e-4)
@@ -204,21 +206,21 @@ def test_tiles_find_what_the_whole_finds(noisy: Volume, diameter: float | tuple[
 def test_tiles_of_binned_voxels_find_what_the_whole_finds() -> None:
     data = balls(np.array([[203.0, 311.0, 402.0], [420.0, 207.0, 206.0]]), diameter=250, shape=(91, 71, 83), voxel_size=7.0)
     volume = Volume(data + np.random.default_rng(3).normal(0, 0.2, data.shape), 7.0)
-    whole, tiled = (dog.candidates(volume, diameter=250.0, largest=size) for size in (2**26, 30_000))
+    whole, tiled = (picking.candidates(volume, diameter=250.0, largest=size) for size in (2**26, 30_000))
     np.testing.assert_allclose(tiled[["z", "y", "x"]], whole[["z", "y", "x"]], atol=0.02)
 
 
-def test_every_candidate_has_a_fate(noisy: Volume, places: np.ndarray) -> None:
+def test_every_candidate_has_a_status(noisy: Volume, places: np.ndarray) -> None:
     left, low = np.zeros(SHAPE, dtype=bool), np.zeros(SHAPE, dtype=bool)
     left[:, :, :40], low[:30] = True, True
-    found = dog.candidates(noisy, diameter=250, exclude={"carbon": left}, within=low)
+    found = picking.candidates(noisy, diameter=250, exclude={"carbon": left}, within=low)
     voxels = np.clip(np.round(particles.positions(found) / VOXEL).astype(int), 0, np.array(SHAPE) - 1)
-    assert (found.loc[left[tuple(voxels.T)], "fate"].isin(["carbon", "edge"])).all()
-    assert set(found.loc[found["fate"] == "outside"].index) <= set(np.flatnonzero(~low[tuple(voxels.T)]))
-    picks = dog.choose(found, threshold=8)
+    assert (found.loc[left[tuple(voxels.T)], "status"].isin(["carbon", "edge"])).all()
+    assert set(found.loc[found["status"] == "outside"].index) <= set(np.flatnonzero(~low[tuple(voxels.T)]))
+    picks = picking.choose(found, threshold=8)
     assert picks["x"].min() > 39 * VOXEL
     assert picks["z"].max() < 30 * VOXEL
-    counts = dog.fates(found, picks)
+    counts = picking.count_status(found, picks)
     assert counts["peaks"].sum() == len(found)
     assert counts.loc["picked"].tolist() == [len(picks)] * 2
     assert counts.loc["below the threshold", "as good as picks"] == 0
@@ -227,79 +229,43 @@ def test_every_candidate_has_a_fate(noisy: Volume, places: np.ndarray) -> None:
     away = low & ~left
     inside = away[tuple(np.round(places / VOXEL).astype(int).T)]
     assert len(picks) == inside.sum()
-    assert found["fate"].iloc[nearest[inside]].eq("free").all()
-    assert found["fate"].iloc[nearest[~inside]].isin(["carbon", "outside"]).all()
+    assert found["status"].iloc[nearest[inside]].eq("free").all()
+    assert found["status"].iloc[nearest[~inside]].isin(["carbon", "outside"]).all()
 
 
 def test_choosing_again_is_picking_again(noisy: Volume) -> None:
-    found = dog.candidates(noisy, diameter=250)
+    found = picking.candidates(noisy, diameter=250)
     for threshold in (0.0, 6.0, 14.0):
-        direct = dog.difference_of_gaussians(noisy, diameter=250, threshold=threshold)
-        pd.testing.assert_frame_equal(dog.choose(found, threshold=threshold), direct)
-    scored = dog.choose(found, score=5.0)
+        direct = pick(noisy, diameter=250, threshold=threshold)
+        pd.testing.assert_frame_equal(picking.choose(found, threshold=threshold), direct)
+    scored = picking.choose(found, score=5.0)
     assert scored["score"].min() >= 5
-    assert "fate" not in scored
-    with pytest.raises(ValueError, match="there is no fate"):
-        dog.choose(scored)
+    assert "status" not in scored
+    with pytest.raises(ValueError, match="there is no status"):
+        picking.choose(scored)
 
 
 def test_the_inverted_tomogram_tells_how_many_picks_are_noise(noisy: Volume, places: np.ndarray) -> None:
-    found, inverted = (dog.candidates(one, diameter=250, edge=0) for one in (noisy, volumes.invert(noisy)))
-    told = dog.false_share(found, inverted)
+    found, inverted = (picking.candidates(one, diameter=250, edge=0) for one in (noisy, volumes.invert(noisy)))
+    told = picking.false_discovery(found, inverted)
     assert told["score"].is_monotonic_decreasing
     assert told["share"].is_monotonic_increasing
-    picks = dog.choose(found, score=-np.inf)
-    matched = dog.score(picks, particles.table(places), distance=60)["matched"]["pick_id"]
+    picks = picking.choose(found, score=-np.inf)
+    matched = picking.evaluate(picks, particles.table(places), distance=60)["matched"]["pick_id"]
     false = 1 - picks["particle_id"].isin(matched).cumsum() / np.arange(1, len(picks) + 1)
     assert told["share"][19] == false[19] == 0
     # The dark rims of the balls count as noise too: too much, not too little.
     assert (told["share"] >= false - 0.1)[:200].all()
     noise = Volume(np.random.default_rng(8).normal(size=SHAPE), VOXEL)
-    nothing = dog.false_share(*(dog.candidates(one, diameter=250) for one in (noise, volumes.invert(noise))))
+    nothing = picking.false_discovery(*(picking.candidates(one, diameter=250) for one in (noise, volumes.invert(noise))))
     assert 0.6 < nothing["share"][60] <= 1
-    assert len(dog.false_share(found.iloc[:0], inverted)) == 0
+    assert len(picking.false_discovery(found.iloc[:0], inverted)) == 0
 
 
-def test_oversampling_leaves_no_place_far_from_a_particle(noisy: Volume) -> None:
-    within = np.zeros(SHAPE, dtype=bool)
-    within[8:40, 10:90, 4:80] = True
-    grid = dog.oversample(noisy, spacing=120.0, within=within, tomogram="TS_02", tilts=(-48, 60))
-    positions = particles.positions(grid)
-    gaps, _ = KDTree(positions).query(positions, k=2)
-    assert gaps[:, 1].min() == pytest.approx(120.0)
-    middle = np.random.default_rng(1).uniform(np.array([14, 16, 10]) * VOXEL, np.array([34, 84, 74]) * VOXEL, (3000, 3))
-    assert KDTree(positions).query(middle)[0].max() <= 120 * 0.65
-    assert within[tuple(np.round(positions / VOXEL).astype(int).T)].all()
-    assert set(grid["tomogram"]) == {"TS_02"}
-    volume = float(within.sum()) * VOXEL**3
-    assert len(grid) == pytest.approx(volume * 3 * np.sqrt(3) / 4 / 120**3, rel=0.1)
-    with pytest.raises(ValueError, match="above 10000000; use a wider one"):
-        dog.oversample(noisy, spacing=1.0)
-    with pytest.raises(ValueError, match="spacing must be positive"):
-        dog.oversample(noisy, spacing=0)
-
-
-def test_the_best_of_close_particles_is_left_in_each_tomogram() -> None:
-    table = particles.table(
-        [[0, 0, 0], [0, 0, 50], [0, 0, 90], [0, 0, 10]], tomogram=["A", "A", "A", "B"], likeness=[1.0, 3, 2, 0]
-    )
-    left = dog.apart(table, distance=60, by="likeness")
-    assert left["particle_id"].tolist() == [1, 3]
-    assert dog.apart(table, distance=20, by="likeness")["particle_id"].tolist() == [0, 1, 2, 3]
-    assert len(dog.apart(table.iloc[:0], distance=20, by="likeness")) == 0
-    for change, message in (
-        ({"by": "score"}, "no column 'score'"),
-        ({"by": "tomogram"}, "4 of 4 particles have no number"),
-        ({"distance": 0}, "distance must be a positive"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            dog.apart(table, **({"distance": 60, "by": "likeness"} | change))
-
-
-def test_score_matches_one_to_one() -> None:
+def test_evaluate_matches_one_to_one() -> None:
     truth = particles.table([[0, 0, 0], [0, 0, 100], [0, 0, 500]], ids=[10, 11, 12])
     picks = particles.table([[0, 0, 10], [0, 0, 20], [0, 0, 90], [0, 0, 900]], ids=[5, 6, 7, 8])
-    agreement = dog.score(picks, truth, distance=50)
+    agreement = picking.evaluate(picks, truth, distance=50)
     assert agreement["precision"] == pytest.approx(2 / 4)
     assert agreement["recall"] == pytest.approx(2 / 3)
     assert agreement["f1"] == pytest.approx(4 / 7)
@@ -310,15 +276,15 @@ def test_score_matches_one_to_one() -> None:
 def test_score_keeps_tomograms_apart() -> None:
     truth = particles.table([[0, 0, 0]], tomogram="A")
     picks = particles.table([[0, 0, 0]], tomogram="B")
-    assert dog.score(picks, truth, distance=50)["recall"] == 0
+    assert picking.evaluate(picks, truth, distance=50)["recall"] == 0
     both = pd.concat([picks, particles.table([[0, 0, 0]], tomogram="A", ids=[3])])
-    assert dog.score(both, truth, distance=50)["matched"]["pick_id"].tolist() == [3]
+    assert picking.evaluate(both, truth, distance=50)["matched"]["pick_id"].tolist() == [3]
 
 
 def test_score_without_picks_or_truth() -> None:
     truth, none = particles.table([[0, 0, 0]]), particles.table(np.empty((0, 3)))
-    assert dog.score(none, truth, distance=50)["f1"] == 0
+    assert picking.evaluate(none, truth, distance=50)["f1"] == 0
     with pytest.raises(ValueError, match="no true particles"):
-        dog.score(truth, none, distance=50)
+        picking.evaluate(truth, none, distance=50)
     with pytest.raises(ValueError, match="distance must be a positive number"):
-        dog.score(truth, truth, distance=0)
+        picking.evaluate(truth, truth, distance=0)

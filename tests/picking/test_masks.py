@@ -1,70 +1,17 @@
-"""Masks: the ice between its planes, cells, outlines, gold with its streaks, and what is near."""
+"""Masks show cells, membranes and gold with its streaks where they were put, and nothing where there is nothing."""
 
-import mrcfile
 import numpy as np
 import pytest
 
-from tomolab import tomograms
+from tomolab import simulation, tomograms
 from tomolab.picking import masks
-from tomolab.picking.masks import Slab
+from tomolab.simulation import Imaging, Membrane, densities
+from tomolab.simulation import specimen as specimens
 from tomolab.tomograms import projection
 from tomolab.volumes import Volume
 
 VOXEL = 20.0
-
-
-def speckles(shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:
-    """Noise with the grain of complexes."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.normal(size=tuple(n // 4 + 2 for n in shape))
-    return np.kron(coarse, np.ones((4, 4, 4)))[tuple(slice(0, n) for n in shape)]
-
-
-@pytest.fixture(scope="module")
-def tilted() -> tuple[Volume, Slab]:
-    """Ice between two planes of different slopes, in noise."""
-    truth = Slab((250.0, 0.09, -0.05), (900.0, 0.06, -0.03))
-    blank = Volume(np.ones((80, 128, 144)), VOXEL)
-    inside = truth.mask(blank)
-    noise = np.random.default_rng(1).normal(0, 0.8, blank.shape)
-    return Volume(np.where(inside, speckles(blank.shape), 0) + noise, VOXEL), truth
-
-
-def test_tilted_ice_is_found(tilted: tuple[Volume, Slab]) -> None:
-    volume, truth = tilted
-    found = masks.find_slab(volume)
-    for name in ("low", "high"):
-        ours, theirs = getattr(found, name), getattr(truth, name)
-        for y, x in ((300, 300), (1280, 1440), (2300, 400)):
-            assert np.dot(ours, (1, y, x)) == pytest.approx(np.dot(theirs, (1, y, x)), abs=60)
-        np.testing.assert_allclose(ours[1:], theirs[1:], atol=0.015)
-    assert found.thickness(volume) == pytest.approx(truth.thickness(volume), abs=60)
-    agree = (found.mask(volume) == truth.mask(volume)).mean()
-    assert agree > 0.94
-
-
-def test_gold_does_not_move_the_ice(tilted: tuple[Volume, Slab]) -> None:
-    volume, truth = tilted
-    data = volume.data.copy()
-    data[70:75, 20:25, 30:35] = 500
-    found = masks.find_slab(Volume(data, VOXEL))
-    assert (found.mask(volume) == truth.mask(volume)).mean() > 0.94
-
-
-def test_ice_that_fills_the_volume_is_not_made_up() -> None:
-    with pytest.raises(ValueError, match=r"no ice was found: only in \d+ of 64 patches"):
-        masks.find_slab(Volume(speckles((40, 64, 64)), VOXEL))
-    with pytest.raises(ValueError, match="level between 0 and 1"):
-        masks.find_slab(Volume(speckles((8, 8, 8)), VOXEL), level=1.0)
-
-
-def test_level_ice_includes_its_faces() -> None:
-    mask = masks.slab(100, 200).mask(Volume(np.ones((20, 3, 4)), VOXEL))
-    assert np.flatnonzero(mask[:, 0, 0]).tolist() == [5, 6, 7, 8, 9, 10]
-    with pytest.raises(ValueError, match="got 200 to 100 Å"):
-        masks.slab(200, 100)
-    with pytest.raises(ValueError, match="low: a plane is its height"):
-        Slab((1.0, np.nan, 0.0), (2.0, 0.0, 0.0))
+TOMOGRAM_SHAPE = (40, 128, 128)
 
 
 def test_a_cell_is_found_without_its_holes() -> None:
@@ -82,63 +29,21 @@ def test_a_cell_is_found_without_its_holes() -> None:
         masks.cell(Volume(data, VOXEL), threshold=9.0)
 
 
-def test_outlines_turn_into_each_other() -> None:
-    volume = Volume(np.ones((40, 60, 70)), 10.0)
-    square = np.array([[100, 100], [100, 400], [300, 400], [300, 100]])
-    mask = masks.outlined(volume, {100: square, 300: square + np.array([100, 200])})
-    assert not mask[:10].any()
-    assert not mask[31:].any()
-    for layer, corner in ((10, (10, 10)), (30, (20, 30))):
-        rows, columns = np.nonzero(mask[layer])
-        assert (rows.min(), columns.min()) == corner
-    centre = [np.argwhere(mask[layer]).mean(0) for layer in (10, 20, 30)]
-    np.testing.assert_allclose(centre[1], (centre[0] + centre[2]) / 2, atol=1)
-    assert masks.outlined(volume, {100: square})[10].sum() == mask[10].sum()
-
-
-@pytest.mark.parametrize(
-    ("outlines", "message"),
-    [
-        ({}, "no outlines"),
-        ({100: [[0, 0], [1, 1]]}, r"corners \(n, 2\) with n of 3 or more, got shape \(2, 2\)"),
-        ({100: [[0, 0], [1, 1], [np.nan, 3]]}, "corners"),
-        ({4000: [[0, 0], [100, 100], [0, 100]]}, "z = 4000 Å is outside the volume, which is 400 Å high"),
-    ],
-)
-def test_bad_outlines_are_refused(outlines: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        masks.outlined(Volume(np.ones((40, 60, 70)), 10.0), outlines)
-
-
-def test_near_and_inner_are_in_angstrom() -> None:
+def test_dilate_and_inner_are_in_angstrom() -> None:
     mask = np.zeros((9, 11, 13), dtype=bool)
     mask[4, 5, 6] = True
-    grown = masks.near(mask, 30.0, voxel_size=10.0)
+    grown = masks.dilate(mask, 30.0, voxel_size=10.0)
     assert np.argwhere(grown).min(0).tolist() == [1, 2, 3]
     assert grown.sum() == sum(z * z + y * y + x * x <= 9 for z in range(-3, 4) for y in range(-3, 4) for x in range(-3, 4))
-    assert not masks.near(np.zeros((3, 3, 3), dtype=bool), 10, voxel_size=10).any()
+    assert not masks.dilate(np.zeros((3, 3, 3), dtype=bool), 10, voxel_size=10).any()
     with pytest.raises(ValueError, match="distance must not be negative"):
-        masks.near(mask, -1, voxel_size=10)
+        masks.dilate(mask, -1, voxel_size=10)
     inner = masks.inner(Volume(np.ones((9, 11, 13)), 10.0), (20, 0, 35))
     assert np.argwhere(inner).min(0).tolist() == [2, 0, 4]
     assert np.argwhere(inner).max(0).tolist() == [6, 10, 8]
     assert not masks.inner(Volume(np.ones((9, 11, 13)), 10.0), 60).any()
     with pytest.raises(ValueError, match="margin must not be negative"):
         masks.inner(Volume(np.ones((9, 11, 13)), 10.0), -1)
-
-
-def test_a_segmentation_is_read_and_held_against_the_tomogram(tmp_path) -> None:
-    with mrcfile.new(tmp_path / "wall.mrc") as file:
-        file.set_data((np.arange(60).reshape(3, 4, 5) % 7 == 0).astype(np.int8))
-        file.voxel_size = 10.0
-    like = Volume(np.zeros((3, 4, 5)), 10.0)
-    np.testing.assert_array_equal(masks.read(tmp_path / "wall.mrc", like=like), np.arange(60).reshape(3, 4, 5) % 7 == 0)
-    with pytest.raises(ValueError, match=r"has \(3, 4, 5\) voxels, but the tomogram \(3, 4, 6\)"):
-        masks.read(tmp_path / "wall.mrc", like=Volume(np.zeros((3, 4, 6)), 10.0))
-    with pytest.raises(ValueError, match="no voxels are above 3"):
-        masks.read(tmp_path / "wall.mrc", like=like, threshold=3)
-    with pytest.raises(ValueError, match="voxel_size=20"):
-        masks.read(tmp_path / "wall.mrc", like=Volume(np.zeros((3, 4, 5)), 20.0))
 
 
 def test_streaks_lie_where_back_projection_leaves_them() -> None:
@@ -150,8 +55,8 @@ def test_streaks_lie_where_back_projection_leaves_them() -> None:
     options = {"pixel_size": 10.0, "shape": data.shape, "invert": False, "clip": None, "normalise": False, "progress": False}
     seen = np.abs(tomograms.reconstruct(images, tilts, voxel_size=10.0, **options).data[:, 2])
     bead = data > 50
-    ours = masks.streaks(masks.near(bead, 15.0, voxel_size=10.0), tilts=(-30, 50), length=300.0, voxel_size=10.0)[:, 2]
-    mirrored = masks.streaks(masks.near(bead, 15.0, voxel_size=10.0), tilts=(-50, 30), length=300.0, voxel_size=10.0)[:, 2]
+    ours = masks.streaks(masks.dilate(bead, 15.0, voxel_size=10.0), tilts=(-30, 50), length=300.0, voxel_size=10.0)[:, 2]
+    mirrored = masks.streaks(masks.dilate(bead, 15.0, voxel_size=10.0), tilts=(-50, 30), length=300.0, voxel_size=10.0)[:, 2]
     z, x = np.indices(seen.shape) - np.array([32, 48])[:, None, None]
     far = (np.hypot(z, x) > 10) & (np.hypot(z, x) < 28)
     bright = far & (seen > np.quantile(seen[far], 0.95))
@@ -164,6 +69,68 @@ def test_streaks_lie_where_back_projection_leaves_them() -> None:
 
 def test_no_gold_gives_an_empty_mask() -> None:
     noise = Volume(np.random.default_rng(4).normal(0, 0.7, (30, 40, 50)), VOXEL)
-    assert not masks.beads(noise).any()
+    assert not masks.fiducial_mask(noise).any()
     with pytest.raises(ValueError, match="got 0 Å"):
-        masks.beads(noise, diameter=0)
+        masks.fiducial_mask(noise, diameter=0)
+
+
+def seen(cell: Membrane | None, vesicles: int) -> tuple[Volume, np.ndarray]:
+    """Tomogram of ribosomes and smaller complexes, and where its membranes are."""
+    maps = densities.load(["ribosome_70s", "tric", "apoferritin"], voxel_size=20.0, box=20)
+    specimen = specimens.build(
+        maps,
+        12,
+        shape=TOMOGRAM_SHAPE,
+        thickness=760.0,
+        cell=cell,
+        vesicles=vesicles,
+        soluble_protein=60.0,
+        seed=4,
+        device="cpu",
+        progress=False,
+    )
+    imaging = Imaging(snr=None, dose=120.0, defocus=3.0, envelope=None)
+    series = simulation.acquire(specimen, imaging, seed=5, device="cpu", progress=False)
+    volume = tomograms.reconstruct(
+        series.images, series.tilts, voxel_size=20.0, shape=TOMOGRAM_SHAPE, device="cpu", progress=False
+    )
+    named = specimen.labels == (specimen.names.index("membrane") + 1 if "membrane" in specimen.names else -1)
+    return volume, named
+
+
+def test_the_border_of_a_cell_is_found() -> None:
+    volume, truth = seen(Membrane(centre=(400, 200, 700), radii=(2000, 1500, 1700), roughness=0.03, seed=3), 0)
+    found = masks.membranes(volume)
+    close = [masks.dilate(one, 40.0, voxel_size=20.0) for one in (truth, found)]
+    assert (found & close[0]).sum() > 0.9 * found.sum()
+    assert (truth & close[1]).sum() > 0.7 * truth.sum()
+
+
+def test_no_membrane_is_found_among_complexes() -> None:
+    volume, truth = seen(None, 0)
+    assert not truth.any()
+    assert not masks.membranes(volume).any()
+
+
+def test_noise_and_nothing_have_no_membranes() -> None:
+    assert not masks.membranes(Volume(np.random.default_rng(0).normal(size=(30, 60, 60)), 20.0)).any()
+    assert not masks.membranes(Volume(np.ones((8, 8, 8)), 20.0)).any()
+
+
+def test_the_layers_do_not_show() -> None:
+    """A sheet across the places where the tomogram is split into stacks of layers."""
+    z, _, x = np.indices((90, 40, 44))
+    data = np.exp(-((x - 22 - 0.1 * z) ** 2) / 4) + np.random.default_rng(2).normal(0, 0.2, z.shape)
+    volume = Volume(data, 20.0)
+    flat = masks.flatness(volume, thickness=100, patch=60)
+    assert flat.max() < 1.01
+    middle = flat[10:-10, 10:-10].argmax(2)
+    np.testing.assert_allclose(middle, (22 + 0.1 * z[10:-10, 10:-10, 0]), atol=2)
+    along = flat[15:75, 20, :].max(1)
+    assert along.min() > 0.8 * along.max()
+
+
+def test_bad_sizes_are_refused() -> None:
+    for name in ("thickness", "patch", "threshold", "area"):
+        with pytest.raises(ValueError, match=f"{name} must be positive, got 0"):
+            masks.membranes(Volume(np.ones((8, 8, 8)), 20.0), **{name: 0})

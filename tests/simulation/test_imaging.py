@@ -22,7 +22,7 @@ from tomolab.simulation.imaging import draw
         ({"shift": 2.0}, "shift must be a number from 0 to 0.5"),
         ({"neighbours": -1.0}, "neighbours must be"),
         ({"membranes": 1.5}, "membranes must be a number from 0 to 1"),
-        ({"solutes": (-5.0, 10.0)}, "solutes must be"),
+        ({"soluble_protein": (-5.0, 10.0)}, "soluble_protein must be"),
         ({"misalignment": -1.0}, "misalignment must be"),
         ({"detector_pixel": 0.0}, "detector_pixel must be"),
     ],

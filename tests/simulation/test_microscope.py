@@ -6,7 +6,7 @@ import torch
 
 from tomolab import ctf, fourier, rotations, volumes
 from tomolab.simulation import Imaging, Microscope, microscope, solvent
-from tomolab.simulation.microscope import Exposure
+from tomolab.simulation.microscope import Conditions
 from tomolab.volumes import Volume
 
 CLEAN = {"snr": float("inf"), "defocus": None}
@@ -16,7 +16,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def imaged(batch: torch.Tensor, imaging: Imaging, seed: int = 0, **options: bool) -> tuple[torch.Tensor, Exposure]:
+def imaged(batch: torch.Tensor, imaging: Imaging, seed: int = 0, **options: bool) -> tuple[torch.Tensor, Conditions]:
     scope = microscope.prepare(imaging, batch.shape[1:], voxel_size=10.0)
     return microscope.image(batch, scope, generator(seed), **options)
 
@@ -24,25 +24,25 @@ def imaged(batch: torch.Tensor, imaging: Imaging, seed: int = 0, **options: bool
 def factors(imaging: Imaging, box: int = 32, **drawn: float) -> tuple[Microscope, torch.Tensor]:
     """The signal's factors at all points, for one particle with what was drawn for it."""
     scope = microscope.prepare(imaging, (box,) * 3, voxel_size=10.0)
-    exposure = microscope.expose(imaging, 1, generator())
-    values = {name: getattr(exposure, name) for name in Exposure.__dataclass_fields__}
-    exposure = Exposure(**(values | {name: torch.tensor([value]) for name, value in drawn.items()}))
-    return scope, microscope.transfer(scope, exposure)[0][0]
+    conditions = microscope.draw_conditions(imaging, 1, generator())
+    values = {name: getattr(conditions, name) for name in Conditions.__dataclass_fields__}
+    conditions = Conditions(**(values | {name: torch.tensor([value]) for name, value in drawn.items()}))
+    return scope, microscope.transfer(scope, conditions)[0][0]
 
 
 def batch(phantom: Volume, count: int = 40) -> torch.Tensor:
     return volumes.transform(torch.from_numpy(phantom.data).expand(count, -1, -1, -1), rotations.random(count, generator(9)))
 
 
-@pytest.mark.parametrize("more", [{}, {"defocus": None}, {"weighted": True}, {"dose": 100.0, "thickness": 1500.0}])
+@pytest.mark.parametrize("more", [{}, {"defocus": None}, {"dose": 100.0, "thickness": 1500.0}])
 @pytest.mark.parametrize("snr", [0.05, 1.0])
 def test_noise_has_the_snr_that_was_asked_for(phantom: Volume, snr: float, more: dict) -> None:
     turned = batch(phantom)
     clean, _ = imaged(turned, Imaging(**({"snr": float("inf"), "defocus": 3.0} | more)), seed=1)
-    noisy, exposure = imaged(turned, Imaging(**({"snr": snr, "defocus": 3.0} | more)), seed=1)
+    noisy, conditions = imaged(turned, Imaging(**({"snr": snr, "defocus": 3.0} | more)), seed=1)
     noise = (noisy - clean).var((1, 2, 3))
     assert float((clean.var((1, 2, 3)) / noise).mean()) == pytest.approx(snr, rel=0.05)
-    assert torch.allclose(exposure.snr, torch.tensor(snr))
+    assert torch.allclose(conditions.snr, torch.tensor(snr))
 
 
 @pytest.mark.parametrize("shape", [(16, 16, 16), (15, 17, 13), (12, 10, 14)])
@@ -129,8 +129,8 @@ def test_damage_grows_with_the_tilt_as_the_dose_does() -> None:
 
 
 def test_one_sided_series_spend_their_last_dose_on_the_long_side() -> None:
-    exposure = microscope.expose(Imaging(snr=1.0, dose=100.0, tilts=(-20, 60)), 1, generator())
-    spent = microscope._accumulated(exposure, torch.tensor([[0.0, 20.0, -20.0, 40.0, 60.0]]), 3.0)[0] / (100 / 83)
+    conditions = microscope.draw_conditions(Imaging(snr=1.0, dose=100.0, tilts=(-20, 60)), 1, generator())
+    spent = microscope._accumulated(conditions, torch.tensor([[0.0, 20.0, -20.0, 40.0, 60.0]]), 3.0)[0] / (100 / 83)
     assert torch.allclose(spent, torch.tensor([1.5, 40, 40, 60, 80]))
 
 
@@ -144,29 +144,12 @@ def test_ice_and_misalignment_weaken_the_signal() -> None:
         assert torch.allclose(signal[here], expected, rtol=0.02)
 
 
-def test_weighted_noise_has_a_power_that_grows_with_the_distance_from_the_axis(phantom: Volume) -> None:
-    turned = batch(phantom, 60)
-    noise = []
-    for weighted in (False, True):
-        kinds = ({"snr": snr, "defocus": None, "weighted": weighted, "tilts": (-90, 90)} for snr in (float("inf"), 0.1))
-        clean, noisy = (imaged(turned, Imaging(**kind), seed=2)[0] for kind in kinds)
-        noise.append((torch.fft.rfftn(noisy - clean, dim=(1, 2, 3)).abs() ** 2).mean(0))
-    k = fourier.frequencies((32,) * 3)
-    away, radius = torch.hypot(k[..., 0], k[..., 2]), k.norm(dim=-1)
-    ratio = noise[1] / noise[0].clamp_min(1e-9)
-    seen = (radius > 0.05) & (radius < 0.45)
-    slope = (ratio / away.clamp_min(1 / 64))[seen & (away > 0)]
-    assert float(slope.std() / slope.mean()) < 0.01
-    # The axis itself has the power of the middle of its cells.
-    assert float((ratio[seen & (away == 0)] / slope.mean()).mean()) == pytest.approx(0.38 / 32, rel=0.02)
-
-
 def test_shot_noise_is_that_of_back_projected_images() -> None:
     # Project nothing 41 times with shot noise alone, back-project plainly with the ramp, and compare the variance.
     imaging = Imaging(snr=None, dose=100.0, defocus=None, tilts=(-60, 60), detector_pixel=1e-3)
     box, count, voxel = 24, 100, 10.0
     scope = microscope.prepare(imaging, (box,) * 3, voxel_size=voxel)
-    images, exposure = microscope.image(torch.zeros(count, box, box, box), scope, generator())
+    images, conditions = microscope.image(torch.zeros(count, box, box, box), scope, generator())
     found = float(images.var())
     # σ² of the field of power k Δθ / dose per image within the wedge and the sphere, in closed form on a fine grid.
     k = torch.linspace(-0.5, 0.5, 101)[:-1] / voxel + 0.005 / voxel
@@ -175,19 +158,19 @@ def test_shot_noise_is_that_of_back_projected_images() -> None:
     power = torch.hypot(z, x) * np.deg2rad(3.0) * 41 / 100.0 * seen
     contrast = 2 * ctf.POTENTIAL * ctf.interaction(300.0)
     assert found == pytest.approx(float(power.sum()) * (0.01 / voxel) ** 3 / contrast**2, rel=0.05)
-    assert float(exposure.snr.max()) == 0
+    assert float(conditions.snr.max()) == 0
 
 
-def test_solutes_add_their_power_and_take_contrast(phantom: Volume) -> None:
+def test_soluble_protein_adds_their_power_and_take_contrast(phantom: Volume) -> None:
     whole = {"snr": float("inf"), "defocus": None, "tilts": (-90, 90)}
-    empty, _ = imaged(torch.zeros(30, 32, 32, 32), Imaging(**whole, solutes=100.0))
+    empty, _ = imaged(torch.zeros(30, 32, 32, 32), Imaging(**whole, soluble_protein=100.0))
     k = fourier.radius((32,) * 3)
     power = (torch.fft.rfftn(empty, dim=(1, 2, 3)).abs() ** 2).mean(0) * 10.0**3 / 32**3
     for low, high in ((0.05, 0.1), (0.2, 0.3)):
         here = (k > low) & (k < high)
         expected = solvent.solution_power(k[here] / 10, torch.tensor([100.0]), blur=4.5)
         assert float(power[here].mean()) == pytest.approx(float(expected.mean()), rel=0.03)
-    filled, _ = imaged(torch.from_numpy(phantom.data).expand(200, -1, -1, -1), Imaging(**whole, solutes=100.0))
+    filled, _ = imaged(torch.from_numpy(phantom.data).expand(200, -1, -1, -1), Imaging(**whole, soluble_protein=100.0))
     left = float((filled.mean(0) * torch.from_numpy(phantom.data)).sum() / np.square(phantom.data).sum())
     assert left == pytest.approx(1 - 100 * solvent.DALTON * solvent.SPECIFIC_VOLUME, abs=0.01)
 
@@ -201,18 +184,18 @@ def test_ranges_are_drawn_anew_for_every_particle() -> None:
     imaging = Imaging(
         snr=(0.01, 1), dose=(50, 150), defocus=(1, 3), tilts=((-70, -40), (40, 70)), tilt_axis=(-10, 10), thickness=1000.0
     )
-    images, exposure = imaged(torch.randn(200, 16, 16, 16, generator=generator()), imaging)
+    images, conditions = imaged(torch.randn(200, 16, 16, 16, generator=generator()), imaging)
     limits = {"snr": (0.01, 1), "dose": (50, 150), "defocus": (1, 3), "tilt_min": (-70, -40), "tilt_axis": (-10, 10)}
     for name, (low, high) in (limits | {"height": (-500, 500)}).items():
-        values = getattr(exposure, name)
+        values = getattr(conditions, name)
         assert values.shape == (200,)
         assert low <= float(values.min()) < low + 0.1 * (high - low)
         assert high - 0.1 * (high - low) < float(values.max()) <= high
-    table = exposure.table(200)
-    wedge = fourier.wedge(16, exposure.tilt_min, exposure.tilt_max, axis=exposure.tilt_axis)
+    columns = conditions.columns(200)
+    wedge = fourier.wedge(16, conditions.tilt_min, conditions.tilt_max, axis=conditions.tilt_axis)
     power = torch.fft.rfftn(images, dim=(1, 2, 3)).abs() ** 2
     assert float((power * (1 - wedge)).sum() / power.sum()) < 1e-5
-    assert list(table) == ["snr", "defocus", "dose", "tilt_min", "tilt_max", "tilt_axis"]
+    assert list(columns) == ["snr", "defocus", "dose", "tilt_min", "tilt_max", "tilt_axis"]
 
 
 def test_the_same_generator_gives_the_same_image(phantom: Volume) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tomolab.simulation import fiducials
-from tomolab.simulation.packing import Room
+from tomolab.simulation.packing import Occupancy
 
 
 def test_ball_has_its_volume_at_its_place() -> None:
@@ -15,11 +15,11 @@ def test_ball_has_its_volume_at_its_place() -> None:
     assert (share[-1] == 0).all()
 
 
-def scattered(site: fiducials.Site, count: int = 30) -> list[fiducials.Bead]:
+def scattered(site: fiducials.Site, count: int = 30) -> list[fiducials.Fiducial]:
     taken = np.zeros((60, 100, 100), dtype=bool)
     taken[:10] = taken[50:] = True
-    return fiducials.scatter(
-        Room(taken), count, diameter=80.0, voxel_size=10.0, layers=(10, 50), site=site, rng=np.random.default_rng(0)
+    return fiducials.place(
+        Occupancy(taken), count, diameter=80.0, voxel_size=10.0, layers=(10, 50), site=site, rng=np.random.default_rng(0)
     )
 
 
@@ -45,8 +45,8 @@ def test_what_finds_no_room_is_left_out() -> None:
 
 def test_impossible_beads_are_refused() -> None:
     settings = {"voxel_size": 10.0, "layers": (0, 20), "rng": np.random.default_rng(0)}
-    room = Room(np.zeros((20, 20, 20), dtype=bool))
+    occupancy = Occupancy(np.zeros((20, 20, 20), dtype=bool))
     with pytest.raises(ValueError, match="at least a voxel"):
-        fiducials.scatter(room, 1, diameter=5.0, site="ice", **settings)
+        fiducials.place(occupancy, 1, diameter=5.0, site="ice", **settings)
     with pytest.raises(ValueError, match="'face' or in the 'ice', got 'glass'"):
-        fiducials.scatter(room, 1, diameter=100.0, site="glass", **settings)  # type: ignore[arg-type]
+        fiducials.place(occupancy, 1, diameter=100.0, site="glass", **settings)  # type: ignore[arg-type]

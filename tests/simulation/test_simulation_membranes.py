@@ -22,14 +22,14 @@ def test_distance_of_a_sphere_is_exact() -> None:
     ball = Membrane(centre=(0.0, 0.0, 0.0), radii=(300.0, 300.0, 300.0), roughness=0.0)
     points = torch.tensor([[330.0, 0, 0], [0, -280, 0], [0, 0, 0.001], [200, 200, 200]])
     expected = [30.0, -20.0, -300.0, 200 * 3**0.5 - 300]
-    assert membranes.signed(ball, points).tolist() == pytest.approx(expected, abs=0.01)
+    assert membranes.signed_distance(ball, points).tolist() == pytest.approx(expected, abs=0.01)
 
 
 def test_tilt_turns_from_y_towards_x() -> None:
     long_y = Membrane(centre=(0.0, 0.0, 0.0), radii=(100.0, 400.0, 100.0), roughness=0.0, tilt=30.0)
     tip = 400 * np.array([0, np.cos(np.pi / 6), np.sin(np.pi / 6)])
     mirrored = tip * [1, 1, -1]
-    sides = membranes.signed(long_y, torch.tensor(np.stack([tip, mirrored])).float())
+    sides = membranes.signed_distance(long_y, torch.tensor(np.stack([tip, mirrored])).float())
     assert float(sides[0]) == pytest.approx(0, abs=0.1)
     assert float(sides[1]) > 50
     low, high = long_y.extent()
@@ -86,7 +86,7 @@ def test_window_holds_all_that_is_near() -> None:
 
 def test_scattered_vesicles_do_not_touch_and_stay_in_the_ice() -> None:
     cell = Membrane(centre=(500.0, 1000.0, 3500.0), radii=(2000.0, 2000.0, 2000.0))
-    made = membranes.scatter(
+    made = membranes.random_vesicles(
         8, low=(0, 0, 0), high=(1000, 2000, 3000), rng=np.random.default_rng(1), radii=(100.0, 250.0), others=[cell]
     )
     assert len(made) == 8
@@ -100,12 +100,12 @@ def test_scattered_vesicles_do_not_touch_and_stay_in_the_ice() -> None:
 
 
 def test_scatter_gives_up_where_there_is_no_room() -> None:
-    made = membranes.scatter(
+    made = membranes.random_vesicles(
         50, low=(0, 0, 0), high=(500, 600, 600), rng=np.random.default_rng(1), radii=(150.0, 200.0), tries=20
     )
     assert 0 < len(made) < 50
     with pytest.raises(ValueError, match="smallest, largest"):
-        membranes.scatter(1, low=(0, 0, 0), high=(500, 600, 600), rng=np.random.default_rng(1), radii=(300.0, 200.0))
+        membranes.random_vesicles(1, low=(0, 0, 0), high=(500, 600, 600), rng=np.random.default_rng(1), radii=(300.0, 200.0))
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,10 @@ def of(volume: Volume, *, places: list[tuple[float, float, float]] | None = None
         density=volume,
         labels=empty,
         instances=empty,
-        room=empty == 0,
+        accessible=empty == 0,
         names=("phantom",),
         particles=table,
-        beads=pd.DataFrame(columns=["z", "y", "x", "diameter"], dtype=float),
+        fiducials=pd.DataFrame(columns=["z", "y", "x", "diameter"], dtype=float),
         report=pd.DataFrame(),
         thickness=thickness or float(volume.extent[0]),
     )
@@ -35,10 +35,10 @@ def with_bead(shape: tuple[int, int, int] = (40, 48, 64)) -> Specimen:
     """Ice of 10 Å voxels and one gold bead off its middle."""
     middle = (np.array(shape) // 2) * 10.0 + BEAD
     density = np.zeros(shape, dtype=np.float32)
-    corner, share = fiducials.at(middle / 10, 6.0)
+    corner, share = fiducials.ball_at(middle / 10, 6.0)
     density[tuple(slice(c, c + len(share)) for c in corner)] = fiducials.GOLD * share
     table = pd.DataFrame([[*middle, 60.0]], columns=["z", "y", "x", "diameter"])
-    return Specimen(**(vars(of(Volume(density, 10.0))) | {"beads": table, "names": ("phantom", specimens.GOLD)}))
+    return Specimen(**(vars(of(Volume(density, 10.0))) | {"fiducials": table, "names": ("phantom", specimens.GOLD)}))
 
 
 def test_gold_absorbs_and_does_nothing_else() -> None:
@@ -191,7 +191,7 @@ def test_the_same_seed_gives_the_same_series(phantom: Volume) -> None:
 def test_bad_requests_are_refused(phantom: Volume) -> None:
     with pytest.raises(ValueError, match=r"within the 32 x 32 of the specimen, got \(32, 64\)"):
         tilt_series.acquire(of(phantom), QUIET, seed=0, field=(32, 64))
-    with pytest.raises(ValueError, match=r"an SNR of 0\.05 needs complexes and the box"):
+    with pytest.raises(ValueError, match=r"an SNR of 0\.05 needs particles and the box"):
         tilt_series.acquire(of(phantom), Imaging(), seed=0)
 
 

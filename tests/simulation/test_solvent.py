@@ -30,7 +30,7 @@ def test_few_proteins_fluctuate_as_poisson_numbers_do() -> None:
 def test_a_protein_has_the_density_and_size_of_a_protein(monkeypatch: pytest.MonkeyPatch) -> None:
     density, free = np.zeros((30, 30, 30), dtype=np.float32), np.ones((30, 30, 30), dtype=bool)
     place = np.array([[14.3, 15.6, 15.0]])
-    monkeypatch.setattr(solvent, "_places", lambda free, radii, rng: (place, np.ones(1, dtype=bool)))
+    monkeypatch.setattr(solvent, "_positions", lambda free, radii, rng: (place, np.ones(1, dtype=bool)))
     mass = 150e3
     monkeypatch.setattr(solvent, "masses", lambda shares: np.full_like(shares, mass))
     alone = mass / solvent.DALTON / density.size / 1e3

@@ -12,10 +12,10 @@ TILTS = np.arange(-60, 61, 3.0)
 
 
 def test_increments_give_every_angle_its_share() -> None:
-    np.testing.assert_allclose(np.rad2deg(filters.increments(np.arange(-90, 90, 3.0))), 3)
-    np.testing.assert_allclose(np.rad2deg(filters.increments(TILTS)), 3)
-    np.testing.assert_allclose(np.rad2deg(filters.increments([20, -10, 0, 4])), [16, 10, 7, 10])
-    np.testing.assert_allclose(np.rad2deg(filters.increments([0, 0, 10])), [5, 5, 10])
+    np.testing.assert_allclose(np.rad2deg(filters.angular_widths(np.arange(-90, 90, 3.0))), 3)
+    np.testing.assert_allclose(np.rad2deg(filters.angular_widths(TILTS)), 3)
+    np.testing.assert_allclose(np.rad2deg(filters.angular_widths([20, -10, 0, 4])), [16, 10, 7, 10])
+    np.testing.assert_allclose(np.rad2deg(filters.angular_widths([0, 0, 10])), [5, 5, 10])
 
 
 def test_exact_weights_are_the_ramp_where_many_tilts_overlap_and_flat_where_none_do() -> None:
@@ -53,7 +53,7 @@ def test_sirt_weights_come_to_what_iterations_come_to(iterations: int) -> None:
         image = torch.fft.irfft(torch.fft.rfft(image, dim=1), n=2 * pixels, dim=1) * 2
         image = preprocessing.align(image.repeat_interleave(2, 0), (8, pixels), 1.0, transform=None, size=(8, columns // 2))
         fine.append(preprocessing.weight(image, weight).T)
-    found = projection.smear(torch.stack(fine), TILTS, (depth, 8, width), progress=False)[:, 4]
+    found = projection.back_project(torch.stack(fine), TILTS, (depth, 8, width), progress=False)[:, 4]
     assert np.corrcoef(found.ravel(), expected)[0, 1] > 0.98
     assert np.polyfit(expected, found.ravel(), 1)[0] == pytest.approx(1, abs=0.12)
 

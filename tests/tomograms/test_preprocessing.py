@@ -1,4 +1,4 @@
-"""Images are restored frequency by frequency, and column by column where defocus changes."""
+"""Images are corrected frequency by frequency, and column by column where defocus changes."""
 
 import numpy as np
 import pytest
@@ -27,12 +27,12 @@ def point(column: int, defocus: float) -> torch.Tensor:
 
 def test_without_optics_nothing_changes() -> None:
     image = torch.randn(SIZE, generator=torch.Generator().manual_seed(0))
-    assert preprocessing.restore(image, 30.0, voxel_size=VOXEL, reach=600.0) is image
+    assert preprocessing.correct(image, 30.0, voxel_size=VOXEL, radius=600.0) is image
 
 
 @pytest.mark.parametrize("defocus", [3.0, -3.0])
 def test_an_untilted_image_has_one_defocus(defocus: float) -> None:
-    found = preprocessing.restore(point(300, defocus), 0.0, voxel_size=VOXEL, reach=600.0, lens=Lens(), defocus=defocus)
+    found = preprocessing.correct(point(300, defocus), 0.0, voxel_size=VOXEL, radius=600.0, lens=Lens(), defocus=defocus)
     assert float(found[16, 300]) == pytest.approx(1, abs=1e-4)
     assert float(point(300, defocus)[16, 300]) < 0.5
 
@@ -45,14 +45,14 @@ def test_columns_take_the_defocus_of_their_height(hand: int, tilt: float, side: 
     height = -side / preprocessing.OVER * VOXEL * np.tan(np.deg2rad(tilt))
     image = point(300 + side, 3.0 + hand * height * 1e-4)
     options = {"voxel_size": VOXEL, "lens": Lens(), "defocus": 3.0}
-    found = preprocessing.restore(image, tilt, reach=1e4, hand=hand, **options)
+    found = preprocessing.correct(image, tilt, radius=1e4, hand=hand, **options)
     assert float(found[16, 300 + side]) > 0.97
-    assert float(preprocessing.restore(image, tilt, reach=1e4, hand=-hand, **options)[16, 300 + side]) < 0.8
+    assert float(preprocessing.correct(image, tilt, radius=1e4, hand=-hand, **options)[16, 300 + side]) < 0.8
 
 
 def test_height_ends_with_the_specimen() -> None:
     image = point(550, 3.0 - 0.05 * np.sin(np.pi / 3))
-    found = preprocessing.restore(image, 60.0, voxel_size=VOXEL, reach=500.0, lens=Lens(), defocus=3.0)
+    found = preprocessing.correct(image, 60.0, voxel_size=VOXEL, radius=500.0, lens=Lens(), defocus=3.0)
     assert float(found[16, 550]) > 0.97
 
 

@@ -61,7 +61,7 @@ def test_a_volume_may_reach_beyond_the_image(phantom: Volume) -> None:
 
 def test_layout_in_memory_does_not_matter(phantom: Volume) -> None:
     data = torch.from_numpy(phantom.data)
-    turned = projection.turn_over(data)
+    turned = projection.y_last(data)
     torch.testing.assert_close(turned, data)
     torch.testing.assert_close(*(projection.slabs(each, 20.0, width=32)[0] for each in (data, turned)))
 
@@ -71,13 +71,13 @@ def test_back_projection_is_the_adjoint_of_spreading() -> None:
     generator = torch.Generator().manual_seed(3)
     wide = projection.columns_needed(20, TILTS, (8, 20))
     images, volume = (torch.randn(shape, generator=generator) for shape in ((len(TILTS), wide, 3), (8, 3, 20)))
-    smeared = projection.smear(images, TILTS, (8, 3, 20), progress=False)
+    back_projected = projection.back_project(images, TILTS, (8, 3, 20), progress=False)
     index, share = projection.columns(torch.from_numpy(TILTS), (8, 20), wide, layers=slice(0, 8))
     spread = torch.zeros(len(TILTS) * wide, 3)
     rows = volume.transpose(1, 2).reshape(160, 1, 3).expand(-1, index.shape[1], -1)
     spread.index_add_(0, index.flatten(), (rows * share[..., None]).flatten(0, 1))
     expected = (spread.reshape(images.shape) * images).sum()
-    np.testing.assert_allclose((smeared * volume.numpy()).sum(), expected, rtol=1e-4)
+    np.testing.assert_allclose((back_projected * volume.numpy()).sum(), expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

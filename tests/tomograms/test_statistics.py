@@ -73,5 +73,5 @@ def test_profile_shows_what_is_around_particles() -> None:
 def test_a_region_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"needs the shape \(48, 64, 64\)"):
         statistics.power(NOISE, np.ones((4, 4, 4), dtype=bool))
-    with pytest.raises(ValueError, match="with 0 voxels"):
+    with pytest.raises(ValueError, match=r"some voxels, got .* with 0"):
         statistics.power(NOISE, np.zeros(NOISE.shape, dtype=bool))

@@ -1,4 +1,4 @@
-"""Gold beads are found in the images of a tilt series and painted over, and what is not gold stays as it is."""
+"""Gold is found in the images of a tilt series and filled with its surroundings, and what is not gold stays as it is."""
 
 import numpy as np
 import pytest
@@ -35,13 +35,16 @@ def test_beads_are_found_and_nothing_else(images) -> None:
 
 def test_gold_is_filled_with_what_is_around_it(images) -> None:
     mask = fiducials.find(images, diameter=10.0)
-    out = fiducials.paint(images, mask, width=10.0)
+    series = TiltSeries(images, imod.table([0.0, 10.0]), 10.0)
+    filled = fiducials.erase(series, diameter=100.0, progress=False)
+    out = filled.images
+    np.testing.assert_allclose(filled.table["gold"], mask.mean((1, 2)))
     assert np.array_equal(out[~mask], images[~mask])
     for y, x in PLACES:
         here = out[0, y - 4 : y + 5, x - 4 : x + 5]
         assert here.mean() == pytest.approx(20 + 10 * x / 127, abs=1.5)
         assert here.std() == pytest.approx(4, rel=0.35)
-    assert np.array_equal(out, fiducials.paint(images, mask, width=10.0))
+    assert np.array_equal(out, fiducials.erase(series, diameter=100.0, progress=False).images)
 
 
 def test_bad_input_is_refused(images) -> None:
@@ -52,10 +55,6 @@ def test_bad_input_is_refused(images) -> None:
             fiducials.find(images, diameter=wrong)
     with pytest.raises(ValueError, match="deviations must be positive"):
         fiducials.find(images, diameter=10, deviations=0)
-    with pytest.raises(ValueError, match="shape of the images"):
-        fiducials.paint(images, np.zeros((2, 3, 4), dtype=bool), width=10)
-    with pytest.raises(ValueError, match="image 1 is masked altogether"):
-        fiducials.paint(images, np.stack([images[0] < 0, images[1] > -99]), width=10)
 
 
 def test_streaks_of_gold_leave_the_tomogram_and_a_weak_particle_stays() -> None:

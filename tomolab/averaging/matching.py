@@ -107,9 +107,9 @@ def _score(part: Subtomograms, maps: dict[str, Volume], box: int, *rest: Any) ->
 def select(found: pd.DataFrame, *, share: float = 0.75) -> pd.Index:
     """Particles down to the lowest score at which at most a share of them is estimated to fit by chance.
 
-    The estimate counts how often the mirror image reaches the score (`thresholds.shares`). It is far too high where the
-    mirror image also fits the particles themselves, and a search from random orientations gains more from weak particles than
-    it loses by others. So the default share is high.
+    The estimate counts how often the mirror image reaches the score (`thresholds.false_discovery_rate`). It is far too high
+    where the mirror image also fits the particles themselves, and a search from random orientations gains more from weak
+    particles than it loses by others. So the default share is high.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def select(found: pd.DataFrame, *, share: float = 0.75) -> pd.Index:
     """
     if not 0 <= share <= 1:
         raise ValueError(f"a share lies between 0 and 1, got {share}")
-    by_chance = thresholds.shares(found["match"].to_numpy(), found["mirrored"].to_numpy())["share"]
+    by_chance = thresholds.false_discovery_rate(found["match"].to_numpy(), found["mirrored"].to_numpy())["share"]
     return found["match"].nlargest(int((by_chance <= share).sum())).index
 
 

@@ -31,7 +31,7 @@ HALF_TURNS = ((), (0, 1), (0, 2), (1, 2))
 
 
 class Data(Protocol):
-    """What a network learns from: `simulation.stream(...)` and `labelled(...)` are such."""
+    """What a network learns from: `simulation.Stream(...)` and `labelled(...)` are such."""
 
     @property
     def classes(self) -> tuple[str, ...]:

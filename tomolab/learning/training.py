@@ -66,7 +66,7 @@ def fit(
     network
         From `networks.create`; trained in place.
     data
-        Training data whose classes are the network's: `simulation.stream` or `learning.labelled`.
+        Training data whose classes are the network's: `simulation.Stream` or `learning.labelled`.
     validation
         Labelled subtomograms that are not trained on; evaluated after every epoch.
     epochs

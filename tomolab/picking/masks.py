@@ -1,156 +1,31 @@
-"""Masks: where to pick and where not. Bool arrays of the shape of a volume, put together by ``&``, ``|`` and ``~``.
+"""Tomograms in, masks out: cells, membranes and gold fiducials, for what to pick in and what to leave out.
 
->>> ice = find_slab(tomogram).mask(tomogram)
->>> gold = beads(tomogram)
->>> wall = near(membranes.membranes(tomogram), 200.0, voxel_size=tomogram.voxel_size)
->>> picks = picking.difference_of_gaussians(tomogram, diameter=250.0, within=ice & cell(tomogram), exclude=gold | wall)
+Masks are bool arrays of the shape of a volume, and go together by ``&``, ``|`` and ``~``. A mask of another program comes with
+``io.read_volume(path).data > 0.5``.
+
+>>> gold = fiducial_mask(tomogram)
+>>> wall = dilate(membranes(tomogram), 200.0, voxel_size=tomogram.voxel_size)
+>>> picks = picking.difference_of_gaussians(tomogram, diameter=250.0, within=cell(tomogram), exclude=gold | wall)
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from scipy import ndimage
 from scipy.ndimage import distance_transform_edt, gaussian_filter
-from skimage.draw import polygon2mask
 from skimage.filters import threshold_otsu
+from torch import Tensor
 
-from tomolab import io, volumes
+from tomolab import volumes
 from tomolab.volumes import Volume
 
-PATCHES = 8
-"""Patches along y and x in each of which `find_slab` looks for the faces of the ice."""
-CONTRAST = 1.5
-"""Variance in the ice over that outside, at least, for a patch to tell where its faces are."""
-TRUST = 3.0
-"""Patches farther from the plane through all than this many median distances are left out of it."""
-
-
-@dataclass(frozen=True)
-class Slab:
-    """Ice between two planes, which need be neither parallel nor level.
-
-    Parameters
-    ----------
-    low, high
-        Of each plane: its height z in Å at y = x = 0, and its slopes dz/dy and dz/dx.
-
-    Raises
-    ------
-    ValueError
-        If these are not three finite numbers each.
-    """
-
-    low: tuple[float, float, float]
-    high: tuple[float, float, float]
-
-    def __post_init__(self) -> None:
-        for name in ("low", "high"):
-            plane = tuple(float(value) for value in getattr(self, name))
-            if len(plane) != 3 or not np.isfinite(plane).all():
-                raise ValueError(f"{name}: a plane is its height at y = x = 0 and two slopes, got {getattr(self, name)}")
-            object.__setattr__(self, name, plane)
-
-    def mask(self, volume: Volume) -> np.ndarray:
-        """True between the planes; bool, of the shape of the volume."""
-        z, y, x = (np.arange(n) * volume.voxel_size for n in volume.shape)
-        low, high = (plane[0] + plane[1] * y[:, None] + plane[2] * x for plane in (self.low, self.high))
-        return (z[:, None, None] >= low) & (z[:, None, None] <= high)
-
-    def thickness(self, volume: Volume) -> float:
-        """Å between the planes in the middle of a volume."""
-        _, y, x = volume.extent / 2
-        return float(np.dot(np.subtract(self.high, self.low), (1, y, x)))
-
-
-def slab(low: float, high: float) -> Slab:
-    """Level ice between two heights in Å.
-
-    Raises
-    ------
-    ValueError
-        If the second is not above the first.
-    """
-    if not low < high:
-        raise ValueError(f"the ice goes from low to high, got {low:g} to {high:g} Å")
-    return Slab((low, 0.0, 0.0), (high, 0.0, 0.0))
-
-
-def find_slab(volume: Volume, *, detail: float = 100.0, level: float = 0.3) -> Slab:
-    """Find the ice by what is in it: above and below it a tomogram is smooth, but for noise, which is fine.
-
-    In every patch of the field of view, the variance of what is about as large as `detail` is followed along z; a face of the
-    ice is where it crosses `level` between its lowest and its typical high value, and a plane is laid through each face. So
-    the planes enclose what is in the ice; of ice that holds nothing they know nothing.
-
-    Parameters
-    ----------
-    volume
-        Tomogram that is thicker than its ice.
-    detail
-        Å: between Gaussians of half of it and of one and a half.
-    level
-        Share of the way from the variance outside to that inside.
-
-    Raises
-    ------
-    ValueError
-        If the variance does not fall off towards both faces of the volume.
-    """
-    if not (detail > 0 and 0 < level < 1):
-        raise ValueError(f"detail must be positive and level between 0 and 1, got {detail:g} Å and {level:g}")
-    profiles, centres = _profiles(volume, detail)
-    faces: list[tuple[float, float]] = []
-    for profile in profiles:
-        # The highest third is inside whatever lies there: gold and a few dense things must not raise it.
-        outside, inside = profile.min(), np.median(np.sort(profile)[-max(1, len(profile) // 3) :])
-        above = np.flatnonzero(profile > outside + level * (inside - outside))
-        seen = inside > CONTRAST * outside and above[0] > 0 and above[-1] < len(profile) - 1
-        faces.append((above[0], above[-1]) if seen else (np.nan, np.nan))
-    heights = np.array(faces, dtype=float) * volume.voxel_size
-    good = np.isfinite(heights).all(axis=1)
-    known = int(np.count_nonzero(good))
-    if known < max(3, good.size // 4):
-        raise ValueError(
-            f"no ice was found: only in {known} of {good.size} patches does the detail fall off above and below; "
-            f"give its faces to slab(), or use a thicker tomogram"
-        )
-    low, high = (_plane(centres[good], heights[good, side]) for side in (0, 1))
-    return Slab(low, high)
-
-
-def _profiles(volume: Volume, detail: float) -> tuple[np.ndarray, np.ndarray]:
-    """Variance along z in every patch, (patches, z); and the y, x in Å of their centres."""
-    sigma = max(detail / 2 / volume.voxel_size, 0.5)
-    band = gaussian_filter(volume.data, sigma, truncate=3) - gaussian_filter(volume.data, 3 * sigma, truncate=3)
-    # Clipped, or a bead would be all of the variance of its patch.
-    fine = volumes.clip(torch.from_numpy(band), 4.0).numpy() ** 2
-    rows, columns = (np.array_split(np.arange(n), min(PATCHES, n)) for n in volume.shape[1:])
-    patches = [(one, other) for one in rows for other in columns]
-    profiles = [fine[:, one[0] : one[-1] + 1, other[0] : other[-1] + 1].mean((1, 2)) for one, other in patches]
-    centres = [(one.mean() * volume.voxel_size, other.mean() * volume.voxel_size) for one, other in patches]
-    return ndimage.gaussian_filter1d(np.stack(profiles), sigma, axis=1), np.array(centres)
-
-
-def _plane(places: np.ndarray, heights: np.ndarray) -> tuple[float, float, float]:
-    """Height and slopes of the plane through most of these heights."""
-    design = np.column_stack([np.ones(len(places)), places])
-    kept = np.ones(len(places), dtype=bool)
-    for _ in range(5):
-        plane = np.linalg.lstsq(design[kept], heights[kept], rcond=None)[0]
-        off = np.abs(heights - design @ plane)
-        near = off <= TRUST * max(float(np.median(off)), 1e-9)
-        if near.sum() < 4 or (near == kept).all():
-            break
-        kept = near
-    return float(plane[0]), float(plane[1]), float(plane[2])
+LAYERS = 32
+"""Layers of a tomogram in which membranes are searched at a time."""
 
 
 def cell(volume: Volume, *, detail: float = 400.0, threshold: float | None = None) -> np.ndarray:
-    """Find the inside of a cell: the largest part that is dense at a coarse resolution, without holes.
+    """Find the inside of a cell: the largest connected part that is dense at a coarse resolution, with its holes filled.
 
     Parameters
     ----------
@@ -159,8 +34,7 @@ def cell(volume: Volume, *, detail: float = 400.0, threshold: float | None = Non
     detail
         Å; finer density is smoothed away.
     threshold
-        Density, after smoothing, from which on it is cell; by default what parts cell and surroundings best (Otsu 1979).
-        The outline runs where the smoothed density crosses it; look at it.
+        Lowest smoothed density of the cell; by default the threshold of Otsu (1979). Look at the outline.
 
     Returns
     -------
@@ -174,8 +48,8 @@ def cell(volume: Volume, *, detail: float = 400.0, threshold: float | None = Non
     """
     if not detail > 0:
         raise ValueError(f"detail must be positive, got {detail:g} Å")
-    calm = volumes.clip(torch.from_numpy(volume.data), 4.0).numpy()
-    smooth = gaussian_filter(calm, detail / 4 / volume.voxel_size, truncate=3)
+    clipped = volumes.clip(torch.from_numpy(volume.data), 4.0).numpy()
+    smooth = gaussian_filter(clipped, detail / 4 / volume.voxel_size, truncate=3)
     level = float(threshold_otsu(smooth)) if threshold is None else threshold
     parts, count = ndimage.label(smooth > level)
     if count == 0:
@@ -185,82 +59,110 @@ def cell(volume: Volume, *, detail: float = 400.0, threshold: float | None = Non
     return np.stack([ndimage.binary_fill_holes(layer) for layer in largest])
 
 
-def outlined(volume: Volume, outlines: Mapping[float, ArrayLike]) -> np.ndarray:
-    """Inside of outlines drawn on some slices; between two of them they turn into each other.
+def membranes(
+    volume: Volume, *, thickness: float = 100.0, patch: float = 60.0, threshold: float = 0.3, area: float = 500.0
+) -> np.ndarray:
+    """Find membranes: what is bright, thin and flat.
+
+    The second derivatives of the smoothed density are strongly negative across a bright sheet and small along it; those of a
+    blob are negative in all directions. A voxel counts by how well the directions of its neighbours agree with its own (tensor
+    voting, Medioni et al. 2000; for membranes Martinez-Sanchez et al. 2014, J. Struct. Biol. 186:49). Level membranes are lost
+    in the missing wedge. Shells of viruses are found too, and so are rows of complexes: look at the mask.
 
     Parameters
     ----------
     volume
-        The tomogram.
-    outlines
-        By height z in Å: corners (n, 2), y and x in Å, of a polygon.
+        Tomogram, bright on dark.
+    thickness
+        Å, of a membrane as it shows in the tomogram, blurred and with its rims. At least three voxels are taken.
+    patch
+        Å, the standard deviation of the Gaussian over which the directions of neighbours must agree.
+    threshold
+        Of `flatness`. A lower one finds more membranes and more of what is none.
+    area
+        A connected piece is left out unless it is as large as a square of this edge in Å.
 
     Returns
     -------
     ndarray
-        Bool, of the shape of the volume; nothing below the lowest outline and above the highest.
+        Bool, of the shape of the volume, True in the membrane.
 
     Raises
     ------
     ValueError
-        If there is no outline, one has fewer than three corners, or is outside the volume.
+        If a parameter is not positive.
     """
-    if not outlines:
-        raise ValueError("there are no outlines")
-    layers = {}
-    for z in sorted(outlines):
-        corners = np.asarray(outlines[z], dtype=float)
-        layer = round(z / volume.voxel_size)
-        if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3 or not np.isfinite(corners).all():
-            raise ValueError(f"the outline at z = {z:g} Å needs corners (n, 2) with n of 3 or more, got shape {corners.shape}")
-        if not 0 <= layer < volume.shape[0]:
-            raise ValueError(f"z = {z:g} Å is outside the volume, which is {volume.extent[0]:g} Å high")
-        layers[layer] = _signed(polygon2mask(volume.shape[1:], corners / volume.voxel_size))
-    out = np.zeros(volume.shape, dtype=bool)
-    known = sorted(layers)
-    for layer in range(known[0], known[-1] + 1):
-        after = int(np.searchsorted(known, layer))
-        low, high = known[max(after - 1, 0)], known[after]
-        share = 0.0 if high == low else (layer - low) / (high - low)
-        out[layer] = (1 - share) * layers[low] + share * layers[high] > 0
-    return out
+    for name, size in {"thickness": thickness, "patch": patch, "threshold": threshold, "area": area}.items():
+        if not size > 0:
+            raise ValueError(f"{name} must be positive, got {size:g}")
+    flat = flatness(volume, thickness=thickness, patch=patch) > threshold
+    pieces, _ = ndimage.label(flat, structure=np.ones((3, 3, 3)))
+    # A sheet is about one and a half voxels thick where it is thinnest.
+    large = np.bincount(pieces.ravel()) >= 1.5 * (area / volume.voxel_size) ** 2
+    large[0] = False
+    return large[pieces]
 
 
-def _signed(inside: np.ndarray) -> np.ndarray:
-    """Pixels to the border of a mask, positive inside."""
-    away = distance_transform_edt(inside) - distance_transform_edt(~inside)
-    # Without an inside or an outside there is no border to be away from.
-    return away if inside.any() and not inside.all() else np.where(inside, 1.0, -1.0) * sum(inside.shape)
+def flatness(volume: Volume, *, thickness: float, patch: float) -> np.ndarray:
+    """How much every voxel lies in the middle of a bright sheet, (z, y, x), from 0 to 1.
 
-
-def read(path: str | Path, *, like: Volume, threshold: float = 0.5) -> np.ndarray:
-    """Read a mask or a segmentation that another program made.
+    With the eigenvalues a ≤ b ≤ c of the second derivatives of the smoothed density, the sheetness is ``-a`` less the larger of
+    ``|b|`` and ``|c|``; it is limited to what 95 % of the voxels stay below, so that bright things do not outweigh flat ones.
+    The agreement is the largest eigenvalue less the second of ``n n'``, weighted by the sheetness and summed over a patch, with
+    n the direction across the sheet. The flatness is the geometric mean of both.
 
     Parameters
     ----------
-    path
-        A volume that `io.read_volume` reads.
-    like
-        The tomogram that it belongs to.
-    threshold
-        What is above is True.
-
-    Raises
-    ------
-    ValueError
-        If it has another shape than the tomogram, or nothing or everything is above the threshold.
+    volume
+        Tomogram, bright on dark.
+    thickness, patch
+        Å, as in `membranes`.
     """
-    found = io.read_volume(path, voxel_size=like.voxel_size)
-    if found.shape != like.shape:
-        raise ValueError(f"{path} has {found.shape} voxels, but the tomogram {like.shape}")
-    mask = found.data > threshold
-    if mask.all() or not mask.any():
-        raise ValueError(f"{path}: {'all' if mask.all() else 'no'} voxels are above {threshold:g}")
-    return mask
+    sigma = max(thickness / 2 / volume.voxel_size, 1.5) / np.sqrt(3)
+    patch_sigma = max(patch / volume.voxel_size, 1.0)
+    clipped = volumes.clip(torch.from_numpy(volume.data), 4.0).numpy()
+    smooth = gaussian_filter(clipped, sigma, truncate=4)
+    limit = _limit(smooth)
+    out = np.zeros(volume.shape, dtype=np.float32)
+    halo = int(np.ceil(3 * patch_sigma)) + 2
+    for first in range(0, len(out) if limit > 0 else 0, LAYERS):
+        low, high = max(0, first - halo), min(len(out), first + LAYERS + halo)
+        part = slice(first - low, min(first + LAYERS, len(out)) - low)
+        out[first : first + LAYERS] = _flatness(smooth[low:high], patch_sigma, limit)[part]
+    return out
 
 
-def near(mask: np.ndarray, distance: float, *, voxel_size: float) -> np.ndarray:
-    """True within `distance` Å of what the mask holds.
+def _hessian(smooth: np.ndarray) -> Tensor:
+    """Second derivatives (z, y, x, 3, 3)."""
+    rows = [np.stack(np.gradient(first), axis=-1) for first in np.gradient(smooth)]
+    return torch.from_numpy(np.stack(rows, axis=-2))
+
+
+def _sheetness(bends: Tensor) -> Tensor:
+    """Sheetness (...) of voxels from the eigenvalues (..., 3) of their second derivatives, in ascending order."""
+    return (-bends[..., 0] - bends[..., 1:].abs().amax(-1)).clamp_min(0)
+
+
+def _limit(smooth: np.ndarray) -> float:
+    """What 95 % of the voxels stay below, measured in every fourth stack of layers."""
+    length = LAYERS if len(smooth) > 8 * LAYERS else len(smooth)
+    stacks = [smooth[i : i + length] for i in range(0, len(smooth), 4 * length) if len(smooth) - i > 1]
+    found = [_sheetness(torch.linalg.eigvalsh(_hessian(stack))).numpy().ravel() for stack in stacks if min(stack.shape) > 1]
+    return float(np.quantile(np.concatenate(found), 0.95)) if found else 0.0
+
+
+def _flatness(smooth: np.ndarray, sigma: float, limit: float) -> np.ndarray:
+    bends, axes = torch.linalg.eigh(_hessian(smooth))
+    sheet = _sheetness(bends).clamp_max(limit) / limit
+    across = axes[..., 0]
+    votes = (sheet[..., None, None] * across[..., :, None] * across[..., None, :]).numpy()
+    votes = torch.from_numpy(gaussian_filter(votes, sigma, truncate=3, axes=(0, 1, 2)))
+    agreement = torch.linalg.eigvalsh(votes).diff(dim=-1)[..., 1].clamp_min(0).numpy()
+    return np.sqrt(agreement * gaussian_filter(sheet.numpy(), 1.0))
+
+
+def dilate(mask: np.ndarray, distance: float, *, voxel_size: float) -> np.ndarray:
+    """Grow a mask: True within `distance` Å of what it holds.
 
     Raises
     ------
@@ -289,23 +191,23 @@ def inner(volume: Volume, margin: float | Sequence[float]) -> np.ndarray:
     return out
 
 
-def beads(volume: Volume, *, diameter: float = 100.0, deviations: float = 8.0) -> np.ndarray:
-    """Find gold beads and what is brightest of their streaks.
+def fiducial_mask(volume: Volume, *, diameter: float = 100.0, deviations: float = 8.0) -> np.ndarray:
+    """Find gold fiducials and the brightest part of their streaks.
 
     Parameters
     ----------
     volume
         Tomogram, bright on dark.
     diameter
-        Å, of the beads.
+        Å, of the fiducials.
     deviations
-        How far beyond the mean the tomogram, smoothed to beads, is taken to be gold. In standard deviations after these very
-        outliers are clipped. Ribosomes reach 4 to 5.
+        The tomogram, smoothed to fiducials, is gold where it is farther than this from the mean, in standard deviations of what
+        is left when outliers are clipped. Ribosomes reach 4 to 5.
 
     Returns
     -------
     ndarray
-        Bool, of the shape of the volume, True within one bead's diameter of gold.
+        Bool, of the shape of the volume, True within one diameter of gold.
 
     Raises
     ------
@@ -315,16 +217,16 @@ def beads(volume: Volume, *, diameter: float = 100.0, deviations: float = 8.0) -
     if not (diameter > 0 and deviations > 0):
         raise ValueError(f"diameter and deviations must be positive, got {diameter:g} Å and {deviations:g}")
     smooth = gaussian_filter(volume.data, diameter / volume.voxel_size / (2 * np.sqrt(3)), truncate=3)
-    calm = volumes.clip(torch.from_numpy(smooth), deviations / 2)
-    gold = np.abs(smooth - float(calm.mean())) > deviations * float(calm.std())
-    return near(gold, diameter, voxel_size=volume.voxel_size)
+    clipped = volumes.clip(torch.from_numpy(smooth), deviations / 2)
+    gold = np.abs(smooth - float(clipped.mean())) > deviations * float(clipped.std())
+    return dilate(gold, diameter, voxel_size=volume.voxel_size)
 
 
 def streaks(mask: np.ndarray, *, tilts: tuple[float, float], length: float, voxel_size: float) -> np.ndarray:
-    """Add to a mask of gold the streaks that it leaves along the edges of the missing wedge.
+    """Add to a mask of gold the streaks that gold leaves along the edges of the missing wedge.
 
-    Back-projections cancel each other but where the next tilt is missing: along the beams of the lowest and highest tilt,
-    which at a tilt t run along (z, x) = (cos t, -sin t), as x cos t + z sin t is the same along them.
+    Back-projections cancel each other except along the beams of the lowest and highest tilt, beyond which no tilt follows. At a
+    tilt t the beam runs along (z, x) = (cos t, -sin t), as x cos t + z sin t is the same along it.
 
     Parameters
     ----------
@@ -344,16 +246,9 @@ def streaks(mask: np.ndarray, *, tilts: tuple[float, float], length: float, voxe
     """
     if not (length >= 0 and voxel_size > 0 and max(np.abs(tilts)) <= 90):
         raise ValueError(f"got tilts {tilts}°, length {length:g} Å, voxel_size {voxel_size:g} Å; expected ±90° and lengths")
-    out = mask.copy()
     steps = int(length / voxel_size)
-    for tilt in tilts:
-        dz, dx = np.cos(np.radians(tilt)), -np.sin(np.radians(tilt))
-        for step in range(-steps, steps + 1):
-            a, b = round(step * dz), round(step * dx)
-            out[_part(a, 0), :, _part(b, 0)] |= mask[_part(-a, 0), :, _part(-b, 0)]
-    return out
-
-
-def _part(shift: int, first: int) -> slice:
-    """Where something moved by `shift` lies that does not leave an axis."""
-    return slice(shift, None) if shift > 0 else slice(first, shift or None)
+    along = np.arange(-steps, steps + 1)
+    beams = np.zeros((2 * steps + 1, 1, 2 * steps + 1), dtype=bool)
+    for tilt in np.radians(tilts):
+        beams[steps + np.rint(along * np.cos(tilt)).astype(int), 0, steps - np.rint(along * np.sin(tilt)).astype(int)] = True
+    return ndimage.binary_dilation(mask, beams)

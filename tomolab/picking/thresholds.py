@@ -1,11 +1,11 @@
-"""Choosing among candidates: above a threshold, apart from each other; what became of the rest, and how good the picks are.
+"""Candidates in, picks out: those above a threshold, the better of close neighbours; and how good the picks are.
 
-Candidates are a particle table with the columns ``score``, ``diameter`` (Å) and ``fate``: "free", or which mask took them
-(`tomolab.picking.dog.candidates`). Choosing takes a moment, so that a threshold can be turned while looking.
+Candidates are a particle table with the columns ``score``, ``diameter`` (Å) and ``status``: "free", or which mask excludes them
+(`tomolab.picking.dog.candidates`).
 
 >>> picks = choose(found, score=5.0)
->>> fates(found, picks)
->>> score(picks, truth, distance=100.0)["recall"]
+>>> count_status(found, picks)
+>>> evaluate(picks, truth, distance=100.0)["recall"]
 0.87
 """
 
@@ -19,62 +19,67 @@ from tomolab import particles
 from tomolab.picking import blobs
 
 WIDTH = 1 / (2 * np.sqrt(3))
-"""Standard deviation of the narrower Gaussian over the diameter: a ball of radius r answers most at r / √3."""
+"""Standard deviation of the narrower Gaussian over the diameter: a ball of radius r responds most at r / √3."""
 FREE = "free"
-"""Fate of a candidate that no mask took."""
+"""Status of a candidate that no mask excludes."""
 
 
 def choose(
     found: pd.DataFrame, *, threshold: float = 3.0, score: float | None = None, distance: float | None = None
 ) -> pd.DataFrame:
-    """Choose picks from candidates: those that no mask took, above a threshold, and of close neighbours the better.
+    """Choose picks from candidates: free ones above a threshold, and of close neighbours the better.
 
     Parameters
     ----------
     found
         What `candidates` returned.
     threshold
-        As in `difference_of_gaussians`.
+        t in the lowest accepted score ``m + t (M - m) / 20``, between the worst peak m (0, the background, if all are above it)
+        and the best M; 0 accepts all peaks, 20 only the best. 3 was best in Pei et al. In a range of diameters the score grows
+        with the size too, and small particles need a lower one.
     score
-        Instead of it, the lowest accepted score.
+        The lowest accepted score, instead of a threshold.
     distance
-        Å, as in `difference_of_gaussians`.
+        Å, the least between two picks; by default twice the narrower Gaussian of the better one, 0.58 of its diameter, as in
+        Pei et al.
 
     Returns
     -------
     DataFrame
-        Particle table, best first, without ``fate``.
+        Particle table, best first, without ``status``.
 
     Raises
     ------
     ValueError
-        If the table lacks a column of candidates.
+        If the table lacks a column of candidates, or `threshold` is not within 0 to 20.
     """
     _require(found)
-    free = found[found["fate"] == FREE]
+    if not 0 <= threshold <= 20:
+        raise ValueError(f"threshold must lie between 0 (all peaks) and 20 (only the best), got {threshold}")
+    free = found[found["status"] == FREE]
     scores = free["score"].to_numpy()
     least = _least(scores, threshold) if score is None else score
     free = free[scores >= least].sort_values("score", ascending=False, kind="stable")
-    reach = 2 * WIDTH * free["diameter"].to_numpy() if distance is None else distance
-    kept = free.iloc[blobs.apart(particles.positions(free), reach)].drop(columns="fate")
+    gap = 2 * WIDTH * free["diameter"].to_numpy() if distance is None else distance
+    kept = free.iloc[blobs.separated(particles.positions(free), gap)].drop(columns="status")
     return particles.check(kept.assign(particle_id=np.arange(len(kept))))
 
 
-def fates(found: pd.DataFrame, picks: pd.DataFrame) -> pd.DataFrame:
-    """Count what became of the candidates.
+def count_status(found: pd.DataFrame, picks: pd.DataFrame) -> pd.DataFrame:
+    """Count the candidates that were picked, and those that were not by the reason.
 
     Parameters
     ----------
     found
         What `candidates` returned.
     picks
-        What `choose` made of it.
+        What `choose` returned for it.
 
     Returns
     -------
     DataFrame
-        By fate, how many ``peaks`` there are in all, and how many of them score at least as much as the worst pick: "picked",
-        "near a better one", "below the threshold", and the masks'.
+        By status, how many ``peaks`` there are in all, and how many of them score at least as much as the worst pick: "picked",
+        "near a better one", "below the threshold", and those of the masks.
 
     Raises
     ------
@@ -83,22 +88,25 @@ def fates(found: pd.DataFrame, picks: pd.DataFrame) -> pd.DataFrame:
     """
     _require(found)
     least = picks["score"].min() if len(picks) else np.inf
-    picked = _keys(found).isin(_keys(picks))
-    free = found["fate"] == FREE
+    position = ["tomogram", "z", "y", "x"]
+    picked = pd.MultiIndex.from_frame(found[position]).isin(pd.MultiIndex.from_frame(picks[position]))
+    free = found["status"] == FREE
     low = found["score"] < least
-    told = np.select([picked & free, free & low, free], ["picked", "below the threshold", "near a better one"], found["fate"])
-    table = pd.DataFrame({"fate": told, "peaks": 1, "as good as picks": ~low}).groupby("fate", sort=False).sum()
+    status = np.select(
+        [picked & free, free & low, free], ["picked", "below the threshold", "near a better one"], found["status"]
+    )
+    table = pd.DataFrame({"status": status, "peaks": 1, "as good as picks": ~low}).groupby("status", sort=False).sum()
     return table.astype(int).sort_values("as good as picks", ascending=False, kind="stable")
 
 
-def false_share(found: pd.DataFrame, inverted: pd.DataFrame, *, distance: float | None = None) -> pd.DataFrame:
-    """Estimate which share of picks is noise, from what is found in the tomogram of inverted contrast.
+def false_discovery(found: pd.DataFrame, inverted: pd.DataFrame, *, distance: float | None = None) -> pd.DataFrame:
+    """Estimate which share of picks is noise, from the candidates in the tomogram of inverted contrast.
 
-    Noise is as often dark as bright, so peaks of the inverted tomogram tell how many peaks of a score noise makes. What is
-    truly dark counts as noise: the dark rims that the CTF and the missing wedge leave about particles, membranes and gold. So
-    in a crowded tomogram the estimate is too high rather than too low, and of no use for a range of diameters; exclude gold in
-    both. In simulated tomograms (SNR 0.01 to 0.1, one diameter) 0.15, 0.17, 0.15 and 0.41 were estimated where 0.24, 0.27, 0.30
-    and 0.39 of 100 picks were false: what is near a particle but not on it counts as false and is not noise.
+    Noise is as often dark as bright, so the inverted tomogram shows how many peaks of a score come from noise. Dark rims that
+    the CTF and the missing wedge leave about particles, membranes and gold count as noise too. So in a crowded tomogram the
+    estimate is too high rather than too low, and for a range of diameters it is useless; exclude gold in both tomograms. In
+    simulated tomograms (SNR 0.01 to 0.1, one diameter) 0.15, 0.17, 0.15 and 0.41 were estimated where 0.24, 0.27, 0.30 and 0.39
+    of 100 picks were false: a pick beside a particle is false, but it is not noise.
 
     Parameters
     ----------
@@ -110,79 +118,32 @@ def false_share(found: pd.DataFrame, inverted: pd.DataFrame, *, distance: float 
     Returns
     -------
     DataFrame
-        From the highest score to the lowest: ``score``, ``picks`` that score as much or more, how many ``noise`` alone would
-        give, and their ``share``, which only grows.
+        From the highest score to the lowest: ``score``, ``picks`` that score as much or more, how many of them ``noise`` alone
+        would give, and their ``share``, which never falls.
     """
-    return shares(*(choose(table, score=-np.inf, distance=distance)["score"].to_numpy() for table in (found, inverted)))
+    return false_discovery_rate(
+        *(choose(table, score=-np.inf, distance=distance)["score"].to_numpy() for table in (found, inverted))
+    )
 
 
-def shares(scores: np.ndarray, noise: np.ndarray) -> pd.DataFrame:
-    """Which share of those above a score is noise, from scores of the same number of trials of nothing but noise.
-
-    Parameters
-    ----------
-    scores, noise
-        Of what is looked at, and of what cannot be real, (n,) and (m,).
-
-    Returns
-    -------
-    DataFrame
-        As in `false_share`.
-    """
-    ours, theirs = np.sort(scores)[::-1], np.sort(noise)[::-1]
-    picks = np.arange(1, len(ours) + 1)
-    above = np.searchsorted(-theirs, -ours, side="right")
-    share = np.maximum.accumulate(np.minimum(above / picks, 1.0)) if len(ours) else np.empty(0)
-    return pd.DataFrame({"score": ours, "picks": picks, "noise": above, "share": share})
+def false_discovery_rate(scores: np.ndarray, noise: np.ndarray) -> pd.DataFrame:
+    """The table of `false_discovery` from scores (n,), and those (m,) of the same number of trials in nothing but noise."""
+    scores, noise = np.sort(scores)[::-1], np.sort(noise)[::-1]
+    picks = np.arange(1, len(scores) + 1)
+    above = np.searchsorted(-noise, -scores, side="right")
+    share = np.maximum.accumulate(np.minimum(above / picks, 1.0))
+    return pd.DataFrame({"score": scores, "picks": picks, "noise": above, "share": share})
 
 
-def apart(table: pd.DataFrame, *, distance: float, by: str = "score") -> pd.DataFrame:
-    """Leave of particles that are closer than `distance`, within each tomogram, the one with the highest value of a column.
-
-    Parameters
-    ----------
-    table
-        Particle table, such as one cluster of an oversampled tomogram.
-    distance
-        Å.
-    by
-        Column to choose by.
-
-    Returns
-    -------
-    DataFrame
-        The rows that are left, in their order.
-
-    Raises
-    ------
-    ValueError
-        If the column is missing or holds what is not a number, or the distance is not positive.
-    """
-    if not distance > 0:
-        raise ValueError(f"distance must be a positive number of Å, got {distance}")
-    if by not in table:
-        raise ValueError(f"there is no column {by!r} to choose by; there are {', '.join(map(str, table.columns))}")
-    values = pd.to_numeric(table[by], errors="coerce").to_numpy(dtype=float)
-    if np.isnan(values).any():
-        raise ValueError(f"column {by!r}: {int(np.isnan(values).sum())} of {len(values)} particles have no number to choose by")
-    order = np.argsort(-values, kind="stable")
-    names = table["tomogram"].to_numpy()[order]
-    kept = []
-    for name in pd.unique(names):
-        rows = order[names == name]
-        kept.append(rows[blobs.apart(particles.positions(table.iloc[rows]), distance)])
-    return table.iloc[np.sort(np.concatenate(kept))] if kept else table
-
-
-def score(picks: pd.DataFrame, truth: pd.DataFrame, *, distance: float) -> dict[str, Any]:
-    """Hold picks against the true particles: one to one, closest pairs first, within each tomogram.
+def evaluate(picks: pd.DataFrame, truth: pd.DataFrame, *, distance: float) -> dict[str, Any]:
+    """Compare picks with the true particles: one to one, closest pairs first, within each tomogram.
 
     Parameters
     ----------
     picks, truth
         Particle tables.
     distance
-        Å, the most that a pick may lie from its particle.
+        Å, the largest distance of a pick from its particle.
 
     Returns
     -------
@@ -198,7 +159,7 @@ def score(picks: pd.DataFrame, truth: pd.DataFrame, *, distance: float) -> dict[
     if not distance > 0:
         raise ValueError(f"distance must be a positive number of Å, got {distance}")
     if len(truth) == 0:
-        raise ValueError("there are no true particles to hold the picks against")
+        raise ValueError("there are no true particles to compare the picks with")
     pairs = [_pairs(group, truth[truth["tomogram"] == name], distance) for name, group in picks.groupby("tomogram", sort=False)]
     columns = ["pick_id", "truth_id", "distance"]
     matched = pd.DataFrame([pair for group in pairs for pair in group], columns=columns)
@@ -210,7 +171,7 @@ def score(picks: pd.DataFrame, truth: pd.DataFrame, *, distance: float) -> dict[
 
 
 def _least(scores: np.ndarray, threshold: float) -> float:
-    """Lowest accepted score, of those that a mask left."""
+    """Lowest accepted score of free candidates."""
     if len(scores) == 0:
         return 0.0
     worst, best = min(float(scores.min()), 0.0), float(scores.max())
@@ -218,14 +179,9 @@ def _least(scores: np.ndarray, threshold: float) -> float:
 
 
 def _require(found: pd.DataFrame) -> None:
-    missing = [name for name in ("score", "diameter", "fate") if name not in found]
+    missing = [name for name in ("score", "diameter", "status") if name not in found]
     if missing:
-        raise ValueError(f"candidates have the columns score, diameter and fate; there is no {', '.join(missing)}")
-
-
-def _keys(table: pd.DataFrame) -> pd.Series:
-    """A tomogram and place for each particle, to find it again by."""
-    return pd.Series(list(zip(table["tomogram"], table["z"], table["y"], table["x"], strict=True)), dtype=object)
+        raise ValueError(f"candidates have the columns score, diameter and status; there is no {', '.join(missing)}")
 
 
 def _pairs(picks: pd.DataFrame, truth: pd.DataFrame, distance: float) -> list[tuple[int, int, float]]:

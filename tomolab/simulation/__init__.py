@@ -12,13 +12,12 @@ __all__ = [
     "Stream",
     "Structure",
     "acquire",
-    "stream",
     "subtomograms",
     "tomogram",
 ]
 
 if TYPE_CHECKING:
-    from tomolab.simulation.generator import Stream, stream, subtomograms, tomogram
+    from tomolab.simulation.generator import Stream, subtomograms, tomogram
     from tomolab.simulation.imaging import Imaging
     from tomolab.simulation.membranes import Membrane
     from tomolab.simulation.microscope import Microscope
@@ -29,7 +28,7 @@ else:
     __getattr__, __dir__ = attach(
         __name__,
         {
-            "generator": ["Stream", "stream", "subtomograms", "tomogram"],
+            "generator": ["Stream", "subtomograms", "tomogram"],
             "imaging": ["Imaging"],
             "membranes": ["Membrane"],
             "microscope": ["Microscope"],

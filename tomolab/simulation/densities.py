@@ -47,7 +47,7 @@ def from_structure(structure: Structure, *, voxel_size: float, resolution: float
         In Å; best at least twice the voxel size. Below that the grid cuts the Gaussians' spectra and ripples remain.
     box
         Edge of the cubic box in voxels. It must hold the sphere about the centre of mass with 99.9 % of the mass, so that
-        the complex can be turned in it; single atoms beyond the box are cut. By default the smallest even box that
+        the complex can be rotated in it; single atoms beyond the box are cut. By default the smallest even box that
         holds this sphere and every atom.
 
     Returns
@@ -132,17 +132,17 @@ def load(names: str | Iterable[str] | None = None, *, voxel_size: float = 10.0, 
         raise ValueError(f"voxel size and box must be positive, got {voxel_size} Å and {box} voxels")
     table = _catalogue().set_index("name")
     shipped = table[table["shipped"]]
-    wanted = [names] if isinstance(names, str) else list(shipped.index if names is None else names)
-    for name in wanted:
+    chosen = [names] if isinstance(names, str) else list(shipped.index if names is None else names)
+    for name in chosen:
         _check_name(name, table)
     margin = 2 * SIGMA_PER_RESOLUTION * SHIPPED_RESOLUTION
-    small = [f"{name} ({shipped.loc[name, 'diameter_angstrom']:.0f} Å)" for name in wanted
+    small = [f"{name} ({shipped.loc[name, 'diameter_angstrom']:.0f} Å)" for name in chosen
              if _even_box((shipped.loc[name, "diameter_angstrom"] + margin) / 2, voxel_size) > box]  # fmt: skip
     if small:
         raise ValueError(
             f"a box of {box} voxels of {voxel_size:g} Å ({box * voxel_size:g} Å) is too small for {', '.join(small)}"
         )
-    return {name: volumes.fit(_resample(_shipped(name), voxel_size), box) for name in wanted}
+    return {name: volumes.fit(_resample(_shipped(name), voxel_size), box) for name in chosen}
 
 
 @functools.cache
@@ -182,7 +182,7 @@ def _even_box(radius: float, voxel_size: float) -> int:
 
 
 def _spread(points: np.ndarray, weights: np.ndarray, edge: int) -> Tensor:
-    """Share `weights` (n,) among the 8 grid points around `points` (n, 3; in voxels), on a grid of `edge`³; outside is cut."""
+    """Distribute `weights` (n,) over the 8 grid points around `points` (n, 3; voxels) of a grid of `edge`³; outside is cut."""
     position = torch.from_numpy(np.ascontiguousarray(points, dtype=np.float64))
     low = position.floor().long()
     inside = ((low >= 0) & (low + 1 < edge)).all(dim=1)
@@ -190,9 +190,9 @@ def _spread(points: np.ndarray, weights: np.ndarray, edge: int) -> Tensor:
     weight = torch.from_numpy(np.asarray(weights, dtype=np.float64))[inside]
     grid = torch.zeros(edge**3, dtype=torch.float32)
     for corner in torch.cartesian_prod(*[torch.arange(2)] * 3):
-        share = torch.where(corner == 1, part, 1 - part).prod(dim=1)
+        fraction = torch.where(corner == 1, part, 1 - part).prod(dim=1)
         z, y, x = (low + corner).unbind(1)
-        grid.index_add_(0, (z * edge + y) * edge + x, (weight * share).float())
+        grid.index_add_(0, (z * edge + y) * edge + x, (weight * fraction).float())
     return grid.reshape(edge, edge, edge)
 
 

@@ -1,9 +1,9 @@
-"""Densities in, labelled subtomograms or a tomogram out, with the truth, in batches on the device of your choice.
+"""Densities in, labelled subtomograms or a tomogram out, with their truth, in batches on a device.
 
-A particle is a density in a random pose, off centre by a little, perhaps with neighbours and a membrane beside it
-(`rendering`), imaged with CTF, missing wedge and noise, perhaps in a solution of small proteins (`microscope`). Every batch is
-drawn from a seed of its own, so any of them can be made alone, and again, here or on the workers of a cluster: a simulation
-that was cut goes on, and workers need not know of one another.
+A particle is a density in a random pose, somewhat off centre, perhaps with neighbours and a membrane beside it (`rendering`).
+It is imaged with CTF, missing wedge and noise, perhaps in a solution of small proteins (`microscope`). Every batch is drawn
+from a seed of its own and does not depend on the others, so that an interrupted simulation can go on, and workers of a cluster
+can share one.
 
 >>> maps = densities.load(["ribosome_70s", "apoferritin"], voxel_size=20, box=20)
 >>> particles = subtomograms(maps, 100, imaging=Imaging(snr=0.1), box=20, seed=1)
@@ -13,7 +13,7 @@ import hashlib
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -30,69 +30,95 @@ from tomolab.conventions import AXIS, WEDGE
 from tomolab.simulation import microscope, rendering, tilt_series
 from tomolab.simulation import specimen as specimens
 from tomolab.simulation.imaging import Imaging
-from tomolab.simulation.microscope import Exposure, Microscope
+from tomolab.simulation.microscope import Conditions, Microscope
+from tomolab.simulation.rendering import Templates
 from tomolab.subtomograms import store, writer
 from tomolab.subtomograms.dataset import Subtomograms
-from tomolab.subtomograms.dataset import open as opened
+from tomolab.subtomograms.dataset import open as open_store
 from tomolab.tomograms import reconstruction
 from tomolab.volumes import Volume
 
 BATCHES_PER_TABLE, VOXELS_PER_TABLE = 16, 2**24
-"""Batches, and voxels of them, that get one table, at most."""
+"""Largest number of batches, and of their voxels, that share one table."""
 JOURNAL = 1000
-"""Times, at most, that a long simulation to a store notes how far it is."""
+"""Largest number of notes that a simulation to a store makes of its progress."""
 
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """All that is to be made, some batches at a time, here or by workers.
+    """Subtomograms to simulate: `labels` (n,) index the densities, `prepared` is what `prepare` returns, made where it is
+    needed.
 
-    Parameters
-    ----------
-    seed
-        Of all.
-    labels
-        Class (n,) of each, as its number among the densities.
-    box
-        Edge of the boxes in voxels.
-    ready
-        What `prepare` gives, made where it is needed.
-    client
-        Workers, as `parallel.active` gave them; None works here.
+    `client` are the workers, as `parallel.active` gave them; None simulates here.
     """
 
     seed: int
     labels: np.ndarray
     box: int
-    ready: parallel.Made
+    prepared: parallel.Made
     client: Any = None
 
     @property
-    def group(self) -> int:
-        """Subtomograms made at a time: a table costs as much as a batch of small boxes, so there is one for several."""
+    def group_size(self) -> int:
+        """Subtomograms simulated at a time: several batches of small boxes share one table, which costs as much as a batch."""
         return rendering.BATCH * max(1, min(BATCHES_PER_TABLE, VOXELS_PER_TABLE // (rendering.BATCH * self.box**3)))
 
     def __len__(self) -> int:
-        return -(-len(self.labels) // self.group)
+        return -(-len(self.labels) // self.group_size)
 
-    def made(self, first: int = 0) -> Generator[store.Part]:
+    def simulate(self, first: int = 0) -> Generator[store.Part]:
         """Volumes and table of each group from number `first` on."""
-        starts = range(first * self.group, len(self.labels), self.group)
-        wanted = ((self.seed, start, self.labels[start : start + self.group]) for start in starts)
-        return parallel.each(_part, wanted, client=self.client, shared=(self.ready,))
+        starts = range(first * self.group_size, len(self.labels), self.group_size)
+        groups = ((self.seed, start, self.labels[start : start + self.group_size]) for start in starts)
+        return parallel.each(_group, groups, client=self.client, shared=(self.prepared,))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Stream:
-    """Simulated training data that never touches a disk; made by `stream`."""
+    """Training data that is simulated on the fly and never stored: ``Stream(...).epoch(3)`` yields the batches of epoch 3.
+
+    Parameters
+    ----------
+    densities
+        Maps by class name, all of one voxel size.
+    imaging
+        How the particles are imaged.
+    box
+        Edge of the subtomograms in voxels.
+    batch_size
+        Subtomograms per batch, classes drawn uniformly.
+    epoch_size
+        Subtomograms per epoch, rounded down to whole batches.
+    seed
+        Decides all that is drawn.
+    device
+        "cpu", "cuda", or by default the GPU if there is one.
+
+    Raises
+    ------
+    ValueError
+        If an epoch holds no batch, voxel sizes differ, or the device is absent.
+    """
 
     densities: Mapping[str, Volume]
+    _: KW_ONLY
     imaging: Imaging
     box: int
-    batch_size: int
-    batches: int
+    batch_size: int = 64
+    epoch_size: int = 4096
     seed: int
     device: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.epoch_size < self.batch_size or self.batch_size < 1:
+            raise ValueError(f"an epoch of {self.epoch_size} subtomograms holds no batch of {self.batch_size}")
+        rendering.check(self.densities)
+        parallel.pick_device(self.device)
+
+    @property
+    def batches(self) -> int:
+        """Batches in an epoch."""
+        return self.epoch_size // self.batch_size
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -105,8 +131,7 @@ class Stream:
         return next(iter(self.densities.values())).voxel_size
 
     @cached_property
-    def _prepared(self) -> tuple[rendering.Sources, Microscope]:
-        """What all epochs share."""
+    def _prepared(self) -> tuple[Templates, Microscope]:
         return prepare(self.densities, self.imaging, box=self.box, device=self.device)
 
     def epoch(self, number: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
@@ -114,11 +139,11 @@ class Stream:
 
         The same number gives the same data, wherever it starts: every batch is drawn from a seed of its own.
         """
-        sources, scope = self._prepared
+        templates, instrument = self._prepared
         for batch in range(start, self.batches):
-            drawn = seeded(sources.data.device, self.seed, number, batch)
-            labels = torch.randint(len(sources.names), (self.batch_size,), generator=drawn, device=drawn.device)
-            yield image(sources, labels, scope, generator=drawn)[0], labels
+            generator = batch_generator(templates.data.device, self.seed, number, batch)
+            labels = torch.randint(len(templates.names), (self.batch_size,), generator=generator, device=generator.device)
+            yield simulate(templates, labels, instrument, generator=generator)[0], labels
 
 
 def subtomograms(
@@ -149,18 +174,18 @@ def subtomograms(
     seed
         The same seed on the same device gives the same subtomograms.
     path
-        Where to write them as they are made, if they are too many for memory (float16; `store`). After a cut the same call
-        goes on after what was written, with the result of an unbroken run.
+        Where to write them at once, if they are too many for memory (float16; `store`). After an interruption the same call
+        continues after what was written, with the result of an uninterrupted run.
     resume
-        False drops what a cut call left at `path`.
+        False drops what an interrupted call left at `path`.
     device
         "cpu", "cuda", or by default the GPU if there is one.
     progress
         Show a bar with subtomograms per second and the time left; only with a path.
     client
-        Workers of a Dask cluster that make the batches, each on its own device, while this process writes them (`parallel`).
-        By default the active `distributed.Client`, if there is one; False works here. The result is the same on devices of the
-        same kind, up to rounding where they compute with other numbers of threads.
+        Workers of a Dask cluster that simulate the batches, each on its own device, while this process writes them
+        (`parallel`). By default the active `distributed.Client`, if there is one; False simulates here. The result is the same
+        on devices of the same kind, up to rounding where they compute with other numbers of threads.
 
     Returns
     -------
@@ -174,25 +199,27 @@ def subtomograms(
     ValueError
         If `count` names classes without a density, the box is too small, or the device is absent.
     OSError
-        If the disk has less room than they need; told before any is made.
+        If the disk has too little room; raised before any is simulated.
     BlockingIOError
         If another process simulates to the same path.
     """
-    helpers = parallel.active(client)
-    if helpers is None:
+    workers = parallel.active(client)
+    if workers is None:
         parallel.pick_device(device)
-    voxel_size, labels = rendering.check(densities), _labels(tuple(densities), count)
+    voxel_size, names = rendering.check(densities), tuple(densities)
+    counts = specimens.check_counts(names, count)
+    labels = np.repeat(np.arange(len(names)), [counts.get(name, 0) for name in names])
     if box < 8:
         raise ValueError(f"a box of at least 8 voxels is needed, got {box}")
-    ready = parallel.Made(partial(prepare, box=box, device=device), (dict(densities), imaging))
-    batches = Batches(seed, labels, box, ready, helpers)
+    prepared = parallel.Made(partial(prepare, box=box, device=device), (dict(densities), imaging))
+    batches = Batches(seed, labels, box, prepared, workers)
     if path is not None:
-        kind = parallel.pick_device(device).type if helpers is None else "workers"
-        key = _key(densities, labels, imaging, f"{box} {seed} {kind} {rendering.BATCH} {batches.group}")
+        kind = parallel.pick_device(device).type if workers is None else "workers"
+        key = _key(densities, labels, imaging, f"{box} {seed} {kind} {rendering.BATCH} {batches.group_size}")
         _store(path, key, batches, voxel_size=voxel_size, resume=resume, progress=progress)
-        return opened(path)
+        return open_store(path)
     volumes, tables = np.empty((len(labels), box, box, box), dtype=np.float32), []
-    for images, table in batches.made():
+    for images, table in batches.simulate():
         volumes[table.index] = images
         tables.append(table)
     return Subtomograms(volumes, pd.concat(tables), voxel_size=voxel_size)
@@ -201,61 +228,17 @@ def subtomograms(
 def estimate(
     densities: Mapping[str, Volume], count: int, *, imaging: Imaging, box: int, device: str | None = None
 ) -> dict[str, float]:
-    """What it will take to simulate `count` subtomograms in all: ``per_second``, ``seconds``, and the ``bytes`` of a store.
+    """The cost of simulating `count` subtomograms in all: ``per_second``, ``seconds``, and the ``bytes`` of a store.
 
-    Some are made, after as many that are not counted; writing is not. The other parameters are those of `subtomograms`.
+    Some are simulated twice, and the second time counts; nothing is written. The other parameters are those of `subtomograms`.
     """
-    ready = parallel.Made(partial(prepare, box=box, device=device), (dict(densities), imaging))
+    prepared = parallel.Made(partial(prepare, box=box, device=device), (dict(densities), imaging))
     labels = np.arange(4 * rendering.BATCH) % len(densities)
     for _ in range(2):
         start = time.perf_counter()
-        made = sum(len(table) for _, table in Batches(0, labels, box, ready).made())
-        rate = made / (time.perf_counter() - start)
+        done = sum(len(table) for _, table in Batches(0, labels, box, prepared).simulate())
+        rate = done / (time.perf_counter() - start)
     return {"per_second": rate, "seconds": count / rate, "bytes": float(store.size(count, box))}
-
-
-def stream(
-    densities: Mapping[str, Volume],
-    *,
-    imaging: Imaging,
-    box: int,
-    batch_size: int = 64,
-    epoch_size: int = 4096,
-    seed: int,
-    device: str | None = None,
-) -> Stream:
-    """Training data simulated on the fly: ``stream(...).epoch(3)`` yields the batches of epoch 3.
-
-    Parameters
-    ----------
-    densities
-        Maps by class name, all of one voxel size.
-    imaging
-        How the particles are imaged.
-    box
-        Edge of the subtomograms in voxels.
-    batch_size
-        Subtomograms per batch, classes drawn uniformly.
-    epoch_size
-        Subtomograms per epoch, rounded down to whole batches.
-    seed
-        Decides all that is drawn.
-    device
-        "cpu", "cuda", or by default the GPU if there is one.
-    """
-    if epoch_size < batch_size or batch_size < 1:
-        raise ValueError(f"an epoch of {epoch_size} subtomograms holds no batch of {batch_size}")
-    rendering.check(densities)
-    parallel.pick_device(device)
-    return Stream(
-        densities=densities,
-        imaging=imaging,
-        box=box,
-        batch_size=batch_size,
-        batches=epoch_size // batch_size,
-        seed=seed,
-        device=device,
-    )
 
 
 def tomogram(
@@ -268,11 +251,11 @@ def tomogram(
     device: str | None = None,
     progress: bool = False,
 ) -> tuple[Volume, pd.DataFrame]:
-    """Simulate a tomogram of complexes in ice, and its truth: a specimen, its tilt series, and their reconstruction.
+    """Simulate a tomogram of particles in ice, and its truth: a specimen, its tilt series, and their reconstruction.
 
-    SNR refers to the mean variance of the signal in boxes of the densities' size about the particles, so that it means the
-    same as in `subtomograms`. For membranes, beads and soluble protein, for the labels of voxels and the tilt series itself,
-    take the three steps one by one: `specimen.build`, `simulation.acquire`, `tomograms.reconstruct`.
+    SNR refers to the mean variance of the signal in boxes of the size of the densities about the particles, so that it means
+    the same as in `subtomograms`. For membranes, fiducials and soluble protein, for the labels of voxels and the tilt series
+    itself, call the three steps: `specimen.build`, `simulation.acquire`, `tomograms.reconstruct`.
 
     Parameters
     ----------
@@ -299,7 +282,7 @@ def tomogram(
     Raises
     ------
     ValueError
-        If the particles do not fit, saying how many did.
+        If not all particles found room.
     """
     box = max(max(volume.shape) for volume in densities.values())
     specimen = specimens.build(
@@ -307,7 +290,7 @@ def tomogram(
         counts,
         shape=shape,
         thickness=imaging.thickness or None,
-        # With this much around them, most complexes have room for the box that they are cut out in.
+        # With this margin, the boxes of most particles lie in the volume.
         margin=box / 4 * rendering.check(densities),
         seed=seed,
         device=device,
@@ -315,8 +298,8 @@ def tomogram(
     )
     missing = specimen.report[specimen.report["placed"] < specimen.report["asked"]]
     if len(missing):
-        told = ", ".join(f"{row.placed} of {row.asked} {row.name}" for row in missing.itertuples(index=False))
-        raise ValueError(f"not all particles found room in {shape} voxels ({told}); ask for fewer or a larger volume")
+        placed = ", ".join(f"{row.placed} of {row.asked} {row.name}" for row in missing.itertuples(index=False))
+        raise ValueError(f"not all particles found room in {shape} voxels ({placed}); ask for fewer or a larger volume")
     series = tilt_series.acquire(specimen, imaging, seed=seed + 1, box=box, device=device, progress=progress)
     volume = reconstruction.reconstruct(
         series.images,
@@ -324,7 +307,7 @@ def tomogram(
         voxel_size=series.pixel_size,
         shape=shape,
         clip=None,
-        # An SNR is reached with the grey values as they are; counts fall with the tilt and have to be made alike.
+        # An SNR holds for the grey values as they are; counts of electrons fall with the tilt and are normalised.
         normalise=imaging.snr is None,
         device=device,
         progress=progress,
@@ -336,36 +319,36 @@ def tomogram(
 
 
 def _store(path: str | Path, key: str, batches: Batches, *, voxel_size: float, resume: bool, progress: bool) -> None:
-    """Write a store, some groups after the other; after a cut go on with those that it lacks."""
+    """Write a store group by group; after an interruption go on with the groups that it lacks."""
     total, box = len(batches.labels), batches.box
     # About a shard at a time, but not so little that the journal gets long.
-    step = max(-(-store.layout(box)[1] // batches.group), -(-len(batches) // JOURNAL))
+    step = max(-(-store.layout(box)[1] // batches.group_size), -(-len(batches) // JOURNAL))
     with writer.lock(path):
         journal = writer.begin(path, key, box=box, voxel_size=voxel_size, total=total, resume=resume)
         begin = len(journal.done) * step
         bar = tqdm(
             total=total,
-            initial=min(total, begin * batches.group),
+            initial=min(total, begin * batches.group_size),
             unit=" subtomograms",
             desc=Path(path).name,
             disable=not progress,
             leave=False,
         )
-        with bar, closing(batches.made(begin)) as coming:
+        with bar, closing(batches.simulate(begin)) as groups:
             for first in range(begin, len(batches), step):
-                journal = writer.add(journal, str(first), _counted(islice(coming, step), bar), skipped=[])
+                journal = writer.add(journal, str(first), _with_progress(islice(groups, step), bar), skipped=[])
         writer.finish(journal, path)
 
 
-def _counted(parts: Iterator[store.Part], bar: Any) -> Iterator[store.Part]:
-    for volumes, table in parts:
+def _with_progress(groups: Iterator[store.Part], bar: Any) -> Iterator[store.Part]:
+    for volumes, table in groups:
         yield volumes, table
         bar.update(len(table))
 
 
-def _key(densities: Mapping[str, Volume], labels: np.ndarray, imaging: Imaging, told: str) -> str:
-    """A hash of all on which simulated subtomograms depend."""
-    digest = hashlib.sha256(f"{told} {imaging}".encode())
+def _key(densities: Mapping[str, Volume], labels: np.ndarray, imaging: Imaging, settings: str) -> str:
+    """A hash of everything that simulated subtomograms depend on."""
+    digest = hashlib.sha256(f"{settings} {imaging}".encode())
     for name, volume in densities.items():
         digest.update(f"{name} {volume.voxel_size} {volume.shape}".encode())
         digest.update(np.ascontiguousarray(volume.data).tobytes())
@@ -373,81 +356,68 @@ def _key(densities: Mapping[str, Volume], labels: np.ndarray, imaging: Imaging, 
     return digest.hexdigest()
 
 
-def _labels(names: tuple[str, ...], count: int | Mapping[str, int]) -> np.ndarray:
-    counts = specimens.wanted(names, count)
-    return np.repeat(np.arange(len(names)), [counts.get(name, 0) for name in names])
-
-
-def prepare(
-    densities: Mapping[str, Volume], imaging: Imaging, *, box: int, device: str | None
-) -> tuple[rendering.Sources, Microscope]:
-    """What all batches share.
-
-    Parameters
-    ----------
-    densities
-        Maps by class name.
-    imaging
-        How the particles are imaged.
-    box
-        Edge of their boxes in voxels.
-    device
-        "cpu", "cuda", or None for the GPU of the process that asks, if there is one.
-    """
+def prepare(densities: Mapping[str, Volume], imaging: Imaging, *, box: int, device: str | None) -> tuple[Templates, Microscope]:
+    """What all batches share, on the device of the process that asks: maps ready to be rendered, and their imaging."""
     where = parallel.pick_device(device)
-    sources = rendering.prepare(densities, where)
-    return sources, microscope.prepare(imaging, (box,) * 3, voxel_size=sources.voxel_size, device=where)
+    templates = rendering.prepare(densities, where)
+    return templates, microscope.prepare(imaging, (box,) * 3, voxel_size=templates.voxel_size, device=where)
 
 
-def _part(group: tuple[int, int, np.ndarray], ready: tuple[rendering.Sources, Microscope]) -> tuple[np.ndarray, pd.DataFrame]:
-    """Volumes of some batches, each drawn from a seed of its own, with their table, whose index goes on from `start`."""
-    (seed, start, labels), (sources, scope) = group, ready
-    where = sources.data.device
-    parts = torch.from_numpy(labels.copy()).to(where).split(rendering.BATCH)
-    first = start // rendering.BATCH
-    made = [image(sources, part, scope, generator=seeded(where, seed, first + number)) for number, part in enumerate(parts)]
-    images = np.concatenate([one.cpu().numpy() for one, _, _ in made])
-    turns, shifts = (torch.cat([pose[i] for _, pose, _ in made]) for i in range(2))
-    exposures = microscope.join([one for _, _, one in made])
-    truth = pd.concat([_truth(torch.cat(parts), turns, shifts), exposures.table(len(labels))], axis=1)
-    table = _table(truth, sources, imaging=scope.imaging, box=scope.shape[0])
-    numbers = np.arange(start, start + len(labels))
-    return images, table.assign(particle_id=numbers).set_index(numbers)
-
-
-def seeded(device: torch.device, *numbers: int) -> torch.Generator:
-    """A source of random numbers for a batch, the same wherever and after whatever it is made."""
+def batch_generator(device: torch.device, *numbers: int) -> torch.Generator:
+    """The random number generator of a batch, which depends on these numbers alone."""
     state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
     return torch.Generator(device=device).manual_seed(int(state[0] >> 1))
 
 
-def image(
-    sources: rendering.Sources, labels: Tensor, scope: Microscope, *, generator: torch.Generator
-) -> tuple[Tensor, tuple[Tensor, Tensor], Exposure]:
-    """Normalised images (n, box, box, box) of the labelled complexes, their poses, and what was drawn for them."""
-    box = scope.shape[0]
-    clean, turns, shifts = rendering.render(sources, labels, box=box, imaging=scope.imaging, generator=generator)
-    step = max(1, rendering.VOXELS // box**3) if clean.device.type == "cpu" else len(clean)
-    exposures = []
-    for part in clean.split(step):
-        part[:], exposure = microscope.image(part, scope, generator, unit=True)
-        exposures.append(exposure)
-    return clean, (turns, shifts), microscope.join(exposures)
+def simulate(
+    templates: Templates, labels: Tensor, instrument: Microscope, *, generator: torch.Generator
+) -> tuple[Tensor, tuple[Tensor, Tensor], list[tuple[int, Conditions]]]:
+    """Normalised images (n, box, box, box) of the labelled particles, their poses, and the conditions of so many at a time."""
+    box = instrument.shape[0]
+    volumes, *poses = rendering.render(templates, labels, box=box, imaging=instrument.imaging, generator=generator)
+    step = max(1, rendering.VOXELS // box**3) if volumes.device.type == "cpu" else len(volumes)
+    drawn = []
+    for part in volumes.split(step):
+        part[:], conditions = microscope.image(part, instrument, generator, unit=True)
+        drawn.append((len(part), conditions))
+    return volumes, (poses[0], poses[1]), drawn
 
 
-def _truth(labels: Tensor, turns: Tensor, shifts: Tensor) -> pd.DataFrame:
-    angles = rotations.to_euler(turns.cpu().numpy())
-    columns = {f"true_{name}": angles[:, i] for i, name in enumerate(("rot", "tilt", "psi"))}
-    columns |= {f"true_{name}": shifts[:, i].cpu().numpy() for i, name in enumerate("zyx")}
-    return pd.DataFrame({"label": labels.cpu().numpy()} | columns)
+def _group(group: tuple[int, int, np.ndarray], prepared: tuple[Templates, Microscope]) -> tuple[np.ndarray, pd.DataFrame]:
+    """Volumes of some batches with their table, whose index counts from the `start` of the group."""
+    (seed, start, labels), (templates, instrument) = group, prepared
+    device = templates.data.device
+    first = start // rendering.BATCH
+    batches = [
+        simulate(templates, part, instrument, generator=batch_generator(device, seed, first + number))
+        for number, part in enumerate(torch.from_numpy(labels.copy()).to(device).split(rendering.BATCH))
+    ]
+    images = np.concatenate([volumes.cpu().numpy() for volumes, _, _ in batches])
+    matrices, shifts = (torch.cat([poses[i] for _, poses, _ in batches]).cpu().numpy() for i in range(2))
+    drawn = [conditions.columns(count) for _, _, parts in batches for count, conditions in parts]
+    columns = {name: np.concatenate([one[name] for one in drawn]) for name in drawn[0]}
+    table = _table(labels, matrices, shifts, columns=columns, templates=templates, instrument=instrument)
+    numbers = np.arange(start, start + len(labels))
+    return images, table.assign(particle_id=numbers).set_index(numbers)
 
 
-def _table(truth: pd.DataFrame, sources: rendering.Sources, *, imaging: Imaging, box: int) -> pd.DataFrame:
-    middle = (box // 2) * sources.voxel_size
-    table = particles.table(np.full((len(truth), 3), middle), tomogram="simulated", tilts=truth[WEDGE].to_numpy())
-    for axis in "zyx":
-        truth[f"true_{axis}"] = truth[f"true_{axis}"] * sources.voxel_size + middle
-    truth["label"] = np.array(sources.names)[truth["label"].to_numpy()]
+def _table(
+    labels: np.ndarray,
+    matrices: np.ndarray,
+    shifts: np.ndarray,
+    *,
+    columns: dict[str, np.ndarray],
+    templates: Templates,
+    instrument: Microscope,
+) -> pd.DataFrame:
+    """Particle table with the truth: labels, poses and the `columns` of the imaging conditions."""
+    voxel_size, imaging = templates.voxel_size, instrument.imaging
+    middle = (instrument.shape[0] // 2) * voxel_size
+    tilts = np.stack([columns.pop(name) for name in WEDGE], axis=1)
+    table = particles.table(np.full((len(labels), 3), middle), tomogram="simulated", tilts=tilts)
     # What was not asked for has no column.
     unused = [name for name, value in ((AXIS, imaging.tilt_axis), ("dose", imaging.dose)) if value in (None, 0.0)]
-    return pd.concat([table, truth.drop(columns=[*WEDGE, *unused])], axis=1)
+    angles = dict(zip(("true_rot", "true_tilt", "true_psi"), rotations.to_euler(matrices).T, strict=True))
+    positions = dict(zip(("true_z", "true_y", "true_x"), (shifts * voxel_size + middle).T, strict=True))
+    known = {name: values for name, values in columns.items() if name not in unused}
+    return table.assign(label=np.array(templates.names)[labels], **angles, **positions, **known)

@@ -1,6 +1,6 @@
-"""Numbers and ranges in, one checked description out of how particles and tomograms are imaged.
+"""Numbers and ranges in, a checked description of how particles and specimens are imaged out.
 
-`Imaging` says it; `tomolab.simulation.microscope` does it to boxes in Fourier space.
+`tomolab.simulation.microscope` applies it to boxes of particles, `tomolab.simulation.tilt_series` to specimens.
 
 >>> imaging = Imaging(tilts=(-60, 60), snr=(0.03, 0.1), defocus=(2, 5))
 >>> cells = Imaging.in_cells(dose=120.0)
@@ -25,7 +25,7 @@ _WITHIN = {
     "shift": (0.0, 0.5),
     "neighbours": (0.0, 1e3),
     "membranes": (0.0, 1.0),
-    "solutes": (0.0, 1e3),
+    "soluble_protein": (0.0, 1e3),
 }
 
 
@@ -43,7 +43,7 @@ class Imaging:
         Direction of the tilt axis in the plane of the tomogram, in degrees from y towards x. Only for particles.
     snr
         Variance of the signal after CTF and wedge over variance of the noise (logarithmically uniform in a range);
-        ``float("inf")`` for no noise. None leaves the noise to the electrons of `dose`, and takes densities as Da/Å³.
+        ``float("inf")`` for no noise. None: the noise is that of the electrons of `dose`, and densities are in Da/Å³.
     dose
         Electrons per Å² over the whole series, in dose-symmetric order, which damage the specimen; None for no damage.
     defocus
@@ -57,23 +57,20 @@ class Imaging:
     envelope
         Å at which the envelope exp(-(k envelope)²) of the CTF has fallen to 1/e; None for no envelope.
     misalignment
-        Å, standard deviation along each axis of the error that is left in the alignment of an image.
+        Å, standard deviation along each axis of the alignment error of an image.
     detector_pixel
-        Å, pixels whose modulation transfer the detector has; those of the simulation by default.
+        Å, pixel size of the detector, which decides its modulation transfer; that of the simulation by default.
     thickness
-        Å of ice. The more a slab is tilted, the more electrons are lost in it; a particle lies at any height in it and
-        anywhere in the field of view, so that its defocus changes with the tilt.
-    weighted
-        Colour the noise of particles as weighted back-projection leaves it, with a power that grows with the distance from
-        the tilt axis in Fourier space, instead of white. The noise of `dose` always is.
+        Å of ice. More electrons are lost in it at higher tilts; a particle lies at any height in it and anywhere in the field
+        of view, so that its defocus changes with the tilt.
     shift
         Off-centre displacement along each axis, uniform within ± this fraction of the box.
     neighbours
         Mean number of other complexes that touch the particle and reach into its box, as in a crowded cell.
     membranes
         Probability that a piece of membrane passes beside the particle through its box. Only for particles.
-    solutes
-        mg/ml of small soluble protein, as noise with the power spectrum of such a solution. Only for particles.
+    soluble_protein
+        mg/ml of small soluble proteins, as noise with the power spectrum of such a solution. Only for particles.
 
     Raises
     ------
@@ -94,11 +91,10 @@ class Imaging:
     misalignment: float = 0.0
     detector_pixel: float | None = None
     thickness: float = 0.0
-    weighted: bool = False
     shift: float = 0.05
     neighbours: float = 0.0
     membranes: float = 0.0
-    solutes: Range = 0.0
+    soluble_protein: Range = 0.0
 
     def __post_init__(self) -> None:
         _check_tilts(self.tilts)
@@ -129,7 +125,7 @@ class Imaging:
 
     @classmethod
     def in_cells(cls, **changes: Any) -> "Imaging":
-        """The full model, with ranges fit for crowded cells: what encoders for measured tomograms train on.
+        """The full model, with ranges fit for crowded cells, on which encoders for measured tomograms train.
 
         Parameters
         ----------
@@ -147,7 +143,7 @@ class Imaging:
             "shift": 0.1,
             "neighbours": 2.0,
             "membranes": 0.2,
-            "solutes": (30.0, 120.0),
+            "soluble_protein": (30.0, 120.0),
         }
         return cls(**(cells | changes))
 
@@ -170,5 +166,5 @@ def draw(value: Range, count: int, generator: torch.Generator, *, logarithmic: b
     low, high = bounds(value)
     if low == high:
         return torch.full((count,), float(low), device=generator.device)
-    share = torch.rand(count, generator=generator, device=generator.device)
-    return low * (high / low) ** share if logarithmic else low + (high - low) * share
+    fraction = torch.rand(count, generator=generator, device=generator.device)
+    return low * (high / low) ** fraction if logarithmic else low + (high - low) * fraction

@@ -1,11 +1,10 @@
 """Centre and radii in, the density of a closed lipid bilayer out: a vesicle or the border of a cell.
 
-A membrane is a slightly rough ellipsoid; its density is the profile of a bilayer over the signed distance from the middle
-of the bilayer, negative inside.
+A membrane is a slightly rough ellipsoid. Its density is a function of the signed distance from the middle of the bilayer, which
+is negative inside.
 
 >>> vesicle = Membrane(centre=(1000, 2000, 2000), radii=(400, 400, 500))
->>> away = distance(vesicle, shape=(200, 400, 400), voxel_size=10.0)
->>> density = profile(away, resolution=20.0)
+>>> density = profile(distance(vesicle, shape=(200, 400, 400), voxel_size=10.0), resolution=20.0)
 """
 
 from collections.abc import Sequence
@@ -21,9 +20,9 @@ from tomolab.ctf import FREE_ATOMS
 HALF_THICKNESS = 25.0
 """Å from the middle of a bilayer to the outer edge of its head groups."""
 REACH = 80.0
-"""Å from the middle of the bilayer beyond which distances are not told apart; density is 0 there."""
+"""Å from the middle of the bilayer to which distances are cut; density is 0 there."""
 WAVES = 8
-"""Waves that the roughness of a surface is made of."""
+"""Number of waves that make up the roughness of a surface."""
 ROUGHEST = sqrt(2 * WAVES)
 """Largest possible roughness, in its standard deviations."""
 STEP = 8
@@ -51,9 +50,9 @@ class Membrane:
     radii
         Half axes along z, y, x in Å, before `tilt`, to the middle of the bilayer.
     roughness
-        Standard deviation of the radius, as a share of it: smooth bumps and dents.
+        Standard deviation of the radius, as a fraction of it: smooth bumps and dents.
     tilt
-        Degrees by which it is turned in the plane, from y towards x.
+        Degrees by which it is rotated in the plane, from y towards x.
     seed
         Decides the bumps and dents.
 
@@ -76,23 +75,18 @@ class Membrane:
         if min(self.radii) < 60:
             raise ValueError(f"the radii of a bilayer are at least 60 Å, got {self.radii}")
         if not 0 <= self.roughness <= 0.15:
-            raise ValueError(f"roughness is a share of the radius from 0 to 0.15, got {self.roughness}")
+            raise ValueError(f"roughness is a fraction of the radius from 0 to 0.15, got {self.roughness}")
         generator = torch.Generator().manual_seed(self.seed)
         # From two to four bumps around: shorter ones would bend a small vesicle more sharply than a bilayer bends.
         directions = torch.nn.functional.normalize(torch.randn(WAVES, 3, generator=generator), dim=1)
         lengths = 2 + 2 * torch.rand(WAVES, 1, generator=generator)
         object.__setattr__(self, "_waves", (directions * lengths, 2 * pi * torch.rand(WAVES, generator=generator)))
 
-    @property
-    def volume(self) -> float:
-        """Å³ enclosed by the middle of the bilayer, its roughness left aside."""
-        return 4 / 3 * pi * float(np.prod(self.radii))
-
-    def extent(self, reach: float = 0.0) -> np.ndarray:
+    def extent(self, margin: float = 0.0) -> np.ndarray:
         """Lowest and highest z, y, x in Å, shape (2, 3), between which all of it and `reach` Å around it must lie."""
         z, y, x = self.radii
         c, s = np.cos(np.deg2rad(self.tilt)), np.sin(np.deg2rad(self.tilt))
-        half = np.array([z, np.hypot(y * c, x * s), np.hypot(y * s, x * c)]) * (1 + ROUGHEST * self.roughness) + reach
+        half = np.array([z, np.hypot(y * c, x * s), np.hypot(y * s, x * c)]) * (1 + ROUGHEST * self.roughness) + margin
         return np.stack([np.array(self.centre) - half, np.array(self.centre) + half])
 
 
@@ -101,14 +95,8 @@ def profile(distance: Tensor, *, resolution: float = 0.0) -> Tensor:
 
     Two peaks of head groups 36.8 Å apart, hydrocarbon chains between them, and the trough of their methyl groups. Carbon
     scatters electrons more than oxygen does, so the chains are darker than ice in an image although they hold fewer electrons;
-    only at the methyl groups do they come close to it. The potentials are in the comment above the constants.
-
-    Parameters
-    ----------
-    distance
-        Å, any shape.
-    resolution
-        In Å, as in `densities.from_structure`: the profile is blurred by a Gaussian of sigma 0.225 resolution.
+    only at the methyl groups do they come close to it. The comment above the constants derives the potentials. The profile is
+    blurred to a resolution in Å, by a Gaussian of sigma 0.225 resolution as in `densities.from_structure`.
     """
     blur = 0.225 * resolution
     chain = _CHAIN_POTENTIAL / 2 * (_step(distance + _CHAIN_END, blur) - _step(distance - _CHAIN_END, blur))
@@ -125,10 +113,10 @@ def _step(distance: Tensor, blur: float) -> Tensor:
     return torch.erf(distance / (sqrt(2) * sqrt(_CHAIN_WIDTH**2 + blur**2)))
 
 
-def signed(membrane: Membrane, points: Tensor) -> Tensor:
+def signed_distance(membrane: Membrane, points: Tensor) -> Tensor:
     """Signed distance in Å, negative inside, of points (..., 3; Å, zyx) from the middle of the bilayer.
 
-    The implicit function over its gradient: right to an Å within the bilayer, and in its sign everywhere.
+    The implicit function over its gradient: exact to 1 Å within the bilayer; the sign is right everywhere.
     """
     waves, phases = (value.to(points) for value in membrane._waves)
     radii = torch.tensor(membrane.radii).to(points)
@@ -148,9 +136,9 @@ def surface(membrane: Membrane, count: int = 400) -> np.ndarray:
     """Points (count, 3) in Å, zyx, spread over the middle of the bilayer."""
     # A spiral from pole to pole in golden angles covers the sphere evenly.
     i = torch.arange(count, dtype=torch.float64) + 0.5
-    z, turn = 1 - 2 * i / count, pi * (3 - sqrt(5)) * i
+    z, azimuth = 1 - 2 * i / count, pi * (3 - sqrt(5)) * i
     ring = (1 - z**2).sqrt()
-    u = torch.stack([z, ring * torch.sin(turn), ring * torch.cos(turn)], dim=-1)
+    u = torch.stack([z, ring * torch.sin(azimuth), ring * torch.cos(azimuth)], dim=-1)
     waves, phases = (value.double() for value in membrane._waves)
     rough = membrane.roughness * sqrt(2 / WAVES) * torch.cos(u @ waves.T + phases).sum(-1)
     points = u * (1 + rough)[:, None] * torch.tensor(membrane.radii).double()
@@ -182,41 +170,25 @@ def distance(
 ) -> Tensor:
     """Signed distance of every voxel from the middle of the bilayer, negative inside, cut at ± `REACH`.
 
-    Parameters
-    ----------
-    membrane
-        The bilayer.
-    shape
-        Voxels along z, y, x.
-    voxel_size
-        Å.
-    origin
-        Å, zyx, of the centre of voxel (0, 0, 0).
-    device
-        Where to compute.
-
-    Returns
-    -------
-    Tensor
-        Å, float32, of the given shape.
+    The volume has `shape` (z, y, x) voxels of `voxel_size` Å, and voxel (0, 0, 0) has its centre at `origin` (zyx, Å). Returns
+    Å, float32, of that shape.
     """
     z, y, x = (torch.arange(n, device=device) * voxel_size + start for n, start in zip(shape, origin, strict=True))
     out = torch.empty(shape, device=device)
-    # What lies farther than this from the plain ellipsoid, in its radii, is out of reach whatever the roughness does.
+    # Farther than this from the smooth ellipsoid, in its radii, a point is out of reach of the roughest surface.
     margin = ROUGHEST * membrane.roughness + REACH / min(membrane.radii)
     for start in range(0, len(z), STEP):
         part = slice(start, start + STEP)
         points = torch.stack(torch.meshgrid(z[part], y, x, indexing="ij"), dim=-1)
-        off = _radius(membrane, z[part], y, x) - 1
-        near = off.abs() <= margin
-        off = off.sign() * REACH
-        off[near] = signed(membrane, points[near]).clamp(-REACH, REACH)
-        out[part] = off
+        radius = _radius(membrane, z[part], y, x) - 1
+        near = radius.abs() <= margin
+        out[part] = radius.sign() * REACH
+        out[part][near] = signed_distance(membrane, points[near]).clamp(-REACH, REACH)
     return out
 
 
 def _radius(membrane: Membrane, z: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Distance of a grid's points from the centre in radii of the plain ellipsoid, shape (z, y, x)."""
+    """Distance of a grid's points from the centre in radii of the smooth ellipsoid, shape (z, y, x)."""
     c, s = np.cos(np.deg2rad(membrane.tilt)), np.sin(np.deg2rad(membrane.tilt))
     z, y, x = (axis - middle for axis, middle in zip((z, y, x), membrane.centre, strict=True))
     along = (y[:, None] * c + x * s) / membrane.radii[1]
@@ -224,15 +196,15 @@ def _radius(membrane: Membrane, z: Tensor, y: Tensor, x: Tensor) -> Tensor:
     return ((z / membrane.radii[0])[:, None, None] ** 2 + along**2 + across**2).sqrt()
 
 
-def apart(first: Membrane, second: Membrane, gap: float) -> bool:
+def are_apart(first: Membrane, second: Membrane, gap: float) -> bool:
     """Whether two bilayers are at least `gap` Å apart, outside or one within the other."""
     mine, other = (torch.from_numpy(surface(one)) for one in (first, second))
-    # Where one lies within the other, only the points of the inner one are all on one side.
-    sides = signed(second, mine), signed(first, other)
+    # If one lies within the other, only the points of the inner one are all on one side.
+    sides = signed_distance(second, mine), signed_distance(first, other)
     return all(bool((side > gap).all()) or bool((side < -gap).all()) for side in sides)
 
 
-def scatter(
+def random_vesicles(
     count: int,
     *,
     low: Sequence[float],
@@ -243,33 +215,15 @@ def scatter(
     gap: float = 2 * HALF_THICKNESS + 20.0,
     tries: int = 200,
 ) -> list[Membrane]:
-    """Vesicles at random places, at most `count`: no more where no room is found.
+    """Vesicles at random positions, at most `count`: fewer if no position is found in so many `tries` for each.
 
-    Parameters
-    ----------
-    count
-        How many.
-    low, high
-        Å, zyx, of the corners of the room: along z vesicles lie within it whole, along y and x with their centre.
-    rng
-        Source of all that is drawn.
-    radii
-        Smallest and largest radius in Å, drawn uniformly in the logarithm; the three of a vesicle differ by up to a fifth.
-    others
-        Bilayers that are there already.
-    gap
-        Å that are left at least between the middles of two bilayers.
-    tries
-        Places and sizes tried for each vesicle.
-
-    Raises
-    ------
-    ValueError
-        If the radii are not smallest, largest, from 60 Å on.
+    Along z they lie whole between the corners `low` and `high` (Å, zyx), along y and x with their centres; the middles of two
+    bilayers, also of the `others` that are there already, are at least `gap` Å apart. `radii` are the smallest and the largest
+    in Å, drawn uniformly in the logarithm; the three of a vesicle differ by up to a fifth. ValueError if radii are below 60 Å.
     """
     if not 60 <= radii[0] <= radii[1]:
         raise ValueError(f"radii of vesicles are (smallest, largest) from 60 Å on, got {radii}")
-    made: list[Membrane] = []
+    placed: list[Membrane] = []
     for _ in range(count):
         for _ in range(tries):
             size = radii[0] * (radii[1] / radii[0]) ** rng.random()
@@ -280,8 +234,8 @@ def scatter(
                 seed=int(rng.integers(2**31)),
             )
             z = surface(vesicle)[:, 0]
-            whole = z.min() - HALF_THICKNESS >= low[0] and z.max() + HALF_THICKNESS <= high[0]
-            if whole and all(apart(vesicle, other, gap) for other in (*others, *made)):
-                made.append(vesicle)
+            inside = z.min() - HALF_THICKNESS >= low[0] and z.max() + HALF_THICKNESS <= high[0]
+            if inside and all(are_apart(vesicle, other, gap) for other in (*others, *placed)):
+                placed.append(vesicle)
                 break
-    return made
+    return placed

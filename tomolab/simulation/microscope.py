@@ -1,17 +1,17 @@
-"""Clean boxes of one particle each in, images out: CTF, missing wedge and noise, applied in Fourier space.
+"""Clean boxes of one particle each in, imaged boxes out: CTF, missing wedge and noise, applied in Fourier space.
 
-Every point of it is observed at one tilt (`fourier.tilts`), so what changes from image to image of a tilt series, such as
-defocus, damage and loss of electrons, is a function of that tilt. Points beyond Nyquist are not observed.
+Every point of Fourier space is observed at one tilt (`fourier.tilts`), so what changes from image to image of a tilt series,
+such as defocus, damage and loss of electrons, is a function of that tilt. Points beyond Nyquist are not observed.
 
 >>> microscope = prepare(Imaging(snr=0.1), (40, 40, 40), voxel_size=10.0)
->>> images, exposure = image(volumes, microscope, generator)
+>>> images, conditions = image(volumes, microscope, generator)
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import pi, prod, radians
 
-import pandas as pd
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,23 +21,23 @@ from tomolab.simulation import solvent
 from tomolab.simulation.imaging import Imaging, Range, bounds, draw
 
 FIELD = 6000.0
-"""Å across the tilt axis in which particles lie: the field of view of a usual camera at 1.5 Å a pixel."""
+"""Å across the tilt axis in which particles lie: the field of view of a camera at 1.5 Å a pixel."""
 ON_AXIS = 0.38
-"""Distance from the tilt axis, in points of the grid, that stands for all within the cell of a point on the axis: the mean
-distance of a unit square from its centre."""
+"""Distance from the tilt axis of a point on it, in points of the grid: the mean distance of a unit square from its centre."""
 
 LEVELS = 512
-"""Frequencies at which the power of a solution is worked out."""
+"""Frequencies at which the power of a solution is calculated."""
 SLACK = 1e-3
 """Degrees beyond a tilt range that still count as in it, as in `fourier.wedge`."""
 
 
 @dataclass(frozen=True)
-class Exposure:
-    """What was drawn for n particles, each of shape (n,), or (1,) where one number holds for all.
+class Conditions:
+    """The imaging conditions drawn for n particles, each of shape (n,), or (1,) where one number holds for all.
 
     `snr`; `defocus` in µm of underfocus and `dose` in e/Å² (NaN without); `tilt_min`, `tilt_max`, `tilt_axis` in degrees;
-    `height` and `across` in Å: place in the slab along the beam and across the tilt axis, from its middle; `solutes` in mg/ml.
+    `height` and `across` in Å: position in the ice along the beam and across the tilt axis, from its middle; `soluble_protein`
+    in mg/ml.
     """
 
     snr: Tensor
@@ -48,34 +48,20 @@ class Exposure:
     tilt_axis: Tensor
     height: Tensor
     across: Tensor
-    solutes: Tensor
+    soluble_protein: Tensor
 
-    def table(self, count: int) -> pd.DataFrame:
-        """What particle tables say of it, a row for each of `count` particles."""
+    def columns(self, count: int) -> dict[str, np.ndarray]:
+        """Columns of the table of `count` particles."""
         names = ("snr", "defocus", "dose", *WEDGE, AXIS)
-        return pd.DataFrame({name: getattr(self, name).expand(count).cpu().numpy() for name in names})
-
-
-def join(parts: Sequence[Exposure]) -> Exposure:
-    """Exposures of the same imaging one after the other."""
-    names = Exposure.__dataclass_fields__
-    return Exposure(**{name: _joined([getattr(part, name) for part in parts]) for name in names})
-
-
-def _joined(values: list[Tensor]) -> Tensor:
-    first = values[0].nan_to_num()
-    # One number for all particles stays one.
-    return (
-        values[0] if all(torch.equal(value.nan_to_num(), first) and len(value) == 1 for value in values) else torch.cat(values)
-    )
+        return {name: getattr(self, name).expand(count).cpu().numpy() for name in names}
 
 
 @dataclass(frozen=True)
 class Microscope:
-    """Imaging made ready for one box: m points of the rfftn grid, and what is the same there for all particles.
+    """Imaging prepared for boxes of one shape: m points of the rfftn grid, and what is the same there for all particles.
 
     `index` (m,) into the flat grid; `k` (m, 3) in 1/Å; `counts` (m,) how often a point counts in the whole grid (0 for zero
-    frequency); `mirrored` (2, p) places among the m of points and of their conjugates, where both are kept; `phases` (2, m)
+    frequency); `mirrored` (2, p) positions among the m of points and of their conjugates, where both are kept; `phases` (2, m)
     of the CTF at defocus 0 and per µm; `envelope`, `misaligned`, `modulation` (m,) factors; `decay` (m,) damage per e/Å².
     """
 
@@ -94,10 +80,10 @@ class Microscope:
 
 
 def prepare(imaging: Imaging, shape: Sequence[int], *, voxel_size: float, device: torch.device | None = None) -> Microscope:
-    """Work out what all boxes of a (z, y, x) shape and a voxel size in Å have in common."""
+    """Calculate what all boxes of a (z, y, x) shape and a voxel size in Å have in common."""
     z, y, x = shape
     grid = fourier.frequencies((z, y, x), device=device)
-    index = ((grid.norm(dim=-1) <= 0.5) & _seen(imaging, grid)).flatten().nonzero()[:, 0]
+    index = ((grid.norm(dim=-1) <= 0.5) & _observable(imaging, grid)).flatten().nonzero()[:, 0]
     cycles = grid.reshape(-1, 3)[index]
     k = cycles / voxel_size
     radius = k.norm(dim=-1)
@@ -119,8 +105,8 @@ def prepare(imaging: Imaging, shape: Sequence[int], *, voxel_size: float, device
     )
 
 
-def _seen(imaging: Imaging, grid: Tensor) -> Tensor:
-    """Points of a grid that any particle may observe: where all share one tilt axis, the others need no work."""
+def _observable(imaging: Imaging, grid: Tensor) -> Tensor:
+    """Points of a grid that any particle may observe; the others are left out where all share one tilt axis."""
     lowest, highest = bounds(imaging.tilts[0])[0], bounds(imaging.tilts[1])[1]
     low, high = bounds(imaging.tilt_axis)
     if low != high or lowest == -90 or highest == 90:
@@ -130,19 +116,19 @@ def _seen(imaging: Imaging, grid: Tensor) -> Tensor:
 
 
 def _mirrored(index: Tensor, shape: tuple[int, int, int], alone: Tensor) -> Tensor:
-    """Places among `index` of the points in the planes that hold both of a pair k, -k, and of their partners."""
+    """Positions among `index` of the points in the planes that hold both of a pair k, -k, and of their partners."""
     z, y, x = shape
     half = x // 2 + 1
     here = alone.nonzero()[:, 0]
     at = index[here]
     partner = ((-(at // (y * half))) % z * y + (-(at // half % y)) % y) * half + at % half
-    place = torch.zeros(z * y * half, dtype=torch.long, device=index.device)
-    place[index] = torch.arange(len(index), device=index.device)
-    return torch.stack([here, place[partner]])
+    position = torch.zeros(z * y * half, dtype=torch.long, device=index.device)
+    position[index] = torch.arange(len(index), device=index.device)
+    return torch.stack([here, position[partner]])
 
 
-def expose(imaging: Imaging, count: int, generator: torch.Generator) -> Exposure:
-    """Draw how each of `count` particles is imaged."""
+def draw_conditions(imaging: Imaging, count: int, generator: torch.Generator) -> Conditions:
+    """Draw the imaging conditions of `count` particles."""
 
     def drawn(value: Range | None, *, logarithmic: bool = False) -> Tensor:
         if value is None:
@@ -151,7 +137,7 @@ def expose(imaging: Imaging, count: int, generator: torch.Generator) -> Exposure
         return draw(value, 1 if low == high else count, generator, logarithmic=logarithmic)
 
     flat = imaging.thickness == 0
-    return Exposure(
+    return Conditions(
         snr=drawn(imaging.snr, logarithmic=True),
         defocus=drawn(imaging.defocus),
         dose=drawn(imaging.dose),
@@ -160,36 +146,36 @@ def expose(imaging: Imaging, count: int, generator: torch.Generator) -> Exposure
         tilt_axis=drawn(imaging.tilt_axis),
         height=drawn(0.0 if flat else (-imaging.thickness / 2, imaging.thickness / 2)),
         across=drawn(0.0 if flat else (-FIELD / 2, FIELD / 2)),
-        solutes=drawn(imaging.solutes),
+        soluble_protein=drawn(imaging.soluble_protein),
     )
 
 
-def transfer(microscope: Microscope, exposure: Exposure) -> tuple[Tensor, Tensor, Tensor]:
-    """What happens to the points on the way: factors of shape (n, m), or (1, m) where they are the same for all.
+def transfer(microscope: Microscope, conditions: Conditions) -> tuple[Tensor, Tensor, Tensor]:
+    """Factors of the points, of shape (n, m), or (1, m) where they are the same for all particles.
 
     Returns
     -------
     signal, lens, observed
-        All that density goes through; the lens alone (CTF and envelope); 1 inside the tilt range and 0 in the missing wedge.
+        The whole transfer of density; that of the lens (CTF and envelope); 1 inside the tilt range and 0 in the missing wedge.
     """
     imaging = microscope.imaging
-    tilts = fourier.tilts(microscope.k, exposure.tilt_axis[:, None])
-    # What lies on the axis (NaN) is seen at every tilt.
-    low, high = exposure.tilt_min[:, None], exposure.tilt_max[:, None]
+    tilts = fourier.tilts(microscope.k, conditions.tilt_axis[:, None])
+    # Points on the axis (NaN) are observed at every tilt.
+    low, high = conditions.tilt_min[:, None], conditions.tilt_max[:, None]
     observed = ~((tilts < low - SLACK) | (tilts > high + SLACK))
     tilts = tilts.nan_to_num(0.0)
     lens = observed.float()
     if imaging.defocus is not None:
         flat, per_micron = microscope.phases
-        focus = exposure.defocus[:, None]
+        focus = conditions.defocus[:, None]
         if imaging.thickness > 0:
-            turn = torch.deg2rad(tilts)
-            away = exposure.height[:, None] * torch.cos(turn) - exposure.across[:, None] * torch.sin(turn)
-            focus = focus + HAND * 1e-4 * away
+            angles = torch.deg2rad(tilts)
+            height = conditions.height[:, None] * torch.cos(angles) - conditions.across[:, None] * torch.sin(angles)
+            focus = focus + HAND * 1e-4 * height
         lens = torch.sin(flat + per_micron * focus) * microscope.envelope * observed
     signal = lens * microscope.misaligned if imaging.misalignment > 0 else lens
     if imaging.dose is not None:
-        signal = signal * torch.exp(-_accumulated(exposure, tilts, imaging.tilt_step) * microscope.decay)
+        signal = signal * torch.exp(-_accumulated(conditions, tilts, imaging.tilt_step) * microscope.decay)
     if imaging.thickness > 0:
         # Images are normalised before back-projection: fewer electrons leave less signal, not more noise.
         signal = signal * ctf.survivors(imaging.thickness, tilts).sqrt()
@@ -198,12 +184,12 @@ def transfer(microscope: Microscope, exposure: Exposure) -> tuple[Tensor, Tensor
     return signal, lens, observed
 
 
-def _accumulated(exposure: Exposure, tilts: Tensor, step: float) -> Tensor:
-    """Dose in e/Å², shape (n, m), at which tilts are recorded in dose-symmetric order: by then all smaller ones are done."""
-    low, high = exposure.tilt_min[:, None], exposure.tilt_max[:, None]
-    reach = tilts.abs()
-    done = torch.minimum(reach, high) - torch.maximum(-reach, low)
-    return exposure.dose[:, None] * (done.clamp_min(step / 2) / (high - low + step))
+def _accumulated(conditions: Conditions, tilts: Tensor, step: float) -> Tensor:
+    """Dose in e/Å², shape (n, m), before tilts in dose-symmetric order, in which all smaller tilts are recorded first."""
+    low, high = conditions.tilt_min[:, None], conditions.tilt_max[:, None]
+    largest = tilts.abs()
+    recorded = torch.minimum(largest, high) - torch.maximum(-largest, low)
+    return conditions.dose[:, None] * (recorded.clamp_min(step / 2) / (high - low + step))
 
 
 def image(
@@ -212,7 +198,7 @@ def image(
     generator: torch.Generator,
     *,
     unit: bool = False,
-) -> tuple[Tensor, Exposure]:
+) -> tuple[Tensor, Conditions]:
     """Image clean volumes (n, z, y, x), bright on dark.
 
     With an SNR, half the variance of the noise enters before the CTF and half after it through the detector; both halves
@@ -228,36 +214,36 @@ def image(
     generator
         Source of all that is drawn, on the device of the volumes.
     unit
-        Shift and scale each image to mean 0 and standard deviation 1.
+        Normalise each image to mean 0 and standard deviation 1.
 
     Returns
     -------
-    images, exposure
-        Images (n, z, y, x), and what was drawn. Its SNR is the measured one where the dose decides.
+    images, conditions
+        Images (n, z, y, x), and what was drawn; its SNR is the measured one if the dose decides.
     """
-    exposure = expose(microscope.imaging, len(volumes), generator)
-    signal, lens, observed = transfer(microscope, exposure)
+    conditions = draw_conditions(microscope.imaging, len(volumes), generator)
+    signal, lens, observed = transfer(microscope, conditions)
     points = torch.fft.rfftn(volumes, dim=(1, 2, 3)).flatten(1)[:, microscope.index] * signal
     power = _power(points, microscope)
     noise: Tensor | float = 0.0
-    if bounds(microscope.imaging.solutes)[1] > 0:
-        # Protein takes the room of solution, so all there is stands out the less.
-        seen = 1 - exposure.solutes * solvent.DALTON * solvent.SPECIFIC_VOLUME
-        noise = _solution(microscope, exposure) * signal**2
-        points, power = points * seen[:, None], power * seen**2 + _variances(noise, microscope)
+    if bounds(microscope.imaging.soluble_protein)[1] > 0:
+        # Particles displace the solution, which lowers their contrast.
+        contrast = 1 - conditions.soluble_protein * solvent.DALTON * solvent.SPECIFIC_VOLUME
+        noise = _solvent_power(microscope, conditions) * signal**2
+        points, power = points * contrast[:, None], power * contrast**2 + _variances(noise, microscope)
     if microscope.imaging.snr is None:
-        electrons = _shot(microscope, exposure, observed)
-        exposure = replace(exposure, snr=power / _variances(electrons, microscope))
+        electrons = _shot_noise(microscope, conditions, observed)
+        conditions = replace(conditions, snr=power / _variances(electrons, microscope))
     else:
-        electrons = _recipe(microscope, exposure, lens, observed) * (power / exposure.snr)[:, None]
+        electrons = _stated_noise(microscope, lens, observed) * (power / conditions.snr)[:, None]
     noise = noise + electrons
-    if bounds(microscope.imaging.solutes)[1] > 0 or bounds(microscope.imaging.snr or 1.0)[0] < float("inf"):
+    if bounds(microscope.imaging.soluble_protein)[1] > 0 or bounds(microscope.imaging.snr or 1.0)[0] < float("inf"):
         points = points + _white(len(volumes), microscope, generator) * noise.sqrt()
     if unit:
         points[:, microscope.index == 0] = 0
         deviation = _power(points, microscope).sqrt()
         points = points / deviation.clamp_min(torch.finfo(deviation.dtype).tiny)[:, None]
-    return _volumes(points, microscope), exposure
+    return _volumes(points, microscope), conditions
 
 
 def _volumes(points: Tensor, microscope: Microscope) -> Tensor:
@@ -279,12 +265,12 @@ def _variances(noise: Tensor, microscope: Microscope) -> Tensor:
     return (noise @ microscope.counts) / float(prod(microscope.shape)) ** 2
 
 
-def _solution(microscope: Microscope, exposure: Exposure) -> Tensor:
-    """Power (n, m) in transforms of volumes of what small soluble protein adds to them."""
+def _solvent_power(microscope: Microscope, conditions: Conditions) -> Tensor:
+    """Power (n, m) of small soluble proteins in transforms of volumes."""
     radius = microscope.k.norm(dim=-1)
     table = torch.linspace(0, float(radius.max()), LEVELS, device=radius.device)
     # Densities are blurred to a resolution of two voxels.
-    power = solvent.solution_power(table, exposure.solutes, blur=0.45 * microscope.voxel_size)
+    power = solvent.solution_power(table, conditions.soluble_protein, blur=0.45 * microscope.voxel_size)
     return power[:, (radius / table[1]).round().int()] * (prod(microscope.shape) / microscope.voxel_size**3)
 
 
@@ -297,28 +283,27 @@ def _white(count: int, microscope: Microscope, generator: torch.Generator) -> Te
     return noise
 
 
-def _from_axis(microscope: Microscope, exposure: Exposure) -> Tensor:
+def _from_axis(microscope: Microscope, conditions: Conditions) -> Tensor:
     """Distance (n, m) of the points from the tilt axis in 1/Å: weighted back-projection amplifies noise with its root."""
-    turn = torch.deg2rad(exposure.tilt_axis)[:, None]
+    axis = torch.deg2rad(conditions.tilt_axis)[:, None]
     z, y, x = microscope.k.T
-    distance = torch.hypot(z, x * torch.cos(turn) - y * torch.sin(turn))
+    distance = torch.hypot(z, x * torch.cos(axis) - y * torch.sin(axis))
     return distance.clamp_min(ON_AXIS / (max(microscope.shape) * microscope.voxel_size))
 
 
-def _recipe(microscope: Microscope, exposure: Exposure, lens: Tensor, observed: Tensor) -> Tensor:
+def _stated_noise(microscope: Microscope, lens: Tensor, observed: Tensor) -> Tensor:
     """Power (n, m) of noise of variance 1, half of it from before the CTF and half from the detector.
 
-    Two independent Gaussian noises that are filtered differently are one noise, whose power is the sum of theirs.
+    The sum of two independent Gaussian noises is Gaussian noise whose power is the sum of theirs.
     """
-    colour = _from_axis(microscope, exposure) if microscope.imaging.weighted else 1.0
     total = torch.zeros((), device=lens.device)
     for factor in (lens, microscope.modulation * observed):
-        power = factor**2 * colour
+        power = factor**2
         total = total + power * (0.5 * float(prod(microscope.shape)) ** 2 / (power @ microscope.counts))[:, None]
     return total
 
 
-def _shot(microscope: Microscope, exposure: Exposure, observed: Tensor) -> Tensor:
+def _shot_noise(microscope: Microscope, conditions: Conditions, observed: Tensor) -> Tensor:
     """Power (n, m) of shot noise in transforms of volumes in Da/Å³.
 
     A pixel that n electrons hit has a relative variance 1/n, so an image with d e/Å² has noise of 1/d Å² (power per unit of
@@ -327,8 +312,8 @@ def _shot(microscope: Microscope, exposure: Exposure, observed: Tensor) -> Tenso
     weaken the signal instead.
     """
     imaging = microscope.imaging
-    images = (exposure.tilt_max - exposure.tilt_min) / imaging.tilt_step + 1
-    spread = (radians(imaging.tilt_step) * images / exposure.dose)[:, None]
+    images = (conditions.tilt_max - conditions.tilt_min) / imaging.tilt_step + 1
+    spread = (radians(imaging.tilt_step) * images / conditions.dose)[:, None]
     contrast = 2 * ctf.POTENTIAL * ctf.interaction(imaging.voltage)
     scale = prod(microscope.shape) / microscope.voxel_size**3 / contrast**2
-    return spread * scale * _from_axis(microscope, exposure) * microscope.modulation**2 * observed
+    return spread * scale * _from_axis(microscope, conditions) * microscope.modulation**2 * observed

@@ -1,22 +1,21 @@
-"""Shapes and a crowded volume in, places out where all voxels of a shape are free.
+"""A shape and a crowded volume in, a random position out at which all voxels of the shape are free.
 
-A shape is the list of its voxels; a place is where its voxel (0, 0, 0) comes to lie. Random places are tested, a few voxels
-first and all only where those are free, so that thousands of places cost as much as a few shapes.
+A position is that of voxel (0, 0, 0) of the shape. At every random position a few voxels are tested first, and all only where
+those are free, so that thousands of positions cost as much as a few shapes.
 
->>> room = Room(np.zeros((200, 512, 512), dtype=bool))
+>>> occupancy = Occupancy(np.zeros((200, 512, 512), dtype=bool))
 >>> shape = Shape.of(mask)
->>> place = room.find(shape, rng)
->>> room.take(shape, place)
+>>> position = occupancy.find(shape, rng)
+>>> occupancy.occupy(shape, position)
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 TRIES = 100_000
-"""Random places after which a shape is said to find no room."""
+"""Random positions that are tested before a shape is said to have no free position."""
 _ROUNDS = (64, 1024, 16384)
 _STAGES = (1, 4, 12, 32, 96)
 
@@ -25,7 +24,7 @@ _STAGES = (1, 4, 12, 32, 96)
 class Shape:
     """The voxels (m, 3) of a shape, from 0 on along each axis, in an order that tests the spread-out ones first.
 
-    `corner` is where voxel (0, 0, 0) of the shape lay in the mask that it was made of.
+    `corner` is the position of voxel (0, 0, 0) of the shape in the mask that it was made of.
     """
 
     voxels: np.ndarray
@@ -43,8 +42,11 @@ class Shape:
         flat = np.flatnonzero(mask)
         if not len(flat):
             raise ValueError("a shape needs at least one voxel, got an empty mask")
-        # A large step that has no common divisor with the number of voxels visits each once, far from the one before.
-        order = np.arange(len(flat)) * _stride(len(flat)) % len(flat)
+        # A large stride without a common divisor with the number of voxels visits each once, far from the one before.
+        stride = max(1, round(len(flat) * 0.381966))
+        while np.gcd(stride, len(flat)) > 1:
+            stride += 1
+        order = np.arange(len(flat)) * stride % len(flat)
         voxels = np.stack(np.unravel_index(flat[order], mask.shape), axis=-1)
         corner = voxels.min(0)
         return cls(voxels - corner, corner)
@@ -55,23 +57,16 @@ class Shape:
         return self.voxels.max(0) + 1
 
 
-def _stride(count: int) -> int:
-    stride = max(1, round(count * 0.381966))
-    while np.gcd(stride, count) > 1:
-        stride += 1
-    return stride
+class Occupancy:
+    """Which voxels (z, y, x) of a volume are occupied; the array that is given is the one that is changed."""
 
-
-class Room:
-    """A volume (z, y, x) of which some voxels are taken; the array that is given is the one that is changed."""
-
-    def __init__(self, taken: np.ndarray) -> None:
-        if taken.ndim != 3 or taken.dtype != bool:
-            raise ValueError(f"a room is a (z, y, x) array of bool, got {taken.dtype} of shape {taken.shape}")
-        if not taken.flags.c_contiguous:
-            raise ValueError("a room must be contiguous in memory, so that it can be looked at as one line of voxels")
-        self.taken = taken
-        self._line = taken.reshape(-1)
+    def __init__(self, occupied: np.ndarray) -> None:
+        if occupied.ndim != 3 or occupied.dtype != bool:
+            raise ValueError(f"an occupancy is a (z, y, x) array of bool, got {occupied.dtype} of shape {occupied.shape}")
+        if not occupied.flags.c_contiguous:
+            raise ValueError("an occupancy must be contiguous in memory, so that its voxels can be addressed by one number")
+        self.occupied = occupied
+        self._flat = occupied.reshape(-1)
 
     def find(
         self,
@@ -82,68 +77,42 @@ class Room:
         low: Sequence[int] = (0, 0, 0),
         high: Sequence[int] | None = None,
     ) -> np.ndarray | None:
-        """A random place where all voxels of the shape are free, every such place equally likely; None where none is found.
+        """A random position where all voxels of the shape are free, every such position equally likely; None if none is found.
 
-        Parameters
-        ----------
-        shape
-            What is to be placed; it lies whole within the volume.
-        rng
-            Source of the places.
-        tries
-            Places tested.
-        low, high
-            Voxels, zyx, between which the shape is to lie, `high` excluded; the whole volume by default.
+        The shape lies between the voxels `low` and `high` (zyx; `high` excluded), by default anywhere within the volume. At
+        most `tries` positions are tested.
         """
+        size = np.array(self.occupied.shape)
         first = np.maximum(low, 0)
-        last = np.minimum(self.taken.shape if high is None else high, self.taken.shape) - shape.extent
+        last = np.minimum(size if high is None else high, size) - shape.extent
         if (last < first).any():
             return None
-        strides = np.array([self.taken.shape[1] * self.taken.shape[2], self.taken.shape[2], 1])
+        strides = np.array([size[1] * size[2], size[2], 1])
         offsets = shape.voxels @ strides
         left = tries
-        for size in (*_ROUNDS, tries):
-            # Few places are tested while there is much room, many where there is little.
-            places = rng.integers(first, last + 1, size=(min(size, left), 3))
-            found = self._free(places @ strides, offsets)
+        for batch in (*_ROUNDS, tries):
+            # Few positions are tested where much is free, many where little is.
+            positions = rng.integers(first, last + 1, size=(min(batch, left), 3))
+            found = self._first_free(positions @ strides, offsets)
             if found is not None:
-                return places[found]
-            left -= len(places)
+                return positions[found]
+            left -= len(positions)
             if not left:
                 break
         return None
 
-    def _free(self, places: np.ndarray, offsets: np.ndarray) -> int | None:
-        """Index of the first place at which all offsets are free."""
-        alive = np.arange(len(places))
-        done = 0
+    def _first_free(self, positions: np.ndarray, offsets: np.ndarray) -> int | None:
+        """Index of the first position at which all offsets are free."""
+        candidates = np.arange(len(positions))
+        tested = 0
         for count in _STAGES:
-            part = offsets[done:count]
-            alive = alive[~self._line[places[alive, None] + part].any(1)]
-            done = count
-        for i in alive:
-            if not self._line[places[i] + offsets[done:]].any():
+            candidates = candidates[~self._flat[positions[candidates, None] + offsets[tested:count]].any(1)]
+            tested = count
+        for i in candidates:
+            if not self._flat[positions[i] + offsets[tested:]].any():
                 return int(i)
         return None
 
-    def take(self, shape: Shape, place: np.ndarray) -> None:
-        """Mark the voxels of a shape at a place as taken."""
-        self.taken[tuple((shape.voxels + place).T)] = True
-
-
-def grown(mask: np.ndarray, distance: float) -> np.ndarray:
-    """A mask with all voxels within `distance` voxels of it, in an array larger on every side by that number rounded up."""
-    margin = int(np.ceil(distance))
-    return ndimage.distance_transform_edt(~np.pad(mask, margin)) <= distance
-
-
-def thinnest(shape: Shape, count: int = 200) -> float:
-    """Voxels of the narrowest gap that a shape can lie in: its smallest width over its own axes and `count` directions."""
-    # Half a sphere of directions in golden angles; width is the same both ways.
-    i = np.arange(count) + 0.5
-    z, turn = i / count, np.pi * (3 - np.sqrt(5)) * i
-    ring = np.sqrt(1 - z**2)
-    # Of a plate hardly any other direction than its own axis is the narrow one.
-    own = np.linalg.eigh(np.cov(shape.voxels.T)).eigenvectors if len(shape.voxels) > 1 else np.eye(3)
-    directions = np.concatenate([np.stack([z, ring * np.sin(turn), ring * np.cos(turn)]), own], axis=1)
-    return float(np.ptp(shape.voxels @ directions, axis=0).min()) + 1
+    def occupy(self, shape: Shape, position: np.ndarray) -> None:
+        """Mark the voxels of a shape at a position as occupied."""
+        self.occupied[tuple((shape.voxels + position).T)] = True

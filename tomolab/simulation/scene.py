@@ -1,6 +1,6 @@
-"""Shape and thickness in, a specimen in the making out: a slab of ice that receives membranes, beads and solutes.
+"""Shape and thickness in, a slab of ice out to which membranes, gold fiducials and solvent are added.
 
-`tomolab.simulation.crowding` adds the complexes; `tomolab.simulation.specimen` puts all together.
+`tomolab.simulation.crowding` adds the particles; `tomolab.simulation.specimen` does it all.
 """
 
 from collections.abc import Sequence
@@ -14,26 +14,27 @@ from tomolab.conventions import POSITION, centre
 from tomolab.simulation import fiducials, membranes, solvent
 from tomolab.simulation.fiducials import Site
 from tomolab.simulation.membranes import HALF_THICKNESS, REACH, Membrane
-from tomolab.simulation.packing import Room
+from tomolab.simulation.packing import Occupancy
+from tomolab.volumes import overlap
 
 MEMBRANE, GOLD = "membrane", "gold"
-"""Names of the classes that are not complexes."""
+"""Names of the classes that are not species of particles."""
 VESICLE_RADII = (200.0, 500.0)
-"""Å; smaller where the ice is too thin for them."""
+"""Å; smaller if the ice is too thin for them."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What is being painted, and the sources of all that is drawn.
+    """An unfinished specimen, and the random number generators that it is drawn with.
 
-    `density` (Da/Å³), `labels` (class + 1), `instances` (particle id + 1) and `room` (where complexes and solutes may be) are
-    arrays (z, y, x) that are changed in place; `layers` are the first layer of the ice and the one behind the last.
+    `density` (Da/Å³), `labels` (class + 1), `instances` (particle id + 1) and `accessible` (where particles and soluble protein
+    may be) are arrays (z, y, x) that are changed in place; `layers` are the first layer of the ice and the one behind the last.
     """
 
     density: np.ndarray
     labels: np.ndarray
     instances: np.ndarray
-    room: np.ndarray
+    accessible: np.ndarray
     names: tuple[str, ...]
     voxel_size: float
     layers: tuple[int, int]
@@ -55,38 +56,19 @@ def start(
     seed: int,
     device: torch.device,
 ) -> Scene:
-    """Ice without anything in it.
+    """Empty ice: `thickness` Å of it, or all of a volume of `shape` voxels, for up to so many `particles` of the classes
+    `names`.
 
-    Parameters
-    ----------
-    names
-        Classes that may be painted.
-    shape
-        Voxels along z, y, x.
-    voxel_size
-        Å.
-    thickness
-        Å of ice; None for all of the volume.
-    particles
-        Largest number of particles that will be counted.
-    seed
-        Decides all that is drawn.
-    device
-        Where to compute.
-
-    Raises
-    ------
-    ValueError
-        If the shape is not three numbers of voxels, or there is less volume than ice.
+    ValueError if the shape is not three numbers of voxels, or the ice thicker than the volume.
     """
-    layers = ice(shape, voxel_size, thickness)
-    room = np.zeros(shape, dtype=bool)
-    room[slice(*layers)] = True
+    layers = ice_layers(shape, voxel_size, thickness)
+    accessible = np.zeros(shape, dtype=bool)
+    accessible[slice(*layers)] = True
     return Scene(
         density=np.zeros(shape, dtype=np.float32),
         labels=np.zeros(shape, dtype=np.min_scalar_type(len(names))),
         instances=np.zeros(shape, dtype=np.uint16 if particles < 2**16 - 1 else np.uint32),
-        room=room,
+        accessible=accessible,
         names=names,
         voxel_size=voxel_size,
         layers=layers,
@@ -95,7 +77,7 @@ def start(
     )
 
 
-def ice(shape: tuple[int, int, int], voxel_size: float, thickness: float | None) -> tuple[int, int]:
+def ice_layers(shape: tuple[int, int, int], voxel_size: float, thickness: float | None) -> tuple[int, int]:
     """First layer of a slab of ice about the centre along z, and the one behind the last.
 
     Raises
@@ -116,19 +98,21 @@ def ice(shape: tuple[int, int, int], voxel_size: float, thickness: float | None)
     return first, first + count
 
 
-def keep_off(scene: Scene, margin: int) -> None:
-    """Take a margin of voxels along the faces of the volume out of the room."""
+def exclude_margin(scene: Scene, margin: int) -> None:
+    """Make a margin of voxels along the faces of the volume inaccessible."""
     for axis in range(3):
-        faces = np.moveaxis(scene.room, axis, 0)
-        faces[:margin] = faces[len(faces) - margin :] = False
+        layers = np.moveaxis(scene.accessible, axis, 0)
+        layers[:margin] = layers[len(layers) - margin :] = False
 
 
-def confine(space: np.ndarray, membrane: Membrane, *, voxel_size: float, cell: bool, device: torch.device) -> tuple:
-    """Take a bilayer, and all that is outside of a cell, out of a space (z, y, x; bool), in place.
+def exclude_membrane(
+    accessible: np.ndarray, membrane: Membrane, *, voxel_size: float, cell: bool, device: torch.device
+) -> tuple:
+    """Make a bilayer, and everything outside of a cell, inaccessible (z, y, x; bool), in place.
 
     Returns the part of the volume near the membrane, as slices, and the signed distances in Å there.
     """
-    near = membranes.window(membrane, space.shape, voxel_size)  # type: ignore[arg-type]
+    near = membranes.window(membrane, accessible.shape, voxel_size)  # type: ignore[arg-type]
     distances = membranes.distance(
         membrane,
         shape=tuple(s.stop - s.start for s in near),  # type: ignore[arg-type]
@@ -136,83 +120,86 @@ def confine(space: np.ndarray, membrane: Membrane, *, voxel_size: float, cell: b
         origin=[s.start * voxel_size for s in near],
         device=device,
     )
-    away = distances.cpu().numpy()
+    signed = distances.cpu().numpy()
     if cell:
-        inside = np.zeros_like(space)
-        inside[near] = away <= -HALF_THICKNESS
-        space &= inside
+        inside = np.zeros_like(accessible)
+        inside[near] = signed <= -HALF_THICKNESS
+        accessible &= inside
     else:
-        space[near] &= np.abs(away) >= HALF_THICKNESS
-    return near, away
+        accessible[near] &= np.abs(signed) >= HALF_THICKNESS
+    return near, signed
 
 
-def bilayers(scene: Scene, cell: Membrane | None, vesicles: int | Sequence[Membrane]) -> list[tuple]:
-    """Paint a cell's border and vesicles where there is ice, take their room, and return their row of the report, if any."""
+def add_membranes(scene: Scene, cell: Membrane | None, vesicles: int | Sequence[Membrane]) -> list[tuple]:
+    """Add the border of a cell and vesicles where there is ice; return their row of the report, if any."""
     border = [] if cell is None else [cell]
     asked = vesicles if isinstance(vesicles, int) else len(vesicles)
-    made = _scattered(scene, border, asked) if isinstance(vesicles, int) else list(vesicles)
-    for membrane in (*border, *made):
-        near, away = confine(
-            scene.room, membrane, voxel_size=scene.voxel_size, cell=membrane is cell, device=scene.generator.device
+    placed = _random_vesicles(scene, border, asked) if isinstance(vesicles, int) else list(vesicles)
+    for membrane in (*border, *placed):
+        near, signed = exclude_membrane(
+            scene.accessible, membrane, voxel_size=scene.voxel_size, cell=membrane is cell, device=scene.generator.device
         )
         # The faces of the ice cut a membrane off.
-        below, above = (min(max(layer - near[0].start, 0), len(away)) for layer in scene.layers)
-        part, away = (slice(near[0].start + below, near[0].start + above), *near[1:]), away[below:above]
-        close = np.abs(away) < REACH
-        values = membranes.profile(torch.from_numpy(away[close]), resolution=2 * scene.voxel_size).numpy()
+        below, above = (min(max(layer - near[0].start, 0), len(signed)) for layer in scene.layers)
+        part, signed = (slice(near[0].start + below, near[0].start + above), *near[1:]), signed[below:above]
+        close = np.abs(signed) < REACH
+        values = membranes.profile(torch.from_numpy(signed[close]), resolution=2 * scene.voxel_size).numpy()
         scene.density[part][close] += values
-        scene.labels[part][np.abs(away) < HALF_THICKNESS] = scene.label(MEMBRANE)
-    reason = "" if len(made) == asked else f"no room for {asked - len(made)} vesicles that touch no other membrane"
+        scene.labels[part][np.abs(signed) < HALF_THICKNESS] = scene.label(MEMBRANE)
+    reason = "" if len(placed) == asked else f"no room for {asked - len(placed)} vesicles that touch no other membrane"
     total = len(border) + asked
-    return [(MEMBRANE, total, len(border) + len(made), reason)] if total else []
+    return [(MEMBRANE, total, len(border) + len(placed), reason)] if total else []
 
 
-def _scattered(scene: Scene, border: list[Membrane], count: int) -> list[Membrane]:
+def _random_vesicles(scene: Scene, border: list[Membrane], count: int) -> list[Membrane]:
     low = [start * scene.voxel_size for start in (scene.layers[0], 0, 0)]
-    high = [stop * scene.voxel_size for stop in (scene.layers[1], *scene.room.shape[1:])]
+    high = [stop * scene.voxel_size for stop in (scene.layers[1], *scene.accessible.shape[1:])]
     largest = max(60.0, min(VESICLE_RADII[1], 0.4 * (high[0] - low[0])))
     radii = (min(VESICLE_RADII[0], largest), largest)
-    return membranes.scatter(count, low=low, high=high, rng=scene.rng, radii=radii, others=border)
+    return membranes.random_vesicles(count, low=low, high=high, rng=scene.rng, radii=radii, others=border)
 
 
-def gold(scene: Scene, count: int, *, diameter: float, site: Site, cell: bool) -> tuple[pd.DataFrame, list[tuple]]:
-    """Paint beads, take their room, and return their table (z, y, x, diameter in Å) and their row of the report, if any.
+def add_fiducials(scene: Scene, count: int, *, diameter: float, site: Site, cell: bool) -> tuple[pd.DataFrame, list[tuple]]:
+    """Add gold fiducials; return their table (z, y, x, diameter in Å) and their row of the report, if any.
 
-    Beads on a face may lie above or below a cell; beads in the ice lie outside of it.
+    Those on a face may lie above or below a cell, those in the ice lie outside of it.
     """
     if not count:
         return pd.DataFrame(columns=[*POSITION, "diameter"], dtype=float), []
-    taken = scene.labels > 0
-    taken[: scene.layers[0]] = taken[scene.layers[1] :] = True
+    occupied = scene.labels > 0
+    occupied[: scene.layers[0]] = occupied[scene.layers[1] :] = True
     if site == "ice" and cell:
-        taken |= scene.room
-    placed = fiducials.scatter(
-        Room(taken), count, diameter=diameter, voxel_size=scene.voxel_size, layers=scene.layers, site=site, rng=scene.rng
+        occupied |= scene.accessible
+    placed = fiducials.place(
+        Occupancy(occupied),
+        count,
+        diameter=diameter,
+        voxel_size=scene.voxel_size,
+        layers=scene.layers,
+        site=site,
+        rng=scene.rng,
     )
-    for bead in placed:
-        _dip(scene, bead)
-    rows = [(*bead.centre * scene.voxel_size, bead.diameter) for bead in placed]
-    reason = "" if len(placed) == count else f"no room for {count - len(placed)} beads"
+    for fiducial in placed:
+        _add_fiducial(scene, fiducial)
+    rows = [(*fiducial.centre * scene.voxel_size, fiducial.diameter) for fiducial in placed]
+    reason = "" if len(placed) == count else f"no room for {count - len(placed)} fiducials"
     return pd.DataFrame(rows, columns=[*POSITION, "diameter"], dtype=float), [(GOLD, count, len(placed), reason)]
 
 
-def _dip(scene: Scene, bead: fiducials.Bead) -> None:
-    """Paint a bead; only its empty corners may reach beyond the volume."""
-    at = np.argwhere(bead.share > 0)
-    to = at + bead.corner
-    within = ((to >= 0) & (to < scene.density.shape)).all(1)
-    share, places = bead.share[tuple(at[within].T)], tuple(to[within].T)
-    scene.density[places] += fiducials.GOLD * share
-    full = tuple(axis[share > 0.5] for axis in places)
-    scene.labels[full] = scene.label(GOLD)
-    scene.room[full] = False
+def _add_fiducial(scene: Scene, fiducial: fiducials.Fiducial) -> None:
+    """Add a fiducial; only the empty corners of its box may reach beyond the volume."""
+    inside, cut = overlap(fiducial.corner, len(fiducial.fraction), scene.density.shape)  # type: ignore[arg-type]
+    fraction = fiducial.fraction[cut]
+    scene.density[inside] += fiducials.GOLD * fraction
+    scene.labels[inside][fraction > 0.5] = scene.label(GOLD)
+    scene.accessible[inside][fraction > 0.5] = False
 
 
-def solution(scene: Scene, concentration: float, *, medium: float) -> None:
-    """Fill the room that is left with small soluble proteins (mg/ml of it), and the ice outside of a cell with `medium`."""
-    outside = np.zeros_like(scene.room)
-    outside[slice(*scene.layers)] = True
-    outside &= ~scene.room
-    for room, share in ((scene.room, concentration), (outside, medium)):
-        if share:
-            solvent.add(scene.density, room & (scene.labels == 0), share, voxel_size=scene.voxel_size, rng=scene.rng)
+def add_solvent(scene: Scene, concentration: float, *, outside: float) -> None:
+    """Fill what is left of the accessible volume with small soluble proteins (mg/ml), and the ice outside of a cell too."""
+    medium = np.zeros_like(scene.accessible)
+    medium[slice(*scene.layers)] = True
+    medium &= ~scene.accessible
+    for space, amount in ((scene.accessible, concentration), (medium, outside)):
+        if amount:
+            solvent.add(scene.density, space & (scene.labels == 0), amount, voxel_size=scene.voxel_size, rng=scene.rng)

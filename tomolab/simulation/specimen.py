@@ -1,26 +1,24 @@
-"""Densities in, a specimen with its truth out: complexes, membranes, solutes and gold beads, crowded as in a cell, in ice.
+"""Densities in, a specimen with its truth out: particles, membranes, soluble protein and gold fiducials, crowded in ice.
 
-What is made here is clean density; `tomolab.simulation.tilt_series` then records it as a microscope does.
+The result is clean density; `tomolab.simulation.tilt_series` then records it as a microscope does.
 
 >>> maps = densities.load(["ribosome_70s", "apoferritin", "tric"])
 >>> cell = Membrane(centre=(1000, 1000, 2500), radii=(2500, 2500, 2000))
->>> room = available(shape=(200, 512, 512), voxel_size=10.0, thickness=1500.0, cell=cell)
->>> specimen = build(maps, fill(maps, crowding=0.2, room=room), shape=(200, 512, 512), thickness=1500.0, cell=cell,
-...                  vesicles=3, solutes=100.0, beads=8, seed=1)
+>>> volume = accessible_volume(shape=(200, 512, 512), voxel_size=10.0, thickness=1500.0, cell=cell)
+>>> counts = counts_for_crowding(maps, 0.2, volume=volume)
+>>> specimen = build(maps, counts, shape=(200, 512, 512), thickness=1500.0, cell=cell, vesicles=3, soluble_protein=100.0,
+...                  fiducials=8, seed=1)
 >>> specimen.report
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from tomolab import io, parallel
+from tomolab import parallel
 from tomolab.conventions import POSITION, centre
-from tomolab.io import safe_load
 from tomolab.simulation import crowding
 from tomolab.simulation import scene as scenes
 from tomolab.simulation.crowding import molecular_volume
@@ -30,36 +28,30 @@ from tomolab.simulation.rendering import check
 from tomolab.simulation.scene import GOLD, MEMBRANE
 from tomolab.volumes import Volume
 
-__all__ = ["GOLD", "MEMBRANE", "Specimen", "available", "build", "counts_of", "fill", "load", "wanted"]
-
 AVOGADRO = 6.022e-10
 """Molecules per Å³ of 1 µM."""
-TABLES = ("beads", "report")
-MASKS = ("labels", "instances", "room")
-TYPES = {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}
-"""Numbers that a mask may be kept in."""
 
 
 @dataclass(frozen=True)
 class Specimen:
-    """A specimen and all that is true of it.
+    """A specimen and its truth.
 
     Parameters
     ----------
     density
         Da/Å³ of atoms other than hydrogen above ice; gold and lipids in the density of protein that would scatter as they do.
     labels
-        Class of each voxel (z, y, x): 0 for nothing, i + 1 for ``names[i]``. A complex fills the voxels within its surface.
+        Class of each voxel (z, y, x): 0 for nothing, i + 1 for ``names[i]``. A particle fills the voxels within its surface.
     instances
         Particle each voxel belongs to, (z, y, x): `particle_id` + 1; 0 for none.
-    room
-        Where complexes and solutes may be, bool (z, y, x): in the ice, in the cell if there is one, and in no bilayer.
+    accessible
+        Where particles and soluble protein may be, bool (z, y, x): in the ice, in the cell if there is one, and in no bilayer.
     names
-        Classes: the complexes, then "membrane" and "gold" where there are any.
+        Classes: the species of particles, then "membrane" and "gold" where there are any.
     particles
-        Table of the complexes with their true angles, `label`, and `visibility`: the share of the complex within the volume.
-    beads
-        z, y, x and diameter of gold beads in Å.
+        Table of the particles with their true angles, `label`, and `visibility`: the fraction of the particle in the volume.
+    fiducials
+        z, y, x and diameter of gold fiducials in Å.
     report
         For each class how many were `asked` and `placed`, and the `reason` why not all.
     thickness
@@ -69,23 +61,23 @@ class Specimen:
     density: Volume
     labels: np.ndarray
     instances: np.ndarray
-    room: np.ndarray
+    accessible: np.ndarray
     names: tuple[str, ...]
     particles: pd.DataFrame
-    beads: pd.DataFrame
+    fiducials: pd.DataFrame
     report: pd.DataFrame
     thickness: float
 
     def __repr__(self) -> str:
-        return f"Specimen({self.density!r}, {len(self.particles)} complexes, {100 * self.crowding:.0f} % of the room)"
+        return f"Specimen({self.density!r}, {len(self.particles)} particles, crowding {100 * self.crowding:.0f} %)"
 
     @property
     def crowding(self) -> float:
-        """Share of the volume of `room` that complexes take."""
-        return int(np.count_nonzero(self.instances)) / max(1, int(np.count_nonzero(self.room)))
+        """Fraction of the accessible volume that particles occupy."""
+        return int(np.count_nonzero(self.instances)) / max(1, int(np.count_nonzero(self.accessible)))
 
     def within(self, shape: tuple[int, int, int]) -> "Specimen":
-        """The middle of the specimen, of `shape` voxels (z, y, x): complexes whose centre is outside are no longer listed.
+        """The middle of the specimen, of `shape` voxels (z, y, x), with the particles whose centre is in it.
 
         Raises
         ------
@@ -97,129 +89,67 @@ class Specimen:
             raise ValueError(f"a part of {shape} voxels is not within a specimen of {old}")
         start = [centre(n) - centre(m) for n, m in zip(old, shape, strict=True)]
         cut = tuple(slice(a, a + m) for a, m in zip(start, shape, strict=True))
-        voxel_size = self.density.voxel_size
-        offset, extent = np.array(start) * voxel_size, np.array(shape) * voxel_size
-        instances = np.ascontiguousarray(self.instances[cut])
+        labels, instances, accessible = (
+            np.ascontiguousarray(part[cut]) for part in (self.labels, self.instances, self.accessible)
+        )
         size = int(self.particles["particle_id"].max()) + 2 if len(self.particles) else 1
         left, whole = (np.bincount(part.reshape(-1), minlength=size) for part in (instances, self.instances))
         ids = self.particles["particle_id"].to_numpy() + 1
-        moved = _moved(self.particles, offset).assign(visibility=self.particles["visibility"] * left[ids] / whole[ids].clip(1))
+        voxel_size = self.density.voxel_size
+        density = Volume(self.density.data[cut], voxel_size)
+        visible = self.particles.assign(visibility=self.particles["visibility"] * left[ids] / whole[ids].clip(1))
         return replace(
             self,
-            density=Volume(self.density.data[cut], voxel_size),
-            labels=np.ascontiguousarray(self.labels[cut]),
+            density=density,
+            labels=labels,
             instances=instances,
-            room=np.ascontiguousarray(self.room[cut]),
-            particles=_inside(moved, extent, voxel_size),
-            beads=_inside(_moved(self.beads, offset), extent, voxel_size),
-            thickness=min(self.thickness, float(extent[0])),
+            accessible=accessible,
+            particles=_cropped(visible, start, density),
+            fiducials=_cropped(self.fiducials, start, density),
+            thickness=min(self.thickness, float(density.extent[0])),
         )
 
-    def save(self, folder: str | Path) -> Path:
-        """Write density.mrc, labels, instances and room (.mrc.gz), three tables (.csv) and specimen.json, all or nothing."""
-        with io.atomic(folder) as temporary:
-            temporary.mkdir(parents=True)
-            io.write_volume(self.density, temporary / "density.mrc")
-            for name in MASKS:
-                io.write_volume(Volume(getattr(self, name), self.density.voxel_size), temporary / f"{name}.mrc.gz")
-            io.write_particles(self.particles, temporary / "particles.csv")
-            for name in TABLES:
-                getattr(self, name).to_csv(temporary / f"{name}.csv", index=False)
-            told = {
-                "names": self.names,
-                "voxel_size": self.density.voxel_size,
-                "thickness": self.thickness,
-                "types": {n: str(getattr(self, n).dtype) for n in MASKS},
-            }
-            (temporary / "specimen.json").write_text(json.dumps(told, indent=1))
-        return Path(folder)
 
-
-def _moved(table: pd.DataFrame, offset: np.ndarray) -> pd.DataFrame:
-    return table.assign(**{name: table[name] - shift for name, shift in zip(POSITION, offset, strict=True)})
-
-
-def _inside(table: pd.DataFrame, extent: np.ndarray, voxel_size: float) -> pd.DataFrame:
-    places = table[POSITION].to_numpy(dtype=float)
+def _cropped(table: pd.DataFrame, start: Sequence[int], volume: Volume) -> pd.DataFrame:
+    """The rows within a volume that begins at voxel `start`, with their positions in it."""
+    positions = table[POSITION].to_numpy(dtype=float) - np.array(start) * volume.voxel_size
     # Position 0 is the centre of voxel 0, so the volume begins half a voxel before it.
-    kept = ((places >= -voxel_size / 2) & (places < extent - voxel_size / 2)).all(1)
-    return table[kept].reset_index(drop=True)
+    half = volume.voxel_size / 2
+    inside = ((positions >= -half) & (positions < volume.extent - half)).all(1)
+    return table.assign(**dict(zip(POSITION, positions.T, strict=True)))[inside].reset_index(drop=True)
 
 
-def load(folder: str | Path) -> Specimen:
-    """Read what `Specimen.save` wrote.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder or a file of it is missing.
-    ValueError
-        If a file is damaged.
-    """
-    folder = Path(folder)
-    wanted = ["density.mrc", "particles.csv", "specimen.json", *(f"{n}.mrc.gz" for n in MASKS), *(f"{n}.csv" for n in TABLES)]
-    missing = [name for name in wanted if not io.inside(folder, name).is_file()]
-    if missing:
-        raise FileNotFoundError(f"{folder} is not a saved specimen: it has no {', '.join(missing)}")
-    told = safe_load.mapping(folder / "specimen.json", "a specimen")
-    with safe_load.reading(folder, "a specimen"):
-        safe_load.typed(told, voxel_size=(int, float), names=list, types=dict, thickness=(int, float))
-        safe_load.typed(told["types"], **dict.fromkeys(MASKS, str))
-        if not all(isinstance(name, str) for name in told["names"]) or not set(told["types"].values()) <= TYPES:
-            raise ValueError(f"names are text, and types one of {', '.join(sorted(TYPES))}; it says {str(told)[:200]}")
-        size = told["voxel_size"]
-        return Specimen(
-            density=io.read_volume(folder / "density.mrc", voxel_size=size),
-            **{
-                name: io.read_volume(folder / f"{name}.mrc.gz", voxel_size=size).data.astype(told["types"][name])
-                for name in MASKS
-            },
-            names=tuple(told["names"]),
-            particles=io.read_particles(folder / "particles.csv"),
-            **{name: pd.read_csv(folder / f"{name}.csv", keep_default_na=False) for name in TABLES},
-            thickness=float(told["thickness"]),
-        )
+def counts_for_concentrations(concentrations: Mapping[str, float], *, volume: float) -> dict[str, int]:
+    """Numbers of particles at concentrations in µM by class name, in a volume in Å³ (`accessible_volume`)."""
+    return {name: round(value * AVOGADRO * volume) for name, value in concentrations.items()}
 
 
-def counts_of(concentrations: Mapping[str, float], *, room: float) -> dict[str, int]:
-    """Numbers of complexes at these concentrations.
-
-    Parameters
-    ----------
-    concentrations
-        µM by class name.
-    room
-        Å³, as `available` gives it.
-    """
-    return {name: round(value * AVOGADRO * room) for name, value in concentrations.items()}
-
-
-def fill(densities: Mapping[str, Volume], *, crowding: float, room: float) -> dict[str, int]:
-    """Equal numbers of each complex that together take a share of the room.
+def counts_for_crowding(densities: Mapping[str, Volume], crowding: float, *, volume: float) -> dict[str, int]:
+    """Equal numbers of particles of each class that together occupy a fraction of a volume.
 
     Parameters
     ----------
     densities
         Maps by class name, in Da/Å³.
     crowding
-        Share of the volume, 0 to 1: a cell has 0.2 to 0.3. Much more than 0.3 finds no room.
-    room
-        Å³, as `available` gives it.
+        Fraction of the volume, 0 to 1: a cell has 0.2 to 0.3. Much more than 0.3 finds no room.
+    volume
+        Å³, as `accessible_volume` gives it.
 
     Raises
     ------
     ValueError
-        If the share is not from 0 to 1.
+        If the fraction is not from 0 to 1.
     """
     if not 0 <= crowding <= 1:
-        raise ValueError(f"crowding is a share of the volume from 0 to 1, got {crowding}")
-    return dict.fromkeys(densities, round(crowding * room / sum(map(molecular_volume, densities.values()))))
+        raise ValueError(f"crowding is a fraction of the volume from 0 to 1, got {crowding}")
+    return dict.fromkeys(densities, round(crowding * volume / sum(map(molecular_volume, densities.values()))))
 
 
-def available(
+def accessible_volume(
     *, shape: tuple[int, int, int], voxel_size: float, thickness: float | None = None, cell: Membrane | None = None
 ) -> float:
-    """Å³ in which complexes are placed: the ice, or what a cell encloses of it; vesicles take their share later.
+    """Å³ in which particles are placed: the ice, or the part of it in a cell. Vesicles are not taken off.
 
     Parameters
     ----------
@@ -230,13 +160,13 @@ def available(
     thickness
         Å of ice; all of the volume by default.
     cell
-        The border of a cell that complexes are inside of.
+        The border of a cell that particles are inside of.
     """
-    space = np.zeros(shape, dtype=bool)
-    space[slice(*scenes.ice(shape, voxel_size, thickness))] = True
+    accessible = np.zeros(shape, dtype=bool)
+    accessible[slice(*scenes.ice_layers(shape, voxel_size, thickness))] = True
     if cell is not None:
-        scenes.confine(space, cell, voxel_size=voxel_size, cell=True, device=parallel.pick_device("cpu"))
-    return float(np.count_nonzero(space) * voxel_size**3)
+        scenes.exclude_membrane(accessible, cell, voxel_size=voxel_size, cell=True, device=parallel.pick_device("cpu"))
+    return float(np.count_nonzero(accessible) * voxel_size**3)
 
 
 def build(
@@ -248,27 +178,27 @@ def build(
     thickness: float | None = None,
     cell: Membrane | None = None,
     vesicles: int | Sequence[Membrane] = 0,
-    solutes: float = 0.0,
-    medium: float = 0.0,
-    beads: int = 0,
-    bead_diameter: float = 100.0,
-    bead_site: Site = "face",
+    soluble_protein: float = 0.0,
+    medium_protein: float = 0.0,
+    fiducials: int = 0,
+    fiducial_diameter: float = 100.0,
+    fiducial_site: Site = "face",
     gap: float = 0.0,
     margin: float = 0.0,
     device: str | None = None,
     progress: bool = True,
 ) -> Specimen:
-    """Build a specimen: membranes, then beads, then complexes from large to small, then solutes.
+    """Build a specimen: membranes, then fiducials, then particles from large to small, then soluble protein.
 
-    Complexes lie whole within the ice, in random poses, and do not overlap; every place that is free is equally likely. What
-    finds no room is left out and told in the report.
+    Particles lie whole within the ice, in random poses, and do not overlap; all free positions are equally likely. The report
+    lists what found no room.
 
     Parameters
     ----------
     densities
         Maps by class name in Da/Å³, all of one voxel size, which is that of the specimen.
     counts
-        Complexes per class, or a number for each class name; see `fill` and `counts_of`.
+        Particles per class, or a number for each class name; see `counts_for_crowding` and `counts_for_concentrations`.
     shape
         Voxels along z, y, x.
     seed
@@ -276,24 +206,24 @@ def build(
     thickness
         Å of the slab of ice, about the centre along z; all of the volume by default.
     cell
-        Border of a cell, which may reach beyond the volume; complexes and solutes are inside only. The faces of the ice cut
-        it flat.
+        Border of a cell, which may reach beyond the volume; particles and soluble protein are inside only. The faces of the ice
+        cut it flat.
     vesicles
         How many, of radii from 200 to 500 Å, at random; or the vesicles themselves, which are taken as they are.
-    solutes
-        mg/ml of small soluble proteins (1 to 100 kDa) between the complexes.
-    medium
+    soluble_protein
+        mg/ml of small soluble proteins (1 to 100 kDa) between the particles.
+    medium_protein
         mg/ml of the same outside of a cell.
-    beads
-        Gold beads.
-    bead_diameter
+    fiducials
+        Number of gold fiducials.
+    fiducial_diameter
         Å.
-    bead_site
+    fiducial_site
         "face": against a face of the ice; "ice": anywhere in it outside of the cell.
     gap
-        Å left free around each complex.
+        Å left free around each particle.
     margin
-        Å along the faces of the volume that complexes and solutes keep out of.
+        Å along the faces of the volume that particles and soluble protein keep out of.
     device
         "cpu", "cuda", or by default the GPU if there is one.
     progress
@@ -302,44 +232,46 @@ def build(
     Raises
     ------
     ValueError
-        If a value is outside what it can be, a class has no density, a complex cannot lie in the ice in any orientation, or no
-        complex found room.
+        If a value is outside what it can be, a class has no density, or no particle found room.
     """
     where = parallel.pick_device(device)
     voxel_size = check(densities)
-    asked = wanted(tuple(densities), counts)
-    if min(solutes, medium, beads, gap) < 0:
-        raise ValueError(f"solutes, medium, beads and gap are 0 or more, got {solutes} and {medium} mg/ml, {beads} and {gap} Å")
-    some = cell is not None or bool(vesicles)
-    names = (*densities, *([MEMBRANE] if some else []), *([GOLD] if beads else []))
+    asked = check_counts(tuple(densities), counts)
+    if min(soluble_protein, medium_protein, fiducials, gap) < 0:
+        raise ValueError(
+            f"soluble_protein, medium_protein, fiducials and gap must be 0 or more, got {soluble_protein} and {medium_protein} "
+            f"mg/ml, {fiducials} and {gap} Å"
+        )
+    bilayers = cell is not None or bool(vesicles)
+    names = (*densities, *([MEMBRANE] if bilayers else []), *([GOLD] if fiducials else []))
     scene = scenes.start(
         names, shape=shape, voxel_size=voxel_size, thickness=thickness, particles=sum(asked.values()), seed=seed, device=where
     )
-    scenes.keep_off(scene, round(margin / voxel_size))
-    kinds = crowding.kinds({name: densities[name] for name in asked}, where)
-    for kind in kinds.values():
-        crowding.check_fits(kind, (scene.layers[1] - scene.layers[0], *shape[1:]))
-    rows = scenes.bilayers(scene, cell, vesicles)
-    table, gold_rows = scenes.gold(scene, beads, diameter=bead_diameter, site=bead_site, cell=cell is not None)
-    found, complex_rows = crowding.add(scene, kinds, asked, gap=gap, progress=progress)
+    scenes.exclude_margin(scene, round(margin / voxel_size))
+    species = crowding.prepare_species({name: densities[name] for name in asked}, where)
+    rows = scenes.add_membranes(scene, cell, vesicles)
+    table, gold_rows = scenes.add_fiducials(
+        scene, fiducials, diameter=fiducial_diameter, site=fiducial_site, cell=cell is not None
+    )
+    found, particle_rows = crowding.add(scene, species, asked, gap=gap, progress=progress)
     if found.empty:
-        raise ValueError(f"none of {sum(asked.values())} complexes found room: {complex_rows[0][-1]} ({complex_rows[0][0]})")
-    scenes.solution(scene, solutes, medium=medium)
+        raise ValueError(f"none of {sum(asked.values())} particles found room: {particle_rows[0][-1]} ({particle_rows[0][0]})")
+    scenes.add_solvent(scene, soluble_protein, outside=medium_protein)
     return Specimen(
         density=Volume(scene.density, voxel_size),
         labels=scene.labels,
         instances=scene.instances,
-        room=scene.room,
+        accessible=scene.accessible,
         names=names,
         particles=found,
-        beads=table,
-        report=pd.DataFrame([*complex_rows, *rows, *gold_rows], columns=["name", "asked", "placed", "reason"]),
+        fiducials=table,
+        report=pd.DataFrame([*particle_rows, *rows, *gold_rows], columns=["name", "asked", "placed", "reason"]),
         thickness=float((scene.layers[1] - scene.layers[0]) * voxel_size),
     )
 
 
-def wanted(names: tuple[str, ...], counts: int | Mapping[str, int]) -> dict[str, int]:
-    """How many of each class are asked for, without those of which there are none.
+def check_counts(names: tuple[str, ...], counts: int | Mapping[str, int]) -> dict[str, int]:
+    """How many particles of each class are asked for, without classes of which there are none.
 
     Raises
     ------

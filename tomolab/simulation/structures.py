@@ -86,8 +86,8 @@ class Structure:
         """Diameter in Å of the sphere about the centre of mass that holds 99.9 % of the mass."""
         distance = np.linalg.norm(self.positions - self.centre, axis=1)
         order = np.argsort(distance)
-        share = np.cumsum(self.weights[order]) / self.weights.sum()
-        return float(2 * distance[order][np.searchsorted(share, 0.999)])
+        mass = np.cumsum(self.weights[order]) / self.weights.sum()
+        return float(2 * distance[order][np.searchsorted(mass, 0.999)])
 
     def __repr__(self) -> str:
         return f"Structure({self.name}, {len(self.elements)} atoms, {self.mass:.0f} kDa)"

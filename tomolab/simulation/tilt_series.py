@@ -1,8 +1,8 @@
 """A specimen in, a tilt series out: images as the microscope records them at every tilt.
 
-At every tilt the specimen is projected in slabs thin enough for one defocus each; every slab passes through its own CTF,
-gold absorbs, the beam loses electrons in the ice and does damage, and the detector counts what is left, or noise is added at
-a stated SNR. No missing wedge is cut out of anything: it is what these tilts do not see.
+At every tilt the specimen is projected in slabs thin enough for one defocus each. Every slab passes through its own CTF, gold
+absorbs, the beam loses electrons in the ice and damages the specimen, and the detector counts the rest, or noise is added at a
+stated SNR. The missing wedge follows from the tilts.
 
 >>> specimen = specimen.build(maps, 20, shape=(100, 400, 400), seed=1)
 >>> series = acquire(specimen, Imaging(snr=None, dose=120.0, defocus=3.0, envelope=None), seed=1)
@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from tomolab import ctf, fourier, parallel, particles
-from tomolab.conventions import HAND, centre
+from tomolab.conventions import HAND, POSITION, centre
 from tomolab.simulation import fiducials
 from tomolab.simulation.imaging import Imaging, draw
 from tomolab.simulation.specimen import Specimen
@@ -27,8 +27,8 @@ from tomolab.tomograms.tilt_series import TiltSeries
 from tomolab.volumes import Volume, overlap
 
 GOLD_PATH = 130.0
-"""Å of gold that let 1/e of the electrons through to the image: of 100 Å beads, a little less than half. Read off the
-beads of EMPIAR-10499 (300 kV), where this includes what is scattered beyond the aperture and the energy filter."""
+"""Å of gold that transmit 1/e of the electrons: 100 Å fiducials a little less than half. Measured on the fiducials of
+EMPIAR-10499 (300 kV); includes electrons scattered beyond the aperture and the energy filter."""
 NOISE_ROWS = 24
 """Rows of a volume from which the variance of back-projected noise is measured."""
 
@@ -49,24 +49,24 @@ def acquire(
     Image contrast is that of a weak phase object: ``1 - 2 Σ sin χ(k; Δf + h) σ V`` over slabs at height h, with V the projected
     potential above ice; gold absorbs as well. With a dose, electrons are counted (Poisson) and the values are counts. With an
     SNR the values are intensities about 1, and noise is added so that after weighted back-projection its variance is that of
-    the signal in boxes about the complexes over SNR: half of it through the CTF, half through the detector, as for particles.
+    the signal in boxes about the particles over SNR. Half of the noise passes the CTF, all of it the detector.
 
     Parameters
     ----------
     specimen
-        What is imaged. What is outside of it is taken as ice.
+        The specimen, surrounded by ice.
     imaging
-        How it is imaged; a range is drawn once. What only concerns single particles is not used.
+        How it is imaged; a range is drawn once. Settings for single particles are not used.
     seed
         Decides all that is drawn; the same seed on the same device gives the same series.
     box
-        Edge in voxels of the boxes about the complexes in which the signal for `snr` is measured; needed with a finite SNR.
+        Edge in voxels of the boxes about the particles in which the signal for `snr` is measured; needed with a finite SNR.
     scheme
-        Tilts, doses and defoci to use instead of those of `imaging`, with the columns of `TiltSeries.table`: to record a
-        specimen as a measured series was.
+        Tilts, doses and defoci instead of those of `imaging`, with the columns of `TiltSeries.table`, such as those of a
+        measured series.
     field
-        Pixels (y, x) of the images, about the middle of the specimen; all of it by default. A specimen wider than the field
-        leaves no edge in tilted images.
+        Pixels (y, x) of the images, about the middle of the specimen; all of it by default. If the specimen is wider than the
+        field, its edges are not in tilted images.
     device
         "cpu", "cuda", or by default the GPU if there is one.
     progress
@@ -75,14 +75,14 @@ def acquire(
     Returns
     -------
     TiltSeries
-        Sorted by tilt, protein dark. The table also has `shift_y shift_x` (Å), how far each image is off, and `snr` (NaN with a
-        dose).
+        Sorted by tilt, protein dark. The table also has `shift_y shift_x` (Å), the alignment error of each image, and `snr`
+        (NaN with a dose).
 
     Raises
     ------
     ValueError
         If a scheme lacks a column, the field is larger than the specimen, densities cannot be in Da/Å³ where electrons are
-        counted, there is no complex to measure the signal at, or the device is absent.
+        counted, there is no particle to measure the signal at, or the device is absent.
     """
     where = parallel.pick_device(device)
     generator = torch.Generator(device=where).manual_seed(seed)
@@ -90,8 +90,10 @@ def acquire(
     size = _field(specimen, field)
     snr = None if imaging.snr is None else float(draw(imaging.snr, 1, generator, logarithmic=True))
     if snr is not None and np.isfinite(snr) and (box is None or specimen.particles.empty):
-        raise ValueError(f"an SNR of {snr:g} needs complexes and the box they are measured in, got {len(specimen.particles)} "
-                         f"complexes and box {box}")  # fmt: skip
+        raise ValueError(
+            f"an SNR of {snr:g} needs particles and the box they are measured in, got {len(specimen.particles)} particles and "
+            f"box {box}"
+        )
     if snr is None:
         _check_units(specimen)
     clean = _clean(specimen, imaging, table, where=where, progress=progress)
@@ -107,12 +109,12 @@ def acquire(
 
 
 def _check_units(specimen: Specimen) -> None:
-    """Raise ValueError unless the densest complex could be made of protein or RNA: a dose tells nothing of other units."""
+    """Raise ValueError unless the densest particle could be made of protein or RNA, since electrons need Da/Å³."""
     densest = float(specimen.density.data[specimen.instances > 0].max(initial=0))
     if specimen.instances.any() and not 0.1 < densest < 3:
         raise ValueError(
             f"to count electrons, densities must be in Da/Å³ above ice (protein near 0.8, as densities.from_structure gives "
-            f"them); the densest complex has {densest:.3g}"
+            f"them); the densest particle has {densest:.3g}"
         )
 
 
@@ -149,7 +151,7 @@ def _field(specimen: Specimen, field: Sequence[int] | None) -> tuple[int, int]:
 def _clean(specimen: Specimen, imaging: Imaging, table: pd.DataFrame, *, where: torch.device, progress: bool) -> Tensor:
     """Intensity before the detector, 1 where there is only ice; shape (n, y, x)."""
     pixel = specimen.density.voxel_size
-    data = projection.turn_over(torch.from_numpy(_without_gold(specimen)).to(where))
+    data = projection.y_last(torch.from_numpy(_without_gold(specimen)).to(where))
     phase = 2 * ctf.POTENTIAL * ctf.interaction(imaging.voltage) * pixel
     depth = None if imaging.defocus is None else ctf.depth_of_focus(pixel, imaging.voltage) / pixel
     ky, kx = fourier.frequencies_2d(data.shape[1:], pixel, device=where)
@@ -165,7 +167,7 @@ def _clean(specimen: Specimen, imaging: Imaging, table: pd.DataFrame, *, where: 
         wave *= imaging.blur(k)
         if imaging.dose is not None:
             wave *= ctf.damage(k, torch.tensor(row["dose"] + row["exposure"] / 2, device=where), voltage=imaging.voltage)
-        if len(specimen.beads):
+        if len(specimen.fiducials):
             wave += torch.fft.rfft2(_absorbed(specimen, row["tilt"], data.shape[1:], where))
         wave *= torch.exp(-2j * torch.pi * (ky * row["shift_y"] + kx * row["shift_x"]))
         images[i] = 1 - torch.fft.irfft2(wave, s=data.shape[1:])
@@ -173,32 +175,30 @@ def _clean(specimen: Specimen, imaging: Imaging, table: pd.DataFrame, *, where: 
 
 
 def _without_gold(specimen: Specimen) -> np.ndarray:
-    """Density without the beads: gold absorbs, and its potential is far beyond that of a weak phase object."""
+    """Density without gold, which absorbs, and whose potential is far beyond that of a weak phase object."""
     data = specimen.density.data
-    if specimen.beads.empty:
+    if specimen.fiducials.empty:
         return data
     data = data.copy()
-    for bead in specimen.beads.itertuples():
-        centre_of = np.array([bead.z, bead.y, bead.x], dtype=float) / specimen.density.voxel_size
-        corner, share = fiducials.at(centre_of, float(bead.diameter) / specimen.density.voxel_size)
-        inside, cut = overlap(corner, len(share), specimen.density.shape)
-        data[inside] -= fiducials.GOLD * share[cut]
+    for z, y, x, diameter in specimen.fiducials[[*POSITION, "diameter"]].to_numpy(dtype=float) / specimen.density.voxel_size:
+        corner, fraction = fiducials.ball_at(np.array([z, y, x]), diameter)
+        inside, cut = overlap(corner, len(fraction), specimen.density.shape)
+        data[inside] -= fiducials.GOLD * fraction[cut]
     return data
 
 
 def _absorbed(specimen: Specimen, tilt: float, size: Sequence[int], where: torch.device) -> Tensor:
-    """Fraction of electrons that gold takes out of an image (y, x) at a tilt."""
+    """Fraction of electrons that gold absorbs in an image (y, x) at a tilt."""
     pixel = specimen.density.voxel_size
     shape = specimen.density.shape
     out = torch.zeros(tuple(size))
-    turn = np.deg2rad(tilt)
-    for bead in specimen.beads.itertuples():
-        x, z = (float(place) / pixel - centre(n) for place, n in ((bead.x, shape[2]), (bead.z, shape[0])))
-        middle = np.array([float(bead.y) / pixel, x * np.cos(turn) + z * np.sin(turn) + centre(size[1])])
-        radius = float(bead.diameter) / 2 / pixel
+    radians = np.deg2rad(tilt)
+    for z, y, x, diameter in specimen.fiducials[[*POSITION, "diameter"]].to_numpy(dtype=float) / pixel:
+        column = (x - centre(shape[2])) * np.cos(radians) + (z - centre(shape[0])) * np.sin(radians) + centre(size[1])
+        middle, radius = np.array([y, column]), diameter / 2
         low = np.clip(np.floor(middle - radius), 0, size).astype(int)
         high = np.clip(np.ceil(middle + radius) + 1, 0, size).astype(int)
-        # A tilted bead may lie beyond the image: then there is nothing between the two.
+        # Tilted gold may lie beyond the image; then the slices are empty.
         inside = tuple(slice(first, max(first, last)) for first, last in zip(low, high, strict=True))
         rows, columns = (torch.arange(part.start, part.stop) for part in inside)
         chord = 2 * (radius**2 - (rows[:, None] - middle[0]) ** 2 - (columns - middle[1]) ** 2).clamp_min(0).sqrt() * pixel
@@ -242,14 +242,14 @@ def _noise(
     box: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Noise (n, y, x) that after back-projection has the variance of the signal about the complexes over `snr`.
+    """Noise (n, y, x) that after back-projection has the variance of the signal about the particles over `snr`.
 
     Half of the variance has gone through the CTF, all of it through the detector. The images have no noise; `snr` is as in
-    `Imaging`, and `box` is the edge in voxels of the boxes about the complexes in which the signal is measured.
+    `Imaging`, and `box` is the edge in voxels of the boxes about the particles in which the signal is measured.
     """
     tilts, pixel = table["tilt"].to_numpy(dtype=float), specimen.density.voxel_size
     signal = _back_projected(images, tilts, pixel, shape=specimen.density.shape)
-    wanted = _signal(signal.data, specimen, box) / snr
+    variance = _signal(signal.data, specimen, box) / snr
     ky, kx = fourier.frequencies_2d(images.shape[1:], pixel, device=images.device)
     k = torch.hypot(ky, kx)
     passed = _modulation(imaging, images, pixel)
@@ -262,7 +262,7 @@ def _noise(
                 focus = torch.tensor(table["defocus"].iloc[i], device=k.device)
                 transfer = passed * ctf.contrast(k, focus, imaging.lens) * imaging.blur(k)
             white[i] = torch.fft.irfft2(torch.fft.rfft2(white[i]) * transfer, s=images.shape[1:])
-        total += white * (0.5 * wanted / _variance(white, tilts, specimen)) ** 0.5
+        total += white * (0.5 * variance / _variance(white, tilts, specimen)) ** 0.5
     return total
 
 
@@ -273,7 +273,7 @@ def _back_projected(images: Tensor, tilts: np.ndarray, pixel: float, *, shape: t
 
 
 def _signal(volume: np.ndarray, specimen: Specimen, box: int) -> float:
-    """Mean variance in boxes about the complexes."""
+    """Mean variance in boxes about the particles."""
     corners = np.floor(particles.positions(specimen.particles) / specimen.density.voxel_size).astype(int) - box // 2
     return float(np.mean([volume[overlap(corner, box, specimen.density.shape)[0]].var() for corner in corners]))
 

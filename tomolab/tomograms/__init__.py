@@ -1,4 +1,4 @@
-"""Tilt series in, tomograms out: images are cleaned and aligned, gold is painted over, weighted back-projection."""
+"""Tilt series in, tomograms out: gold is filled, images are normalised and aligned, weighted back-projection."""
 
 from typing import TYPE_CHECKING
 

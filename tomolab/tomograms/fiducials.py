@@ -1,7 +1,7 @@
-"""Gold beads in the images of a tilt series: found, and painted over, so that they own neither picks nor clusters.
+"""A tilt series in, the same without its gold fiducials out: they are found in the images and filled with their surroundings.
 
-A bead is far darker than anything else in an image, and its streaks reach through the whole tomogram, where they cannot be
-taken out any more. In the images it is a disc, and under it there is hardly any signal to lose.
+The streaks of a fiducial reach through the whole tomogram and cannot be removed there. In the images it is a disc, darker than
+anything else, with hardly any signal under it.
 
 >>> series = erase(series, diameter=100.0)
 >>> tomogram = tomograms.reconstruct(series.images, series.tilts, voxel_size=10.0, pixel_size=series.pixel_size)
@@ -16,28 +16,28 @@ from tqdm.auto import tqdm
 from tomolab.tomograms.tilt_series import TiltSeries
 
 RIM = 0.3
-"""What is painted over around a bead, as a part of its diameter: its edge is blurred, and bright in an image out of focus."""
+"""Width of the rim that is filled too, in diameters: the edge of a fiducial is blurred, and bright in an image out of focus."""
 WIDE = 2.0
-"""Width, in diameters, over which the surroundings of a place are averaged."""
+"""Width, in diameters, over which the surroundings of a pixel are averaged."""
 
 
 def find(images: np.ndarray, *, diameter: float, deviations: float = 8.0) -> np.ndarray:
-    """Find beads: what is darker than its surroundings by far more than noise and protein are.
+    """Find gold fiducials: they are much darker than their surroundings.
 
     Parameters
     ----------
     images
         Grey values (n, y, x), dark gold.
     diameter
-        Pixels, of a bead.
+        Pixels, of a fiducial.
     deviations
-        How many standard deviations below its surroundings, in the image smoothed to beads, a place is gold. The deviation
-        is measured by its median, which gold does not move.
+        A pixel is gold if it is this many standard deviations darker than its surroundings, in the image smoothed to fiducials.
+        The deviation is the median absolute one, which gold does not change.
 
     Returns
     -------
     ndarray
-        Bool (n, y, x), True on beads and a rim around them.
+        Bool (n, y, x), True on fiducials and a rim around them.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def find(images: np.ndarray, *, diameter: float, deviations: float = 8.0) -> np.
         raise ValueError(f"images of shape (n, y, x) are needed, got shape {images.shape}")
     if not 2 <= diameter <= min(images.shape[1:]) / 4:
         raise ValueError(
-            f"a bead must be 2 pixels to a quarter of an image of {images.shape[1:]} wide, got {diameter:g} pixels"
+            f"a fiducial must be 2 pixels to a quarter of an image of {images.shape[1:]} wide, got {diameter:g} pixels"
         )
     if not deviations > 0:
         raise ValueError(f"deviations must be positive, got {deviations:g}")
@@ -65,82 +65,55 @@ def find(images: np.ndarray, *, diameter: float, deviations: float = 8.0) -> np.
     return out
 
 
-def paint(images: np.ndarray, mask: np.ndarray, *, width: float, seed: int = 0) -> np.ndarray:
-    """Replace what is masked by the mean of its surroundings and noise as strong as theirs.
-
-    Parameters
-    ----------
-    images
-        Grey values (n, y, x).
-    mask
-        Bool, of the same shape.
-    width
-        Pixels: the mean is taken by a Gaussian of half of this.
-    seed
-        Of the noise.
-
-    Returns
-    -------
-    ndarray
-        Float32; all values that are not masked are as they were.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ, or an image is masked altogether.
-    """
-    if np.shape(mask) != np.shape(images):
-        raise ValueError(f"the mask must have the shape of the images, {np.shape(images)}, got {np.shape(mask)}")
-    rng = np.random.default_rng(seed)
-    out = np.array(images, dtype=np.float32)
-    for number, (image, here) in enumerate(zip(out, mask, strict=True)):
-        if here.all():
-            raise ValueError(f"image {number} is masked altogether: there is nothing to fill it by")
-        if here.any():
-            noise = rng.standard_normal(int(here.sum()), dtype=np.float32)
-            level = _around(image, here, width / 2)
-            spread = np.sqrt(_around((image - level) ** 2, here, WIDE * width))
-            image[here] = level[here] + spread[here] * noise
-    return out
-
-
 def erase(series: TiltSeries, *, diameter: float, deviations: float = 8.0, seed: int = 0, progress: bool = True) -> TiltSeries:
-    """Tilt series with its gold beads painted over.
+    """Fill the gold fiducials of a tilt series with the mean of their surroundings and noise as strong as there.
 
     Parameters
     ----------
     series
         As it was recorded, protein dark.
     diameter
-        Å, of a bead.
-    deviations, seed
-        As in `find` and `paint`.
+        Å, of a fiducial.
+    deviations
+        As in `find`.
+    seed
+        Of the noise.
     progress
         Show a progress bar.
 
     Returns
     -------
     TiltSeries
-        Its table has a column ``gold``: the share of each image that was painted over.
+        Its table has a column ``gold``: the fraction of each image that was filled. Other pixels are unchanged.
 
     Raises
     ------
     ValueError
-        As `find` and `paint`.
+        As `find`, or if an image is masked altogether.
     """
     pixels = diameter / series.pixel_size
-    images, shares = np.empty_like(series.images), []
-    for number in tqdm(range(len(series)), desc="gold", disable=not progress):
-        one = series.images[number : number + 1]
-        mask = find(one, diameter=pixels, deviations=deviations)
-        images[number] = paint(one, mask, width=pixels, seed=seed + number)[0]
-        shares.append(float(mask.mean()))
-    return replace(series, images=images, table=series.table.assign(gold=shares))
+    images, fractions = series.images.copy(), []
+    for number, image in enumerate(tqdm(images, desc="gold", disable=not progress)):
+        (mask,) = find(image[None], diameter=pixels, deviations=deviations)
+        if mask.any():
+            _fill(image, mask, width=pixels, rng=np.random.default_rng(seed + number))
+        fractions.append(float(mask.mean()))
+    return replace(series, images=images, table=series.table.assign(gold=fractions))
 
 
-def _around(values: np.ndarray, hidden: np.ndarray, width: float) -> np.ndarray:
-    """Gaussian mean of what is not hidden; where none of that is in reach, the mean of the whole image."""
-    seen = (~hidden).astype(np.float32)
-    weight = gaussian_filter(seen, width)
+def _fill(image: np.ndarray, mask: np.ndarray, *, width: float, rng: np.random.Generator) -> None:
+    """Replace masked pixels of an image, in place, by the mean of their surroundings (Gaussian of half `width`) and noise."""
+    if mask.all():
+        raise ValueError("an image is masked altogether: there is nothing to fill it with")
+    noise = rng.standard_normal(int(mask.sum()), dtype=np.float32)
+    level = _mean_around(image, mask, width / 2)
+    deviation = np.sqrt(_mean_around((image - level) ** 2, mask, WIDE * width))
+    image[mask] = level[mask] + deviation[mask] * noise
+
+
+def _mean_around(values: np.ndarray, hidden: np.ndarray, width: float) -> np.ndarray:
+    """Gaussian mean of the pixels that are not hidden; the mean of all of them where none is near."""
+    visible = (~hidden).astype(np.float32)
+    weight = gaussian_filter(visible, width)
     mean = gaussian_filter(np.where(hidden, 0, values), width) / np.maximum(weight, 1e-6)
     return np.where(weight > 1e-3, mean, values[~hidden].mean())

@@ -1,10 +1,10 @@
-"""Images of a tilt series, made ready for back-projection: cleaned, normalised, binned and aligned.
+"""An image of a tilt series in, the image ready for back-projection out: normalised, binned, aligned, CTF-corrected, weighted.
 
 Works on one image (y, x) at a time, as a torch tensor on its device.
 
 >>> image = prepare(pixels, ratio=0.5, clip=10.0, name="image 0")
 >>> rows = align(image, pixels.shape, 0.5, transform=None, size=(315, 652))
->>> flipped = restore(rows, 30.0, voxel_size=20.0, reach=3260.0, lens=Lens(), defocus=3.0)
+>>> corrected = correct(rows, 30.0, voxel_size=20.0, radius=3260.0, lens=Lens(), defocus=3.0)
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from torch.nn.functional import grid_sample
 from tomolab import volumes
 from tomolab.conventions import HAND, centre
 from tomolab.ctf import Lens, damage, depth_of_focus, phases
-from tomolab.tomograms.projection import FINE, unblur
+from tomolab.tomograms.projection import FINE, interpolation_correction
 
 OVER = 2
 """Samples per voxel of a prepared image, so that cubic interpolation loses nothing."""
 
 
 def prepare(image: Tensor, ratio: float, *, clip: float | None, normalise: bool = True, name: str) -> Tensor:
-    """Clip outliers, fade out the border, sample twice a voxel, low-pass to a voxel's Nyquist, normalise.
+    """Clip outliers, taper the border, resample to OVER samples per voxel, low-pass to Nyquist of a voxel, normalise.
 
     Parameters
     ----------
@@ -37,9 +37,9 @@ def prepare(image: Tensor, ratio: float, *, clip: float | None, normalise: bool 
     clip
         Limit for outliers in standard deviations, or None.
     normalise
-        Bring the result to standard deviation 1; otherwise only the mean is taken off.
+        Bring the result to standard deviation 1; otherwise only the mean is subtracted.
     name
-        What to call the image in errors.
+        Name of the image in errors.
 
     Returns
     -------
@@ -60,9 +60,9 @@ def prepare(image: Tensor, ratio: float, *, clip: float | None, normalise: bool 
         raise ValueError(f"{name} is constant ({float(image[0, 0]):g} everywhere)")
     image = image - image.mean()
     for axis, n in enumerate(image.shape):
-        place = torch.arange(n, device=image.device)
-        fade = torch.sin(torch.pi / 2 * ((torch.minimum(place, n - 1 - place) + 1) / (n * 0.02 + 1)).clamp(max=1)) ** 2
-        image = image * (fade[:, None] if axis == 0 else fade)
+        index = torch.arange(n, device=image.device)
+        taper = torch.sin(torch.pi / 2 * ((torch.minimum(index, n - 1 - index) + 1) / (n * 0.02 + 1)).clamp(max=1)) ** 2
+        image = image * (taper[:, None] if axis == 0 else taper)
     rows, columns = (max(1, round(n * ratio * OVER)) for n in image.shape)
     fine = _resize(image, (rows, columns))
     if clip is not None:
@@ -71,7 +71,7 @@ def prepare(image: Tensor, ratio: float, *, clip: float | None, normalise: bool 
 
 
 def _resize(image: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Sample the image at `shape` over the same extent and low-pass it, by cropping its transform."""
+    """Resample the image to `shape` over the same extent and low-pass it to Nyquist of a voxel."""
     transform = torch.fft.rfft2(image)
     rows, columns = (min(n, m) for n, m in zip(image.shape, shape, strict=True))
     ky, kx = torch.fft.fftfreq(shape[0], device=image.device), torch.fft.rfftfreq(shape[1], device=image.device)
@@ -79,9 +79,9 @@ def _resize(image: Tensor, shape: tuple[int, int]) -> Tensor:
     low, high, half = (rows + 1) // 2, rows // 2, columns // 2 + 1
     out[:low, :half] = transform[:low, :half]
     out[shape[0] - high :, :half] = transform[image.shape[0] - high :, :half]
-    # The last fifth below Nyquist fades out, so that sharp things do not ring.
-    fade_y, fade_x = (torch.cos(torch.pi / 2 * ((k.abs() * OVER - 0.4) / 0.1).clamp(0, 1)) ** 2 for k in (ky, kx))
-    return torch.fft.irfft2(out * fade_y[:, None] * fade_x, s=shape) * (shape[0] * shape[1] / image.numel())
+    # The last fifth below Nyquist is tapered, against ringing.
+    taper_y, taper_x = (torch.cos(torch.pi / 2 * ((k.abs() * OVER - 0.4) / 0.1).clamp(0, 1)) ** 2 for k in (ky, kx))
+    return torch.fft.irfft2(out * taper_y[:, None] * taper_x, s=shape) * (shape[0] * shape[1] / image.numel())
 
 
 def align(
@@ -125,21 +125,21 @@ def align(
     return grid_sample(fine[None, None], grid[None], mode="bicubic", padding_mode="zeros", align_corners=True)[0, 0]
 
 
-def restore(
+def correct(
     image: Tensor,
     tilt: float,
     *,
     voxel_size: float,
-    reach: float,
+    radius: float,
     lens: Lens | None = None,
     defocus: float = 0.0,
     hand: int = HAND,
     dose: float = 0.0,
 ) -> Tensor:
-    """Turn over the frequencies at which the contrast transfer is negative, and damp what radiation has destroyed.
+    """Flip the phases of frequencies with a negative contrast transfer, and damp frequencies that radiation has damaged.
 
     Across the tilt axis the specimen rises and falls with the tilt, and defocus with it. The image is flipped at a few
-    defoci, no farther apart than the depth of focus, and every column takes its own between the nearest two.
+    defoci, no farther apart than the depth of focus, and every column is interpolated between the nearest two.
 
     Parameters
     ----------
@@ -149,10 +149,10 @@ def restore(
         Degrees.
     voxel_size
         Å.
-    reach
-        Å from the tilt axis to the border of the specimen, which ends the gradient.
+    radius
+        Å from the tilt axis to the border of the specimen, which ends the gradient of defocus.
     lens, defocus
-        Optics, and the underfocus in µm at the tilt axis; without a lens phases are left as they are.
+        Optics, and the underfocus in µm at the tilt axis; without a lens phases are not flipped.
     hand
         1 or -1: whether a point at greater height is farther under focus, or less far (`tomolab.conventions`).
     dose
@@ -170,29 +170,29 @@ def restore(
         return torch.fft.irfft2(transform, s=image.shape)
     phase = phases(k, lens)
     x = (torch.arange(image.shape[1], device=k.device) - image.shape[1] // 2) * (voxel_size / OVER)
-    rise, top = np.tan(np.deg2rad(tilt)), abs(np.sin(np.deg2rad(tilt))) * reach
+    rise, top = np.tan(np.deg2rad(tilt)), abs(np.sin(np.deg2rad(tilt))) * radius
     focus = defocus + hand * 1e-4 * (-x * float(rise)).clamp(-top, top)
     low, high = float(focus.min()), float(focus.max())
     steps = max(1, ceil((high - low) / (depth_of_focus(voxel_size, lens.voltage) * 1e-4)))
     out = torch.zeros_like(image)
     for step in range(steps + 1):
         value = low + (high - low) * step / steps
-        share = (1 - (focus - value).abs() / ((high - low) / steps or 1)).clamp_min(0)
+        weights = (1 - (focus - value).abs() / ((high - low) / steps or 1)).clamp_min(0)
         flipped = torch.where(torch.sin(phase["flat"] + phase["per_micron"] * value) < 0, -transform, transform)
-        out += share * torch.fft.irfft2(flipped, s=image.shape)
+        out += weights * torch.fft.irfft2(flipped, s=image.shape)
         if high == low:
             break
     return out
 
 
 def weight(image: Tensor, weights: Tensor) -> Tensor:
-    """Weight rows (y, x) in Fourier space and refine them from OVER to FINE columns per voxel.
+    """Weight rows (y, x) in Fourier space and resample them from OVER to FINE columns per voxel.
 
-    The blur of the linear interpolation that follows is undone in advance. Weights are those of `tomolab.tomograms.filters`, on
+    The blur of the linear interpolation that follows is corrected here. Weights are those of `tomolab.tomograms.filters`, on
     the rfft grid of `padded(x)` columns.
     """
     length, times = padded(image.shape[1]), FINE // OVER
-    response = weights.to(image.device) * unblur(length * times)[: length // 2 + 1].to(image.device) * times
+    response = weights.to(image.device) * interpolation_correction(length * times)[: length // 2 + 1].to(image.device) * times
     fine = torch.fft.irfft(torch.fft.rfft(image, n=length) * response, n=length * times)
     return fine[:, : image.shape[1] * times]
 

@@ -1,7 +1,4 @@
-"""Tomograms from tilt series: weighted back-projection.
-
-In go the images of a tilt series, their tilts, and the alignment of each image; out comes a `Volume`, bright on dark. How
-points of the volume and of its images belong together is `tomolab.tomograms.projection`.
+"""Images of a tilt series, their tilts and alignment in, a tomogram out (a `Volume`, bright on dark): weighted back-projection.
 
 >>> series = tilt_series.read("TS_01.mrc", tilts="TS_01.tlt", transforms="TS_01.xf", metadata="TS_01.mdoc")
 >>> tomogram = reconstruct(
@@ -57,9 +54,8 @@ def reconstruct(
 ) -> Volume:
     """Reconstruct a tilt series by weighted back-projection.
 
-    Every image has its outliers clipped, is brought to the resolution of the result, to mean 0 and standard deviation
-    1, faded out at its border, aligned, its phases flipped where the optics are given, and weighted across the tilt axis
-    (`tomolab.tomograms.filters`), with a soft cut-off at Nyquist.
+    Every image is clipped, tapered at its border, resampled to the voxel size, normalised, aligned, phase-flipped where the
+    optics are given, and weighted across the tilt axis (`tomolab.tomograms.filters`), with a soft cut-off at Nyquist.
 
     Parameters
     ----------
@@ -79,17 +75,17 @@ def reconstruct(
         Voxels (z, y, x) of the result; by default the field of view of the images, and 4000 Å along z or, if that is less,
         the width of the images.
     invert
-        Measured images show dark protein; True turns them, so that the result is bright on dark. Record it with the
+        Measured images show dark protein; True inverts them, so that the result is bright on dark. Record it with the
         parameters of the run. False for images that are bright on dark already, such as those of `project`.
     clip
         Grey values farther than this many standard deviations from the mean of an image are set to that limit, before and
-        after binning, against hot pixels. Lower values, down to 4, also dim gold beads. None leaves everything.
+        after binning, against hot pixels. Lower values, down to 4, also dim gold. None leaves everything.
     normalise
-        Bring every image to standard deviation 1. False keeps the grey values of the images, so that a series that
-        `projection.project` made, and that saw every angle, comes back as the volume that it was.
+        Bring every image to standard deviation 1. False keeps the grey values of the images, so that images that
+        `projection.project` gave for all angles give the volume back.
     weighting
-        "ramp"; "exact", for tilts that are unevenly spaced or far apart; or "sirt", which looks like `iterations` of SIRT.
-        The last two take the specimen to be as thick as the result.
+        "ramp"; "exact", for tilts that are unevenly spaced or far apart; or "sirt", like `iterations` of SIRT. The last two
+        assume that the specimen is as thick as the result.
     iterations
         Of "sirt"; fewer are smoother.
     lens
@@ -100,15 +96,15 @@ def reconstruct(
     hand
         1 if points at greater height are farther under focus, -1 if less far (`tomolab.conventions`).
     dose
-        e/Å² (n,) that the specimen had before each image: damps what radiation damage has left of each frequency (Grant &
-        Grigorieff 2015). None leaves the images as they are.
+        e/Å² (n,) that the specimen had before each image: damps frequencies by their radiation damage (Grant & Grigorieff
+        2015). None leaves the images as they are.
     device
         Where to compute; the first GPU if there is one, else the CPU.
     progress
         Show progress bars.
     client
-        Workers of a Dask cluster that prepare the images and smear them over the volume, each on its own device (`parallel`),
-        while this process holds images and volume. By default the active `distributed.Client`, if there is one; False works
+        Workers of a Dask cluster that prepare and back-project the images, each on its own device (`parallel`), while this
+        process holds images and volume. By default the active `distributed.Client`, if there is one; False works
         here. The result is the same on devices of the same kind.
 
     Returns
@@ -131,36 +127,36 @@ def reconstruct(
     width = projection.columns_needed(images.shape[2] * ratio, angles, (box[0], box[2]))
     rows = (box[1], width * OVER // FINE)
     weights = filters(weighting, angles, length=preprocessing.padded(rows[1]), thickness=box[0], iterations=iterations)
-    helpers = parallel.active(client)
-    columns = torch.empty(len(images), width, box[1], device=parallel.pick_device(device) if helpers is None else "cpu")
-    optics = {"voxel_size": voxel_size, "reach": box[2] / 2 * voxel_size, "lens": lens, "hand": hand}
-    way = _Way(ratio, rows, clip, normalise, optics, -1 if invert else 1, device, helpers is not None)
-    shots = (
-        _Shot(i, np.asarray(images[i]), float(angles[i]), moves[i], float(focus[i]), float(before[i]), weights[i].numpy())
+    workers = parallel.active(client)
+    columns = torch.empty(len(images), width, box[1], device=parallel.pick_device(device) if workers is None else "cpu")
+    optics = {"voxel_size": voxel_size, "radius": box[2] / 2 * voxel_size, "lens": lens, "hand": hand}
+    settings = _Settings(ratio, rows, clip, normalise, optics, -1 if invert else 1, device, workers is not None)
+    items = (
+        _Image(i, np.asarray(images[i]), float(angles[i]), moves[i], float(focus[i]), float(before[i]), weights[i].numpy())
         for i in range(len(images))
     )
-    prepared = parallel.each(_columns, shots, client=helpers, shared=(way,))
+    prepared = parallel.each(_columns, items, client=workers, shared=(settings,))
     for i, found in enumerate(tqdm(prepared, total=len(images), desc="images", disable=not progress)):
         columns[i] = found
-    return Volume(projection.smear(columns, angles, box, progress=progress, client=helpers, device=device), voxel_size)
+    return Volume(projection.back_project(columns, angles, box, progress=progress, client=workers, device=device), voxel_size)
 
 
 @dataclass(frozen=True)
-class _Shot:
-    """An image of the series, with what is its own: tilt, transform, underfocus, the dose before it, and its weights."""
+class _Image:
+    """An image of the series with its tilt, transform, underfocus, the dose before it, and its weights."""
 
     number: int
     pixels: np.ndarray
     tilt: float
-    move: tuple[np.ndarray, np.ndarray] | None
+    transform: tuple[np.ndarray, np.ndarray] | None
     defocus: float
     dose: float
     weights: np.ndarray
 
 
 @dataclass(frozen=True)
-class _Way:
-    """What is done to every image, on which device, and whether the result goes to another process."""
+class _Settings:
+    """How every image is prepared, on which device, and whether the result goes to another process."""
 
     ratio: float
     rows: tuple[int, int]
@@ -172,14 +168,15 @@ class _Way:
     sent: bool
 
 
-def _columns(shot: _Shot, way: _Way) -> Tensor:
-    """The image ready to be smeared, (columns, y)."""
-    pixels = torch.from_numpy(np.array(shot.pixels, dtype=np.float32)).to(parallel.pick_device(way.device))
-    image = preprocessing.prepare(pixels, way.ratio, clip=way.clip, normalise=way.normalise, name=f"image {shot.number}")
-    image = preprocessing.align(image, pixels.shape, way.ratio, transform=shot.move, size=way.rows)
-    image = preprocessing.restore(image, shot.tilt, defocus=shot.defocus, dose=shot.dose, **way.optics)
-    found = (preprocessing.weight(image, torch.from_numpy(shot.weights.copy())) * way.sign).T
-    return found.cpu().contiguous() if way.sent else found
+def _columns(item: _Image, settings: _Settings) -> Tensor:
+    """The image ready to be back-projected, (columns, y)."""
+    pixels = torch.from_numpy(np.array(item.pixels, dtype=np.float32)).to(parallel.pick_device(settings.device))
+    name = f"image {item.number}"
+    image = preprocessing.prepare(pixels, settings.ratio, clip=settings.clip, normalise=settings.normalise, name=name)
+    image = preprocessing.align(image, pixels.shape, settings.ratio, transform=item.transform, size=settings.rows)
+    image = preprocessing.correct(image, item.tilt, defocus=item.defocus, dose=item.dose, **settings.optics)
+    found = (preprocessing.weight(image, torch.from_numpy(item.weights.copy())) * settings.sign).T
+    return found.cpu().contiguous() if settings.sent else found
 
 
 def _checked(
@@ -190,7 +187,7 @@ def _checked(
     if images.ndim != 3 or min(images.shape) < 1:
         raise ValueError(f"a tilt series needs images of shape (n, y, x), got shape {images.shape}")
     n = len(images)
-    angles = projection.angles(tilts)
+    angles = projection.check_tilts(tilts)
     if len(angles) != n:
         raise ValueError(f"a tilt for every image is needed, got {len(angles)} tilts for {n} images")
     if transforms is None:

@@ -1,10 +1,8 @@
-"""Comparison: in numbers, how far a simulated tomogram is from a measured one.
+"""Tomograms in, statistics to compare them by out: power spectra, histograms, moments, profiles about particles.
 
 >>> measured_power = power(measured, inside)
 >>> ratio(measured_power, power(simulated, inside_too), between=(400, 40))["ratio"]      # 1 where they agree
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -23,9 +21,9 @@ def power(volume: Volume, region: np.ndarray | None = None, *, edge: float = 100
     volume
         What to measure.
     region
-        Boolean (z, y, x): what belongs to it; everything by default. Outside it grey values are set to its mean.
+        Boolean (z, y, x); everything by default. Outside it grey values are set to its mean.
     edge
-        Å over which the region fades out inside its border, so that the border adds no power of its own.
+        Å over which the region is tapered inside its border, so that the border adds no power.
 
     Returns
     -------
@@ -37,7 +35,7 @@ def power(volume: Volume, region: np.ndarray | None = None, *, edge: float = 100
     ValueError
         If the region has another shape than the volume, or is empty.
     """
-    weight = _faded(volume, region, edge)
+    weight = _tapered(volume, region, edge)
     mean = float((volume.data * weight).sum() / weight.sum())
     data = torch.from_numpy((volume.data - mean) * weight)
     transform = torch.fft.rfftn(data)
@@ -49,12 +47,13 @@ def power(volume: Volume, region: np.ndarray | None = None, *, edge: float = 100
     return pd.DataFrame({"frequency": frequency, "resolution": resolution, "power": spectrum})
 
 
-def _faded(volume: Volume, region: np.ndarray | None, edge: float) -> np.ndarray:
-    """Weights (z, y, x), 1 in the region and falling to 0 at its border."""
+def _tapered(volume: Volume, region: np.ndarray | None, edge: float) -> np.ndarray:
+    """Weights (z, y, x), 1 in the region and tapered to 0 at its border."""
     inside = np.ones(volume.shape, dtype=bool) if region is None else np.asarray(region, dtype=bool)
     if inside.shape != volume.shape or not inside.any():
-        raise ValueError(f"a region needs the shape {volume.shape} of its volume and some voxels, got {inside.shape} "
-                         f"with {int(inside.sum())} voxels")  # fmt: skip
+        raise ValueError(
+            f"a region needs the shape {volume.shape} of its volume and some voxels, got {inside.shape} with {inside.sum()}"
+        )
     # Beyond the faces of the volume is outside.
     depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1, 1:-1] * volume.voxel_size
     return np.sin(np.pi / 2 * np.clip(depth / edge, 0, 1)).astype(np.float32) ** 2
@@ -95,7 +94,7 @@ def ratio(first: pd.DataFrame, second: pd.DataFrame, *, between: tuple[float, fl
     return pd.DataFrame({"resolution": 2 / (edges[1:] + edges[:-1]), "ratio": np.exp(logarithm - logarithm.mean())})
 
 
-def histograms(volume: Volume, regions: dict[str, np.ndarray], *, bins: int = 80, reach: float = 5.0) -> pd.DataFrame:
+def histograms(volume: Volume, regions: dict[str, np.ndarray], *, bins: int = 80, limit: float = 5.0) -> pd.DataFrame:
     """Histograms of grey values in regions, in standard deviations of the last region about its mean.
 
     Parameters
@@ -104,8 +103,8 @@ def histograms(volume: Volume, regions: dict[str, np.ndarray], *, bins: int = 80
         What to measure.
     regions
         Boolean (z, y, x) by name; the last is the reference, such as empty ice.
-    bins, reach
-        Number of bins, and how far they reach to either side.
+    bins, limit
+        Number of bins, and the largest value to either side.
 
     Returns
     -------
@@ -114,7 +113,7 @@ def histograms(volume: Volume, regions: dict[str, np.ndarray], *, bins: int = 80
     """
     reference = volume.data[list(regions.values())[-1]]
     scaled = (volume.data - reference.mean()) / reference.std()
-    edges = np.linspace(-reach, reach, bins + 1)
+    edges = np.linspace(-limit, limit, bins + 1)
     columns = {name: np.histogram(scaled[region], edges, density=True)[0] for name, region in regions.items()}
     return pd.DataFrame({"value": (edges[1:] + edges[:-1]) / 2} | columns)
 
@@ -140,7 +139,7 @@ def profile(volume: Volume, table: pd.DataFrame, *, radius: float) -> tuple[np.n
     table
         Particles; those closer to a face than `radius` are left out.
     radius
-        Å, how far to go.
+        Å, the largest distance.
 
     Returns
     -------
@@ -152,20 +151,16 @@ def profile(volume: Volume, table: pd.DataFrame, *, radius: float) -> tuple[np.n
     ValueError
         If no particle is far enough from the faces.
     """
-    reach = int(np.ceil(radius / volume.voxel_size))
+    radius_voxels = int(np.ceil(radius / volume.voxel_size))
     centres = np.rint(particles.positions(table) / volume.voxel_size).astype(int)
-    within = ((centres >= reach) & (centres < np.array(volume.shape) - reach)).all(1)
+    within = ((centres >= radius_voxels) & (centres < np.array(volume.shape) - radius_voxels)).all(1)
     if not within.any():
         raise ValueError(f"none of {len(table)} particles is {radius:g} Å from the faces of a volume of {volume.shape} voxels")
-    total = np.zeros((2 * reach + 1,) * 3)
+    total = np.zeros((2 * radius_voxels + 1,) * 3)
     for centre in centres[within]:
-        total += volume.data[_box(centre, reach)]
-    away = np.sqrt(sum(axis**2 for axis in np.ogrid[tuple([slice(-reach, reach + 1)] * 3)]))
-    shell = np.rint(away).astype(int)
-    sums, numbers = (np.bincount(shell.ravel(), weights)[: reach + 1] for weights in (total.ravel(), None))
+        total += volume.data[tuple(slice(c - radius_voxels, c + radius_voxels + 1) for c in centre)]
+    radii = np.sqrt(sum(axis**2 for axis in np.ogrid[tuple([slice(-radius_voxels, radius_voxels + 1)] * 3)]))
+    shell = np.rint(radii).astype(int)
+    sums, numbers = (np.bincount(shell.ravel(), weights)[: radius_voxels + 1] for weights in (total.ravel(), None))
     values = (sums / numbers / within.sum() - volume.data.mean()) / volume.data.std()
-    return np.arange(reach + 1) * volume.voxel_size, values
-
-
-def _box(centre: Sequence[int], reach: int) -> tuple[slice, ...]:
-    return tuple(slice(c - reach, c + reach + 1) for c in centre)
+    return np.arange(radius_voxels + 1) * volume.voxel_size, values

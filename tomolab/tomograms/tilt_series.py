@@ -1,4 +1,4 @@
-"""Tilt series: images of one specimen at many tilts, with what is known of each image.
+"""Files of a tilt series in, its images out, with the tilt, dose, defocus and alignment of each.
 
 >>> series = read("TS_01.mrc", tilts="TS_01.tlt", transforms="TS_01.xf", metadata="TS_01.mdoc")
 >>> series = read("TS_01.mrc", alignment="TS_01.aln", exclude=[0, 40], pixel_size=2.7)
@@ -29,7 +29,7 @@ EXCLUDED = ["number", "tilt", "reason"]
 
 @dataclass(frozen=True)
 class TiltSeries:
-    """Images of one specimen at many tilts.
+    """Images of one specimen at many tilts, and what is known of each.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class TiltSeries:
         return self.table["defocus"].to_numpy(dtype=float, copy=True)
 
     def select(self, *, tilts: tuple[float, float] | None = None, dose: tuple[float, float] | None = None) -> "TiltSeries":
-        """Only images within limits; `excluded` tells which others there were, and why they were left out.
+        """Only images within limits; `excluded` lists the others, and why they were left out.
 
         Parameters
         ----------
@@ -135,8 +135,8 @@ class TiltSeries:
             raise ValueError(f"no image of {stack} is left: {', '.join(sorted(set(reasons.values()))[:5])}")
         table = self.table if "number" in self.table else self.table.assign(number=np.arange(len(self)))
         left = table.iloc[rows][["number", "tilt"]].assign(reason=[reasons[row] for row in rows.tolist()])
-        told = left if self.excluded.empty else pd.concat([self.excluded, left]).sort_values("number")
-        kept = replace(self, table=table, excluded=told[EXCLUDED].reset_index(drop=True))
+        excluded = left if self.excluded.empty else pd.concat([self.excluded, left]).sort_values("number")
+        kept = replace(self, table=table, excluded=excluded[EXCLUDED].reset_index(drop=True))
         return kept.take(np.setdiff1d(np.arange(len(self)), rows))
 
     def take(self, rows: ArrayLike) -> "TiltSeries":
@@ -175,10 +175,10 @@ def dose_symmetric(low: float, high: float, *, step: float, dose: float | None =
         raise ValueError(f"step must be positive and dose not negative, got {step}° and {dose} e/Å²")
     # A hundredth of a step: 60 is reached from -60 in steps of 0.1, though 0.1 is not exact in binary.
     tilts = low + step * np.arange(int((high - low) / step + 0.01) + 1)
-    turn = np.arange(len(tilts)) - int(np.argmin(np.abs(tilts)))
+    steps = np.arange(len(tilts)) - int(np.argmin(np.abs(tilts)))
     # The side changes after every pair: +1 -1 | -2 +2 | +3 -3 | …; an odd step begins on the positive side.
-    second = np.where(turn % 2 == 1, turn < 0, turn > 0)
-    order = np.argsort(np.lexsort((second, np.abs(turn))))
+    second = np.where(steps % 2 == 1, steps < 0, steps > 0)
+    order = np.argsort(np.lexsort((second, np.abs(steps))))
     exposure = np.nan if dose is None else dose / len(tilts)
     return tilt_table(tilts, order=order, exposure=np.full(len(tilts), exposure))
 
@@ -215,11 +215,11 @@ def read(
         Dose, defocus and more of each image: an .mdoc of SerialEM, an .xml or .tomostar of Warp, a tilt series of RELION 5 or
         a wedge list of STOPGAP (.star).
     metadata_order
-        Which row of the metadata is which image of `tilts` or `alignment`. By default names of the images tell, or tilts
-        that agree row by row, or tilts of the same sign in another order, if they tell all images apart. The angles of Warp
-        have the opposite sign of IMOD's, but not everyone who writes a .tlt beside them knows; so where the tilts also agree
-        with the opposite sign, an answer is asked for: "stack" if rows are in the order of the stack, "tilt" or "opposite tilt"
-        if they belong to images at the same or at the opposite tilt.
+        Which row of the metadata is which image of `tilts` or `alignment`. By default they are matched by the names of the
+        images, or by tilts that agree row by row, or by tilts of the same sign in another order, if all tilts differ. The
+        angles of Warp have the opposite sign of IMOD's, but a .tlt beside them may have either. If the tilts also agree with
+        the opposite sign, an answer is needed: "stack" if rows are in the order of the stack, "tilt" or "opposite tilt" if
+        they belong to images at the same or at the opposite tilt.
     tomogram
         Which tomogram, where a .star file holds several.
     exclude
@@ -229,9 +229,9 @@ def read(
     pixel_size
         Å; needed where the header of the stack does not know it, else held against the header.
     invert_tilts
-        Turn the sign of all tilts, once the files are matched. Tilts of Warp are read with IMOD's sign. But no file says for
+        Invert the sign of all tilts, once the files are matched. Tilts of Warp are read with IMOD's sign. But no file says for
         sure with which sign a stage counts, and the wrong one gives the mirror image of the specimen;
-        `handedness.compare_hands` tells by a known structure. Column `tilts_inverted` of the table records the answer.
+        `handedness.compare_hands` finds out by a known structure. Column `tilts_inverted` of the table records the answer.
     aligned
         The images are aligned already, whatever the metadata say of the tilt axis; nothing is warned of.
 

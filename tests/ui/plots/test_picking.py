@@ -67,7 +67,7 @@ def test_the_figure_shows_both_and_the_threshold(found, inverted) -> None:
 
 
 def test_without_candidates_there_is_nothing_to_choose(tomogram, found) -> None:
-    taken = found.assign(fate="edge")
+    taken = found.assign(status="edge")
     for make in (lambda: plots.scores(taken), lambda: Turning(tomogram, taken)):
         with pytest.raises(ValueError, match=f"none of {len(found)} candidates is free"):
             make()

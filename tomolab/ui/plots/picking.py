@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from tomolab import volumes
 from tomolab.averaging import matching
-from tomolab.picking import dog, thresholds
+from tomolab.picking import thresholds
 from tomolab.ui import style
 from tomolab.ui.plots import particles
 from tomolab.ui.style import styled
@@ -38,7 +38,7 @@ def scores(
     What is to be seen is a hump of noise and a shoulder or a second hump to its right; the threshold belongs between them. With
     the candidates of the inverted tomogram the hump of noise is drawn too, and below which share of the picks it would be. In
     simulated tomograms that share was right within 0.15 for one diameter as long as it was below a half, and far too high for a
-    range of diameters, since dark rims about particles are as wide as large particles (`picking.false_share`).
+    range of diameters, since dark rims about particles are as wide as large particles (`picking.false_discovery`).
 
     Parameters
     ----------
@@ -58,13 +58,13 @@ def scores(
     ValueError
         If nothing is free to be picked.
     """
-    ours = dog.choose(found, score=-np.inf, distance=distance)["score"].to_numpy()
+    ours = thresholds.choose(found, score=-np.inf, distance=distance)["score"].to_numpy()
     if len(ours) == 0:
         raise ValueError(f"none of {len(found)} candidates is free to be picked")
     if inverted is None:
         figure = _figure(ours, None, score=score, width=width)
     else:
-        theirs = dog.choose(inverted, score=-np.inf, distance=distance)["score"].to_numpy()
+        theirs = thresholds.choose(inverted, score=-np.inf, distance=distance)["score"].to_numpy()
         figure = _figure(ours, theirs, score=score, width=width, names=("tomogram", "inverted: noise and dark rims", "noise"))
     picked = "" if score is None else f"{int((ours >= score).sum()):,} picks from a score of {score:.3g} on"
     top, below = figure.axes[:2]
@@ -119,7 +119,7 @@ def _figure(
     below.plot(np.sort(ours)[::-1], np.arange(1, len(ours) + 1), color=style.OKABE_ITO[0])
     if theirs is not None:
         top.hist(theirs, edges, histtype="step", color=style.OKABE_ITO[5], linewidth=1.5, label=names[1])
-        share = thresholds.shares(ours, theirs)
+        share = thresholds.false_discovery_rate(ours, theirs)
         right = below.twinx()
         right.plot(share["score"], share["share"], color=style.OKABE_ITO[5])
         right.set(ylim=(0, 1.03))
@@ -172,14 +172,14 @@ class Turning(VBox):  # type: ignore[misc]
         low_pass: float | None = None,
     ) -> None:
         # Candidates are chosen from the best on, so every higher threshold keeps the first of these.
-        self._all = dog.choose(found, score=-np.inf)
+        self._all = thresholds.choose(found, score=-np.inf)
         if self._all.empty:
             raise ValueError(f"none of {len(found)} candidates is free to be picked")
         self._volume = volume if low_pass is None else volumes.low_pass(volume, low_pass)
         self._diameter = float(self._all["diameter"].median()) if diameter is None else diameter
-        self._share = None if inverted is None else dog.false_share(found, inverted)["share"].to_numpy()
+        self._share = None if inverted is None else thresholds.false_discovery(found, inverted)["share"].to_numpy()
         values = self._all["score"].to_numpy()
-        begin = dog.choose(found)["score"].min() if score is None else score
+        begin = thresholds.choose(found)["score"].min() if score is None else score
         wide = Layout(width="100%", max_width="700px")
         low, high = min(0.0, float(values.min())), float(values.max())
         self.score = FloatSlider(
