@@ -147,7 +147,7 @@ def keep(_: Path, folder: Path, *, seed: int = 8) -> None:
     labels = pd.Series(np.random.default_rng(seed).integers(0, 50, HELD), index=table["particle_id"])
     session = sessions.Session(table, labels)
     session.select(table["particle_id"][: HELD // 2])
-    session.gather("half of them")
+    session.new_cluster("half of them")
     session.save(folder / "session.npz")
 
 

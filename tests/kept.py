@@ -92,7 +92,7 @@ def session() -> Kind:
     def make(folder: Path) -> None:
         made = Session(some(), pd.Series(np.arange(COUNT) % 3, index=some()["particle_id"]))
         made.select([3, 6], "lasso")
-        number = made.gather("few")
+        number = made.new_cluster("few")
         made.describe(number, colour="#ff0000", note="good")
         made.filter("score", 1, 9)
         made.merge([0, 1])
@@ -542,7 +542,7 @@ SPECIAL: dict[str, dict[str, Change]] = {
             for name in (*NAMES, "../../../etc/passwd", "a\0b", "x" * 300)
         },
     },
-    "session": archived("about.npy", "ids.npy", "labels.npy", "selected.npy"),
+    "session": archived("about.npy", "ids.npy", "labels.npy", "selected.npy", "steps.npy"),
     "selection": all_odd(["name"], ["reason"], ["count"], ["ids"], ["ids", 0]),
     "embedding json": all_odd(["network"]),
     "embedding ids": HEADED,

@@ -342,7 +342,7 @@ def test_a_report_of_a_hostile_folder_holds_no_markup_of_it(folder: Path) -> Non
     (folder / "selections").mkdir()
     (folder / "selections/b.json").write_text(f'{{"reason": "{SCRIPT[:20]}')
     page = report.write(folder).read_text()
-    assert page.count(SCRIPT.replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;").replace("'", "&#x27;")) > 10
+    assert page.count(SCRIPT.replace("<", "&lt;").replace(">", "&gt;").replace('"', "&#34;").replace("'", "&#39;")) > 10
     assert "<script" not in page
     assert "onerror=alert" not in page.replace("&gt;&lt;img src=x onerror=alert", "")
     assert "default-src 'none'" in page

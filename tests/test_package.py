@@ -117,7 +117,8 @@ def test_computing_loads_nothing_that_only_an_extra_brings():
 
 
 def test_looking_loads_napari_and_scatter_only_when_asked():
-    windows = {f"tomolab.ui.napari.{name}" for name in ("inspector", "scatter", "dock", "cluster_table", "export_menu", "jobs")}
+    modules = ("inspector", "scatter", "dock", "cluster_table", "export_menu", "jobs", "threads")
+    windows = {f"tomolab.ui.napari.{name}" for name in modules}
     screens = [name for name in MODULES if name.startswith("tomolab.ui.") and name not in windows]
     assert loaded("".join(f"import {name}\n" for name in screens)) & {"napari", "PySide6", "jscatter"} == set()
 

@@ -57,7 +57,7 @@ def run(folder: Path, boxes: Subtomograms) -> Path:
     work.session.describe(1, name=HOSTILE, note=HOSTILE, colour="#123456")
     work.session.describe(0, colour="red;background:url(//elsewhere)")
     work.session.select(work.session.ids[:4], "list")
-    work.session.gather("few")
+    work.session.new_cluster("few")
     work.session.dissolve(2)
     table = work.session.table([1])
     work.keep(HOSTILE, average_of(table[:12], turn=40.0, seed=3, seconds=2.0))

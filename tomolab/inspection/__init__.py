@@ -8,12 +8,14 @@ __all__ = [
     "Inspection",
     "Selection",
     "Session",
+    "export",
     "load_selection",
     "open",
     "selection_from_cluster",
 ]
 
 if TYPE_CHECKING:
+    from tomolab.inspection.exports import export
     from tomolab.inspection.model import Inspection, open  # noqa: A004
     from tomolab.inspection.selection import Selection
     from tomolab.inspection.selection import from_cluster as selection_from_cluster
@@ -23,6 +25,7 @@ else:
     __getattr__, __dir__ = attach(
         __name__,
         {
+            "exports": ["export"],
             "model": ["Inspection", "open"],
             "selection": ["Selection", "from_cluster as selection_from_cluster", "load as load_selection"],
             "session": ["Session"],

@@ -12,6 +12,7 @@ a session which cannot go on is put aside.
 
 import itertools
 import json
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -122,7 +123,7 @@ def read_session(folder: Path, fresh: Session) -> Session:
     Then it is put aside under another name, with a warning, and the fresh one is given back.
     """
     kept = io.inside(folder, SESSION)
-    fresh.meet(kept)
+    fresh.take_over(kept)
     if not kept.is_file():
         return fresh
     try:
@@ -133,7 +134,7 @@ def read_session(folder: Path, fresh: Session) -> Session:
     except ValueError as error:
         why = str(error)
     aside = kept.rename(free_session_path(folder))
-    fresh.meet(kept)
+    fresh.take_over(kept)
     warnings.warn(f"the session in {folder} cannot go on: {why}. A new one begins; it is kept as {aside.name}", stacklevel=3)
     return fresh
 
@@ -195,6 +196,11 @@ def tomogram_files(folder: Path, particles: pd.DataFrame | None = None) -> dict[
         return {names[0]: single}
     found = {name: _tomogram(folder, f"tomograms/{name}") for name in names}
     return {name: path for name, path in found.items() if path is not None}
+
+
+def folder_name(name: str) -> str:
+    """A name for a folder: letters, digits, points and hyphens; all else becomes an underscore."""
+    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "average"
 
 
 def map_files(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from tomolab import attach
 
 LAB, NAPARI = "pip install 'tomolab[lab]'", "pip install 'tomolab[napari]'"
 INSTALL = {
-    "matplotlib": f"{LAB}, or {NAPARI}",
+    **dict.fromkeys(("jinja2", "matplotlib"), f"{LAB}, or {NAPARI}"),
     **dict.fromkeys(("IPython", "anywidget", "ipywidgets", "jscatter", "traitlets"), LAB),
     **dict.fromkeys(("napari", "qtpy"), NAPARI),
 }

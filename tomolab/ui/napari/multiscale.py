@@ -1,4 +1,4 @@
-"""Pyramids: a large tomogram beside its own coarser copies, so that a viewer need not send all of it to the screen.
+"""Takes a large tomogram, gives it with coarser copies, so that a viewer need not send all of it to the screen.
 
 >>> image = viewer.add_image(levels(volume.data), multiscale=True)
 """

@@ -129,25 +129,6 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
 
 
 @styled
-def cluster_sizes(labels: pd.Series) -> Figure:
-    """Particles in each cluster.
-
-    Parameters
-    ----------
-    labels
-        Cluster of each particle.
-    """
-    counts = labels.value_counts().sort_index()
-    figure = Figure((min(9, 1.5 + 0.35 * len(counts)), 2.6), layout="constrained")
-    ax = figure.subplots()
-    ax.bar(counts.index.astype(str), counts, color=[style.categories(labels)[kind] for kind in counts.index], width=0.75)
-    ax.set(title=f"{len(labels):,} particles in {len(counts)} clusters", xlabel="cluster", ylabel="particles")
-    ax.grid(axis="y")
-    ax.tick_params(axis="x", length=0)
-    return figure
-
-
-@styled
 def composition(labels: pd.Series, truth: pd.Series) -> Figure:
     """What each cluster is made of: a bar per cluster, divided by true class.
 
