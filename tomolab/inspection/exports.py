@@ -33,6 +33,7 @@ from tomolab.conventions import ANGLES, POSITION
 from tomolab.inspection.model import Inspection
 from tomolab.inspection.run_contents import folder_name
 from tomolab.io.lists import copick, formats, outdated
+from tomolab.io.volumes import em
 from tomolab.subtomograms import to_dynamo, to_relion
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
