@@ -6,8 +6,12 @@ SHELL := /bin/bash
 
 PYTHON_BIN := .venv/bin
 DISPLAY_RUN := xvfb-run --auto-servernum --server-args="-screen 0 1400x900x24"
-NOTEBOOK_TIMEOUT := 600
+# Seconds for one cell: enough to catch a cell that hangs, not one that is slow beside other work.
+NOTEBOOK_TIMEOUT := 1800
 LAB_OPTIONS ?= $(if $(filter 0,$(shell id -u)),--allow-root)
+
+# Threads of OpenMP that wait for each other sleep instead of keeping the cores from other processes.
+test-notebooks test-browser demo: export OMP_WAIT_POLICY := passive
 
 # Where a Python is named, the script has to see whether the environment is of that one.
 ASKED := $(if $(PYTHON),asked)

@@ -17,9 +17,9 @@ IMAGING = Imaging(snr=0.05, tilts=(-60, 60))
 LEARN, ASK, STARTS = 200, 100, 5
 KINDS = {
     "invariants": lambda data: baselines.invariants(data, progress=False),
-    "invariants, as described": lambda data: baselines.invariants(data, diameter=2.0, progress=False),
+    "invariants, as described": lambda data: baselines.invariants(data, mask_fraction=2.0, progress=False),
     "normalised": lambda data: baselines.normalised(data, progress=False),
-    "normalised, as described": lambda data: baselines.normalised(data, diameter=2.0, progress=False),
+    "normalised, as described": lambda data: baselines.normalised(data, mask_fraction=2.0, progress=False),
     "shipped encoder": lambda data: embedding.embed(networks.load("default"), data, progress=False),
 }
 

@@ -106,7 +106,7 @@ def pca(count: int) -> dict[str, Any]:
 def bookkeeping(count: int) -> dict[str, Any]:
     many = endless(count)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "embedding.npz"
+        path = Path(folder) / "embedding"
         run = lambda: embedding.embed(Reshaping(), many, path=path, batch_size=1024, precision="float32", progress=False)  # noqa: E731
         return timed("embedding to a file without a network", count, run)
 

@@ -19,7 +19,7 @@ import torch
 
 from tomolab import experiments, fourier, parallel, simulation
 from tomolab.io import run_folder
-from tomolab.learning import embedding, networks, training
+from tomolab.learning import embedding, metrics, networks, training
 from tomolab.simulation import Imaging, densities
 from tomolab.subtomograms import Subtomograms
 
@@ -101,7 +101,7 @@ def judge(network: networks.Network, seen: Subtomograms, unseen: Subtomograms) -
     count = truth.nunique()
     once, twice = (experiments.cluster_scores(features, truth, k, starts=STARTS) for k in (count, 2 * count))
     return {
-        "accuracy, known": training.evaluate(network, seen)["accuracy"],
+        "accuracy, known": metrics.evaluate(network, seen)["accuracy"],
         f"ARI, unknown, k={count}": once["ari"],
         f"purity, unknown, k={2 * count}": twice["purity"],
     }

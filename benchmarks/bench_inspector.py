@@ -91,7 +91,7 @@ def journey(page: Any, address: str, pictures: Path | None) -> list[dict[str, An
     done("menu Run, Run All Cells, until the tour is over", 2)
     corners = json.loads(page.locator(".jp-OutputArea-output pre").last.inner_text())
     page.keyboard.press("Control+b")
-    canvas, roster = page.locator(".tomolab-inspector canvas").first, page.locator(".tomolab-roster")
+    canvas, table = page.locator(".tomolab-inspector canvas").first, page.locator(".tomolab-clusters")
     assert browser.is_drawn(canvas), "the map stayed empty"
     page.locator(".tomolab-said").evaluate("element => element.scrollIntoView()")
     page.wait_for_timeout(2000)
@@ -105,14 +105,14 @@ def journey(page: Any, address: str, pictures: Path | None) -> list[dict[str, An
     assert int(page.locator(".tomolab-said b").inner_text()) > 100, "the lasso holds less than the group"
     done("a lasso in the map", 1, "lasso")
     page.get_by_role("button", name="New cluster").click()
-    page.locator(".tomolab-said", has_text="gather").wait_for(timeout=20_000)
+    page.locator(".tomolab-said", has_text="new cluster").wait_for(timeout=20_000)
     done("New cluster", 1)
-    name = roster.locator("input.name").last
+    name = table.locator("input.name").last
     name.click()
     page.keyboard.type("what I drew around")
     page.keyboard.press("Enter")
     done("its name", 1)
-    roster.locator("input[type=checkbox]").last.check()
+    table.locator("input.tick").last.check()
     page.get_by_role("tab", name="Averages").click()
     page.get_by_role("button", name=re.compile("Average$")).click()
     page.get_by_text(re.compile(r"^refine \d+ of")).first.wait_for(timeout=600_000)

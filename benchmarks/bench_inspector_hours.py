@@ -50,7 +50,7 @@ def write_run(folder: Path, count: int) -> None:
     vectors = rng.normal(size=(len(cut), 16))
     vectors[:, 0] += 3.0 * (table["label"] == "tric")
     Subtomograms(cut.volumes, table.drop(columns="cluster"), VOXEL_SIZE).save(folder / "subtomograms.zarr")
-    Embedding(cut.ids, vectors, "of a benchmark").save(folder / "embedding.npz")
+    Embedding(cut.ids, vectors, "of a benchmark").save(folder / "embedding")
     io.write_particles(table, folder / "clusters.csv")
     io.write_volume(Volume(rng.normal(size=(40, 100, 100)).astype(np.float32), VOXEL_SIZE), folder / "tomogram.mrc")
     pd.DataFrame({"particle_id": cut.ids, "x": vectors[:, 0], "y": vectors[:, 1]}).to_csv(folder / "layout.csv", index=False)
@@ -61,8 +61,7 @@ class Person:
 
     def __init__(self, view: Inspector, *, seed: int) -> None:
         self.view, self.session, self.rng, self.done = view, view.session, np.random.default_rng(seed), 0
-        tabs = view.children[2].children[1]
-        self.filters, self.lists = tabs.children[2], tabs.children[3]
+        self.filters, self.lists = view.filters, view.export
         likely: dict[Callable[[], Any], float] = {
             self.lasso: 0.3,
             self.slice: 0.1,
@@ -112,7 +111,7 @@ class Person:
     def tick(self) -> None:
         """Tick one or two clusters."""
         clusters = list(self.session.clusters)
-        self.view.roster.ticked = sorted(
+        self.view.table.ticked = sorted(
             self.rng.choice(clusters, min(len(clusters), int(self.rng.integers(1, 3))), replace=False).tolist()
         )
 
@@ -134,17 +133,17 @@ class Person:
 
     def merge(self, count: int) -> None:
         """Make the first clusters one."""
-        self.view.roster.ticked = list(self.session.clusters)[:count]
+        self.view.table.ticked = list(self.session.clusters)[:count]
         self._tell(self.view.keyboard, key="M")
 
     def name(self) -> None:
         """Give a cluster a name that none has."""
-        self._tell(self.view.roster, cluster=self._some(), name=f"kind {self.done}")
+        self._tell(self.view.table, cluster=self._some(), column="name", value=f"kind {self.done}")
 
     def hide(self) -> None:
         """Hide a cluster, or show it again."""
         number = self._some()
-        self._tell(self.view.roster, cluster=number, hidden=not self.session.clusters[number].hidden)
+        self._tell(self.view.table, cluster=number, column="shown", value=self.session.clusters[number].hidden)
 
     def filter(self) -> None:
         """Leave out the low scores, or none."""
@@ -167,9 +166,9 @@ class Person:
     def average(self) -> None:
         """A quick look at the smallest cluster that can be averaged, and wait for it."""
         counts = self.session.counts()
-        self.view.roster.ticked = [int(counts[counts >= FEWEST].idxmin())]
+        self.view.table.ticked = [int(counts[counts >= FEWEST].idxmin())]
         before = len(self.view.inspection.jobs)
-        self.view.averages.quick.click()
+        self.view.buttons["quick"].click()
         for job in self.view.inspection.jobs[before:]:
             job.result()
 
@@ -226,7 +225,7 @@ def undone(count: int) -> dict[str, Any]:
     session, rng = Session(table), np.random.default_rng(0)
     while not session.history.older:
         session.select(session.ids[rng.uniform(size=count) < 0.15])
-        session.dissolve(session.gather())
+        session.dissolve(session.new_cluster())
     return {"particles": count, "steps that can be undone": len(session.history.past), "steps MB": session.history.size / 2**20}
 
 

@@ -1,7 +1,7 @@
 """Training and inference of every network in subtomograms per second, ours against a plain float32 loop in the same run.
 
 The plain loop is what one writes first: float32, volumes as they come (channels first), torch.optim, one step after the other.
-Both have the same network, batch, loss and optimiser. Ours is the loop of `training.fit` and the features of `scores`.
+Both have the same network, batch, loss and optimiser. Ours is the loop of `training.fit` and the features of `metrics`.
 Training is measured with batches that are ready, and with batches simulated on the way. Rounds of both alternate; medians.
 """
 

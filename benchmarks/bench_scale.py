@@ -73,7 +73,7 @@ def inspect(folder: Path, count: int, box: int) -> None:  # noqa: ARG001
     work = inspection.open(folder)
     tenth = work.session.ids[:: max(1, len(work.session.ids) // (count // 10))]
     work.session.select(tenth, "lasso")
-    work.session.gather("a tenth")
+    work.session.new_cluster("a tenth")
     work.session.undo()
     work.save()
 

@@ -4,11 +4,10 @@
     python benchmarks/bench_stores.py --count 60000
 
 A store of simulated subtomograms is written in each layout, and read: in order, as embedding does; as training does, in an
-order of its own for every epoch (`learning.labelled`); and one by one, as galleries do. Before every reading, the system is
+order of its own for every epoch (`learning.Labelled`); and one by one, as galleries do. Before every reading, the system is
 told to forget the files of the store (posix_fadvise, POSIX_FADV_DONTNEED, after they were brought to the disk), so that they
-come from there. Layouts take turns, so that other work on the machine meets all alike; medians. Rows that lie as plain
-numbers are read straight from the files (`tomolab.subtomograms.store`); int8 and what is compressed, which no store has, by
-Zarr.
+come from there. Layouts take turns, so that other work on the machine meets all alike; medians. Plain float16 is written and
+read as stores are (`tomolab.subtomograms`); other numbers and what is compressed, which no store has, by Zarr.
 """
 
 import argparse
@@ -29,7 +28,7 @@ from zarr.codecs import BloscCodec, ZstdCodec
 
 from tomolab import learning, particles, simulation, subtomograms
 from tomolab.simulation import Imaging, densities
-from tomolab.subtomograms import Subtomograms, store
+from tomolab.subtomograms import Subtomograms, store, writer
 
 DIFFERENT = 2048
 """Subtomograms that are simulated; the store repeats them."""
@@ -47,6 +46,11 @@ class Layout(NamedTuple):
     shard: int = 16 * KILO
     dtype: str = "float16"
     compression: str = "none"
+
+    @property
+    def own(self) -> bool:
+        """Whether stores have such numbers."""
+        return self.dtype == "float16" and self.compression == "none"
 
 
 CANDIDATES = [
@@ -68,6 +72,13 @@ COMPRESSORS: dict[str, Any] = {
 def write(path: Path, layout: Layout, pool: np.ndarray, count: int) -> float:
     """Write a store in a layout; seconds, until it is on the disk."""
     box, each = pool.shape[-1], np.dtype(layout.dtype).itemsize * pool[0].size
+    table = particles.table(np.zeros((count, 3)), label=[f"class {i % 16}" for i in range(count)])
+    if layout.own:
+        store.CHUNK_BYTES, store.SHARD_BYTES = layout.chunk * KILO, layout.shard * KILO
+        parts = ((pool[np.arange(i, min(i + 1024, count)) % len(pool)], table[i : i + 1024]) for i in range(0, count, 1024))
+        start = time.perf_counter()
+        writer.write(path, parts, box=box, voxel_size=20.0)
+        return time.perf_counter() - start
     chunk = max(1, layout.chunk * KILO // each)
     shard = chunk * max(1, layout.shard * KILO // (each * chunk))
     cube = (box, box, box)
@@ -85,19 +96,29 @@ def write(path: Path, layout: Layout, pool: np.ndarray, count: int) -> float:
         block = pool[rows % len(pool)]
         if layout.dtype == "int8":
             block = np.clip(np.round(block / STEP), -127, 127)
-        store.put(array, first, block.astype(layout.dtype), settle=path)
+        array[first : first + len(block)] = block.astype(layout.dtype)
+    os.sync()
     seconds = time.perf_counter() - start
-    table = particles.table(np.zeros((count, 3)), label=[f"class {i % 16}" for i in range(count)])
-    store.finish(path, table, box=box, voxel_size=20.0)
+    table.to_parquet(path / store.TABLE, index=False)
     return seconds
 
 
 def opened(path: Path, layout: Layout) -> Subtomograms:
     """A store; where its layout is one that stores do not have, and which is refused, by Zarr."""
-    if layout.dtype != "int8" and layout.compression == "none":
+    if layout.own:
         return subtomograms.open(path)
     array = zarr.open_array(path / "volumes", mode="r", zarr_format=3)
-    return Subtomograms(array, pd.read_parquet(path / store.TABLE), 20.0)
+    return Subtomograms(ByZarr(array), pd.read_parquet(path / store.TABLE), 20.0)
+
+
+class ByZarr:
+    """An array that Zarr reads, as `Subtomograms` ask for rows."""
+
+    def __init__(self, array: Any) -> None:
+        self.array, self.shape, self.dtype, self.chunks = array, array.shape, array.dtype, array.chunks
+
+    def __getitem__(self, rows: Any) -> Any:
+        return self.array[rows] if isinstance(rows, slice) else self.array.oindex[rows]
 
 
 def forget(path: Path) -> None:
@@ -117,13 +138,13 @@ def in_order(boxes: Subtomograms, _: int) -> int:
 
 def as_training(boxes: Subtomograms, number: int) -> int:
     """An epoch."""
-    return sum(len(labels) for _, labels in learning.labelled(boxes, batch_size=MODEL, seed=1).epoch(number))
+    return sum(len(labels) for _, labels in learning.Labelled(boxes, batch_size=MODEL, seed=1).epoch(number))
 
 
 def one_by_one(boxes: Subtomograms, number: int) -> int:
     """As a gallery reads."""
     rows = np.random.default_rng(number).choice(len(boxes), SINGLE, replace=False)
-    return sum(len(store.take(boxes.volumes, rows[i : i + 1])) for i in range(SINGLE))
+    return sum(len(boxes.volumes[rows[i : i + 1]]) for i in range(SINGLE))
 
 
 READINGS: dict[str, Callable[[Subtomograms, int], int]] = {

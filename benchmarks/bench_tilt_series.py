@@ -35,7 +35,7 @@ def main() -> None:
     stack, pixel_size = timed(
         "read", lambda: io.read_stack(series.stack, pixel_size=series.pixel_size), lambda made: str(made[0].shape)
     )
-    tilts, transforms = io.read_tilts(series.tilts), io.read_transforms(series.transforms)
+    tilts, transforms = io.tilts.read_tilts(series.tilts), io.tilts.read_transforms(series.transforms)
     wedge = (float(tilts.min()), float(tilts.max()))
     optics = {"voxel_size": VOXEL_SIZE, "pixel_size": pixel_size, "transforms": transforms, "shape": SHAPE, "progress": False}
     tomogram = timed("reconstruct", lambda: reconstructions.reconstruct(stack, tilts, **optics), repr)

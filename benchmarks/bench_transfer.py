@@ -62,7 +62,7 @@ def measured() -> dict[str, Subtomograms]:
     """Boxes of the measured tomogram by kind."""
     series = download.fetch_sample("empiar_10499_ts01")
     stack, pixel_size = io.read_stack(series.stack, pixel_size=series.pixel_size)
-    tilts, transforms = io.read_tilts(series.tilts), io.read_transforms(series.transforms)
+    tilts, transforms = io.tilts.read_tilts(series.tilts), io.tilts.read_transforms(series.transforms)
     options = {"voxel_size": VOXEL_SIZE, "pixel_size": pixel_size, "transforms": transforms, "shape": SHAPE, "progress": False}
     tomogram = tomograms.reconstruct(stack, tilts, **options)
     wedge = (float(tilts.min()), float(tilts.max()))

@@ -88,13 +88,13 @@ def embed(given: Path, folder: Path) -> None:
     """Features by the shipped encoder, which notes how far it is every 32 subtomograms instead of 1,024."""
     embedding.NOTED_ROWS = 32
     boxes = subtomograms.open(given / "boxes.zarr")
-    path = folder / "embedding.npz"
+    path = folder / "embedding"
     embedding.embed(networks.load(), boxes, path=path, batch_size=16, device="cpu", precision="float32", progress=False)
 
 
 def read_embedding(folder: Path) -> list[Any]:
     """Vectors and ids."""
-    found = embedding.load(folder / "embedding.npz")
+    found = embedding.load(folder / "embedding")
     return [np.asarray(found.vectors), found.ids]
 
 
@@ -147,7 +147,7 @@ def keep(_: Path, folder: Path, *, seed: int = 8) -> None:
     labels = pd.Series(np.random.default_rng(seed).integers(0, 50, HELD), index=table["particle_id"])
     session = sessions.Session(table, labels)
     session.select(table["particle_id"][: HELD // 2])
-    session.gather("half of them")
+    session.new_cluster("half of them")
     session.save(folder / "session.npz")
 
 

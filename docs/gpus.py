@@ -4,7 +4,6 @@ import torch
 from distributed import Client, Nanny, Scheduler, SpecCluster
 
 from tomolab import simulation
-from tomolab.simulation import Imaging, densities
 
 
 def cluster(gpus: int) -> SpecCluster:
@@ -23,9 +22,11 @@ def cluster(gpus: int) -> SpecCluster:
 
 def main() -> None:
     """A hundred thousand subtomograms of two complexes."""
-    maps = densities.load(["tric", "ribosome_70s"], voxel_size=10.0, box=40)
+    maps = simulation.load_densities(["tric", "ribosome_70s"], voxel_size=10.0, box=40)
     with cluster(torch.cuda.device_count()) as workers, Client(workers) as client:
-        simulation.subtomograms(maps, 50_000, imaging=Imaging(snr=0.1), box=40, seed=1, path="known.zarr", client=client)
+        simulation.subtomograms(
+            maps, 50_000, imaging=simulation.Imaging(snr=0.1), box=40, seed=1, path="known.zarr", client=client
+        )
 
 
 if __name__ == "__main__":

@@ -3,8 +3,7 @@
 from dask_jobqueue import SLURMCluster
 from distributed import Client
 
-from tomolab import subtomograms
-from tomolab.learning import embedding, networks
+from tomolab import learning, subtomograms
 
 
 def cluster(interface: str = "ib0") -> SLURMCluster:
@@ -31,7 +30,7 @@ def main() -> None:
     with cluster() as jobs, Client(jobs) as client:
         jobs.adapt(minimum_jobs=1, maximum_jobs=16)
         boxes = subtomograms.open("subtomograms.zarr")
-        embedding.embed(networks.load("default"), boxes, path="embedding.npz", batch_size=256, client=client)
+        learning.embed(learning.load_network("default"), boxes, path="embedding", batch_size=256, client=client)
 
 
 if __name__ == "__main__":

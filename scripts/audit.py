@@ -1,4 +1,4 @@
-"""Known vulnerabilities of the installed packages, as the database osv.dev tells them; skipped where it cannot be reached.
+"""Lists known vulnerabilities of the installed packages from the database osv.dev; skipped if it cannot be reached.
 
 scripts/audit.py
 """
@@ -15,7 +15,7 @@ PATIENCE = 3.0
 LONGEST = 120.0
 """Seconds that the audit may take."""
 IGNORED: dict[str, str] = {}
-"""Vulnerabilities that do not concern us, by their names: since when, and why. Each is looked at again with every release."""
+"""Vulnerabilities that do not concern us, by name, with date and reason. Each is reviewed with every release."""
 
 
 def unreachable() -> str:
@@ -24,14 +24,14 @@ def unreachable() -> str:
         answer = requests.get(SERVICE, timeout=PATIENCE)
     except requests.RequestException as error:
         return f"{SERVICE} cannot be reached ({type(error).__name__})"
-    # A proxy that does not let anybody through, or a service that is down.
+    # A proxy that refuses, or a service that is down.
     return (
         f"{SERVICE} answers {answer.status_code}" if answer.status_code in (401, 403, 407) or answer.status_code >= 500 else ""
     )
 
 
 def found(report: str) -> list[str]:
-    """Vulnerabilities in a report of pip-audit, those aside that are ignored."""
+    """Vulnerabilities in a report of pip-audit, without those that are ignored."""
     return [
         f"{one['name']} {one.get('version', '')}: {hole['id']} (mended in {', '.join(hole['fix_versions']) or 'no version'})"
         for one in json.loads(report)["dependencies"]
@@ -45,17 +45,7 @@ def main() -> None:
     if reason:
         print(f"audit skipped: {reason}")
         return
-    words = [
-        "--vulnerability-service",
-        "osv",
-        "--format",
-        "json",
-        "--progress-spinner",
-        "off",
-        "--skip-editable",
-        "--timeout",
-        "5",
-    ]
+    words = ["--vulnerability-service=osv", "--format=json", "--progress-spinner=off", "--skip-editable", "--timeout=5"]
     try:
         done = subprocess.run(
             [sys.executable, "-m", "pip_audit", *words], capture_output=True, text=True, check=False, timeout=LONGEST

@@ -1,7 +1,7 @@
 """Execute the notebooks in order and leave a report with pictures: pages in HTML and an index (``make demo``).
 
-The scale is that of TOMOLAB_SCALE (laptop by default). A notebook that fails is reported with its error, and ends the
-sequence, since the later ones start from what it leaves.
+The scale is that of TOMOLAB_SCALE (laptop by default). A notebook that fails is reported with its error and ends the
+sequence, since later ones need its files.
 """
 
 import argparse
@@ -35,7 +35,7 @@ class Page:
 
 
 def execute(path: Path, folder: Path, *, timeout: int) -> Page:
-    """Run one notebook beside its file, write its page (also if it fails) and say how it went."""
+    """Run one notebook in its own folder, and write its page, also if it fails."""
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
         notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}

@@ -1,4 +1,4 @@
-"""Licences of all that tomolab needs: held against what may stand beside BSD-3-Clause, and listed in docs/licences.md.
+"""Checks that the licences of all packages that tomolab needs fit BSD-3-Clause, and lists them in docs/licences.md.
 
 scripts/licences.py            fail on a licence that does not fit, or a package that the list lacks
 scripts/licences.py --write    write the list again
@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parents[1]
 LIST = ROOT / "docs" / "licences.md"
 HEAD = """# Licences
 
-What tomolab and its extras need to run, with all that this needs in turn, and under which licence its authors give it. None of
-it is shipped with tomolab; whoever hands on an environment with all of it in it hands on these licences too.
-`scripts/licences.py --write` writes this list, and `make check` holds it against what is installed. NVIDIA's libraries come
-with torch where there is a GPU of theirs, under NVIDIA's own terms.
+All packages that tomolab and its extras need, directly or indirectly, and their licences. tomolab does not ship these packages.
+If you pass on an environment that contains them, you also pass on their licences. `scripts/licences.py --write` writes this
+list, and `make check` compares it with the installed packages. On machines with an NVIDIA GPU, torch also installs NVIDIA's
+libraries, which have NVIDIA's own terms.
 
 | package | licence |
 |---|---|
@@ -65,7 +65,7 @@ REVIEWED = {
     "shiboken6": ("LGPL-3.0-only", "as pyside6-essentials"),
     "umap-learn": ("BSD-3-Clause", "its LICENSE.txt says so, its metadata do not"),
 }
-"""Licences that were looked up by hand, and why they do: they do not follow from the metadata."""
+"""Licences that were looked up by hand, since the metadata do not give them, and why they fit."""
 NOT_OURS = re.compile(r"nvidia-|cuda-|triton$")
 """Packages that torch brings along where there is a GPU."""
 
@@ -95,7 +95,7 @@ def needed(requirements: Iterable[str]) -> Iterator[metadata.Distribution]:
 
 
 def licence(about: metadata.PackageMetadata) -> str:
-    """What the metadata of a package say of its licence, in the words of SPDX where that is known; empty if nothing."""
+    """Licence in the metadata of a package, as SPDX names it if that is known; empty if there is none."""
     if about.get("License-Expression"):
         return about["License-Expression"]
     kinds = [one.split(" :: ")[-1] for one in about.get_all("Classifier") or [] if one.startswith("License :: ")]
@@ -104,7 +104,7 @@ def licence(about: metadata.PackageMetadata) -> str:
 
 
 def fits(text: str) -> bool:
-    """Whether one may use what is under this licence beside BSD-3-Clause: all parts of it, or one of its alternatives."""
+    """Whether a licence fits BSD-3-Clause: all parts of it, or one of its alternatives."""
     plain = text.replace("(", " ").replace(")", " ").strip()
     return any(
         all(one.strip().upper() in PERMISSIVE for one in way.split(" AND ")) for way in re.split(r" OR ", plain) if way.strip()

@@ -84,7 +84,7 @@ def write_run(folder: Path, boxes: Subtomograms) -> Path:
     kind = (boxes.particles["label"] == "tric").to_numpy()
     vectors = np.random.default_rng(1).normal(size=(len(boxes), 8)) * 0.05
     vectors[:, 0] += np.where(kind, 1.0, -1.0)
-    Embedding(boxes.ids, vectors, "of a test").save(folder / "embedding.npz")
+    Embedding(boxes.ids, vectors, "of a test").save(folder / "embedding")
     io.write_particles(boxes.particles.assign(cluster=0), folder / "clusters.csv")
     boxes.save(folder / "subtomograms.zarr")
     noise = np.random.default_rng(4).normal(size=(40, 60, 80)).astype(np.float32)

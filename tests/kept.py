@@ -92,7 +92,7 @@ def session() -> Kind:
     def make(folder: Path) -> None:
         made = Session(some(), pd.Series(np.arange(COUNT) % 3, index=some()["particle_id"]))
         made.select([3, 6], "lasso")
-        number = made.gather("few")
+        number = made.new_cluster("few")
         made.describe(number, colour="#ff0000", note="good")
         made.filter("score", 1, 9)
         made.merge([0, 1])
@@ -113,15 +113,16 @@ def session() -> Kind:
     return Kind(make, "session.npz", read, holds, text=False)
 
 
-def embedding(*, mapped: bool) -> Kind:
+def embedding(target: str, *, mapped: bool = False) -> Kind:
     def make(folder: Path) -> None:
-        Embedding(some()["particle_id"].to_numpy(), np.eye(COUNT, 5), "abc").save(folder / "a.npz")
+        Embedding(some()["particle_id"].to_numpy(), np.eye(COUNT, 5), "abc").save(folder / "e")
 
     def holds(found: Embedding, _: Path) -> None:
         assert len(found) == len(found.vectors) == COUNT
         assert np.isfinite(np.asarray(found.vectors)).all()
 
-    return Kind(make, "a.npz", lambda path: embeddings.load(path, mapped=mapped), holds, text=False)
+    files = (f"e/{target}",)
+    return Kind(make, "e", lambda path: embeddings.load(path, mapped=mapped), holds, files, target.endswith("json"))
 
 
 def average(target: str) -> Kind:
@@ -264,8 +265,10 @@ KINDS: dict[str, Kind] = {
         selection.load,
         lambda found, _: None if len(found) == 3 and found.name else 1 / 0,
     ),
-    "embedding": embedding(mapped=False),
-    "embedding, mapped": embedding(mapped=True),
+    "embedding json": embedding("about.json"),
+    "embedding ids": embedding("ids.npy"),
+    "embedding vectors": embedding("vectors.npy"),
+    "embedding, mapped": embedding("vectors.npy", mapped=True),
     "average record": average("record.json"),
     "average fsc": average("fsc.csv"),
     "average particles": average("particles.parquet"),
@@ -274,7 +277,7 @@ KINDS: dict[str, Kind] = {
     "checkpoint": checkpoint(),
     "snapshot": snapshot(),
     "part json": part("about.json"),
-    "part array": part("array.npy"),
+    "part array": part("vectors.npy"),
     "layout": layout(),
     "download": download(),
 }
@@ -320,6 +323,10 @@ def headed(header: str, data: bytes = bytes(48)) -> bytes:
     """A .npy file with this header."""
     text = header.encode() + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", min(len(text), 65535)) + text + data
+
+
+HEADED: dict[str, Change] = {what: lambda raw, _, header=header: headed(header) for what, header in HEADERS.items()}
+"""Damage of .npy files."""
 
 
 def archived(*names: str) -> dict[str, Change]:
@@ -535,9 +542,12 @@ SPECIAL: dict[str, dict[str, Change]] = {
             for name in (*NAMES, "../../../etc/passwd", "a\0b", "x" * 300)
         },
     },
-    "session": archived("about.npy", "ids.npy", "labels.npy", "selected.npy"),
+    "session": archived("about.npy", "ids.npy", "labels.npy", "selected.npy", "steps.npy"),
     "selection": all_odd(["name"], ["reason"], ["count"], ["ids"], ["ids", 0]),
-    "embedding": archived("ids.npy", "vectors.npy", "network.npy"),
+    "embedding json": all_odd(["network"]),
+    "embedding ids": HEADED,
+    "embedding vectors": HEADED,
+    "embedding, mapped": HEADED,
     "average record": all_odd(
         ["name"], ["mask"], ["together"], ["seconds"], ["start"], ["start", "ab initio"], ["symmetry"], ["parameters"]
     ),
@@ -552,7 +562,7 @@ SPECIAL: dict[str, dict[str, Change]] = {
     "checkpoint": WEIGHTS,
     "snapshot": WEIGHTS,
     "part json": all_odd(["done"], ["count"], ["dtype"]),
-    "part array": {what: lambda raw, _, header=header: headed(header) for what, header in HEADERS.items()},
+    "part array": HEADED,
     "download": all_odd(["sha256"], ["url"]),
 }
 """Damage that only some kinds can have, by how their names begin."""

@@ -323,7 +323,8 @@ MATRICES += "".join(
 )
 OPTICS = "data_optics\n\nloop_\n_rlnOpticsGroup\n_rlnImagePixelSize\n1 8.0\n\n"
 
-FEATURES = pd.DataFrame(np.arange(30.0).reshape(5, 6) / 7, columns=list("abcdef")).assign(particle_id=[3, 1, 7, 4, 5])
+NAMES_OF_FEATURES = [f"z{n}" for n in range(6)]
+FEATURES = pd.DataFrame(np.arange(30.0).reshape(5, 6) / 7, columns=NAMES_OF_FEATURES).assign(particle_id=[3, 1, 7, 4, 5])
 
 
 def features(name: str) -> Kind:
@@ -332,7 +333,7 @@ def features(name: str) -> Kind:
     def make(folder: Path) -> None:
         path = folder / name
         if name.endswith(".npz"):
-            np.savez(path, ids=FEATURES["particle_id"], vectors=FEATURES[list("abcdef")])
+            np.savez(path, ids=FEATURES["particle_id"], vectors=FEATURES[NAMES_OF_FEATURES])
         elif name.endswith(".parquet"):
             FEATURES.to_parquet(path)
         else:
@@ -440,15 +441,17 @@ KINDS: dict[str, Kind] = {
         lambda path: tomolab_io.read_particles(path, tilts=(-60, 60)),
         lambda found, path: None if len(particles.check(found)) == json_rows(path.read_bytes()) else 1 / 0,
     ),
-    "angles .tlt": simple("a.tlt", "-60.0\n-3.0\n0.00 1\n57.5\n", tomolab_io.read_tilts, angles),
-    "angles .rawtlt": simple("a.rawtlt", " -60\n -3 # a\n\n 0\n 57.5\n", tomolab_io.read_tilts, angles),
-    "transforms .xf": simple("a.xf", XF, tomolab_io.read_transforms, transforms),
-    "command file .com": simple("a.com", COMMAND, tomolab_io.read_excluded, views),
-    "offset in a .com": simple("a.com", OFFSET, tomolab_io.read_offset, offset),
-    "tilt series of RELION": simple("a.star", SERIES, tomolab_io.read_tilt_star, tilt_table),
-    "wedge list of STOPGAP": simple("a.star", WEDGE_LIST, lambda path: tomolab_io.read_tilt_star(path, tomogram=1), tilt_table),
-    "SerialEM .mdoc": simple("a.mdoc", MDOC, tomolab_io.read_mdoc, tilt_table),
-    "Warp .xml": simple("a.xml", XML, tomolab_io.read_warp, tilt_table),
-    "Warp .tomostar": simple("a.tomostar", TOMOSTAR, tomolab_io.read_tomostar, tilt_table),
-    "AreTomo .aln": simple("a.aln", THREE, tomolab_io.read_aretomo, alignment),
+    "angles .tlt": simple("a.tlt", "-60.0\n-3.0\n0.00 1\n57.5\n", tomolab_io.tilts.read_tilts, angles),
+    "angles .rawtlt": simple("a.rawtlt", " -60\n -3 # a\n\n 0\n 57.5\n", tomolab_io.tilts.read_tilts, angles),
+    "transforms .xf": simple("a.xf", XF, tomolab_io.tilts.read_transforms, transforms),
+    "command file .com": simple("a.com", COMMAND, tomolab_io.tilts.read_excluded, views),
+    "offset in a .com": simple("a.com", OFFSET, tomolab_io.tilts.read_offset, offset),
+    "tilt series of RELION": simple("a.star", SERIES, tomolab_io.tilts.read_tilt_star, tilt_table),
+    "wedge list of STOPGAP": simple(
+        "a.star", WEDGE_LIST, lambda path: tomolab_io.tilts.read_tilt_star(path, tomogram=1), tilt_table
+    ),
+    "SerialEM .mdoc": simple("a.mdoc", MDOC, tomolab_io.tilts.read_mdoc, tilt_table),
+    "Warp .xml": simple("a.xml", XML, tomolab_io.tilts.read_warp, tilt_table),
+    "Warp .tomostar": simple("a.tomostar", TOMOSTAR, tomolab_io.tilts.read_tomostar, tilt_table),
+    "AreTomo .aln": simple("a.aln", THREE, tomolab_io.tilts.read_aretomo, alignment),
 }

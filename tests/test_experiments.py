@@ -177,7 +177,7 @@ def test_speeds_are_measured_once_and_give_every_network_its_time(
 
 
 def test_what_is_left_out_must_be_there(maps: dict[str, Volume], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no maps of ribosome, which are to be left out"):
+    with pytest.raises(ValueError, match="no maps of ribosome, which the plan leaves out"):
         experiments.run(Plan(splits=(("ribosome", "a"),)), METHODS, maps=maps, folder=tmp_path, progress=False)
 
 

@@ -310,8 +310,8 @@ def test_an_inspection_by_hand_is_kept(page, lab, run):
     state = run_all(page, lab.format("06_inspect.ipynb"), seconds=300)
     assert state["errors"] == []
     page.keyboard.press("Control+b")
-    roster, said = page.locator(".tomolab-roster"), page.locator(".tomolab-said")
-    roster.wait_for(timeout=30_000)
+    table, said = page.locator(".tomolab-clusters"), page.locator(".tomolab-said")
+    table.wait_for(timeout=30_000)
     canvas, cut = page.locator(".tomolab-inspector canvas").first, page.locator(".tomolab-slice canvas")
     assert is_drawn(canvas)
     assert is_drawn(cut)
@@ -338,8 +338,8 @@ def test_an_inspection_by_hand_is_kept(page, lab, run):
     expect(r"^\s*16 of 32 particles selected")
     # A cluster of its own, merged, and parted again by a key.
     page.get_by_role("button", name="New cluster").click()
-    expect("gather 16 particles")
-    boxes = roster.locator("input[type=checkbox]")
+    expect("new cluster of 16 particles")
+    boxes = table.locator("input.tick")
     assert boxes.count() == 2
     boxes.nth(0).check()
     boxes.nth(1).check()
@@ -348,8 +348,8 @@ def test_an_inspection_by_hand_is_kept(page, lab, run):
     assert boxes.count() == 1
     boxes.nth(0).uncheck()
     page.keyboard.press("u")
-    expect("gather 16 particles")
-    roster.locator("input.name").nth(1).fill("drawn by hand")
+    expect("new cluster of 16 particles")
+    table.locator("input.name").nth(1).fill("drawn by hand")
     page.keyboard.press("Enter")
     expect("drawn by hand")
     # Its average, watched until it is there.
@@ -357,7 +357,7 @@ def test_an_inspection_by_hand_is_kept(page, lab, run):
     page.get_by_role("tab", name="Averages").click()
     page.get_by_role("button", name="Quick look").click()
     page.get_by_text(re.compile(r"^16 particles, halves agree to \d+ Å")).first.wait_for(timeout=120_000)
-    roster.locator("img").nth(1).wait_for(timeout=20_000)
+    table.locator("img").nth(1).wait_for(timeout=20_000)
     page.wait_for_timeout(1000)
     photograph(page, "inspect")
     # All of it is in the run folder, and on the page when it is loaded again.
@@ -366,14 +366,14 @@ def test_an_inspection_by_hand_is_kept(page, lab, run):
     drawn = max(work.session.clusters)
     assert work.session.title(drawn) == "drawn by hand"
     assert list(work.averages) == ["cluster 0, quick", "drawn by hand, quick"]
-    assert work.export(run / "one.star", [drawn]).count == len(tomolab_io.read_particles(run / "one.star")) == 16
+    assert inspection.export(work, run / "one.star", [drawn]).count == len(tomolab_io.read_particles(run / "one.star")) == 16
     page.keyboard.press("Control+s")
     page.wait_for_timeout(1500)
     page.goto(lab.format("06_inspect.ipynb").replace("&reset", ""), timeout=90_000)
-    roster.wait_for(timeout=60_000)
+    table.wait_for(timeout=60_000)
     expect("drawn by hand")
-    assert roster.get_by_label("name of drawn by hand").input_value() == "drawn by hand"
-    assert roster.locator("img").count() == 2
+    assert table.get_by_label("name of drawn by hand").input_value() == "drawn by hand"
+    assert table.locator("img").count() == 2
 
 
 def test_150_000_of_a_million_are_as_many_on_the_page_and_in_the_file(page, lab, run):
@@ -386,15 +386,15 @@ def test_150_000_of_a_million_are_as_many_on_the_page_and_in_the_file(page, lab,
     drag(page, canvas, [(0.01, 0.01), (0.49, 0.01), (0.49, 0.99), (0.01, 0.99)])
     said.filter(has_text=re.compile(r"^\s*150,000 of 1,000,000 particles selected")).wait_for(timeout=60_000)
     page.get_by_role("button", name="New cluster").click()
-    said.filter(has_text="gather 150,000 particles").wait_for(timeout=60_000)
-    row = page.locator(".tomolab-roster tr").last
+    said.filter(has_text="new cluster of 150,000 particles").wait_for(timeout=60_000)
+    row = page.locator(".tomolab-clusters tr").last
     assert row.inner_text().split()[:2] == ["150,000", "150,000"]
-    row.locator("input[type=checkbox]").check()
+    row.locator("input.tick").check()
     # What can be done with a ticked cluster can be done as soon as the kernel knows of the tick.
     page.get_by_role("button", name="Dissolve", disabled=False).wait_for(timeout=60_000)
     page.get_by_role("tab", name="Export").click()
     page.locator(".tomolab-inspector select", has_text="Dynamo").select_option("all columns (.csv)")
-    page.get_by_role("button", name="Export").click()
+    page.get_by_role("button", name="Write").click()
     page.get_by_text("150,000 particles are in chosen.csv").wait_for(timeout=60_000)
     photograph(page, "million")
     assert len(pd.read_csv(run / "chosen.csv", usecols=["particle_id"])) == 150_000

@@ -38,6 +38,26 @@ TEXTS = sorted(
     if not {"runs", ".ipynb_checkpoints", "build", "dist"} & set(path.relative_to(ROOT).parts)
     and not path.relative_to(ROOT).parts[0].startswith(".venv")
 )
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*.py")])
+PAGES.remove(ROOT / "CHANGELOG.md")  # tells names of older versions
+SUFFIXES = {
+    "csv",
+    "em",
+    "html",
+    "json",
+    "md",
+    "mod",
+    "mrc",
+    "npz",
+    "py",
+    "safetensors",
+    "star",
+    "tbl",
+    "toml",
+    "txt",
+    "yml",
+    "zarr",
+}
 EXTRA = {"IPython", "PySide6", "anywidget", "dask", "dask_jobqueue", "distributed", "ipywidgets", "jscatter", "matplotlib"}
 EXTRA |= {"napari", "obstore", "qtpy", "traitlets"}
 """What only extras bring."""
@@ -97,7 +117,8 @@ def test_computing_loads_nothing_that_only_an_extra_brings():
 
 
 def test_looking_loads_napari_and_scatter_only_when_asked():
-    windows = {f"tomolab.ui.napari.{name}" for name in ("inspector", "scatter", "dock", "cluster_table", "export_menu", "jobs")}
+    modules = ("inspector", "scatter", "dock", "cluster_table", "export_menu", "jobs", "threads")
+    windows = {f"tomolab.ui.napari.{name}" for name in modules}
     screens = [name for name in MODULES if name.startswith("tomolab.ui.") and name not in windows]
     assert loaded("".join(f"import {name}\n" for name in screens)) & {"napari", "PySide6", "jscatter"} == set()
 
@@ -201,7 +222,88 @@ def test_a_package_offers_what_it_says_and_nothing_that_a_module_is_called(name)
         package.nothing  # noqa: B018
 
 
+OWNERS = {path.stem: f"tomolab.{path.stem}" for path in PACKAGE.glob("*.py") if not path.name.startswith("__")}
+OWNERS |= {name.split(".")[-1]: name for name in PUBLIC}
+"""Packages and the modules beside them by their short names: what users may import."""
+
+
+def is_public(owner: str, name: str) -> bool:
+    """Whether `owner` offers `name` to its users: as a package or a module beside the packages, or in its `__all__`."""
+    if OWNERS.get(name) == f"{owner}.{name}":
+        return True
+    module = import_module(owner)
+    if hasattr(module, "__path__"):
+        return name in getattr(module, "__all__", ())
+    return not name.startswith("_") and hasattr(module, name)
+
+
+def not_public(source: str) -> list[str]:
+    """What a program uses of tomolab that is not public, and methods that it calls on names that it has from nowhere."""
+    nodes = list(ast.walk(ast.parse(source)))
+    froms = [(node.module, one.name) for node in nodes if isinstance(node, ast.ImportFrom) for one in node.names]
+    ours = [(module, name) for module, name in froms if module and module.split(".")[0] == "tomolab"]
+    faults = [f"{owner}.{name}" for owner, name in ours if not is_public(owner, name)]
+    packages = {name: f"{owner}.{name}" for owner, name in ours if OWNERS.get(name) == f"{owner}.{name}"}
+    bound = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    bound |= {one.asname or one.name for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for one in node.names}
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in packages:
+            faults += [] if is_public(packages[node.value.id], node.attr) else [ast.unparse(node)]
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+            faults += [] if node.func.value.id in bound else [ast.unparse(node.func)]
+    return faults
+
+
+def test_a_module_a_private_name_and_an_unknown_name_are_not_public():
+    assert not_public("from tomolab.clusters import layouts") == ["tomolab.clusters.layouts"]
+    assert not_public("from tomolab import clusters\nclusters.layouts.flat(1)") == ["clusters.layouts"]
+    assert not_public("networks.load('default')") == ["networks.load"]
+    assert (
+        not_public("from tomolab import io, volumes\nfrom tomolab.ui import plots\nplots.slices(volumes.invert(io.sha256))")
+        == []
+    )
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_use_public_names_only(path):
+    assert not_public("\n".join("".join(cell["source"]) for cell in code_cells(path))) == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_pages_use_public_names_only(path):
+    text = path.read_text(encoding="utf-8")
+    blocks = [text] if path.suffix == ".py" else re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert [fault for block in blocks for fault in not_public(block)] == []
+
+
+@pytest.mark.parametrize("path", [*PAGES, *NOTEBOOKS], ids=lambda path: path.name)
+def test_names_within_sentences_are_public(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.suffix == ".ipynb" else []
+    text = "\n".join("".join(cell["source"]) for cell in cells) if cells else path.read_text(encoding="utf-8")
+    inner = {one.split(".")[-1] for one in MODULES} - set(OWNERS)
+    names = [name for name in re.findall(r"`([a-z_]+(?:\.\w+)+)", text) if name.split(".")[-1] not in SUFFIXES]
+    parts = [name.split(".") for name in names]
+    faults = [one for one in parts if one[0] in inner or (one[0] in OWNERS and not is_public(OWNERS[one[0]], one[1]))]
+    assert faults == []
+
+
+def headings(path: Path) -> set[str]:
+    """Addresses of the headings of a Markdown page, as GitHub and GitLab form them."""
+    found = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in found}
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if path.suffix == ".md"], ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    faults = []
+    for link in re.findall(r"\]\((?!https://)([^)]+)\)", path.read_text(encoding="utf-8")):
+        file, _, heading = link.partition("#")
+        target = path.parent / file if file else path
+        faults += [] if target.exists() and (not heading or heading in headings(target)) else [link]
+    assert faults == []
+
+
 def test_packages_are_loaded_when_they_are_asked_for():
-    script = "import sys, tomolab; before = 'tomolab.io' in sys.modules; print(before, tomolab.io.__name__)"
+    script = "import sys, tomolab; print('tomolab.io' in sys.modules, tomolab.io.__name__, tomolab.io.tilts.__name__)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "tomolab.io"]
+    assert done.stdout.split() == ["False", "tomolab.io", "tomolab.io.tilts"]

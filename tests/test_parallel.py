@@ -28,9 +28,9 @@ from tomolab.averaging import gold_standard, initial_model, matching
 from tomolab.ctf import Lens
 from tomolab.io.volumes.tomogram import Tomogram
 from tomolab.learning import embedding
-from tomolab.parallel import Made
+from tomolab.parallel import OncePerProcess
 from tomolab.simulation import Imaging, densities, generator
-from tomolab.subtomograms import Subtomograms, dataset, tomogram_list
+from tomolab.subtomograms import Subtomograms, dataset, extraction, tomogram_list
 from tomolab.volumes import Volume
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,7 +81,7 @@ def die_once(marker: Path) -> None:
 
 def started(number: int, folder: Path) -> int:
     (folder / str(number)).touch()
-    time.sleep(0.2)
+    time.sleep(1.0)
     return number
 
 
@@ -120,7 +120,7 @@ def test_no_more_items_are_drawn_than_may_be_on_their_way(client: Client) -> Non
         assert len(drawn) <= taken + 3
         if taken == 10:
             break
-    with pytest.raises(ValueError, match="ahead=0"):
+    with pytest.raises(ValueError, match="ahead must be at least 1, got 0"):
         parallel.each(squared, [1], client=client, ahead=0)
 
 
@@ -168,8 +168,8 @@ def test_a_killed_worker_costs_no_result(client: Client, tmp_path: Path) -> None
 
 
 def test_every_process_makes_a_value_for_itself_and_once(client: Client, tmp_path: Path) -> None:
-    made = Made(making, (tmp_path,))
-    assert made.here == (os.getpid(), 1)
+    made = OncePerProcess(making, (tmp_path,))
+    assert made.value == (os.getpid(), 1)
     found = set(parallel.each(process, range(20), client=client, shared=(made,)))
     assert os.getpid() not in {one[0] for one in found}
     assert all(own == maker and times == 1 for own, maker, times in found)
@@ -271,10 +271,10 @@ def cell() -> tuple[Volume, pd.DataFrame]:
 @pytest.mark.filterwarnings("ignore:.* particles skipped")
 @pytest.mark.parametrize("voxel_size", [10.0, 13.0])
 def test_extract(client: Client, cell: tuple[Volume, pd.DataFrame], tmp_path: Path, voxel_size: float, monkeypatch) -> None:
-    monkeypatch.setattr("tomolab.subtomograms.cropping.SENT_BYTES", 2**16)
+    monkeypatch.setattr("tomolab.subtomograms.cropping.WINDOW_BYTES", 2**16)
     volume, places = cell
     lazy = io.open_volume(io.write_volume(volume, tmp_path / "cell.mrc"))
-    cut = partial(dataset.extract, particles=places, box=12, voxel_size=voxel_size)
+    cut = partial(extraction.extract, particles=places, box=12, voxel_size=voxel_size)
     here = cut(volume, client=False)
     same(here, cut(volume, client=client))
     same(here, cut(lazy, client=client, path=tmp_path / "cut.zarr"))
@@ -293,21 +293,21 @@ class Deadly:
 
 @pytest.mark.filterwarnings("ignore:.* particles skipped")
 def test_extract_outlives_a_worker(client: Client, cell: tuple[Volume, pd.DataFrame], tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("tomolab.subtomograms.cropping.SENT_BYTES", 2**17)
+    monkeypatch.setattr("tomolab.subtomograms.cropping.WINDOW_BYTES", 2**17)
     volume, places = cell
     deadly = Tomogram(volume.shape, volume.voxel_size, Deadly(volume.data, tmp_path / "died"))
-    there = dataset.extract(deadly, places, box=12, client=client)
+    there = extraction.extract(deadly, places, box=12, client=client)
     assert (tmp_path / "died").exists()
-    same(dataset.extract(volume, places, box=12, client=False), there)
+    same(extraction.extract(volume, places, box=12, client=False), there)
 
 
 @pytest.mark.filterwarnings("ignore:.* particles skipped")
 def test_extract_from_many_tomograms(client: Client, cell: tuple[Volume, pd.DataFrame], tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("tomolab.subtomograms.cropping.SENT_BYTES", 2**16)
+    monkeypatch.setattr("tomolab.subtomograms.cropping.WINDOW_BYTES", 2**16)
     volume, places = cell
     paths = [io.write_volume(volume, tmp_path / "a.mrc"), io.write_volume(volume, tmp_path / "b.zarr")]
     names = np.where(np.arange(len(places)) % 3, "a", "b")
-    table = tomogram_list.table(paths, contrast="dark")
+    table = pd.DataFrame({"tomogram": ["a", "b"], "path": paths, "contrast": "dark"})
     cut = partial(tomogram_list.extract, table, places.assign(tomogram=names), box=12, progress=False)
     same(cut(path=tmp_path / "here", client=False), cut(path=tmp_path / "there", client=client))
 

@@ -156,10 +156,10 @@ def test_napari_opens_a_run_folder_and_its_inspector_by_itself(make_napari_viewe
     assert [layer.name for layer in view.layers] == ["tomogram", "particles"]
     assert [str(axis) for axis in view.scene.camera.orientation] == ["away", "down", "right"]
     io.write_particles(io.read_particles(folder / "clusters.csv").assign(diameter=150.0), folder / "clusters.csv")
-    _, panel = view.window.add_plugin_dock_widget("tomolab", "Inspector")
-    qtbot.waitUntil(lambda: panel.bench is not None, timeout=20_000)
+    _, dock = view.window.add_plugin_dock_widget("tomolab", "Inspector")
+    qtbot.waitUntil(lambda: dock.panel is not None, timeout=20_000)
     # What the reader showed has given way to what follows the inspection.
     assert [layer.name for layer in view.layers] == ["tomogram", "particles"]
-    panel.bench.inspection.session.select([7, 9])
+    dock.panel.inspection.session.select([7, 9])
     assert set(view.layers["particles"].selected_data) == {0, 2}
-    panel.close_inspection()
+    dock.close_inspection()

@@ -53,9 +53,9 @@ CALLS |= {
 }
 CALLS |= {"os.execv", "os.execvp", "os.spawnl", "subprocess.getstatusoutput", "pty.spawn", "asyncio.create_subprocess_shell"}
 LISTENING = {"listen", "bind", "create_server", "start_server", "listen_tcp", "serve_forever"}
-FETCHING = {"requests", "urllib.request", "httpx", "httpx2", "http.client", "socket", "pooch", "unearth", "ftplib"}
+FETCHING = {"requests", "urllib.request", "httpx", "httpx2", "http.client", "socket", "pooch", "ftplib"}
 MAY_FETCH = {
-    "tomolab/io/download.py": "the only door for files, asks a package index for addresses; a hash is known or recorded",
+    "tomolab/io/download.py": "the only door for files, asks pip for the address of an archive; a hash is known or recorded",
     "tomolab/io/volumes/zarr_arrays.py": "reads tomograms at addresses that the user gives; numbers only, within limits",
     "tomolab/ui/napari/display_check.py": "asks whether the X display answers, which the environment names",
     "scripts/audit.py": "asks a database for known vulnerabilities; nothing is kept",
@@ -212,8 +212,8 @@ def test_every_download_by_name_has_its_hash() -> None:
     assert set(download.sample_names()) == set(download.SAMPLES)
     for source in download.SAMPLES.values():
         assert whole.fullmatch(source.sha256)
-        assert source.members
-        assert all(whole.fullmatch(member.sha256) for member in source.members.values())
+        assert source.files
+        assert all(whole.fullmatch(sha256) for _, sha256 in source.files.values())
 
 
 def test_a_structure_is_what_it_was_when_it_was_fetched(tmp_path: Path, server) -> None:

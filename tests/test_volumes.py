@@ -100,3 +100,13 @@ def test_normalise_handles_a_constant() -> None:
 def test_a_volume_refuses_nonsense(data: np.ndarray, voxel_size: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Volume(data, voxel_size)
+
+
+@pytest.mark.parametrize(("shape", "step"), [((4, 6, 8), 2), ((5, 7, 9), 2), ((7, 11), 3), ((3, 4, 5), 1)])
+def test_a_block_mean_is_that_of_its_voxels(shape: tuple[int, ...], step: int) -> None:
+    data = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    found = volumes.block_mean(data, step)
+    assert found.shape == tuple(n // step for n in shape)
+    for place in np.ndindex(found.shape):
+        block = data[tuple(slice(i * step, (i + 1) * step) for i in place)]
+        assert found[place] == pytest.approx(block.mean(), abs=1e-6)

@@ -2,16 +2,18 @@
 
 The packages in the order of the flow of the data:
 
-simulation      specimens, tilt series and subtomograms with their truth
-tomograms       tilt series become tomograms
-picking         where particles are
-subtomograms    boxes cut around them
-learning        boxes become feature vectors
-clusters        feature vectors become clusters
-averaging       the structure of each cluster
-inspection      what a person decides about all this
-io              files of other programs and our own
+simulation      simulate specimens, tilt series and subtomograms with known truth
+tomograms       reconstruct tomograms from tilt series
+picking         find particles in tomograms
+subtomograms    cut boxes around particles
+learning        compute feature vectors of boxes with networks
+clusters        cluster feature vectors
+averaging       compute the structure of a cluster
+inspection      select, name, merge and split clusters by hand
+io              read and write files of other programs and our own
 ui              figures, notebook widgets, napari
+
+The ``__init__`` of each package lists its public names. Notebooks import packages: ``from tomolab import simulation, io``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,19 +44,27 @@ def attach(package: str, homes: Mapping[str, Sequence[str]]) -> tuple[Callable[[
     package
         Its full name.
     homes
-        For each module, by its name in the package, the names that are offered.
+        For each module of the package, the names that are offered; ``"load as load_network"`` offers `load` as `load_network`.
+        No names offer the module itself, which is for packages within the package.
 
     Returns
     -------
     tuple of callable
         ``__getattr__`` and ``__dir__`` of the package (PEP 562).
     """
-    where = {name: f"{package}.{home}" for home, names in homes.items() for name in names}
+    where: dict[str, tuple[str, str]] = {}
+    for module, offered in homes.items():
+        for text in offered:
+            own, _, public = text.partition(" as ")
+            where[public or own] = (f"{package}.{module}", own)
 
     def find(name: str) -> object:
-        if name not in where:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(where[name]), name)
+        if name in where:
+            module, own = where[name]
+            return getattr(import_module(module), own)
+        if name in homes and not homes[name]:
+            return import_module(f"{package}.{name}")
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     def names() -> list[str]:
         return sorted(where)

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tomolab", description="From cryo-electron tomograms to clusters and averages.")
     parser.add_argument("--version", action="version", version=f"tomolab {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("doctor", help="say what this machine offers, and what is wrong")
+    commands.add_parser("doctor", help="report what this machine has, and what is wrong")
     copying = commands.add_parser("notebooks", help="copy the notebooks into a folder, to work with them")
     copying.add_argument("folder", nargs="?", type=Path, default=Path("notebooks"), metavar="FOLDER", help="default: notebooks")
     copying.add_argument("--force", action="store_true", help="replace notebooks there that were changed")
@@ -42,13 +42,13 @@ def _doctor() -> int:
 
 
 def _notebooks(folder: Path, *, force: bool) -> int:
-    """Copy the shipped notebooks into a folder; 1, and nothing is copied, if some there differ and may not be replaced."""
+    """Copy the shipped notebooks into a folder; copy nothing and return 1 if some there differ, unless `force` is True."""
     shipped = {one.name: one.read_bytes() for one in paths.notebook_folder().glob("*.ipynb")}
     there = {name for name in shipped if (folder / name).exists()}
     changed = sorted(name for name in there if (folder / name).read_bytes() != shipped[name])
     if changed and not force:
-        words = f"{folder} has notebooks that were changed, or are of another version: {', '.join(changed)}."
-        print(f"{words} Name another folder, or replace them with --force; nothing was copied.", file=sys.stderr)
+        problem = f"{folder} has notebooks that were changed, or are of another version: {', '.join(changed)}."
+        print(f"{problem} Name another folder, or replace them with --force; nothing was copied.", file=sys.stderr)
         return 1
     folder.mkdir(parents=True, exist_ok=True)
     for name in sorted(set(shipped) - there | set(changed)):

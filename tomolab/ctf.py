@@ -1,7 +1,7 @@
-"""Takes spatial frequencies, gives what the microscope does to them: phase contrast, radiation damage, the detector.
+"""Takes spatial frequencies, gives contrast transfer, radiation damage and the response of the detector.
 
-Everything is a function of spatial frequency `k` in 1/Å, of any shape, so that the same physics serves images, tilt
-series and the Fourier space of a small box.
+`k` is the spatial frequency in 1/Å, of any shape: images, tilt series and the Fourier space of a small box use the same
+functions.
 
 >>> lens = Lens()
 >>> k = torch.linspace(0, 0.05, 100)
@@ -24,7 +24,7 @@ From the elastic scattering of single atoms at zero angle (H 0.53, C 2.51, N 2.2
 to 4.4-4.6 V per Da/Å³.
 """
 BOUND = 0.75
-"""What is left of that contrast in a cell: bonds lower the potential of atoms, and what is dissolved raises that of the water.
+"""Factor on that contrast in a cell: bonds lower the potential of atoms, and solutes raise that of the water.
 
 Calibrated on EMPIAR-10499: with it, the some 280 ribosomes that such a field holds (Tegunov et al. 2021) have the measured
 power at 1/400 to 1/150 Å⁻¹; free atoms would have it with half as many (`benchmarks/bench_realism.py`).
@@ -32,13 +32,13 @@ power at 1/400 to 1/150 Å⁻¹; free atoms would have it with half as many (`be
 POTENTIAL = BOUND * FREE_ATOMS
 """Volts above ice for a density of 1 Da/Å³."""
 MEAN_FREE_PATH = 3000.0
-"""Å of vitreous ice after which 1/e of the electrons have lost no energy, at 300 kV (about 3000 Å; Grimm et al. 1996 and
-Rice et al. 2018 give 2800-3500): the others are taken away by an energy filter."""
+"""Å of vitreous ice after which 1/e of the electrons have lost no energy, at 300 kV (Grimm et al. 1996 and Rice et al. 2018
+give 2800-3500); an energy filter removes the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lens:
-    """What forms the contrast: voltage in kV, spherical aberration Cs in mm, fraction of amplitude contrast.
+    """Optics of the microscope: voltage in kV, spherical aberration Cs in mm, fraction of amplitude contrast.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def contrast(k: Tensor, defocus: Tensor, lens: Lens) -> Tensor:
 def phases(k: Tensor, lens: Lens) -> dict[str, Tensor]:
     """The two parts of χ(k), which is linear in defocus: `flat` at defocus 0, and `per_micron` of underfocus.
 
-    Where many defoci meet one grid, this asks torch-ctf twice instead of once for each.
+    For many defoci on one grid this calls torch-ctf twice instead of once for each.
     """
     settings = [
         torch.tensor(value, device=k.device, dtype=k.dtype)
@@ -89,7 +89,7 @@ def phases(k: Tensor, lens: Lens) -> dict[str, Tensor]:
 
 
 def damage(k: Tensor, dose: Tensor, *, voltage: float = 300.0) -> Tensor:
-    """Amplitude that is left at frequency k after `dose` electrons per Å²: exp(-N / (2 Nc(k))); shapes broadcast.
+    """Amplitude that remains at frequency k after `dose` electrons per Å²: exp(-N / (2 Nc(k))); shapes broadcast.
 
     Nc(k) = 0.245 k^-1.665 + 2.81 e/Å² at 300 kV, by a fifth less at 200 kV (Grant & Grigorieff 2015), from
     torch-fourier-filter.

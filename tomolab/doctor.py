@@ -1,6 +1,6 @@
-"""Takes this machine, however broken, and says in plain words what it offers to tomolab and what is wrong (``tomolab doctor``).
+"""Takes the facts of this machine, gives a report of what tomolab can use and what is wrong (``tomolab doctor``).
 
-`look` gathers the facts, `diagnose` turns them into findings and touches nothing, and `report` writes both down.
+`look` gathers the facts, `diagnose` turns them into findings, and `report` turns both into text.
 
 >>> facts = look()
 >>> print(report(facts, diagnose(facts)))
@@ -50,11 +50,10 @@ class GPU:
 
 @dataclass(frozen=True)
 class Facts:
-    """What was found on a machine; memory and disk in bytes, None where a thing is absent.
+    """What was found on a machine; memory and disk in bytes, None for what is absent.
 
-    `packages` maps a requirement (``"numpy>=2.0"``) to the installed version; `extras` maps an extra to those of its packages
-    that are not installed; `cards` counts NVIDIA cards on the bus, whether or not a driver serves them; `opengl` names the
-    renderer.
+    `packages` maps a requirement (``"numpy>=2.0"``) to the installed version; `extras` maps an extra to its packages that are
+    not installed; `cards` counts NVIDIA cards on the bus, with or without a driver; `opengl` names the renderer.
     """
 
     python: str = "3.11.0"
@@ -80,12 +79,11 @@ class Facts:
 
 
 def look() -> Facts:
-    """Gather the facts of this machine; takes a few seconds, since PyTorch and OpenGL are really tried."""
-    torch_facts = _torch()
+    """Gather the facts of this machine; takes a few seconds, since it runs PyTorch and OpenGL."""
     display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     packages, extras = _packages(metadata.requires("tomolab") or [])
-    # Without napari nobody needs Qt.
-    renderer, trouble = opengl() if display and not extras.get("napari") else (None, None)
+    # Only napari needs Qt.
+    renderer, opengl_error = opengl() if display and not extras.get("napari") else (None, None)
     memory, memory_free = _memory()
     return Facts(
         python=platform.python_version(),
@@ -95,26 +93,26 @@ def look() -> Facts:
         memory=memory,
         memory_free=memory_free,
         disk_free=shutil.disk_usage(Path.cwd()).free,
-        **torch_facts,
+        **_torch(),
         gpus=gpus(),
         cards=cards(Path("/sys/bus/pci/devices")),
         visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
         display=display,
         opengl=renderer,
-        opengl_error=trouble,
+        opengl_error=opengl_error,
         packages=packages,
         extras=extras,
     )
 
 
 def _torch() -> dict[str, Any]:
-    """Import PyTorch and compute a little on each GPU, keeping its complaints instead of printing them."""
+    """Facts about PyTorch, which is imported and computes a little on each GPU; its warnings are kept, not printed."""
     try:
         import torch
     except (ImportError, OSError) as error:
         return {"torch_error": str(error).splitlines()[0]}
     found: dict[str, Any] = {"torch": str(torch.__version__), "torch_cuda": torch.version.cuda, "torch_gpus": 0}
-    with warnings.catch_warnings(record=True) as complaints:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             found["torch_gpus"] = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -122,15 +120,13 @@ def _torch() -> dict[str, Any]:
                 torch.ones(8, device=f"cuda:{index}").sum().item()
         except RuntimeError as error:
             found["gpu_error"] = str(error).splitlines()[0]
-    if complaints and not found["torch_gpus"]:
-        found["gpu_error"] = str(complaints[0].message).splitlines()[0]
+    if caught and not found["torch_gpus"]:
+        found["gpu_error"] = str(caught[0].message).splitlines()[0]
     return found
 
 
 def gpus() -> tuple[GPU, ...]:
-    """NVIDIA GPUs that the driver's own program knows; none where it is absent or fails."""
-    if shutil.which("nvidia-smi") is None:
-        return ()
+    """NVIDIA GPUs that ``nvidia-smi`` lists; none if it is absent or fails."""
     query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,memory.free", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
@@ -141,7 +137,7 @@ def gpus() -> tuple[GPU, ...]:
 
 
 def _bytes(mebibytes: str) -> float:
-    """Bytes, or NaN where the driver does not say (``[N/A]`` on GPUs that share the memory of the CPU)."""
+    """Bytes, or NaN if the driver does not say (``[N/A]`` on GPUs that share the memory of the CPU)."""
     return float(mebibytes) * 2**20 if mebibytes.strip().isdigit() else float("nan")
 
 
@@ -152,7 +148,7 @@ def cards(devices: Path) -> int:
 
 
 def _memory() -> tuple[float, float]:
-    """Total and free memory in bytes, within the limit of the container if there is one."""
+    """Total and free memory in bytes, within the limit of the container."""
     memory = psutil.virtual_memory()
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.exists() and (text := limit.read_text().strip()).isdigit():
@@ -161,7 +157,7 @@ def _memory() -> tuple[float, float]:
 
 
 def opengl() -> tuple[str | None, str | None]:
-    """Name of the OpenGL renderer, or why there is none; in a process of its own, since Qt aborts where it cannot start."""
+    """Name of the OpenGL renderer, or why there is none; in a process of its own, since Qt aborts if it cannot start."""
     try:
         done = subprocess.run([sys.executable, "-c", OPENGL], capture_output=True, text=True, timeout=60, check=False)
     except subprocess.TimeoutExpired:
@@ -169,12 +165,12 @@ def opengl() -> tuple[str | None, str | None]:
     lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
     if done.returncode == 0 and lines:
         return lines[-1], None
-    told = [line for line in lines if "could not connect" in line or "cannot open" in line] or lines[-1:]
-    return None, told[0] if told else f"Qt stopped with code {done.returncode}"
+    reasons = [line for line in lines if "could not connect" in line or "cannot open" in line] or lines[-1:]
+    return None, reasons[0] if reasons else f"Qt stopped with code {done.returncode}"
 
 
 def _packages(requirements: list[str]) -> tuple[dict[str, str | None], dict[str, tuple[str, ...]]]:
-    """Installed version for each requirement that applies here, of extras only what is installed; and what each extra lacks."""
+    """Installed versions by requirement, of extras only those that are installed; and the packages that each extra lacks."""
     found: dict[str, str | None] = {}
     lacking: dict[str, tuple[str, ...]] = {}
     for text in requirements:
@@ -191,7 +187,7 @@ def _packages(requirements: list[str]) -> tuple[dict[str, str | None], dict[str,
 
 
 def _extra(requirement: Requirement) -> str | None:
-    """Name of the extra that asks for it, empty if the package itself does; None if it does not apply here."""
+    """Name of the extra with this requirement, empty if it is one of the package itself; None if it does not apply here."""
     if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
         return ""
     # "all" is the others together.
@@ -213,14 +209,14 @@ CUDA_DRIVERS = {11: 450, 12: 525, 13: 580}
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong: `broken` stops tomolab, `limited` leaves it usable."""
+    """Something that is wrong: with `broken` tomolab cannot run, with `limited` it can."""
 
     severity: Literal["broken", "limited"]
     text: str
 
 
 def diagnose(facts: Facts) -> list[Finding]:
-    """Say what is wrong, the worst first."""
+    """What is wrong, the worst first."""
     findings = _software(facts) + _gpu(facts) + _room(facts) + _screen(facts)
     return sorted(findings, key=lambda finding: finding.severity != "broken")
 
@@ -242,11 +238,10 @@ def report(facts: Facts, findings: list[Finding]) -> str:
         "packages": ", ".join(f"{name} {version}" for name, version in names),
     }
     if facts.extras:
-        said = [f"{extra} (lacks {', '.join(missing)})" if missing else extra for extra, missing in facts.extras.items()]
-        lines["extras"] = ", ".join(said)
-    text = [
-        textwrap.fill(value, 100, initial_indent=f"{name:<10}", subsequent_indent=" " * 10) for name, value in lines.items()
-    ]
+        extras = (f"{extra} (lacks {', '.join(missing)})" if missing else extra for extra, missing in facts.extras.items())
+        lines["extras"] = ", ".join(extras)
+    indent = " " * 10
+    text = [textwrap.fill(value, 100, initial_indent=f"{name:<10}", subsequent_indent=indent) for name, value in lines.items()]
     text += ["", "Nothing is wrong." if not findings else "What is wrong:"]
     words = {"broken": "tomolab cannot run", "limited": "tomolab runs, but"}
     text += [textwrap.fill(f"- {words[one.severity]}: {one.text}", 100, subsequent_indent="  ") for one in findings]
@@ -279,13 +274,13 @@ def _gpu(facts: Facts) -> list[Finding]:
 
 
 def _unused(facts: Facts) -> str | None:
-    """Why the GPU that is there, or that was asked for, cannot be used; None if all is well."""
+    """Why a GPU of this machine, or the one that was asked for, cannot be used; None if it can."""
     asked = facts.visible_devices
     if not facts.gpus:
         if facts.cards:
             return "this machine has an NVIDIA card, but no working driver (nvidia-smi finds no GPU): install the driver."
-        asked_in_vain = asked not in (None, "", "-1") and not facts.torch_gpus
-        return f"CUDA_VISIBLE_DEVICES asks for GPU {asked}, but there is none." if asked_in_vain else None
+        missing = asked not in (None, "", "-1") and not facts.torch_gpus
+        return f"CUDA_VISIBLE_DEVICES asks for GPU {asked}, but there is none." if missing else None
     if facts.torch is None:
         return None
     unused = f"the GPU ({', '.join(gpu.name for gpu in facts.gpus)}) is not used"

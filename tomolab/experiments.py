@@ -1,15 +1,15 @@
-"""Takes methods that describe subtomograms and complexes that are left out of training, gives tables of how well each does.
+"""Takes methods that give feature vectors of subtomograms, and complexes left out of training; gives tables of their scores.
 
-A `Method` learns from the known complexes: a network from so many subtomograms, a baseline has nothing to learn. Then it
-describes particles of known and unknown complexes under several conditions of imaging. Known ones should be recognised,
-unknown ones should fall into clusters of one complex each, and it should be noticed that they are unknown.
+A `Method` learns from the known complexes (a baseline has nothing to learn), and embeds particles of known and unknown
+complexes under several conditions of imaging. Measured is whether known ones are recognised, whether each cluster of unknown
+ones holds one complex, and whether unknown ones are noticed as novel.
 
 >>> ready = prepare(Method(network="compact"), known, box=20, seen=40_000, seed=1)
 >>> evaluate(ready, known, unknown, condition=STANDARD, box=20, seed=2)
 {'accuracy': 0.92, 'ari': 0.91, ...}
 
-A `Plan` says which complexes are left out, how particles are imaged and how long networks train; `run` makes all trials of
-all methods, one file each, so that what was cut goes on where it stopped; `summary` makes the table.
+A `Plan` says which complexes are left out, how particles are imaged and how long networks train. `run` makes all trials of
+all methods, one file each, so that an interrupted run continues; `summary` makes the table.
 
 >>> rows = run(PLANS["laptop"], METHODS, maps=maps, folder="runs/experiments")
 >>> summary(rows, by=["method", "snr", "tilt"])
@@ -34,10 +34,9 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from tqdm.auto import tqdm
 
-from tomolab import fourier, io
+from tomolab import clusters, fourier, io
 from tomolab.averaging import alignment, gold_standard
 from tomolab.averaging.fsc import resolution_at
-from tomolab.clusters import labels as cluster_labels
 from tomolab.clusters import novelty
 from tomolab.learning import baselines, embedding, networks, training
 from tomolab.learning.embedding import Embedding
@@ -49,23 +48,23 @@ from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
 
 WIDE = Imaging(snr=(0.02, 0.5), tilts=((-60.0, -40.0), (40.0, 60.0)))
-"""What networks train on. There is next to nothing to learn from SNR 0.01, and nothing that 0.5 does not teach from 1."""
+"""Imaging of the training data. Networks learn next to nothing from SNR 0.01, and nothing from 1 that 0.5 does not teach."""
 STARTS = 3
-"""Runs of k-means from different seeds, of which the median counts."""
+"""Runs of k-means from different seeds, of which the median is taken."""
 EPOCHS = 4
-"""Training is one run of the learning rate; in how many epochs makes no difference to it."""
+"""The learning rate has one cycle in a training, whatever the number of epochs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """How particles are imaged in a trial: signal-to-noise ratio, and tilts in degrees from -tilt to +tilt."""
+    """Imaging of the particles in a trial: signal-to-noise ratio, and tilts in degrees from -tilt to +tilt."""
 
     snr: float
     tilt: float
 
     @property
     def imaging(self) -> Imaging:
-        """In full."""
+        """As the generator takes it."""
         return Imaging(snr=self.snr, tilts=(-self.tilt, self.tilt))
 
 
@@ -74,7 +73,7 @@ STANDARD = Condition(snr=0.05, tilt=60.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A way to describe subtomograms.
+    """A way to compute feature vectors of subtomograms.
 
     Parameters
     ----------
@@ -83,15 +82,15 @@ class Method:
     baseline
         "invariants" or "normalised" (`baselines`), as published or ", masked"; or None for a network.
     recipe
-        How the network is trained; what goes with its name by default.
+        How the network is trained; by default the recipe of its name.
     imaging
-        What it trains on.
+        Of the training data.
     batch_size
         Subtomograms per batch in training.
     reference
         Simulated particles of each known complex to compare with.
     slow
-        Judged under the standard condition only.
+        Evaluated under the standard condition only.
     """
 
     network: str | None = None
@@ -111,31 +110,31 @@ class Method:
             raise ValueError(f"unknown baseline {self.baseline!r}; there are {', '.join(_BASELINES)}")
 
 
-# No mask is described where the two were published; ours looks at what lies about the centre.
+# The publications of the two describe no mask; ours is a sphere about the centre.
 _BASELINES: dict[str, Callable[..., Embedding]] = {
-    "invariants": partial(baselines.invariants, diameter=2.0),
+    "invariants": partial(baselines.invariants, mask_fraction=2.0),
     "invariants, masked": baselines.invariants,
-    "normalised": partial(baselines.normalised, diameter=2.0),
+    "normalised": partial(baselines.normalised, mask_fraction=2.0),
     "normalised, masked": baselines.normalised,
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """A method that has learnt what it can, from so many subtomograms; made by `prepare`."""
+    """A method after `prepare`, with its trained network and the number of subtomograms that this saw."""
 
     method: Method
     network: networks.Network | None = None
     seen: int = 0
 
     def embed(self, *sets: Subtomograms) -> list[Embedding]:
-        """Describe sets of subtomograms, in one space."""
+        """Embeddings of sets of subtomograms, in one space."""
         if self.network is not None:
             return [embedding.embed(self.network, one, progress=False) for one in sets]
         return _together(_BASELINES[str(self.method.baseline)], sets)
 
     def classify(self, known: Embedding, labels: pd.Series, found: Embedding) -> pd.Series:
-        """Class of each particle: by the head of the network, or by a support vector machine trained on `known`."""
+        """Class of each particle, by the head of the network or a support vector machine trained on `known`."""
         if self.network is None:
             return baselines.classify(known, labels, found)
         with torch.inference_mode():
@@ -144,26 +143,26 @@ class Ready:
 
 
 def speed(method: Method, known: Mapping[str, Volume], *, box: int) -> float:
-    """Subtomograms per second that the network of a method learns from on this machine, as it is just now."""
+    """Subtomograms per second in the training of a method's network, on this machine under its present load."""
     network, stream = _network(method, known, box=box, updates=EPOCHS, seed=0)
     return training.estimate(network, stream, epochs=1, recipe=method.recipe)["per_second"]
 
 
 def prepare(method: Method, known: Mapping[str, Volume], *, box: int, seen: int, seed: int) -> Ready:
-    """Let a method learn from complexes that are known.
+    """Train a method on known complexes.
 
     Parameters
     ----------
     method
-        What learns.
+        To be trained.
     known
-        Their maps by class name, all of one voxel size.
+        Maps by class name, all of one voxel size.
     box
         Edge of the subtomograms in voxels.
     seen
-        Subtomograms that a network sees in training; for methods of unlike speed, `speed` times the seconds that they have.
+        Subtomograms that a network sees in training; `speed` times the seconds, where methods get equal time.
     seed
-        Decides weights and data.
+        Of weights and data.
     """
     if method.network is None:
         return Ready(method=method)
@@ -187,7 +186,7 @@ def prepare(method: Method, known: Mapping[str, Volume], *, box: int, seen: int,
 def _network(
     method: Method, known: Mapping[str, Volume], *, box: int, updates: int, seed: int
 ) -> tuple[networks.Network, generator.Stream]:
-    """A network that knows nothing yet, and what it is to learn from in `EPOCHS` epochs."""
+    """An untrained network, and its training data for `EPOCHS` epochs."""
     size = method.batch_size
     epoch_size = updates // EPOCHS * size
     stream = generator.Stream(known, imaging=method.imaging, box=box, batch_size=size, epoch_size=epoch_size, seed=seed)
@@ -214,21 +213,21 @@ def evaluate(
     known, unknown
         Maps by class name.
     condition
-        How all particles are imaged.
+        Imaging of all particles.
     box
         Edge of the subtomograms in voxels.
     seed
-        Decides the particles.
+        Of the particles.
     counts
         Particles of each known, and of each unknown complex.
 
     Returns
     -------
     dict
-        ``accuracy``: share of known particles that are recognised. Of unknown particles, with as many clusters (k-means) as
-        complexes: ``ari``, ``purity``, ``homogeneity``, and with twice as many: ``ari_twice``, ``purity_twice``,
-        ``homogeneity_twice`` (`clusters.agreement`). ``novelty``: area under the ROC curve of the novelty of particles, for
-        being of an unknown complex; ``novelty_clusters``: the same of clusters of all particles, twice as many as there are
+        ``accuracy``: fraction of known particles that are recognised. For unknown particles in as many clusters (k-means)
+        as complexes ``ari``, ``purity``, ``homogeneity``, and in twice as many ``ari_twice``, ``purity_twice``,
+        ``homogeneity_twice`` (`clusters.agreement`). ``novelty``: area under the ROC curve of particles' novelty, for
+        belonging to an unknown complex; ``novelty_clusters``: the same for clusters of all particles, twice as many as
         complexes, for holding mostly unknown ones. Medians over k-means seeds.
     """
     numbers = np.random.SeedSequence(seed).generate_state(2).tolist()
@@ -241,13 +240,13 @@ def evaluate(
     new = truth.isin(list(unknown))
     seen, unseen = (described.take(truth.index[chosen].to_numpy()) for chosen in (~new, new))
     right = ready.classify(compared, names, seen).to_numpy() == truth[~new].to_numpy()
-    judged = novelty.reference(compared, names)
+    known_features = novelty.reference(compared, names)
     return {
         "accuracy": float(right.mean()),
         **cluster_scores(unseen, truth, len(unknown)),
         **{f"{name}_twice": value for name, value in cluster_scores(unseen, truth, 2 * len(unknown)).items()},
-        "novelty": float(roc_auc_score(new, judged.particles(described))),
-        "novelty_clusters": statistics.median(_clusters_found(judged, described, new, 2 * len(wanted))),
+        "novelty": float(roc_auc_score(new, known_features.particles(described))),
+        "novelty_clusters": statistics.median(_cluster_novelty(known_features, described, new, 2 * len(wanted))),
     }
 
 
@@ -256,33 +255,24 @@ def _labels(particles: Subtomograms) -> pd.Series:
 
 
 def cluster_scores(features: Embedding, truth: pd.Series, k: int, *, starts: int = STARTS) -> dict[str, float]:
-    """``ari``, ``purity`` and ``homogeneity`` of `k` clusters, medians over k-means from several seeds.
+    """``ari``, ``purity`` and ``homogeneity`` of `k` clusters, medians over k-means from as many seeds as `starts`.
 
-    Parameters
-    ----------
-    features
-        Of the particles to divide.
-    truth
-        Class of each, indexed by particle id.
-    k
-        How many clusters.
-    starts
-        How many seeds.
+    `truth` is the class of each particle, indexed by particle id.
     """
-    scores = [cluster_labels.agreement(cluster_labels.kmeans(features, k, seed=seed), truth) for seed in range(starts)]
+    scores = [clusters.agreement(clusters.kmeans(features, k, seed=seed), truth) for seed in range(starts)]
     return {name: statistics.median(one[name] for one in scores) for name in ("ari", "purity", "homogeneity")}
 
 
-def _clusters_found(judged: novelty.Reference, described: Embedding, new: pd.Series, k: int) -> Iterator[float]:
+def _cluster_novelty(known: novelty.Reference, described: Embedding, new: pd.Series, k: int) -> Iterator[float]:
     """Areas under the ROC curve of clusters, for holding more particles of unknown complexes than of known ones."""
     for seed in range(STARTS):
-        labels = cluster_labels.kmeans(described, k, seed=seed)
+        labels = clusters.kmeans(described, k, seed=seed)
         mostly_new = new.groupby(labels).mean() > 0.5
-        yield float(roc_auc_score(mostly_new, judged.clusters(described, labels)["distance"].loc[mostly_new.index]))
+        yield float(roc_auc_score(mostly_new, known.clusters(described, labels)["distance"].loc[mostly_new.index]))
 
 
 def _together(describe: Callable[..., Embedding], sets: tuple[Subtomograms, ...]) -> list[Embedding]:
-    """Embeddings of sets that are described at once, so that what is fitted to the data is the same for all."""
+    """Embeddings of sets that are computed at once, since baselines fit their scaling to the data."""
     everything = dataset.join(sets)
     described = describe(everything, progress=False)
     ends = np.cumsum([len(one) for one in sets])[:-1]
@@ -295,7 +285,7 @@ SPLITS = (
     ("tric", "ribosome_30s", "dahp_synthase", "erythrocruorin", "capsid_triatoma"),
     ("ruvab", "spliceosome", "ribosome_80s", "mm_cpn_open", "capsid_phix174"),
 )
-"""Complexes that are left out of training, five at a time: small and large ones, and some that a known one resembles."""
+"""Complexes left out of training, five at a time: small and large ones, and some that resemble a known one."""
 
 METHODS: dict[str, Method] = {
     "invariants": Method(baseline="invariants"),
@@ -321,7 +311,7 @@ MEASURES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is tried.
+    """The trials to make.
 
     Parameters
     ----------
@@ -332,11 +322,11 @@ class Plan:
     snrs, tilts
         Conditions: every signal-to-noise ratio with every tilt range (± degrees).
     seconds
-        Training of each network: how many subtomograms it sees in them is measured once for all networks, side by side.
+        Of the training of each network, from which `budgets` measures how many subtomograms it sees.
     counts
         Particles of each known, and each unknown complex, per condition.
     seed
-        Decides everything drawn.
+        Of all random numbers.
     """
 
     box: int = 20
@@ -348,7 +338,7 @@ class Plan:
     seed: int = 1
 
     def conditions(self, method: Method) -> list[Condition]:
-        """Conditions under which a method is judged."""
+        """Conditions under which a method is evaluated."""
         if method.slow:
             return [STANDARD]
         return [Condition(snr=snr, tilt=tilt) for tilt in self.tilts for snr in self.snrs]
@@ -359,7 +349,7 @@ PLANS = {
     "laptop": Plan(snrs=(0.5, 0.1, 0.05, 0.02), tilts=(60.0, 40.0), seconds=40.0),
     "paper": Plan(box=40, seconds=1800.0, counts=(100, 200)),
 }
-"""What notebook 09 tries at each scale; a plain `Plan` is that of ``benchmarks/bench_experiments.py``."""
+"""Plans of notebook 09 at each scale; ``benchmarks/bench_experiments.py`` has `Plan` as it is by default."""
 
 
 def run(
@@ -377,24 +367,24 @@ def run(
     Parameters
     ----------
     plan
-        What is tried.
+        The trials.
     methods
         By name.
     maps
         All complexes by name, of one voxel size; those of a split are unknown in it, the others known.
     folder
-        Where each trial leaves its rows. A trial of another plan or method is made anew.
+        Where each trial writes its rows. Another plan or method gives another file.
     others
-        Further complexes that are never trained on: judged after the first split, as a split of its own, "others".
+        Further complexes, never trained on, that are evaluated after the first split as a split of their own, "others".
     workers
-        Trials at a time, each in a process with its share of the cores: a small network leaves cores idle when alone.
+        Trials at a time, each in a process with its part of the cores: a small network alone leaves cores idle.
     progress
         Show a bar.
 
     Returns
     -------
     DataFrame
-        A row for each method, split (number from 1, or "others"), ``snr`` and ``tilt``: `MEASURES`, and ``seen``,
+        A row for each method, split (number from 1, or "others"), ``snr`` and ``tilt``: `MEASURES`, and ``seen``, the
         subtomograms in training.
 
     Raises
@@ -404,7 +394,7 @@ def run(
     """
     absent = sorted({name for split in plan.splits for name in split} - set(maps))
     if absent:
-        raise ValueError(f"there are no maps of {', '.join(absent)}, which are to be left out")
+        raise ValueError(f"there are no maps of {', '.join(absent)}, which the plan leaves out")
     budget = budgets(plan, methods, maps=maps, folder=folder)
     work = [(number, title) for number in range(1, len(plan.splits) + 1) for title in methods]
     paths = {
@@ -428,7 +418,7 @@ def budgets(
 ) -> dict[str, int]:
     """Subtomograms that each network sees in the seconds of the plan; measured once, and kept in ``speeds.json`` of `folder`.
 
-    All networks learn from a few batches in turn, several times: what else the machine does just then meets all alike.
+    All networks train on a few batches in turn, several times, so that other load of the machine slows all alike.
     """
     path = Path(folder) / "speeds.json"
     speeds = json.loads(path.read_text()) if path.exists() else {}
@@ -444,13 +434,13 @@ def budgets(
 
 
 def _digest(plan: Plan, method: Method, others: Mapping[str, Volume] | None) -> str:
-    """What a trial depends on, in eight letters."""
-    said = json.dumps([str(plan), str(method), sorted(others or {})])
-    return hashlib.sha256(said.encode()).hexdigest()[:8]
+    """Digest, in eight letters, of all that a trial depends on."""
+    content = json.dumps([str(plan), str(method), sorted(others or {})])
+    return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
 def _recorded(path: Path, plan: Plan, method: Method, **options: Any) -> None:
-    """Make a trial, and leave its rows in a file."""
+    """Make a trial, and write its rows."""
     rows = pd.DataFrame(_trial(plan, method, **options))
     with io.atomic(path) as temporary:
         rows.to_csv(temporary, index=False)
@@ -475,27 +465,20 @@ def _trial(
 
 
 def summary(rows: pd.DataFrame, *, by: Sequence[str] = ("method",), measures: Sequence[str] = MEASURES) -> pd.DataFrame:
-    """Means over splits, each with half of its 95 % confidence interval (Student's t) in a column ``<name> ±``.
+    """Means of `measures` over splits, each with half of its 95 % confidence interval (Student's t) in a column ``<name> ±``.
 
-    Parameters
-    ----------
-    rows
-        From `run`; rows of the split "others" should be taken apart first.
-    by
-        Columns that tell the lines of the table apart.
-    measures
-        Columns to average.
+    `rows` come from `run`, without those of the split "others"; the table has a line for each value of the columns `by`.
     """
     groups = rows.groupby(list(by), sort=False)[list(measures)]
     mean, count = groups.mean(), groups.count()
-    # With one split there is no interval, and none is shown.
+    # One split gives no interval: NaN.
     half = groups.std(ddof=1) / np.sqrt(count) * stats.t.ppf(0.975, (count - 1).clip(lower=1))
     half = half.rename(columns=lambda name: f"{name} ±")
     return pd.concat([mean, half], axis=1)[[column for name in measures for column in (name, f"{name} ±")]]
 
 
 def advantage(rows: pd.DataFrame, method: str, *, measures: Sequence[str] = MEASURES) -> pd.DataFrame:
-    """By how much one method is better than each other, split by split under the same condition, as in `summary`."""
+    """The `summary` of differences between one method and each other, in the same split and condition."""
     keys = ["split", "snr", "tilt"]
     table = rows.set_index([*keys, "method"])[list(measures)]
     ours = table.xs(method, level="method")
@@ -514,22 +497,22 @@ def recover(
     condition: Condition = STANDARD,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Find structures that nobody trained for: cluster particles of unknown complexes, average each cluster, compare.
+    """Recover structures that were not trained on: cluster particles of unknown complexes, average and compare each cluster.
 
     Parameters
     ----------
     ready
-        From `experiments.prepare`.
+        From `prepare`.
     unknown
-        Maps by class name; clusters are as many as they are.
+        Maps by class name; there will be as many clusters.
     box
         Edge of the subtomograms in voxels.
     seed
-        Decides particles, clusters and averages.
+        Of particles, clusters and averages.
     count
         Particles of each complex.
     condition
-        How they are imaged.
+        Their imaging.
     progress
         Show a bar.
 
@@ -537,14 +520,14 @@ def recover(
     -------
     DataFrame
         A row per cluster: ``size``, ``class`` (the commonest) and ``purity``; ``fit`` and ``mirror``, the correlation of its
-        average with the known map of that class and with its mirror image, each in its best pose; ``resolution``, Å at which
-        the Fourier shell correlation of average and known map falls to 0.5; ``halves``, Å at which that of the half maps,
-        which needs no known map, falls to 0.143.
+        average with the map of that class and with the mirror image of that map, each in its best pose; ``resolution``, Å at
+        which the Fourier shell correlation of average and map falls to 0.5; ``halves``, Å at which that of the half maps
+        falls to 0.143.
     """
     found = generator.subtomograms(unknown, count, imaging=condition.imaging, box=box, seed=seed)
     (described,) = ready.embed(found)
-    labels = cluster_labels.kmeans(described, len(unknown), seed=seed)
-    table = cluster_labels.summary(labels, found.particles)[["size", "class", "purity"]]
+    labels = clusters.kmeans(described, len(unknown), seed=seed)
+    table = clusters.summary(labels, found.particles)[["size", "class", "purity"]]
     measured = []
     for cluster, name in tqdm(table["class"].items(), total=len(table), desc="averages", disable=not progress):
         ids = labels.index[labels == cluster].to_numpy()

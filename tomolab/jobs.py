@@ -1,7 +1,7 @@
-"""Takes a function that runs long, gives a `Job` with its progress, its result and a way to stop it; a notebook stays free.
+"""Takes a function that runs long, gives a `Job` with its progress and result that can be stopped; the notebook stays free.
 
-Jobs run one after another in one thread beside the notebook's: each uses all cores, so that two at once would be slower
-than one after the other, and arrays and open stores need not be sent to another process. Python that is left waits for them.
+Jobs run one after another in one thread beside the notebook's. Each uses all cores, so two at once would be slower, and
+arrays and open stores need not be sent to another process. Python waits for them before it exits.
 
 >>> job = jobs.start("cluster 3", averaging.average, subtomograms, chosen.ids, seed=1)
 >>> job
@@ -9,7 +9,7 @@ Job('cluster 3', running: search 7 of 33, 52 Å, 00:09 left)
 >>> job.stop()
 >>> average = job.result()
 
-`Progress` is what an average tells while it is made: to a bar, to a job, or to a function of the user.
+A refinement reports its `Progress` to a bar, a job or a function of the user.
 
 >>> averaging.average(subtomograms, seed=1, progress=print)
 search 7 of 33, 52 Å, 00:09 left
@@ -34,11 +34,10 @@ from tomolab.volumes import Volume
 
 @dataclass(frozen=True)
 class Progress:
-    """After an iteration: `iteration` of `of`, `resolution` in Å, the present map and `fsc` (of the first half), seconds.
+    """State after an iteration: `iteration` of `of`, `resolution` in Å, the present map and `fsc` of the first half, seconds.
 
-    `fsc` is a table of ``resolution`` in Å and ``fsc``, between odd and even folds of the particles of that half: they share
-    their references, so it tells how the work goes on, and not what may be believed. `left` are the seconds that it may
-    still take.
+    `fsc` is a table of ``resolution`` in Å and ``fsc`` between odd and even folds of the particles of that half. The folds
+    share their references, so it shows progress and does not prove a resolution. `left` estimates the remaining seconds.
     """
 
     stage: str
@@ -66,7 +65,7 @@ def progress_after(
     seconds: float,
     made: int,
 ) -> Progress:
-    """What to tell after an iteration.
+    """The `Progress` after an iteration.
 
     Parameters
     ----------
@@ -81,7 +80,7 @@ def progress_after(
     extent
         Of the box, in Å.
     made
-        Iterations since the clock was started, which are fewer where work goes on from a checkpoint.
+        Iterations since the clock was started; fewer than `iteration` after a checkpoint.
     """
     volume = Volume(density.cpu().numpy(), extent / len(density))
     curve = pd.DataFrame({"resolution": extent / np.arange(1, len(fsc) + 1), "fsc": fsc.cpu().numpy()})
@@ -91,17 +90,17 @@ def progress_after(
 
 @contextmanager
 def reporting(progress: bool | Callable[[Progress], Any], steps: int, name: str) -> Iterator[Callable[[Progress], Any]]:
-    """What is to be called with progress: a bar with stage and resolution, the user's own function, or nothing that shows."""
+    """A function to call with progress: it updates a bar with stage and resolution, or is the user's own, or shows nothing."""
     if not isinstance(progress, bool):
         yield progress
         return
     with tqdm(total=steps, desc=name, unit="iteration", disable=not progress) as bar:
 
-        def tell(now: Progress) -> None:
+        def show(now: Progress) -> None:
             bar.set_postfix_str(f"{now.stage}, {now.resolution:.0f} Å", refresh=False)
             bar.update(now.iteration - bar.n)
 
-        yield tell
+        yield show
 
 
 Result = TypeVar("Result")
@@ -110,27 +109,27 @@ _thread = ThreadPoolExecutor(1, thread_name_prefix="tomolab")
 
 
 class Job(Generic[Result]):
-    """Work that waits, runs, or is over; `start` makes one.
+    """Work in the background, from `start`.
 
     Parameters
     ----------
     name
-        For people.
+        Shown to the user.
     work
-        Called with `progress`, a function that it tells of its progress, and `stop`, a function that it asks whether to stop.
+        Called with `progress`, a function to call with its progress, and `stop`, a function that returns whether to stop.
     """
 
     def __init__(self, name: str, work: Callable[..., Result]) -> None:
         self.name = name
         self.progress: Any = None
-        """What the work last told; None before that."""
+        """The latest progress; None before the first."""
         self._asked, self._watchers = threading.Event(), list[Callable[[Job], Any]]()
         self._began = self._ended = 0.0
-        # The thread may be at work before this one has got the future of it, which tells the state.
+        # The thread may start the work before this one has its future, which holds the state.
         self._known = threading.Event()
         self._future = _thread.submit(self._run, work)
         self._known.set()
-        self._future.add_done_callback(lambda _: self._tell())
+        self._future.add_done_callback(lambda _: self._notify())
 
     def __repr__(self) -> str:
         error = self._future.exception() if self.state == "failed" else None
@@ -153,24 +152,19 @@ class Job(Generic[Result]):
 
     @property
     def seconds(self) -> float:
-        """How long it has run."""
+        """Seconds that it has run."""
         return (self._ended or time.perf_counter()) - self._began if self._began else 0.0
 
     def stop(self) -> None:
-        """Ask it to stop: one that waits never begins; one that runs ends soon, with what it has so far as its result."""
+        """Ask it to stop: a waiting job never begins, a running one ends soon with the result so far."""
         if self.over:
             return
         self._asked.set()
         if not self._future.cancel():
-            self._tell()
+            self._notify()
 
     def result(self, timeout: float | None = None) -> Result:
-        """Wait for the result. An interrupt ends the waiting, not the job.
-
-        Parameters
-        ----------
-        timeout
-            Seconds; as long as it takes by default.
+        """Wait for the result, at most `timeout` seconds. An interrupt ends the waiting, not the job.
 
         Raises
         ------
@@ -187,7 +181,7 @@ class Job(Generic[Result]):
             raise RuntimeError(f"{self.name} was stopped before it began: there is no result") from None
 
     def watch(self, watcher: Callable[["Job"], Any]) -> None:
-        """Call a function now and, in the thread of the work, whenever there is news."""
+        """Call a function with this job now and, in the thread of the work, after every change."""
         self._watchers.append(watcher)
         watcher(self)
 
@@ -195,33 +189,33 @@ class Job(Generic[Result]):
         self._known.wait()
         self._began = time.perf_counter()
         try:
-            return work(progress=self._tell, stop=self._asked.is_set)
+            return work(progress=self._notify, stop=self._asked.is_set)
         finally:
             self._ended = time.perf_counter()
 
-    def _tell(self, progress: Any = None) -> None:
+    def _notify(self, progress: Any = None) -> None:
         self.progress = self.progress if progress is None else progress
         for watcher in tuple(self._watchers):
             try:
                 watcher(self)
-            except Exception as error:  # noqa: BLE001 - what looks on must not end what it looks at
+            except Exception as error:  # noqa: BLE001 - a watcher that fails must not end the work
                 self._watchers.remove(watcher)
                 warnings.warn(f"{self.name} is no longer watched by {watcher!r}, which failed: {error!r}", stacklevel=2)
         if self.over:
-            # There will be no more news; what looked on may go.
+            # No change follows: the watchers can be freed.
             self._watchers.clear()
 
 
 def start(name: str, work: Callable[..., Result], *arguments: Any, **options: Any) -> Job[Result]:
-    """Do work in the background, after what was started before.
+    """Run a function in the background, after the jobs that were started before.
 
     Parameters
     ----------
     name
-        For people.
+        Shown to the user.
     work
         A function that takes `progress` and `stop`, as `averaging.average`, `classification.classify` and `relion.refine` do.
     arguments, options
-        What else it is called with.
+        Its other arguments.
     """
     return Job(name, lambda **controls: work(*arguments, **options, **controls))

@@ -1,10 +1,10 @@
 """Takes a function and many items, gives results in the order of the items, computed here or by workers of a Dask cluster.
 
-Without a client an item is worked on here when its result is asked for. With a `distributed.Client` so many items are on their
-way that no worker waits, and no more: memory is that of a few items and results, however many there are. A worker that dies
-costs the time of what it was at, which another one does again. What is sent travels as pickles between the processes of the
-user's own cluster, as Dask always has it; no file is ever read or written so. `Workers` do the same with tensors, each on its
-own device, which `pick_device` chooses.
+Without a client each item is computed here when its result is asked for. With a `distributed.Client` enough items are with
+the workers to keep all of them busy, and no more: memory is that of a few items and results, however many there are. If a
+worker dies, another computes its items again. Items travel as pickles between the processes of the user's own cluster, as
+Dask always sends them; no file is ever read or written so. `Workers` do the same with tensors, each on its own device, which
+`pick_device` chooses.
 
 >>> client = Client(LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None))
 >>> for image in each(prepare, images, client=client, shared=(lens,)): ...
@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
@@ -28,13 +28,7 @@ from torch import Tensor
 
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:
-    """The torch device of that name; by default the first GPU if there is one, else the CPU.
-
-    Raises
-    ------
-    ValueError
-        If a GPU is asked for and torch sees none.
-    """
+    """The torch device of that name, by default the first GPU, else the CPU; ValueError if torch sees no such GPU."""
     chosen = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(
@@ -52,20 +46,14 @@ def fast_bfloat16(device: torch.device) -> bool:
 
 
 def use_bfloat16(device: torch.device, precision: str) -> bool:
-    """Whether to compute in bfloat16: as `precision` says, and with "auto" where the device does it fast.
-
-    Raises
-    ------
-    ValueError
-        If `precision` is not "auto", "float32" or "bfloat16".
-    """
+    """Whether to compute in bfloat16: `precision` is "bfloat16", or "auto" and the device does it fast; or it is "float32"."""
     if precision not in ("auto", "float32", "bfloat16"):
         raise ValueError(f'precision is "auto", "float32" or "bfloat16", got {precision!r}')
     return precision == "bfloat16" or (precision == "auto" and fast_bfloat16(device))
 
 
-LATE = 1.0
-"""Seconds between two questions how many workers there are."""
+REFRESH = 1.0
+"""Seconds between two questions to the cluster how many threads it has."""
 _LOCK = threading.RLock()
 
 Item = TypeVar("Item")
@@ -73,13 +61,13 @@ Result = TypeVar("Result")
 
 
 def active(client: Any = None) -> Any:
-    """Where to work: the client that is given, else the one that is active in this process, else None, which is here.
+    """The client to work with: the one that is given, else the one that is active in this process; None works here.
 
     Parameters
     ----------
     client
-        A `distributed.Client`; None for the active one, if there is one; or False to work here in any case. Inside of a task
-        on a worker only a client that is given counts: a task that waits for others would keep its own worker from them.
+        A `distributed.Client`; None for the active one, if there is one; or False to work here in any case. Inside a task on
+        a worker only a client that is given counts: a task that waits for others would keep its worker from them.
 
     Raises
     ------
@@ -88,7 +76,7 @@ def active(client: Any = None) -> Any:
     ValueError
         If it is an asynchronous client.
     """
-    # Whoever has a client has imported this; nobody else needs it.
+    # If there is a client, its module has been imported.
     module = sys.modules.get("distributed")
     if client is False or (client is None and module is None):
         return None
@@ -111,16 +99,8 @@ def _current(module: Any) -> Any:
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
-    """A value that every process makes for itself, once, when it is needed there: only how it is made is sent.
-
-    Parameters
-    ----------
-    make
-        Makes it.
-    arguments
-        Of `make`.
-    """
+class OncePerProcess:
+    """A value that every process computes for itself, once, as ``make(*arguments)``: the value itself is never sent."""
 
     make: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
@@ -130,13 +110,13 @@ class Made:
         return self.make(*self.arguments)
 
     @property
-    def here(self) -> Any:
+    def value(self) -> Any:
         """The value in this process."""
         with _LOCK:
             return self._value
 
     def __getstate__(self) -> dict[str, Any]:
-        # What one process has made may lie on its GPU.
+        # The value of this process may lie on its GPU.
         return {"make": self.make, "arguments": self.arguments}
 
 
@@ -153,76 +133,67 @@ def each(
     Parameters
     ----------
     function
-        Of a module that the workers can import. What it returns depends on nothing but its arguments, so that it may be called
-        again where a worker died.
+        Of a module that the workers can import. Its result depends on its arguments alone, so that it may be called again
+        after a worker died.
     items
-        Any number of them, also without end; drawn when there is room for one more.
+        Any number of them, also without end; one is drawn when there is room for it.
     client
-        What `active` gave; None works here, and takes an item when the result is asked for.
+        What `active` gave; None works here, and takes an item when its result is asked for.
     shared
-        Values that all items need. They are sent once, and kept by every worker until the last result is there. Of a `Made` the
-        function gets the value.
+        Values that all items need. They are sent once, and every worker keeps them until the last result is there. For a
+        `OncePerProcess` the function gets its value.
     ahead
-        Items that have been drawn and whose results have not been taken yet, at the most; by default twice as many as the
-        workers have threads, and so more of them when workers come late.
+        At most so many items are drawn before their results are taken; by default two for each thread of the workers,
+        also of those that come later.
 
     Raises
     ------
     Exception
-        What the function raised, for the first item for which it did; nothing is on its way any more then, nor when the
-        generator is closed.
+        What the function raised, for the first item for which it did. Then, and when the generator is closed, all other
+        items are cancelled.
     distributed.KilledWorker
         If an item has killed four workers, one after the other (``distributed.scheduler.allowed-failures``).
     """
     if ahead is not None and ahead < 1:
-        raise ValueError(f"at least one item has to be on its way, got ahead={ahead}")
-    return _here(function, items, shared) if client is None else _there(client, function, items, shared=shared, ahead=ahead)
-
-
-def _here(function: Callable[..., Result], items: Iterable[Item], shared: Sequence[Any]) -> Generator[Result]:
-    for item in items:
-        yield function(item, *_unpacked(shared))
-
-
-def _unpacked(shared: Iterable[Any]) -> list[Any]:
-    return [value.here if isinstance(value, Made) else value for value in shared]
+        raise ValueError(f"ahead must be at least 1, got {ahead}")
+    if client is None:
+        return (_Call(function, (item,))(*shared) for item in items)
+    return _submitted(client, function, items, shared=shared, ahead=ahead)
 
 
 @dataclass(frozen=True)
 class _Call:
-    """A function and an item, closed to Dask, which would look for more work inside of what it can see."""
+    """A call whose first arguments Dask does not see; it would look for more tasks inside of them."""
 
     function: Callable[..., Any]
-    item: Any
+    arguments: tuple[Any, ...]
 
     def __call__(self, *shared: Any) -> Any:
-        return self.function(self.item, *_unpacked(shared))
+        values = (value.value if isinstance(value, OncePerProcess) else value for value in shared)
+        return self.function(*self.arguments, *values)
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """A shared value, closed in the same way."""
-
-    value: Any
-
-    def __call__(self) -> Any:
-        return self.value
+def _same(value: Any) -> Any:
+    return value
 
 
-def _there(
+def _submitted(
     client: Any, function: Callable[..., Result], items: Iterable[Item], *, shared: Sequence[Any], ahead: int | None
 ) -> Generator[Result]:
     name = f"{getattr(function, '__name__', 'call').strip('_')}-{uuid.uuid4().hex}"
-    # Shared values are results of tasks, not scattered: then the scheduler knows how to get them back when a worker dies.
-    sent = [_submit(client, _Kept(value), key=f"shared-{name}-{i}") for i, value in enumerate(shared)]
+    # Shared values are results of tasks, not scattered: so the scheduler can recover them when a worker dies.
+    sent = [_submit(client, _Call(_same, (value,)), key=f"shared-{name}-{i}") for i, value in enumerate(shared)]
     running: deque[Any] = deque()
-    rest, room = enumerate(items), _Room(client, ahead)
-    # Where the scheduler is in this process, the workers can be reached from it, and nothing needs to go through the scheduler.
+    numbered, room = enumerate(items), _room(client, ahead)
+    # Where the scheduler is in this process, it can reach the workers, and results need not go through the scheduler.
     direct = client.cluster is not None or None
 
     def fill() -> None:
-        for number, item in _some(rest, lambda: len(running) < room.size()):
-            running.append(_submit(client, _Call(function, item), *sent, key=f"{name}-{number}"))
+        while len(running) < room():
+            number, item = next(numbered, (None, None))
+            if number is None:
+                return
+            running.append(_submit(client, _Call(function, (item,)), *sent, key=f"{name}-{number}"))
 
     try:
         fill()
@@ -236,64 +207,41 @@ def _there(
             client.cancel([*running, *sent])
 
 
-def _some(items: Iterator[Item], more: Callable[[], bool]) -> Iterator[Item]:
-    """Items as long as there are any and more are wanted."""
-    while more():
-        try:
-            yield next(items)
-        except StopIteration:
-            return
+def _room(client: Any, ahead: int | None) -> Callable[[], int]:
+    """A function that gives how many items may be with the workers: `ahead`, or two for each of their threads."""
+    asked, threads = -REFRESH, 0
 
+    def room() -> int:
+        nonlocal asked, threads
+        if ahead is not None:
+            return ahead
+        if time.monotonic() - asked >= REFRESH:
+            asked, threads = time.monotonic(), sum(client.nthreads().values())
+        return max(2, 2 * threads)
 
-class _Room:
-    """How many items may be on their way."""
-
-    def __init__(self, client: Any, ahead: int | None) -> None:
-        self.client, self.ahead, self.asked, self.threads = client, ahead, -LATE, 0
-
-    def size(self) -> int:
-        if self.ahead is not None:
-            return self.ahead
-        if time.monotonic() - self.asked >= LATE:
-            self.asked, self.threads = time.monotonic(), sum(self.client.nthreads().values())
-        return max(2, 2 * self.threads)
+    return room
 
 
 def _submit(client: Any, call: Any, *shared: Any, key: str) -> Any:
-    # Only for those who have a client.
+    # Imported only where there is a client.
     import dask
 
-    # An item is data, and it is meant to be sent; Dask would warn of what is over 10 MB.
+    # Dask would warn of an item of more than 10 MB; it is data, and meant to be sent.
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
         return client.submit(call, *shared, key=key, pure=False)
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Who works.
-
-    Parameters
-    ----------
-    client
-        What `active` gave; None is this process.
-    device
-        Where workers compute, as of `pick_device`.
-    """
+    """Processes that compute with tensors: those of `client` (None is this process), each on `device` (`pick_device`)."""
 
     client: Any = None
     device: str | torch.device | None = None
 
     def each(self, function: Callable[[Any], Any], jobs: Iterable[Any], *, home: torch.device) -> Generator[Any]:
-        """Yield ``function(job)`` of every job, in their order, with all tensors on the device `home`.
+        """Yield ``function(job)`` of every job, in their order, with all tensors on the device `home`, where the jobs are.
 
-        Parameters
-        ----------
-        function
-            As of `each`.
-        jobs
-            Tensors, or dictionaries or dataclasses that hold some; so is what the function returns.
-        home
-            Where the jobs are.
+        A job, and what the function returns, is a tensor, or a dictionary or dataclass that holds some.
         """
         if self.client is None:
             yield from each(function, jobs)
@@ -304,18 +252,13 @@ class Workers:
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """The same value with its tensors on a device, each with no more memory behind it than it shows.
+    """The same value with the tensors in it on a device; a view becomes a tensor of its own.
 
-    Parameters
-    ----------
-    value
-        Tensor, dictionary or dataclass, or anything else, which stays what it is.
-    device
-        Where to.
+    A dictionary or dataclass is searched for tensors; anything else stays what it is.
     """
     if isinstance(value, Tensor):
         there = value.to(device)
-        # A view would be sent with all that it is a view of.
+        # A view would be sent with all the memory that it is a view of.
         return there.contiguous() if there.untyped_storage().nbytes() == there.nbytes else there.contiguous().clone()
     if isinstance(value, dict):
         return {name: to_device(one, device) for name, one in value.items()}

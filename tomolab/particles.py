@@ -1,8 +1,8 @@
-"""Particle tables: where particles are, how they are oriented, and between which tilts they were observed.
+"""Takes positions, orientations and tilts of particles, gives and checks particle tables.
 
 A particle table is a pandas DataFrame with the columns ``particle_id`` (int64, unique), ``tomogram`` (text), ``z y x``
 (Å, position 0 is the centre of voxel 0), ``rot tilt psi`` (degrees, RELION's ZYZ), ``tilt_min tilt_max`` (degrees), then
-free columns such as ``label``, ``score`` or ``cluster``. The columns of a user's own file are carried through untouched.
+free columns such as ``label``, ``score`` or ``cluster``. Other columns of a user's file stay as they are.
 
 >>> found = table([[120.0, 340.0, 80.0]], tomogram="TS_01", tilts=(-54, 60), label=["ribosome"])
 >>> positions(found)
@@ -20,11 +20,11 @@ from tomolab import rotations as rotation_matrices
 from tomolab.conventions import ANGLES, AXIS, POSITION, WEDGE
 
 CLOSE = 2.0
-"""Å within which not all particles of a tomogram lie; for lists whose voxel size is not known."""
+"""Å; particles of a tomogram that all lie within this length have coordinates of another unit."""
 BEFORE = 100.0
-"""Å before the first voxel that a position may reach: boxes at the edge, and shifts."""
+"""Å by which a position may lie before the first voxel: boxes at the edge, and shifts."""
 BEYOND = 0.1
-"""Part of the length of a tomogram by which a position may lie outside of it."""
+"""Fraction of the length of a tomogram by which a position may lie outside of it."""
 REQUIRED = ["particle_id", "tomogram", *POSITION, *ANGLES, *WEDGE]
 """The columns of every particle table, in order."""
 
@@ -90,7 +90,7 @@ def table(
 
 
 def check(particles: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with the required columns first, in their types and with rows numbered from 0; refuse a faulty one.
+    """The table with the required columns first, in their types, and with rows numbered from 0.
 
     Raises
     ------
@@ -131,16 +131,16 @@ def check(particles: pd.DataFrame) -> pd.DataFrame:
 
 
 def renumber(particles: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with ids 0 to n - 1 in the order of its rows; the old ones stay in a column ``original_id``.
+    """The table with ids 0 to n - 1 in the order of its rows; the old ids go to a column ``original_id``, unless there is one.
 
-    For lists that were merged, or that count the particles of each tomogram anew. An ``original_id`` that is there stays.
+    For lists that were merged, or that number the particles of each tomogram from 0.
     """
     old = particles["original_id" if "original_id" in particles else "particle_id"]
     return particles.assign(original_id=old, particle_id=np.arange(len(particles)))
 
 
 def check_named(names: pd.Series, tomogram: str | None, what: str) -> None:
-    """Refuse a name that was given for a list that names its tomograms otherwise."""
+    """Raise ValueError if a name of the tomogram was given, and the list names others."""
     strange = [] if tomogram is None else sorted(set(names.astype(str)) - {tomogram})
     if strange:
         raise ValueError(
@@ -150,10 +150,7 @@ def check_named(names: pd.Series, tomogram: str | None, what: str) -> None:
 
 
 def check_apart(particles: pd.DataFrame, length: float) -> None:
-    """Warn where all particles of a tomogram lie within a length in Å, but not at the same place.
-
-    Coordinates of another unit, such as fractions of the volume, look like this.
-    """
+    """Warn if all particles of a tomogram lie within a length in Å, but not at one place: their unit may be another."""
     groups = particles.groupby("tomogram", sort=False)[POSITION]
     low, high = groups.min(), groups.max()
     spread = (high - low).max(axis=1)
@@ -167,7 +164,7 @@ def check_apart(particles: pd.DataFrame, length: float) -> None:
 
 
 def check_extent(particles: pd.DataFrame, extents: np.ndarray | None) -> None:
-    """Warn of positions far outside of the tomogram, whose lengths (n, 3) in Å, zyx, may be known.
+    """Warn of positions far outside of the tomogram; `extents` (n, 3) are its lengths in Å, zyx, if known.
 
     Raises
     ------
@@ -184,10 +181,10 @@ def check_extent(particles: pd.DataFrame, extents: np.ndarray | None) -> None:
         return
     first = int(np.argmax(far))
     place = ", ".join(f"{value:g}" for value in places[first])
-    told = f"{far.sum()} of {len(places)} particles lie far {where}, first row {first} at {place} Å (z, y, x)"
+    found = f"{far.sum()} of {len(places)} particles lie far {where}, first row {first} at {place} Å (z, y, x)"
     if far.mean() > 0.5 and extents is not None:
-        raise ValueError(f"{told}; voxel_size= must be the Å per pixel of the coordinates, tomogram_shape= in the same voxels")
-    warnings.warn(f"{told}. The unit of the coordinates, or the point from which they count, may be another", stacklevel=3)
+        raise ValueError(f"{found}; voxel_size= must be the Å per pixel of the coordinates, tomogram_shape= in the same voxels")
+    warnings.warn(f"{found}. The unit of the coordinates, or the point from which they count, may be another", stacklevel=3)
 
 
 def positions(particles: pd.DataFrame) -> np.ndarray:
@@ -201,7 +198,7 @@ def matrices(particles: pd.DataFrame) -> np.ndarray:
 
 
 def geometries(particles: pd.DataFrame) -> np.ndarray:
-    """How each particle was observed, (n, 3) in degrees: `tilt_min`, `tilt_max`, and `tilt_axis` where there is one, else 0.
+    """Tilt geometry of each particle, (n, 3) in degrees: `tilt_min`, `tilt_max`, and `tilt_axis`, or 0 without that column.
 
     Raises
     ------

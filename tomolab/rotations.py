@@ -1,4 +1,4 @@
-"""Rotations as matrices on zyx column vectors, reference to tomogram; Euler angles only at the doors.
+"""Takes Euler angles, quaternions or rounded matrices, gives rotations as matrices on zyx vectors, reference to tomogram.
 
 RELION's angles (rot, tilt, psi) are intrinsic ZYZ and describe the passive rotation (tomogram to reference): with
 ``M = Rotation.from_euler("ZYZ", [rot, tilt, psi]).as_matrix()`` a reference point r (xyz) lies at ``M.T @ r``.
@@ -11,7 +11,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 PRINTED, ROUNDED = 1e-4, 5e-3
-"""How far an element of a rotation may be from that of the nearest proper one: without a word, and with a warning."""
+"""How far an element may be from that of the nearest proper rotation: without and with a warning."""
 
 
 def from_euler(angles: np.ndarray) -> np.ndarray:
@@ -32,7 +32,7 @@ def to_euler(matrices: np.ndarray) -> np.ndarray:
     check(matrices)
     passive = matrices[:, ::-1, ::-1].transpose(0, 2, 1)
     with warnings.catch_warnings():
-        # At tilt 0 rot and psi are degenerate and scipy says so; the matrix they stand for is right all the same.
+        # At tilt 0 rot and psi are degenerate and scipy warns; their matrix is right all the same.
         warnings.filterwarnings("ignore", message="Gimbal lock")
         return Rotation.from_matrix(passive).as_euler("ZYZ", degrees=True)
 
@@ -48,7 +48,7 @@ def check(matrices: np.ndarray) -> None:
 
 
 def nearest(matrices: np.ndarray, what: str) -> np.ndarray:
-    """Proper rotations (n, 3, 3) next to matrices that were rounded when they were written.
+    """The nearest proper rotations (n, 3, 3) to matrices that were rounded when they were written.
 
     The nearest one is U V^T of the singular value decomposition U S V^T (P. H. Schönemann, Psychometrika 31, 1 (1966)).
 
@@ -57,12 +57,12 @@ def nearest(matrices: np.ndarray, what: str) -> np.ndarray:
     matrices
         (n, 3, 3), on xyz or zyx vectors.
     what
-        They are, for the messages.
+        What the matrices are, for the messages.
 
     Raises
     ------
     ValueError
-        If a matrix mirrors, or an element is farther than `ROUNDED` from that of the nearest rotation.
+        If a matrix has determinant -1, or an element is farther than `ROUNDED` from that of the nearest rotation.
 
     Warns
     -----

@@ -127,6 +127,14 @@ def _series(old: int, new: int, ratio: float) -> torch.Tensor:
     return torch.from_numpy(((weight * np.exp(there)) @ np.exp(-here).T).real.astype(np.float32))
 
 
+def block_mean(data: np.ndarray, step: int) -> np.ndarray:
+    """Means of blocks of `step` voxels along each axis, float32; what is left over at the end of an axis is left out."""
+    counts = [n // step for n in data.shape]
+    whole = data[tuple(slice(n * step) for n in counts)]
+    blocks = whole.reshape([length for n in counts for length in (n, step)])
+    return blocks.mean(axis=tuple(range(1, 2 * data.ndim, 2)), dtype=np.float32)
+
+
 def normalise(batch: torch.Tensor) -> torch.Tensor:
     """Shift and scale each volume of (n, z, y, x) to mean 0 and standard deviation 1; a constant volume becomes 0."""
     flat = batch.flatten(1)

@@ -31,8 +31,8 @@ def test_normalised_kmeans_ignores_the_length_of_vectors(groups) -> None:
     embedding, truth = groups
     lengths = np.exp(np.random.default_rng(0).normal(size=(90, 1)) * 2)
     stretched = Embedding(embedding.ids, embedding.vectors * lengths, "")
-    assert clusters.purity(clustering.kmeans(stretched, 3, seed=0), truth) == 1
-    assert clusters.purity(clustering.kmeans(stretched, 3, seed=0, normalise=False), truth) < 0.9
+    assert clusters.agreement(clustering.kmeans(stretched, 3, seed=0), truth)["purity"] == 1
+    assert clusters.agreement(clustering.kmeans(stretched, 3, seed=0, normalise=False), truth)["purity"] < 0.9
 
 
 @pytest.mark.parametrize("normalise", [True, False])
@@ -77,7 +77,7 @@ def test_hdbscan_finds_the_number_of_clusters_and_leaves_out_what_is_in_none(gro
     assert sorted(labels.unique()) == [-1, 0, 1, 2]
     counts = labels[labels >= 0].value_counts()
     assert counts.loc[[0, 1, 2]].is_monotonic_decreasing
-    assert clusters.purity(labels, truth) > 0.9
+    assert clusters.agreement(labels, truth)["purity"] > 0.9
     # Most of what belongs nowhere is left out, hardly any of the groups.
     assert (labels[truth == "none"] == -1).mean() > 0.5
     assert (labels[truth != "none"] == -1).mean() < 0.05
@@ -93,7 +93,7 @@ def test_hdbscan_in_its_leaves_is_finer() -> None:
     fine, coarse = (clustering.hdbscan(embedding, leaves=leaves, normalise=False) for leaves in (True, False))
     assert (fine.max(), coarse.max()) == (3, 1)
     assert (fine == -1).sum() > (coarse == -1).sum()
-    assert clusters.purity(fine, pd.Series(np.repeat(range(4), 60))) > 0.97
+    assert clusters.agreement(fine, pd.Series(np.repeat(range(4), 60)))["purity"] > 0.97
     with pytest.raises(ValueError, match="240 particles has 2 to that many, got smallest=1"):
         clustering.hdbscan(embedding, smallest=1)
 
@@ -120,7 +120,7 @@ def test_gaussians_fitted_to_a_sample_label_all(groups, monkeypatch: pytest.Monk
     embedding, truth = groups
     monkeypatch.setattr(clustering, "SAMPLE", 60)
     mixture = clustering.gaussians(embedding, 3, seed=1, components=3)
-    assert clusters.purity(mixture.labels, truth) == 1
+    assert clusters.agreement(mixture.labels, truth)["purity"] == 1
     assert len(mixture.labels) == 90
 
 

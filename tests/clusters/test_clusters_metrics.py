@@ -31,9 +31,9 @@ def test_agreement_names_particles_without_truth() -> None:
     with pytest.raises(ValueError, match=r"unknown for 2 of 3 particles, such as \[6, 7\]"):
         clusters.agreement(labels, pd.Series(["a", None], index=[5, 6]))
     with pytest.raises(ValueError, match="truth must have one entry per particle id, but 1 ids are repeated"):
-        clusters.purity(labels, pd.Series(["a", "b"], index=[5, 5]))
+        clusters.agreement(labels, pd.Series(["a", "b"], index=[5, 5]))
     with pytest.raises(ValueError, match="no labels"):
-        clusters.purity(labels.iloc[:0], pd.Series(["a"], index=[5]))
+        clusters.agreement(labels.iloc[:0], pd.Series(["a"], index=[5]))
 
 
 def test_particles_in_no_cluster_are_counted_apart() -> None:
@@ -42,7 +42,7 @@ def test_particles_in_no_cluster_are_counted_apart() -> None:
     scores = clusters.agreement(labels, truth)
     assert scores == pytest.approx({"ari": 1, "homogeneity": 1, "completeness": 1, "purity": 1, "clustered": 0.5})
     with pytest.raises(ValueError, match=r"none of 8 particles is in a cluster"):
-        clusters.purity(labels * 0 - 1, truth)
+        clusters.agreement(labels * 0 - 1, truth)
 
 
 def test_by_class_finds_the_best_cluster_of_every_class() -> None:

@@ -75,7 +75,7 @@ def test_split_divides_one_cluster_and_leaves_the_others(groups) -> None:
     labels.iloc[3] = -1
     found = clusters.split(embedding, labels, 0, seed=1)
     held = found[found >= 0]
-    assert clusters.purity(held, truth) == 1
+    assert clusters.agreement(held, truth)["purity"] == 1
     assert held.nunique() == 3
     assert found.iloc[3] == -1
     table = clusters.became(labels, found)

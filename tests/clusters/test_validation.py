@@ -65,7 +65,7 @@ def test_many_particles_are_judged_by_a_sample_and_seeds_repeat() -> None:
     first, again = (validation.criteria(embedding, [3, 4], seed=2, most=200, progress=False) for _ in range(2))
     pd.testing.assert_frame_equal(first, again)
     assert validation.choose(first) == 4
-    with pytest.raises(ValueError, match="of 200 particles 2 to 50 clusters can be judged, got 2 to 51"):
+    with pytest.raises(ValueError, match="of 200 particles 2 to 50 clusters can be tried, got 2 to 51"):
         validation.criteria(embedding, [2, 51], seed=2, most=200)
     with pytest.raises(ValueError, match="got none"):
         validation.criteria(embedding, [], seed=2)

@@ -50,7 +50,7 @@ def work(folder: Path) -> Inspection:
 
 
 def test_particles_leave_in_the_poses_of_their_averages(work: Inspection, tmp_path: Path) -> None:
-    done = work.export(tmp_path / "a.star", [1])
+    done = inspection.export(work, tmp_path / "a.star", [1])
     assert (done.count, dict(done.poses)) == (16, {"whole": 12, "glance": 2, "table": 2})
     assert str(done).startswith(
         '16 particles are in a.star, in the poses of "whole" (12) and of "glance" (2) and of the particle table (2)'
@@ -63,14 +63,14 @@ def test_particles_leave_in_the_poses_of_their_averages(work: Inspection, tmp_pa
     moved = np.where(found["average"] == "table", 0.0, 12.5)
     np.testing.assert_allclose(found["x"] - before["x"], moved, atol=1e-4)
     assert "half" not in found
-    plain = work.export(tmp_path / "b.star", [1], poses="table")
+    plain = inspection.export(work, tmp_path / "b.star", [1], poses="table")
     assert dict(plain.poses) == {"table": 16}
     assert str(plain) == "16 particles are in b.star"
     found = io.read_particles(tmp_path / "b.star").set_index("particle_id")
     np.testing.assert_allclose(found["rot"], before["rot"].loc[found.index], atol=1e-4)
     assert "average" not in found
     with pytest.raises(ValueError, match="poses is one of average, table, got 'mine'"):
-        work.export(tmp_path / "c.star", poses="mine")
+        inspection.export(work, tmp_path / "c.star", poses="mine")
 
 
 def test_the_latest_of_two_wins_and_another_particle_of_the_same_id_is_none(work: Inspection) -> None:
@@ -91,12 +91,12 @@ def test_the_latest_of_two_wins_and_another_particle_of_the_same_id_is_none(work
 
 
 def test_dynamo_counts_from_1_and_copick_has_the_poses(work: Inspection, tmp_path: Path) -> None:
-    done = work.export(tmp_path / "a.tbl", [1])
+    done = inspection.export(work, tmp_path / "a.tbl", [1])
     assert done.added == 1 - work.session.ids.min()
     listed = io.read_particles(tmp_path / "a.tbl", voxel_size=20.0)
     assert sorted(listed["particle_id"] - done.added) == work.session.members(1).ids.tolist()
     assert "tags are particle_id + 1" in str(done)
-    work.export(tmp_path / "project", [1], format="copick")
+    inspection.export(work, tmp_path / "project", [1], format="copick")
     kept = pd.read_csv(tmp_path / "project" / "particles.csv")
     assert kept["average"].value_counts().to_dict() == {"whole": 12, "glance": 2, "table": 2}
 
@@ -112,22 +112,22 @@ def test_the_users_own_list_comes_back_with_the_chosen_rows(folder: Path, boxes:
     io.write_particles(listed, folder / "clusters.csv")
     work = inspection.open(folder, diameter=250)
     work.keep("average", average_of(work.session.table([1]), turn=30.0))
-    done = exports.copy(work, own, tmp_path / "some.star", chosen=[1])
+    done = io.filter_particles(own, work.session.table([1]), tmp_path / "some.star")
     assert (done.kept, done.dropped, done.elsewhere) == (16, 16, 0)
     wanted = listed.loc[listed["cluster"] == 1, "theirNumber"]
     assert io.read_particles(done.path)["theirNumber"].tolist() == sorted(wanted, key=read["theirNumber"].tolist()[::-1].index)
     assert set(done.path.read_text().splitlines()) < set(own.read_text().splitlines())
-    kind = next(kind for kind in exports.KINDS if kind.format == exports.COPY)
-    told = exports.make(work, kind, tmp_path / "again", chosen=[1], source=str(own))
+    kind = next(kind for kind in exports.FORMATS if kind.format == exports.COPY)
+    told = exports.export_as(work, kind, tmp_path / "again", chosen=[1], source=str(own))
     assert told == "16 of 32 particles of own.star are in again.star"
     assert (tmp_path / "again.star").read_bytes() == done.path.read_bytes()
     with pytest.raises(ValueError, match="say which list it is"):
-        exports.make(work, kind, tmp_path / "again")
+        exports.export_as(work, kind, tmp_path / "again")
 
 
 def test_a_folder_for_each_cluster_is_in_the_frame_of_one_average(work: Inspection, tmp_path: Path) -> None:
-    kind = next(kind for kind in exports.KINDS if kind.format == "RELION")
-    told = exports.make(work, kind, tmp_path / "relion")
+    kind = next(kind for kind in exports.FORMATS if kind.format == "RELION")
+    told = exports.export_as(work, kind, tmp_path / "relion")
     assert told == "32 particles are in 2 folders in relion; see README.txt there"
     assert sorted(path.name for path in (tmp_path / "relion").iterdir()) == ["README.txt", "cluster_0", "ribosomes"]
     found = io.read_particles(tmp_path / "relion" / "ribosomes" / "particles.star")
@@ -143,9 +143,11 @@ def test_a_folder_for_each_cluster_is_in_the_frame_of_one_average(work: Inspecti
         exports.folders(bare, tmp_path / "none", program="RELION")
 
 
-@pytest.mark.parametrize("kind", [one for one in exports.KINDS if one.suffix], ids=lambda one: one.title)
-def test_every_list_that_is_offered_comes_back_with_its_places(work: Inspection, tmp_path: Path, kind: exports.Kind) -> None:
-    told = exports.make(work, kind, tmp_path / "list", chosen=[1], poses="table")
+@pytest.mark.parametrize("kind", [one for one in exports.FORMATS if one.suffix], ids=lambda one: one.title)
+def test_every_list_that_is_offered_comes_back_with_its_places(
+    work: Inspection, tmp_path: Path, kind: exports.ExportFormat
+) -> None:
+    told = exports.export_as(work, kind, tmp_path / "list", chosen=[1], poses="table")
     path = tmp_path / f"list{kind.suffix}"
     assert told.startswith(f"16 particles are in {path.name}")
     shape = next(iter(work.tomograms.values())).shape
@@ -162,12 +164,12 @@ def test_every_list_that_is_offered_comes_back_with_its_places(work: Inspection,
 def test_what_told_of_other_poses_and_halves_is_left_out_and_named(work: Inspection, tmp_path: Path) -> None:
     told = {"rlnAngleTiltPrior": 90.0, "rlnMaxValueProbDistribution": 0.5, "rlnRandomSubset": 1, "rlnImageName": "a.mrcs"}
     work.session.particles = work.session.particles.assign(**told)
-    done = work.export(tmp_path / "a.star", [1])
+    done = inspection.export(work, tmp_path / "a.star", [1])
     assert done.left_out == ("rlnAngleTiltPrior", "rlnMaxValueProbDistribution", "rlnRandomSubset")
     assert "; without rlnAngleTiltPrior, rlnMaxValueProbDistribution, rlnRandomSubset, which told of other poses" in str(done)
     found = io.read_particles(tmp_path / "a.star")
     assert [name for name in told if name in found] == ["rlnImageName"]
-    plain = work.export(tmp_path / "b.star", [1], poses="table")
+    plain = inspection.export(work, tmp_path / "b.star", [1], poses="table")
     assert plain.left_out == ()
     assert set(told) <= set(io.read_particles(tmp_path / "b.star"))
 

@@ -42,27 +42,19 @@ def test_what_is_typical_comes_first(folder: Path) -> None:
     assert sorted(work.typical(work.session.ids)) == sorted(work.session.ids)
 
 
-def test_it_says_what_cannot_be_done_and_why(folder: Path, boxes: Subtomograms) -> None:
+def test_it_says_what_cannot_be_split_or_averaged_and_why(folder: Path, boxes: Subtomograms) -> None:
     work = inspection.open(folder)
-    assert work.problem("gather") == "select particles first"
-    assert work.problem("merge", [0]) == "tick two clusters or more"
-    assert work.problem("split", [0]) == ""
-    assert work.problem("split") == "tick one cluster"
-    assert work.problem("undo") == "there is nothing to undo"
-    assert work.problem("dissolve") == "tick one cluster or more"
-    assert work.problem("dissolve", [0]) == work.problem("folders") == ""
-    assert work.problem("average") == "the selection holds 0 particles, and an average needs 8"
-    assert work.problem("average", [0]) == ""
+    assert work.split_problem([0]) == work.average_problem([0]) == ""
+    assert work.split_problem([]) == "tick one cluster"
+    assert work.average_problem([]) == "the selection holds 0 particles, and an average needs 8"
     work.session.select(boxes.ids[:3])
-    assert work.problem("gather") == work.problem("undo") == ""
     with pytest.raises(ValueError, match="cannot average: the selection holds 3 particles"):
         work.average()
+    with pytest.raises(ValueError, match="symmetry is C1 to"):
+        work.average(0, symmetry="c0")
     bare = Inspection(Session(boxes.particles), diameter=250)
-    assert bare.problem("average") == "there are no boxes to average"
-    assert bare.problem("split", []) == "there is no embedding to split by"
-    assert bare.problem("folders") == "there are no boxes to write"
-    with pytest.raises(ValueError, match="action is one of"):
-        work.problem("guess")
+    assert bare.average_problem([]) == "there are no boxes to average"
+    assert bare.split_problem([]) == "there is no embedding to split by"
 
 
 def test_particles_that_are_lacking_are_named(boxes: Subtomograms) -> None:
@@ -86,7 +78,7 @@ def test_an_average_lands_beside_its_cluster_and_in_the_run_folder_and_all_reope
         if changed == {"averages"}:
             landed.set()
 
-    work.watch(watcher)
+    work.changed.connect(watcher)
     job = work.average(second, quick=True)
     other = work.average(second, quick=True)
     (name,) = job.result(120)
@@ -140,7 +132,7 @@ def test_a_run_folder_may_come_later_and_one_that_takes_nothing_is_told(folder: 
     there = inspection.open(folder)
     work = inspection.Inspection(there.session, diameter=100.0)
     assert work.kept is None
-    assert work.problem("RELION", [0]) == "there are no boxes to average"
+    assert work.average_problem([0], engine="RELION") == "there are no boxes to average"
     with pytest.raises(ValueError, match="no run folder"):
         work.save()
     work.folder = folder / "later"
@@ -148,7 +140,7 @@ def test_a_run_folder_may_come_later_and_one_that_takes_nothing_is_told(folder: 
     work.session.select(work.session.ids[:3])
     assert work.kept == folder / "later" / "session.npz"
     seen = []
-    work.watch(seen.append)
+    work.changed.connect(seen.append)
     with monkeypatch.context() as patched:
         patched.setattr(Session, "save", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
         with pytest.warns(UserWarning, match="could not be kept in .*No space left"):
@@ -178,10 +170,10 @@ def test_a_layout_of_another_embedding_is_made_anew_whatever_the_clock_says(
     assert len(made) == 1
     features = run_contents.read_features(folder)
     assert features is not None
-    Embedding(features.ids, -features.vectors, "another").save(folder / "embedding.npz")
+    Embedding(features.ids, -features.vectors, "another").save(folder / "embedding")
     # As if the clock had gone back an hour since the layout was made.
     then = (folder / "layout.csv").stat().st_mtime - 3600
-    os.utime(folder / "embedding.npz", (then, then))
+    os.utime(folder / "embedding/vectors.npy", (then, then))
     points = inspection.open(folder).points
     assert points is not None
     np.testing.assert_allclose(points["x"], -features.take(points["particle_id"].to_numpy()).vectors[:, 0], rtol=1e-6)
@@ -222,7 +214,7 @@ def test_relion_refines_what_ours_began_with_and_its_average_lands_too(folder: P
     monkeypatch.setattr(gold_standard, "average", average)
     monkeypatch.setattr(relion_job, "refine", refine)
     monkeypatch.setattr(relion_job, "available", lambda: None)
-    assert "RELION is not installed here" in inspection.open(folder).problem("RELION", [0])
+    assert "RELION is not installed here" in inspection.open(folder).average_problem([0], engine="RELION")
     programs = SimpleNamespace(refine_mpi="mpi", mpirun="run", reconstruct="make")
     monkeypatch.setattr(relion_job, "available", lambda: programs)
     work = inspection.open(folder)
@@ -237,18 +229,18 @@ def test_relion_refines_what_ours_began_with_and_its_average_lands_too(folder: P
     assert len(relion_job.particles(asked["place"] / "particles.star")) == 16
     assert work.averages[name].record == {"program": "RELION", "name": name, "cluster": second, "quick": True}
     bare = Inspection(work.session, subtomograms=work.subtomograms, diameter=250)
-    assert bare.problem("RELION", [0]) == "RELION works in files, and there is no run folder"
+    assert bare.average_problem([0], engine="RELION") == "RELION works in files, and there is no run folder"
 
 
 def test_what_is_exported_is_what_is_counted(folder: Path, tmp_path: Path) -> None:
     work = inspection.open(folder)
     _, second = work.split(0)
     counts = work.session.counts()
-    assert work.export(tmp_path / "one.star", [second]).count == counts[second]
+    assert inspection.export(work, tmp_path / "one.star", [second]).count == counts[second]
     written = io.read_particles(tmp_path / "one.star")
     assert sorted(written["particle_id"]) == work.session.members(second).ids.tolist()
     assert set(written["cluster"]) == {second}
-    assert work.export(tmp_path / "all.csv").count == 32
+    assert inspection.export(work, tmp_path / "all.csv").count == 32
 
 
 def test_a_folder_without_clusters_says_which_notebook_makes_them(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_selecting_adds_removes_and_intersects() -> None:
 def test_clusters_are_gathered_merged_split_and_dissolved() -> None:
     session = made()
     session.select(session.ids[:4])
-    new = session.gather("ribosomes")
+    new = session.new_cluster("ribosomes")
     assert new == 3
     assert session.counts().to_dict() == {0: 2, 1: 2, 2: 2, 3: 4}
     assert session.title(3) == "ribosomes"
@@ -78,7 +78,7 @@ def test_clusters_are_gathered_merged_split_and_dissolved() -> None:
     assert session.counts().to_dict() == {1: 2, 2: 2, 4: 1, 5: 1}
     # A number is not given again, so that what was made of cluster 3 is never taken for another one's.
     session.select(session.ids[:1])
-    assert session.gather() == 6
+    assert session.new_cluster() == 6
 
 
 def test_what_is_counted_is_what_is_exported() -> None:
@@ -116,7 +116,7 @@ def test_bad_steps_are_refused_and_leave_no_trace() -> None:
     for step, message in (
         (lambda: session.merge([1]), r"merging needs two clusters, got \[1\]"),
         (lambda: session.merge([1, 9]), r"there is no cluster \[9\]; there are \[0, 1, 2\]"),
-        (session.gather, "nothing is selected"),
+        (session.new_cluster, "nothing is selected"),
         (lambda: session.split(1, pd.Series([0, 1], index=[1, 2])), "has 3 particles, but the parts are of 2"),
         (lambda: session.split(1, pd.Series(0, index=session.members(1).ids)), "falls into one part only"),
         (lambda: session.describe(7, name="x"), "there is no cluster"),
@@ -136,9 +136,9 @@ def test_bad_steps_are_refused_and_leave_no_trace() -> None:
 
 def test_watchers_hear_of_what_changed_and_two_of_them_come_to_rest() -> None:
     session, heard = made(), list[set[str]]()
-    session.watch(heard.append)
+    session.changed.connect(heard.append)
     # As a view that shows the selection and reports it back.
-    session.watch(lambda changed: session.select(session.ids[session.selected]) if "selected" in changed else None)
+    session.changed.connect(lambda changed: session.select(session.ids[session.selected]) if "selected" in changed else None)
     session.select(session.ids[:3])
     session.select(session.ids[:3])
     session.merge([0, 1])
@@ -159,7 +159,7 @@ def act(session: Session, kind: int, seed: int) -> None:
         case 0 | 1:
             session.select(some, how=str(rng.choice(["replace", "add", "remove", "intersect"])))
         case 2 if session.selected.any():
-            session.gather()
+            session.new_cluster()
         case 3 if len(clusters) > 1:
             session.merge(rng.choice(clusters, 2, replace=False))
         case 4 if clusters and (session.counts() > 1).any():
@@ -208,7 +208,7 @@ def test_a_step_of_a_few_particles_is_small_however_many_there_are(tmp_path: Pat
     empty = session.save(tmp_path / "session.npz").stat().st_size
     for start in range(0, 1000, 10):
         session.select(range(start, start + 10))
-        session.gather()
+        session.new_cluster()
     assert session.save(tmp_path / "session.npz").stat().st_size < 1.2 * empty
 
 
@@ -233,7 +233,7 @@ def test_a_session_of_other_particles_or_a_broken_one_is_refused(tmp_path: Path)
 def test_what_another_kernel_wrote_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "session.npz"
     first = made()
-    first.meet(path)
+    first.take_over(path)
     other = made()
     other.select(other.ids[:2])
     other.save(path)

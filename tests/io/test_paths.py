@@ -1,6 +1,7 @@
 """Files and folders appear whole or not at all; locks end with their process, and two writers of one path do not meet."""
 
 import errno
+import fcntl
 import hashlib
 import multiprocessing
 import os
@@ -152,11 +153,12 @@ def test_threads_take_turns(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["count.txt"]
 
 
-def test_without_locks_all_is_written_and_nothing_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP])
+def test_without_locks_all_is_written_and_nothing_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def refuse(*_: object) -> None:
-        raise OSError(95, "Operation not supported")
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(paths.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     (tmp_path / ".a.tmp-01234567.txt").write_text("of another machine, perhaps")
     with io.atomic(tmp_path / "a.txt") as temporary:
         temporary.write_text("whole")
@@ -167,7 +169,7 @@ def test_what_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     def refuse(*_: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(paths.os, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with (
         pytest.raises(OSError, match=r"cannot be written: Read-only file system: '.*/a.txt'"),
         io.atomic(tmp_path / "a.txt"),
@@ -175,21 +177,29 @@ def test_what_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.Mon
         pass
 
 
-@pytest.mark.parametrize("number", [0, 22, 38])
-def test_folders_change_places_on_any_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    if number:
+def test_a_folder_that_was_moved_aside_by_a_killed_writer_comes_back(tmp_path: Path) -> None:
+    for left in (".store.old-01234567", ".store.tmp-89abcdef"):
+        (tmp_path / left).mkdir()
+        (tmp_path / left / left[7:10]).write_text("whole")
+    with pytest.raises(RuntimeError, match="power"), io.atomic(tmp_path / "store"):
+        raise RuntimeError("power cut")
+    assert [path.name for path in tmp_path.rglob("*")] == ["store", "old"]
+    (tmp_path / ".store.old-01234567").mkdir()
+    with io.atomic(tmp_path / "store") as temporary:
+        temporary.mkdir()
+    assert [path.name for path in tmp_path.rglob("*")] == ["store"]
 
-        class Old:
-            """A system library that does not know the exchange, or not on this file system."""
 
-            def __init__(self, *_: object, **__: object) -> None:
-                self.renameat2 = lambda *_: -1
+def test_a_folder_stays_where_another_cannot_take_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "store").mkdir()
+    rename = os.rename
 
-        monkeypatch.setattr(paths.ctypes, "CDLL", Old)
-        monkeypatch.setattr(paths.ctypes, "get_errno", lambda: number)
-    for name in ("one", "two"):
-        with io.atomic(tmp_path / "store") as temporary:
-            temporary.mkdir()
-            (temporary / name).write_text(name)
-    assert [path.name for path in (tmp_path / "store").iterdir()] == ["two"]
+    def refuse(one: Path, other: Path) -> None:
+        if ".tmp-" in str(one):
+            raise OSError(errno.EIO, "Input/output error")
+        rename(one, other)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(OSError, match="Input/output"), io.atomic(tmp_path / "store") as temporary:
+        temporary.mkdir()
     assert [path.name for path in tmp_path.iterdir()] == ["store"]

@@ -11,7 +11,6 @@ from tomolab import particles, subtomograms
 from tomolab.learning import datasets
 from tomolab.subtomograms import Subtomograms
 from tomolab.subtomograms import store as stores
-from tomolab.volumes import Volume
 
 BOX = 8
 
@@ -42,7 +41,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subtomograms:
 
 
 def test_every_subtomogram_comes_once_with_its_label() -> None:
-    data = datasets.labelled(numbered(50), batch_size=8, seed=2)
+    data = datasets.Labelled(numbered(50), batch_size=8, seed=2)
     assert data.classes == ("often", "rare")
     numbers, labels = dealt(data, 0)
     assert sorted(numbers) == list(range(50))
@@ -56,7 +55,7 @@ def test_every_subtomogram_comes_once_with_its_label() -> None:
 
 @pytest.mark.parametrize("balanced", [False, True])
 def test_a_store_is_dealt_out_in_order_of_windows_and_can_be_entered_anywhere(store: Subtomograms, balanced: bool) -> None:
-    data = datasets.labelled(store, batch_size=10, balanced=balanced, turns=True, shift=1, seed=1)
+    data = datasets.Labelled(store, batch_size=10, balanced=balanced, seed=1)
     numbers, labels = dealt(data, 3)
     np.testing.assert_array_equal(labels, (numbers < 10).astype(int))
     for start in (1, 4, 29):
@@ -70,18 +69,20 @@ def test_a_store_is_dealt_out_in_order_of_windows_and_can_be_entered_anywhere(st
 
 def test_a_store_is_read_in_chunks_and_never_as_a_whole(store: Subtomograms, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[np.ndarray] = []
-    whole = stores.take
-    monkeypatch.setattr(stores, "take", lambda array, rows: (asked.append(np.asarray(rows)), whole(array, rows))[1])
+    whole = stores.Volumes.__getitem__
+    monkeypatch.setattr(
+        stores.Volumes, "__getitem__", lambda volumes, rows: (asked.append(np.asarray(rows)), whole(volumes, rows))[1]
+    )
     known, _ = datasets.split(store, 0.2, seed=1)
     assert not asked
-    dealt(datasets.labelled(known, batch_size=10, seed=1), 0)
+    dealt(datasets.Labelled(known, batch_size=10, seed=1), 0)
     assert max(map(len, asked)) <= 40
     # A chunk of 4 is read for about 4 x 0.8 subtomograms that are wanted of it.
     assert sum(len(np.unique(rows // 4)) for rows in asked) < 0.5 * len(known)
 
 
 def test_balanced_batches_hold_classes_evenly() -> None:
-    data = datasets.labelled(numbered(100, rare=6), batch_size=8, balanced=True, seed=1)
+    data = datasets.Labelled(numbered(100, rare=6), batch_size=8, balanced=True, seed=1)
     seen = list(data.epoch(0))
     assert all(int(labels.sum()) == 4 for _, labels in seen)
     numbers, _ = dealt(data, 0)
@@ -89,70 +90,6 @@ def test_balanced_batches_hold_classes_evenly() -> None:
     assert rare.max() - rare.min() <= 1
     often = numbers[numbers >= 6]
     assert len(set(often)) == len(often)
-
-
-def wedge(box: int, low: float, high: float, axis: float = 0.0) -> np.ndarray:
-    """Observed region of Fourier space (z, y, x), by its definition in `conventions`."""
-    z, y, x = np.meshgrid(*[np.fft.fftfreq(box)] * 3, indexing="ij")
-    turn = np.deg2rad(axis)
-    # Across the tilt axis, which points from y towards x.
-    across = x * np.cos(turn) - y * np.sin(turn)
-    tilt = np.rad2deg(np.arctan2(z, across))
-    tilt = (tilt + 90) % 180 - 90
-    return ((tilt >= low) & (tilt <= high)) | (np.hypot(across, z) < 1e-9)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "axis", "allowed"),
-    [
-        (-60, 60, 0, "xyz"),
-        (-40, 60, 0, "y"),
-        (-60, 60, 180, "xyz"),
-        (-60, 60, 90, "xyz"),
-        (-40, 60, -90, "x"),
-        (-60, 60, 84.3, "z"),
-        (-40, 60, 84.3, ""),
-    ],
-)
-def test_turns_are_those_that_leave_the_wedge(low: float, high: float, axis: float, allowed: str) -> None:
-    table = particles.table([[0, 0, 0]], tilts=(low, high), tilt_axis=[float(axis)])
-    ways = datasets.half_turns(table)[0]
-    assert ways[0]
-    assert "".join(name for name, way in zip("xyz", ways[1:], strict=True) if way) == allowed
-    region = torch.from_numpy(wedge(15, low, high, axis)).float()
-    for way, name in enumerate("xyz", 1):
-        chosen = np.zeros((1, 4), dtype=bool)
-        chosen[0, way] = True
-        # An odd box centred at its middle voxel stands for Fourier space.
-        turned = datasets._turned(torch.fft.fftshift(region)[None], chosen, np.random.default_rng(0))[0]
-        assert torch.equal(torch.fft.ifftshift(turned), region) == (name in allowed)
-
-
-def test_turns_are_proper_and_keep_the_centre(phantom: Volume) -> None:
-    """Of the phantom, which has no symmetry, rotations are found again, and neither mirrors nor shifts."""
-    table = particles.table(np.zeros((64, 3)), label=["a", "b"] * 32)
-    many = Subtomograms(np.repeat(phantom.data[None], 64, axis=0), table, 10.0)
-    turned = next(datasets.labelled(many, batch_size=64, turns=True, seed=1).epoch(0))[0].numpy()
-    middle = phantom.shape[0] // 2
-    inside = slice(middle - 14, middle + 15)
-    core = phantom.data[inside, inside, inside]
-    expected = [core, core[::-1, ::-1], core[::-1, :, ::-1], core[:, ::-1, ::-1]]
-    found = [
-        [i for i, one in enumerate(expected) if np.allclose(volume[inside, inside, inside], one, atol=1e-5)]
-        for volume in turned
-    ]
-    assert all(len(one) == 1 for one in found)
-    assert min(np.bincount([one[0] for one in found], minlength=4)) > 5
-
-
-def test_shifts_move_by_whole_voxels_within_bounds(phantom: Volume) -> None:
-    table = particles.table(np.zeros((40, 3)), label=["a", "b"] * 20)
-    many = Subtomograms(np.repeat(phantom.data[None], 40, axis=0), table, 10.0)
-    moved = next(datasets.labelled(many, batch_size=40, shift=2, seed=1).epoch(0))[0].numpy()
-    bead = np.array(np.unravel_index(phantom.data.argmax(), phantom.shape))
-    steps = np.array([np.unravel_index(volume.argmax(), volume.shape) for volume in moved]) - bead
-    assert {-2, -1, 0, 1, 2} == set(steps.ravel().tolist())
-    np.testing.assert_array_equal(moved[0], np.roll(phantom.data, steps[0], (0, 1, 2)))
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
@@ -180,19 +117,17 @@ def test_what_cannot_be_parted_or_dealt_is_refused() -> None:
     whole = numbered(20)
     with pytest.raises(ValueError, match="between 0 and 1, got 1"):
         datasets.split(whole, 1.0, seed=1)
-    with pytest.raises(ValueError, match="single member cannot be parted: rare"):
+    with pytest.raises(ValueError, match="single member cannot be split: rare"):
         datasets.split(numbered(20, rare=1), 0.5, seed=1)
     with pytest.raises(ValueError, match=r"of one tomogram \(t0\)"):
         datasets.split(numbered(20, tomograms=1), 0.5, seed=1, by_tomogram=True)
     alone = whole.particles.assign(tomogram=np.where(whole.particles["label"] == "rare", "t1", "t0"))
     with pytest.raises(ValueError, match="no choice of whole tomograms"):
         datasets.split(Subtomograms(whole.volumes, alone, 10.0), 0.5, seed=1, by_tomogram=True)
-    with pytest.raises(ValueError, match="shift must be 0 to 4 voxels in a box of 8, got 5"):
-        datasets.labelled(whole, shift=5)
     with pytest.raises(ValueError, match="batch_size=0"):
-        datasets.labelled(whole, batch_size=0)
+        datasets.Labelled(whole, batch_size=0)
     with pytest.raises(ValueError, match="labels often, rare are not among the classes ribosome"):
-        datasets.labelled(whole, classes=("ribosome",))
+        datasets.Labelled(whole, classes=("ribosome",))
     bare = Subtomograms(whole.volumes, pd.DataFrame(whole.particles.drop(columns="label")), 10.0)
     with pytest.raises(ValueError, match="needs a column 'label'"):
-        datasets.labelled(bare)
+        datasets.Labelled(bare)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tomolab.learning import networks
+from tomolab.learning import architectures, networks
 
 CLASSES = [f"class{i}" for i in range(22)]
 
@@ -16,7 +16,7 @@ def parameters(network: torch.nn.Module) -> int:
 def imagined(name: str, box: int) -> networks.Network:
     """A network whose weights take no memory."""
     with torch.device("meta"):
-        return networks.build(networks.Network(name, box=box, classes=CLASSES, voxel_size=None))
+        return architectures.build(networks.Network(name, box=box, classes=CLASSES, voxel_size=None))
 
 
 @pytest.mark.parametrize(

@@ -36,18 +36,18 @@ def test_powers_are_sums_of_squares_of_each_degree() -> None:
     plan = spherical_harmonics.plan_shells(12, degree=4)
     rows = [torch.randn(3, len(degrees), generator=torch.Generator().manual_seed(0)) for degrees in plan.degrees]
     power = spherical_harmonics.power(rows, plan)
-    expected = [
-        (row[:, degrees == degree] ** 2).sum(1)
-        for row, degrees in zip(rows, plan.degrees, strict=True)
-        for degree in degrees.unique()
-    ]
+    expected = []
+    for i, (first, degrees) in enumerate(zip(rows, plan.degrees, strict=True)):
+        for second in rows[: i + 1]:
+            inner = degrees[: second.shape[1]]
+            expected += [(first[:, : len(inner)] * second)[:, inner == degree].sum(1) for degree in inner.unique()]
     torch.testing.assert_close(power, torch.stack(expected, dim=1))
-    crossed = spherical_harmonics.power(rows, plan, cross=True)
-    assert crossed.shape[1] > power.shape[1]
     # Turning one sign on one shell leaves its own power and turns the products with the others.
     rows[-1] = -rows[-1]
-    torch.testing.assert_close(spherical_harmonics.power(rows, plan), power)
-    assert not torch.allclose(spherical_harmonics.power(rows, plan, cross=True), crossed)
+    turned = spherical_harmonics.power(rows, plan)
+    own = len(plan.degrees[-1].unique())
+    torch.testing.assert_close(turned[:, -own:], power[:, -own:])
+    assert not torch.allclose(turned, power)
 
 
 def test_inner_shells_end_at_the_degree_that_they_can_hold() -> None:
@@ -70,9 +70,8 @@ def test_a_rotation_changes_coefficients_but_not_powers(phantom) -> None:
     source = torch.from_numpy(phantom.data)[None].expand(6, -1, -1, -1)
     turned = volumes.transform(source, rotations.random(6, torch.Generator().manual_seed(0)))
     found = spherical_harmonics.coefficients(spherical_harmonics.amplitudes(turned, plan), plan)
-    for cross in (False, True):
-        power = spherical_harmonics.power(found, plan, cross=cross)
-        assert ((power - power[0]).norm(dim=1) / power[0].norm()).max() < 0.03
+    power = spherical_harmonics.power(found, plan)
+    assert ((power - power[0]).norm(dim=1) / power[0].norm()).max() < 0.03
     whole = torch.cat(found, dim=1)
     # What does not turn is the mean over each shell, most of the norm.
     varied = whole[:, torch.cat(plan.degrees) > 0]

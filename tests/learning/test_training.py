@@ -10,7 +10,7 @@ from safetensors import safe_open
 from tomolab import learning, simulation
 from tomolab.io import paths
 from tomolab.learning import checkpoints, metrics, networks, training
-from tomolab.simulation import Imaging, Stream, densities
+from tomolab.simulation import Imaging, Stream
 from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
 
@@ -108,7 +108,7 @@ def test_a_checkpoint_of_another_training_is_refused(stream: Stream, held_back: 
 
 
 def test_labelled_subtomograms_train_too(held_back: Subtomograms, tmp_path: Path) -> None:
-    data = learning.labelled(held_back, batch_size=8, balanced=True, turns=True, seed=2)
+    data = learning.Labelled(held_back, batch_size=8, balanced=True, seed=2)
     network = networks.create("compact", box=12, classes=data.classes)
     record = training.fit(network, data, validation=held_back, epochs=1, seed=0, folder=tmp_path, device="cpu", progress=False)
     assert len(record["history"]) == 1
@@ -120,8 +120,6 @@ def test_data_network_and_options_must_agree(stream: Stream, held_back: Subtomog
         training.fit(network, stream, validation=held_back, epochs=1, seed=0, folder=tmp_path)
     for options, told in (
         ({"keep": "first"}, 'keep is "last" or "best", got \'first\''),
-        ({"by": "luck"}, "by is one of accuracy, loss, novel_ari, novel_purity, got 'luck'"),
-        ({"by": "novel_ari"}, "novel_ari needs novel subtomograms"),
         ({"novel": held_back}, "of which the network knows half, whole"),
     ):
         with pytest.raises(ValueError, match=told):
@@ -203,12 +201,12 @@ def test_novel_classes_join_the_history(
 def test_training_stops_when_nothing_gets_better(
     stream: Stream, held_back: Subtomograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses = iter([3.0, 2.0, 2.5, 2.0, 1.0])
+    shares = iter([0.3, 0.5, 0.4, 0.5, 0.9])
     evaluate = metrics.evaluate
-    monkeypatch.setattr(metrics, "evaluate", lambda *args, **more: evaluate(*args, **more) | {"loss": next(losses, 9.0)})
-    _, record = fit(stream, held_back, tmp_path, epochs=9, by="loss", patience=2)
-    assert [row["loss"] for row in record["history"]] == [3.0, 2.0, 2.5, 2.0]
-    _, same = fit(stream, held_back, tmp_path, epochs=9, by="loss", patience=2)
+    monkeypatch.setattr(metrics, "evaluate", lambda *args, **more: evaluate(*args, **more) | {"accuracy": next(shares, 0.0)})
+    _, record = fit(stream, held_back, tmp_path, epochs=9, patience=2)
+    assert [row["accuracy"] for row in record["history"]] == [0.3, 0.5, 0.4, 0.5]
+    _, same = fit(stream, held_back, tmp_path, epochs=9, patience=2)
     assert len(same["history"]) == 4
 
 
@@ -226,35 +224,6 @@ def test_an_estimate_leaves_the_network_alone(stream: Stream) -> None:
     expected = training.estimate(network, stream, epochs=10, batches=2, device="cpu")
     assert networks.digest(network) == before
     assert expected["seconds"] == pytest.approx(10 * 64 / expected["per_second"])
-
-
-def test_tuning_learns_more_from_few_than_training_from_scratch(tmp_path: Path) -> None:
-    """The shipped encoder learns four complexes it never saw, from 12 examples of each, in 4 epochs."""
-    maps = densities.load(["apoferritin", "spliceosome", "mm_cpn_closed", "atcase"], voxel_size=20.0, box=20)
-    imaging = Imaging(snr=0.2)
-    few, held = (simulation.subtomograms(maps, n, imaging=imaging, box=20, seed=n) for n in (12, 25))
-    data = learning.labelled(few, batch_size=16, balanced=True, turns=True, seed=1)
-    before = networks.digest(networks.load("default"))
-    common = {"validation": held, "epochs": 4, "seed": 1, "device": "cpu", "progress": False}
-    tuned, record = training.tune("default", data, folder=tmp_path / "tuned", **common)
-    scratch = networks.create("compact", box=20, classes=data.classes, voxel_size=20.0)
-    plain = training.fit(scratch, data, folder=tmp_path / "scratch", **common)
-    assert record["history"][-1]["accuracy"] > plain["history"][-1]["accuracy"] + 0.15
-    assert record["notes"] == {"tuned_from": before}
-    assert tuned.classes == data.classes
-
-
-def test_tuning_keeps_the_features_and_renews_the_classifier(held_back: Subtomograms) -> None:
-    for name in ("compact", "inception3d"):
-        trained = networks.create(name, box=12, classes=["a", "b", "c"], voxel_size=10.0, seed=4)
-        fresh = networks.renewed(trained, ["whole", "half"], seed=5)
-        assert fresh.classes == ("whole", "half")
-        pairs = {key: (value, fresh.state_dict()[key]) for key, value in trained.state_dict().items()}
-        changed = {key for key, (old, new) in pairs.items() if not torch.equal(old, new)}
-        assert changed == ({"head.vectors"} if name == "compact" else {"body.6.weight", "body.6.bias"})
-        assert fresh(torch.randn(2, 12, 12, 12)).shape == (2, 2)
-    with pytest.raises(ValueError, match="trained on voxels of 20 Å, the subtomograms have 10 Å"):
-        training.tune("default", learning.labelled(held_back), validation=held_back, seed=1, folder="nowhere")
 
 
 def test_two_kernels_do_not_train_into_one_folder(

@@ -209,7 +209,7 @@ def test_what_was_cut_of_another_simulation_is_dropped(maps: dict[str, Volume], 
 def test_a_million_that_the_disk_cannot_hold_is_refused_at_once(
     maps: dict[str, Volume], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tomolab.subtomograms.store.shutil.disk_usage", lambda _: pd.Series({"free": 3 * 10**9}))
+    monkeypatch.setattr("tomolab.subtomograms.writer.shutil.disk_usage", lambda _: pd.Series({"free": 3 * 10**9}))
     with pytest.raises(OSError, match=r"1,000,000 subtomograms of 20³ voxels need 16.1 GB, and 3 GB are free"):
         generator.subtomograms(maps, 500_000, path=tmp_path / "made.zarr", imaging=QUIET, box=20, seed=0)
     assert not list(tmp_path.iterdir())

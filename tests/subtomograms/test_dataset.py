@@ -114,21 +114,25 @@ def test_extraction_that_was_interrupted_goes_on_and_ends_the_same(tmp_path, mon
     volume = Volume(rng.standard_normal((30, 40, 50)), 10.0)
     io.write_volume(volume, tmp_path / "cell.mrc")
     table = particles.table(rng.uniform(-20, 300, (150, 3)))
-    made, window = [], cropping.window
+    made, boxes = [], cropping.boxes
 
-    def failing(piece, tomogram):
-        made.append(len(piece[0]))
-        if len(made) == 4:
+    def counted(tomogram, particles, *, cut):
+        made.append(len(particles))
+        return boxes(tomogram, particles, cut=cut)
+
+    def failing(tomogram, particles, *, cut):
+        if len(made) == 3:
+            made.append(len(particles))
             raise KeyboardInterrupt
-        return window(piece, tomogram)
+        return counted(tomogram, particles, cut=cut)
 
     for name, tomogram in (("held", volume), ("disk", io.open_volume(tmp_path / "cell.mrc"))):
         options = {"box": 8, "edges": edges, "path": tmp_path / f"{name}.zarr"}
         made.clear()
-        monkeypatch.setattr(cropping, "window", failing)
+        monkeypatch.setattr(cropping, "boxes", failing)
         with pytest.raises(KeyboardInterrupt):
             subtomograms.extract(tomogram, table, **options)
-        monkeypatch.setattr(cropping, "window", lambda piece, tomogram: made.append(len(piece[0])) or window(piece, tomogram))
+        monkeypatch.setattr(cropping, "boxes", counted)
         assert not (tmp_path / f"{name}.zarr").exists()
         with pytest.warns(UserWarning, match="skipped"):
             stored = subtomograms.extract(tomogram, table, **options)
@@ -139,7 +143,7 @@ def test_extraction_that_was_interrupted_goes_on_and_ends_the_same(tmp_path, mon
         assert np.array_equal(held.volumes, stored.volumes[:])
         pd.testing.assert_frame_equal(held.particles, stored.particles)
         pd.testing.assert_frame_equal(held.skipped, stored.skipped)
-    monkeypatch.setattr(cropping, "window", failing)
+    monkeypatch.setattr(cropping, "boxes", failing)
     made.clear()
     with pytest.raises(KeyboardInterrupt):
         subtomograms.extract(volume, table, box=8, path=tmp_path / "cut.zarr")

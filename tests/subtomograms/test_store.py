@@ -1,6 +1,9 @@
 """Stores are written whole or not at all, opened only if they are what they say, and their rows are those that Zarr reads."""
 
+import copy
 import itertools
+import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from tomolab import particles
-from tomolab.subtomograms import Subtomograms, store
+from tomolab.subtomograms import Subtomograms, store, writer
 
 
 def some(count: int = 40, box: int = 8, *, first_id: int = 100, seed: int = 0) -> Subtomograms:
@@ -30,7 +33,7 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path) -> None:
         raise RuntimeError("the tomogram went away")
 
     with pytest.raises(RuntimeError, match="went away"):
-        store.write(tmp_path / "made.zarr", parts(), box=8, voxel_size=20.0)
+        writer.write(tmp_path / "made.zarr", parts(), box=8, voxel_size=20.0)
     assert len(store.read(tmp_path / "made.zarr")[1]) == 40
     assert [path.name for path in tmp_path.iterdir()] == ["made.zarr"]
 
@@ -42,12 +45,12 @@ def test_writing_refuses_wrong_parts(tmp_path) -> None:
         (made.volumes * 1e6, "beyond float16"),
     ):
         with pytest.raises(ValueError, match=message):
-            store.write(tmp_path / "wrong.zarr", [(volumes, made.particles)], box=8, voxel_size=20.0)
+            writer.write(tmp_path / "wrong.zarr", [(volumes, made.particles)], box=8, voxel_size=20.0)
     twice = [(made.volumes, made.particles)] * 2
     with pytest.raises(ValueError, match=r"80 of 80 particles .* have an id that another row has too"):
-        store.write(tmp_path / "wrong.zarr", twice, box=8, voxel_size=20.0)
+        writer.write(tmp_path / "wrong.zarr", twice, box=8, voxel_size=20.0)
     with pytest.raises(ValueError, match="no subtomograms came"):
-        store.write(tmp_path / "wrong.zarr", [], box=8, voxel_size=20.0)
+        writer.write(tmp_path / "wrong.zarr", [], box=8, voxel_size=20.0)
     assert not list(tmp_path.iterdir())
 
 
@@ -85,10 +88,10 @@ def test_taking_keeps_the_order_across_chunks_and_shards(tmp_path, monkeypatch) 
     monkeypatch.setattr("tomolab.subtomograms.store.SHARD_BYTES", 16384)
     made = some(100)
     array = store.read(made.save(tmp_path / "made.zarr"))[0]
-    assert array.shards[0] == 16
+    assert array.layout.shard == 16
     for count in (0, 1, 5, 100):
         rows = np.random.default_rng(count).permutation(100)[:count]
-        np.testing.assert_array_equal(store.take(array, rows), made.volumes[rows].astype(np.float16))
+        np.testing.assert_array_equal(array[rows], made.volumes[rows].astype(np.float16))
 
 
 def test_shards_are_written_once_whatever_the_parts(tmp_path, monkeypatch) -> None:
@@ -97,7 +100,7 @@ def test_shards_are_written_once_whatever_the_parts(tmp_path, monkeypatch) -> No
     made = some(40)
     cuts = [0, 1, 1, 30, 40]
     parts = [(torch.from_numpy(made.volumes[a:b]), made.particles[a:b]) for a, b in itertools.pairwise(cuts)]
-    store.write(tmp_path / "made.zarr", iter(parts), box=8, voxel_size=20.0)
+    writer.write(tmp_path / "made.zarr", iter(parts), box=8, voxel_size=20.0)
     array, table, voxel_size = store.read(tmp_path / "made.zarr")
     np.testing.assert_array_equal(array[:], made.volumes.astype(np.float16))
     assert table["particle_id"].tolist() == made.ids.tolist()
@@ -105,54 +108,126 @@ def test_shards_are_written_once_whatever_the_parts(tmp_path, monkeypatch) -> No
     assert len(list((tmp_path / "made.zarr" / "volumes" / "c").iterdir())) == 3
 
 
-def sharded(folder: Path, count: int = 50, **options: object) -> tuple[zarr.Array, np.ndarray]:
-    """Four rows in a chunk, four chunks in a shard; a chunk and a shard hold nothing but zeros, which are written too."""
-    data = np.random.default_rng(0).standard_normal((count, 3, 3, 3)).astype(np.float16)
-    data[4:8] = data[32:48] = 0
-    about = {"shape": data.shape, "chunks": (4, 3, 3, 3), "shards": (16, 3, 3, 3), "dtype": "float16", "compressors": None}
-    with zarr.config.set({"array.write_empty_chunks": True}):
-        array = zarr.create_group(folder, zarr_format=3).create_array("volumes", **about | options)
-    array[:] = data
-    return array, data
+def sharded(folder: Path, count: int = 50) -> tuple[store.Volumes, np.ndarray]:
+    """Eight rows in a chunk, two chunks in a shard; a chunk and a shard hold nothing but zeros, which are written too."""
+    data = np.random.default_rng(0).standard_normal((count, 8, 8, 8)).astype(np.float16)
+    data[8:16] = data[32:48] = 0
+    Subtomograms(data, some(count).particles, 20.0).save(folder / "a.zarr")
+    return store.read(folder / "a.zarr")[0], data
 
 
-@pytest.mark.parametrize("together", [1, 3, 1000])
-def test_rows_are_those_of_zarr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int) -> None:
-    monkeypatch.setattr(store, "TOGETHER", together)
-    array, data = sharded(tmp_path)
-    assert store.is_plain(array)
+@pytest.fixture
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tomolab.subtomograms.store.CHUNK_BYTES", 8 * 2 * 8**3)
+    monkeypatch.setattr("tomolab.subtomograms.store.SHARD_BYTES", 16 * 2 * 8**3)
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize("count", [1, 8, 48, 50])
+def test_zarr_reads_the_same_rows(tmp_path: Path, count: int) -> None:
+    volumes, data = sharded(tmp_path, count)
+    group = zarr.open_group(tmp_path / "a.zarr", mode="r")
+    assert group.attrs["count"] == count
+    array = group["volumes"]
+    assert (array.shape, array.chunks, array.shards, array.dtype) == (volumes.shape, volumes.chunks, (16, 8, 8, 8), "float16")
+    np.testing.assert_array_equal(array[:], data)
     rng = np.random.default_rng(1)
-    for rows in (np.arange(50), rng.permutation(50), rng.integers(0, 50, 200), np.array([49]), np.array([], dtype=int)):
-        np.testing.assert_array_equal(store.read_rows(array, rows), data[rows])
+    for rows in (np.arange(count), rng.permutation(count), rng.integers(0, count, 200), np.array([], dtype=int)):
+        np.testing.assert_array_equal(volumes[rows], data[rows])
+    np.testing.assert_array_equal(volumes[::3, 4], data[::3, 4])
+    np.testing.assert_array_equal(volumes[count - 1, :, 2], data[count - 1, :, 2])
+    np.testing.assert_array_equal(copy.deepcopy(volumes), data)
 
 
-def test_only_plain_numbers_on_a_disk_are_read_so(tmp_path: Path) -> None:
-    assert not store.is_plain(sharded(tmp_path / "packed", compressors=ZstdCodec())[0])
-    assert not store.is_plain(sharded(tmp_path / "unsharded", shards=None)[0])
-    assert not store.is_plain(sharded(tmp_path / "cut", chunks=(4, 3, 3, 1))[0])
-    assert not store.is_plain(
-        zarr.create_array(zarr.storage.MemoryStore(), shape=(4, 2), shards=(4, 2), chunks=(2, 2), dtype="f2")
-    )
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data_type", "float32"),
+        ("data_type", "bytes"),
+        ("fill_value", 1.0),
+        ("shape", [10**13, 8, 8, 8]),
+        ("shape", [50, 8, 8, 4]),
+        ("shape", [True, 8, 8, 8]),
+        ("chunk_grid", {"name": "regular", "configuration": {"chunk_shape": [2**39, 8, 8, 8]}}),
+        ("chunk_grid", {"name": "regular", "configuration": {"chunk_shape": [20, 8, 8, 8]}}),
+        ("codecs", [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "zstd", "configuration": {"level": 0}}]),
+        ("storage_transformers", [{"name": "other"}]),
+    ],
+)
+def test_another_layout_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    sharded(tmp_path)
+    path = tmp_path / "a.zarr" / "volumes" / "zarr.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(ValueError, match=r"a\.zarr/volumes/zarr\.json cannot be read as the array of a store"):
+        store.read(tmp_path / "a.zarr")
 
 
+def test_what_zarr_writes_packed_is_refused(tmp_path: Path) -> None:
+    some().save(tmp_path / "a.zarr")
+    group = zarr.open_group(tmp_path / "a.zarr")
+    for options in ({"compressors": ZstdCodec()}, {"shards": None}, {"chunks": (4, 8, 8, 1)}):
+        about = {
+            "shape": (40, 8, 8, 8),
+            "chunks": (4, 8, 8, 8),
+            "shards": (16, 8, 8, 8),
+            "dtype": "float16",
+            "compressors": None,
+        }
+        group.create_array("volumes", **about | options, overwrite=True)[:] = 0
+        with pytest.raises(ValueError, match=r"not of the layout of a store|cannot be read as the array of a store"):
+            store.read(tmp_path / "a.zarr")
+
+
+@pytest.mark.usefixtures("_small")
 def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    array, _ = sharded(tmp_path)
+    volumes, _ = sharded(tmp_path)
     for rows in ([3, 50], [-1]):
         with pytest.raises(IndexError, match="were asked for, and there are 50"):
-            store.read_rows(array, np.array(rows))
-    path = tmp_path / "volumes/c/1/0/0/0"
+            volumes[np.array(rows)]
+    path = tmp_path / "a.zarr/volumes/c/1/0/0/0"
     whole = path.read_bytes()
+    moved = store.Layout(8, 8, 16).index(1) + whole[-36:]
     for damaged, message in (
-        (whole[:-3] + b"abc", "the checksum of its index does not hold"),
-        (whole[:20], "the checksum of its index does not hold"),
-        (whole[-68:], "its index tells of chunks elsewhere"),
-        (whole[100:], "it ends"),
+        (whole[:-3] + b"abc", "its index is not that of 2 chunks"),
+        (whole[:20], "its 20 bytes are not those of 2 chunks or more"),
+        (whole[-36:], "its 36 bytes are not those of 2 chunks or more"),
+        (whole[100:], "bytes are not those of 2 chunks or more"),
+        (whole[8192:], "bytes are not those of 2 chunks or more"),
+        (whole[:-36] + moved[:36], "its index is not that of 2 chunks"),
+        (whole + whole, "bytes are not those of 2 chunks or more"),
     ):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=f"volumes/c/1/0/0/0 is damaged: {message}"):
-            store.read_rows(array, np.arange(16, 32))
+        with pytest.raises(ValueError, match=f"volumes/c/1/0/0/0 is damaged: .*{message}"):
+            store.read(tmp_path / "a.zarr")[0][np.arange(20, 21)]
     path.unlink()
+    volumes = store.read(tmp_path / "a.zarr")[0]
+    for other in (tmp_path / "no", tmp_path / "a.zarr/volumes/c/0"):
+        path.symlink_to(other)
+        with pytest.raises(ValueError, match="1/0/0/0"):
+            volumes[16:32]
+        path.unlink()
+    os.mkfifo(path)
     with pytest.raises(ValueError, match="volumes/c/1/0/0/0 is not there"):
-        store.read_rows(array, np.arange(16, 32))
+        volumes[16:32]
     # Other shards are none the worse.
-    assert store.read_rows(array, np.arange(16)).shape == (16, 3, 3, 3)
+    assert volumes[:16].shape == (16, 8, 8, 8)
+
+
+@pytest.mark.usefixtures("_small")
+def test_a_shard_that_is_cut_after_it_was_checked_is_refused(tmp_path: Path) -> None:
+    volumes, data = sharded(tmp_path)
+    np.testing.assert_array_equal(volumes[16:32], data[16:32])
+    os.truncate(tmp_path / "a.zarr/volumes/c/1/0/0/0", 5000)
+    with pytest.raises(ValueError, match="1/0/0/0 is damaged: it ended while it was read"):
+        volumes[16:32]
+
+
+@pytest.mark.parametrize("shift", [0, 8])
+def test_a_forked_process_reads_too(tmp_path: Path, shift: int) -> None:
+    volumes, data = sharded(tmp_path)
+    np.testing.assert_array_equal(volumes[:4], data[:4])
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if np.array_equal(volumes[shift : shift + 8], data[shift : shift + 8]) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

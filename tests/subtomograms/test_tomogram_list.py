@@ -1,6 +1,5 @@
 """Many tomograms become one store: each with its own voxel size, tilts and contrast, also after an interruption."""
 
-import json
 import warnings
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pandas as pd
 import pytest
 
 from tomolab import io, particles, subtomograms
-from tomolab.subtomograms import extraction, store, tomogram_list, writer
+from tomolab.subtomograms import cropping, store, tomogram_list, writer
 from tomolab.volumes import Volume
 
 SIZES = {"TS_01": 10.0, "TS_02": 12.0, "TS_03": 20.0}
@@ -89,23 +88,27 @@ def test_work_that_was_interrupted_goes_on_and_ends_the_same(place: Path, monkey
     tomograms, table = tomogram_list.read(place / "tomograms.csv"), picks(60)
     options = {"box": 6, "voxel_size": 20.0, "edges": "flag", "progress": False}
     straight = tomogram_list.extract(tomograms, table, path=place / "straight.zarr", **options)
-    made, parts = [], extraction.parts
+    made, add, boxes = [], writer.add, cropping.boxes
 
-    def failing(piece, **given):
-        made.append(piece.name)
-        for number, part in enumerate(parts(piece, **given)):
+    def failing(journal, name, parts, *, skipped):
+        made.append(name)
+
+        def some():
+            yield from parts
             # A shard of the tomogram is on disk when the power goes.
-            yield part
-            if len(made) > after and number == 0:
+            if len(made) > after:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(extraction, "parts", failing)
+        return add(journal, name, some(), skipped=skipped)
+
+    monkeypatch.setattr(writer, "add", failing)
     with pytest.raises(KeyboardInterrupt):
         tomogram_list.extract(tomograms, table, path=place / "cut.zarr", **options)
     assert not (place / "cut.zarr").exists()
     assert len(made) == after + 1
     made.clear()
-    monkeypatch.setattr(extraction, "parts", lambda piece, **given: made.append(0) or parts(piece, **given))
+    monkeypatch.setattr(writer, "add", add)
+    monkeypatch.setattr(cropping, "boxes", lambda *given, **options: made.append(0) or boxes(*given, **options))
     cut = tomogram_list.extract(tomograms, table, path=place / "cut.zarr", **options)
     assert len(made) == 3 - after
     assert np.array_equal(cut.volumes[:], straight.volumes[:])
@@ -119,20 +122,20 @@ def test_other_work_is_not_gone_on_with(place: Path) -> None:
     assert again.done == journal.done == ()
     with pytest.warns(UserWarning, match="is of other particles, tomograms or parameters; it is dropped"):
         writer.begin(place / "cut.zarr", "two", box=6, voxel_size=20.0)
-    (journal.folder / writer.JOURNAL).write_text('{"key": "two", "done": ["a"], "written": 9}')
+    (journal.folder / writer.JOURNAL).write_text('{"key": "two", "done": ["a"], "count": 9}')
     with pytest.warns(UserWarning, match="cannot be read and is begun anew"):
         writer.begin(place / "cut.zarr", "two", box=6, voxel_size=20.0)
 
 
 def test_what_cannot_work_is_refused_before_work_starts(place: Path, monkeypatch) -> None:
     tomograms, table = tomogram_list.read(place / "tomograms.csv"), picks()
-    monkeypatch.setattr(extraction, "parts", lambda *given, **options: pytest.fail("work was begun"))
+    monkeypatch.setattr(cropping, "boxes", lambda *given, **options: pytest.fail("work was begun"))
     strange = table.assign(tomogram=["TS_99", "TS_98", *table["tomogram"][2:]])
     for rows, options, message in (
         (
             strange,
             {},
-            r"2 of 24 particles are of 2 tomograms that the dataset does not hold, TS_99 \(1\), TS_98 \(1\): the dataset lacks",
+            r"2 of 24 particles are of 2 tomograms that the list does not hold, TS_99 \(1\), TS_98 \(1\): the list",
         ),
         (table[:0], {}, "the table of particles is empty"),
         (table, {"voxel_size": None}, "have 3 voxel sizes, 10, 12, 20 Å; give the one that is wanted"),
@@ -155,21 +158,17 @@ def test_if_nothing_can_be_cut_nothing_is_left(place: Path) -> None:
     assert not [one.name for one in place.iterdir() if "cut" in one.name]
 
 
-def test_a_list_may_be_json_or_paths(place: Path) -> None:
-    rows = [
-        {"name": "A", "path": "TS_01.mrc", "flipped": False},
-        {"name": "B", "path": "https://server.org/B.zarr", "near": 20},
-    ]
-    (place / "a.json").write_text(json.dumps(rows))
-    found = tomogram_list.read(place / "a.json")
-    assert found["tomogram"].tolist() == ["A", "B"]
+def test_a_list_may_be_a_table(place: Path) -> None:
+    (place / "a.csv").write_text("path,near,flipped\nTS_01.mrc,,no\nhttps://server.org/B.zarr,20,\n")
+    found = tomogram_list.read(place / "a.csv")
+    assert found["tomogram"].tolist() == ["TS_01", "B"]
     assert found["path"].tolist() == [str(place / "TS_01.mrc"), "https://server.org/B.zarr"]
     assert found["flipped"].tolist() == [False, None]
     assert found["contrast"].tolist() == ["bright", "bright"]
-    made = tomogram_list.table([place / "TS_01.mrc", place / "TS_02.mrc.gz"], tilts=(-60, 50), contrast="dark")
-    assert made["tomogram"].tolist() == ["TS_01", "TS_02"]
+    paths = [place / "TS_01.mrc", place / "TS_02.mrc.gz"]
+    made = tomogram_list.check(pd.DataFrame({"tomogram": ["A", "B"], "path": paths, "tilt_min": -60, "tilt_max": 50}))
     assert made["tilt_max"].tolist() == [50, 50]
-    assert tomogram_list.open_tomogram(made, "TS_02").voxel_size == 12.0
+    assert tomogram_list.open_tomogram(made, "B").voxel_size == 12.0
     with pytest.raises(ValueError, match="there is no tomogram 'TS_03' among 2"):
         tomogram_list.open_tomogram(made, "TS_03")
 
@@ -200,10 +199,9 @@ def test_faulty_lists_are_named(tmp_path, text: str, message: str) -> None:
 
 
 def test_lists_that_are_none(tmp_path) -> None:
-    for text in ("{}", "[1]", "[" * 100_000, "nonsense"):
-        (tmp_path / "a.json").write_text(text)
-        with pytest.raises(ValueError, match="cannot be read as a list of tomograms"):
-            tomogram_list.read(tmp_path / "a.json")
+    (tmp_path / "a.csv").write_bytes(b"path\n\xff\xfe.mrc\n")
+    with pytest.raises(ValueError, match="cannot be read as a list of tomograms"):
+        tomogram_list.read(tmp_path / "a.csv")
     (tmp_path / "a.csv").write_text("path,tilts\na.mrc,none.tlt")
     with pytest.raises(FileNotFoundError, match=r"none\.tlt"):
         tomogram_list.read(tmp_path / "a.csv")

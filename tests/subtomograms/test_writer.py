@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -37,7 +38,7 @@ def check(path: Path, ids: list[int]) -> None:
     assert found.ids.tolist() == ids
     np.testing.assert_array_equal(found.volumes[:, 0, 0, 0], np.array(ids, dtype=np.float16))
     rows = np.random.default_rng(0).permutation(len(ids))
-    np.testing.assert_array_equal(store.take(found.volumes, rows)[:, 1, 2, 3], np.array(ids)[rows])
+    np.testing.assert_array_equal(found.volumes[rows][:, 1, 2, 3], np.array(ids)[rows])
 
 
 @pytest.mark.parametrize("counts", [(5, 1, 30, 1), (16, 16), (40, 3, 3), (1, 100)])
@@ -61,7 +62,7 @@ def test_ids_are_unique(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"3 of 6 particle ids are in .* already, such as \[12, 13, 14\]"):
         subtomograms.append(path, some(6, 12))
     with pytest.raises(ValueError, match="an id that another row has too"):
-        writer.append(path, store.parts(some(6, 12).volumes, some(6, 12).particles), box=BOX, voxel_size=20.0)
+        writer.append(path, writer.parts(some(6, 12).volumes, some(6, 12).particles), box=BOX, voxel_size=20.0)
     check(path, list(range(5, 15)))
     found = subtomograms.append(path, some(6, 12), renumber=True)
     assert found.ids.tolist() == list(range(5, 21))
@@ -85,9 +86,8 @@ def test_only_like_is_added_to_like(tmp_path: Path) -> None:
 def test_what_was_left_out_is_told_once(tmp_path: Path) -> None:
     path = some(4, 0).save(tmp_path / "made.zarr")
     lost = particles.table(np.zeros((2, 3)), ids=[90, 91]).assign(reason="too near")
-    for _ in range(2):
-        writer._skip(path, [lost])
-    found = subtomograms.append(path, Subtomograms(some(3, 4).volumes, some(3, 4).particles, 20.0, lost))
+    for first in (4, 7):
+        found = subtomograms.append(path, Subtomograms(some(3, first).volumes, some(3, first).particles, 20.0, lost))
     assert found.skipped["particle_id"].tolist() == [90, 91]
 
 
@@ -97,7 +97,7 @@ def test_an_addition_that_breaks_off_leaves_the_store_as_it_was(tmp_path: Path, 
 
     def parts():
         for start in range(20, 20 + left):
-            yield from store.parts(some(1, start).volumes, some(1, start).particles)
+            yield from writer.parts(some(1, start).volumes, some(1, start).particles)
         raise RuntimeError("the tomogram went away")
 
     with pytest.raises(RuntimeError, match="went away"):
@@ -108,6 +108,29 @@ def test_an_addition_that_breaks_off_leaves_the_store_as_it_was(tmp_path: Path, 
     # An id of what broke off is free.
     subtomograms.append(path, some(7, 20))
     check(path, [*range(20), *range(50, 57), *range(20, 27)])
+
+
+def test_a_folder_that_is_removed_meanwhile_is_no_store(tmp_path: Path) -> None:
+    path = some(20, 0).save(tmp_path / "made.zarr")
+
+    def parts():
+        for start in (20, 40):
+            shutil.rmtree(path, ignore_errors=True)
+            yield from writer.parts(some(20, start).volumes, some(20, start).particles)
+
+    with pytest.raises(FileNotFoundError, match="was removed while it was written"):
+        writer.append(path, parts(), box=BOX, voxel_size=20.0)
+    with pytest.raises(ValueError, match="not a store of subtomograms"):
+        subtomograms.open(path)
+    journal = writer.begin(path, "key", box=BOX, voxel_size=20.0)
+    journal = writer.add(journal, "first", writer.parts(some(20, 0).volumes, some(20, 0).particles), skipped=[])
+    shutil.rmtree(journal.folder)
+    with pytest.raises(FileNotFoundError, match="is not there, to which more was to be added"):
+        writer.add(journal, "cell", writer.parts(some(20, 0).volumes, some(20, 0).particles), skipped=[])
+    journal = writer.begin(path, "key", box=BOX, voxel_size=20.0)
+    shutil.rmtree(journal.folder)
+    with pytest.raises(FileNotFoundError, match="was removed while it was written"):
+        writer.add(journal, "cell", writer.parts(some(20, 0).volumes, some(20, 0).particles), skipped=[])
 
 
 def adding(path: Path, first: int, times: int, begun: object) -> None:
@@ -143,13 +166,13 @@ def test_processes_take_turns_and_the_killed_one_adds_nothing_half(tmp_path: Pat
     ids = subtomograms.open(path).ids
     assert set(ids) >= {*range(10), *range(1000, 1018), *range(2000, 2018)}
     subtomograms.append(path, some(3, 9000))
-    assert not list(path.rglob("*.partial"))
+    assert not list(path.rglob(".*"))
     assert [one.name for one in tmp_path.iterdir()] == ["made.zarr"]
 
 
 def test_a_disk_without_room_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = some(10, 0).save(tmp_path / "made.zarr")
-    monkeypatch.setattr("tomolab.subtomograms.store.shutil.disk_usage", lambda _: pd.Series({"free": 1000}))
+    monkeypatch.setattr("tomolab.subtomograms.writer.shutil.disk_usage", lambda _: pd.Series({"free": 1000}))
     with pytest.raises(OSError, match=r"20 subtomograms of 4³ voxels need 5.12e-06 GB, and 1e-06 GB are free"):
         subtomograms.append(path, some(20, 10))
     check(path, list(range(10)))

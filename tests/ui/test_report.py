@@ -57,7 +57,7 @@ def run(folder: Path, boxes: Subtomograms) -> Path:
     work.session.describe(1, name=HOSTILE, note=HOSTILE, colour="#123456")
     work.session.describe(0, colour="red;background:url(//elsewhere)")
     work.session.select(work.session.ids[:4], "list")
-    work.session.gather("few")
+    work.session.new_cluster("few")
     work.session.dissolve(2)
     table = work.session.table([1])
     work.keep(HOSTILE, average_of(table[:12], turn=40.0, seed=3, seconds=2.0))
@@ -185,7 +185,7 @@ def test_any_stage_is_shown_and_nothing_is_invented(tmp_path: Path, boxes: Subto
     assert [step.title for step in run_contents.read(tmp_path).steps] == ["picked", "cut out"]
     assert "Clusters" not in text
     assert "Averages" not in text
-    (tmp_path / "embedding.npz").write_bytes(b"broken")
+    (tmp_path / "embedding").write_bytes(b"broken")
     assert '<p class="fault">' in report.write(tmp_path).read_text(encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Subtomograms in, structures out: poses, half maps, Fourier shell correlation, symmetry, classes and handedness."""
+"""Compute structures from subtomograms: poses, half maps, Fourier shell correlation, symmetry, classes and handedness."""
 
 from typing import TYPE_CHECKING
 
@@ -8,26 +8,44 @@ __all__ = [
     "Average",
     "Poses",
     "align_map",
+    "apply_fit",
     "average",
+    "classify",
+    "compare_hands",
     "correlate",
+    "find_initial_model",
     "load",
+    "score_matches",
+    "select_matches",
     "with_poses",
 ]
 
 if TYPE_CHECKING:
+    from tomolab.averaging import relion as relion
     from tomolab.averaging.alignment import Poses, align_map
+    from tomolab.averaging.alignment import apply as apply_fit
+    from tomolab.averaging.classification import classify
     from tomolab.averaging.fsc import correlate
     from tomolab.averaging.gold_standard import average
     from tomolab.averaging.half_maps import Average, load
+    from tomolab.averaging.handedness import compare_hands
+    from tomolab.averaging.initial_model import find as find_initial_model
+    from tomolab.averaging.matching import score as score_matches
+    from tomolab.averaging.matching import select as select_matches
     from tomolab.averaging.reconstruction import with_poses
 else:
     __getattr__, __dir__ = attach(
         __name__,
         {
-            "alignment": ["Poses", "align_map"],
+            "alignment": ["Poses", "align_map", "apply as apply_fit"],
+            "classification": ["classify"],
             "fsc": ["correlate"],
             "gold_standard": ["average"],
             "half_maps": ["Average", "load"],
+            "handedness": ["compare_hands"],
+            "initial_model": ["find as find_initial_model"],
+            "matching": ["select as select_matches", "score as score_matches"],
+            "relion": [],
             "reconstruction": ["with_poses"],
         },
     )

@@ -47,7 +47,7 @@ class Checkpoint:
         """Restore refinements from the file, if there is one; ValueError if it is of another call."""
         if self.path is None or not self.exists:
             return
-        tensors, metadata = safe_load.tensors(self.path, "the state of refinements")
+        tensors, metadata = safe_load.read_safetensors(self.path, "the state of refinements")
         about = metadata.get("about")
         if about != self.about:
             raise ValueError(f"{self.path} is of an average begun otherwise: {about}; this one is {self.about}")

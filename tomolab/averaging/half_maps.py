@@ -146,8 +146,8 @@ def load(folder: str | Path) -> Average:
     if not volume.shape == half1.shape == half2.shape or len({one.voxel_size for one in (volume, half1, half2)}) > 1:
         raise ValueError(f"{folder} is not a saved average: {volume!r} has halves {half1!r} and {half2!r}")
     with safe_load.reading(folder, "an average"):
-        table = particles.check(safe_load.table(folder / "particles.parquet"))
-        fsc = safe_load.listing(folder / "fsc.csv", ["resolution", "fsc"])
+        table = particles.check(safe_load.read_parquet(folder / "particles.parquet"))
+        fsc = safe_load.read_csv(folder / "fsc.csv", ["resolution", "fsc"])
         if not len(fsc) or not (fsc["resolution"] > 0).all():
             raise ValueError("its Fourier shell correlation has no shells of positive resolution")
         if not len(table):
@@ -157,11 +157,11 @@ def load(folder: str | Path) -> Average:
 
 def _record(path: Path) -> dict[str, Any]:
     """The record of an average; its known values are checked for their type."""
-    record = safe_load.mapping(path)
+    record = safe_load.read_json(path)
     lengths = ("mask", "together", "seconds")
     types: dict[str, Any] = {"name": str, "symmetry": str, "program": str, "parameters": dict}
     types |= dict.fromkeys(lengths, (int, float))
-    safe_load.typed(record, **{key: one for key, one in types.items() if record.get(key) is not None})
+    safe_load.check_types(record, **{key: one for key, one in types.items() if record.get(key) is not None})
     numbers = [key for key in lengths if record.get(key) is not None and not 0 < record[key] < LARGEST]
     if numbers:
         raise ValueError(f"{path}: {', '.join(numbers)} must be positive numbers up to {LARGEST:g}")

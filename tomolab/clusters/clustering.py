@@ -1,8 +1,5 @@
 """Feature vectors in, cluster labels out, by k-means, by density, or as a mixture of Gaussians.
 
-In comes an `Embedding`, out come labels: a Series named "cluster", indexed by particle id, 0 the largest cluster, and -1
-for a particle in no cluster.
-
 >>> labels = kmeans(embedding, 12, seed=0)
 >>> cores = hdbscan(embedding)
 >>> mixture = gaussians(embedding, 8, seed=0)
@@ -41,20 +38,10 @@ def kmeans(embedding: Embedding, k: int, *, seed: int, normalise: bool = True) -
 
     Parameters
     ----------
-    embedding
-        Vectors (n, d).
+    embedding, seed, normalise
+        As everywhere in `tomolab.clusters`.
     k
         Number of clusters, 1 to n.
-    seed
-        Seed of the starts: same seed, same labels.
-    normalise
-        Scale every vector to length 1 first. The length of a feature vector goes mostly with signal to noise, its
-        direction with structure.
-
-    Returns
-    -------
-    Series
-        Cluster of each particle, 0 the largest, named "cluster" and indexed by particle id.
 
     Raises
     ------
@@ -90,8 +77,8 @@ def hdbscan(
 
     Parameters
     ----------
-    embedding
-        Vectors (n, d).
+    embedding, seed, normalise
+        As everywhere in `tomolab.clusters`.
     smallest
         Fewest particles that make a cluster.
     leaves
@@ -100,15 +87,6 @@ def hdbscan(
         index of 0.81 and 0.87 among these; the most persistent 97 and 85 % with 0.69 and 0.71 (``bench_partitions.py``).
     components
         Principal components to work in; density means little in many dimensions.
-    seed
-        Draws the sample.
-    normalise
-        As in `kmeans`.
-
-    Returns
-    -------
-    Series
-        Cluster of each particle, 0 the largest and -1 for none, named "cluster" and indexed by particle id.
 
     Raises
     ------
@@ -138,7 +116,7 @@ class Mixture:
     Parameters
     ----------
     labels
-        Cluster of each particle, 0 the largest, named "cluster" and indexed by particle id.
+        As everywhere in `tomolab.clusters`.
     certainty
         Probability, under the mixture, that the particle belongs to its cluster, indexed by particle id.
     bic
@@ -160,20 +138,16 @@ def gaussians(
 
     Parameters
     ----------
-    embedding
-        Vectors (n, d).
+    embedding, seed, normalise
+        As everywhere in `tomolab.clusters`.
     k
         Number of Gaussians, 1 to n. One that is the likeliest of no particle gives no cluster.
-    seed
-        Seed of the start and of the sample.
     components
         Principal components to work in. A Gaussian has its own full covariance, which takes about as many particles
         as components squared over 2.
     starts
         Times to begin anew, of which the best is kept. Of six unseen complexes at SNR 0.1 and 0.05, the adjusted Rand
         index was 0.74 and 0.75 with one start, 0.89 and 0.75 with five; 0.94 and 0.83 with k-means (``bench_partitions.py``).
-    normalise
-        As in `kmeans`.
 
     Raises
     ------
@@ -186,25 +160,17 @@ def gaussians(
     rows = sample(len(points), max(SAMPLE, k), seed=seed)
     # Whitened data have variance 1 in all: a thousandth of it keeps a Gaussian from closing in on a few particles.
     method = GaussianMixture(k, reg_covar=1e-3, n_init=starts, random_state=seed, max_iter=500).fit(points[rows])
-    chance = np.concatenate([method.predict_proba(part) for part in np.array_split(points, 1 + len(points) // SAMPLE)])
+    chance = np.concatenate([method.predict_proba(some) for some in np.array_split(points, 1 + len(points) // SAMPLE)])
     certainty = pd.Series(chance.max(axis=1), index=pd.Index(embedding.ids, name="particle_id"), name="certainty")
     return Mixture(series(chance.argmax(axis=1), embedding.ids), certainty, float(method.bic(points[rows])))
 
 
 def series(found: np.ndarray, ids: np.ndarray) -> pd.Series:
-    """Labels of particles as a Series, numbered anew with the largest cluster 0; what is below 0 becomes -1.
-
-    Parameters
-    ----------
-    found
-        Whole numbers (n,).
-    ids
-        Particle ids (n,).
-    """
-    kinds, codes, counts = np.unique(np.where(found < 0, NOISE, found), return_inverse=True, return_counts=True)
-    order = np.argsort(np.where(kinds < 0, 1, -counts), kind="stable")
+    """Labels of particles `ids` (n,) from whole numbers (n,), numbered anew with the largest cluster 0; below 0 becomes -1."""
+    clusters, codes, counts = np.unique(np.where(found < 0, NOISE, found), return_inverse=True, return_counts=True)
+    order = np.argsort(np.where(clusters < 0, 1, -counts), kind="stable")
     ranks = np.argsort(order)
-    ranks[kinds < 0] = NOISE
+    ranks[clusters < 0] = NOISE
     return pd.Series(ranks[codes], index=pd.Index(ids, name="particle_id"), name="cluster")
 
 

@@ -48,23 +48,17 @@ def merges(embedding: Embedding, labels: pd.Series, *, normalise: bool = True) -
     each. Leaving the sizes out, as linkage of bare centres does, recovers known classes less well: joining two to three
     times as many clusters as there were classes (80 sets of 3 to 16 complexes, at SNR 0.1 and 0.05), the mean adjusted
     Rand index was 0.84 with sizes, 0.81 with Ward's linkage of bare centres, 0.79 with average linkage of cosines, and
-    0.84 for k-means told the right number at once.
+    0.84 for k-means given the right number.
 
     Parameters
     ----------
-    embedding
-        Vectors (n, d).
-    labels
-        Cluster of particles of the embedding, indexed by particle id; -1 for none.
-    normalise
-        As in `clusters.kmeans`.
+    embedding, labels, normalise
+        As everywhere in `tomolab.clusters`.
 
     Raises
     ------
     ValueError
         If there are fewer than two clusters.
-    KeyError
-        If a particle is not in the embedding.
     """
     middle = centres(embedding, labels, normalise=normalise)
     if len(middle) < 2:
@@ -99,24 +93,12 @@ def _reduced(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def cut(tree: Tree, k: int) -> list[list[int]]:
-    """Cut a tree into k groups of clusters, to be joined by `clusters.merge`.
-
-    Parameters
-    ----------
-    tree
-        From `merges`.
-    k
-        Groups, 1 to the number of clusters.
-
-    Returns
-    -------
-    list of lists
-        Clusters of each group, the group of cluster 0 first.
+    """Clusters of each of the k groups into which a tree is cut, the group of cluster 0 first, for `clusters.merge`.
 
     Raises
     ------
     ValueError
-        If there are fewer clusters than groups.
+        If k is not 1 to the number of clusters.
     """
     return [group.tolist() for _, group in pd.Series(tree.clusters).groupby(groups(tree, k), sort=False)]
 

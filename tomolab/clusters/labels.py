@@ -1,13 +1,10 @@
 """Cluster labels in, cluster labels or a summary out: merge and split clusters, and look into them.
 
-In comes an `Embedding`, out come labels: a Series named "cluster", indexed by particle id, with the largest cluster
-first (0) and -1 for particles in no cluster. The founding paper over-partitions: more clusters than classes, which are then
-looked at and merged (`hierarchy` proposes how).
+The founding paper makes more clusters than there are classes, which are then looked at and merged (`hierarchy` proposes how).
 
 >>> labels = kmeans(embedding, 12, seed=0)
 >>> fewer = merge(labels, [[0, 3], [5, 7, 8]])
 >>> became(labels, fewer)
->>> agreement(labels, truth)            # {"ari": ..., "homogeneity": ..., "completeness": ..., "purity": ..., "clustered": ...}
 >>> summary(labels, particles)
 """
 
@@ -16,26 +13,8 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from tomolab.clusters.clustering import Mixture, directions, gaussians, hdbscan, kmeans, series
-from tomolab.clusters.metrics import agreement, by_class, purity
+from tomolab.clusters.clustering import directions, kmeans, series
 from tomolab.learning.embedding import Embedding
-
-__all__ = [
-    "Mixture",
-    "agreement",
-    "became",
-    "by_class",
-    "centres",
-    "gaussians",
-    "hdbscan",
-    "kmeans",
-    "likeness",
-    "merge",
-    "nearest",
-    "purity",
-    "split",
-    "summary",
-]
 
 
 def merge(labels: pd.Series, groups: Iterable[Iterable[int]]) -> pd.Series:
@@ -44,26 +23,21 @@ def merge(labels: pd.Series, groups: Iterable[Iterable[int]]) -> pd.Series:
     Parameters
     ----------
     labels
-        Cluster of each particle, indexed by particle id.
+        As everywhere in `tomolab.clusters`. In the result clusters are numbered anew; `became` says what became what.
     groups
         Clusters that become one, group by group; those not named stay as they are. `hierarchy.cut` proposes groups.
-
-    Returns
-    -------
-    Series
-        Like `labels`, with clusters numbered anew from the largest; `became` tells what became what.
 
     Raises
     ------
     ValueError
         If a cluster is unknown or named twice.
     """
-    told = [[int(cluster) for cluster in group] for group in groups]
-    named = [cluster for group in told for cluster in group]
+    joining = [[int(cluster) for cluster in group] for group in groups]
+    named = [cluster for group in joining for cluster in group]
     _known(labels, named)
     if len(set(named)) < len(named):
         raise ValueError(f"a cluster can go into one group, but {sorted({c for c in named if named.count(c) > 1})} are in two")
-    joined = {cluster: group[0] for group in told for cluster in group}
+    joined = {cluster: group[0] for group in joining for cluster in group}
     return series(labels.map(lambda cluster: joined.get(cluster, cluster)).to_numpy(), labels.index.to_numpy())
 
 
@@ -72,34 +46,21 @@ def split(embedding: Embedding, labels: pd.Series, cluster: int, *, k: int = 2, 
 
     Parameters
     ----------
-    embedding
-        Vectors (n, d).
-    labels
-        Cluster of particles of the embedding, indexed by particle id.
-    cluster
-        The one to divide.
-    k
-        Into how many.
-    seed, normalise
-        As in `kmeans`.
-
-    Returns
-    -------
-    Series
-        Like `labels`, with clusters numbered anew from the largest; `became` tells what became what.
+    embedding, labels, seed, normalise
+        As everywhere in `tomolab.clusters`. In the result clusters are numbered anew; `became` says what became what.
+    cluster, k
+        The one to divide, and into how many.
 
     Raises
     ------
     ValueError
         If there is no such cluster, or it has less than k particles.
-    KeyError
-        If a particle of it is not in the embedding.
     """
     _known(labels, [cluster])
-    inside = embedding.take(labels.index[labels == cluster].to_numpy())
-    parts = kmeans(inside, k, seed=seed, normalise=normalise)
+    members = embedding.take(labels.index[labels == cluster].to_numpy())
+    divided = kmeans(members, k, seed=seed, normalise=normalise)
     found = labels.copy()
-    found.loc[parts.index] = parts + labels.max() + 1
+    found.loc[divided.index] = divided + labels.max() + 1
     return series(found.to_numpy(), labels.index.to_numpy())
 
 
@@ -109,7 +70,7 @@ def became(before: pd.Series, after: pd.Series) -> pd.DataFrame:
     Parameters
     ----------
     before, after
-        Cluster of each particle, indexed by the same particle ids.
+        Labels of the same particles.
 
     Returns
     -------
@@ -136,21 +97,7 @@ def became(before: pd.Series, after: pd.Series) -> pd.DataFrame:
 def centres(embedding: Embedding, labels: pd.Series, *, normalise: bool = True) -> pd.DataFrame:
     """Mean vector of every cluster, (clusters, d), indexed by cluster; particles in no cluster take no part.
 
-    Parameters
-    ----------
-    embedding
-        Vectors (n, d).
-    labels
-        Cluster of particles of the embedding, indexed by particle id; -1 for none.
-    normalise
-        As in `kmeans`: then it is the mean of directions, of length below 1.
-
-    Raises
-    ------
-    ValueError
-        If no particle is in a cluster.
-    KeyError
-        If a particle is not in the embedding.
+    With `normalise` it is the mean of directions, of length below 1.
     """
     held = labels[labels != -1]
     if held.empty:
@@ -162,26 +109,7 @@ def centres(embedding: Embedding, labels: pd.Series, *, normalise: bool = True) 
 def nearest(embedding: Embedding, labels: pd.Series, *, normalise: bool = True) -> pd.Series:
     """Distance of each particle to the centre of its cluster; sorted, it puts the most typical particles first.
 
-    Parameters
-    ----------
-    embedding
-        Vectors (n, d).
-    labels
-        Cluster of particles of the embedding, indexed by particle id; -1 for none.
-    normalise
-        As in `kmeans`.
-
-    Returns
-    -------
-    Series
-        Distances named "distance", in the order of `labels` and with its index; NaN for particles in no cluster.
-
-    Raises
-    ------
-    ValueError
-        If no particle is in a cluster.
-    KeyError
-        If a particle is not in the embedding.
+    The Series "distance" has the order and the index of `labels`; NaN for particles in no cluster.
     """
     vectors = directions(embedding.take(labels.index.to_numpy()), normalise)
     middle = centres(embedding, labels, normalise=normalise).reindex(labels.to_numpy())
@@ -193,10 +121,8 @@ def likeness(embedding: Embedding, labels: pd.Series, reference: Embedding) -> p
 
     Parameters
     ----------
-    embedding
-        Vectors (n, d).
-    labels
-        Cluster of particles of the embedding, indexed by particle id; -1 for none.
+    embedding, labels
+        As everywhere in `tomolab.clusters`.
     reference
         Vectors (m, d) of the same network.
 
@@ -209,11 +135,8 @@ def likeness(embedding: Embedding, labels: pd.Series, reference: Embedding) -> p
     ------
     ValueError
         If the two embeddings are of different networks, or no particle is in a cluster.
-    KeyError
-        If a particle is not in the embedding.
     """
-    if embedding.network != reference.network:
-        raise ValueError(f"embeddings of two networks cannot be compared: {embedding.network[:8]} and {reference.network[:8]}")
+    embedding.check_network(reference.network)
     middle = centres(embedding, labels)
     direction = directions(reference, True).mean(axis=0)
     cosine = (middle @ direction) / (np.linalg.norm(middle, axis=1) * np.linalg.norm(direction))
@@ -226,7 +149,7 @@ def summary(labels: pd.Series, particles: pd.DataFrame, *, truth: str = "label")
     Parameters
     ----------
     labels
-        Cluster of each particle, indexed by particle id; particles in no cluster make the last row, -1.
+        As everywhere in `tomolab.clusters`; particles in no cluster make the last row, -1.
     particles
         Particle table; must hold the particles of `labels`.
     truth

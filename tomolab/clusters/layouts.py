@@ -41,14 +41,10 @@ def flat(
 
     Parameters
     ----------
-    embedding
-        Vectors (n, d).
+    embedding, seed, normalise
+        As everywhere in `tomolab.clusters`.
     method
         "umap" (McInnes, Healy and Melville 2018), "tsne" (van der Maaten and Hinton 2008), or "pca", linear and fast.
-    seed
-        Of the method and of the sample it is fit to: the same seed gives the same layout.
-    normalise
-        Scale every vector to length 1 first, as `clusters.kmeans` does.
     progress
         Show a bar while the particles beyond the sample are placed.
 
@@ -65,23 +61,22 @@ def flat(
         raise ValueError(f"{method} needs at least {2 if method == 'pca' else 5} particles, got {n}")
     whole = Embedding(embedding.ids, directions(embedding, normalise), embedding.network)
     reduced = pca.pca(whole, min(2 if method == "pca" else 50, n, d)).vectors
-    if method == "pca":
-        return _table(embedding, reduced)
-    rows = sample(n, SAMPLE, seed=seed)
-    placed, place = methods[method](reduced[rows], seed)
-    points = np.empty((n, 2), np.float32)
-    points[rows] = placed
-    rest = np.delete(np.arange(n), rows)
+    points = reduced if method == "pca" else _placed(reduced, methods[method], seed=seed, progress=progress)
+    return pd.DataFrame({"particle_id": embedding.ids, "x": points[:, 0], "y": points[:, 1]})
+
+
+def _placed(vectors: np.ndarray, fit: Callable[..., Fitted], *, seed: int, progress: bool) -> np.ndarray:
+    """Points (n, 2): a layout is fit to a sample of the vectors, and the others are placed into it."""
+    rows = sample(len(vectors), SAMPLE, seed=seed)
+    points = np.empty((len(vectors), 2), np.float32)
+    points[rows], place = fit(vectors[rows], seed)
+    rest = np.delete(np.arange(len(vectors)), rows)
     with tqdm(total=len(rest), desc="placing", unit=" particles", disable=not progress or not len(rest)) as bar:
         for start in range(0, len(rest), CHUNK):
             some = rest[start : start + CHUNK]
-            points[some] = place(reduced[some])
+            points[some] = place(vectors[some])
             bar.update(len(some))
-    return _table(embedding, points)
-
-
-def _table(embedding: Embedding, points: np.ndarray) -> pd.DataFrame:
-    return pd.DataFrame({"particle_id": embedding.ids, "x": points[:, 0], "y": points[:, 1]})
+    return points
 
 
 def _umap(vectors: np.ndarray, seed: int) -> Fitted:

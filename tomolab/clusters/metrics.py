@@ -6,7 +6,9 @@
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import adjusted_rand_score, homogeneity_score
+from sklearn.metrics import adjusted_rand_score, completeness_score, homogeneity_score
+
+from tomolab.learning.metrics import purity
 
 
 def agreement(labels: pd.Series, truth: pd.Series) -> dict[str, float]:
@@ -15,7 +17,7 @@ def agreement(labels: pd.Series, truth: pd.Series) -> dict[str, float]:
     Parameters
     ----------
     labels
-        Cluster of each particle, indexed by particle id; -1 for none.
+        As everywhere in `tomolab.clusters`.
     truth
         Class of each particle, indexed by particle id; may know more particles than `labels`.
 
@@ -36,30 +38,10 @@ def agreement(labels: pd.Series, truth: pd.Series) -> dict[str, float]:
     return {
         "ari": float(adjusted_rand_score(true, found)),
         "homogeneity": float(homogeneity_score(true, found)),
-        # Completeness is homogeneity with the parts exchanged.
-        "completeness": float(homogeneity_score(found, true)),
-        "purity": purity(labels, truth),
+        "completeness": float(completeness_score(true, found)),
+        "purity": purity(true, found),
         "clustered": len(found) / len(labels),
     }
-
-
-def purity(labels: pd.Series, truth: pd.Series) -> float:
-    """Share of particles that belong to the commonest class of their cluster, among those in a cluster.
-
-    Parameters
-    ----------
-    labels
-        Cluster of each particle, indexed by particle id; -1 for none.
-    truth
-        Class of each particle, indexed by particle id.
-
-    Raises
-    ------
-    ValueError
-        If truth does not know some of the particles, an id is repeated, or no particle is in a cluster.
-    """
-    found, true = _aligned(labels, truth)
-    return float(np.asarray(pd.crosstab(found, true)).max(axis=1).sum() / len(found))
 
 
 def by_class(labels: pd.Series, truth: pd.Series) -> pd.DataFrame:
@@ -67,10 +49,8 @@ def by_class(labels: pd.Series, truth: pd.Series) -> pd.DataFrame:
 
     Parameters
     ----------
-    labels
-        Cluster of each particle, indexed by particle id; -1 for none.
-    truth
-        Class of each particle, indexed by particle id.
+    labels, truth
+        As in `agreement`, which raises the same errors.
 
     Returns
     -------
@@ -78,23 +58,16 @@ def by_class(labels: pd.Series, truth: pd.Series) -> pd.DataFrame:
         Indexed by class: ``size``, the ``cluster`` that found it, ``recall`` (share of the class in this cluster, particles
         in no cluster counted as missed), ``precision`` (share of the class in the cluster) and ``f1``, their harmonic mean.
         One cluster may be the best of two classes: then it mixes them.
-
-    Raises
-    ------
-    ValueError
-        If truth does not know some of the particles, an id is repeated, or no particle is in a cluster.
     """
     _aligned(labels, truth)
-    classes = truth.loc[labels.index].to_numpy()
-    counts = pd.crosstab(classes, labels.to_numpy())
+    counts = pd.crosstab(truth.loc[labels.index].to_numpy(), labels.to_numpy())
     size = counts.sum(axis=1)
     counts = counts.loc[:, counts.columns != -1]
-    recall, precision = counts.div(size, axis=0), counts.div(counts.sum(axis=0), axis=1)
-    f1 = 2 * counts.div(counts.sum(axis=0).to_numpy()[None] + size.to_numpy()[:, None])
-    best = f1.to_numpy().argmax(axis=1)
-    rows = np.arange(len(f1))
+    found = counts.sum(axis=0)
+    f1 = 2 * counts.div(np.add.outer(size.to_numpy(), found.to_numpy()))
+    best, rows = f1.to_numpy().argmax(axis=1), np.arange(len(f1))
     out = pd.DataFrame({"size": size, "cluster": counts.columns.to_numpy()[best]}, index=size.index.rename("class"))
-    for name, table in (("recall", recall), ("precision", precision), ("f1", f1)):
+    for name, table in (("recall", counts.div(size, axis=0)), ("precision", counts.div(found, axis=1)), ("f1", f1)):
         out[name] = table.to_numpy()[rows, best]
     return out
 

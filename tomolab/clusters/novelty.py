@@ -1,23 +1,20 @@
 """Feature vectors in; out comes which particles and clusters are unlike every class that the network was trained on.
 
-In come an `Embedding` of known particles with their classes, out comes a `Reference`, which judges other embeddings of the
-same network. Every number it gives is a share of known particles, or of clusters of them, so it means the same for
-every network:
+A `Reference` is made of known particles with their classes. Every novelty that it gives to other embeddings of the same
+network is a share of known particles, or of clusters of them, so it means the same for every network:
 
-- A *particle* of novelty 0.95 looks less familiar than 95 % of known particles that the judge had not seen.
+- A *particle* of novelty 0.95 looks less familiar than 95 % of known particles.
 - A *cluster* of novelty 0.95 looks less familiar than 95 % of the clusters that k-means finds when it divides as many known
-  particles, which the judge had not seen, into as many clusters.
+  particles into as many clusters.
 
-One half of the known particles says what is familiar, the other half what novelty it has (conformal p-values, Vovk 2005);
+One half of the known particles says what is familiar, and is compared with the other half (conformal p-values, Vovk 2005);
 then the halves change places, and the two answers are averaged. A particle is scored by relative Mahalanobis distance (Ren
-et al. 2021). A cluster is scored by the Mahalanobis distance of its mean from the nearest mean of a cluster that k-means
-finds in the other half: over-partition leaves clusters of parts of a class and of what two classes share, and random groups
-of one class, being neither, would make every found cluster look novel.
+et al. 2021), a cluster by the Mahalanobis distance of its mean from the nearest mean of a cluster that k-means finds in the
+first half. Random groups of one class would not do: k-means also finds parts of a class and what two classes share.
 
-What breaks the meaning: known particles that were imaged otherwise (signal to noise far from theirs, another tilt
-range, crowding), since all that differs counts as novel. So simulate the reference as the data were imaged. And a reference
-of fewer than twice as many particles as the data makes the judge of clusters cautious: the more particles a class has,
-the farther k-means takes its parts from each other.
+Known particles must be imaged as the data: whatever differs (signal to noise, tilt range, crowding) counts as novel. With
+fewer than twice as many known particles as data, the novelty of clusters is too low: the more particles a class has, the
+farther k-means takes its parts from each other.
 
 >>> known = reference(embed(network, simulated), simulated.particles.set_index("particle_id")["label"])
 >>> known.particles(measured)
@@ -33,12 +30,13 @@ from sklearn.cluster import KMeans
 from sklearn.covariance import ledoit_wolf
 from sklearn.preprocessing import normalize
 
+from tomolab.clusters.labels import centres
 from tomolab.learning.embedding import Embedding
 
 FEWEST = 8
 """Known particles that every class must have: half of them say where the class lies."""
 FINE = 200
-"""Clusters that k-means finds at least in each half, in as many runs as that takes: they make shares fine."""
+"""Clusters that k-means finds at least in each half, in as many runs as that takes, so that shares are fine."""
 MOST = 100
 """Clusters of one run, for speed: more of them are looked for among as many fewer particles."""
 ROOM = 16
@@ -47,8 +45,8 @@ BATCH = 65_536
 
 
 @dataclass(frozen=True, eq=False)
-class _Judge:
-    """What one half of the known particles says is familiar, and the scores of the other half.
+class _Half:
+    """What one half of the known particles (``seen``) says is familiar; the other half is ``unseen``.
 
     ``means`` are those of the classes; ``within`` and ``total`` whiten by the covariance within classes and of all.
     """
@@ -61,12 +59,14 @@ class _Judge:
 
     def score(self, vectors: np.ndarray) -> np.ndarray:
         """Relative Mahalanobis distance: to the nearest class, less that to all known particles as one cloud; squared."""
-        parts = [vectors[start : start + BATCH].astype(np.float64) for start in range(0, len(vectors), BATCH)]
+        blocks = [vectors[start : start + BATCH].astype(np.float64) for start in range(0, len(vectors), BATCH)]
         middle = self.seen.mean(axis=0, keepdims=True)
-        return np.concatenate([_apart(part, self.means, self.within) - _apart(part, middle, self.total) for part in parts])
+        return np.concatenate(
+            [_distances(block, self.means, self.within) - _distances(block, middle, self.total) for block in blocks]
+        )
 
     def novelty(self, vectors: np.ndarray) -> np.ndarray:
-        """Share of unseen known particles that look more familiar."""
+        """Share of the other half that looks more familiar."""
         return _share(self.score(self.unseen), self.score(vectors))
 
     def cluster_novelty(self, centres: np.ndarray, total: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -75,11 +75,11 @@ class _Judge:
         # Two streams, so that the halves do not share starts.
         places = np.concatenate([self.means, _centres(self.seen, **like, seed=2 * seed)])
         known = _centres(self.unseen, **like, seed=2 * seed + 1)
-        distances = _apart(centres, places, self.within)
-        return _share(_apart(known, places, self.within), distances), distances
+        distances = _distances(centres, places, self.within)
+        return _share(_distances(known, places, self.within), distances), distances
 
 
-def _apart(vectors: np.ndarray, places: np.ndarray, whitening: np.ndarray) -> np.ndarray:
+def _distances(vectors: np.ndarray, places: np.ndarray, whitening: np.ndarray) -> np.ndarray:
     """Squared Mahalanobis distance from each vector to the nearest of the places."""
     return cdist(vectors @ whitening, places @ whitening, "sqeuclidean").min(axis=1)
 
@@ -112,10 +112,10 @@ def _whitening(residuals: np.ndarray) -> np.ndarray:
     return axes / np.sqrt(values.clip(values[-1] * 1e-9))
 
 
-def _judge(vectors: np.ndarray, codes: np.ndarray, seen: np.ndarray) -> _Judge:
+def _half(vectors: np.ndarray, codes: np.ndarray, seen: np.ndarray) -> _Half:
     inside, own = vectors[seen], codes[seen]
     means = np.stack([inside[own == code].mean(axis=0) for code in range(codes.max() + 1)])
-    return _Judge(
+    return _Half(
         means=means,
         within=_whitening(inside - means[own]),
         total=_whitening(inside - inside.mean(axis=0)),
@@ -130,7 +130,7 @@ def reference(known: Embedding, labels: pd.Series, *, seed: int = 0) -> "Referen
     Parameters
     ----------
     known
-        Features of known particles, best ones that the network was not trained on, imaged as the data to judge.
+        Features of known particles, best ones that the network was not trained on, imaged as the data.
     labels
         Class of each known particle, indexed by particle id; may name more particles.
     seed
@@ -141,7 +141,7 @@ def reference(known: Embedding, labels: pd.Series, *, seed: int = 0) -> "Referen
     ValueError
         If known particles have no label, an id is repeated, there are fewer than two classes, or fewer than 8 particles of one.
     """
-    codes, classes = pd.factorize(known.labelled(labels), sort=True)
+    codes, classes = pd.factorize(known.match_labels(labels), sort=True)
     counts = np.bincount(codes, minlength=len(classes))
     if len(classes) < 2 or counts.min() < FEWEST:
         raise ValueError(
@@ -158,7 +158,7 @@ def reference(known: Embedding, labels: pd.Series, *, seed: int = 0) -> "Referen
         classes=tuple(classes.tolist()),
         network=known.network,
         directions=np.stack([directions[codes == code].mean(axis=0) for code in range(len(classes))]),
-        judges=(_judge(vectors, codes, seen), _judge(vectors, codes, ~seen)),
+        halves=(_half(vectors, codes, seen), _half(vectors, codes, ~seen)),
         seed=seed,
     )
 
@@ -175,8 +175,8 @@ class Reference:
         Digest of the network that made the features.
     directions
         Mean direction of each class, (classes, d).
-    judges
-        Two, each of which learned from one half of the known particles and is calibrated by the other.
+    halves
+        What each half of the known particles says is familiar.
     seed
         Decides the starts of k-means.
     """
@@ -184,35 +184,21 @@ class Reference:
     classes: tuple[str, ...]
     network: str
     directions: np.ndarray
-    judges: tuple[_Judge, _Judge]
+    halves: tuple[_Half, _Half]
     seed: int
 
     def particles(self, embedding: Embedding) -> pd.Series:
-        """Novelty of every particle: the share of unseen known particles that look more familiar, 0 familiar to 1 novel.
+        """Novelty of every particle, 0 familiar to 1 novel: a Series "novelty", indexed by particle id.
 
-        For particles of known classes, in equal numbers and imaged as the reference, it is uniform between 0 and 1.
-
-        Parameters
-        ----------
-        embedding
-            Features of the network of the reference.
-
-        Returns
-        -------
-        Series
-            Named "novelty", indexed by particle id.
-
-        Raises
-        ------
-        ValueError
-            If the features are of another network.
+        It is the share of known particles that look more familiar. For particles of known classes, in equal numbers and imaged
+        as the reference, it is uniform between 0 and 1. Features of another network are a ValueError.
         """
-        self._check(embedding)
-        shares = np.mean([judge.novelty(embedding.vectors) for judge in self.judges], axis=0)
+        embedding.check_network(self.network)
+        shares = np.mean([half.novelty(embedding.vectors) for half in self.halves], axis=0)
         return pd.Series(shares, index=pd.Index(embedding.ids, name="particle_id"), name="novelty")
 
     def clusters(self, embedding: Embedding, labels: pd.Series, *, novel: float = 0.9, smallest: int = 20) -> pd.DataFrame:
-        """Judge clusters, and say which to average first.
+        """Novelty of clusters, and which to average first.
 
         The order: first the clusters of at least `smallest` particles whose novelty is at least `novel`, by distance times
         compactness, so that what is farthest from all that is known, and tight, comes first. Then the others, by novelty.
@@ -220,11 +206,9 @@ class Reference:
 
         Parameters
         ----------
-        embedding
-            Features of the network of the reference.
-        labels
-            Cluster of particles of the embedding, indexed by particle id; -1 is in no cluster and left out. Judge all clusters
-            of the data at once: how many there are decides what they are held against.
+        embedding, labels
+            As everywhere in `tomolab.clusters`. Give all clusters of the data at once: how many there are decides what they
+            are compared with.
         novel
             Novelty from which a cluster counts as novel.
         smallest
@@ -233,7 +217,7 @@ class Reference:
         Returns
         -------
         DataFrame
-            Indexed by cluster: ``size``; ``novelty``, the share of clusters found in the same way among unseen known particles
+            Indexed by cluster: ``size``; ``novelty``, the share of clusters found in the same way among known particles
             that look more familiar; ``distance`` from what is familiar, in standard deviations within a class, which tells
             apart clusters that all have the highest novelty; ``class``, the known class nearest in direction, and
             ``likeness``, the cosine to it; ``compactness``, the mean cosine between two of its particles (missing for one
@@ -243,19 +227,12 @@ class Reference:
         ------
         ValueError
             If the features are of another network, or no particle is in a cluster.
-        KeyError
-            If a labelled particle is not in the embedding.
         """
-        self._check(embedding)
-        inside = labels[labels != -1]
-        if inside.empty:
-            raise ValueError(f"none of {len(labels)} particles is in a cluster")
-        vectors = embedding.take(inside.index.to_numpy()).vectors.astype(np.float64)
-        sizes = inside.groupby(inside).size()
-        middles = pd.DataFrame(vectors).groupby(inside.to_numpy()).mean().to_numpy()
-        directions = pd.DataFrame(normalize(vectors)).groupby(inside.to_numpy()).mean().to_numpy()
+        embedding.check_network(self.network)
+        middles, directions = (centres(embedding, labels, normalise=one).astype(float) for one in (False, True))
+        sizes = labels.value_counts().loc[middles.index]
         table = pd.DataFrame({"size": sizes}).rename_axis("cluster")
-        found = [judge.cluster_novelty(middles, len(inside), seed=self.seed) for judge in self.judges]
+        found = [half.cluster_novelty(middles.to_numpy(), int(sizes.sum()), seed=self.seed) for half in self.halves]
         table["novelty"], table["distance"] = np.mean(found, axis=0)
         table["distance"] **= 0.5
         cosines = normalize(directions) @ normalize(self.directions).T
@@ -265,10 +242,6 @@ class Reference:
         pairs = (sizes - 1).where(sizes > 1)
         table["compactness"] = (sizes * (directions**2).sum(axis=1) - 1) / pairs
         return table.assign(rank=_ranks(table, novel=novel, smallest=smallest))
-
-    def _check(self, embedding: Embedding) -> None:
-        if embedding.network != self.network:
-            raise ValueError(f"embeddings of two networks cannot be compared: {embedding.network[:8]} and {self.network[:8]}")
 
 
 def _ranks(table: pd.DataFrame, *, novel: float, smallest: int) -> pd.Series:

@@ -26,20 +26,16 @@ STRONG = 0.7
 def criteria(
     embedding: Embedding, ks: Iterable[int], *, seed: int, most: int = 4000, normalise: bool = True, progress: bool = True
 ) -> pd.DataFrame:
-    """Judge numbers of clusters by five criteria, each of k-means with this number.
+    """Five criteria for numbers of clusters, each of k-means with this number.
 
     Parameters
     ----------
-    embedding
-        Vectors (n, d).
+    embedding, seed, normalise
+        As everywhere in `tomolab.clusters`.
     ks
-        Numbers of clusters to judge, 2 to a quarter of the particles.
-    seed
-        Of the starts, halvings and sample.
+        Numbers of clusters to try, 2 to a quarter of the particles.
     most
-        Particles to judge by, drawn at random from more. Time grows with it, the judgement hardly changes.
-    normalise
-        As in `clusters.kmeans`.
+        Particles to use, drawn at random from more. Time grows with it, the criteria hardly change.
     progress
         Show a bar over the numbers.
 
@@ -60,8 +56,8 @@ def criteria(
     numbers = sorted({int(k) for k in ks})
     rows = clustering.sample(len(embedding), most, seed=seed)
     if not numbers or numbers[0] < 2 or numbers[-1] > len(rows) // 4:
-        told = f"{numbers[0]} to {numbers[-1]}" if numbers else "none"
-        raise ValueError(f"of {len(rows)} particles 2 to {len(rows) // 4} clusters can be judged, got {told}")
+        given = f"{numbers[0]} to {numbers[-1]}" if numbers else "none"
+        raise ValueError(f"of {len(rows)} particles 2 to {len(rows) // 4} clusters can be tried, got {given}")
     some = Embedding(embedding.ids[rows], np.asarray(embedding.vectors[rows]), embedding.network)
     points = clustering.directions(some, normalise)
     table = []
@@ -80,17 +76,9 @@ def criteria(
 
 
 def proposals(table: pd.DataFrame) -> pd.Series:
-    """Number of clusters that each criterion proposes: its best one; of the strength, the largest number that reaches 0.7.
+    """Number of clusters that each criterion of a table from `criteria` proposes, a Series indexed by criterion.
 
-    Parameters
-    ----------
-    table
-        From `criteria`.
-
-    Returns
-    -------
-    Series
-        Indexed by criterion; 1 for the strength if no division repeats itself that well.
+    It is the best one; of the strength, the largest number that reaches 0.7, or 1 if no division repeats itself that well.
     """
     strong = table.index[table["strength"] >= STRONG]
     found = {"strength": strong.max() if len(strong) else 1}
@@ -100,22 +88,14 @@ def proposals(table: pd.DataFrame) -> pd.Series:
 
 
 def choose(table: pd.DataFrame) -> int:
-    """Choose a number of clusters: the one with the highest Calinski-Harabasz index, if some division repeats itself.
+    """Choose a number of clusters: the one with the highest Calinski-Harabasz index of a table from `criteria`.
+
+    It is 1 where no division repeats itself with a prediction strength of 0.7.
 
     No rule is the best everywhere. In the sets of ``benchmarks/bench_clusters.py``, complexes most of which were never seen in
     training, this one loses least of the adjusted Rand index against the best number and meets the number of classes most
     often. It joins what is alike, and the more so the more classes there are; BIC divides too far when particles are many,
     since no cluster is quite a Gaussian. So divide further than that, and merge what looks the same.
-
-    Parameters
-    ----------
-    table
-        From `criteria`.
-
-    Returns
-    -------
-    int
-        The number; 1 if no division has a prediction strength of 0.7.
     """
     found = proposals(table)
     return 1 if found["strength"] == 1 else int(found["calinski_harabasz"])
@@ -131,10 +111,10 @@ def _strength(points: np.ndarray, k: int, *, seed: int) -> float:
     return float(np.mean(worst))
 
 
-def _together(judged: np.ndarray, own: np.ndarray, k: int) -> np.ndarray:
-    """Share of the pairs in each of k clusters `own` that `judged` has together too; 1 for a cluster without pairs."""
+def _together(other: np.ndarray, own: np.ndarray, k: int) -> np.ndarray:
+    """Share of the pairs in each of k clusters `own` that `other` has together too; 1 for a cluster without pairs."""
     counts = np.zeros((k, k))
-    np.add.at(counts, (own, judged), 1)
+    np.add.at(counts, (own, other), 1)
     sizes = counts.sum(axis=1)
     pairs = sizes * (sizes - 1)
     return np.where(pairs > 0, (counts * (counts - 1)).sum(axis=1) / np.maximum(pairs, 1), 1.0)
@@ -157,17 +137,13 @@ def stability(
 
     Parameters
     ----------
-    embedding
-        Vectors (n, d).
-    labels
-        Cluster of particles of the embedding, indexed by particle id; -1 for none.
-    seed
-        Decides halves and starts.
+    embedding, labels, seed
+        As everywhere in `tomolab.clusters`.
     repeats
         Times that a half is drawn.
     partition
         What clusters anew: takes an embedding and a seed, gives labels. By default k-means with as many clusters as
-        `labels` has. Labels that came about otherwise, by merging say, need what made them here to be judged fairly.
+        `labels` has. Labels that came about otherwise, by merging say, need what made them here to be compared fairly.
     progress
         Show a bar over the repeats.
 
@@ -181,24 +157,22 @@ def stability(
     ------
     ValueError
         If less than one repeat is asked for, no particle is in a cluster, or half of the particles are fewer than clusters.
-    KeyError
-        If a particle is not in the embedding.
     """
-    kinds = sorted(set(labels.unique()) - {-1})
-    if not kinds or repeats < 1 or len(labels) // 2 < len(kinds):
+    clusters = sorted(set(labels.unique()) - {-1})
+    if not clusters or repeats < 1 or len(labels) // 2 < len(clusters):
         raise ValueError(
             f"stability needs clusters, twice as many particles, and a repeat: "
-            f"got {len(kinds)} clusters, {len(labels)} particles, {repeats} repeats"
+            f"got {len(clusters)} clusters, {len(labels)} particles, {repeats} repeats"
         )
-    anew = partition or (lambda some, start: clustering.kmeans(some, len(kinds), seed=start))
+    anew = partition or (lambda some, start: clustering.kmeans(some, len(clusters), seed=start))
     whole = embedding.take(labels.index.to_numpy())
     rng = np.random.default_rng(seed)
-    found = np.empty((repeats, len(kinds)))
+    found = np.empty((repeats, len(clusters)))
     for repeat in tqdm(range(repeats), desc="stability", unit=" repeats", disable=not progress):
         rows = np.sort(rng.permutation(len(whole))[: len(whole) // 2])
         some = Embedding(whole.ids[rows], whole.vectors[rows], whole.network)
-        found[repeat] = _jaccard(labels.iloc[rows].to_numpy(), anew(some, int(rng.integers(2**31))).to_numpy(), kinds)
-    out = pd.DataFrame({"size": labels.value_counts().loc[kinds]}).rename_axis("cluster")
+        found[repeat] = _jaccard(labels.iloc[rows].to_numpy(), anew(some, int(rng.integers(2**31))).to_numpy(), clusters)
+    out = pd.DataFrame({"size": labels.value_counts().loc[clusters]}).rename_axis("cluster")
     with warnings.catch_warnings():
         # A cluster of which no particle was ever drawn has no mean.
         warnings.filterwarnings("ignore", message="Mean of empty slice|All-NaN slice encountered", category=RuntimeWarning)
@@ -206,9 +180,9 @@ def stability(
     return out.assign(recovered=np.mean(found >= 0.75, axis=0), dissolved=np.mean(found <= 0.5, axis=0))
 
 
-def _jaccard(labels: np.ndarray, other: np.ndarray, kinds: list[int]) -> np.ndarray:
+def _jaccard(labels: np.ndarray, other: np.ndarray, clusters: list[int]) -> np.ndarray:
     """Highest Jaccard of each cluster of `labels` with a cluster of `other`; NaN for one that has no particle here."""
-    counts = pd.crosstab(labels, other).reindex(kinds, fill_value=0)
+    counts = pd.crosstab(labels, other).reindex(clusters, fill_value=0)
     sizes = counts.sum(axis=1).to_numpy()
     shared = counts.loc[:, counts.columns != -1]
     either = sizes[:, None] + shared.sum(axis=0).to_numpy() - shared.to_numpy()

@@ -1,4 +1,4 @@
-"""What a person decides about particles, step by step, and the run folder it rests on; no screen in here."""
+"""Select, name, merge and split clusters of particles, step by step, with undo; saved in the run folder. Uses no screen."""
 
 from typing import TYPE_CHECKING
 
@@ -8,20 +8,26 @@ __all__ = [
     "Inspection",
     "Selection",
     "Session",
-    "from_cluster",
+    "export",
+    "load_selection",
     "open",
+    "selection_from_cluster",
 ]
 
 if TYPE_CHECKING:
+    from tomolab.inspection.exports import export
     from tomolab.inspection.model import Inspection, open  # noqa: A004
-    from tomolab.inspection.selection import Selection, from_cluster
+    from tomolab.inspection.selection import Selection
+    from tomolab.inspection.selection import from_cluster as selection_from_cluster
+    from tomolab.inspection.selection import load as load_selection
     from tomolab.inspection.session import Session
 else:
     __getattr__, __dir__ = attach(
         __name__,
         {
+            "exports": ["export"],
             "model": ["Inspection", "open"],
-            "selection": ["Selection", "from_cluster"],
+            "selection": ["Selection", "from_cluster as selection_from_cluster", "load as load_selection"],
             "session": ["Session"],
         },
     )

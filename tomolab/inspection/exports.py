@@ -1,11 +1,10 @@
-"""Takes the particles of an inspection, writes them for other programs: as lists, as a copy of the user's own list, as folders.
+"""Takes the particles of an inspection, writes them for other programs: as lists, as a copy of the user's list, as folders.
 
-Particles leave in the poses of the averages that they are part of, where there are any; what was taken from where is told.
+Particles are written in the poses of the averages that they are part of, where there are any; the message says which.
 
->>> done = exports.write(work, "ribosomes.star", [3])
+>>> done = exports.export(work, "ribosomes.star", [3])
 >>> print(done)
 310 particles are in ribosomes.star, in the poses of "ribosomes" (280) and of the particle table (30)
->>> exports.copy(work, "ours.star", "ours_ribosomes.star", [3])
 >>> exports.folders(work, "relion_classes", [3, 5], program="RELION")
 
 `folders` writes a folder for each class of particles with all that RELION or Dynamo needs to go on with it::
@@ -17,12 +16,11 @@ Particles leave in the poses of the averages that they are part of, where there 
         template.em, mask.em
 """
 
-import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,14 +30,13 @@ from tomolab import volumes as densities
 from tomolab.averaging.half_maps import Average
 from tomolab.averaging.relion import programs
 from tomolab.conventions import ANGLES, POSITION
+from tomolab.inspection.model import Inspection
+from tomolab.inspection.run_contents import folder_name
 from tomolab.io.lists import copick, formats, outdated
-from tomolab.io.lists.filtering import Copy
+from tomolab.io.volumes import em
 from tomolab.subtomograms import to_dynamo, to_relion
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
-
-if TYPE_CHECKING:
-    from tomolab.inspection.model import Inspection
 
 TABLE = "table"
 """In place of the name of an average, for particles in the poses of the particle table."""
@@ -54,7 +51,7 @@ EDGE = 3.0
 
 
 @dataclass(frozen=True)
-class Kind:
+class ExportFormat:
     """What can be exported: what it is called, the suffix of the file (none for folders), and which of its formats."""
 
     title: str
@@ -62,21 +59,21 @@ class Kind:
     format: str | None = None
 
 
-KINDS = (
-    Kind("RELION 3.1 (.star)", ".star", "relion31"),
-    Kind("RELION 4 (.star)", ".star", "relion4"),
-    Kind("RELION 5 (.star)", ".star", "relion5"),
-    Kind("Warp (.star)", ".star", "warp"),
-    Kind("STOPGAP (.star)", ".star", "stopgap"),
-    Kind("Dynamo (.tbl)", ".tbl"),
-    Kind("AV3 motive list (.em)", ".em"),
-    Kind("IMOD model (.mod)", ".mod"),
-    Kind("CryoET Data Portal (.ndjson)", ".ndjson"),
-    Kind("copick (project folder)", "", "copick"),
-    Kind("all columns (.csv)", ".csv"),
-    Kind("your own list, these only", "", COPY),
-    Kind("RELION, a folder a class", "", "RELION"),
-    Kind("Dynamo, a folder a class", "", "Dynamo"),
+FORMATS = (
+    ExportFormat("RELION 3.1 (.star)", ".star", "relion31"),
+    ExportFormat("RELION 4 (.star)", ".star", "relion4"),
+    ExportFormat("RELION 5 (.star)", ".star", "relion5"),
+    ExportFormat("Warp (.star)", ".star", "warp"),
+    ExportFormat("STOPGAP (.star)", ".star", "stopgap"),
+    ExportFormat("Dynamo (.tbl)", ".tbl"),
+    ExportFormat("AV3 motive list (.em)", ".em"),
+    ExportFormat("IMOD model (.mod)", ".mod"),
+    ExportFormat("CryoET Data Portal (.ndjson)", ".ndjson"),
+    ExportFormat("copick (project folder)", "", "copick"),
+    ExportFormat("all columns (.csv)", ".csv"),
+    ExportFormat("your own list, these only", "", COPY),
+    ExportFormat("RELION, a folder a class", "", "RELION"),
+    ExportFormat("Dynamo, a folder a class", "", "Dynamo"),
 )
 """What the inspectors offer."""
 
@@ -114,8 +111,15 @@ class ParticleClass:
     about: str = ""
 
 
-def write(
-    work: "Inspection",
+def problem(work: Inspection, wanted: ExportFormat) -> str:
+    """Why one of `FORMATS` cannot be exported now; empty if it can."""
+    if not work.session.clusters:
+        return "there is no cluster"
+    return "there are no boxes to write" if wanted.format in PROGRAMS and work.subtomograms is None else ""
+
+
+def export(
+    work: Inspection,
     path: str | Path,
     chosen: Iterable[int] | None = None,
     *,
@@ -160,33 +164,7 @@ def write(
     return Exported(path, len(table), used, added, left_out)
 
 
-def copy(
-    work: "Inspection", source: str | Path, to: str | Path, *, chosen: Iterable[int] | None = None, classes: bool = False
-) -> Copy:
-    """Copy the user's own list with the particles of some clusters only, all else as it is (`io.filter_particles`).
-
-    Parameters
-    ----------
-    work
-        The inspection.
-    source
-        The list from which the particles were read.
-    to
-        The copy.
-    chosen
-        Clusters; all by default.
-    classes
-        Whether the numbers of the clusters take the place of the classes in the list.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As `io.filter_particles`.
-    """
-    return io.filter_particles(source, work.session.table(chosen), to, classes="cluster" if classes else None)
-
-
-def folders(work: "Inspection", folder: str | Path, chosen: Iterable[int] | None = None, *, program: str) -> list[Exported]:
+def folders(work: Inspection, folder: str | Path, chosen: Iterable[int] | None = None, *, program: str) -> list[Exported]:
     """Write a folder for each cluster with all that RELION or Dynamo needs (`write_class_folders`); all of them or nothing.
 
     The average that holds most particles of a cluster is its reference, and the only one whose poses are used, so that all
@@ -231,51 +209,51 @@ def folders(work: "Inspection", folder: str | Path, chosen: Iterable[int] | None
     ]
 
 
-def make(
-    work: "Inspection",
-    kind: Kind,
+def export_as(
+    work: Inspection,
+    wanted: ExportFormat,
     path: str | Path,
     *,
     chosen: Iterable[int] | None = None,
     poses: str = "average",
     source: str = "",
 ) -> str:
-    """Export one of `KINDS`, and say in words what was done.
+    """Export one of `FORMATS`, and say in words what was done.
 
     Parameters
     ----------
     work
         The inspection.
-    kind
+    wanted
         What is wanted.
     path
         File or folder; a missing suffix is added.
     chosen
         Clusters; all by default.
     poses
-        As of `write`.
+        As of `export`.
     source
         The user's own list, for a copy of it.
 
     Raises
     ------
     OSError, ValueError
-        As `write`, `copy` and `folders`.
+        As `export`, `io.filter_particles` and `folders`.
     """
     path, own = Path(path), Path(source).expanduser()
-    suffix = own.suffix if kind.format == COPY else kind.suffix
+    suffix = own.suffix if wanted.format == COPY else wanted.suffix
     path = path if path.suffix == suffix else path.with_name(path.name + suffix)
-    if kind.format == COPY:
+    if wanted.format == COPY:
         if not source:
             raise ValueError("say which list it is that the particles were read from")
-        done = copy(work, own, path, chosen=chosen)
+        done = io.filter_particles(own, work.session.table(chosen), path)
         other = f"; {done.elsewhere:,} are of other lists" if done.elsewhere else ""
         return f"{done.kept:,} of {done.kept + done.dropped:,} particles of {own.name} are in {path.name}{other}"
-    if kind.format in PROGRAMS:
-        found = folders(work, path, chosen, program=kind.format)
+    if wanted.format in PROGRAMS:
+        found = folders(work, path, chosen, program=wanted.format)
         many = f"{len(found)} folder{'s' * (len(found) > 1)}"
         return f"{sum(one.count for one in found):,} particles are in {many} in {path.name}; see README.txt there"
-    return str(write(work, path, chosen, format=kind.format, poses=poses))
+    return str(export(work, path, chosen, format=wanted.format, poses=poses))
 
 
 def posed(table: pd.DataFrame, averages: Mapping[str, Average], *, reach: float) -> tuple[pd.DataFrame, dict[str, int]]:
@@ -319,13 +297,13 @@ def posed(table: pd.DataFrame, averages: Mapping[str, Average], *, reach: float)
     if set(counts) <= {TABLE}:
         return table, counts
     out[POSITION + ANGLES] = poses
-    gone = outdated.of(out, *outdated.OF_POSE, outdated.HALF)
+    gone = outdated.among(out, (*outdated.POSES, *outdated.HALF_SETS))
     out = out.assign(average=used).drop(columns=["half", *gone], errors="ignore")
     return (out if np.isnan(half).any() else out.assign(half=half.astype(int))), counts
 
 
-def _known(work: "Inspection", path: Path, version: str | None) -> dict[str, Any]:
-    """What `io.write_particles` needs to know for a list of this kind, and nothing else."""
+def _known(work: Inspection, path: Path, version: str | None) -> dict[str, Any]:
+    """What `io.write_particles` needs to know for a list of this format, and nothing else."""
     sizes = [one.voxel_size for one in (*work.tomograms.values(), work.subtomograms) if one is not None]
     shapes = {name: volume.shape for name, volume in work.tomograms.items()}
     known = {"voxel_size": sizes[0] if sizes else None, "tomogram_shape": shapes or None}
@@ -408,11 +386,6 @@ def folder_names(titles: Sequence[str]) -> list[str]:
     return found
 
 
-def folder_name(name: str) -> str:
-    """A name for a folder: letters, digits, points and hyphens; all else becomes an underscore."""
-    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "average"
-
-
 def _relion(one: ParticleClass, subtomograms: Subtomograms, folder: Path, diameter: float) -> str:
     width, symmetry = _width(one, subtomograms, diameter), _symmetry(one)
     to_relion.write(subtomograms, folder, poses=one.table, diameter=width, progress=False)
@@ -431,9 +404,9 @@ def _dynamo(one: ParticleClass, subtomograms: Subtomograms, folder: Path, diamet
     width = _width(one, subtomograms, diameter)
     added = to_dynamo.write(subtomograms, folder / "data", poses=one.table)
     mask, reference = _maps(one, subtomograms, width)
-    to_dynamo.write_em(mask.data, folder / "mask.em")
+    (folder / "mask.em").write_bytes(em.content(mask.data))
     if reference is not None:
-        to_dynamo.write_em(reference.data, folder / "template.em")
+        (folder / "template.em").write_bytes(em.content(reference.data))
     tags = f"The tag of a particle is its particle_id + {added}.\n" if added else "The tag of a particle is its particle_id.\n"
     needed = "" if reference else "There is no average of this class: put a map of the same box there as template.em.\n"
     command = "dcp.new('project','d','data','t','data/crop.tbl','template','template.em','masks','default','show',0);"

@@ -4,16 +4,16 @@ Nothing here is drawn: the browser's inspector and napari's show one inspection 
 
 >>> work = inspection.open("runs/first")
 >>> work.session.select(drawn, "lasso")
->>> number = work.session.gather("ribosomes")
+>>> number = work.session.new_cluster("ribosomes")
 >>> job = work.average(number, symmetry="C1")
->>> work.watch(lambda changed: print(changed))
+>>> work.changed.connect(print)
 {'jobs'}
 {'averages'}
->>> work.export("ribosomes.star", [number])
+>>> inspection.export(work, "ribosomes.star", [number])
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,16 +21,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from psygnal import Signal
 
 from tomolab import io, jobs
 from tomolab.averaging import classification, gold_standard
+from tomolab.averaging import symmetry as symmetries
+from tomolab.averaging.gold_standard import FIND
 from tomolab.averaging.half_maps import Average
 from tomolab.averaging.relion import job as relion_job
 from tomolab.clusters import clustering
 from tomolab.clusters import labels as cluster_labels
-from tomolab.inspection import exports, run_contents
-from tomolab.inspection.exports import Exported, folder_name
-from tomolab.inspection.run_contents import AVERAGES, SESSION
+from tomolab.inspection import run_contents
+from tomolab.inspection.run_contents import AVERAGES, SESSION, folder_name
 from tomolab.inspection.session import Session
 from tomolab.jobs import Job
 from tomolab.learning import pca
@@ -143,6 +145,9 @@ class Inspection:
         positive.
     """
 
+    changed = Signal(set)
+    """Sent with the names of what changed: those of the session, "jobs", and "averages" (in the thread that made them)."""
+
     def __init__(
         self,
         session: Session,
@@ -176,8 +181,7 @@ class Inspection:
         self.averages: dict[str, Average] = {}
         """By name, in the order in which they were made."""
         self.jobs: list[Job] = []
-        self._watchers: list[Callable[[set[str]], Any]] = []
-        session.watch(self._changed)
+        session.changed.connect(self._keep_session)
 
     def __repr__(self) -> str:
         return f"Inspection({self.session!r}, {len(self.averages)} averages)"
@@ -192,67 +196,32 @@ class Inspection:
         """Names of the tomograms in which particles lie."""
         return sorted(self.session.particles["tomogram"].unique().tolist())
 
-    def watch(self, watcher: Callable[[set[str]], Any]) -> None:
-        """Call a function with the names of what changed: those of the session, "jobs", and "averages".
-
-        Of averages it is called in the thread that made them.
-        """
-        self._watchers.append(watcher)
-
-    def unwatch(self, watcher: Callable[[set[str]], Any]) -> None:
-        """Call a function no more. ValueError if it was not called."""
-        self._watchers.remove(watcher)
-
     # What cannot be done, and why
 
-    def problem(self, action: str, chosen: Iterable[int] = ()) -> str:
-        """Why something cannot be done now; empty if it can.
-
-        Parameters
-        ----------
-        action
-            "gather", "merge", "split", "dissolve", "undo", "redo", "average", "RELION", "export", "folders".
-        chosen
-            Clusters that it is to be done with; for averaging none means the selection.
-        """
-        given, session = list(chosen), self.session
-        nowhere = "" if self.folder else "RELION works in files, and there is no run folder"
-        bare = "" if session.clusters else "there is no cluster"
-        reasons = {
-            "gather": "" if session.selected.any() else "select particles first",
-            "merge": "" if len(given) > 1 else "tick two clusters or more",
-            "split": self._unsplit(given),
-            "dissolve": "" if given else "tick one cluster or more",
-            "undo": "" if session.history.past else "there is nothing to undo",
-            "redo": "" if session.history.future else "nothing was undone",
-            "average": self._unaveraged(given),
-            "RELION": self._unaveraged(given) or nowhere or self._unrefined,
-            "export": bare,
-            "folders": "there are no boxes to write" if self.subtomograms is None else bare,
-        }
-        if action not in reasons:
-            raise ValueError(f"action is one of {', '.join(reasons)}, got {action!r}")
-        return reasons[action]
-
-    def _unsplit(self, given: list[int]) -> str:
+    def split_problem(self, clusters: Sequence[int]) -> str:
+        """Why these clusters cannot be split: it needs an embedding and one cluster of two particles. Empty if they can."""
         if self.features is None:
             return "there is no embedding to split by"
-        if len(given) != 1:
+        if len(clusters) != 1:
             return "tick one cluster"
-        return "" if self.session.counts()[given[0]] > 1 else f"{self.session.title(given[0])} has less than two particles"
+        few = self.session.counts()[clusters[0]] < 2
+        return f"{self.session.title(clusters[0])} has less than two particles" if few else ""
 
-    def _unaveraged(self, given: list[int]) -> str:
+    def average_problem(self, clusters: Sequence[int], *, engine: str = "tomolab") -> str:
+        """Why these clusters, or without any the selection, cannot be averaged with an engine; empty if they can."""
         if self.subtomograms is None:
             return "there are no boxes to average"
-        counts = self.session.counts()
-        sets = {self.session.title(one): int(counts[one]) for one in given} or {
-            "the selection": int(self.session.selected.sum())
-        }
-        few = {name: count for name, count in sets.items() if count < FEWEST}
-        return "; ".join(f"{name} holds {count} particles, and an average needs {FEWEST}" for name, count in few.items())
+        counts, selected = self.session.counts(), int(self.session.selected.sum())
+        sets = {self.session.title(one): int(counts[one]) for one in clusters} or {"the selection": selected}
+        few = [
+            f"{name} holds {count} particles, and an average needs {FEWEST}" for name, count in sets.items() if count < FEWEST
+        ]
+        if few or engine != "RELION":
+            return "; ".join(few)
+        return self._no_relion if self.folder else "RELION works in files, and there is no run folder"
 
     @cached_property
-    def _unrefined(self) -> str:
+    def _no_relion(self) -> str:
         programs = relion_job.available()
         found = programs is not None and programs.refine_mpi and programs.mpirun and programs.reconstruct
         return "" if found else "RELION is not installed here (relion_refine_mpi, relion_reconstruct and mpirun)"
@@ -265,7 +234,7 @@ class Inspection:
         Raises
         ------
         ValueError
-            If it cannot be: `problem` says why, or there are less particles than parts.
+            If `split_problem` says why not, or there are less particles than parts.
         """
         return self.session.split(cluster, self.parts(cluster, parts, seed=seed))
 
@@ -277,7 +246,7 @@ class Inspection:
         ValueError
             As `split`.
         """
-        self._may("split", [cluster])
+        _refuse(self.split_problem([cluster]), "split")
         assert self.features is not None
         inside = self.features.take(self.session.members(cluster).ids)
         return clustering.kmeans(inside, count, seed=seed)
@@ -345,19 +314,23 @@ class Inspection:
         Raises
         ------
         ValueError
-            If it cannot be: `problem` says why, or an option is out of range.
+            If `average_problem` says why not, or an option is out of range.
         """
         if engine not in ENGINES:
             raise ValueError(f"engine is one of {', '.join(ENGINES)}, got {engine!r}")
         if classes < 1:
             raise ValueError(f"there must be at least one class, got {classes}")
-        self._may("RELION" if engine == "RELION" else "average", [] if cluster is None else [cluster])
+        _refuse(self.average_problem([] if cluster is None else [cluster], engine=engine), "average")
+        name = symmetry.strip()
+        name = FIND if name.lower() == FIND else name.upper()
+        if name != FIND:
+            symmetries.group(name)
         boxes = self.subtomograms
         assert boxes is not None
         chosen = self.session.chosen("selection", "selected") if cluster is None else self.session.members(cluster)
         ids = self.typical(chosen.ids)[:QUICK] if quick else chosen.ids
         title = self._free(chosen.name + (", quick" if quick else "") + (", RELION" if engine == "RELION" else ""))
-        options = {"seed": seed, "symmetry": symmetry, "mask_diameter": mask_diameter} | ({"iterations": 12} if quick else {})
+        options = {"seed": seed, "symmetry": name, "mask_diameter": mask_diameter} | ({"iterations": 12} if quick else {})
         task = AveragingTask(
             title,
             boxes,
@@ -369,18 +342,8 @@ class Inspection:
         )
         job: Job[dict[str, Average]] = jobs.start(title, task)
         self.jobs.append(job)
-        self._tell({"jobs"})
+        self.changed.emit({"jobs"})
         return job
-
-    def export(self, path: str | Path, chosen: Iterable[int] | None = None, **options: Any) -> Exported:
-        """Write the particles of some clusters, by default of all, as a particle list: see `exports.write`.
-
-        Parameters
-        ----------
-        path, chosen, **options
-            As there: format, and poses of averages or of the particle table.
-        """
-        return exports.write(self, path, chosen, **options)
 
     def save(self) -> Path:
         """Write the session into the run folder, as every change does. ValueError if there is none.
@@ -395,7 +358,7 @@ class Inspection:
                 return self.session.save(self.folder / self._kept)
             except FileExistsError:
                 beside = run_contents.free_session_path(self.folder)
-                self.session.meet(beside)
+                self.session.take_over(beside)
                 told = f"another kernel works on {self.folder} and has kept its session as {self._kept}"
                 warnings.warn(f"{told}; this one is kept as {beside.name}", stacklevel=2)
                 self._kept = beside.name
@@ -406,14 +369,9 @@ class Inspection:
         if self.folder is not None:
             average.save(io.inside(self.folder, f"{AVERAGES}/{folder_name(name)}"))
         self.averages[name] = average
-        self._tell({"averages"})
+        self.changed.emit({"averages"})
 
     # Inside
-
-    def _may(self, action: str, chosen: list[int]) -> None:
-        problem = self.problem(action, chosen)
-        if problem:
-            raise ValueError(f"cannot {'refine with RELION' if action == 'RELION' else action}: {problem}")
 
     def _free(self, title: str) -> str:
         """A title that no average and no job has."""
@@ -421,7 +379,7 @@ class Inspection:
         tries = (title if number == 1 else f"{title} ({number})" for number in range(1, len(taken) + 2))
         return next(name for name in tries if folder_name(name) not in taken)
 
-    def _changed(self, changed: set[str]) -> None:
+    def _keep_session(self, changed: set[str]) -> None:
         self.unkept = ""
         try:
             if self.folder is not None:
@@ -430,11 +388,12 @@ class Inspection:
             # Nothing is lost by it but in a crash: the next change writes all of the session.
             self.unkept = str(error)
             warnings.warn(f"the session could not be kept in {self.folder}: {error}", stacklevel=2)
-        self._tell(changed)
+        self.changed.emit(changed)
 
-    def _tell(self, changed: set[str]) -> None:
-        for watcher in tuple(self._watchers):
-            watcher(changed)
+
+def _refuse(problem: str, action: str) -> None:
+    if problem:
+        raise ValueError(f"cannot {action}: {problem}")
 
 
 def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) -> Inspection:  # noqa: A001 - inspection.open
@@ -443,7 +402,7 @@ def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) ->
     Parameters
     ----------
     folder
-        With ``clusters.csv`` (particles with a column ``cluster``), and as far as they are there ``embedding.npz``,
+        With ``clusters.csv`` (particles with a column ``cluster``), and as far as they are there ``embedding``,
         ``subtomograms.zarr``, ``tomogram.mrc`` or ``tomograms/NAME.mrc``, ``averages/`` and what an inspection left:
         ``session.npz`` and ``layout.csv``, which is made of the embedding where it is missing (UMAP).
     diameter

@@ -12,6 +12,7 @@ a session which cannot go on is put aside.
 
 import itertools
 import json
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ from tomolab.subtomograms import dataset, store
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
 
-TABLE, EMBEDDING, BOXES = "clusters.csv", "embedding.npz", "subtomograms.zarr"
+TABLE, EMBEDDING, BOXES = "clusters.csv", "embedding", "subtomograms.zarr"
 ENDINGS = (".mrc", ".rec", ".map", ".mrc.gz", ".rec.gz", ".mrc.bz2", ".rec.bz2", ".zarr")
 """Of the names of tomograms; where there are several of one name, the first of these is taken."""
 SESSION, LAYOUT, LAYOUT_OF, AVERAGES = "session.npz", "layout.csv", "layout.json", "averages"
@@ -107,7 +108,7 @@ def read_table(folder: Path) -> pd.DataFrame:
 def read_features(folder: Path) -> Embedding | None:
     """Embedding, if there is one."""
     path = io.inside(folder, EMBEDDING)
-    return embedding.load(path) if path.is_file() else None
+    return embedding.load(path) if path.exists() else None
 
 
 def read_boxes(folder: Path) -> Subtomograms | None:
@@ -122,7 +123,7 @@ def read_session(folder: Path, fresh: Session) -> Session:
     Then it is put aside under another name, with a warning, and the fresh one is given back.
     """
     kept = io.inside(folder, SESSION)
-    fresh.meet(kept)
+    fresh.take_over(kept)
     if not kept.is_file():
         return fresh
     try:
@@ -133,7 +134,7 @@ def read_session(folder: Path, fresh: Session) -> Session:
     except ValueError as error:
         why = str(error)
     aside = kept.rename(free_session_path(folder))
-    fresh.meet(kept)
+    fresh.take_over(kept)
     warnings.warn(f"the session in {folder} cannot go on: {why}. A new one begins; it is kept as {aside.name}", stacklevel=3)
     return fresh
 
@@ -150,7 +151,7 @@ def read_layout(folder: Path, found: Embedding | None, *, seed: int) -> pd.DataF
     """
     kept, mark, source = io.inside(folder, LAYOUT), io.inside(folder, LAYOUT_OF), folder / EMBEDDING
     if kept.is_file() and (found is None or _made_of(mark, kept, source)):
-        return safe_load.listing(kept, POINTS, "a layout")
+        return safe_load.read_csv(kept, POINTS, "a layout")
     if found is None:
         return None
     made = layouts.flat(found, seed=seed)
@@ -158,15 +159,19 @@ def read_layout(folder: Path, found: Embedding | None, *, seed: int) -> pd.DataF
     with io.atomic(kept) as temporary:
         made.to_csv(temporary, index=False)
     with io.atomic(mark) as temporary:
-        temporary.write_text(json.dumps({EMBEDDING: io.sha256(source)}) + "\n")
+        temporary.write_text(json.dumps(_hashes(source)) + "\n")
     return made
 
 
 def _made_of(mark: Path, kept: Path, source: Path) -> bool:
     """Whether a layout is of an embedding."""
     if mark.is_file():
-        return safe_load.mapping(mark) == {EMBEDDING: io.sha256(source)}
-    return kept.stat().st_mtime >= source.stat().st_mtime
+        return safe_load.read_json(mark) == _hashes(source)
+    return kept.stat().st_mtime >= (source / embedding.VECTORS).stat().st_mtime
+
+
+def _hashes(source: Path) -> dict[str, str]:
+    return {name: io.sha256(io.inside(source, name)) for name in (embedding.IDS, embedding.VECTORS)}
 
 
 def read_tomograms(folder: Path, particles: pd.DataFrame) -> dict[str, Volume]:
@@ -191,6 +196,11 @@ def tomogram_files(folder: Path, particles: pd.DataFrame | None = None) -> dict[
         return {names[0]: single}
     found = {name: _tomogram(folder, f"tomograms/{name}") for name in names}
     return {name: path for name, path in found.items() if path is not None}
+
+
+def folder_name(name: str) -> str:
+    """A name for a folder: letters, digits, points and hyphens; all else becomes an underscore."""
+    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "average"
 
 
 def map_files(folder: Path) -> list[Path]:
@@ -355,12 +365,12 @@ def _is_selection(path: Path) -> bool:
 
 def _picked(folder: Path) -> int | None:
     path = io.inside(folder, PICKS)
-    return len(filtering.cut(path.read_bytes(), path.suffix).rows) if path.is_file() else None
+    return len(filtering.lines_of(path).rows) if path.is_file() else None
 
 
 def _layout(folder: Path) -> pd.DataFrame | None:
     path = io.inside(folder, LAYOUT)
-    return safe_load.listing(path, POINTS, "a layout") if path.is_file() else None
+    return safe_load.read_csv(path, POINTS, "a layout") if path.is_file() else None
 
 
 def _cut(picked: int | None, boxes: Subtomograms, skipped: pd.DataFrame | None) -> str:

@@ -126,12 +126,12 @@ def load(path: str | Path) -> Selection:
     ValueError
         If it is not a selection, or does not hold as many particles as it says.
     """
-    content = safe_load.mapping(path, "a selection")
+    content = safe_load.read_json(path, "a selection")
     expected = {"name", "reason", "count", "ids"}
     if not expected <= set(content):
         raise ValueError(f"{path} is not a selection: expected the entries {', '.join(sorted(expected))}")
     with safe_load.reading(path, "a selection"):
-        safe_load.typed(content, name=str, reason=str, count=int, ids=list)
+        safe_load.check_types(content, name=str, reason=str, count=int, ids=list)
         selection = Selection(content["name"], content["ids"], content["reason"])
     if len(selection) != content["count"]:
         raise ValueError(f"{path} says it holds {content['count']} particles, but lists {len(selection)}")

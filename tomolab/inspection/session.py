@@ -1,16 +1,15 @@
 """Takes particles and clusters, gives a `Session`: what a person decides about them, step by step, with undo, and its file.
 
-Nothing here is drawn. Views show a session, change it by its methods, and are told what changed; what changes nothing tells
+Screens show a session and change it by its methods; `changed` tells them the names of what changed. What changes nothing tells
 nobody, so that two views that follow one another come to rest.
 
-Two kernels may work on one run folder. Each knows what it has read or written itself (`SessionFile`); what it finds instead is
-of somebody else, and stays.
+Two kernels may work on one run folder. A session knows which files it has read or written itself, and replaces no others.
 
 >>> session = Session(particles, labels)
->>> session.watch(lambda changed: print(changed))
+>>> session.changed.connect(print)
 >>> session.select([4, 8, 15], "lasso")
 {'selected'}
->>> session.gather("ribosomes")          # a new cluster of what is selected
+>>> session.new_cluster("ribosomes")
 >>> session.merge([0, 3]); session.undo(); session.redo()
 >>> session.save("runs/first/session.npz")
 >>> load("runs/first/session.npz", particles)
@@ -19,13 +18,14 @@ of somebody else, and stays.
 import errno
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from psygnal import Signal
 
 from tomolab import io
 from tomolab.inspection.history import History, Step
@@ -34,7 +34,7 @@ from tomolab.io import safe_load
 
 NONE = -1
 """Cluster of particles that are in none."""
-FORMAT = 1
+FORMAT = 2
 """Version of the file."""
 
 
@@ -46,70 +46,6 @@ class Cluster:
     colour: str = ""
     hidden: bool = False
     note: str = ""
-
-
-class SessionFile:
-    """Knows what its owner has read or written where."""
-
-    def __init__(self) -> None:
-        self._known: dict[Path, tuple[int, ...] | None] = {}
-
-    def meet(self, path: str | Path) -> None:
-        """Take note of what is at a path now, if anything: what anybody else writes there later is not written over."""
-        self._known[Path(path).absolute()] = _mark(Path(path))
-
-    def write(self, path: str | Path, about: str, arrays: dict[str, np.ndarray]) -> Path:
-        """Write a JSON text and arrays, whole or not at all.
-
-        Raises
-        ------
-        FileExistsError
-            If somebody else has written there since it was met, read or written here.
-        """
-        place, text = Path(path).absolute(), np.frombuffer(about.encode(), dtype=np.uint8)
-        with io.atomic(path) as temporary:
-            # Nobody else writes it now.
-            there = _mark(place)
-            if there is not None and self._known.get(place, there) != there:
-                why = "somebody else has written there since this session was read or written; save it under another name"
-                raise FileExistsError(errno.EEXIST, why, str(path))
-            with temporary.open("wb") as file:
-                np.savez(file, allow_pickle=False, about=text, **arrays)
-            written = _mark(temporary)
-        self._known[place] = written
-        return Path(path)
-
-    def read(self, path: str | Path, what: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """What the text says, and the arrays.
-
-        Parameters
-        ----------
-        path
-            The file.
-        what
-            It is to be, for the message.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no such file.
-        ValueError
-            If it is none of ours, or damaged.
-        """
-        # Should somebody else write between the two, that is taken for unknown, and stays.
-        self.meet(safe_load.present(path))
-        arrays = safe_load.arrays(path, what)
-        with safe_load.reading(path, what):
-            return safe_load.parsed(arrays.pop("about").tobytes()), arrays
-
-
-def _mark(path: Path) -> tuple[int, ...] | None:
-    """What tells a file from any that takes its place, whatever the clock says; None if there is none."""
-    try:
-        about = path.stat()
-    except FileNotFoundError:
-        return None
-    return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
 
 
 class Session:
@@ -128,6 +64,9 @@ class Session:
         If ids are repeated, or the labels are not of these particles.
     """
 
+    changed = Signal(set)
+    """Sent after every change, with the names of what changed: labels, selected, clusters, filters."""
+
     def __init__(self, particles: pd.DataFrame, labels: pd.Series | None = None) -> None:
         self.particles = particles
         self._index = pd.Index(particles["particle_id"].to_numpy(dtype=np.int64))
@@ -141,8 +80,7 @@ class Session:
         self.origin = hashlib.sha256(self.ids.tobytes() + given.tobytes()).hexdigest()
         """Digest of the particles and of the clusters that they began with."""
         self.history = History()
-        self._watchers: list[Callable[[set[str]], Any]] = []
-        self._file = SessionFile()
+        self._own_files: dict[Path, tuple[int, ...] | None] = {}
         # No number is given twice, so that an average of cluster 7 is never of another cluster 7.
         self._top = max(clusters, default=NONE)
 
@@ -239,12 +177,14 @@ class Session:
             raise ValueError(f"how must be one of {', '.join(ways)}, got {how!r}")
         self._do(f"select {ways[how].sum():,} particles ({by}, {how})", selected=ways[how])
 
-    def gather(self, name: str = "") -> int:
+    def new_cluster(self, name: str = "") -> int:
         """Make a new cluster of what is selected, out of the clusters where it was; its number. ValueError if nothing is."""
         rows, labels = self._rows(self._some()), self._values["labels"].copy()
         (number,) = self._new()
         labels[rows] = number
-        self._do(f"gather {self.selected.sum():,} particles", labels=labels, clusters=self._with({number: Cluster(name)}))
+        self._do(
+            f"new cluster of {self.selected.sum():,} particles", labels=labels, clusters=self._with({number: Cluster(name)})
+        )
         return number
 
     def merge(self, clusters: Iterable[int]) -> int:
@@ -331,7 +271,7 @@ class Session:
         ValueError
             If there is no such column of numbers, or `low` is over `high`.
         """
-        if column not in self.particles or not pd.api.types.is_numeric_dtype(self.particles[column]):
+        if not _is_number(self.particles, column):
             raise ValueError(f"there is no column of numbers called {column!r}")
         if not low <= high:
             raise ValueError(f"a range goes from low to high, got {low} to {high}")
@@ -341,15 +281,11 @@ class Session:
 
     def undo(self) -> str:
         """Take the last step back; what it was. IndexError if there is none."""
-        return self._go(self.history.undo(), forward=False)
+        return self._apply(self.history.undo(), forward=False)
 
     def redo(self) -> str:
         """Do again what was undone last; what it was. IndexError if there is nothing."""
-        return self._go(self.history.redo(), forward=True)
-
-    def watch(self, watcher: Callable[[set[str]], Any]) -> None:
-        """Call a function after every change with the names of what changed: labels, selected, clusters, filters."""
-        self._watchers.append(watcher)
+        return self._apply(self.history.redo(), forward=True)
 
     # How it is kept
 
@@ -361,33 +297,40 @@ class Session:
         FileExistsError
             If somebody else, such as another kernel, has written there since this session was read or written there.
         """
-        steps, arrays = self.history.packed()
+        steps, bits = self.history.packed()
         about = {"format": FORMAT, "origin": self.origin, "top": self._top, "steps": steps}
-        about |= {"clusters": self.clusters, "filters": self.filters}
-        arrays |= {"ids": self.ids, "labels": self._values["labels"], "selected": self.selected}
-        return self._file.write(path, json.dumps(about, default=asdict), arrays)
+        text = json.dumps(about | {"clusters": self.clusters, "filters": self.filters}, default=asdict).encode()
+        arrays = {"ids": self.ids, "labels": self._values["labels"], "selected": self.selected, "steps": bits}
+        place = Path(path).absolute()
+        with io.atomic(path) as temporary:
+            # Nobody else writes it now.
+            there = _identity(place)
+            if there is not None and self._own_files.get(place, there) != there:
+                why = "somebody else has written there since this session was read or written; save it under another name"
+                raise FileExistsError(errno.EEXIST, why, str(path))
+            with temporary.open("wb") as file:
+                np.savez(file, allow_pickle=False, about=np.frombuffer(text, dtype=np.uint8), **arrays)
+            written = _identity(temporary)
+        self._own_files[place] = written
+        return Path(path)
 
-    def meet(self, path: str | Path) -> None:
-        """Take note of what is at a path now: `save` will not replace what anybody else writes there later."""
-        self._file.meet(path)
+    def take_over(self, path: str | Path) -> None:
+        """Let `save` replace what is at a path now, if anything, but not what anybody else writes there later."""
+        self._own_files[Path(path).absolute()] = _identity(Path(path))
 
     # Inside
 
     def _do(self, what: str, **after: Any) -> None:
         step = Step.between(what, self._values, after)
-        if step.changes:
+        if step.names:
             self.history.add(step)
-            self._values |= {name: after[name] for name in step.changes}
-            self._tell(set(step.changes))
+            self._values |= {name: after[name] for name in step.names}
+            self.changed.emit(step.names)
 
-    def _go(self, step: Step, *, forward: bool) -> str:
+    def _apply(self, step: Step, *, forward: bool) -> str:
         self._values |= step.applied(self._values, forward=forward)
-        self._tell(set(step.changes))
+        self.changed.emit(step.names)
         return step.what
-
-    def _tell(self, changed: set[str]) -> None:
-        for watcher in tuple(self._watchers):
-            watcher(changed)
 
     def _aligned(self, labels: pd.Series) -> np.ndarray:
         rows = pd.Index(labels.index).get_indexer(self._index)
@@ -448,42 +391,40 @@ def load(path: str | Path, particles: pd.DataFrame) -> Session:
     ValueError
         If it is no session, or one of other particles.
     """
-    file, what = SessionFile(), f"a session of these {len(particles)} particles"
-    about, arrays = file.read(path, what)
+    what = f"a session of these {len(particles)} particles"
+    # Should somebody else write between the two, that is taken for unknown, and stays.
+    identity = _identity(safe_load.existing_file(path))
+    arrays = safe_load.read_npz(path, what)
     with safe_load.reading(path, what):
-        safe_load.typed(about, format=int, origin=str, top=int, clusters=dict, filters=dict, steps=dict)
+        about = safe_load.parse_json(arrays["about"].tobytes())
+        safe_load.check_types(about, format=int, origin=str, top=int, clusters=dict, filters=dict, steps=dict)
         if about["format"] != FORMAT:
             raise ValueError(f"it has format {about['format']}, and {FORMAT} is read")
         session = Session(particles, pd.Series(arrays["labels"], index=arrays["ids"]))
         if not np.array_equal(session.ids, arrays["ids"]):
             raise ValueError("it is of the same particles in another order")
-        said = {name: _restored(name, about[name]) for name in ("clusters", "filters")}
-        session._values |= said | {"selected": arrays["selected"]}
-        _check(session._values, particles, top=about["top"])
-        session.history = History.unpacked(about["steps"], arrays, _restored)
-        session.history.check(session._values)
-    session._top, session.origin, session._file = about["top"], about["origin"], file
+        values = session._values
+        values |= {name: _restored(name, about[name]) for name in ("clusters", "filters")} | {"selected": arrays["selected"]}
+        _check(values, particles, top=about["top"])
+        session.history = History.unpacked(about["steps"], arrays["steps"], values=values, restored=_restored)
+    session._top, session.origin, session._own_files = about["top"], about["origin"], {Path(path).absolute(): identity}
     return session
 
 
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """What distinguishes a file from any that takes its place, whatever the clock says; None if there is none."""
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        return None
+    return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
+
+
 def _restored(name: str, value: Mapping[str, Any]) -> dict[Any, Any]:
-    """What JSON made text and lists of: of "clusters" or "filters".
-
-    Parameters
-    ----------
-    name
-        Which of them.
-    value
-        By number or by column, as text.
-
-    Raises
-    ------
-    ValueError
-        If it is neither, a number is none, or something else is said of a cluster.
-    """
+    """The entries of "clusters" or "filters" from JSON, which makes text of numbers and lists of pairs."""
     if name == "clusters":
         for said in value.values():
-            safe_load.typed(asdict(Cluster()) | said, name=str, colour=str, hidden=bool, note=str)
+            safe_load.check_types(asdict(Cluster()) | said, name=str, colour=str, hidden=bool, note=str)
         return {int(number): Cluster(**said) for number, said in value.items()}
     if name != "filters":
         raise ValueError(f"{name[:40]!r} is neither clusters nor filters")
@@ -491,33 +432,18 @@ def _restored(name: str, value: Mapping[str, Any]) -> dict[Any, Any]:
 
 
 def _check(values: Mapping[str, Any], particles: pd.DataFrame, *, top: int) -> None:
-    """Refuse what does not belong together.
-
-    Parameters
-    ----------
-    values
-        ``labels`` (n,), ``selected`` (n,), ``clusters`` and ``filters``.
-    particles
-        Their table of n rows.
-    top
-        Highest number that a cluster has or had.
-
-    Raises
-    ------
-    ValueError
-        If a particle is in a cluster that is not there, a number is above `top`, a filter is of no column of numbers, or the
-        selection is not a yes or no for each particle.
-    """
+    """Refuse values of a file that do not belong together; `top` is the highest number that a cluster has or had."""
     numbers = {*values["clusters"], *np.unique(values["labels"]).tolist()} - {NONE}
     if not numbers <= set(values["clusters"]) or not all(0 <= number <= top < 2**31 for number in numbers):
-        raise ValueError(
-            f"particles are in the clusters {str(sorted(numbers))[:80]}, not all of which are told of, up to {top}"
-        )
-    columns = [name for name in values["filters"] if name in particles and pd.api.types.is_numeric_dtype(particles[name])]
+        raise ValueError(f"particles are in clusters {str(sorted(numbers))[:80]}, but not all of these are listed, up to {top}")
+    columns = [name for name in values["filters"] if _is_number(particles, name)]
     if len(columns) < len(values["filters"]):
         raise ValueError(f"it filters by {str(list(values['filters']))[:80]}, not all of which are columns of numbers")
     selected = values["selected"]
-    if selected.shape != (len(particles),) or selected.dtype != bool:
-        raise ValueError(
-            f"the selection is {selected.dtype} of shape {selected.shape}, expected {len(particles)} times yes or no"
-        )
+    if selected.dtype != bool or selected.shape != (len(particles),):
+        got = f"{selected.dtype} of shape {selected.shape}"
+        raise ValueError(f"the selection is {got}, expected {len(particles)} times yes or no")
+
+
+def _is_number(particles: pd.DataFrame, column: str) -> bool:
+    return column in particles and pd.api.types.is_numeric_dtype(particles[column])

@@ -1,8 +1,8 @@
-"""The only door to files of other programs: maps (MRC, OME-Zarr), particle lists, and tilt series of IMOD, SerialEM, Warp,
-AreTomo, RELION and STOPGAP.
+"""Read and write files of other programs: maps (MRC, OME-Zarr), particle lists, and tilt series of IMOD, SerialEM, Warp,
+AreTomo, RELION and STOPGAP; and the files of tomolab in a run folder.
 
-Contrast is left as it is in the file; `tomolab.volumes.invert` turns it. Order xyz, pixels and Euler angles stay on the
-far side of this door.
+The contrast stays as it is in the file; `tomolab.volumes.invert` inverts it. Order xyz, pixels and Euler angles exist only in
+files; inside tomolab arrays are zyx, lengths are in Å and rotations are matrices.
 
 >>> tomogram = volumes.invert(io.read_volume("TS_01.mrc", voxel_size=10.0))
 >>> picks = io.read_particles("particles.star", voxel_size=10.0, tilts=(-60, 60))
@@ -16,49 +16,45 @@ from tomolab import attach
 __all__ = [
     "atomic",
     "data_folder",
+    "fetch_sample",
     "filter_particles",
     "inside",
+    "open_copick",
+    "open_run",
     "open_volume",
-    "read_aretomo",
-    "read_excluded",
-    "read_mdoc",
-    "read_offset",
     "read_particles",
     "read_stack",
-    "read_tilt_star",
-    "read_tilts",
-    "read_tomostar",
-    "read_transforms",
     "read_volume",
-    "read_warp",
+    "run_scale",
     "sha256",
+    "write_copick",
     "write_particles",
     "write_volume",
 ]
 
 if TYPE_CHECKING:
+    from tomolab.io import tilts as tilts
+    from tomolab.io.download import fetch_sample
+    from tomolab.io.lists.copick import open as open_copick
+    from tomolab.io.lists.copick import write as write_copick
     from tomolab.io.lists.filtering import filter_particles
     from tomolab.io.lists.formats import read_particles, write_particles
     from tomolab.io.paths import atomic, data_folder, inside, sha256
-    from tomolab.io.tilts.aretomo import read_aretomo
-    from tomolab.io.tilts.imod import read_excluded, read_offset, read_tilts, read_transforms
-    from tomolab.io.tilts.serialem import read_mdoc
-    from tomolab.io.tilts.star import read_tilt_star
-    from tomolab.io.tilts.warp import read_tomostar, read_warp
+    from tomolab.io.run_folder import open as open_run
+    from tomolab.io.run_folder import scale as run_scale
     from tomolab.io.volumes.formats import open_volume, read_volume, write_volume
     from tomolab.io.volumes.mrc import read_stack
 else:
     __getattr__, __dir__ = attach(
         __name__,
         {
+            "download": ["fetch_sample"],
+            "lists.copick": ["open as open_copick", "write as write_copick"],
             "lists.filtering": ["filter_particles"],
             "lists.formats": ["read_particles", "write_particles"],
             "paths": ["atomic", "data_folder", "inside", "sha256"],
-            "tilts.aretomo": ["read_aretomo"],
-            "tilts.imod": ["read_excluded", "read_offset", "read_tilts", "read_transforms"],
-            "tilts.serialem": ["read_mdoc"],
-            "tilts.star": ["read_tilt_star"],
-            "tilts.warp": ["read_tomostar", "read_warp"],
+            "run_folder": ["open as open_run", "scale as run_scale"],
+            "tilts": [],
             "volumes.formats": ["open_volume", "read_volume", "write_volume"],
             "volumes.mrc": ["read_stack"],
         },

@@ -1,7 +1,5 @@
 """Takes a path, writes a file or folder there whole or not at all, one writer at a time; checks names, reads text, hashes.
 
-A lock is one of the system: what a process held that is gone is free again at once.
-
 >>> with atomic("labels.json") as temporary:
 ...     temporary.write_text("[]")
 >>> with lock("runs/first/session.npz"):
@@ -9,31 +7,24 @@ A lock is one of the system: what a process held that is gone is free again at o
 """
 
 import codecs
-import ctypes
 import errno
-import fcntl
 import hashlib
 import os
+import re
 import secrets
 import shutil
-import string
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import EACCES, EAGAIN
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 LONGEST = 255
 """Bytes of the name of a file or folder, on all common systems."""
-TOKEN = 4
-"""Random bytes in the name of what is being written."""
-AT_FDCWD, RENAME_EXCHANGE = -100, 2
-"""Of renameat2(2): paths as they are, and that both change places."""
 PATIENCE = 10.0
 """Seconds to wait for another process that writes the same path."""
-PAUSE = 0.05
-"""Seconds between two looks at a lock."""
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+"""Errors of file systems that have no locks."""
 
 
 @contextmanager
@@ -41,8 +32,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """Write a file or a folder whole or not at all.
 
     Yields a path beside `path`, with its suffixes, where nothing exists yet. Write a file there, or make a folder. On
-    success it takes the place of `path`; on an error it is removed and whatever was at `path` stays. What a process left
-    that was killed while it wrote there is removed by the next one.
+    success it replaces what is at `path`; on an error it is removed and whatever was at `path` stays. The next writer removes
+    what a killed process left.
 
     Raises
     ------
@@ -51,21 +42,19 @@ def atomic(path: str | Path) -> Iterator[Path]:
     ValueError
         If a file would replace a folder or the other way round.
     BlockingIOError
-        If another process writes the same path, and does not come to an end (`lock`).
+        If another process is writing the same path (`lock`).
 
     >>> with atomic("labels.json") as temporary:
     ...     temporary.write_text("[]")
     """
     path = Path(path)
-    suffix = "".join(path.suffixes)
-    name = path.name.removesuffix(suffix) if suffix else path.name
-    temporary = path.with_name(f".{name}.tmp-{secrets.token_hex(TOKEN)}{suffix}")
+    temporary = _beside(path, f"tmp-{secrets.token_hex(4)}")
     with lock(path) as alone:
         if alone:
-            _clean(path, f".{name}.tmp-", suffix)
+            _recover(path)
         try:
             yield temporary
-            _settle(temporary)
+            _sync_tree(temporary)
             _replace(temporary, path)
         finally:
             _remove(temporary)
@@ -96,7 +85,7 @@ def inside(root: str | Path, name: str) -> Path:
 
 
 def encoding(raw: bytes) -> str:
-    """UTF-8, or UTF-16 where there is its mark, or where most characters have a first or a last byte of 0."""
+    """Encoding of a text: UTF-16 with its mark, or where most characters have a first or a last byte of 0; else UTF-8."""
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     first, last = raw[::2].count(0), raw[1::2].count(0)
@@ -107,52 +96,39 @@ def encoding(raw: bytes) -> str:
     return "utf-8-sig"
 
 
-def text(path: str | Path) -> str:
+def text(path: str | Path, *, replace: bool = False) -> str:
     """Text of a file in UTF-8 or UTF-16, its lines ended as on Unix.
+
+    With `replace`, bytes that are not UTF-8 become the replacement character.
 
     Raises
     ------
     ValueError
-        If it is of another encoding, or holds NUL bytes; the message names the line.
+        If it is of another encoding, or holds NUL bytes, as files do that were not written to their end; the message names
+        the line.
     """
     raw = Path(path).read_bytes()
+    code = encoding(raw)
     try:
-        read = raw.decode(encoding(raw))
+        read = raw.decode(code, "replace" if replace and code == "utf-8-sig" else "strict")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ValueError(
-            f"line {line} is not {error.encoding.upper()} (byte {raw[error.start]:#04x}); save the list as UTF-8"
+            f"line {line} is not {error.encoding.upper()} (byte {raw[error.start]:#04x}); save it as UTF-8"
         ) from error
-    check_text(read)
+    place = read.find("\0")
+    if place >= 0:
+        raise ValueError(f"line {read.count(chr(10), 0, place) + 1} holds NUL bytes, which no text does; the file is damaged")
     return read.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def check_text(text: str) -> None:
-    """Refuse what has NUL bytes, as files have that were not written to their end; a ValueError names the line."""
-    place = text.find("\0")
-    if place >= 0:
-        raise ValueError(f"line {text.count(chr(10), 0, place) + 1} holds NUL bytes, which no text does; the file is damaged")
-
-
 def data_folder() -> Path:
-    """Find the folder of shipped data: inside an installed package, or beside the package in a checkout.
-
-    Raises
-    ------
-    FileNotFoundError
-        If neither is there.
-    """
+    """Folder of shipped data: inside an installed package, or beside the package in a checkout."""
     return _shipped("data", "catalogue.csv")
 
 
 def notebook_folder() -> Path:
-    """Find the folder of the notebooks, in the same way.
-
-    Raises
-    ------
-    FileNotFoundError
-        If neither is there.
-    """
+    """Folder of the notebooks, found in the same way."""
     return _shipped("notebooks", "00_tour.ipynb")
 
 
@@ -179,12 +155,58 @@ def sha256(path: str | Path) -> str:
 
 
 def fingerprint(path: str | Path) -> str:
-    """Short mark of what a file holds, as text: the first 16 digits of its SHA-256."""
+    """The first 16 digits of the SHA-256 of a file, as text."""
     return f"sha256-{sha256(path)[:16]}"
 
 
-def _settle(path: Path) -> None:
-    """Bring what was written to disk, so that a power cut after the rename leaves no empty file."""
+def _beside(path: Path, mark: str) -> Path:
+    """A hidden neighbour of a path, with the same suffixes."""
+    suffix = "".join(path.suffixes)
+    return path.with_name(f".{path.name.removesuffix(suffix)}.{mark}{suffix}")
+
+
+def _left_over(path: Path, mark: str) -> list[Path]:
+    """Neighbours of a path that killed writers left."""
+    start, end = map(re.escape, _beside(path, f"{mark}-\0").name.split("\0"))
+    return [one for one in path.parent.iterdir() if re.fullmatch(f"{start}[0-9a-f]{{8}}{end}", one.name)]
+
+
+def _recover(path: Path) -> None:
+    """Put back a folder that a writer moved aside before it was killed, and remove all else that killed writers left."""
+    for old in _left_over(path, "old"):
+        if not path.exists():
+            os.rename(old, path)
+    for one in _left_over(path, "old") + _left_over(path, "tmp"):
+        _remove(one)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    if path.exists() and path.is_dir() != temporary.is_dir():
+        found, new = ("a folder" if one.is_dir() else "a file" for one in (path, temporary))
+        raise ValueError(f"{path} is {found} and would be replaced by {new}")
+    if not path.is_dir():
+        os.replace(temporary, path)
+        return
+    # A folder cannot replace another in one step. A writer killed between these two leaves the old one to `_recover`.
+    old = _beside(path, f"old-{secrets.token_hex(4)}")
+    os.rename(path, old)
+    try:
+        os.rename(temporary, path)
+    except OSError:
+        os.rename(old, path)
+        raise
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync_tree(path: Path) -> None:
+    """Write to disk what is at a path, so that a power cut after the rename leaves no empty file."""
     if path.is_dir():
         for child in path.rglob("*"):
             _sync(child)
@@ -201,119 +223,47 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _clean(path: Path, start: str, end: str) -> None:
-    """Remove what earlier writers of a path left that were killed; nobody writes it now."""
-    for one in path.parent.iterdir():
-        token = one.name.removeprefix(start).removesuffix(end)
-        if one.name == f"{start}{token}{end}" and len(token) == 2 * TOKEN and set(token) <= set(string.hexdigits):
-            _remove(one)
-
-
-def _replace(temporary: Path, path: Path) -> None:
-    if path.exists() and path.is_dir() != temporary.is_dir():
-        kinds = {True: "a folder", False: "a file"}
-        raise ValueError(f"{path} is {kinds[path.is_dir()]} and would be replaced by {kinds[temporary.is_dir()]}")
-    if path.is_dir():
-        # The old one takes the name of the temporary one, and is removed as such.
-        _exchange(temporary, path)
-    else:
-        os.replace(temporary, path)
-
-
-def _exchange(one: Path, other: Path) -> None:
-    """Let two folders change places; on Linux at once, so that there is no moment without either."""
-    if sys.platform == "linux":
-        library = ctypes.CDLL(None, use_errno=True)
-        if library.renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0:
-            return
-        if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(one), None, str(other))
-    aside = other.with_name(f".{other.name}.old-{secrets.token_hex(TOKEN)}")
-    os.rename(other, aside)
-    try:
-        os.rename(one, other)
-    except OSError:
-        os.rename(aside, other)
-        raise
-    os.rename(aside, one)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 @contextmanager
 def lock(path: str | Path, *, patience: float | None = None) -> Iterator[bool]:
-    """Keep all others, threads and processes, from a path as long as the block runs.
+    """Lock a path against other threads and processes while the block runs.
 
-    The lock is one of the system (``flock``) on the file ``.NAME.lock`` beside the path, whose folder is made; the file is
-    removed with the block. The lock ends with its process, however that ends, so that none is ever left over.
+    The operating system locks the file ``.NAME.lock`` beside the path. The lock ends with its process, however that ends.
+    The file is removed at the end; the folder of the path is made.
 
     Parameters
     ----------
     path
         What the block writes.
     patience
-        Seconds to wait for another one that writes it; `PATIENCE` by default.
+        Seconds to wait for another writer; `PATIENCE` by default.
 
     Yields
     ------
     bool
-        False on a file system that knows no locks, where nobody is kept away.
+        False on a file system without locks, where nothing is locked.
 
     Raises
     ------
     BlockingIOError
-        If another one still holds it after that.
+        If another writer still holds the lock after that time.
     """
-    place = Path(path).with_name(f".{Path(path).name}.lock")
+    path, patience = Path(path), PATIENCE if patience is None else patience
+    place = path.with_name(f".{path.name}.lock")
     place.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _taken(place, Path(path), PATIENCE if patience is None else patience)
-    if descriptor is None:
-        yield False
-        return
+    held = FileLock(place, timeout=patience, fallback_to_soft=False)
     try:
-        yield True
-    finally:
-        # Removed before it is let go: who waits for it finds out that it is gone, and makes a new one.
-        place.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def _taken(place: Path, path: Path, patience: float) -> int | None:
-    """Descriptor of the locked file, or None where there are no locks."""
-    end = time.monotonic() + patience
-    while True:
-        descriptor = _opened(place, path)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _stands(place, descriptor):
-                return descriptor
-            os.close(descriptor)
-        except OSError as error:
-            os.close(descriptor)
-            if error.errno not in (EACCES, EAGAIN):
-                place.unlink(missing_ok=True)
-                return None
-            if time.monotonic() > end:
-                raise BlockingIOError(EAGAIN, f"another process has been writing {path} for {patience:g} s") from None
-            time.sleep(PAUSE)
-
-
-def _opened(place: Path, path: Path) -> int:
-    try:
-        return os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        held.acquire()
+    except Timeout:
+        raise BlockingIOError(errno.EAGAIN, f"another process has been writing {path} for {patience:g} s") from None
     except OSError as error:
-        # A folder that is read-only, full or gone: what matters is what was to be written there.
-        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from None
-
-
-def _stands(place: Path, descriptor: int) -> bool:
-    """Whether the file at the place is the one that is open."""
+        if error.errno not in NO_LOCKS:
+            # A folder that is read-only, full or gone: the message names what was to be written there.
+            raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from None
+        place.unlink(missing_ok=True)
     try:
-        return os.path.samestat(os.stat(place), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+        yield held.is_locked
+    finally:
+        if held.is_locked:
+            # Removed before the release: a waiting process then finds it gone and makes a new one.
+            place.unlink(missing_ok=True)
+            held.release()

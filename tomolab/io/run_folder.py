@@ -1,8 +1,8 @@
-"""Takes what a notebook made, keeps it in a run folder with a manifest of how it came about; and how much notebooks compute.
+"""Takes the files that a notebook wrote, keeps them in a run folder with a manifest; also says how much notebooks compute.
 
-``manifest.json`` holds for each stage its parameters, seed, time, versions, machine, and the SHA-256 of its files. The scale,
-set once by the environment variable ``TOMOLAB_SCALE``, is ``tiny`` for tests, ``laptop`` for 2 cores without a GPU, or
-``paper`` for a GPU and the numbers of Xu et al. 2017.
+``manifest.json`` holds for each stage its parameters, seed, time, versions, machine, and the SHA-256 of its files. The
+environment variable ``TOMOLAB_SCALE`` sets the scale: ``tiny`` for tests, ``laptop`` for 2 cores without a GPU, or ``paper``
+for a GPU and the numbers of Xu et al. 2017.
 
 >>> run = run_folder.open("tour")
 >>> cut.save(run.path("subtomograms.zarr"))
@@ -20,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 
@@ -76,13 +77,7 @@ SCALES = {
 
 
 def scale() -> Scale:
-    """Return the scale that the environment variable ``TOMOLAB_SCALE`` names; ``laptop`` where it is not set.
-
-    Raises
-    ------
-    ValueError
-        If there is no scale of that name.
-    """
+    """The scale that the environment variable ``TOMOLAB_SCALE`` names, by default ``laptop``; ValueError if there is none."""
     name = os.environ.get("TOMOLAB_SCALE") or "laptop"
     if name not in SCALES:
         raise ValueError(f"TOMOLAB_SCALE is {name!r}; it can be {', '.join(SCALES)}")
@@ -97,7 +92,7 @@ def machine() -> dict[str, Any]:
         "torch": str(torch.__version__),
         "system": platform.platform(terse=True),
         "cpu": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": joblib.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
@@ -111,13 +106,7 @@ def root() -> Path:
 
 
 def open(name: str) -> "Run":  # noqa: A001 - reads run_folder.open
-    """Open the run of this name under `root`; made where there is none.
-
-    Raises
-    ------
-    ValueError
-        If the name leads out of the folder of runs.
-    """
+    """Open the run of this name under `root`, or make one; ValueError if the name leads out of that folder."""
     folder = io.inside(root(), name)
     folder.mkdir(parents=True, exist_ok=True)
     return Run(folder)
@@ -130,25 +119,13 @@ class Run:
     folder: Path
 
     def path(self, name: str) -> Path:
-        """Path of a file or folder of this run, whether or not it is there; its parents are made.
-
-        Raises
-        ------
-        ValueError
-            If the name leads out of the run folder.
-        """
+        """Path of a file or folder of this run, whose parents are made; ValueError if the name leads out of the run folder."""
         path = io.inside(self.folder, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def require(self, name: str, *, made_by: str) -> Path:
-        """Path of something an earlier notebook made.
-
-        Raises
-        ------
-        FileNotFoundError
-            If it is not there; the message says which notebook makes it.
-        """
+        """Path of what an earlier notebook made; FileNotFoundError, with the name of that notebook, if it is not there."""
         path = io.inside(self.folder, name)
         if not path.exists():
             raise FileNotFoundError(f"{name} is not in the run folder {self.folder}: run the notebook {made_by} first")
@@ -159,13 +136,15 @@ class Run:
         path = self.folder / MANIFEST
         if not path.exists():
             return {"format": 1, "run": self.folder.name, "stages": {}}
-        found = safe_load.mapping(io.inside(self.folder, MANIFEST), "a manifest")
+        found = safe_load.read_json(io.inside(self.folder, MANIFEST), "a manifest")
         with safe_load.reading(path, "a manifest"):
-            safe_load.typed(found, stages=dict)
+            safe_load.check_types(found, stages=dict)
             for entry in found["stages"].values():
-                safe_load.typed(entry, **{name: dict for name in ("parameters", "versions", "machine") if entry.get(name)})
-                safe_load.typed({"files": {}} | entry, files=dict)
-                safe_load.typed(entry.get("files", {}), **dict.fromkeys(entry.get("files", {}), str))
+                safe_load.check_types(
+                    entry, **{name: dict for name in ("parameters", "versions", "machine") if entry.get(name)}
+                )
+                safe_load.check_types({"files": {}} | entry, files=dict)
+                safe_load.check_types(entry.get("files", {}), **dict.fromkeys(entry.get("files", {}), str))
         return found
 
     def record(
@@ -176,7 +155,7 @@ class Run:
         files: Sequence[str | Path] = (),
         seed: int | None = None,
     ) -> dict[str, Any]:
-        """Write down how a stage was made, in place of what was recorded for it before, and return the entry.
+        """Record how a stage was made, in place of its earlier record, and return the entry.
 
         Parameters
         ----------
@@ -199,7 +178,7 @@ class Run:
             "parameters": _plain(dict(parameters or {}), "parameters"),
             "seed": _plain(seed, "seed"),
             "scale": scale().name,
-            "files": {name: _hash(self.folder / name) for name in map(self._name, files)},
+            "files": {name: io.sha256(self.folder / name) for name in map(self._name, files)},
             "versions": {name: metadata.version(name) for name in PACKAGES},
             "machine": machine(),
         }
@@ -207,16 +186,17 @@ class Run:
         with paths.lock(self.folder / "manifest"):
             manifest = self.manifest()
             manifest["stages"][stage] = entry
-            _write(self.folder / MANIFEST, manifest)
+            with io.atomic(self.folder / MANIFEST) as temporary:
+                temporary.write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n")
         return entry
 
     def changed(self) -> list[str]:
         """Names of recorded files that are gone, or no longer what they were when the stage that wrote them was recorded."""
         stages = self.manifest()["stages"].values()
-        recorded = {name: told for entry in stages for name, told in entry.get("files", {}).items()}
-        return [name for name, told in recorded.items() if self._now(name) != told]
+        recorded = {name: sha256 for entry in stages for name, sha256 in entry.get("files", {}).items()}
+        return [name for name, sha256 in recorded.items() if self._hash(name) != sha256]
 
-    def _now(self, name: str) -> str | None:
+    def _hash(self, name: str) -> str | None:
         """Hash of a file or folder; None of what is gone, and of what lies, or leads, out of the run folder."""
         try:
             path = io.inside(self.folder, name)
@@ -224,7 +204,7 @@ class Run:
                 io.inside(self.folder, link.relative_to(self.folder).as_posix())
         except ValueError:
             return None
-        return _hash(path) if path.is_file() or path.is_dir() else None
+        return io.sha256(path) if path.is_file() or path.is_dir() else None
 
     def _name(self, path: str | Path) -> str:
         whole = next((place for place in (self.folder / path, Path(path)) if place.exists()), None)
@@ -233,15 +213,6 @@ class Run:
         if not whole.resolve().is_relative_to(self.folder.resolve()):
             raise ValueError(f"{path} lies outside the run folder {self.folder}")
         return whole.resolve().relative_to(self.folder.resolve()).as_posix()
-
-
-def _hash(path: Path) -> str:
-    return io.sha256(path)
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    with io.atomic(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def _plain(value: Any, where: str) -> Any:
@@ -266,8 +237,6 @@ def _plain(value: Any, where: str) -> Any:
 
 def _processor() -> str:
     information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,22 +1,23 @@
-"""Takes our own files (JSON, .npy, .npz, Parquet, CSV, safetensors), gives what they hold, read without trust.
+"""Takes a file of our own (JSON, .npy, .npz, Parquet, CSV, safetensors), gives what it holds, and trusts nothing in it.
 
-A file may be damaged, or come from somebody else. What it says of its size is held against its length before memory is taken,
-nothing in it is run, and whatever is wrong with it is a ValueError that names it.
+A file may be damaged, or come from somebody else. The sizes that it states are compared with its length before memory is
+taken, and nothing in it is run. Every function raises FileNotFoundError if there is no file, and ValueError, with the name of
+the file, if anything is wrong with it; `what` is what the file should be, for that message.
 
->>> about = mapping("runs/first/manifest.json")
->>> found = arrays("runs/first/embedding.npz")
+>>> about = read_json("runs/first/manifest.json", "a manifest")
+>>> found = read_npz("runs/first/session.npz")
 """
 
 import json
+import math
 import struct
 import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -26,13 +27,13 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-DEEPEST = 100
-"""Levels of JSON in JSON; averages begun from averages have two for each generation."""
-PLENTY = 2**26
+MAX_DEPTH = 100
+"""Levels of nesting in JSON; averages begun from averages have two for each generation."""
+MAX_UNPACKED = 2**26
 """Bytes that any file may unpack to."""
-RATIO = 100
+MAX_RATIO = 100
 """Times its own bytes that a larger file may unpack to."""
-WRONG = (
+ERRORS = (
     ValueError,
     TypeError,
     LookupError,
@@ -54,263 +55,170 @@ WRONG = (
 
 @contextmanager
 def reading(path: str | Path, what: str) -> Iterator[None]:
-    """Turn whatever is raised about a damaged file into a ValueError that names it.
-
-    Parameters
-    ----------
-    path
-        The file or folder.
-    what
-        It was to be, such as "a session".
-
-    Raises
-    ------
-    FileNotFoundError
-        If that is raised.
-    ValueError
-        If anything else is raised that a damaged file can cause.
-    """
+    """Turn whatever is raised about a damaged file or folder into a ValueError that names it; FileNotFoundError stays."""
     try:
         yield
     except FileNotFoundError:
         raise
-    except WRONG as error:
-        told = str(error) or type(error).__name__
-        raise ValueError(told if str(path) in told else f"{path} cannot be read as {what}: {told}") from error
+    except ERRORS as error:
+        message = str(error) or type(error).__name__
+        raise ValueError(message if str(path) in message else f"{path} cannot be read as {what}: {message}") from error
     except OSError as error:
-        # Of a file that cannot be opened the system tells the name; the others are of readers that lost their way in it.
+        # The system names a file that it cannot open; other errors come from readers that got lost in a damaged file.
         if error.filename is not None:
             raise
         raise ValueError(f"{path} cannot be read as {what}: {error}") from error
 
 
-def present(path: str | Path) -> Path:
-    """The path, if a file is there; FileNotFoundError if nothing is, or a folder or device."""
+def existing_file(path: str | Path) -> Path:
+    """The path, if a file is there; FileNotFoundError if there is nothing, a folder or a device."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}")
     return Path(path)
 
 
-def mapping(path: str | Path, what: str = "a record") -> dict[str, Any]:
-    """Read a JSON object.
-
-    Parameters
-    ----------
-    path
-        The file, in UTF-8.
-    what
-        It is to be, for the message.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is not JSON, no object, or nested deeper than `DEEPEST`.
-    """
+def read_json(path: str | Path, what: str = "a record") -> dict[str, Any]:
+    """Read a JSON object in UTF-8."""
     with reading(path, what):
-        return parsed(present(path).read_bytes().decode("utf-8"))
+        return parse_json(existing_file(path).read_bytes().decode("utf-8"))
 
 
-def parsed(text: str | bytes) -> dict[str, Any]:
-    """The JSON object of a text; ValueError if it is none, or nested deeper than `DEEPEST`."""
+def parse_json(text: str | bytes) -> dict[str, Any]:
+    """The JSON object of a text; ValueError if it is none, or nested deeper than `MAX_DEPTH`."""
     found = json.loads(text)
     if not isinstance(found, dict):
         raise ValueError(f"it holds a {type(found).__name__}, expected an object")
-    _shallow(found, DEEPEST)
+    _check_depth(found, MAX_DEPTH)
     return found
 
 
-def typed(about: dict[str, Any], /, **kinds: type | tuple[type, ...]) -> None:
-    """Refuse entries of other types than these; ValueError if one is missing too. A yes or no is no number here.
+def _check_depth(value: Any, left: int) -> None:
+    if not left:
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
+    for one in value.values() if isinstance(value, dict) else value:
+        if isinstance(one, (dict, list)):
+            _check_depth(one, left - 1)
 
-    Parameters
-    ----------
-    about
-        The entries.
-    **kinds
-        Types by name.
-    """
-    for name, kind in kinds.items():
+
+def check_types(about: dict[str, Any], /, **types: type | tuple[type, ...]) -> None:
+    """Raise ValueError unless the entries of these names are there and have these types. A bool is no number here."""
+    for name, expected in types.items():
         if name not in about:
             raise ValueError(f"it has no {name}")
-        if not isinstance(about[name], kind) or (isinstance(about[name], bool) and kind is not bool):
-            wanted = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
-            raise ValueError(f"its {name} is {str(about[name])[:40]!r}, expected {wanted}")
+        if not isinstance(about[name], expected) or (isinstance(about[name], bool) and expected is not bool):
+            names = " or ".join(one.__name__ for one in (expected if isinstance(expected, tuple) else (expected,)))
+            raise ValueError(f"its {name} is {str(about[name])[:40]!r}, expected {names}")
 
 
-@dataclass(frozen=True)
-class Claim:
-    """What the header of an array says, and the bytes before its values."""
+def npy_header(file: IO[bytes], length: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Read the header of a .npy file of `length` bytes from where it begins to where its values begin.
 
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    columns_first: bool
-    start: int
-
-
-def claim(file: IO[bytes], length: int, *, start: int = 0) -> Claim:
-    """Read the header of a .npy file, and hold it against the length of the file.
-
-    Parameters
-    ----------
-    file
-        At its beginning.
-    length
-        Bytes of all of it.
-    start
-        Place in `file` where it begins.
+    Returns
+    -------
+    shape, fortran_order, dtype
+        Of the array.
 
     Raises
     ------
     ValueError
-        If it asks for pickle or holds other values than numbers and text, or more or fewer than there are bytes.
+        If the array needs pickle, holds other values than numbers and text, or has more or fewer bytes than the file.
     """
+    start = file.tell()
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"an array of version {version}, expected (1, 0) or (2, 0)")
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, columns_first, dtype = header(file)
+    shape, fortran_order, dtype = header(file)
     if dtype.kind not in "biufU" or dtype.itemsize == 0:
         raise ValueError(f"values of type {dtype}, expected numbers or text")
-    head, count = file.tell() - start, 1
-    for n in shape:
-        if type(n) is not int or n < 0:
-            raise ValueError(f"an array of shape {str(shape)[:80]}")
-        count *= n
-    if head + count * dtype.itemsize != length:
+    if any(type(n) is not int or n < 0 for n in shape):
+        raise ValueError(f"an array of shape {str(shape)[:80]}")
+    if file.tell() - start + math.prod(shape) * dtype.itemsize != length:
         raise ValueError(f"an array {str(shape)[:80]} of {dtype} does not fit into its {length:,} bytes")
-    return Claim(shape, dtype, columns_first, head)
+    return shape, fortran_order, dtype
 
 
-def array(path: str | Path, *, mode: str | None = None) -> np.ndarray:
-    """Read a .npy file.
-
-    Parameters
-    ----------
-    path
-        The file.
-    mode
-        "r" or "r+" maps it instead.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is no array of numbers or text, or does not hold what it says.
-    """
+def read_npy(path: str | Path, *, mode: Literal["r", "r+"] | None = None) -> np.ndarray:
+    """Read a .npy file of numbers or text; `mode` "r" or "r+" maps it into memory instead."""
     with reading(path, "an array"):
-        with present(path).open("rb") as file:
-            claim(file, Path(path).stat().st_size)
-        return np.load(path, mmap_mode=mode, allow_pickle=False)  # type: ignore[arg-type]
+        with existing_file(path).open("rb") as file:
+            npy_header(file, Path(path).stat().st_size)
+        return np.load(path, mmap_mode=mode, allow_pickle=False)
 
 
-def arrays(path: str | Path, what: str = "arrays", *, without: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """Read the arrays of a .npz file, by name.
-
-    Parameters
-    ----------
-    path
-        The file.
-    what
-        It is to be, for the message.
-    without
-        Names of arrays that are checked, but not read.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is no .npz file of numbers and text, or does not hold what it says.
-    """
+def read_npz(path: str | Path, what: str = "arrays", *, without: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """Read the arrays of a .npz file by name; those in `without` are only checked."""
     found: dict[str, np.ndarray] = {}
-    with reading(path, what), present(path).open("rb") as source, zipfile.ZipFile(source) as archive:
+    with reading(path, what), existing_file(path).open("rb") as source, zipfile.ZipFile(source) as archive:
         entries, length = archive.infolist(), Path(path).stat().st_size
         if sum(one.compress_size for one in entries) > length:
-            raise ValueError(f"its parts are said to be longer than its {length:,} bytes")
-        if sum(one.file_size for one in entries) > max(PLENTY, RATIO * length):
-            raise ValueError(f"its {length:,} bytes are said to unpack to more than {RATIO} times as many")
+            raise ValueError(f"its arrays claim to be longer than its {length:,} bytes")
+        if sum(one.file_size for one in entries) > max(MAX_UNPACKED, MAX_RATIO * length):
+            raise ValueError(f"its {length:,} bytes claim to unpack to more than {MAX_RATIO} times as many")
         for one in entries:
             name = one.filename.removesuffix(".npy")
             if name in found or name == one.filename:
                 raise ValueError(f"a part {one.filename[:80]!r}, expected arrays of different names")
             with archive.open(one) as file:
-                claim(file, one.file_size)
+                npy_header(file, one.file_size)
             if name not in without:
                 with archive.open(one) as file:
                     found[name] = np.lib.format.read_array(file, allow_pickle=False)
     return found
 
 
-def table(place: str | Path | bytes, what: str = "a table", *, name: str | Path = "") -> pd.DataFrame:
-    """Read a Parquet file.
-
-    Parameters
-    ----------
-    place
-        The file, or what is in it.
-    what
-        It is to be, for the message.
-    name
-        Of the file, where what is in it is given.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is no Parquet file, or holds far more than its length allows.
-    """
-    if isinstance(place, bytes):
+def read_parquet(source: str | Path | bytes, what: str = "a table", *, name: str | Path = "") -> pd.DataFrame:
+    """Read a Parquet file, or its bytes, whose `name` is then given for the message."""
+    if isinstance(source, bytes):
         with reading(name, what):
-            return _table(pa.BufferReader(place), len(place))
-    # Opened once: another process may put another file in its place meanwhile.
-    with reading(place, what), pa.OSFile(str(present(place))) as file:
-        return _table(file, file.size())
+            return _parquet(pa.BufferReader(source), len(source))
+    # Opened once: another process may replace the file meanwhile.
+    with reading(source, what), pa.OSFile(str(existing_file(source))) as file:
+        return _parquet(file, file.size())
 
 
-def _table(source: pa.NativeFile, length: int) -> pd.DataFrame:
+def _parquet(source: pa.NativeFile, length: int) -> pd.DataFrame:
     """A table from a file of pyarrow's own: threads that it leaves at work on a damaged one crash in a file of Python's."""
-    most = max(PLENTY, RATIO * length)
+    most = max(MAX_UNPACKED, MAX_RATIO * length)
     with pq.ParquetFile(source, memory_map=False) as file:
         rows, groups = file.metadata.num_rows, range(file.metadata.num_row_groups)
-        said = sum(file.metadata.row_group(n).total_byte_size for n in groups)
+        unpacked = sum(file.metadata.row_group(n).total_byte_size for n in groups)
         # Ids are unique: no row takes less than a byte.
-        if not 0 <= rows <= length or not 0 <= said <= most:
-            raise ValueError(f"{rows:,} rows of {said:,} bytes are said to be in {length:,} bytes")
+        if not 0 <= rows <= length or not 0 <= unpacked <= most:
+            raise ValueError(f"its {length:,} bytes claim to hold {rows:,} rows of {unpacked:,} bytes")
         texts = [one.name for one in file.schema_arrow if _is_text(one.type)]
-    # Of a text that is in many rows, the file holds one copy; in memory there would be one for each.
+    # The file holds a text that many rows share once; memory would hold a copy for each row.
     with pq.ParquetFile(source, memory_map=False, read_dictionary=texts) as file:
-        if texts and sum(map(_unpacked, file.read(columns=texts, use_threads=False).columns)) > most:
+        if texts and sum(map(_text_bytes, file.read(columns=texts, use_threads=False).columns)) > most:
             raise ValueError(f"its {length:,} bytes would unpack to more than {most:,}")
     # Not by pandas, whose reader takes more threads.
     with pq.ParquetFile(source, memory_map=False, pre_buffer=False) as file:
         return file.read(use_threads=False).to_pandas(use_threads=False)
 
 
-def listing(path: str | Path, columns: Sequence[str], what: str = "a table") -> pd.DataFrame:
-    """Read a CSV file with these columns of finite numbers.
+def _is_text(kind: pa.DataType) -> bool:
+    """Whether a column holds text, as a dictionary or plainly."""
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(plain) or pa.types.is_large_string(plain)
 
-    Parameters
-    ----------
-    path
-        The file.
-    columns
-        Those that must be there.
-    what
-        It is to be, for the message.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is not UTF-8, lacks a column, or one holds something else.
-    """
+def _text_bytes(column: pa.ChunkedArray) -> int:
+    """Bytes that a column of text takes with one copy of the text for each row."""
+    total = 0
+    for part in column.chunks:
+        if not pa.types.is_dictionary(part.type):
+            total += part.nbytes
+        elif len(part.dictionary):
+            lengths = pc.binary_length(part.dictionary).to_numpy(zero_copy_only=False)
+            rows = part.indices.drop_null().to_numpy(zero_copy_only=False)
+            total += int(np.nan_to_num(lengths.astype(float))[rows].sum())
+    return total
+
+
+def read_csv(path: str | Path, columns: Sequence[str], what: str = "a table") -> pd.DataFrame:
+    """Read a CSV file in UTF-8 that has these columns of finite numbers."""
     with reading(path, what):
-        found = pd.read_csv(present(path), encoding="utf-8-sig")
+        found = pd.read_csv(existing_file(path), encoding="utf-8-sig")
         missing = [name for name in columns if name not in found]
         if missing:
             raise ValueError(f"it has no column {', '.join(missing)}")
@@ -321,51 +229,7 @@ def listing(path: str | Path, columns: Sequence[str], what: str = "a table") -> 
         return found
 
 
-def tensors(path: str | Path, what: str = "tensors") -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors file: tensors by name, and its metadata.
-
-    Parameters
-    ----------
-    path
-        The file.
-    what
-        It is to be, for the message.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is no such file.
-    """
-    with reading(path, what), safe_open(present(path), framework="pt") as file:
+def read_safetensors(path: str | Path, what: str = "tensors") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file: tensors by name, and its metadata."""
+    with reading(path, what), safe_open(existing_file(path), framework="pt") as file:
         return {name: file.get_tensor(name) for name in sorted(file.keys())}, file.metadata() or {}
-
-
-def _shallow(value: Any, left: int) -> None:
-    if not left:
-        raise ValueError(f"it is nested deeper than {DEEPEST} levels")
-    for one in value.values() if isinstance(value, dict) else value:
-        if isinstance(one, (dict, list)):
-            _shallow(one, left - 1)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    """Whether a column holds text, each value once or in every row."""
-    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_string(plain) or pa.types.is_large_string(plain)
-
-
-def _unpacked(column: pa.ChunkedArray) -> int:
-    """Bytes of a column of text that is kept as different values and which of them each row has."""
-    total = 0
-    for part in column.chunks:
-        lengths = (
-            pc.binary_length(part.dictionary).to_numpy(zero_copy_only=False) if pa.types.is_dictionary(part.type) else None
-        )
-        if lengths is None:
-            total += part.nbytes
-        elif len(lengths):
-            rows = part.indices.drop_null().to_numpy(zero_copy_only=False)
-            total += int(np.nan_to_num(lengths.astype(float))[rows].sum())
-    return total

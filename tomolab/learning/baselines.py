@@ -13,7 +13,7 @@ Both scale by what is typical of the particles they are given: embed those that 
 >>> everything = subtomograms.join([known, measured])
 >>> features = invariants(everything)
 >>> predicted = classify(features.take(known_ids), labels, features.take(other_ids))
->>> turned = normalise_pose(volumes, outline(smooth(volumes, 1.0), diffusion=1.5))
+>>> turned = normalise_pose(volumes, outline(smooth(volumes, 1.0), diffusion_voxels=1.5))
 """
 
 import hashlib
@@ -38,6 +38,8 @@ from tomolab.learning.embedding import Embedding
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import sphere, transform
 
+DEGREE = 8
+"""Highest degree of the spherical harmonics."""
 EDGE = 0.15
 """Share of the box over which the mask about a particle falls to 0."""
 LEVEL_SET_ROUNDS = 5
@@ -49,10 +51,7 @@ FARTHEST_CENTRE = 0.2
 def invariants(
     subtomograms: Subtomograms,
     *,
-    degree: int = 8,
-    shells: int | None = None,
-    cross: bool = True,
-    diameter: float = 0.7,
+    mask_fraction: float = 0.7,
     batch_size: int = 64,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -60,21 +59,15 @@ def invariants(
     """Features that do not depend on pose: sum_m a_lm(r) a_lm(s) of the Fourier amplitudes (Xu, Zhang and Alber 2009).
 
     The square root, with its sign, brings powers to the scale of amplitudes; then every feature is scaled to mean 0 and
-    variance 1 over the particles given. The missing wedge turns with the tomogram and not with the particle, so what
-    the features lose to it does depend on pose.
+    variance 1 over the particles given. Shells reach to two thirds of Nyquist. The missing wedge turns with the tomogram and
+    not with the particle, so what the features lose to it does depend on pose.
 
     Parameters
     ----------
     subtomograms
         What to embed; read in batches, in order.
-    degree
-        Highest degree of the harmonics, even. On the shell of radius r Fourier voxels degrees end at π r.
-    shells
-        How many shells, from the centre of the transform; by default two thirds of those up to Nyquist.
-    cross
-        Also between shells (s < r); without, only s = r.
-    diameter
-        Of the soft mask, as a share of the box; the noise beyond it would drown the particle. 2 keeps the corners too, and
+    mask_fraction
+        Diameter of the soft mask, as a share of the box; the noise beyond it would drown the particle. 2 keeps the corners, and
         then a shift changes the features only as far as it moves density out of the box.
     batch_size
         Subtomograms per batch.
@@ -88,19 +81,18 @@ def invariants(
     ValueError
         If there is nothing to embed, or a parameter is outside what it can be.
     """
-    plan = spherical_harmonics.plan_shells(subtomograms.box, degree=degree, shells=shells or max(1, subtomograms.box // 3))
+    plan = spherical_harmonics.plan_shells(subtomograms.box, degree=DEGREE, shells=max(1, subtomograms.box // 3))
     where = parallel.pick_device(device)
-    mask = _mask(subtomograms.box, diameter, where)
+    mask = _mask(subtomograms.box, mask_fraction, where)
 
     def features(batch: Tensor) -> Tensor:
         found = spherical_harmonics.coefficients(spherical_harmonics.amplitudes(batch * mask, plan), plan)
-        power = spherical_harmonics.power(found, plan, cross=cross)
+        power = spherical_harmonics.power(found, plan)
         return power.sign() * power.abs().sqrt()
 
     table = _each(features, subtomograms, batch_size=batch_size, device=where, progress=progress)
     scaler = StandardScaler().fit(table)
-    settings = {"degree": degree, "shells": len(plan.degrees), "cross": cross, "diameter": diameter}
-    name = _digest("invariants", subtomograms, settings, scaler.mean_, scaler.scale_)
+    name = _digest("invariants", subtomograms, {"mask_fraction": mask_fraction}, scaler.mean_, scaler.scale_)
     return Embedding(subtomograms.ids, scaler.transform(table), name)
 
 
@@ -109,7 +101,7 @@ def normalised(
     *,
     components: int = 50,
     smoothing: float = 20.0,
-    diameter: float = 0.7,
+    mask_fraction: float = 0.7,
     batch_size: int = 64,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -127,14 +119,10 @@ def normalised(
         Principal components to keep.
     smoothing
         Å, width of the Gaussian before a particle is outlined; its outline is smoothed by one and a half times as much.
-    diameter
-        Of the mask, as a share of the box: soft before a particle is outlined, sharp about what is kept.
-    batch_size
-        Subtomograms per batch.
-    device
-        Where to compute; on a GPU if there is one by default.
-    progress
-        Show a bar.
+    mask_fraction
+        Diameter of the mask, as a share of the box: soft before a particle is outlined, sharp about what is kept.
+    batch_size, device, progress
+        As in `invariants`.
 
     Raises
     ------
@@ -145,8 +133,8 @@ def normalised(
     if not (np.isfinite(smoothing) and smoothing > 0):
         raise ValueError(f"smoothing must be a positive number of Å, got {smoothing}")
     where, box = parallel.pick_device(device), subtomograms.box
-    mask, width = _mask(box, diameter, where), smoothing / subtomograms.voxel_size
-    kept = sphere(box, diameter * box, device=where) > 0
+    mask, width = _mask(box, mask_fraction, where), smoothing / subtomograms.voxel_size
+    kept = sphere(box, mask_fraction * box, device=where) > 0
     most = min(len(subtomograms), int(kept.sum()))
     if not 1 <= components <= most:
         raise ValueError(
@@ -155,21 +143,21 @@ def normalised(
 
     def features(batch: Tensor) -> Tensor:
         centred = batch - batch.mean((1, 2, 3), keepdim=True)
-        weights = outline(smooth(centred, width) * mask, diffusion=1.5 * width)
+        weights = outline(smooth(centred, width) * mask, diffusion_voxels=1.5 * width)
         return normalise_pose(centred, weights)[:, kept]
 
     table = _each(features, subtomograms, batch_size=batch_size, device=where, progress=progress)
     # The solver may draw: it is given a seed to be repeatable.
     directions = PCA(components, random_state=0).fit(table)
-    settings = {"components": components, "smoothing": smoothing, "diameter": diameter}
+    settings = {"components": components, "smoothing": smoothing, "mask_fraction": mask_fraction}
     name = _digest("normalised", subtomograms, settings, directions.mean_, directions.components_)
     return Embedding(subtomograms.ids, directions.transform(table), name)
 
 
-def _mask(box: int, diameter: float, device: torch.device) -> Tensor:
-    if not 0 < diameter <= 2:
-        raise ValueError(f"the diameter of the mask is a share of the box above 0 and up to 2, got {diameter}")
-    return sphere(box, diameter * box, edge_voxels=EDGE * box, device=device)
+def _mask(box: int, mask_fraction: float, device: torch.device) -> Tensor:
+    if not 0 < mask_fraction <= 2:
+        raise ValueError(f"mask_fraction is a diameter as a share of the box, above 0 and up to 2, got {mask_fraction}")
+    return sphere(box, mask_fraction * box, edge_voxels=EDGE * box, device=device)
 
 
 def _each(
@@ -200,14 +188,14 @@ def _digest(method: str, subtomograms: Subtomograms, settings: dict[str, Any], *
     return total.hexdigest()
 
 
-def smooth(volumes: Tensor, sigma: float) -> Tensor:
-    """Convolve volumes (n, z, y, x) with a Gaussian of `sigma` voxels."""
-    return _filter(volumes, _gaussian(volumes, sigma))
+def smooth(volumes: Tensor, sigma_voxels: float) -> Tensor:
+    """Convolve volumes (n, z, y, x) with a Gaussian of `sigma_voxels` voxels."""
+    return _filter(volumes, _gaussian(volumes, sigma_voxels))
 
 
-def _gaussian(volumes: Tensor, sigma: float) -> Tensor:
-    """Transform of a Gaussian of `sigma` voxels."""
-    return torch.exp(-2 * (np.pi * sigma * fourier.radius(volumes.shape[1:], device=volumes.device)) ** 2)
+def _gaussian(volumes: Tensor, sigma_voxels: float) -> Tensor:
+    """Transform of a Gaussian of `sigma_voxels` voxels."""
+    return torch.exp(-2 * (np.pi * sigma_voxels * fourier.radius(volumes.shape[1:], device=volumes.device)) ** 2)
 
 
 def _filter(volumes: Tensor, factors: Tensor) -> Tensor:
@@ -215,7 +203,7 @@ def _filter(volumes: Tensor, factors: Tensor) -> Tensor:
     return torch.fft.irfftn(torch.fft.rfftn(volumes, dim=axes) * factors, s=volumes.shape[1:], dim=axes)
 
 
-def outline(volumes: Tensor, *, diffusion: float) -> Tensor:
+def outline(volumes: Tensor, *, diffusion_voxels: float) -> Tensor:
     """Weight (n, z, y, x) of every voxel: the positive part of a level set around what is bright.
 
     The piecewise constant model of Chan and Vese (2001), minimised by threshold dynamics (Esedoglu and Tsai 2006): smooth
@@ -226,10 +214,10 @@ def outline(volumes: Tensor, *, diffusion: float) -> Tensor:
     ----------
     volumes
         Shape (n, z, y, x), mean 0, particle bright, smoothed.
-    diffusion
+    diffusion_voxels
         Width in voxels of the Gaussian that smooths the region: details of the outline below it vanish.
     """
-    kernel, axes = _gaussian(volumes, diffusion), (1, 2, 3)
+    kernel, axes = _gaussian(volumes, diffusion_voxels), (1, 2, 3)
     unit = volumes / volumes.std(axes, keepdim=True).clamp_min(1e-12)
     region = (unit > unit.abs().mean(axes, keepdim=True)).float()
     for _ in range(LEVEL_SET_ROUNDS):
@@ -255,20 +243,20 @@ def normalise_pose(volumes: Tensor, weights: Tensor) -> Tensor:
         the box from its centre, a volume is turned about the centre of the box.
     """
     box = volumes.shape[-1]
-    middles, axes = principal_axes(weights, farthest=FARTHEST_CENTRE * box)
+    middles, axes = principal_axes(weights, farthest_voxels=FARTHEST_CENTRE * box)
     # A reference point is E.T (r - c) of a point r: the principal axes become z, y, x.
     turns = axes.transpose(1, 2)
     return transform(volumes, turns, -(turns @ middles[..., None])[..., 0])
 
 
-def principal_axes(weights: Tensor, *, farthest: float) -> tuple[Tensor, Tensor]:
+def principal_axes(weights: Tensor, *, farthest_voxels: float) -> tuple[Tensor, Tensor]:
     """Centres of mass (n, 3) from the centre of the box, in voxels, and principal axes as columns (n, 3, 3), proper.
 
     Parameters
     ----------
     weights
         Not negative, shape (n, box, box, box).
-    farthest
+    farthest_voxels
         Voxels from the centre of the box beyond which the centre itself is taken.
     """
     box = weights.shape[-1]
@@ -276,7 +264,7 @@ def principal_axes(weights: Tensor, *, farthest: float) -> tuple[Tensor, Tensor]
     places = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3)
     share = weights.flatten(1) / weights.flatten(1).sum(1, keepdim=True).clamp_min(1e-12)
     middles = share @ places
-    middles = middles * (middles.norm(dim=1, keepdim=True) <= farthest)
+    middles = middles * (middles.norm(dim=1, keepdim=True) <= farthest_voxels)
     offsets = places - middles[:, None]
     moments = (share[..., None] * offsets).transpose(1, 2) @ offsets
     axes = torch.linalg.eigh(moments)[1].flip(-1)
@@ -309,9 +297,8 @@ def classify(known: Embedding, labels: pd.Series, embedding: Embedding, *, cost:
     ValueError
         If the two embeddings are not comparable, known particles have no label or several, or there are fewer than two classes.
     """
-    if known.network != embedding.network:
-        raise ValueError(f"embeddings of two kinds cannot be compared: {known.network[:8]} and {embedding.network[:8]}")
-    truth = known.labelled(labels)
+    embedding.check_network(known.network)
+    truth = known.match_labels(labels)
     classes = np.unique(truth)
     if len(classes) < 2:
         raise ValueError(f"a classifier needs at least two classes, got {classes.tolist()}")

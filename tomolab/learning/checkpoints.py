@@ -1,8 +1,8 @@
 """A training in, one safetensors file out, and back: all that it needs to go on exactly where it was cut.
 
 Weights, optimiser state, the weights to keep, and how far the training is. What is not a tensor stands as JSON in the file's
-own metadata: one file is replaced in one step, so whatever moment a run is killed at, there is a whole checkpoint, and its
-parts can only be of one moment.
+own metadata: one file is replaced in one step, so whatever moment a run is killed at, there is a whole checkpoint, all
+of one moment.
 """
 
 import json
@@ -75,9 +75,9 @@ def restore(folder: Path, network: Network, optimiser: torch.optim.Optimizer, *,
     source = folder / NAME
     if not source.exists():
         return TrainingProgress()
-    tensors, metadata = safe_load.tensors(source, "a checkpoint")
+    tensors, metadata = safe_load.read_safetensors(source, "a checkpoint")
     with safe_load.reading(source, "a checkpoint"):
-        about = {key: safe_load.parsed(text) for key, text in metadata.items()}
+        about = {key: safe_load.parse_json(text) for key, text in metadata.items()}
         old, new = about["plan"], json.loads(json.dumps(plan))
     different = [
         f"{key} {old.get(key)!r}, now {new.get(key)!r}"
@@ -97,16 +97,16 @@ def restore(folder: Path, network: Network, optimiser: torch.optim.Optimizer, *,
     return so_far
 
 
-def _progress(told: dict[str, Any], best: dict[str, Tensor], network: Network) -> TrainingProgress:
+def _progress(saved: dict[str, Any], best: dict[str, Tensor], network: Network) -> TrainingProgress:
     """How far it is, if that can be."""
-    safe_load.typed(told, history=list, batch=int, sums=list, seconds=(int, float))
-    numbers = [told["seconds"], *told["sums"], *(value for row in told["history"] for value in row.values())]
-    if told["batch"] < 0 or len(told["sums"]) != 3 or not all(type(one) in (int, float) for one in numbers):
-        raise ValueError(f"its progress is {str(told)[:200]}")
+    safe_load.check_types(saved, history=list, batch=int, sums=list, seconds=(int, float))
+    numbers = [saved["seconds"], *saved["sums"], *(value for row in saved["history"] for value in row.values())]
+    if saved["batch"] < 0 or len(saved["sums"]) != 3 or not all(type(one) in (int, float) for one in numbers):
+        raise ValueError(f"its progress is {str(saved)[:200]}")
     wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
     if best and {name: tensor.shape for name, tensor in best.items()} != wanted:
         raise ValueError("its best weights are of another network")
-    return TrainingProgress(**told, best=best)
+    return TrainingProgress(**saved, best=best)
 
 
 def _state(tensors: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:

@@ -1,6 +1,6 @@
 """A table or arrays of another program in (CSV, Parquet, NPZ, NPY), an `Embedding` out: its feature vectors by particle id.
 
-What belongs to which particle is told by ids, never by the order of the rows, unless the user says so. Nothing is read by
+Ids say what belongs to which particle, never the order of the rows, unless the user says so. Nothing is read by
 pickle, in which most programs of the field keep their features: `HOW` says how they are saved in another form.
 
 >>> features = read_features("tomotwin.parquet", particles=picks, columns=[str(n) for n in range(32)])
@@ -10,7 +10,6 @@ pickle, in which most programs of the field keep their features: `HOW` says how 
 import csv
 import io
 import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +18,6 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from tomolab.io import paths, safe_load
-from tomolab.io.lists.csv import content, tells_of_pose, words
 from tomolab.learning.embedding import Embedding
 
 ID, IDS, VECTORS = "particle_id", "ids", "vectors"
@@ -29,31 +27,8 @@ HOW = (
     "save it there in another form: a table (TomoTwin's .temb) by pandas.read_pickle(NAME).to_parquet('features.parquet'), "
     "arrays (cryoDRGN's z.pkl) by numpy.savez('features.npz', ids=IDS, vectors=Z)"
 )
-NO_FEATURES = {"tilt_min", "tilt_max", "tilt_axis", "diameter", "radius", "width", "height", "run", "row", "number", "rank"}
-WORDS = {
-    *(
-        "id",
-        "ids",
-        "index",
-        "score",
-        "scores",
-        "class",
-        "classes",
-        "cluster",
-        "clusters",
-        "label",
-        "labels",
-        "tomogram",
-        "tomo",
-    ),
-    *("half", "halfset", "subset", "fold", "confidence", "probability", "ccc", "kmeans", "leiden", "louvain", "hdbscan"),
-    *("dbscan", "micrograph"),
-}
-"""Words of names of columns that say what a particle is, or what became of it, and are no features."""
-BEGINNINGS = ("unnamed", "level_", "__index", "rln", "_rln", "wrp", "coordinate", "umap", "tsne", "pos_", "orig_", "source_")
-"""How such names begin, besides."""
-FEW, MANY = 20, 4
-"""Different whole numbers in a column that may count classes; columns called alike but for a number that are one set."""
+FEWEST = 4
+"""Columns called alike but for a number that are features unless the user says otherwise."""
 DECIMAL_COMMA = r"\s*[+-]?\d+,\d+(?:[eE][+-]?\d+)?\s*"
 
 
@@ -76,8 +51,8 @@ def read_features(
         Name of the column or array of particle ids, by default "particle_id" in a table and "ids" in an .npz; or the ids
         themselves, (n,), which says that the rows are in this order, such as ``ids=table["particle_id"]``.
     columns
-        Of a table: names of the columns that are features; by default all columns of numbers but the ids, if their names and
-        values leave no doubt.
+        Of a table: names of the columns that are features. By default all but the ids, if they are at least four and called
+        alike but for a number, such as 0, 1, 2, ... or z0, z1, z2, ...
     vectors
         Of an .npz: name of the array of features, (n, d); "vectors" by default.
     particles
@@ -119,7 +94,7 @@ def _unused(suffix: str, *, columns: object, vectors: object) -> None:
 
 def _from_table(path: Path, ids: str | ArrayLike | None, columns: Sequence[str] | None) -> tuple[pd.Series | None, np.ndarray]:
     """Column of ids, None if they are given, and features (n, d)."""
-    table = safe_load.table(path, "features") if path.suffix.lower() == ".parquet" else _text(path)
+    table = safe_load.read_parquet(path, "features") if path.suffix.lower() == ".parquet" else _text(path)
     named = ids is None or isinstance(ids, str)
     name = str(ID if ids is None else ids) if named else None
     if name is not None and name not in table and name in table.index.names:
@@ -132,7 +107,10 @@ def _from_table(path: Path, ids: str | ArrayLike | None, columns: Sequence[str] 
             f"it has no column {name!r} of particle ids, only {_few(table.columns)}. ids= names another, or gives the ids of "
             "the rows in their order, such as ids=table['particle_id']"
         )
-    chosen = _features(table.drop(columns=[] if name is None else [name])) if columns is None else [str(one) for one in columns]
+    others = [one for one in table if one != name]
+    for one in others if columns is None else ():
+        _check_form(table[one])
+    chosen = _numbered(others) if columns is None else [str(one) for one in columns]
     lacking = [one for one in chosen if one not in table or one == name]
     if lacking or not chosen:
         raise ValueError(f"it has no features {_few(lacking)}; its columns are {_few(table.columns)}")
@@ -141,7 +119,7 @@ def _from_table(path: Path, ids: str | ArrayLike | None, columns: Sequence[str] 
 
 def _text(path: Path) -> pd.DataFrame:
     """Table of a text file, whose columns are parted by commas, semicolons or tabs."""
-    text = content(safe_load.present(path))
+    text = paths.text(safe_load.existing_file(path))
     first = text[: text.find("\n") if "\n" in text else len(text)]
     mark = max(",;\t", key=first.count)
     try:
@@ -159,46 +137,15 @@ def _text(path: Path) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(text), sep=mark, low_memory=False)
 
 
-def _features(table: pd.DataFrame) -> list[str]:
-    """Columns of numbers, after it is clear that they are features."""
-    kinds = pd.api.types
-    numeric = [name for name in table if kinds.is_numeric_dtype(table[name]) and not kinds.is_bool_dtype(table[name])]
-    others = [name for name in table if name not in numeric]
-    for name in others:
-        _check_form(table[name])
-    stems = Counter(_stem(name) for name in numeric)
-    odd = [name for name in numeric if _no_feature(name, counted=stems[_stem(name)] >= MANY)]
-    odd += [name for name in _counts(table[numeric]) if name not in odd]
-    # A column of numbers becomes one of text by a single value that is none.
-    odd += [name for name in others if pd.to_numeric(table[name], errors="coerce").notna().any()]
-    if odd:
+def _numbered(names: list[str]) -> list[str]:
+    """The names, if they are alike but for a number at their end, as those of features are."""
+    stems = {name.rstrip("0123456789") for name in names}
+    if len(names) < FEWEST or len(stems) > 1 or not all(name[-1:].isdigit() for name in names):
         raise ValueError(
-            f"it is not clear which columns are features: {_few(odd)} may be none. Say which are, columns=[...]; the columns "
-            f"of numbers are {_few(numeric)}"
+            f"it is not clear which columns are features: there are {_few(names)}. Say which are, columns=[...]; by default "
+            f"all but the ids are, where they are {FEWEST} or more and called alike but for a number, such as z0, z1, z2, ..."
         )
-    return numeric
-
-
-def _no_feature(name: str, *, counted: bool) -> bool:
-    """Whether the name of a column says that it holds an id, a class, a place or the like; `counted`: it is one of a set."""
-    plain = name.strip().lower()
-    told = set(words(name)) & WORDS
-    return plain in NO_FEATURES or plain.startswith(BEGINNINGS) or tells_of_pose(name) or bool(told and not counted)
-
-
-def _stem(name: str) -> str:
-    """A name without the number at its end."""
-    return name.rstrip("0123456789")
-
-
-def _counts(numbers: pd.DataFrame) -> list[str]:
-    """Columns of few whole numbers, each in several rows, among others that are not, and not called like those but for a
-    number.
-    """
-    whole = [name for name in numbers if (numbers[name] == numbers[name].round()).all()]
-    stems = {_stem(name) for name in numbers if name not in whole}
-    doubtful = [name for name in whole if stems and _stem(name) not in stems]
-    return [name for name in doubtful if 1 < numbers[name].nunique() <= min(FEW, len(numbers) - 1)]
+    return names
 
 
 def _check_form(values: pd.Series) -> None:
@@ -230,8 +177,8 @@ def _from_arrays(path: Path, ids: str | ArrayLike | None, vectors: str | None) -
     if path.suffix.lower() == ".npy":
         if named:
             raise ValueError("a .npy file has no ids; give those of its rows in their order, such as ids=table['particle_id']")
-        return None, _matrix(safe_load.array(path), "the array")
-    arrays = safe_load.arrays(path, "features")
+        return None, _matrix(safe_load.read_npy(path), "the array")
+    arrays = safe_load.read_npz(path, "features")
     wanted = {"vectors": VECTORS if vectors is None else vectors} | ({"ids": str(IDS if ids is None else ids)} if named else {})
     for parameter, name in wanted.items():
         if name not in arrays:
@@ -243,15 +190,11 @@ def _matrix(array: np.ndarray, name: str) -> np.ndarray:
     if array.ndim != 2 or array.dtype.kind not in "iuf":
         raise ValueError(f"{name} has shape {array.shape} of {array.dtype}, expected features (n, d), all of them numbers")
     with np.errstate(over="ignore"):
-        found = array if array.dtype in (np.float16, np.float32) else array.astype(np.float32)
-    bad = len(found) - int(np.isfinite(found).all(axis=1).sum())
-    if bad:
-        raise ValueError(f"{bad} of {len(found)} rows of {name} hold NaN or infinity")
-    return found
+        return array if array.dtype in (np.float16, np.float32) else array.astype(np.float32)
 
 
 def _ids(given: object, count: int) -> np.ndarray:
-    """Particle ids (n,), after they are found to be whole numbers, as many as there are rows, and each once."""
+    """Particle ids (n,), after they are found to be whole numbers, and as many as there are rows."""
     values = pd.Series(np.asarray(given) if not isinstance(given, pd.Series) else given.to_numpy())
     if len(values) != count:
         raise ValueError(f"there are {len(values)} ids and {count} rows of features")
@@ -262,13 +205,7 @@ def _ids(given: object, count: int) -> np.ndarray:
     if not whole.all() or values.dtype == bool:
         first = values[~whole].iloc[0] if not whole.all() else values.iloc[0]
         raise ValueError(f"{max(1, int((~whole).sum()))} of {count} particle ids are no whole numbers, such as {first!r}")
-    out = numbers.astype(np.int64)
-    repeated = int(pd.Series(out).duplicated().sum())
-    if repeated:
-        raise ValueError(
-            f"{repeated} of {count} particle ids are repeated, such as {out[pd.Series(out).duplicated()][:5].tolist()}"
-        )
-    return out
+    return numbers.astype(np.int64)
 
 
 def _matched(whole: Embedding, particles: pd.DataFrame) -> Embedding:
@@ -277,13 +214,12 @@ def _matched(whole: Embedding, particles: pd.DataFrame) -> Embedding:
         raise ValueError(f"particles has no column {ID!r}")
     wanted = particles[ID].to_numpy()
     unknown, lacking = whole.ids[~np.isin(whole.ids, wanted)], wanted[~np.isin(wanted, whole.ids)]
-    told = []
     if len(unknown):
-        told.append(f"{len(unknown)} of its {len(whole)} ids are not in the particle table, such as {unknown[:5].tolist()}")
+        raise ValueError(
+            f"{len(unknown)} of its {len(whole)} ids are not in the particle table, such as {unknown[:5].tolist()}"
+        )
     if len(lacking):
-        told.append(f"{len(lacking)} of {len(wanted)} particles have no features, such as {lacking[:5].tolist()}")
-    if told:
-        raise ValueError("; ".join(told))
+        raise ValueError(f"{len(lacking)} of {len(wanted)} particles have no features, such as {lacking[:5].tolist()}")
     return whole.take(wanted)
 
 
@@ -296,5 +232,5 @@ def _number(text: str) -> bool:
 
 
 def _few(names: object) -> str:
-    told = [str(name)[:40] for name in names]  # type: ignore[attr-defined]
-    return ", ".join(told[:12]) + (f" and {len(told) - 12} more" if len(told) > 12 else "")
+    texts = [str(name)[:40] for name in names]  # type: ignore[attr-defined]
+    return ", ".join(texts[:12]) + (f" and {len(texts) - 12} more" if len(texts) > 12 else "")

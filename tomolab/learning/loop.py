@@ -3,20 +3,17 @@
 One pass after the other goes over the data, on one device or spread over the processes that ``torchrun`` started. The global
 batch is the same however many processes there are: each takes every so-manieth of its subtomograms, and the loss is that of
 the whole batch, whose logits are gathered from all. So the numbers are those of one process, except for what a network does
-with its own share only: drop-out, and batch norm on CPUs (on GPUs its statistics are of the whole batch).
+with its own subtomograms only: drop-out, and batch norm on CPUs (on GPUs its statistics are of the whole batch).
 
 >>> loop = Loop(network, data, recipe=recipe, epochs=10, seed=1, fabric=launch(device, bfloat16=False))
 >>> log = TrainingLog(loop, TrainingProgress(), folder=folder, plan=plan, validation=held_back)
 >>> log.end_epoch()              # a row of the history, perhaps new best weights, a checkpoint
 """
 
-import itertools
 import logging
 import os
-import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +26,13 @@ from torch import Tensor, nn
 
 from tomolab import io
 from tomolab.io import run_folder
-from tomolab.learning import checkpoints, losses, metrics, networks
+from tomolab.learning import checkpoints, metrics, networks
 from tomolab.learning.checkpoints import TrainingProgress
 from tomolab.learning.datasets import Data
 from tomolab.learning.networks import Network
 from tomolab.learning.recipes import Recipe
 from tomolab.subtomograms import store
 from tomolab.subtomograms.dataset import Subtomograms
-
-CRITERIA = ("accuracy", "loss", "novel_ari", "novel_purity")
-"""Columns of a history that can decide which weights are kept; the loss is better where it is lower."""
 
 
 def launch(where: torch.device, *, bfloat16: bool) -> Fabric:
@@ -111,11 +105,11 @@ class Loop:
 
     def _step(self, volumes: Tensor, labels: Tensor) -> Tensor:
         labels = labels.to(self.fabric.device, non_blocking=True)
-        share = volumes[self.fabric.global_rank :: self.fabric.world_size].to(self.fabric.device, non_blocking=True)
-        logits = self._gathered(self.classifier(share[:, None].contiguous(memory_format=torch.channels_last_3d)), len(labels))
-        loss = losses.loss(self.recipe, logits, labels)
+        own = volumes[self.fabric.global_rank :: self.fabric.world_size].to(self.fabric.device, non_blocking=True)
+        logits = self._gather(self.classifier(own[:, None].contiguous(memory_format=torch.channels_last_3d)), len(labels))
+        loss = self.recipe.loss(logits, labels)
         self.optimiser.zero_grad()
-        # Every process has the gradient through its share; their mean, which is what they agree on, is to be the sum.
+        # Every process has the gradient through its own rows; their mean, which is what they agree on, is to be the sum.
         self.fabric.backward(loss * self.fabric.world_size)
         if self.recipe.clip is not None:
             self.fabric.clip_gradients(self.classifier, self.stepper, max_norm=self.recipe.clip)
@@ -124,15 +118,15 @@ class Loop:
         count = len(labels)
         return torch.stack([loss.detach().double() * count, right.double(), torch.full_like(right, count).double()])
 
-    def _gathered(self, part: Tensor, count: int) -> Tensor:
-        """Rows of the whole batch, in its order, from the shares of all processes; gradients flow to the own share only."""
+    def _gather(self, own: Tensor, count: int) -> Tensor:
+        """Rows of the whole batch, in its order, from all processes; gradients flow to the own rows only."""
         world = self.fabric.world_size
         if world == 1:
-            return part
-        filled = torch.cat([part, part.new_zeros(-(-count // world) - len(part), part.shape[1])])
-        shares: list[Tensor] = list(self.fabric.all_gather(filled.detach()))  # type: ignore[arg-type]
-        shares[self.fabric.global_rank] = filled
-        return torch.stack(shares, dim=1).flatten(0, 1)[:count]
+            return own
+        filled = torch.cat([own, own.new_zeros(-(-count // world) - len(own), own.shape[1])])
+        gathered: list[Tensor] = list(self.fabric.all_gather(filled.detach()))  # type: ignore[arg-type]
+        gathered[self.fabric.global_rank] = filled
+        return torch.stack(gathered, dim=1).flatten(0, 1)[:count]
 
 
 class _Classifier(nn.Module):
@@ -147,25 +141,6 @@ class _Classifier(nn.Module):
         # The classifier is small: it costs nothing to have its logits in full precision.
         with torch.autocast(features.device.type, enabled=False):
             return self.network.head(features)
-
-
-def measure(loop: Loop, batches: int) -> tuple[float, float]:
-    """Subtomograms and seconds of a few batches, the making of the data included, after one that is not counted.
-
-    Parameters
-    ----------
-    loop
-        A loop that was started; its network learns.
-    batches
-        How many.
-    """
-    seen = (sums for number in itertools.count() for sums in loop.epoch(number))
-    next(seen)
-    start = time.perf_counter()
-    count = sum(float(sums[2]) for sums in islice(seen, batches))
-    seconds = time.perf_counter() - start
-    seen.close()
-    return count, seconds
 
 
 class TrainingLog:
@@ -244,5 +219,5 @@ class TrainingLog:
 
 def _best(history: list[dict[str, float]], column: str) -> int:
     """Index of the best epoch, the first of equals."""
-    values = [-row[column] if column == "loss" else row[column] for row in history]
+    values = [row[column] for row in history]
     return values.index(max(values))

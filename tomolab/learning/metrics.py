@@ -4,6 +4,7 @@
 >>> novel(network, left_out, seed=1)["novel_ari"]
 """
 
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from tomolab import parallel
-from tomolab.learning import networks
+from tomolab.learning import embedding, networks
 from tomolab.learning.datasets import labels_of
 from tomolab.learning.networks import Network
 from tomolab.subtomograms.dataset import Subtomograms
 
+BATCH = 128
+"""Subtomograms that are read at once."""
 
-def features(network: Network, subtomograms: Subtomograms, *, batch_size: int = 128, precision: str = "auto") -> Tensor:
+
+def features(network: Network, subtomograms: Subtomograms, *, precision: str = "auto") -> Tensor:
     """Features (n, d) of all subtomograms, float32, on the CPU.
 
     Parameters
@@ -29,27 +33,18 @@ def features(network: Network, subtomograms: Subtomograms, *, batch_size: int = 
     network
         A network; left in the mode in which it came.
     subtomograms
-        What to look at, read in batches.
-    batch_size
-        Subtomograms per batch.
+        Read in batches.
     precision
         "float32", "bfloat16", or "auto": bfloat16 where the hardware multiplies it fast.
     """
-    where = next(network.parameters()).device
-    rough = parallel.use_bfloat16(where, precision)
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    parts = []
-    with torch.inference_mode(), torch.autocast(where.type, dtype=torch.bfloat16, enabled=rough):
-        for _, volumes in subtomograms.batches(batch_size):
-            batch = torch.from_numpy(volumes).to(where)[:, None].contiguous(memory_format=torch.channels_last_3d)
-            parts.append(network.features(batch).float().cpu())
-    for module, mode in modes:
-        module.training = mode
-    return torch.cat(parts)
+    device = next(network.parameters()).device
+    batches = (volumes for _, volumes in subtomograms.batches(BATCH))
+    bfloat16 = parallel.use_bfloat16(device, precision)
+    with closing(embedding.stream_features(network, batches, device=device, bfloat16=bfloat16)) as stream:
+        return torch.from_numpy(np.concatenate(list(stream)))
 
 
-def evaluate(network: Network, subtomograms: Subtomograms, *, batch_size: int = 128, precision: str = "auto") -> dict[str, Any]:
+def evaluate(network: Network, subtomograms: Subtomograms, *, precision: str = "auto") -> dict[str, Any]:
     """Loss, accuracy and confusion matrix of a network on labelled subtomograms of classes that it knows.
 
     Parameters
@@ -58,8 +53,6 @@ def evaluate(network: Network, subtomograms: Subtomograms, *, batch_size: int = 
         A network; left in the mode in which it came.
     subtomograms
         With a `label` column.
-    batch_size
-        Subtomograms per batch.
     precision
         As in `features`.
 
@@ -74,7 +67,7 @@ def evaluate(network: Network, subtomograms: Subtomograms, *, batch_size: int = 
         If a label is not among the network's classes.
     """
     truth = labels_of(subtomograms, network.classes)
-    vectors = features(network, subtomograms, batch_size=batch_size, precision=precision)
+    vectors = features(network, subtomograms, precision=precision)
     with torch.inference_mode():
         logits = network.head(vectors.to(next(network.parameters()).device)).cpu()
     predicted = logits.argmax(1)
@@ -87,9 +80,7 @@ def evaluate(network: Network, subtomograms: Subtomograms, *, batch_size: int = 
     }
 
 
-def novel(
-    network: Network, subtomograms: Subtomograms, *, seed: int, batch_size: int = 128, precision: str = "auto"
-) -> dict[str, float]:
+def novel(network: Network, subtomograms: Subtomograms, *, seed: int, precision: str = "auto") -> dict[str, float]:
     """How well features of classes that a network was not trained on fall into clusters: k-means with as many as classes.
 
     Parameters
@@ -100,53 +91,41 @@ def novel(
         With a `label` column of at least two classes.
     seed
         Seed of k-means (best of 10 starts), on features scaled to length 1.
-    batch_size
-        Subtomograms per batch.
     precision
         As in `features`.
 
     Returns
     -------
     dict
-        ``novel_ari``, the adjusted Rand index of clusters and classes (Hubert and Arabie 1985), and ``novel_purity``, the
-        share of particles in the commonest class of their cluster.
+        ``novel_ari``, the adjusted Rand index of clusters and classes (Hubert and Arabie 1985), and ``novel_purity``
+        (`purity`).
     """
-    kinds, truth = np.unique(subtomograms.particles["label"].astype(str), return_inverse=True)
-    vectors = functional.normalize(features(network, subtomograms, batch_size=batch_size, precision=precision)).numpy()
-    found = KMeans(len(kinds), n_init=10, random_state=seed).fit_predict(vectors)
+    names, truth = np.unique(subtomograms.particles["label"].astype(str), return_inverse=True)
+    vectors = functional.normalize(features(network, subtomograms, precision=precision)).numpy()
+    found = KMeans(len(names), n_init=10, random_state=seed).fit_predict(vectors)
+    return {"novel_ari": float(adjusted_rand_score(truth, found)), "novel_purity": purity(truth, found)}
+
+
+def purity(truth: np.ndarray, found: np.ndarray) -> float:
+    """Share of particles in the commonest class of their cluster, by classes (n,) and clusters (n,)."""
     counts = contingency_matrix(truth, found)
-    return {
-        "novel_ari": float(adjusted_rand_score(truth, found)),
-        "novel_purity": float(counts.max(axis=0).sum() / counts.sum()),
-    }
+    return float(counts.max(axis=0).sum() / counts.sum())
 
 
 def check(network: Network, validation: Subtomograms, unseen: Subtomograms | None = None) -> None:
-    """Refuse subtomograms that a network cannot be judged with.
+    """Refuse subtomograms whose boxes, voxel sizes or labels do not fit the network; ValueError.
 
-    Parameters
-    ----------
-    network
-        The network.
-    validation
-        Labelled subtomograms of classes it knows.
-    unseen
-        Labelled subtomograms of at least two classes it does not know.
-
-    Raises
-    ------
-    ValueError
-        If boxes, voxel sizes or labels do not fit.
+    Those for validation are of classes that it knows, the unseen ones of at least two classes that it does not know.
     """
     networks.check(network, box=validation.box, voxel_size=validation.voxel_size)
     labels_of(validation, network.classes)
     if unseen is None:
         return
     networks.check(network, box=unseen.box, voxel_size=unseen.voxel_size)
-    kinds = set(unseen.particles["label"].astype(str))
-    if len(kinds) < 2 or kinds & set(network.classes):
-        known = sorted(kinds & set(network.classes))
+    labels = set(unseen.particles["label"].astype(str))
+    if len(labels) < 2 or labels & set(network.classes):
+        known = sorted(labels & set(network.classes))
         raise ValueError(
-            f"novel subtomograms must be of at least two classes that are not trained on, got {len(kinds)} classes"
+            f"novel subtomograms must be of at least two classes that are not trained on, got {len(labels)} classes"
             + (f", of which the network knows {', '.join(known)}" if known else "")
         )

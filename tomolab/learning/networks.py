@@ -26,22 +26,7 @@ from torch import nn
 from tomolab import io
 from tomolab.io import safe_load
 from tomolab.learning import architectures
-from tomolab.learning.architectures import Network, build
-
-__all__ = [
-    "Network",
-    "build",
-    "check",
-    "create",
-    "describe",
-    "digest",
-    "load",
-    "names",
-    "renewed",
-    "save",
-    "shipped",
-    "weights",
-]
+from tomolab.learning.architectures import Network as Network
 
 FORMAT = 1
 USUAL, LARGEST = 64, 1024
@@ -80,35 +65,7 @@ def create(name: str, *, box: int, classes: Sequence[str], voxel_size: float | N
         raise ValueError(f"a network needs at least two classes, each named once, got {list(classes)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build(Network(name, box=box, classes=classes, voxel_size=voxel_size))
-
-
-def renewed(network: Network, classes: Sequence[str], *, seed: int = 0) -> Network:
-    """Give a trained network a new classifier for other classes; all that comes before is copied.
-
-    Parameters
-    ----------
-    network
-        A trained network; not changed.
-    classes
-        Names of the new classes.
-    seed
-        Decides the initial weights of the classifier.
-    """
-    fresh = create(network.name, box=network.box, classes=classes, voxel_size=network.voxel_size, seed=seed)
-    layer = _classifier(fresh)
-    found = {name: value for name, value in network.state_dict().items() if not name.startswith(layer)}
-    missing, odd = fresh.load_state_dict(found, strict=False)
-    if odd or not all(name.startswith(layer) for name in missing):
-        raise ValueError(f"the network is not a {network.name!r} of ours: it lacks {missing}, and has {odd} besides")
-    return fresh
-
-
-def _classifier(network: Network) -> str:
-    """Prefix of the weights that depend on the classes: the head, or where it has none the last layer before it."""
-    if any(True for _ in network.head.parameters()):
-        return "head."
-    return list(network.state_dict())[-1].rpartition(".")[0] + "."
+        return architectures.build(Network(name, box=box, classes=classes, voxel_size=voxel_size))
 
 
 def check(network: nn.Module, *, box: int, voxel_size: float) -> None:
@@ -184,12 +141,12 @@ def describe(path: str | Path) -> dict[str, Any]:
     target = _located(path).with_suffix(".json")
     if not target.is_file():
         raise FileNotFoundError(f"no network description {target}; a network is a .safetensors file with a .json beside it")
-    description = safe_load.mapping(target, "the description of a network")
+    description = safe_load.read_json(target, "the description of a network")
     missing = {"name", "box", "classes", "voxel_size", "sha256"} - set(description)
     if missing or description.get("format") != FORMAT:
         raise ValueError(f"{target} is not the description of a tomolab network: lacks {sorted(missing) or 'format 1'}")
     with safe_load.reading(target, "the description of a network"):
-        safe_load.typed(description, name=str, box=int, classes=list, sha256=str, voxel_size=(int, float, type(None)))
+        safe_load.check_types(description, name=str, box=int, classes=list, sha256=str, voxel_size=(int, float, type(None)))
         if not all(isinstance(one, str) for one in description["classes"]) or not 0 < description["box"] <= LARGEST:
             raise ValueError(f"box is 1 to {LARGEST} voxels, and classes have names; it says {str(description)[:200]}")
         if description["voxel_size"] is not None and not 0 < description["voxel_size"] < 1e9:
@@ -236,7 +193,7 @@ def weights(network: Network, path: str | Path) -> None:
 
 def _agree(network: Network, path: str | Path) -> dict[str, torch.Tensor]:
     """Weights in a file, if they are of the architecture of a network."""
-    found, _ = safe_load.tensors(path, "the weights of a network")
+    found, _ = safe_load.read_safetensors(path, "the weights of a network")
     wanted = network.state_dict()
     odd = [name for name in wanted if name not in found or found[name].shape != wanted[name].shape]
     odd += [name for name in found if name not in wanted]

@@ -8,13 +8,15 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from tomolab.learning.networks import Network
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a network is optimised: by what, how fast, and for which loss (`losses.loss`).
+    """How a network is optimised: by what, how fast, and for which loss.
 
     Parameters
     ----------
@@ -66,6 +68,14 @@ class Recipe:
         if update < warm:
             return self.learning_rate * (update + 1) / warm
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (update - warm) / max(1, updates - warm)))
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss of logits (n, classes), float32, and class indices (n,), which training lowers.
+
+        Cross-entropy (Xu et al. 2017) with label smoothing; with a margin, the cosine loss of CosFace (Wang et al. 2018).
+        """
+        lowered = logits - self.margin * functional.one_hot(labels, logits.shape[1]) if self.margin else logits
+        return functional.cross_entropy(lowered, labels, label_smoothing=self.smoothing)
 
 
 _PLAIN = Recipe(algorithm="sgd", learning_rate=0.01, decay=1e-6, weight_decay=0.0, clip=None, smoothing=0.0)

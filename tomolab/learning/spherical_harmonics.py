@@ -6,7 +6,7 @@ of a real volume are even, so degrees are even.
 
 >>> plan = plan_shells(20, degree=8)
 >>> power(coefficients(amplitudes(volumes, plan), plan), plan).shape
-torch.Size([100, 43])
+torch.Size([100, 236])
 """
 
 import functools
@@ -70,8 +70,8 @@ def plan_shells(box: int, *, degree: int, shells: int | None = None) -> ShellPla
         raise ValueError(f"a box of {box} voxels has 1 to {box // 2} shells up to Nyquist, got shells={shells}")
     if degree < 0 or degree % 2:
         raise ValueError(f"the highest degree must be even (amplitudes have no odd ones) and not negative, got {degree}")
-    parts = [_shell(box * OVERSAMPLING, r * OVERSAMPLING, min(degree, 2 * int(np.pi * r / 2))) for r in range(1, count + 1)]
-    degrees, points, matrices = (tuple(torch.from_numpy(part[i]) for part in parts) for i in range(3))
+    made = [_shell(box * OVERSAMPLING, r * OVERSAMPLING, min(degree, 2 * int(np.pi * r / 2))) for r in range(1, count + 1)]
+    degrees, points, matrices = (tuple(torch.from_numpy(one[i]) for one in made) for i in range(3))
     return ShellPlan(box, degrees, points, matrices)
 
 
@@ -105,17 +105,17 @@ def _real_harmonics(degree: int, polar: np.ndarray, azimuth: np.ndarray) -> tupl
 def _interpolation(positions: np.ndarray, grid: int) -> tuple[np.ndarray, sparse.csr_array]:
     """Flat points (k,) of the rfftn grid and the trilinear matrix (p, k) from them to `positions` (p, 3; zyx, grid points)."""
     low = np.floor(positions).astype(int)
-    part = positions - low
-    flat, shares = [], []
+    fraction = positions - low
+    flat, weights = [], []
     for corner in np.ndindex(2, 2, 2):
         point = (low + corner) % grid
         # Amplitudes are even: the half that rfftn leaves out is the other one turned about the origin.
         point = np.where(point[:, 2:] > grid // 2, -point % grid, point)
         flat.append((point[:, 0] * grid + point[:, 1]) * (grid // 2 + 1) + point[:, 2])
-        shares.append(np.where(corner, part, 1 - part).prod(axis=1))
+        weights.append(np.where(corner, fraction, 1 - fraction).prod(axis=1))
     points, column = np.unique(np.concatenate(flat), return_inverse=True)
     row = np.tile(np.arange(len(positions)), 8)
-    return points, sparse.csr_array((np.concatenate(shares), (row, column)), shape=(len(positions), len(points)))
+    return points, sparse.csr_array((np.concatenate(weights), (row, column)), shape=(len(positions), len(points)))
 
 
 def amplitudes(volumes: Tensor, plan: ShellPlan) -> Tensor:
@@ -131,21 +131,14 @@ def coefficients(values: Tensor, plan: ShellPlan) -> list[Tensor]:
     return [values[:, points.to(where)] @ matrix.to(where) for points, matrix in zip(plan.points, plan.matrices, strict=True)]
 
 
-def power(found: list[Tensor], plan: ShellPlan, *, cross: bool = False) -> Tensor:
-    """Rotation invariants (n, features): sum_m a_lm(r) a_lm(s) for every degree, with s = r, and with `cross` all s <= r.
+def power(found: list[Tensor], plan: ShellPlan) -> Tensor:
+    """Rotation invariants (n, features) of the coefficients of every shell: sum_m a_lm(r) a_lm(s) for every degree and s <= r.
 
-    Parameters
-    ----------
-    found
-        Coefficients of every shell (`coefficients`).
-    plan
-        The plan that made them.
-    cross
-        Also between shells, which keeps how the shells are turned against each other.
+    Those between two shells keep how the shells are turned against each other.
     """
     columns = []
     for i, (first, degrees) in enumerate(zip(found, plan.degrees, strict=True)):
-        for second in found[0 if cross else i : i + 1]:
+        for second in found[: i + 1]:
             # An inner shell has fewer degrees, and they come first.
             common = second.shape[1]
             bands = torch.unique_consecutive(degrees[:common], return_counts=True)[1].tolist()

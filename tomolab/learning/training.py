@@ -8,14 +8,13 @@ processes on CPUs; the folder must then be one that all of them see.
 
 >>> network = networks.create("compact", box=20, classes=data.classes, voxel_size=20)
 >>> record = fit(network, data, validation=held_back, epochs=10, seed=1, folder="runs/first/training")
->>> record = tune("default", learning.labelled(mine), validation=held_back, epochs=5, seed=1, folder="runs/mine")
 """
 
 import copy
+import itertools
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +24,14 @@ from tqdm.auto import tqdm
 
 from tomolab import parallel
 from tomolab.io import paths
-from tomolab.learning import checkpoints, metrics, networks, recipes
+from tomolab.learning import checkpoints, metrics, recipes
 from tomolab.learning import loop as training_loop
 from tomolab.learning.checkpoints import TrainingProgress
 from tomolab.learning.datasets import Data
-from tomolab.learning.loop import CRITERIA, Loop, TrainingLog
-from tomolab.learning.metrics import evaluate
+from tomolab.learning.loop import Loop, TrainingLog
 from tomolab.learning.networks import Network
 from tomolab.learning.recipes import Recipe
 from tomolab.subtomograms.dataset import Subtomograms
-
-__all__ = ["estimate", "evaluate", "fit", "tune"]
 
 
 def fit(
@@ -49,9 +45,7 @@ def fit(
     novel: Subtomograms | None = None,
     recipe: Recipe | None = None,
     keep: str = "last",
-    by: str | None = None,
     patience: int | None = None,
-    notes: dict[str, Any] | None = None,
     watch: Callable[[pd.DataFrame], object] | None = None,
     checkpoint_minutes: float = 5.0,
     resume: bool = True,
@@ -66,7 +60,7 @@ def fit(
     network
         From `networks.create`; trained in place.
     data
-        Training data whose classes are the network's: `simulation.Stream` or `learning.labelled`.
+        Training data whose classes are the network's: `simulation.Stream` or `learning.Labelled`.
     validation
         Labelled subtomograms that are not trained on; evaluated after every epoch.
     epochs
@@ -81,14 +75,10 @@ def fit(
     recipe
         How the network is optimised; by default what goes with its name.
     keep
-        "last", the weights after the last epoch, or "best", those of the epoch that was best in the column `by`.
-    by
-        Column of the history: "novel_ari" (the default where there are `novel` subtomograms), "novel_purity", "accuracy"
-        (else the default) or "loss".
+        "last", the weights after the last epoch, or "best", those of the epoch with the highest ``novel_ari`` of the history,
+        or ``accuracy`` where there are no `novel` subtomograms.
     patience
-        Stop when the column `by` was not improved for so many epochs.
-    notes
-        What else to write in the record, numbers, text and lists; a run is only resumed with the same.
+        Stop when no epoch was better for so many epochs.
     watch
         Called with the history, a table with a row per epoch, after every epoch.
     checkpoint_minutes
@@ -119,7 +109,8 @@ def fit(
     """
     where = parallel.pick_device(device)
     bfloat16 = parallel.use_bfloat16(where, precision)
-    column = _column(keep, by, novel)
+    if keep not in ("last", "best"):
+        raise ValueError(f'keep is "last" or "best", got {keep!r}')
     _agree(network, data)
     metrics.check(network, validation, novel)
     target = Path(folder)
@@ -127,7 +118,7 @@ def fit(
     fabric = training_loop.launch(where, bfloat16=bfloat16)
     loop = Loop(network, data, recipe=recipe or recipes.recipe(network.name), epochs=epochs, seed=seed, fabric=fabric)
     plan = {"network": network.name, "box": network.box, "classes": list(network.classes), "epochs": epochs, "seed": seed}
-    plan |= {"recipe": vars(loop.recipe), "keep": keep, "by": column, "notes": notes or {}}
+    plan |= {"recipe": vars(loop.recipe), "keep": keep, "by": "accuracy" if novel is None else "novel_ari"}
     rounding = "bfloat16" if bfloat16 else "float32"
     # Two kernels that train into one folder would write over each other's checkpoints.
     with paths.lock(target / "training") if fabric.is_global_zero else nullcontext():
@@ -138,63 +129,6 @@ def fit(
             loop.start()
             _train(loop, log, patience=patience, watch=watch, every=60 * checkpoint_minutes, progress=progress)
         return log.finish()
-
-
-def tune(
-    network: Network | str | Path,
-    data: Data,
-    *,
-    validation: Subtomograms,
-    epochs: int = 5,
-    seed: int,
-    folder: str | Path,
-    recipe: Recipe | None = None,
-    **more: Any,
-) -> tuple[Network, dict[str, Any]]:
-    """Train a trained network on for other classes: its features are kept as a start, its classifier is new.
-
-    Parameters
-    ----------
-    network
-        A trained network, where it lies, or the name of a shipped one (`networks.shipped`); not changed.
-    data
-        Training data of any classes, such as `learning.labelled` of the user's own subtomograms.
-    validation
-        Labelled subtomograms that are not trained on.
-    epochs, seed, folder
-        As in `fit`.
-    recipe
-        By default that of the network's name with a third of its learning rate.
-    **more
-        What else `fit` takes.
-
-    Returns
-    -------
-    network, record
-        The new network and the record of `fit`; its notes name the network that it started from.
-
-    Raises
-    ------
-    ValueError
-        If box or voxel size are not those of the trained network, or as `fit` does.
-    """
-    trained = network if isinstance(network, Network) else networks.load(network)
-    networks.check(trained, box=validation.box, voxel_size=validation.voxel_size)
-    tuned = networks.renewed(trained, tuple(data.classes), seed=seed)
-    usual = recipes.recipe(trained.name)
-    notes = more.pop("notes", {}) | {"tuned_from": networks.digest(trained)}
-    record = fit(
-        tuned,
-        data,
-        validation=validation,
-        epochs=epochs,
-        seed=seed,
-        folder=folder,
-        recipe=recipe or replace(usual, learning_rate=usual.learning_rate / 3),
-        notes=notes,
-        **more,
-    )
-    return tuned, record
 
 
 def estimate(
@@ -231,25 +165,17 @@ def estimate(
     loop = Loop(copy.deepcopy(network), data, recipe=used, epochs=epochs, seed=0, fabric=fabric)
     with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
         loop.start()
-        count, seconds = training_loop.measure(loop, batches)
+        with closing(sums for number in itertools.count() for sums in loop.epoch(number)) as stream:
+            next(stream)
+            start = time.perf_counter()
+            count = sum(float(sums[2]) for sums in itertools.islice(stream, batches))
+            seconds = time.perf_counter() - start
     return {"per_second": count / seconds, "seconds": seconds / batches * data.batches * epochs}
 
 
 def _agree(network: Network, data: Data) -> None:
     if tuple(data.classes) != network.classes:
         raise ValueError(f"the data have classes {', '.join(data.classes)}, the network {', '.join(network.classes)}")
-
-
-def _column(keep: str, by: str | None, novel: Subtomograms | None) -> str:
-    """The column that decides, or ValueError."""
-    if keep not in ("last", "best"):
-        raise ValueError(f'keep is "last" or "best", got {keep!r}')
-    column = by or ("accuracy" if novel is None else "novel_ari")
-    if column not in CRITERIA:
-        raise ValueError(f"by is one of {', '.join(CRITERIA)}, got {by!r}")
-    if column.startswith("novel") and novel is None:
-        raise ValueError(f"{column} needs novel subtomograms")
-    return column
 
 
 def _train(
@@ -295,13 +221,13 @@ def _epoch(loop: Loop, log: TrainingLog, *, every: float, bar: Any) -> None:
         if now - shown > 0.5 or now - saved > every or so_far.batch == loop.data.batches:
             shown = now
             so_far.sums, so_far.seconds = sums.tolist(), now - begun
-            bar.set_postfix_str(_told(so_far), refresh=False)
+            bar.set_postfix_str(_rates(so_far), refresh=False)
         if now - saved > every:
             saved = now
             log.save()
     so_far.seconds = time.perf_counter() - begun
 
 
-def _told(so_far: TrainingProgress) -> str:
+def _rates(so_far: TrainingProgress) -> str:
     loss, right, count = so_far.sums
     return f"loss {loss / count:.3f}, accuracy {right / count:.3f}, {count / so_far.seconds:.0f} subtomograms/s"

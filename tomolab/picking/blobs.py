@@ -15,6 +15,8 @@ from scipy.fft import next_fast_len
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from tomolab.volumes import block_mean
+
 RATIO = 1.1
 """The wider Gaussian over the narrower one (Pei et al. 2016)."""
 LARGEST = 2**26
@@ -115,11 +117,7 @@ def _tiles(shape: tuple[int, ...], halo: int, largest: int) -> Iterator[Tile]:
 
 def _binned(data: np.ndarray, part: Slices, step: int) -> np.ndarray:
     """Part of a volume, given in blocks of step³ voxels, as their means."""
-    cut = np.asarray(data[tuple(slice(one.start * step, one.stop * step) for one in part)], dtype=np.float32)
-    if step == 1:
-        return cut
-    z, y, x = (n // step for n in cut.shape)
-    return cut.reshape(z, step, y, step, x, step).mean((1, 3, 5))
+    return block_mean(data[tuple(slice(one.start * step, one.stop * step) for one in part)], step)
 
 
 def _limits(data: np.ndarray, tiles: list[Tile], step: int, width: float, clip: float) -> tuple[float, float]:

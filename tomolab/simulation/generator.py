@@ -55,7 +55,7 @@ class Batches:
     seed: int
     labels: np.ndarray
     box: int
-    prepared: parallel.Made
+    prepared: parallel.OncePerProcess
     client: Any = None
 
     @property
@@ -211,7 +211,7 @@ def subtomograms(
     labels = np.repeat(np.arange(len(names)), [counts.get(name, 0) for name in names])
     if box < 8:
         raise ValueError(f"a box of at least 8 voxels is needed, got {box}")
-    prepared = parallel.Made(partial(prepare, box=box, device=device), (dict(densities), imaging))
+    prepared = parallel.OncePerProcess(partial(prepare, box=box, device=device), (dict(densities), imaging))
     batches = Batches(seed, labels, box, prepared, workers)
     if path is not None:
         kind = parallel.pick_device(device).type if workers is None else "workers"
@@ -232,13 +232,13 @@ def estimate(
 
     Some are simulated twice, and the second time counts; nothing is written. The other parameters are those of `subtomograms`.
     """
-    prepared = parallel.Made(partial(prepare, box=box, device=device), (dict(densities), imaging))
+    prepared = parallel.OncePerProcess(partial(prepare, box=box, device=device), (dict(densities), imaging))
     labels = np.arange(4 * rendering.BATCH) % len(densities)
     for _ in range(2):
         start = time.perf_counter()
         done = sum(len(table) for _, table in Batches(0, labels, box, prepared).simulate())
         rate = done / (time.perf_counter() - start)
-    return {"per_second": rate, "seconds": count / rate, "bytes": float(store.size(count, box))}
+    return {"per_second": rate, "seconds": count / rate, "bytes": float(writer.size(count, box))}
 
 
 def tomogram(
@@ -322,7 +322,7 @@ def _store(path: str | Path, key: str, batches: Batches, *, voxel_size: float, r
     """Write a store group by group; after an interruption go on with the groups that it lacks."""
     total, box = len(batches.labels), batches.box
     # About a shard at a time, but not so little that the journal gets long.
-    step = max(-(-store.layout(box)[1] // batches.group_size), -(-len(batches) // JOURNAL))
+    step = max(-(-store.layout(box).shard // batches.group_size), -(-len(batches) // JOURNAL))
     with writer.lock(path):
         journal = writer.begin(path, key, box=box, voxel_size=voxel_size, total=total, resume=resume)
         begin = len(journal.done) * step
@@ -336,14 +336,8 @@ def _store(path: str | Path, key: str, batches: Batches, *, voxel_size: float, r
         )
         with bar, closing(batches.simulate(begin)) as groups:
             for first in range(begin, len(batches), step):
-                journal = writer.add(journal, str(first), _with_progress(islice(groups, step), bar), skipped=[])
+                journal = writer.add(journal, str(first), writer.counted(islice(groups, step), bar), skipped=[])
         writer.finish(journal, path)
-
-
-def _with_progress(groups: Iterator[store.Part], bar: Any) -> Iterator[store.Part]:
-    for volumes, table in groups:
-        yield volumes, table
-        bar.update(len(table))
 
 
 def _key(densities: Mapping[str, Volume], labels: np.ndarray, imaging: Imaging, settings: str) -> str:

@@ -1,4 +1,4 @@
-"""Boxes cut around particles, in memory or in a store on disk, and folders of them for RELION and Dynamo."""
+"""Cut boxes around particles, keep them in memory or in a store on disk, and write them for RELION and Dynamo."""
 
 from typing import TYPE_CHECKING
 
@@ -8,16 +8,23 @@ __all__ = [
     "Subtomograms",
     "append",
     "extract",
+    "extract_many",
     "join",
     "open",
+    "read_tomogram_list",
 ]
 
 if TYPE_CHECKING:
-    from tomolab.subtomograms.dataset import Subtomograms, append, extract, join, open  # noqa: A004
+    from tomolab.subtomograms.dataset import Subtomograms, append, join, open  # noqa: A004
+    from tomolab.subtomograms.extraction import extract
+    from tomolab.subtomograms.tomogram_list import extract as extract_many
+    from tomolab.subtomograms.tomogram_list import read as read_tomogram_list
 else:
     __getattr__, __dir__ = attach(
         __name__,
         {
-            "dataset": ["Subtomograms", "append", "extract", "join", "open"],
+            "dataset": ["Subtomograms", "append", "join", "open"],
+            "extraction": ["extract"],
+            "tomogram_list": ["extract as extract_many", "read as read_tomogram_list"],
         },
     )

@@ -7,7 +7,6 @@ sin(π (2K + 1) d / L) / (L sin(π d / L)), Dirichlet's kernel. So no whole numb
 position in Å is the same position at every voxel size.
 """
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tomolab import fourier, parallel
+from tomolab import fourier
 from tomolab import particles as tables
 from tomolab import volumes as densities
 from tomolab.conventions import centre
@@ -24,10 +23,8 @@ from tomolab.io.volumes.tomogram import Tomogram
 BATCH = 64
 BATCH_BYTES = 2**26
 """Of the blocks that are worked on at once."""
-WINDOW_BYTES = 2**28
-"""Of the boxes among which blocks are read in the order of the chunks of the file; results keep the order of the table."""
-SENT_BYTES = 2**25
-"""The same where workers cut them, so that there is work for many and little to send at a time."""
+WINDOW_BYTES = 2**26
+"""Of the boxes that are cut at a time, whose blocks are read in the order of the chunks of the file."""
 MARGIN = 4
 """Voxels around a box that take part in its sub-voxel shift, so that opposite faces do not ring into each other."""
 WIDE = 8
@@ -86,15 +83,7 @@ def measured(tomogram: Tomogram, voxel_size: float) -> np.ndarray:
 
 
 def inside(tomogram: Tomogram, particles: pd.DataFrame, *, cut: Cut) -> np.ndarray:
-    """Which particles can be cut, (n,) of bool: those whose box, or with edges="flag" whose centre, lies in the tomogram.
-
-    Parameters
-    ----------
-    tomogram, particles
-        With positions in Å.
-    cut
-        How.
-    """
+    """Which particles can be cut, (n,) of bool: those whose box, or with edges="flag" whose centre, lies in the tomogram."""
     whole = measured(tomogram, cut.voxel_size)
     offset = tables.positions(particles) - np.array(tomogram.origin)
     if cut.edges == "flag":
@@ -104,75 +93,45 @@ def inside(tomogram: Tomogram, particles: pd.DataFrame, *, cut: Cut) -> np.ndarr
     return ((corners >= 0) & (corners + cut.box <= whole)).all(axis=1)
 
 
-Window = tuple[pd.DataFrame, Cut]
-"""Particles that are cut at a time, and how."""
-Boxes = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Boxes (n, box, box, box), the share of each that was measured, and why one is no good, or ""."""
+def together(cut: Cut) -> int:
+    """How many boxes are cut at a time."""
+    return max(1, WINDOW_BYTES // (2 * cut.box**3))
 
 
-def together(cut: Cut, size: int | None = None) -> int:
-    """How many boxes are worked on before the next are; `size` in bytes, WINDOW_BYTES by default."""
-    return max(1, (WINDOW_BYTES if size is None else size) // (2 * cut.box**3))
-
-
-def windows(particles: pd.DataFrame, *, cut: Cut, sent: bool = False) -> list[Window]:
-    """The work of `boxes` in pieces that know nothing of each other, each done by `window`.
-
-    Parameters
-    ----------
-    particles, cut
-        As of `boxes`.
-    sent
-        Whether workers do it.
-    """
-    count = together(cut, SENT_BYTES if sent else WINDOW_BYTES)
-    return [(particles[start : start + count], cut) for start in range(0, len(particles), count)]
-
-
-def boxes(
-    tomogram: Tomogram,
-    particles: pd.DataFrame,
-    *,
-    cut: Cut,
-    skipped: list[pd.DataFrame],
-    client: Any = None,
-    found: Iterable[Boxes] | None = None,
-) -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
-    """Yield parts (b, box, box, box) of normalised boxes in float16 with their rows, in the order of the table.
+def boxes(tomogram: Tomogram, particles: pd.DataFrame, *, cut: Cut) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
+    """Cut the boxes of some particles and normalise them.
 
     Parameters
     ----------
     tomogram
         Only the blocks about the particles are read of it.
     particles
-        Those that are `inside`.
+        With positions in Å.
     cut
         How.
-    skipped
-        Takes the rows that could not be normalised, with the column ``reason``.
-    client
-        What `parallel.active` gave: workers that cut; None works here.
-    found
-        What `window` made of the `windows` for workers, if that is on its way already.
+
+    Returns
+    -------
+    volumes, rows, skipped
+        Boxes (n, box, box, box) in float16 with their rows, in the order of the table, and the particles that could not be
+        cut, with the column ``reason``.
     """
-    pieces = windows(particles, cut=cut, sent=client is not None or found is not None)
-    made = parallel.each(window, pieces, client=client, shared=(tomogram,)) if found is None else found
-    for (rows, _), (data, share, fault) in zip(pieces, made, strict=True):
-        bad = fault != ""
-        if bad.any():
-            skipped.append(rows[bad].assign(reason=fault[bad]))
-        if not bad.all():
-            good = rows[~bad]
-            if cut.edges == "flag":
-                good = good.assign(edge=share[~bad])
-            if cut.contrast == "dark":
-                good = good.assign(contrast="dark")
-            yield (data[~bad] if bad.any() else data), good
+    within = inside(tomogram, particles, cut=cut)
+    rows = particles[within]
+    data, share, fault = _cut(tomogram, rows, cut)
+    good = fault == ""
+    reason = "the box leaves the tomogram" if cut.edges == "skip" else "its centre lies outside the tomogram"
+    skipped = [particles[~within].assign(reason=reason), rows[~good].assign(reason=fault[~good])]
+    rows = rows[good]
+    if cut.edges == "flag":
+        rows = rows.assign(edge=share[good])
+    if cut.contrast == "dark":
+        rows = rows.assign(contrast="dark")
+    return data[good], rows, pd.concat([one for one in skipped if len(one)] or skipped[:1])
 
 
-def window(piece: Window, tomogram: Tomogram) -> Boxes:
-    """The boxes of a piece of the work (`windows`)."""
-    rows, cut = piece
+def _cut(tomogram: Tomogram, rows: pd.DataFrame, cut: Cut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes (n, box, box, box), the share of each that was measured, and why one cannot be normalised, or ""."""
     n, box = len(rows), cut.box
     places = (tables.positions(rows) - np.array(tomogram.origin)) / tomogram.voxel_size
     same = abs(tomogram.voxel_size / cut.voxel_size - 1) < SAME
@@ -181,7 +140,7 @@ def window(piece: Window, tomogram: Tomogram) -> Boxes:
     data, share, fault = np.zeros((n, box, box, box), dtype=np.float16), np.ones(n), np.full(n, "", dtype=object)
     order = np.lexsort((np.floor(places) // np.array(tomogram.chunks)).T[::-1])
     batch = max(1, min(BATCH, BATCH_BYTES // (4 * edge**3)))
-    for some in np.array_split(order, range(batch, n, batch)):
+    for some in (order[start : start + batch] for start in range(0, n, batch)):
         blocks = torch.from_numpy(np.stack([_read(tomogram, first[i], edge) for i in some]))
         cubes = _shifted(blocks, places[some], box) if same else _resampled(blocks, places[some] - first[some], box, step=step)
         known = _known(places[some], tomogram.shape, box, step=step) if cut.edges == "flag" else None

@@ -1,36 +1,24 @@
-"""Takes a tomogram and a particle table, gives `Subtomograms`: boxes about particles, unrotated, beside their table.
+"""`Subtomograms`: boxes about particles, unrotated, beside their particle table, in memory or in a store.
 
 Volumes are normalised (mean 0, standard deviation 1), bright on dark, and a particle sits at index ``box // 2``. Opened
 from a store they are read on demand, so they never need to fit in memory.
 
->>> cut = extract(tomogram, picks, box=40)
 >>> cut.save("subtomograms.zarr")
 >>> for ids, volumes in open("subtomograms.zarr").batches(64): ...
 """
 
 import hashlib
-import itertools
 import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import zarr
-from zarr.storage import MemoryStore
 
-from tomolab import parallel
 from tomolab import particles as tables
-from tomolab.io.volumes import tomogram as tomogram_files
-from tomolab.io.volumes.tomogram import Tomogram
-from tomolab.subtomograms import extraction, store, writer
-from tomolab.subtomograms.cropping import Cut
-from tomolab.subtomograms.store import write
-from tomolab.volumes import Volume
-
-__all__ = ["Subtomograms", "append", "extract", "join", "open", "write"]
+from tomolab.subtomograms import store, writer
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +28,7 @@ class Subtomograms:
     Parameters
     ----------
     volumes
-        Array (n, box, box, box), numpy or zarr.
+        Array (n, box, box, box), in memory or of a store.
     particles
         Particle table of n rows.
     voxel_size
@@ -102,7 +90,7 @@ class Subtomograms:
             raise ValueError(f"a batch needs at least one subtomogram, got {n}")
         ids = self.ids
         for start in range(0, len(self), n):
-            yield ids[start : start + n], store.span(self.volumes, start, start + n).astype(np.float32, copy=False)
+            yield ids[start : start + n], np.asarray(self.volumes[start : start + n]).astype(np.float32, copy=False)
 
     def digest(self) -> str:
         """SHA-256 of which particles these are, where, and in which boxes; not of what the boxes hold."""
@@ -117,8 +105,9 @@ class Subtomograms:
         In a folder it is whole or not at all. In object storage, where nothing can change its name, it counts from its last
         object on, and one that exists is removed first.
         """
-        about: dict[str, Any] = {"box": self.box, "voxel_size": self.voxel_size, "total": len(self), "skipped": [self.skipped]}
-        return store.write(path, store.parts(self.volumes, self.particles), **about)
+        parts = writer.parts(self.volumes, self.particles)
+        left = [self.skipped]
+        return writer.write(path, parts, box=self.box, voxel_size=self.voxel_size, total=len(self), skipped=left)
 
 
 def open(path: str | Path) -> Subtomograms:  # noqa: A001 - reads subtomograms.open
@@ -127,7 +116,7 @@ def open(path: str | Path) -> Subtomograms:  # noqa: A001 - reads subtomograms.o
     Parameters
     ----------
     path
-        Its folder, or an address such as ``s3://bucket/many.zarr`` (`tomolab.subtomograms.object_storage`).
+        Its folder, or an address such as ``s3://bucket/many.zarr`` (`tomolab.subtomograms.store`).
 
     Raises
     ------
@@ -177,36 +166,40 @@ def append(path: str | Path, more: Subtomograms, *, renumber: bool = False) -> S
                 f"{len(there)} of {len(more)} particle ids are in {path} already, such as {there[:5].tolist()}; "
                 "renumber=True gives new ones"
             )
-    about: dict[str, Any] = {"box": more.box, "voxel_size": more.voxel_size, "total": len(more), "renumber": renumber}
-    writer.append(path, store.parts(more.volumes, more.particles), skipped=[more.skipped], **about)
+    writer.append(
+        path,
+        writer.parts(more.volumes, more.particles),
+        box=more.box,
+        voxel_size=more.voxel_size,
+        total=len(more),
+        skipped=[more.skipped],
+        renumber=renumber,
+    )
     return open(path)
 
 
 def reachable(volumes: Any) -> bool:
     """Whether an array of volumes is, or is chosen from, a store that other processes can open, rather than memory."""
-    array = volumes.array if isinstance(volumes, store.Rows) else volumes
-    return isinstance(array, zarr.Array) and not isinstance(array.store, MemoryStore)
+    return isinstance(volumes.array if isinstance(volumes, store.Rows) else volumes, store.Volumes)
 
 
 def reached(volumes: Any) -> Any:
-    """The same volumes, sent to this process: what is `reachable` is opened here, an array in memory may be written to.
+    """The same volumes, sent to this process: a store is there, an array in memory may be written to.
 
     Raises
     ------
     FileNotFoundError
-        If the store is not there. Zarr would take that for zeros that nobody wrote.
+        If the store is not there.
     """
-    if isinstance(volumes, store.Rows):
-        return store.Rows(reached(volumes.array), volumes.rows)
     if isinstance(volumes, np.ndarray):
         return volumes if volumes.flags.writeable else volumes.copy()
-    try:
-        return zarr.open_array(volumes.store_path, mode="r")
-    except FileNotFoundError as error:
+    place = (volumes.array if isinstance(volumes, store.Rows) else volumes).place
+    if not place.exists():
         raise FileNotFoundError(
-            f"a worker on {platform.node()} finds no store at {volumes.store_path}: put it where all workers can reach it, "
+            f"a worker on {platform.node()} finds no store at {place}: put it where all workers can reach it, "
             "or take what is needed into memory, from where it is sent to them"
-        ) from error
+        )
+    return volumes
 
 
 def join(parts: Sequence[Subtomograms], *, path: str | Path | None = None) -> Subtomograms:
@@ -240,109 +233,8 @@ def join(parts: Sequence[Subtomograms], *, path: str | Path | None = None) -> Su
     def stream() -> Iterator[store.Part]:
         for start, part in zip(starts, parts, strict=False):
             done = int(start)
-            for volumes, table in store.parts(part.volumes, part.particles):
+            for volumes, table in writer.parts(part.volumes, part.particles):
                 yield volumes, particles.iloc[done : done + len(table)]
                 done += len(table)
 
-    return open(store.write(path, stream(), box=box, voxel_size=voxel_size, total=len(particles)))
-
-
-def extract(
-    volume: Volume | Tomogram,
-    particles: pd.DataFrame,
-    *,
-    box: int,
-    voxel_size: float | None = None,
-    path: str | Path | None = None,
-    contrast: Literal["bright", "dark"] = "bright",
-    normalise: Literal["box", "outside"] = "box",
-    diameter: float | None = None,
-    edges: Literal["skip", "flag"] = "skip",
-    resume: bool = True,
-    progress: bool = True,
-    client: Any = None,
-) -> Subtomograms:
-    """Cut a box around every particle, with the particle at index ``box // 2`` to a fraction of a voxel.
-
-    A box is cut at the nearest voxel, moved by the rest with a Fourier shift, and normalised to mean 0 and standard
-    deviation 1. At another voxel size, a block around each particle is resampled by Fourier cropping
-    (`tomolab.subtomograms.cropping`), so that a tomogram on disk is never read as a whole. Particles that cannot be cut are
-    named in ``.skipped`` with the reason, and counted in a warning.
-
-    Parameters
-    ----------
-    volume
-        The tomogram, in memory or opened by `io.open_volume`.
-    particles
-        The particles of this tomogram, positions in Å. All columns are kept, so that each keeps the tilts of its own.
-    box
-        Edge in voxels of the result.
-    voxel_size
-        Å of the result; that of the tomogram by default.
-    path
-        Write a store there and return it opened, instead of holding all in memory. After an interruption the same call goes
-        on with what was cut, unless `path` is an address.
-    contrast
-        Of the tomogram. Where density is "dark" it is turned to bright, and the column ``contrast`` says so.
-    normalise
-        "box" takes mean and deviation of the whole box; "outside" those of the voxels outside a sphere about its centre, as
-        RELION's background circle.
-    diameter
-        Of that sphere, in Å.
-    edges
-        "skip" leaves out particles whose box leaves the tomogram; "flag" keeps those whose centre lies in it, with the share
-        of the box that was measured in the column ``edge`` and the mean, which is 0, where nothing was.
-    resume
-        Go on with work on `path` that was interrupted, if it was of the same particles, tomogram and parameters.
-    progress
-        Show a bar while a store is written.
-    client
-        Workers of a Dask cluster that read and cut, while this process writes (`parallel`). A tomogram on disk is opened by
-        each at the same path; one in memory is sent. By default the active `distributed.Client`, if there is one; False works
-        here. The result is the same.
-
-    Returns
-    -------
-    Subtomograms
-        In the order of the table; rows of ``.particles`` and ``.skipped`` together are those that came in.
-
-    Raises
-    ------
-    ValueError
-        If the box is larger than the volume, no particle can be cut, or a word is not one of those above.
-    BlockingIOError
-        If another process cuts into the same `path`.
-    """
-    particles = tables.check(particles)
-    tomogram = tomogram_files.of(volume) if isinstance(volume, Volume) else volume
-    size = tomogram.voxel_size if voxel_size is None else voxel_size
-    cut = Cut(box, size, contrast=contrast, normalise=normalise, diameter=diameter, edges=edges)
-    work = extraction.pieces(Path(tomogram.name).name, tomogram, particles, cut=cut)
-    if not work:
-        raise ValueError("the table of particles is empty")
-    helpers = parallel.active(client)
-    if path is None or "://" in str(path):
-        made = _streamed(path, work, client=helpers)
-    else:
-        key = extraction.key(repr(cut), particles, [tomogram])
-        skipped = extraction.store(path, work, key=key, resume=resume, progress=progress, client=helpers)
-        made = replace(open(path), skipped=skipped)
-    extraction.warn(made.skipped, len(particles))
-    return made
-
-
-def _streamed(path: str | Path | None, work: Sequence[extraction.Piece], *, client: Any) -> Subtomograms:
-    """What is cut in memory, or in object storage."""
-    cut, skipped = work[0].cut, list[pd.DataFrame]()
-    coming = itertools.chain.from_iterable(extraction.parts(piece, skipped=skipped, client=client) for piece in work)
-    first = next(coming, None)
-    if first is None:
-        raise ValueError(f"none of {sum(map(len, skipped))} particles could be cut: {writer.reasons(pd.concat(skipped))}")
-    stream = itertools.chain([first], coming)
-    if path is None:
-        data, rows = zip(*stream, strict=True)
-        made = Subtomograms(np.concatenate(data), pd.concat(rows), cut.voxel_size)
-    else:
-        total = sum(len(piece.particles) for piece in work)
-        made = open(store.write(path, stream, box=cut.box, voxel_size=cut.voxel_size, total=total, skipped=skipped))
-    return replace(made, skipped=pd.concat(skipped, ignore_index=True))
+    return open(writer.write(path, stream(), box=box, voxel_size=voxel_size, total=len(particles)))

@@ -1,462 +1,336 @@
-"""Takes subtomograms, writes a store of them on disk or in object storage, larger than memory, and reads any of them again.
+"""Takes the path of a store of subtomograms, a folder or an address of object storage; gives its volumes and its tables.
 
 A store is a Zarr v3 group with the array ``volumes`` (n, box, box, box) in float16 and, beside it, the particle table
 ``particles.parquet``, and ``skipped.parquet`` with the particles that could not be cut, where there are any. The array is
-sharded: a shard is one file of about 16 MB, a chunk in it, of 256 kB, is what is read at least from afar.
+sharded: a shard is one file of about 16 MB, which holds chunks of 256 kB one after the other and their index.
 
 The layout was chosen by ``benchmarks/bench_stores.py``. Noise hardly compresses: zstd saves 8 % of the disk, LZ4 nothing, and
-with either training reads at a fifth of the rate, since a whole chunk must be unpacked for a row. So nothing is
-compressed, and rows are read straight from the files (`read_rows`), in any order as fast as one after the
-other. float16 rounds a voxel by 0.0002 of its standard deviation; int8 would halve the disk once more and round by 0.013, and
-would clip what is far from the mean, as gold is. Larger shards write no faster, smaller ones make more files.
+with either training reads at a fifth of the rate, since a whole chunk must be unpacked for a row. So nothing is compressed, and
+a row is read from its place in its file, in any order as fast as one after the other. float16 rounds a voxel by 0.0002 of its
+standard deviation; int8 would halve the disk once more and round by 0.013, and would clip what is far from the mean, as gold
+is. Larger shards write no faster, smaller ones make more files. Only this layout is read: what a store says of itself is
+compared with it before memory is taken.
+
+Addresses are those of s3, gs (gcs) and az (abfs, abfss), through obstore. Names, keys and endpoints come from where the tools
+of the storage look for them: for S3 the variables AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, for a server of
+one's own, AWS_ENDPOINT_URL and AWS_ALLOW_HTTP. An address that holds them is refused, so that none is written down.
+
+>>> volumes, table, voxel_size = read("s3://bucket/many.zarr")
+>>> volumes[:10]
 """
 
-import errno
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
+import google_crc32c
 import numpy as np
 import pandas as pd
-import torch
-import zarr
-from tqdm.auto import tqdm
-from zarr.storage import LocalStore
 
-from tomolab import io, particles
-from tomolab.io import paths, safe_load
-from tomolab.subtomograms import object_storage, store_checks
-from tomolab.subtomograms.object_storage import Bucket
+from tomolab import particles
+from tomolab.io import safe_load
+from tomolab.io.paths import atomic, inside
 
-TABLE, SKIPPED, ARRAY = "particles.parquet", "skipped.parquet", "volumes/zarr.json"
+TABLE, SKIPPED, GROUP, ARRAY = "particles.parquet", "skipped.parquet", "zarr.json", "volumes/zarr.json"
+SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "abfss")
 FORMAT = 1
 """Version of the layout."""
 READERS = 8
-"""Shards, or runs of chunks, that are read at once."""
-TOGETHER = 1000
-"""Rows that are read at once; the system takes 1,024."""
-_LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
-_INDEX = [_LITTLE, {"name": "crc32c"}]
-ROW_BYTES = 128
-"""Of a particle in the table on disk, about."""
+"""Shards that are read at once."""
 CHUNK_BYTES, SHARD_BYTES = 256 * 1024, 16 * 1024 * 1024
+MOST_CHUNKS = 2**16
+"""In a shard."""
+ABSENT = 2**64 - 1
+"""In the index of a shard, offset and length of a chunk that was never written (Zarr's sharding codec, version 1.0)."""
 Part = tuple[Any, pd.DataFrame]
 """Volumes (b, box, box, box), array or tensor, with their particle table of b rows."""
 
 
-def write(
-    path: str | Path,
-    parts: Iterable[Part],
-    *,
-    box: int,
-    voxel_size: float,
-    total: int | None = None,
-    skipped: Sequence[pd.DataFrame] = (),
-) -> str | Path:
-    """Write a store from a stream of parts, whole or not at all; one that exists is replaced.
-
-    In object storage nothing can change its name: there, one that exists is removed first, and what was written becomes a
-    store with its last object.
+class Folder:
+    """The files of a folder; no name and no link leads out of it.
 
     Parameters
     ----------
     path
-        Where the store stands at the end: a folder, or an address of object storage (`object_storage`).
-    parts
-        Any number of parts of any length, at least one; particle ids must be unique over all of them.
-    box, voxel_size
-        Edge in voxels, and Å.
-    total
-        How many subtomograms will come, for the progress bar.
-    skipped
-        Tables of particles that are not among them, with a column ``reason``; asked for when all parts have come.
-
-    Raises
-    ------
-    ValueError
-        If no part comes, or one has another box, other rows than volumes, or values that float16 cannot hold.
-    OSError
-        If the disk has less room than `total` need; told before anything is written.
+        Of the folder, which need not exist yet.
     """
-    place = object_storage.at(path)
-    if isinstance(place, Bucket):
-        _clear(place)
-        joined = _fill(place, parts, box, total=total, name=str(place))
-        _tables(place, joined, skipped)
-        zarr.open_group(place.store(read_only=False), mode="r+").attrs.update(_about(joined, box, voxel_size))
-        return str(place)
-    check_room(place, total or 0, box)
-    with io.atomic(place) as temporary:
-        joined = _fill(temporary, parts, box, total=total, name=place.name)
-        _tables(temporary, joined, skipped)
-        zarr.open_group(temporary, mode="r+").attrs.update(_about(joined, box, voxel_size))
-    return place
+
+    def __init__(self, path: str | Path) -> None:
+        # Absolute: another process may stand in another folder.
+        self.path = Path(path).absolute()
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def exists(self) -> bool:
+        """Whether there is anything."""
+        return self.path.exists()
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None if there is none of this name."""
+        path = inside(self.path, name)
+        return path.stat().st_size if path.is_file() else None
+
+    def get(self, name: str) -> bytes | None:
+        """What a file holds; None if there is none of this name."""
+        path = inside(self.path, name)
+        return path.read_bytes() if path.is_file() else None
+
+    def ranges(self, name: str, starts: Sequence[int], lengths: Sequence[int]) -> Sequence[Any]:
+        """Some ranges of a file, which may be shorter at its end."""
+        with inside(self.path, name).open("rb", buffering=0) as file:
+            return [os.pread(file.fileno(), length, start) for start, length in zip(starts, lengths, strict=True)]
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file, whole or not at all; it is on the disk afterwards, also after a power cut."""
+        with atomic(inside(self.path, name)) as temporary:
+            temporary.write_bytes(data)
 
 
-def _clear(bucket: Bucket) -> None:
-    """Remove a store, first what makes it one; refuse to remove anything else."""
-    names = bucket.names()
-    other = [name for name in names if name not in (store_checks.NODE, TABLE, SKIPPED) and not name.startswith("volumes/")]
-    if other:
-        raise ValueError(f"{bucket} holds {len(other)} objects that are not of a store, such as {other[0]}")
-    first = [name for name in (store_checks.NODE, TABLE) if name in names]
-    bucket.remove([*first, *(name for name in names if name not in first)])
-
-
-def _fill(place: Path | Bucket, parts: Iterable[Part], box: int, *, total: int | None, name: str) -> pd.DataFrame:
-    """Write the volumes of a new store; their table."""
-    rows: list[pd.DataFrame] = []
-    with tqdm(total=total, unit=" subtomograms", desc=name, leave=False) as bar:
-        array = begin(place, box)
-        for block in blocks(parts, box, size=layout(box)[1], rows=rows):
-            put(array, array.shape[0], block)
-            bar.update(len(block))
-    if not rows:
-        raise ValueError(f"no subtomograms came to be written to {place}")
-    return particles.check(pd.concat([part for part in rows if len(part)] or rows[:1], ignore_index=True))
-
-
-def _tables(place: Path | Bucket, joined: pd.DataFrame, skipped: Sequence[pd.DataFrame]) -> None:
-    left = [one for one in skipped if len(one)]
-    for name, table in ((TABLE, joined), *([(SKIPPED, pd.concat(left, ignore_index=True))] if left else [])):
-        if isinstance(place, Bucket):
-            place.put(name, table.to_parquet(index=False))
-        else:
-            table.to_parquet(place / name, index=False)
-
-
-def begin(place: Path | Bucket, box: int, *, count: int = 0) -> zarr.Array:
-    """Make a group with an array for `count` boxes of `box` voxels, none of which is written; it grows from whole shards."""
-    chunk, shard = layout(box)
-    cube = (box, box, box)
-    store = place.store(read_only=False) if isinstance(place, Bucket) else place
-    # Chunks of zeros are written too, so that one that is missing is known to be lost.
-    with zarr.config.set({"array.write_empty_chunks": True}):
-        return zarr.create_group(store, zarr_format=3).create_array(
-            "volumes", shape=(count, *cube), chunks=(chunk, *cube), shards=(shard, *cube), dtype="float16", compressors=None
-        )
-
-
-def growing(folder: Path) -> zarr.Array:
-    """Array of a group that `begin` made, to be written; ValueError if it is of another layout."""
-    # What is written again after the folder was removed has an array, but is no group.
-    store_checks.attributes(_node(folder, store_checks.NODE), folder)
-    store_checks.check(folder)
-    with zarr.config.set({"array.write_empty_chunks": True}):
-        return zarr.open_array(folder / "volumes", mode="r+", zarr_format=3)
-
-
-def put(array: zarr.Array, start: int, block: np.ndarray, *, settle: Path | None = None) -> None:
-    """Write volumes into an array from row `start` on, which begins a shard; it grows where it is too short.
+class Bucket:
+    """The objects under an address; `at` checks it.
 
     Parameters
     ----------
-    array
-        Of a store in a folder.
-    start
-        Row of the first.
-    block
-        Volumes (b, box, box, box), b up to a shard.
-    settle
-        Folder of the store; then wait until they are on the disk, so that what is noted after them survives a power cut.
+    address
+        Without credentials.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If obstore is not installed.
     """
-    if start + len(block) > array.shape[0]:
-        array.resize((start + len(block), *array.shape[1:]))
-    array[start : start + len(block)] = block
-    if settle is not None:
-        number = start // (array.shards or array.chunks)[0]
-        descriptor = os.open(settle.joinpath("volumes", "c", str(number), "0", "0", "0"), os.O_RDONLY)
+
+    def __init__(self, address: str) -> None:
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            from obstore.store import from_url
+        except ImportError as error:
+            told = f"stores at {address.split('://')[0]}:// need the package obstore (pip install 'tomolab[objects]')"
+            raise ModuleNotFoundError(told) from error
+        self.address = address
+        self._objects: Any = from_url(address)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Bucket, (self.address,)
+
+    def __str__(self) -> str:
+        return self.address
+
+    def exists(self) -> bool:
+        """Whether there is any object."""
+        return bool(self.names())
+
+    def size(self, name: str) -> int | None:
+        """Bytes of an object; None if there is none of this name."""
+        try:
+            return int(self._objects.head(name)["size"])
+        except FileNotFoundError:
+            return None
+
+    def get(self, name: str) -> bytes | None:
+        """What an object holds; None if there is none of this name."""
+        try:
+            return bytes(self._objects.get(name).bytes())
+        except FileNotFoundError:
+            return None
+
+    def ranges(self, name: str, starts: Sequence[int], lengths: Sequence[int]) -> Sequence[Any]:
+        """Some ranges of an object; those near each other are asked for together, the others at once."""
+        return list(self._objects.get_ranges(name, starts=starts, lengths=lengths))
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write an object; whoever reads finds the old one or the new one, never half."""
+        self._objects.put(name, data)
+
+    def names(self) -> list[str]:
+        """Names of all objects, sorted."""
+        return sorted(str(one["path"]) for some in self._objects.list() for one in some)
+
+    def remove(self, name: str) -> None:
+        """Remove an object."""
+        self._objects.delete(name)
 
 
-def tidy(folder: Path) -> None:
-    """Remove what killed writers left of files that they had not finished. Nobody may be writing there."""
-    for one in folder.rglob("*.partial"):
-        one.unlink()
-
-
-def finish(folder: Path, table: pd.DataFrame, *, box: int, voxel_size: float) -> None:
-    """Make a store of a group whose array is complete: its attributes and its particle table.
-
-    Parameters
-    ----------
-    folder
-        Of the group.
-    table
-        Particle table, a row for each volume.
-    box, voxel_size
-        Edge in voxels, and Å.
-    """
-    zarr.open_group(folder, mode="r+").attrs.update(_about(table, box, voxel_size))
-    table.to_parquet(folder / TABLE, index=False)
-
-
-def _about(table: pd.DataFrame, box: int, voxel_size: float) -> dict[str, Any]:
-    """Attributes of a store."""
-    return {"tomolab": "subtomograms", "format": FORMAT, "voxel_size": float(voxel_size), "box": box, "count": len(table)}
-
-
-def check_room(path: str | Path, count: int, box: int) -> None:
-    """Refuse to begin what the disk cannot hold.
-
-    Parameters
-    ----------
-    path
-        Of the store; its folder need not be there.
-    count, box
-        Subtomograms that are to come, and their edge in voxels.
-
-    Raises
-    ------
-    OSError
-        If they need more than is free; both numbers are told.
-    """
-    folder = next(one for one in Path(path).absolute().parents if one.exists())
-    needed, free = size(count, box), shutil.disk_usage(folder).free
-    if needed > free:
-        told = f"{count:,} subtomograms of {box}³ voxels need {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free"
-        raise OSError(errno.ENOSPC, told, str(path))
-
-
-def size(count: int, box: int) -> int:
-    """Bytes on disk of so many subtomograms, with their particle table."""
-    return count * (2 * box**3 + ROW_BYTES)
-
-
-def read(path: str | Path) -> tuple[zarr.Array, pd.DataFrame, float]:
-    """Open a store: its array, not yet read, its particle table, and the voxel size in Å.
+def at(path: str | Path) -> Folder | Bucket:
+    """The folder or the bucket that is meant.
 
     Raises
     ------
-    FileNotFoundError
-        If there is nothing at `path`.
     ValueError
-        If it is not a store, has another format, or its array, table and attributes disagree.
+        If it is an address of another kind, names no object in a bucket, or holds a name, password or query.
+    ModuleNotFoundError
+        If obstore is needed and not installed.
     """
-    place = object_storage.at(path)
-    about = _described(place)
-    # The table before the array: while another process appends, volumes come before it, and the count after it.
-    with safe_load.reading(str(place), "a store of subtomograms"):
-        found = _read_table(place, TABLE)
-        if found is None:
-            raise ValueError(f"{place} is not a store of subtomograms: it lacks {TABLE}")
-        table, array = particles.check(found), _array(place)
-    if not about["count"] <= len(table) <= array.shape[0]:
+    text = str(path)
+    if isinstance(path, Path) or "://" not in text:
+        return Folder(path)
+    parts = urlsplit(text)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        return Folder(unquote(parts.path))
+    if parts.username or parts.password or "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError(
-            f"{path} was written with {about['count']} subtomograms, "
-            f"but holds {array.shape[0]} volumes and {len(table)} particles"
+            f"an address of {parts.scheme} holds a name, password or query; those come from the environment, "
+            "so that they are not written down"
         )
-    if array.shape[1:] != (about["box"],) * 3:
-        raise ValueError(f"{path} says box {about['box']}, but its volumes have shape {array.shape[1:]}")
-    return _first(array, len(table)), table, float(about["voxel_size"])
+    if parts.scheme not in SCHEMES:
+        raise ValueError(f"{text}: a store lies in a folder or at an address of {', '.join(SCHEMES)}")
+    name = parts.path.strip("/")
+    if not parts.netloc or not name or ".." in name.split("/"):
+        raise ValueError(f"{text} names no place in a bucket, as {parts.scheme}://bucket/many.zarr does")
+    return Bucket(f"{parts.scheme}://{parts.netloc}/{name}")
 
 
-def _described(place: Path | Bucket) -> dict[str, Any]:
-    """What a store says of itself."""
-    if isinstance(place, Bucket):
-        found, table = place.get(store_checks.NODE), place.get(TABLE)
-        there, whole = bool(found or table or place.names()), found is not None and table is not None
-    else:
-        there, whole = place.exists(), (place / store_checks.NODE).is_file() and (place / TABLE).is_file()
-    if not there:
-        raise FileNotFoundError(f"no subtomograms at {place}")
-    if not whole:
-        raise ValueError(f"{place} is not a store of subtomograms: it lacks {store_checks.NODE} or {TABLE}")
-    about = store_checks.attributes(_node(place, store_checks.NODE), str(place))
-    if about.get("tomolab") != "subtomograms" or _node(place, ARRAY, missing={}) == {}:
-        raise ValueError(f"{place} is a Zarr group, but not a store of subtomograms")
-    if about.get("format") != FORMAT:
-        raise ValueError(f"{place} has format {about.get('format')}, this version of tomolab reads format {FORMAT}")
-    with safe_load.reading(str(place), "a store of subtomograms"):
-        safe_load.typed(about, count=int, box=int, voxel_size=(int, float))
-        if not 0 < about["voxel_size"] < 1e9:
-            raise ValueError(f"its voxel_size is {about['voxel_size']}, expected a positive number of Å")
-    return about
+def folder(path: str | Path) -> Path:
+    """The folder that is meant; a ValueError for an address of object storage."""
+    found = at(path)
+    if isinstance(found, Bucket):
+        raise ValueError(f"{found}: a store grows in a folder of this machine; then .save writes it to object storage")
+    return found.path
 
 
-def _node(place: Path | Bucket, name: str, *, missing: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What a ``zarr.json`` holds, or `missing` where there is none."""
-    if not isinstance(place, Bucket):
-        path = io.inside(place, name)
-        return missing if missing is not None and not path.is_file() else safe_load.mapping(path, "a Zarr group")
-    data = place.get(name)
-    if data is None and missing is not None:
-        return missing
-    with safe_load.reading(f"{place}/{name}", "a Zarr group"):
-        return safe_load.parsed(data or b"")
+@dataclass(frozen=True)
+class Layout:
+    """How volumes lie in files: `box` voxels along each axis, so many in a `chunk`, and so many in a `shard`."""
+
+    box: int
+    chunk: int
+    shard: int
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a volume."""
+        return 2 * self.box**3
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of the index of a shard."""
+        return 16 * (self.shard // self.chunk) + 4
+
+    def metadata(self, count: int) -> dict[str, Any]:
+        """What ``zarr.json`` says of an array of `count` volumes in the words of the specification of Zarr v3."""
+        cube, little = [self.box] * 3, {"name": "bytes", "configuration": {"endian": "little"}}
+        sharding = {
+            "chunk_shape": [self.chunk, *cube],
+            "codecs": [little],
+            "index_codecs": [little, {"name": "crc32c"}],
+            "index_location": "end",
+        }
+        return {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": [count, *cube],
+            "data_type": "float16",
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [self.shard, *cube]}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": 0.0,
+            "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+            "attributes": {},
+        }
+
+    def index(self, chunks: int) -> bytes:
+        """The index of a shard in which so many chunks follow one another: where each begins, its length, and a checksum."""
+        told = np.full((self.shard // self.chunk, 2), ABSENT, dtype="<u8")
+        told[:chunks, 0] = np.arange(chunks) * self.chunk * self.row_bytes
+        told[:chunks, 1] = self.chunk * self.row_bytes
+        return told.tobytes() + google_crc32c.value(told.tobytes()).to_bytes(4, "little")
+
+    def encode(self, block: np.ndarray) -> bytes:
+        """The file of a shard: volumes in float16, as many zeros as fill the last chunk, and the index."""
+        chunks = -(-len(block) // self.chunk)
+        missing = (chunks * self.chunk - len(block)) * self.row_bytes
+        return b"".join((block.astype("<f2", copy=False).tobytes(), bytes(missing), self.index(chunks)))
 
 
-def _read_table(place: Path | Bucket, name: str) -> pd.DataFrame | None:
-    """A table of a store; None if it is not there."""
-    if isinstance(place, Bucket):
-        data = place.get(name)
-        return None if data is None else safe_load.table(data, name=f"{place}/{name}")
-    path = io.inside(place, name)
-    return safe_load.table(path) if path.is_file() else None
+def layout(box: int) -> Layout:
+    """The layout of a new store."""
+    chunk = max(1, CHUNK_BYTES // (2 * box**3))
+    return Layout(box, chunk, chunk * max(1, SHARD_BYTES // (2 * box**3 * chunk)))
 
 
-def _array(place: Path | Bucket) -> zarr.Array:
-    """The array of a store, none of which is read yet."""
-    if not isinstance(place, Bucket):
-        return store_checks.volumes(place)
-    with safe_load.reading(str(place), "a store of subtomograms"):
-        store_checks.fits(_node(place, ARRAY))
-        array = zarr.open_group(place.store(read_only=True), mode="r")["volumes"]
-        assert isinstance(array, zarr.Array)
-        # Zarr would give zeros for what is not there.
-        shard, there = (array.shards or array.chunks)[0], set(place.names())
-        keys = (f"volumes/c/{number}/0/0/0" for number in range(-(-array.shape[0] // shard)))
-        missing = [key for key in keys if key not in there]
-        if missing:
-            raise ValueError(f"{place} lacks {len(missing)} of its shards, such as {missing[0]}")
-        return array
+class Volumes:
+    """The volumes of a store (n, box, box, box), read when they are asked for as ``volumes[a:b]`` or ``volumes[rows]``.
 
-
-def _first(array: zarr.Array, count: int) -> zarr.Array:
-    """An array without what is being appended to it, or was by a process that was killed."""
-    if array.shape[0] == count:
-        return array
-    whole = array.async_array
-    short = whole.metadata.update_shape((count, *array.shape[1:]))
-    first = zarr.Array(zarr.AsyncArray(short, whole.store_path, whole.config))
-    return store_checks.Volumes(first, array.place) if isinstance(array, store_checks.Volumes) else first
-
-
-def read_skipped(path: str | Path) -> pd.DataFrame:
-    """The particles that could not be cut, with the column ``reason``, if the store tells of any."""
-    table = _read_table(object_storage.at(path), SKIPPED)
-    if table is None:
-        return pd.DataFrame()
-    if "reason" not in table:
-        raise ValueError(f"{path} does not say why particles were skipped: {SKIPPED} has no column reason")
-    return table
-
-
-def take(array: zarr.Array, rows: np.ndarray) -> np.ndarray:
-    """Volumes of these rows, in this order. Neighbouring chunks are read together, which saves requests."""
-    if is_plain(array):
-        return read_rows(array, rows)
-    out = np.empty((len(rows), *array.shape[1:]), dtype=array.dtype)
-    order = np.argsort(rows, kind="stable")
-    ascending = rows[order]
-    length = array.chunks[0]
-    chunks = ascending // length
-    # A run ends at a gap of 4 chunks, or where it would hold more than a shard in memory.
-    shard = array.shards[0] if array.shards else length
-    breaks = np.flatnonzero((np.diff(chunks) > 4) | (np.diff(ascending // shard) > 0)) + 1
-
-    def read(some: np.ndarray) -> None:
-        if len(some):
-            first, last = int(chunks[some[0]]) * length, (int(chunks[some[-1]]) + 1) * length
-            out[order[some]] = np.asarray(array[first:last])[ascending[some] - first]
-
-    # From afar, most of the time is spent on waiting.
-    with ThreadPoolExecutor(READERS) as readers:
-        list(readers.map(read, np.split(np.arange(len(rows)), breaks)))
-    return out
-
-
-def is_plain(array: zarr.Array) -> bool:
-    """Whether the array can be read so: sharded along its first axis, not compressed, in a folder of this machine."""
-    # The words of the specification of Zarr v3; how Zarr's own classes hold them differs between its versions.
-    codecs: Any = array.metadata.to_dict().get("codecs", ())
-    if not isinstance(array.store, LocalStore) or [one["name"] for one in codecs] != ["sharding_indexed"]:
-        return False
-    sharding = codecs[0]["configuration"]
-    return (
-        tuple(sharding["chunk_shape"][1:]) == tuple(array.shape[1:])
-        and sharding["index_location"] == "end"
-        and list(sharding["codecs"]) == [_LITTLE]
-        and list(sharding["index_codecs"]) == _INDEX
-        and array.dtype.byteorder in "=|<"
-    )
-
-
-def read_rows(array: zarr.Array, rows: np.ndarray) -> np.ndarray:
-    """Rows of a plain array (`is_plain`), read straight from its files, in the order in which they are asked for.
-
-    Zarr works about a millisecond for every run of chunks that it is asked for, in which a disk reads megabytes, and always
-    reads whole chunks. Training and averaging ask for many small runs. Here the index of a shard and the rows of it are read
-    from one file that is opened once, so that it does not matter if another process puts a longer shard in its place meanwhile.
+    A shard is compared with its layout when it is read for the first time.
 
     Parameters
     ----------
-    array
-        The array.
-    rows
-        Row numbers.
-
-    Raises
-    ------
-    IndexError
-        If there is no such row.
-    ValueError
-        If a shard is damaged.
+    place, layout
+        Of the store.
+    count
+        How many there are. A store to which others add may hold more by now.
     """
-    out: np.ndarray = np.empty((len(rows), *array.shape[1:]), dtype=array.dtype)
-    if not len(rows):
+
+    ndim, dtype = 4, np.dtype(np.float16)
+
+    def __init__(self, place: Folder | Bucket, layout: Layout, count: int) -> None:
+        self.place, self.layout = place, layout
+        self.shape = (count, *[layout.box] * 3)
+        self.chunks = (layout.chunk, *self.shape[1:])
+        self._checked: set[int] = set()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype=dtype)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        first, *rest = index if isinstance(index, tuple) else (index,)
+        rows = np.arange(*first.indices(len(self))) if isinstance(first, slice) else np.asarray(first, dtype=int)
+        found = self._read(rows.reshape(-1))
+        return (found if rows.ndim else found[0])[(slice(None),) * rows.ndim + tuple(rest)]
+
+    def _read(self, rows: np.ndarray) -> np.ndarray:
+        """Volumes of these rows, in this order."""
+        if not len(rows):
+            return np.empty((0, *self.shape[1:]), dtype=self.dtype)
+        if rows.min() < 0 or rows.max() >= len(self):
+            raise IndexError(f"rows {rows.min()} to {rows.max()} were asked for, and there are {len(self)}")
+        order = np.argsort(rows, kind="stable")
+        spans = np.split(order, np.flatnonzero(np.diff(rows[order] // self.layout.shard)) + 1)
+        with safe_load.reading(str(self.place), "volumes"), ThreadPoolExecutor(READERS) as readers:
+            list(readers.map(self.check_shard, np.unique(rows // self.layout.shard).tolist()))
+            out = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
+
+            def read(wanted: np.ndarray) -> None:
+                out[wanted] = self._of_shard(rows[wanted])
+
+            list(readers.map(read, spans))
         return out
-    if rows.min() < 0 or rows.max() >= array.shape[0]:
-        raise IndexError(f"rows {rows.min()} to {rows.max()} were asked for, and there are {array.shape[0]}")
-    assert array.shards is not None
-    order = np.argsort(rows, kind="stable")
-    spans = np.split(order, np.flatnonzero(np.diff(rows[order] // array.shards[0])) + 1)
-    work = partial(_shard, array, rows, out)
-    if len(spans) == 1:
-        work(spans[0])
-    else:
-        with ThreadPoolExecutor(min(READERS, len(spans))) as readers:
-            list(readers.map(work, spans))
-    return out
 
+    def check_shard(self, number: int) -> None:
+        """Compare the size and the index of a shard with its layout; a ValueError if it is missing or damaged."""
+        if number in self._checked:
+            return
+        name = shard_name(number)
+        size = self.place.size(name)
+        if size is None:
+            raise ValueError(f"{self.place}/{name} is not there, which holds some of {len(self)} volumes")
+        index = self.layout.index_bytes
+        chunks, rest = divmod(size - index, self.layout.chunk * self.layout.row_bytes)
+        needed = -(-min(self.layout.shard, len(self) - number * self.layout.shard) // self.layout.chunk)
+        if rest or not needed <= chunks <= self.layout.shard // self.layout.chunk:
+            raise ValueError(f"{self.place}/{name} is damaged: its {size:,} bytes are not those of {needed} chunks or more")
+        if bytes(self.place.ranges(name, [size - index], [index])[0]) != self.layout.index(chunks):
+            raise ValueError(f"{self.place}/{name} is damaged: its index is not that of {chunks} chunks")
+        self._checked.add(number)
 
-def _shard(array: zarr.Array, rows: np.ndarray, out: np.ndarray, wanted: np.ndarray) -> None:
-    """Read those rows that lie in one shard, `wanted` of all by their places in `out`, which are in the order of the file."""
-    assert array.shards is not None
-    shard, chunk, each = array.shards[0], array.chunks[0], out[0].nbytes
-    number = int(rows[wanted[0]]) // shard
-    place = Path(array.store.root, array.path)  # type: ignore[attr-defined]
-    path = paths.inside(place, "/".join(["c", str(number), *["0"] * (out.ndim - 1)]))
-    inside = rows[wanted] - number * shard
-    if not path.is_file():
-        raise ValueError(f"{path} is not there, which holds some of {array.shape[0]} volumes")
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        offsets, lengths = store_checks.index_of(file, shard // chunk, path)[inside // chunk].T
-        if (offsets == store_checks.ABSENT).any():
-            raise ValueError(f"{path} is damaged: it lacks chunks")
-        if (lengths != chunk * each).any() or (offsets > os.fstat(file).st_size).any():
-            raise ValueError(f"{path} is damaged: its index tells of chunks elsewhere, or not of {chunk * each:,} bytes")
-        places = offsets.astype(np.int64) + (inside % chunk) * each
-        # Rows that follow one another in the file are read together.
-        ends = np.flatnonzero(np.diff(places) != each) + 1
-        for some, where in zip(np.split(wanted, ends), np.split(places, ends), strict=True):
-            for start in range(0, len(some), TOGETHER):
-                part = [memoryview(out[row]).cast("B") for row in some[start : start + TOGETHER]]
-                _fill_views(file, part, int(where[start]), path)
-    finally:
-        os.close(file)
-
-
-def _fill_views(file: int, views: list[memoryview], place: int, path: Path) -> None:
-    """Fill views, one after the other, with what stands in a file from a place on."""
-    while views:
-        count = os.preadv(file, views, place)
-        if not count:
-            raise ValueError(f"{path} is damaged: it ends {sum(map(len, views)):,} bytes too early")
-        place += count
-        while views and count >= len(views[0]):
-            count -= len(views.pop(0))
-        if count:
-            views[0] = views[0][count:]
+    def _of_shard(self, rows: np.ndarray) -> np.ndarray:
+        """Volumes of rows that lie in one shard; those that follow one another in it are read together."""
+        number, each = int(rows[0]) // self.layout.shard, self.layout.row_bytes
+        inside, places = np.unique(rows - number * self.layout.shard, return_inverse=True)
+        ends = np.flatnonzero(np.diff(inside, append=-1) != 1) + 1
+        lengths = np.diff(ends, prepend=0)
+        starts = inside[ends - lengths]
+        found = b"".join(self.place.ranges(shard_name(number), (starts * each).tolist(), (lengths * each).tolist()))
+        if len(found) != len(inside) * each:
+            raise ValueError(f"{self.place}/{shard_name(number)} is damaged: it ended while it was read")
+        return np.frombuffer(found, "<f2").reshape(-1, *self.shape[1:])[places]
 
 
 class Rows:
@@ -478,62 +352,93 @@ class Rows:
         return np.asarray(self[:], dtype=dtype)
 
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        wanted = self.rows[rows]
-        return take(self.array, wanted) if isinstance(self.array, zarr.Array) else np.asarray(self.array)[wanted]
+        return np.asarray(self.array[self.rows[rows]])
 
 
-def span(volumes: Any, start: int, stop: int) -> np.ndarray:
-    """Volumes that follow one another, as they are held; `stop` may lie beyond the end."""
-    if isinstance(volumes, zarr.Array):
-        return take(volumes, np.arange(start, min(stop, volumes.shape[0])))
-    return np.asarray(volumes[start:stop])
+def shard_name(number: int) -> str:
+    """Name of the file of a shard in a store."""
+    return f"volumes/c/{number}/0/0/0"
 
 
-def parts(volumes: Any, table: pd.DataFrame) -> Iterator[Part]:
-    """Yield volumes (n, box, box, box) as they are held, with their rows, in parts of one shard."""
-    n = layout(int(volumes.shape[1]))[1]
-    for start in range(0, max(1, len(table)), n):
-        yield span(volumes, start, start + n), table[start : start + n]
-
-
-def blocks(parts: Iterable[Part], box: int, *, size: int, rows: list[pd.DataFrame]) -> Iterator[np.ndarray]:
-    """Regroup a stream into blocks of volumes, so that every shard is written once.
-
-    Parameters
-    ----------
-    parts
-        The stream.
-    box
-        Edge in voxels.
-    size
-        Volumes of a block; the last may have fewer.
-    rows
-        Takes the tables.
+def read(path: str | Path) -> tuple[Volumes, pd.DataFrame, float]:
+    """Open a store: its volumes, not yet read, its particle table, and the voxel size in Å.
 
     Raises
     ------
+    FileNotFoundError
+        If there is nothing at `path`.
     ValueError
-        If a part has another box, other rows than volumes, or values that float16 cannot hold.
+        If it is not a store, has another format, or its array, table and attributes disagree.
     """
-    waiting: list[np.ndarray] = []
-    for volumes, table in parts:
-        data = volumes.detach().cpu().numpy() if isinstance(volumes, torch.Tensor) else np.asarray(volumes)
-        if data.shape != (len(table), box, box, box):
-            raise ValueError(f"{len(table)} particles need volumes ({len(table)}, {box}, {box}, {box}), got {data.shape}")
-        with np.errstate(over="ignore"):
-            data = data.astype(np.float16, copy=False)
-        wrong = data.size - int(np.count_nonzero(np.isfinite(data)))
-        if wrong:
-            raise ValueError(f"{wrong} values are not finite or beyond float16 (±65504); subtomograms are stored normalised")
-        rows.append(table)
-        waiting.append(data)
-        if sum(map(len, waiting)) >= size:
-            stack = np.concatenate(waiting)
-            whole = len(stack) // size * size
-            yield from (stack[start : start + size] for start in range(0, whole, size))
-            waiting = [stack[whole:].copy()]
-    if sum(map(len, waiting)):
-        yield np.concatenate(waiting)
+    place = at(path)
+    about = _about(place)
+    # The table before the array: while another process appends, volumes come before it, and the count after it.
+    with safe_load.reading(str(place), "a store of subtomograms"):
+        table = particles.check(read_table(place, TABLE))
+        found, stored = layout_of(place)
+    if not about["count"] <= len(table) <= stored:
+        raise ValueError(
+            f"{path} was written with {about['count']} subtomograms, but holds {stored} volumes and {len(table)} particles"
+        )
+    if found.box != about["box"]:
+        raise ValueError(f"{path} says box {about['box']}, but its volumes have {found.box} voxels along each axis")
+    return Volumes(place, found, len(table)), table, float(about["voxel_size"])
+
+
+def read_skipped(path: str | Path) -> pd.DataFrame:
+    """The particles that could not be cut, with the column ``reason``, if the store has a table of them."""
+    place = at(path)
+    if place.size(SKIPPED) is None:
+        return pd.DataFrame()
+    table = read_table(place, SKIPPED)
+    if "reason" not in table:
+        raise ValueError(f"{path} does not say why particles were skipped: {SKIPPED} has no column reason")
+    return table
+
+
+def _about(place: Folder | Bucket) -> dict[str, Any]:
+    """What a store says of itself."""
+    if place.size(GROUP) is None or place.size(TABLE) is None:
+        if not place.exists():
+            raise FileNotFoundError(f"no subtomograms at {place}")
+        raise ValueError(f"{place} is not a store of subtomograms: it lacks {GROUP} or {TABLE}")
+    with safe_load.reading(f"{place}/{GROUP}", "a Zarr group"):
+        node = safe_load.parse_json(place.get(GROUP) or b"")
+        about = node.get("attributes")
+        if (node.get("node_type"), node.get("zarr_format")) != ("group", 3) or not isinstance(about, dict):
+            raise ValueError(f"it is no Zarr group with attributes, but {str(node.get('node_type'))[:40]}")
+    if about.get("tomolab") != "subtomograms":
+        raise ValueError(f"{place} is a Zarr group, but not a store of subtomograms")
+    if about.get("format") != FORMAT:
+        raise ValueError(f"{place} has format {about.get('format')}, this version of tomolab reads format {FORMAT}")
+    with safe_load.reading(str(place), "a store of subtomograms"):
+        safe_load.check_types(about, count=int, box=int, voxel_size=(int, float))
+        if not 0 < about["voxel_size"] < 1e9:
+            raise ValueError(f"its voxel_size is {about['voxel_size']}, expected a positive number of Å")
+    return about
+
+
+def layout_of(place: Folder | Bucket) -> tuple[Layout, int]:
+    """The layout that the array of a store says it has, and of how many volumes; any other than ours is refused."""
+    with safe_load.reading(f"{place}/{ARRAY}", "the array of a store"):
+        data = place.get(ARRAY)
+        if data is None:
+            raise FileNotFoundError(f"there is no file {place}/{ARRAY}")
+        node = safe_load.parse_json(data)
+        count, box = node["shape"][:2]
+        shard = node["chunk_grid"]["configuration"]["chunk_shape"][0]
+        chunk = node["codecs"][0]["configuration"]["chunk_shape"][0]
+        if not all(type(n) is int and 0 <= n < 2**40 for n in (count, box, chunk, shard)) or 0 in (box, chunk, shard):
+            raise ValueError(f"its lengths are {str([count, box, chunk, shard])[:80]}, expected whole numbers")
+        found = Layout(box, chunk, shard)
+        if shard % chunk or shard // chunk > MOST_CHUNKS or node != found.metadata(count):
+            raise ValueError("it is not of the layout of a store: float16 in shards, not compressed")
+        return found, count
+
+
+def read_table(place: Folder | Bucket, name: str) -> pd.DataFrame:
+    """A table in a store; a ValueError if it is missing or damaged."""
+    return safe_load.read_parquet(place.get(name) or b"", name=f"{place}/{name}")
 
 
 _Item = TypeVar("_Item")
@@ -547,10 +452,3 @@ def ahead(items: Iterable[_Item]) -> Iterator[_Item]:
         while found := coming.result():
             coming = reader.submit(lambda: list(islice(rest, 1)))
             yield found[0]
-
-
-def layout(box: int) -> tuple[int, int]:
-    """Subtomograms per chunk and per shard."""
-    each = 2 * box**3
-    chunk = max(1, CHUNK_BYTES // each)
-    return chunk, chunk * max(1, SHARD_BYTES // (each * chunk))

@@ -19,14 +19,13 @@ from tomolab import io
 from tomolab import particles as tables
 from tomolab.conventions import POSITION
 from tomolab.io.lists import dynamo, outdated
+from tomolab.io.volumes import em
 from tomolab.subtomograms.dataset import Subtomograms
 
 TABLE = "crop.tbl"
 LISTED = ("crop.doc", "indices_column_20.doc")
 BATCH = 64
 """Subtomograms in memory at a time."""
-HEADER = 512
-"""Bytes of the header of an EM file."""
 
 
 def write(subtomograms: Subtomograms, folder: str | Path, *, poses: pd.DataFrame) -> int:
@@ -72,18 +71,10 @@ def write(subtomograms: Subtomograms, folder: str | Path, *, poses: pd.DataFrame
             (temporary / name).write_text(listed)
         for some, volumes in chosen.batches(BATCH):
             for number, volume in zip(some + added, volumes, strict=True):
-                write_em(volume, temporary / f"particle_{number:05d}.em")
+                (temporary / f"particle_{number:05d}.em").write_bytes(em.content(volume))
     return added
 
 
 def tags_from(ids: np.ndarray) -> int:
     """What must be added to particle ids so that all are over 0, as Dynamo wants tags."""
     return max(0, 1 - int(np.min(ids, initial=1)))
-
-
-def write_em(data: np.ndarray, path: Path) -> None:
-    """Write a volume (z, y, x) as EM file of float32, little-endian: code 6 of a PC, code 5 of float32, x fastest."""
-    header = np.zeros(HEADER, dtype=np.uint8)
-    header[0], header[3] = 6, 5
-    header[4:16] = np.array(data.shape[::-1], dtype="<i4").view(np.uint8)
-    path.write_bytes(header.tobytes() + np.ascontiguousarray(data, dtype="<f4").tobytes())

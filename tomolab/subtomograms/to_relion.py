@@ -10,7 +10,6 @@ All names are relative: RELION is to be started inside the folder. Layout and co
 three-dimensional subtomograms that later versions still take.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,15 @@ from tomolab import fourier, io
 from tomolab import particles as tables
 from tomolab import volumes as densities
 from tomolab.conventions import ANGLES, BOX, POSITION, READ_POSE
-from tomolab.io.lists import outdated, star
-from tomolab.io.lists.star import relion
+from tomolab.io.lists import outdated
+from tomolab.io.lists.star import parsing, relion
+from tomolab.io.lists.star.columns import SUBTOMOGRAM_EULER, VERSIONS
 from tomolab.subtomograms.dataset import Subtomograms
 
 LIST, VOLUMES, WEDGES = "particles.star", "volumes", "wedges"
 BATCH = 64
 """Subtomograms in memory at a time."""
-OURS = (*outdated.TELLS[outdated.IMAGE]["RELION"], "rlnMtfFileName", *star.SUBTOMOGRAM_EULER, *BOX)
+OURS = (*outdated.BOXES, "rlnMtfFileName", *SUBTOMOGRAM_EULER, *BOX)
 """Columns that say something of the boxes; those of the user's own boxes wait under another name."""
 WAITING = "source_"
 NOMINAL = {"rlnVoltage": 300.0, "rlnSphericalAberration": 2.7, "rlnAmplitudeContrast": 0.1}
@@ -98,12 +98,13 @@ def write(
             wedge = wedge_image(subtomograms.box, low, high, axis=axis)
             _put(wedge, temporary / WEDGES / f"{number + 1}.mrc", voxel_size=subtomograms.voxel_size)
         names = iter(rows["rlnImageName"])
-        for some, volumes in _batches(subtomograms, None if ids is None else table["particle_id"].to_numpy()):
+        chosen = subtomograms if ids is None else subtomograms.choose(table["particle_id"])
+        for some, volumes in chosen.batches(BATCH):
             for volume in _normalised(some, volumes, outside):
                 _put(volume, temporary / next(names), voxel_size=subtomograms.voxel_size)
             bar.update(len(some))
         blocks = relion.star_tables(rows, voxel_size=subtomograms.voxel_size)
-        (temporary / LIST).write_text(star.text(blocks, version=star.VERSIONS["relion31"]))
+        (temporary / LIST).write_text(parsing.text(blocks, version=VERSIONS["relion31"]))
     return folder
 
 
@@ -162,19 +163,10 @@ def _in_frame_of_tomogram(rows: pd.DataFrame) -> pd.DataFrame:
     """The table without what tells of other poses, or counts from the angles of subtomograms, as these boxes are not turned."""
     reasons = outdated.poses(rows)
     if outdated.frames(rows) is not None:
-        priors = outdated.of(rows, outdated.PRIOR)
+        priors = outdated.among(rows, outdated.ANGLE_PRIORS)
         reasons["they count from the angles of subtomograms, and these boxes are not turned"] = priors
-    reasons["they count from the centres of other boxes"] = outdated.of(rows, outdated.ORIGIN)
+    reasons["they count from the centres of other boxes"] = outdated.among(rows, outdated.ORIGIN_PRIORS)
     return outdated.without(rows, reasons).drop(columns=READ_POSE, errors="ignore")
-
-
-def _batches(subtomograms: Subtomograms, ids: np.ndarray | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    if ids is None:
-        yield from subtomograms.batches(BATCH)
-        return
-    for start in range(0, len(ids), BATCH):
-        some = ids[start : start + BATCH]
-        yield some, np.asarray(subtomograms.take(some).volumes, dtype=np.float32)
 
 
 def _normalised(ids: np.ndarray, volumes: np.ndarray, outside: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Takes a list of tomograms, each with its own file, voxel size, tilts and contrast, and cuts all of them into one store.
 
-A dataset is a table with a row for each tomogram: ``tomogram`` (its name in particle lists) and ``path``, and where they are
+The list is a table with a row for each tomogram: ``tomogram`` (its name in particle lists) and ``path``, and where they are
 needed ``voxel_size`` (Å), ``tilt_min`` and ``tilt_max`` (degrees) or ``tilts`` (a file of angles), ``contrast`` ("bright" or
 "dark"), ``flipped`` (see `tomolab.io.volumes.flips`), ``near`` and ``averaged`` (see `tomolab.io.volumes.ome_zarr`). As CSV:
 
@@ -12,9 +12,6 @@ needed ``voxel_size`` (Å), ``tilt_min`` and ``tilt_max`` (degrees) or ``tilts``
 >>> cut = extract(tomograms, picks, box=40, voxel_size=20.0, path="subtomograms.zarr")
 """
 
-import json
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,65 +23,19 @@ from tomolab import particles as tables
 from tomolab.conventions import WEDGE
 from tomolab.io.lists.tomogram_names import match_names
 from tomolab.io.volumes.tomogram import Tomogram
-from tomolab.subtomograms import dataset as subtomogram_dataset
 from tomolab.subtomograms import extraction
 from tomolab.subtomograms.cropping import Cut
 from tomolab.subtomograms.dataset import Subtomograms
 
 COLUMNS = ["tomogram", "path", "voxel_size", *WEDGE, "contrast", "flipped", "near", "averaged"]
-"""Of a dataset; what is not known is None or NaN."""
+"""Of a list of tomograms; what is not known is None or NaN."""
 LARGEST = 2**26
 """Bytes of a list of tomograms."""
 EMPTY = ("", "none", "nan", "null")
 
 
-def table(
-    paths: Sequence[str | Path],
-    *,
-    names: Sequence[str] | None = None,
-    voxel_size: float | None = None,
-    tilts: Any = None,
-    contrast: Literal["bright", "dark"] = "bright",
-    flipped: Literal[False, "swap", "rotate"] | None = None,
-) -> pd.DataFrame:
-    """A dataset of files that are alike.
-
-    Parameters
-    ----------
-    paths
-        Of the tomograms.
-    names
-        In particle lists; by default what is before the first dot of each file's name.
-    voxel_size
-        Å, where the files do not know it.
-    tilts
-        (lowest, highest) in degrees; by default particles keep those of their own list.
-    contrast, flipped
-        Of all.
-
-    Raises
-    ------
-    ValueError
-        If `check` finds a fault.
-    """
-    low, high = (None, None) if tilts is None else tilts
-    return check(
-        pd.DataFrame(
-            {
-                "tomogram": [_stem(path) for path in paths] if names is None else list(names),
-                "path": [str(path) for path in paths],
-                "voxel_size": voxel_size,
-                "tilt_min": low,
-                "tilt_max": high,
-                "contrast": contrast,
-                "flipped": flipped,
-            }
-        )
-    )
-
-
 def read(path: str | Path) -> pd.DataFrame:
-    """Read a dataset from CSV, or from JSON that holds a list of objects.
+    """Read a list of tomograms from CSV.
 
     Parameters
     ----------
@@ -104,14 +55,8 @@ def read(path: str | Path) -> pd.DataFrame:
     if path.stat().st_size > LARGEST:
         raise ValueError(f"{path} has {path.stat().st_size:,} bytes; a list of tomograms has less than {LARGEST:,}")
     try:
-        if path.suffix.lower() == ".json":
-            rows = json.loads(path.read_text(encoding="utf-8-sig"))
-            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-                raise ValueError("expected a list of objects")
-            found = pd.DataFrame(rows)
-        else:
-            found = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-    except (ValueError, RecursionError, UnicodeDecodeError) as error:
+        found = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+    except ValueError as error:
         raise ValueError(f"{path} cannot be read as a list of tomograms: {error}") from error
     if "path" not in found:
         raise ValueError(f"{path} has no column path; it has {', '.join(map(str, found.columns)) or 'none'}")
@@ -125,13 +70,13 @@ def read(path: str | Path) -> pd.DataFrame:
         raise ValueError(f"{path}: {error}") from error
 
 
-def check(dataset: pd.DataFrame) -> pd.DataFrame:
-    """The dataset with all of `COLUMNS` first, in their types; files of tilts are read into tilt_min and tilt_max.
+def check(tomograms: pd.DataFrame) -> pd.DataFrame:
+    """The list with all of `COLUMNS` first, in their types; files of tilts are read into tilt_min and tilt_max.
 
     Parameters
     ----------
-    dataset
-        The table.
+    tomograms
+        The list.
 
     Raises
     ------
@@ -140,32 +85,32 @@ def check(dataset: pd.DataFrame) -> pd.DataFrame:
     ValueError
         If a name or path is missing or a name is there twice, or a value is not what it may be.
     """
-    missing = [name for name in ("tomogram", "path") if name not in dataset]
-    if missing or not len(dataset):
+    missing = [name for name in ("tomogram", "path") if name not in tomograms]
+    if missing or not len(tomograms):
         raise ValueError(
-            f"a dataset needs the columns tomogram and path, and a row at least; {', '.join(missing) or 'rows'} lack"
+            f"a list of tomograms needs the columns tomogram and path, and a row at least; {', '.join(missing) or 'rows'} lack"
         )
-    rows = [_row(row) for row in dataset.to_dict("records")]
+    rows = [_row(row) for row in tomograms.to_dict("records")]
     names = [row["tomogram"] for row in rows]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"{len(twice)} tomograms are there more than once: {', '.join(twice[:5])}")
-    rest = [name for name in dataset.columns if name not in (*COLUMNS, "tilts")]
+    rest = [name for name in tomograms.columns if name not in (*COLUMNS, "tilts")]
     out = pd.DataFrame(rows, columns=COLUMNS)
     for name in ("voxel_size", *WEDGE, "near"):
         out[name] = out[name].astype(float)
     for name in ("flipped", "averaged"):
         out[name] = pd.Series([row[name] for row in rows], dtype=object)
-    return out.assign(**{name: dataset[name].to_numpy() for name in rest})
+    return out.assign(**{name: tomograms[name].to_numpy() for name in rest})
 
 
-def open_tomogram(dataset: pd.DataFrame, name: str) -> Tomogram:
-    """Open a tomogram of a dataset.
+def open_tomogram(tomograms: pd.DataFrame, name: str) -> Tomogram:
+    """Open a tomogram of a list.
 
     Parameters
     ----------
-    dataset
-        The table.
+    tomograms
+        The list.
     name
         Of the tomogram.
 
@@ -174,10 +119,10 @@ def open_tomogram(dataset: pd.DataFrame, name: str) -> Tomogram:
     ValueError
         If there is none of this name, or `io.open_volume` refuses it.
     """
-    found = check(dataset)
+    found = check(tomograms)
     found = found[found["tomogram"] == name]
     if not len(found):
-        raise ValueError(f"there is no tomogram {name!r} among {len(dataset)}")
+        raise ValueError(f"there is no tomogram {name!r} among {len(tomograms)}")
     row = found.iloc[0]
     options = {key: row[key] for key in ("flipped", "averaged") if row[key] is not None}
     options |= {key: float(row[key]) for key in ("voxel_size", "near") if np.isfinite(row[key])}
@@ -185,7 +130,7 @@ def open_tomogram(dataset: pd.DataFrame, name: str) -> Tomogram:
 
 
 def extract(
-    dataset: pd.DataFrame,
+    tomograms: pd.DataFrame,
     particles: pd.DataFrame,
     *,
     box: int,
@@ -205,8 +150,8 @@ def extract(
 
     Parameters
     ----------
-    dataset
-        The tomograms. Where it knows tilts, they become those of the particles, each from its own tomogram; contrast is
+    tomograms
+        The list. Where it knows tilts, they become those of the particles, each from its own tomogram; contrast is
         turned where it says "dark", and the column ``contrast`` tells of each particle what its tomogram had.
     particles
         Particles of these tomograms, positions in Å.
@@ -232,38 +177,36 @@ def extract(
     ValueError
         If particles are of unknown tomograms, `subtomograms.extract` would refuse, or no particle can be cut.
     """
-    dataset, particles = check(dataset), tables.check(particles)
-    groups = _groups(dataset, particles)
-    opened = {name: open_tomogram(dataset, name) for name in groups}
+    tomograms, particles = check(tomograms), tables.check(particles)
+    groups = _groups(tomograms, particles)
+    opened = {name: open_tomogram(tomograms, name) for name in groups}
     size = _size(opened) if voxel_size is None else voxel_size
-    known = dataset.set_index("tomogram")
+    known = tomograms.set_index("tomogram")
     cuts = {
         name: Cut(box, size, contrast=known.loc[name, "contrast"], normalise=normalise, diameter=diameter, edges=edges)
         for name in groups
     }
     own = {name: _own(rows, known.loc[name]) for name, rows in groups.items()}
-    told = dataset.loc[dataset["tomogram"].isin(groups), COLUMNS].to_csv() + repr((box, size, normalise, diameter, edges))
+    told = tomograms.loc[tomograms["tomogram"].isin(groups), COLUMNS].to_csv() + repr((box, size, normalise, diameter, edges))
     key = extraction.key(told, particles, opened.values())
     # What was read of a compressed one is let go when the last of it was cut.
     work = (one for name in groups for one in extraction.pieces(name, opened.pop(name), own[name], cut=cuts[name]))
-    helpers = parallel.active(client)
-    skipped = extraction.store(path, work, key=key, resume=resume, progress=progress, client=helpers)
-    extraction.warn(skipped, len(particles))
-    return replace(subtomogram_dataset.open(path), skipped=skipped)
+    made = extraction.store(path, work, key=key, resume=resume, progress=progress, client=parallel.active(client))
+    return extraction.warned(made)
 
 
-def _groups(dataset: pd.DataFrame, particles: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Particles of each tomogram, in the order of the table, under the names that the dataset has."""
+def _groups(tomograms: pd.DataFrame, particles: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Particles of each tomogram, in the order of the table, under the names that the list has."""
     if not len(particles):
         raise ValueError("the table of particles is empty")
     names = particles["tomogram"]
     try:
-        fitting = match_names(names.unique(), dataset["tomogram"], what="the dataset")
+        fitting = match_names(names.unique(), tomograms["tomogram"], what="the list of tomograms")
     except ValueError as error:
-        unknown = names[~names.isin(dataset["tomogram"])]
+        unknown = names[~names.isin(tomograms["tomogram"])]
         counts = [f"{name} ({count})" for name, count in unknown.value_counts(sort=False).items()]
         raise ValueError(
-            f"{len(unknown)} of {len(particles)} particles are of {len(counts)} tomograms that the dataset does not hold, "
+            f"{len(unknown)} of {len(particles)} particles are of {len(counts)} tomograms that the list does not hold, "
             f"{', '.join(counts[:5])}: {error}"
         ) from error
     named = particles.assign(tomogram=names.map(fitting))
@@ -306,7 +249,7 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
 
 def _tilts(row: dict[str, Any], name: str) -> tuple[float, float]:
     if not _unset(row.get("tilts")):
-        angles = io.read_tilts(row["tilts"])
+        angles = io.tilts.read_tilts(row["tilts"])
         return float(angles.min()), float(angles.max())
     low, high = (_number(row.get(key), f"{name}: {key}") for key in WEDGE)
     if np.isnan(low) != np.isnan(high) or (not np.isnan(low) and not -90 <= low < high <= 90):

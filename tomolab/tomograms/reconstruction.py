@@ -68,7 +68,7 @@ def reconstruct(
     pixel_size
         Å, of the images; `voxel_size` by default.
     transforms
-        IMOD's alignment as `io.read_transforms` gives it: matrices A (n, 2, 2) and shifts d (n, 2). A pixel at (x, y)
+        IMOD's alignment as `io.tilts.read_transforms` gives it: matrices A (n, 2, 2) and shifts d (n, 2). A pixel at (x, y)
         from the middle of its image, which is index (size - 1) / 2, belongs at ``A (x, y) + d``, in pixels of `stack`.
         Without transforms the images are aligned already, and the tilt axis runs through index size // 2.
     shape

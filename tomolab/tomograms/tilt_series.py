@@ -42,7 +42,7 @@ class TiltSeries:
     pixel_size
         Å.
     transforms
-        IMOD's alignment, as `io.read_transforms` gives it, in pixels of `images`; None if the images are aligned.
+        IMOD's alignment, as `io.tilts.read_transforms` gives it, in pixels of `images`; None if the images are aligned.
     excluded
         A row for each image of the stack that was left out when it was read: number (from 0), tilt (degrees), reason.
 
@@ -292,7 +292,7 @@ def _offset(exclude: str | Path | Sequence[int] | None, tilts: str | Path | None
     """Degrees that a command file of IMOD adds to the tilts."""
     if not isinstance(exclude, str | Path):
         return 0.0
-    name, offset = io.read_offset(exclude)
+    name, offset = io.tilts.read_offset(exclude)
     if offset and (tilts is None or Path(tilts).name != name):
         raise ValueError(
             f"{exclude} adds {offset:g}° (OFFSET) to the tilts of {name or 'no file that it names'}; the tilts here are "
@@ -312,7 +312,7 @@ def _excluded(exclude: str | Path | Sequence[int] | None, *, images: int, stack:
     """Numbers of the images that the user leaves out."""
     if exclude is None:
         return []
-    given = io.read_excluded(exclude) if isinstance(exclude, str | Path) else np.asarray(exclude)
+    given = io.tilts.read_excluded(exclude) if isinstance(exclude, str | Path) else np.asarray(exclude)
     if given.ndim != 1 or (given.size and (given.dtype.kind not in "iu" or given.min() < 0 or given.max() >= images)):
         source = exclude if isinstance(exclude, str | Path) else "exclude"
         raise ValueError(f"{source}: numbers of images of {stack} go from 0 to {images - 1}, got {given.tolist()[:20]}")

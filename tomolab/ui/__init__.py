@@ -1,15 +1,18 @@
-"""Looking: figures, the lasso scatter and napari. The only place of matplotlib, jupyter-scatter and napari.
+"""Figures, notebook widgets and napari. Only this package imports matplotlib, jupyter-scatter and napari.
 
-These come with extras: where what a module needs is not installed, ``from tomolab.ui import plots`` says which extra has it.
+Extras install these packages. If one is missing, ``from tomolab.ui import plots`` names the extra.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from types import ModuleType
+from types import MappingProxyType, ModuleType
+from typing import TYPE_CHECKING
+
+from tomolab import attach
 
 LAB, NAPARI = "pip install 'tomolab[lab]'", "pip install 'tomolab[napari]'"
 INSTALL = {
-    "matplotlib": f"{LAB}, or {NAPARI}",
+    **dict.fromkeys(("jinja2", "matplotlib"), f"{LAB}, or {NAPARI}"),
     **dict.fromkeys(("IPython", "anywidget", "ipywidgets", "jscatter", "traitlets"), LAB),
     **dict.fromkeys(("napari", "qtpy"), NAPARI),
 }
@@ -39,22 +42,51 @@ def require(package: str, *, by: str = __name__) -> ModuleType:
         raise ModuleNotFoundError(f"{by} needs {package}, which is not installed: {INSTALL[package]}", name=package) from error
 
 
-def modules(package: str) -> Callable[[str], ModuleType]:
-    """Give the ``__getattr__`` of a package: it imports a module that is asked for, and says which extra that lacks."""
+def modules(
+    package: str, homes: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """Give a package its names and modules when they are asked for, and say which extra is missing.
 
-    def find(name: str) -> ModuleType:
+    Parameters
+    ----------
+    package
+        Its full name.
+    homes
+        Its public names, as in `tomolab.attach`.
+
+    Returns
+    -------
+    tuple of callable
+        ``__getattr__`` and ``__dir__`` of the package.
+    """
+    public, names = attach(package, homes)
+
+    def find(name: str) -> object:
         whole = f"{package}.{name}"
         try:
-            return import_module(whole)
+            return public(name) if name in names() else import_module(whole)
         except ModuleNotFoundError as error:
             if error.name == whole:
-                raise AttributeError(f"module {package} has no attribute {name}") from None
+                raise AttributeError(f"module {package!r} has no attribute {name!r}") from None
             if error.name in INSTALL:
                 require(error.name, by=whole)
             raise
 
-    return find
+    return find, names
 
 
-__getattr__ = modules(__name__)
 require("matplotlib")
+
+__all__ = [
+    "write_report",
+]
+
+if TYPE_CHECKING:
+    from tomolab.ui.report import write as write_report
+else:
+    __getattr__, __dir__ = modules(
+        __name__,
+        {
+            "report": ["write as write_report"],
+        },
+    )

@@ -1,4 +1,4 @@
-"""Images of volumes on axes in Å: contrast, extent and scale bar, shared by all pictures.
+"""Takes slices of volumes, draws them on axes in Å: contrast, extent and scale bar of all pictures.
 
 x points right and y down, as napari shows them, so that a picture keeps the hand.
 """

@@ -1,4 +1,4 @@
-"""Outcomes: a job or an average goes in; what to say of it, how much is done, slices as PNG and a curve as SVG come out."""
+"""Takes a job or an average, gives what to say of it, how much is done, slices as PNG and a curve as SVG."""
 
 from typing import Any
 

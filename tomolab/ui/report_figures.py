@@ -1,4 +1,4 @@
-"""Exhibits: the small pictures of a record (a slice with its particles, the map of clusters, boxes, averages), as PNG.
+"""Takes what a run folder holds, draws the pictures of its report (a slice, the map of clusters, boxes, curves) as PNG.
 
 >>> report_figures.boxes(subtomograms, ids)
 """
@@ -15,7 +15,7 @@ from tomolab import particles
 from tomolab.averaging.half_maps import Average
 from tomolab.inspection.session import NONE, Session
 from tomolab.subtomograms.dataset import Subtomograms
-from tomolab.ui import images, job_summary, style
+from tomolab.ui import images, style
 from tomolab.ui.plots import curves
 from tomolab.ui.style import styled
 from tomolab.volumes import Volume
@@ -135,11 +135,6 @@ def boxes(subtomograms: Subtomograms, ids: np.ndarray) -> bytes:
         shown = ndimage.zoom(image, scale, order=3, mode="nearest") if scale > 1 else image
         parts += [np.clip((shown - grey["vmin"]) / (grey["vmax"] - grey["vmin"]), 0, 1), np.full((len(shown), 4), np.nan)]
     return images.png(np.hstack(parts[:-1]), vmin=0, vmax=1)
-
-
-def slices(average: Average) -> bytes:
-    """Central slices of an average across z, y and x."""
-    return job_summary.picture(average.volume)
 
 
 def correlation(average: Average) -> bytes:

@@ -4,6 +4,7 @@
 """
 
 import colorsys
+import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -16,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb, to_rgba_array
 from matplotlib.figure import Figure
 
+from tomolab.conventions import BOX, READ_POSE, SOURCE
 from tomolab.inspection.session import Cluster
 
 OKABE_ITO = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"]
@@ -27,6 +29,8 @@ INK, QUIET, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
 """Text; secondary text; lines that should stay behind the data."""
 LACKING = "#bdbdbd"
 """What has no value, beside what has."""
+FEW = 40
+"""Kinds of a column, at most, to colour by."""
 MISSING = "missing"
 """The kind of what has none."""
 RC: Any = {
@@ -76,6 +80,11 @@ def _colour(number: int) -> str:
     # The golden ratio spreads any number of hues evenly; two lightnesses keep neighbours apart.
     place = number - len(chosen)
     return to_hex(colorsys.hls_to_rgb(place * 0.618034 % 1, (0.42, 0.66)[place % 2], 0.65))
+
+
+def span(text: str, ink: str) -> str:
+    """Text in a colour, as HTML; nothing in it is taken for markup."""
+    return f"<span style='color:{ink}'>{html.escape(text, quote=False)}</span>"
 
 
 def lighter(colour: str, share: float = 0.35) -> str:
@@ -131,6 +140,12 @@ def painted(labels: np.ndarray, palette: Mapping[int, str]) -> np.ndarray:
 def is_categorical(values: pd.Series) -> bool:
     """Whether to show values as kinds (text, truth values, whole numbers) rather than on a scale."""
     return not pd.api.types.is_float_dtype(values.dtype)
+
+
+def colour_columns(table: pd.DataFrame) -> list[str]:
+    """Columns of a particle table to colour by, beside its clusters: those of numbers, and those of a few kinds."""
+    names = [name for name in table if name not in ("particle_id", "cluster", *SOURCE, *READ_POSE, *BOX)]
+    return [name for name in names if not is_categorical(table[name]) or table[name].nunique() <= FEW]
 
 
 def aligned(values: pd.Series, ids: np.ndarray, *, name: str) -> pd.Series:

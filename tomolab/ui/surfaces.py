@@ -1,4 +1,4 @@
-"""Surfaces: the outline of a density at a threshold, as a mesh for napari and as a shaded picture without a display.
+"""Takes a density, gives its outline at a threshold as a mesh for napari, or as a shaded picture without a display.
 
 The picture is made by marching rays through the density (band-limited, so it is sampled finely without loss), with one
 light from above left and darkening of the hollows and of what lies deeper.

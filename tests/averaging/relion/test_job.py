@@ -13,7 +13,8 @@ import torch
 from tomolab import averaging, fourier, io, particles, rotations, volumes
 from tomolab.averaging import Average, alignment
 from tomolab.averaging.relion import job, results
-from tomolab.io.lists import star
+from tomolab.io.lists.star import parsing
+from tomolab.io.lists.star.columns import EULER
 from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
 
@@ -201,7 +202,7 @@ def test_without_orientations_it_starts_at_random(observed: Subtomograms, tmp_pa
     with pytest.raises(RuntimeError, match="stopped before it had finished an iteration"):
         job.refine(place, **OPTIONS, extra=QUICK, stop=lambda: True)
     assert not left_over(place)
-    angles = star.numbers(star.blocks(place / "run" / "start.star")["particles"], star.EULER)
+    angles = parsing.numbers(parsing.blocks(place / "run" / "start.star")["particles"], EULER)
     assert np.ptp(angles, axis=0).min() > 90
     start = io.read_volume(place / "run" / "reference.mrc")
     assert alignment.correlation(start, small, radius_cycles=7) < 0.9

@@ -30,44 +30,44 @@ def gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_lines_are_told_as_they_come(tmp_path) -> None:
+def test_lines_come_as_they_are_printed(tmp_path) -> None:
     script = (
         "import sys, os; print(os.getcwd()); print(os.environ['COLOUR']); sys.stderr.write('1/2\\r2/2\\rdone'); sys.exit(3)"
     )
-    told: list[str] = []
+    lines: list[str] = []
     code, last = process.run(
-        python(script), folder=tmp_path, log=tmp_path / "log", environment={"COLOUR": "blue"}, told=told.append
+        python(script), folder=tmp_path, log=tmp_path / "log", environment={"COLOUR": "blue"}, on_line=lines.append
     )
     assert code == 3
-    assert sorted(told) == sorted([str(tmp_path), "blue", "1/2", "2/2", "done"])
-    assert last == told
-    assert b"1/2\r2/2" in (tmp_path / "log").read_bytes()
+    assert sorted(lines) == sorted([str(tmp_path), "blue", "1/2", "2/2", "done"])
+    assert last == lines
+    assert sorted((tmp_path / "log").read_text().splitlines()) == sorted(lines)
 
 
 def test_stopping_leaves_no_grandchild(tmp_path) -> None:
-    told: list[str] = []
-    code, _ = process.run(python(FAMILY), folder=tmp_path, told=told.append, stop=lambda: bool(told))
+    lines: list[str] = []
+    code, _ = process.run(python(FAMILY), folder=tmp_path, on_line=lines.append, stop=lambda: bool(lines))
     assert code is None
-    assert gone(int(told[0].split()[1]))
+    assert gone(int(lines[0].split()[1]))
 
 
 def test_an_interrupt_ends_the_program(tmp_path) -> None:
-    told: list[str] = []
+    lines: list[str] = []
 
     def interrupt(line: str) -> None:
-        told.append(line)
+        lines.append(line)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        process.run(python(FAMILY), folder=tmp_path, told=interrupt)
-    assert gone(int(told[0].split()[1]))
+        process.run(python(FAMILY), folder=tmp_path, on_line=interrupt)
+    assert gone(int(lines[0].split()[1]))
 
 
 def test_a_program_that_does_not_listen_is_killed(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(process, "PATIENCE", 0.5)
-    told: list[str] = []
+    lines: list[str] = []
     began = time.monotonic()
-    assert process.run(python(STUBBORN), folder=tmp_path, told=told.append, stop=lambda: bool(told))[0] is None
+    assert process.run(python(STUBBORN), folder=tmp_path, on_line=lines.append, stop=lambda: bool(lines))[0] is None
     assert time.monotonic() - began < 55
     assert process.run(python("pass"), folder=tmp_path) == (0, [])
 

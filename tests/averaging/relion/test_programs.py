@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tomolab.averaging.relion import programs
-from tomolab.averaging.relion.programs import Log, Programs, RelionProgress
+from tomolab.averaging.relion.programs import LogReader, Programs, RelionProgress
 
 OUTPUT = """
  Auto-refine: Iteration= 2
@@ -55,18 +55,18 @@ def test_extra_options_take_the_place_of_ours() -> None:
 
 
 def test_going_on_names_the_iteration() -> None:
-    words = programs.resumption(7, name="a")
+    words = programs.continue_command(7, name="a")
     assert values(words, "--continue") == ["a/run_it007_optimiser.star"]
     assert values(words, "--o") == ["a/run"]
     assert "--i" not in words
 
 
 def test_the_log_tells_iteration_resolution_and_time_left() -> None:
-    told: list[RelionProgress] = []
-    log = Log(told.append)
+    progress: list[RelionProgress] = []
+    log = LogReader(progress.append)
     for line in OUTPUT.splitlines():
         log(line)
-    assert [(now.iteration, now.stage, now.left) for now in told] == [
+    assert [(now.iteration, now.stage, now.left) for now in progress] == [
         (2, "start", None),
         (2, "start", None),
         (2, "expectation", None),
@@ -74,9 +74,9 @@ def test_the_log_tells_iteration_resolution_and_time_left() -> None:
         (2, "expectation", 16),
         (2, "maximization", None),
     ]
-    assert told[0].resolution == np.inf
-    assert told[-1].resolution == pytest.approx(57.1429)
-    assert str(told[4]) == "iteration 2, expectation, 57 Å, 16 s left"
+    assert progress[0].resolution == np.inf
+    assert progress[-1].resolution == pytest.approx(57.1429)
+    assert str(progress[4]) == "iteration 2, expectation, 57 Å, 16 s left"
 
 
 def test_without_relion_the_message_says_how_to_get_it(monkeypatch, tmp_path) -> None:

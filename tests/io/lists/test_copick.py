@@ -164,7 +164,7 @@ def test_shifts_are_added_and_equal_ids_are_numbered_anew(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "copick's files hold an object of JSON, this one a list"),
+        ([], "it holds a list, expected an object"),
         ({"pickable_objects": []}, "the configuration of a copick project; open it with copick.open"),
         ({"points": []}, "picks have a pickable_object_name and points, this file has points"),
         ({"pickable_object_name": "a", "points": [], "unit": "nm"}, "must be in angstrom, got 'nm'"),

@@ -69,10 +69,10 @@ def test_no_picks_are_no_particles(tmp_path: Path) -> None:
 def test_what_is_not_clear_is_refused(tmp_path: Path) -> None:
     coords = tmp_path / "a.coords"
     for text, message in (
-        ("1 2\n", "line 1 must be x, y and z, got '1 2'"),
-        ("1 2 3\n1 1 4 5 6\n", "line 2 must be x, y and z"),
+        ("1 2\n", "the list of x, y and z has 3 columns, but 2 values in row 0: '1 2'"),
+        ("1 2 3\n1 1 4 5 6\n", "has 3 columns, but 5 values in row 1"),
         ("x y z\n1 2 3\n", "not numbers, first z of row 0: 'z'"),
-        ("1,2,3\n", "line 1 must be x, y and z"),
+        ("1,2,3\n", "has 3 columns, but 1 values in row 0"),
         ("1 2 nan\n", "not numbers"),
     ):
         coords.write_text(text)

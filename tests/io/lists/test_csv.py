@@ -65,21 +65,21 @@ def test_ids_that_are_names_are_no_numbers(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("text", "arguments", "message"),
     [
-        ("x,y,z\n1,2,3\n", {"unit": None}, r"give unit='angstrom', or unit='voxel' .* It has the columns x, y, z;"),
+        ("x,y,z\n1,2,3\n", {"unit": None}, r"give unit='angstrom', or unit='voxel' .* The columns are x, y, z"),
         ("x,y,z\n1,2,3\n", {"unit": None, "voxel_size": 10.0}, "does not say its unit"),
         ("x,y,z\n1,2,3\n", {"unit": "nm"}, "unit='nm'"),
         ("x,y,z\n1,2,3\n", {"unit": "voxel"}, "needs voxel_size="),
         ("x,y,z\n1,2,3\n", {"tomogram": None}, "no column names the tomogram; give tomogram=. The columns are x, y, z"),
-        ("x,y,z,pos_x,pos_y,pos_z\n1,2,3,1,2,3\n", {}, "there are x/y/z and pos_x/pos_y/pos_z; the columns are x, y, z, pos_x"),
-        ("x,y,depth\n1,2,3\n", {}, "there are none of x, y, z; the columns are x, y, depth"),
-        ("1,2,3\n4,5,6\n", {}, "none of x, y, z; the columns are 1, 2, 3"),
+        ("x,y,z,pos_x,pos_y,pos_z\n1,2,3,1,2,3\n", {}, "there are x/y/z and pos_x/pos_y/pos_z. The columns are x, y, z, pos_x"),
+        ("x,y,depth\n1,2,3\n", {}, "there are none of x, y, z. The columns are x, y, depth"),
+        ("1,2,3\n4,5,6\n", {}, "none of x, y, z. The columns are 1, 2, 3"),
         ("x,y,z,phi,theta,psi\n1,2,3,4,5,6\n", {}, "there is only psi, of a convention that is not known"),
         ("x,y,z,tomogram,run\n1,2,3,a,b\n", {}, "tomogram and run may mean the same; keep one of them"),
         ("x,y,z,id,particle_id\n1,2,3,4,5\n", {}, "particle_id and id may mean the same"),
         ("x,x,y,z\n1,1,2,3\n", {}, "must have different names, but these are there twice: x"),
         ("x;y;z\n1,5;2;3\n", {}, r"not numbers, first x of row 0: '1,5'"),
         ("x,y,z\n1,2\n", {}, "row 1 has 2 values, expected 3"),
-        ("x,y,z\n1,2,3,4\n", {}, "this is not a table of values parted by ','"),
+        ("x,y,z\n1,2,3,4\n", {}, "row 1 has 4 values, expected 3"),
         ("x,y,z,id\n1,2,3,5\n4,5,6,5\n", {}, "2 of 2 particles .particle_id 5, 5. have an id that another row has too"),
         ("\nx,y,z\n", {}, "the first line must name the columns"),
         (b"x,y,z,note\n1,2,3,caf\xe9\n", {}, "line 2 is not UTF-8"),
@@ -254,7 +254,7 @@ def beside(folder: Path, columns: str, values: str) -> Path:
     ],
 )
 def test_shifts_are_refused_by_name_unless_they_are_0(tmp_path, columns: str, values: str) -> None:
-    with pytest.raises(ValueError, match="are not 0, and tell of a shift of the positions") as error:
+    with pytest.raises(ValueError, match="are not 0, and describe a shift of the positions") as error:
         io.read_particles(beside(tmp_path, columns, values), **VOXELS)
     assert columns.replace(",", ", ") in str(error.value)
     for nothing in ("0", "0.0", "", "NaN"):
@@ -438,9 +438,9 @@ def test_what_cannot_be_a_list_says_why(tmp_path, text: str, message: str) -> No
         io.read_particles(put(tmp_path, text), **VOXELS)
 
 
-def test_names_behind_a_mark_of_numpy_are_read_and_utf_16_is_told(tmp_path) -> None:
+def test_names_behind_a_mark_of_numpy_are_read_and_utf_16_too(tmp_path) -> None:
     np.savetxt(tmp_path / "a.csv", [[1, 2, 3.5]], delimiter=",", header="x,y,z")
     assert particles.positions(io.read_particles(tmp_path / "a.csv", **VOXELS)).tolist() == [[35, 20, 10]]
     for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
-        with pytest.raises(ValueError, match="this is text in UTF-16"):
-            io.read_particles(put(tmp_path, "x,y,z\n1,2,3\n".encode(encoding)), **VOXELS)
+        read = io.read_particles(put(tmp_path, "x,y,z\r\n1,2,3.5\r\n".encode(encoding)), **VOXELS)
+        assert particles.positions(read).tolist() == [[35, 20, 10]]

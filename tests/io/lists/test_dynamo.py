@@ -151,7 +151,7 @@ def test_what_is_not_known_must_be_given(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"column 36 is 5\.5 Å, but voxel_size=8 was given"):
         io.read_particles(path, voxel_size=8.0)
     path.write_text("1 2 3\n")
-    with pytest.raises(ValueError, match="at least 26 columns, this one 3"):
+    with pytest.raises(ValueError, match="at least 26 columns and at most 37, this one 3"):
         io.read_particles(path)
 
 

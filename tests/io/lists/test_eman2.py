@@ -63,7 +63,7 @@ def test_curves_are_left_out_and_named(tmp_path: Path) -> None:
         ([[1, 2]], {}, {}, r"box 0, counted from 0, must be x, y, z, method, score and class, got \[1, 2\]"),
         ([[1, 2, "far"]], {}, {}, "not numbers"),
         ([{"x": 1}], {}, {}, "must be x, y, z"),
-        ({"a": 1}, {}, {}, "a list of EMAN2 is an object with boxes_3d"),
+        ({"a": 1}, {}, {}, "boxes_3d of EMAN2 must be a list, got a dict"),
         ([], {"class_list": [1]}, {}, "must be names of numbered classes"),
     ],
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from tomolab import io, particles, subtomograms, volumes
-from tomolab.io.lists import star
+from tomolab.io.lists.star import parsing
 
 SHAPES = {"TS_01": (700, 701, 640), "001": (701, 660, 650)}
 FORMATS = {
@@ -81,7 +81,10 @@ def test_a_table_comes_back(tmp_path, name: str, seed: int, count: int) -> None:
 @pytest.mark.parametrize("name", OTHERS)
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    places=st.lists(st.tuples(*[st.floats(-90, 5000)] * 3), min_size=1, max_size=5, unique_by=lambda place: place[0] // 500),
+    # All in one voxel is what a warning says.
+    places=st.lists(
+        st.tuples(*[st.floats(-90, 5000)] * 3), min_size=1, max_size=5, unique_by=lambda place: place[0] // 500
+    ).filter(lambda places: len(places) == 1 or np.ptp(places, axis=0).max() > 20),
     # Tilts of 0° and 180°, where two angles become one, among them.
     angles=st.tuples(st.floats(-360, 360), st.sampled_from([0.0, 1e-7, 33.0, 90.0, 180.0]), st.floats(-360, 360)),
 )
@@ -222,7 +225,7 @@ def test_only_known_tomograms_pass(tmp_path) -> None:
             {"voxel_size": 10.0, "format": "relion9"},
             "unknown format 'relion9' of a STAR file; there are relion30, warp, relion31, relion4, .*stopgap",
         ),
-        ("a.star", {"voxel_size": 10.0, "format": "relion5"}, "give tomogram_shape="),
+        ("a.star", {"voxel_size": 10.0, "format": "relion5"}, "give voxel_size= and tomogram_shape="),
         (
             "a.star",
             {"voxel_size": 10.0, "format": "relion5", "tomogram_shape": {"x": (1, 1, 1)}},
@@ -255,7 +258,7 @@ def test_a_name_comes_back_as_it_is_or_is_refused(tmp_path, names: list[str]) ->
     table = particles.table(
         np.zeros((len(names), 3)), ids=np.arange(len(names)), tomogram="TS_01", cluster_name=names, score=1.5
     )
-    bad = [n for n in names if set(n) & set("\"'#\x7f\x85\u2028\u2029") or min(n, default=" ") < " " or n in star.MISSING]
+    bad = [n for n in names if set(n) & set("\"'#\x7f\x85\u2028\u2029") or min(n, default=" ") < " " or n in parsing.MISSING]
     if bad:
         with pytest.raises(ValueError, match=r"rename them, or write \.csv"):
             io.write_particles(table, tmp_path / "a.star", voxel_size=10.0)
@@ -344,7 +347,11 @@ def test_a_parameter_that_no_reader_of_the_format_uses_is_refused(tmp_path, name
         ("a.star", {"voxel_size": 10.0, "tomogram_shape": (1, 1, 1)}, "tomogram_shape= has no meaning"),
         ("a.star", {"voxel_size": 10.0, "format": "relion4", "tomogram_shape": (1, 1, 1)}, "tomogram_shape= has no meaning"),
         ("a.star", {"voxel_size": 10.0, "format": "stopgap", "tomogram_list": "a"}, "tomogram_list= has no meaning"),
-        ("a.em", {"voxel_size": 10.0, "format": "relion5"}, "unknown kind 'relion5' of motive list; there are av3, artiatomi"),
+        (
+            "a.em",
+            {"voxel_size": 10.0, "format": "relion5"},
+            "unknown format 'relion5' of a motive list; there are av3, artiatomi",
+        ),
     ],
 )
 def test_a_parameter_that_no_writer_of_the_format_uses_is_refused(tmp_path, name: str, arguments: dict, message: str) -> None:

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from tomolab import io, particles
-from tomolab.io.lists import outdated, star
+from tomolab.io.lists import outdated
 from tomolab.io.lists.star import relion as io_lists_relion
+from tomolab.io.lists.star.columns import CONSUMED, VERSIONS
 
 PIXEL, IMAGE, EDGE, SHAPE = 1.35, 2.7, 64, (800, 1000, 900)
 MIDDLE = np.array(SHAPE[::-1]) / 2 * PIXEL
-VERSIONS = list(star.VERSIONS)
+VERSIONS = list(VERSIONS)
 PRIORS = ["rlnAngleRotPrior", "rlnAngleTiltPrior", "rlnAnglePsiPrior"]
 SUBTOMOGRAM = ["rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi"]
 ANGLES = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
@@ -230,7 +231,7 @@ def test_rows_of_another_list_count_from_the_tomogram(tmp_path: Path) -> None:
 def test_stacks_and_volumes_are_not_mixed(tmp_path: Path) -> None:
     table = read(relion(tmp_path, seed=1, count=3, version="relion5", has={"images", "stacks"}), "relion5")
     table["rlnTomoSubTomosAre2DStacks"] = [1, 0, 1]
-    with pytest.raises(ValueError, match="2 of 3 particles have stacks of images, the others volumes; a list has one kind"):
+    with pytest.raises(ValueError, match="2 of 3 particles have stacks of images, the others volumes; a list cannot have both"):
         io.write_particles(table, tmp_path / "b.star", voxel_size=PIXEL, format="relion5", tomogram_shape=SHAPE)
     for said, message in (("abc", "must be 0 or 1, got abc"), ("true", "")):
         text = (tmp_path / "source.star").read_text().replace("2DStacks    1", f"2DStacks {said}")
@@ -257,7 +258,7 @@ def test_boxes_of_other_pixels_are_not_those_of_relion30(tmp_path: Path) -> None
     blocks = starfile.read(path, always_dict=True)
     assert blocks["optics"]["rlnImagePixelSize"].tolist() == [4.0]
     assert blocks["particles"][["rlnCoordinateX", "rlnOriginXAngst"]].to_numpy().tolist() == [[100.0, 2.0]]
-    with pytest.warns(UserWarning, match=r"rlnImageName \(the pixels of the boxes are 4 Å, those of coordinates 8,"):
+    with pytest.warns(UserWarning, match=r"rlnImageName \(pixels of the boxes are 4 Å, those of coordinates 8,"):
         path = io.write_particles(table, tmp_path / "c.star", voxel_size=8.0, format="relion30")
     rows = starfile.read(path)
     assert "rlnImageName" not in rows
@@ -305,8 +306,7 @@ def test_what_dynamo_and_av3_say_of_the_last_alignment_goes_with_the_pose(tmp_pa
 
 
 def test_every_column_of_the_table_is_known_once() -> None:
-    names = [name for programs in outdated.TELLS.values() for columns in programs.values() for name in columns]
+    names = [*outdated.POSES, *outdated.BOXES, *outdated.HALF_SETS]
     assert len(names) == len(set(names))
-    assert set(outdated.NAMED) < set(names)
-    assert not set(names) & set(star.CONSUMED)
+    assert not set(names) & set(CONSUMED)
     assert io_lists_relion.GENERAL == "general"

@@ -91,7 +91,7 @@ def test_what_is_not_clear_is_refused(tmp_path: Path, rows: list[str], known: di
 
 def test_other_xml_is_refused(tmp_path: Path) -> None:
     for text, message in (
-        ("<TiltSeries/>", "describes a 'TiltSeries'; expected a 'ParticleList' of PyTom"),
+        ("<TiltSeries/>", "describes a 'TiltSeries'; expected a 'ParticleList'"),
         ('<!DOCTYPE a [<!ENTITY b "c">]><ParticleList/>', "declares a document type"),
     ):
         (tmp_path / "a.xml").write_text(text)

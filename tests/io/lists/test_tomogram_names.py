@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tomolab import io
-from tomolab.io.lists import star
+from tomolab.io.lists.tomogram_names import match_names, tilts_of
 
 FORMS = [
     "TS_1",
@@ -32,16 +32,14 @@ FORMS = [
 def test_forms_of_one_name_match_and_are_told(other: str) -> None:
     for ours, theirs in ((FORMS[0], other), (other, FORMS[0])):
         with pytest.warns(UserWarning, match=r"tilts=: names of tomograms are compared without folders.*TS_1.* is .*TS_1"):
-            assert star.match_names([ours, "TS_2"], ["TS_2", theirs, "TS_10"], what="tilts=") == {ours: theirs, "TS_2": "TS_2"}
+            assert match_names([ours, "TS_2"], ["TS_2", theirs, "TS_10"], what="tilts=") == {ours: theirs, "TS_2": "TS_2"}
 
 
 @given(names=st.lists(st.text(min_size=1, max_size=6), unique=True, max_size=5))
 def test_a_name_that_is_there_means_itself(names: list[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert star.match_names([*names, *names], [*reversed(names), "another name"], what="a") == {
-            name: name for name in names
-        }
+        assert match_names([*names, *names], [*reversed(names), "another name"], what="a") == {name: name for name in names}
 
 
 @pytest.mark.parametrize(
@@ -58,7 +56,7 @@ def test_a_name_that_is_there_means_itself(names: list[str]) -> None:
 )
 def test_what_does_not_fit_once_is_refused(names: list[str], there: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        star.match_names(names, there, what="the folder")
+        match_names(names, there, what="the folder")
 
 
 def test_mappings_are_looked_up_by_the_rule(tmp_path) -> None:
@@ -79,5 +77,5 @@ def test_mappings_are_looked_up_by_the_rule(tmp_path) -> None:
 def test_rows_without_a_name_take_no_value_of_another() -> None:
     names = pd.Series(["a", None, "b"])
     with pytest.raises(ValueError, match="1 of 3 rows have no name of a tomogram"):
-        star.tilts_of({"a": (-60, 60), "b": (-50, 50)}, names)
-    np.testing.assert_array_equal(star.tilts_of((-60, 60), names), [[-60, 60]] * 3)
+        tilts_of({"a": (-60, 60), "b": (-50, 50)}, names)
+    np.testing.assert_array_equal(tilts_of((-60, 60), names), [[-60, 60]] * 3)

@@ -38,8 +38,8 @@ def written(rows, *, dark=(), title: str = "", local: str = "") -> str:
 def test_transforms_are_those_that_imod_would_be_given(tmp_path) -> None:
     (tmp_path / "a.aln").write_text(THREE)
     (tmp_path / "a.xf").write_text(XF)
-    found = io.read_aretomo(tmp_path / "a.aln")
-    wanted = io.read_transforms(tmp_path / "a.xf")
+    found = io.tilts.read_aretomo(tmp_path / "a.aln")
+    wanted = io.tilts.read_transforms(tmp_path / "a.xf")
     np.testing.assert_allclose(found.transforms[0], wanted[0], atol=1e-6)
     np.testing.assert_allclose(found.transforms[1], wanted[1], atol=1e-5)
     assert found.tilts.tolist() == [-61.5, 0.02, 60]
@@ -49,7 +49,7 @@ def test_transforms_are_those_that_imod_would_be_given(tmp_path) -> None:
 
 def test_another_reader_finds_the_same(tmp_path) -> None:
     (tmp_path / "a.aln").write_text(THREE)
-    ours, theirs = io.read_aretomo(tmp_path / "a.aln"), alnfile.read(tmp_path / "a.aln")
+    ours, theirs = io.tilts.read_aretomo(tmp_path / "a.aln"), alnfile.read(tmp_path / "a.aln")
     transforms = alnfile.df_to_xf(theirs)
     np.testing.assert_allclose(ours.transforms[0], transforms[:, :, :2], atol=1e-6)
     np.testing.assert_allclose(ours.transforms[1], transforms[:, :, 2], atol=1e-5)
@@ -59,7 +59,7 @@ def test_another_reader_finds_the_same(tmp_path) -> None:
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-8-sig"])
 def test_files_of_windows(tmp_path, encoding: str) -> None:
     (tmp_path / "a.aln").write_bytes(THREE.replace("\n", "\r\n").encode(encoding))
-    found = io.read_aretomo(tmp_path / "a.aln")
+    found = io.tilts.read_aretomo(tmp_path / "a.aln")
     assert found.tilts.tolist() == [-61.5, 0.02, 60]
     assert found.size == (4092, 5760)
 
@@ -80,7 +80,7 @@ def test_what_is_written_is_found(tmp_path_factory, rows, data) -> None:
     kept = [number for number in order if number not in dark]
     body = [(number + first, *rows[number]) for number in kept]
     path.write_text(written(body, dark=[(place, number + first, rows[number][3]) for place, number in enumerate(dark)]))
-    found = io.read_aretomo(path)
+    found = io.tilts.read_aretomo(path)
     assert found.sections.tolist() == kept
     assert found.dark.tolist() == dark
     assert found.dark_tilts.tolist() == [rows[number][3] for number in dark]
@@ -97,7 +97,7 @@ def test_older_aretomo3_counts_what_is_left(tmp_path) -> None:
     """Dark images are the lowest and the fourth in order of tilt; rows count 0 to 2."""
     rows = [(0, 0, 1, 0, -3.0), (2, 0, 3, 0, 6.0), (1, 0, 2, 0, 0.0)]
     (tmp_path / "a.aln").write_text(written(rows, dark=[(0, 0, -6.0), (3, 0, 3.0)]))
-    found = io.read_aretomo(tmp_path / "a.aln")
+    found = io.tilts.read_aretomo(tmp_path / "a.aln")
     assert found.sections.tolist() == [1, 4, 2]
     assert found.dark.tolist() == [0, 3]
 
@@ -105,7 +105,7 @@ def test_older_aretomo3_counts_what_is_left(tmp_path) -> None:
 def test_local_alignment_is_kept(tmp_path) -> None:
     local = "# Local Alignment\n0 0 -100.5 20 1.5 -2.5 1.0\n0 1 90 20 0 0 0.0\n"
     (tmp_path / "a.aln").write_text(written([(0, 80, 1, 2, 3.0)], title="# NumPatches = 2\n", local=local))
-    patches = io.read_aretomo(tmp_path / "a.aln").patches
+    patches = io.tilts.read_aretomo(tmp_path / "a.aln").patches
     assert patches.iloc[0].tolist() == [0, 0, -100.5, 20, 1.5, -2.5, 1]
     assert patches["patch"].tolist() == [0, 1]
 
@@ -139,12 +139,12 @@ ROW = "0 80 1 2 3 1 1 1 0 6.5\n"
 def test_wrong_files_are_refused(tmp_path, text: str, message: str) -> None:
     (tmp_path / "a.aln").write_text(text)
     with pytest.raises(ValueError, match=message):
-        io.read_aretomo(tmp_path / "a.aln")
+        io.tilts.read_aretomo(tmp_path / "a.aln")
 
 
 def test_no_file_and_bytes_that_are_no_text(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="no file"):
-        io.read_aretomo(tmp_path / "a.aln")
+        io.tilts.read_aretomo(tmp_path / "a.aln")
     (tmp_path / "a.aln").write_bytes(np.random.default_rng(0).bytes(4000))
     with pytest.raises(ValueError, match=r"a\.aln: line 2 holds NUL bytes"):
-        io.read_aretomo(tmp_path / "a.aln")
+        io.tilts.read_aretomo(tmp_path / "a.aln")

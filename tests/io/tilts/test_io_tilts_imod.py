@@ -9,7 +9,7 @@ from tomolab import io
 
 def test_angles_of_the_first_column(tmp_path) -> None:
     (tmp_path / "a.rawtlt").write_text("# made by hand\n -60.0  1 0.5\n\n0\n 6.0e1 \n")
-    np.testing.assert_array_equal(io.read_tilts(tmp_path / "a.rawtlt"), [-60, 0, 60])
+    np.testing.assert_array_equal(io.tilts.read_tilts(tmp_path / "a.rawtlt"), [-60, 0, 60])
 
 
 @pytest.mark.parametrize(
@@ -26,14 +26,14 @@ def test_angles_of_the_first_column(tmp_path) -> None:
 def test_wrong_angles_are_named(tmp_path, text: str, message: str) -> None:
     (tmp_path / "a.tlt").write_text(text)
     with pytest.raises(ValueError, match=message):
-        io.read_tilts(tmp_path / "a.tlt")
+        io.tilts.read_tilts(tmp_path / "a.tlt")
     with pytest.raises(FileNotFoundError, match="no file"):
-        io.read_tilts(tmp_path / "b.tlt")
+        io.tilts.read_tilts(tmp_path / "b.tlt")
 
 
 def test_transforms_keep_the_order_of_the_file(tmp_path) -> None:
     (tmp_path / "a.xf").write_text("1.0 0.1 -0.2 0.9 12.5 -3.25\n0 -1 1 0 0 0\n")
-    matrices, shifts = io.read_transforms(tmp_path / "a.xf")
+    matrices, shifts = io.tilts.read_transforms(tmp_path / "a.xf")
     np.testing.assert_array_equal(matrices, [[[1, 0.1], [-0.2, 0.9]], [[0, -1], [1, 0]]])
     np.testing.assert_array_equal(shifts, [[12.5, -3.25], [0, 0]])
 
@@ -49,7 +49,7 @@ def test_transforms_keep_the_order_of_the_file(tmp_path) -> None:
 def test_wrong_transforms_are_named(tmp_path, text: str, message: str) -> None:
     (tmp_path / "a.xf").write_text(text)
     with pytest.raises(ValueError, match=message):
-        io.read_transforms(tmp_path / "a.xf")
+        io.tilts.read_transforms(tmp_path / "a.xf")
 
 
 def test_views_that_imod_leaves_out_are_counted_from_0(tmp_path) -> None:
@@ -62,19 +62,19 @@ def test_views_that_imod_leaves_out_are_counted_from_0(tmp_path) -> None:
         "X 5",
     )
     (tmp_path / "tilt.com").write_text("\n".join(lines))
-    assert io.read_excluded(tmp_path / "tilt.com").tolist() == [0, 1, 6, 7, 8, 11, 17, 18, 19]
+    assert io.tilts.read_excluded(tmp_path / "tilt.com").tolist() == [0, 1, 6, 7, 8, 11, 17, 18, 19]
     (tmp_path / "tilt.com").write_text("$tilt\nMODE 2\nEXCLUDELIST2\n")
-    assert io.read_excluded(tmp_path / "tilt.com").tolist() == []
+    assert io.tilts.read_excluded(tmp_path / "tilt.com").tolist() == []
 
 
 @pytest.mark.parametrize("words", ["0", "1-", "one", "1,,2", "-3", "1-999999999", "9" * 5000, "1:3", "2.5", "١"])
 def test_wrong_views_are_named(tmp_path, words: str) -> None:
     (tmp_path / "tilt.com").write_text(f"$tilt\nEXCLUDELIST {words}\n")
     with pytest.raises(ValueError, match="line 2: expected numbers of views from 1"):
-        io.read_excluded(tmp_path / "tilt.com")
+        io.tilts.read_excluded(tmp_path / "tilt.com")
     (tmp_path / "tilt.com").write_text("EXCLUDELIST 1\n")
     with pytest.raises(ValueError, match="not a command file of IMOD"):
-        io.read_excluded(tmp_path / "tilt.com")
+        io.tilts.read_excluded(tmp_path / "tilt.com")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
@@ -87,10 +87,10 @@ def test_files_of_windows(tmp_path, encoding: str, end: str) -> None:
     }
     for name, text in texts.items():
         (tmp_path / name).write_bytes(text.replace("\n", end).encode(encoding))
-    assert io.read_tilts(tmp_path / "a.tlt").tolist() == [-60, 0, 57.5]
-    assert io.read_transforms(tmp_path / "a.xf")[1].tolist() == [[12.5, -3.25], [0, 0]]
-    assert io.read_excluded(tmp_path / "a.com").tolist() == [1]
-    assert io.read_offset(tmp_path / "a.com") == ("", 2.5)
+    assert io.tilts.read_tilts(tmp_path / "a.tlt").tolist() == [-60, 0, 57.5]
+    assert io.tilts.read_transforms(tmp_path / "a.xf")[1].tolist() == [[12.5, -3.25], [0, 0]]
+    assert io.tilts.read_excluded(tmp_path / "a.com").tolist() == [1]
+    assert io.tilts.read_offset(tmp_path / "a.com") == ("", 2.5)
 
 
 def test_another_reader_finds_the_same(tmp_path) -> None:
@@ -99,7 +99,7 @@ def test_another_reader_finds_the_same(tmp_path) -> None:
     (tmp_path / "a.xf").write_text(
         "".join(" ".join(f"{value:12.7f}" for value in row) + "\n" for row in rng.normal(size=(9, 6)))
     )
-    np.testing.assert_array_equal(io.read_tilts(tmp_path / "a.tlt"), etomofiles.read_tlt(tmp_path / "a.tlt"))
-    matrices, shifts = io.read_transforms(tmp_path / "a.xf")
+    np.testing.assert_array_equal(io.tilts.read_tilts(tmp_path / "a.tlt"), etomofiles.read_tlt(tmp_path / "a.tlt"))
+    matrices, shifts = io.tilts.read_transforms(tmp_path / "a.xf")
     found = np.concatenate([matrices.reshape(-1, 4), shifts], axis=1)
     np.testing.assert_array_equal(found, etomofiles.read_xf(tmp_path / "a.xf"))

@@ -51,7 +51,7 @@ def block(name: str, columns: dict[str, list], *, loop: bool = True) -> str:
 
 def read(folder: Path, text: str, **options):
     (folder / "a.star").write_text(text)
-    return io.read_tilt_star(folder / "a.star", **options)
+    return io.tilts.read_tilt_star(folder / "a.star", **options)
 
 
 def test_a_series_that_is_not_aligned(tmp_path) -> None:
@@ -144,7 +144,10 @@ def test_wedge_lists(tmp_path) -> None:
         (block("TS_01", RELION | {"rlnTomoNominalStageTiltAngle": [0, 95, 0]}), "row 1: a tilt lies within ±90°, got 95"),
         (block("TS_01", RELION | {"rlnMicrographPreExposure": [0, "x", 0]}), "rlnMicrographPreExposure of row 1: 'x'"),
         (block("stopgap_wedgelist", {"tomo_num": [1]}), "lacks the columns tilt_angle"),
-        (block("stopgap_wedgelist", {"tomo_num": [1], "tilt_angle": [91]}), "tilts lie within ±90°, got 91"),
+        (
+            block("stopgap_wedgelist", {"tomo_num": [1], "tilt_angle": [91]}),
+            "image 0 of the tomogram: a tilt lies within ±90°, got 91",
+        ),
         ("nothing", "it has no tables"),
         ("data_a\n\nloop_\n_rlnTomoYTilt #1\n", "the tilt series has no images"),
         ("data_stopgap_wedgelist\n\nloop_\n_tomo_num\n_tilt_angle\n", "the wedge list has no rows"),

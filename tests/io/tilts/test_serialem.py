@@ -33,7 +33,7 @@ def mdoc(tilts, *, title: str = TITLE, **keys) -> str:
 
 def read(folder: Path, text: str, **options):
     (folder / "TS_01.mdoc").write_text(text, **options)
-    return io.read_mdoc(folder / "TS_01.mdoc")
+    return io.tilts.read_mdoc(folder / "TS_01.mdoc")
 
 
 def test_what_is_known_of_each_image(tmp_path) -> None:
@@ -123,7 +123,7 @@ def test_the_axis_in_serialem(tmp_path) -> None:
 def test_files_of_windows(tmp_path, encoding: str, end: str) -> None:
     text = mdoc([-3.0, 0.25], SubFramePath=["D:\\Büro\\a_é.tif", "b.tif"]).replace("\n", end)
     (tmp_path / "a.mdoc").write_bytes(text.encode(encoding))
-    found = io.read_mdoc(tmp_path / "a.mdoc")
+    found = io.tilts.read_mdoc(tmp_path / "a.mdoc")
     assert found["tilt"].tolist() == [-3, 0.25]
     assert found["image"].tolist() == ["a_é.tif", "b.tif"]
     assert found["axis"].tolist() == [-86.7, -86.7]
@@ -166,7 +166,7 @@ def test_what_is_no_mdoc_is_refused_by_name(tmp_path_factory, text) -> None:
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     found, told = None, ""
     try:
-        found = io.read_mdoc(path)
+        found = io.tilts.read_mdoc(path)
     except ValueError as error:
         told = str(error)
     assert "TS_01.mdoc" in told if found is None else (found["tilt"].abs() <= 90).all()
@@ -176,8 +176,8 @@ def test_what_is_no_mdoc_is_refused_by_name(tmp_path_factory, text) -> None:
     ("text", "message"),
     [
         ("PixelSpacing = 1\n", r"no sections \[ZValue"),
-        ("[ZValue = 0]\nDefocus = 1\n", "line 1: an image needs a TiltAngle within ±90°, got nan"),
-        ("[ZValue = 0]\nTiltAngle = 120\n", "line 2: an image needs a TiltAngle within ±90°, got 120"),
+        ("[ZValue = 0]\nDefocus = 1\n", "line 1: a tilt lies within ±90°, got nan"),
+        ("[ZValue = 0]\nTiltAngle = 120\n", "line 2: a tilt lies within ±90°, got 120"),
         ("[ZValue = 0]\nTiltAngle = x\n", "line 2: expected a number for TiltAngle, got 'x'"),
         ("[ZValue = 0]\nTiltAngle = inf\n", "line 2: expected a finite number for TiltAngle"),
         ("[ZValue = 0]\nTiltAngle = 0\n\n[ZValue = 0]\nTiltAngle = 3\n", "line 4: ZValue 0 stands already in line 1"),
@@ -194,4 +194,4 @@ def test_a_file_of_unlikely_size_is_not_read(tmp_path, monkeypatch) -> None:
     with pytest.raises(ValueError, match="metadata of a tilt series have less than 100"):
         read(tmp_path, "x" * 101)
     with pytest.raises(FileNotFoundError, match="no file"):
-        io.read_mdoc(tmp_path / "absent.mdoc")
+        io.tilts.read_mdoc(tmp_path / "absent.mdoc")

@@ -28,7 +28,7 @@ def defocus(values, *, columns: int = 1) -> str:
 
 def read(folder: Path, text: str, **options):
     (folder / "TS_01.xml").write_text(text, **options)
-    return io.read_warp(folder / "TS_01.xml")
+    return io.tilts.read_warp(folder / "TS_01.xml")
 
 
 def test_what_is_known_of_each_image(tmp_path) -> None:
@@ -90,13 +90,13 @@ def test_any_encoding_of_windows(tmp_path, encoding: str, end: str, declared: st
     first, rest = text.split("\n", 1)
     text = rest if declared is None else f"{first.replace('utf-8', declared)}\n{rest}"
     (tmp_path / "a.xml").write_bytes(text.replace("\n", end).encode(encoding))
-    found = io.read_warp(tmp_path / "a.xml")
+    found = io.tilts.read_warp(tmp_path / "a.xml")
     assert found["tilt"].tolist() == [3, 0, -3.5]
     assert found["defocus"].tolist() == [3.1, 3.2, 3.3]
     assert found["image"].tolist() == ["a.tif", "ü.tif", "c.tif"]
     (tmp_path / "a.xml").write_bytes(text.replace("-3.0", "far").replace("\n", end).encode(encoding))
     with pytest.raises(ValueError, match=rf"line {3 - (declared is None)} \(Angles\): expected a number, got 'far'"):
-        io.read_warp(tmp_path / "a.xml")
+        io.tilts.read_warp(tmp_path / "a.xml")
 
 
 def test_damaged_utf_16_is_refused(tmp_path) -> None:
@@ -104,7 +104,7 @@ def test_damaged_utf_16_is_refused(tmp_path) -> None:
     for damaged in (whole[:-1], whole[:40] + b"\x00\xd8" + whole[42:], b"\xff\xfe\x00\x00", whole[:30] + b"\0\0" + whole[32:]):
         (tmp_path / "a.xml").write_bytes(damaged)
         with pytest.raises(ValueError, match=r"a\.xml"):
-            io.read_warp(tmp_path / "a.xml")
+            io.tilts.read_warp(tmp_path / "a.xml")
 
 
 def test_alignment_that_warp_holds(tmp_path) -> None:
@@ -154,7 +154,7 @@ HEADER = "data_\n\nloop_\n_wrpMovieName #1\n_wrpAngleTilt #2\n_wrpAxisAngle #3\n
 def test_tomostar(tmp_path) -> None:
     path = tmp_path / "TS_01.tomostar"
     path.write_text(HEADER + "../frames/a.tif -3.0 -4.3 3.5 2.25\n../frames/b.tif 0.01 -4.3 0 2.5\n")
-    found = io.read_tomostar(path)
+    found = io.tilts.read_tomostar(path)
     assert found["tilt"].tolist() == [3.0, -0.01]
     assert found["dose"].tolist() == [3.5, 0]
     assert found["order"].tolist() == [1, 0]
@@ -169,7 +169,7 @@ def test_tomostar(tmp_path) -> None:
     ("text", "message"),
     [
         ("nothing here\n", "TS_01.tomostar"),
-        ("data_\n\nloop_\n_wrpDose #1\n1\n2\n", "no column wrpAngleTilt; it has wrpDose"),
+        ("data_\n\nloop_\n_wrpDose #1\n1\n2\n", "no column wrpAngleTilt: data_ has wrpDose"),
         (HEADER + "a.tif x -4.3 0 1\nb.tif 0 -4.3 3 1\n", r"row 0 \(wrpAngleTilt\): expected a number, got 'x'"),
         (HEADER + "a.tif 0 -4.3 0 1\nb.tif 95 -4.3 3 1\n", "row 1: a tilt lies within ±90°, got 95"),
     ],
@@ -177,7 +177,7 @@ def test_tomostar(tmp_path) -> None:
 def test_wrong_tomostars_are_refused(tmp_path, text: str, message: str) -> None:
     (tmp_path / "TS_01.tomostar").write_text(text)
     with pytest.raises(ValueError, match=message):
-        io.read_tomostar(tmp_path / "TS_01.tomostar")
+        io.tilts.read_tomostar(tmp_path / "TS_01.tomostar")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
@@ -185,7 +185,7 @@ def test_wrong_tomostars_are_refused(tmp_path, text: str, message: str) -> None:
 def test_tomostars_of_windows(tmp_path, encoding: str, end: str) -> None:
     text = HEADER + "../frames/a.tif -3.0 -4.3 3.5 2.25\nD:\\ü\\b.tif 0.01 -4.3 0 2.5\n"
     (tmp_path / "a.tomostar").write_bytes(text.replace("\n", end).encode(encoding))
-    found = io.read_tomostar(tmp_path / "a.tomostar")
+    found = io.tilts.read_tomostar(tmp_path / "a.tomostar")
     assert found["tilt"].tolist() == [3.0, -0.01]
     assert found["image"].tolist() == ["a.tif", "b.tif"]
 
@@ -194,6 +194,6 @@ def test_a_tomostar_of_one_image(tmp_path) -> None:
     """Without a loop, in another order, with an alignment."""
     text = "data_\n\n_wrpAxisOffsetY -2.5\n_wrpAngleTilt 12.5\n_wrpAxisOffsetX 10\n_wrpAxisAngle 84.1\n_wrpMovieName a.eer\n"
     (tmp_path / "a.tomostar").write_text(text)
-    found = io.read_tomostar(tmp_path / "a.tomostar")
+    found = io.tilts.read_tomostar(tmp_path / "a.tomostar")
     assert found[["tilt", "axis", "shift_x", "shift_y", "image"]].to_numpy().tolist() == [[-12.5, 84.1, 10, -2.5, "a.eer"]]
     assert found["dose"].isna().all()

@@ -129,7 +129,7 @@ def test_absurd_dimensions_are_refused_before_memory_is_taken(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"4,000,000,000,000,000 bytes of data, but the file holds 96"):
         io.read_volume(path)
     (tmp_path / "a.mrc.bz2").write_bytes(bz2.compress(path.read_bytes()))
-    with pytest.raises(ValueError, match=r"4,000,000,000,000,000 bytes of data, but only .* bytes of memory are free"):
+    with pytest.raises(ValueError, match=r"needs 5,000,[0-9,]* bytes of memory, but only .* are free"):
         io.read_volume(tmp_path / "a.mrc.bz2")
     with pytest.raises(ValueError, match="a header of -1 x 3 x 2 voxels"):
         io.read_volume(write(tmp_path / "a.mrc", ramp(), nx=-1))
@@ -335,7 +335,7 @@ def test_what_is_not_a_real_volume_is_refused(tmp_path) -> None:
         io.read_volume(tmp_path / "none.mrc")
     with pytest.raises(ValueError, match=r"mode 4 \(complex\); modes 0, 1, 2, 6, 12 can be read"):
         io.read_volume(write(tmp_path / "a.mrc", ramp(np.complex64)))
-    with pytest.raises(ValueError, match="the volume holds 1 values that are NaN or infinite, of 24"):
+    with pytest.raises(ValueError, match="holds 1 values that are NaN or infinite, of 24"):
         io.read_volume(with_nan(tmp_path / "a.mrc"))
     with pytest.raises(ValueError, match="stack of volumes"):
         io.read_volume(write(tmp_path / "a.mrc", ramp(), ispg=401))

@@ -214,7 +214,7 @@ def test_a_closed_link_leaves_nothing_behind(shown: Link, work: Inspection) -> N
     shown.close()
     shown.close()
     assert list(shown.viewer.layers) == [kept]
-    assert not work._watchers
+    assert not len(work.changed)
     work.session.merge([0, 1])
     layer.selected_data = {3}
     assert len(steps(work)) == 1

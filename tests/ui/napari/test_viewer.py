@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from tomolab import particles, rotations
-from tomolab.inspection import Selection
 from tomolab.ui import style, surfaces
 from tomolab.ui.napari import viewer
 from tomolab.volumes import Volume
@@ -65,23 +64,6 @@ def test_particles_without_colour_or_table_are_refused(tomogram: Volume, table: 
     with pytest.raises(ValueError, match="particle_id"):
         viewer.tomogram(view, tomogram, table.drop(columns="particle_id"), diameter=250)
     assert len(view.layers) == 0
-
-
-def test_selections_go_in_and_out(tomogram: Volume, table: pd.DataFrame) -> None:
-    view = viewer.model()
-    viewer.tomogram(view, tomogram, table, diameter=250)
-    with pytest.raises(ValueError, match="no particle is selected"):
-        viewer.selection(view, "none", "")
-    chosen = Selection("two", [30, 5], "by hand")
-    viewer.select(view, chosen)
-    assert set(view.layers["particles"].selected_data) == {1, 3}
-    assert viewer.selection(view, "two", "by hand") == chosen
-    view.layers["particles"].selected_data = {0}
-    assert viewer.selection(view, "one", "").ids.tolist() == [11]
-    with pytest.raises(ValueError, match=r"1 of 2 particles are not in the viewer, such as \[9\]"):
-        viewer.select(view, [5, 9])
-    with pytest.raises(ValueError, match="the viewer has no particles"):
-        viewer.selection(viewer.model(), "none", "")
 
 
 def test_averages_side_by_side_do_not_touch(phantom: Volume) -> None:

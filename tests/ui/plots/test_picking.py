@@ -6,7 +6,7 @@ import pytest
 
 from tomolab import picking, volumes
 from tomolab.ui import plots
-from tomolab.ui.plots.picking import Turning
+from tomolab.ui.plots.picking import ThresholdSlider
 from tomolab.volumes import Volume
 
 
@@ -32,7 +32,7 @@ def inverted(tomogram: Volume) -> pd.DataFrame:
 
 
 def test_every_position_of_the_slider_is_a_choice(tomogram, found) -> None:
-    turning = Turning(tomogram, found)
+    turning = ThresholdSlider(tomogram, found)
     pd.testing.assert_frame_equal(turning.picks, picking.choose(found))
     for score in (2.0, 3.5, 6.0):
         turning.score.value = score
@@ -42,7 +42,7 @@ def test_every_position_of_the_slider_is_a_choice(tomogram, found) -> None:
 
 
 def test_the_picture_follows_both_sliders(tomogram, found, inverted) -> None:
-    turning = Turning(tomogram, found, inverted=inverted, low_pass=60.0, diameter=180.0, score=4.0)
+    turning = ThresholdSlider(tomogram, found, inverted=inverted, low_pass=60.0, diameter=180.0, score=4.0)
     seen = {bytes(turning.picture.value)}
     for slider, value in ((turning.height, 400.0), (turning.score, 1.0), (turning.height, 0.0), (turning.height, 580.0)):
         slider.value = value
@@ -68,7 +68,7 @@ def test_the_figure_shows_both_and_the_threshold(found, inverted) -> None:
 
 def test_without_candidates_there_is_nothing_to_choose(tomogram, found) -> None:
     taken = found.assign(status="edge")
-    for make in (lambda: plots.scores(taken), lambda: Turning(tomogram, taken)):
+    for make in (lambda: plots.scores(taken), lambda: ThresholdSlider(tomogram, taken)):
         with pytest.raises(ValueError, match=f"none of {len(found)} candidates is free"):
             make()
 

@@ -155,10 +155,8 @@ def test_scatter_colours_particles_by_id() -> None:
         plots.scatter(points[["particle_id", "x"]])
 
 
-def test_sizes_and_composition_of_clusters() -> None:
+def test_composition_of_clusters() -> None:
     labels = pd.Series([0, 0, 0, 1], index=[1, 2, 3, 4], name="cluster")
-    sizes = plots.cluster_sizes(labels)
-    assert [bar.get_height() for bar in sizes.axes[0].patches] == [3, 1]
     figure = plots.composition(labels, pd.Series(list("aabb"), index=[1, 2, 3, 4]))
     drawn(figure)
     assert [bar.get_width() for bar in figure.axes[0].patches] == [2, 0, 1, 1]

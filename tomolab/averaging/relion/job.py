@@ -1,4 +1,4 @@
-"""A folder that RELION reads in, an average out: runs the refinement of RELION where that is installed.
+"""Takes a folder that RELION reads, gives an average: runs RELION's refinement where that is installed.
 
 >>> folder = relion.write(subtomograms, "runs/tour/relion", ids=chosen.ids)
 >>> theirs = relion.refine(folder, diameter=300, reference=average.volume)
@@ -25,42 +25,31 @@ from tomolab import io, rotations
 from tomolab.averaging.half_maps import Average
 from tomolab.averaging.relion.process import run
 from tomolab.averaging.relion.programs import (
+    MAX_ITERATIONS,
     REFERENCE,
-    Log,
-    Programs,
+    LogReader,
     RelionProgress,
     available,
     command,
+    continue_command,
     environment,
-    flat,
-    parsed,
+    parse_options,
     required,
-    resumption,
+    to_words,
 )
 from tomolab.averaging.relion.results import OPTIONS, iterations, read
 from tomolab.io import safe_load
-from tomolab.io.lists import star
+from tomolab.io.lists.star import parsing
+from tomolab.io.lists.star.columns import EULER, VERSIONS
 from tomolab.io.volumes.mrc import TOLERANCE
-from tomolab.subtomograms.to_relion import LIST, particles, wedge_image, write
+from tomolab.subtomograms.to_relion import LIST, write
 from tomolab.volumes import Volume
 
-__all__ = [
-    "Programs",
-    "RelionProgress",
-    "available",
-    "command",
-    "particles",
-    "read",
-    "reconstruct",
-    "refine",
-    "wedge_image",
-    "write",
-]
+__all__ = ["RelionProgress", "available", "read", "reconstruct", "refine", "write"]
 
 FINISHED = "run_data.star"
 START = "start.star"
 LOG = "run.log"
-MOST = "--auto_iter_max"
 
 
 def refine(
@@ -81,8 +70,8 @@ def refine(
 ) -> Average:
     """Refine in two halves (`relion_refine_mpi --auto_refine --split_random_halves`) until RELION has converged.
 
-    A refinement that was cut short goes on after its last finished iteration when it is asked for again with the same
-    options; one that has converged is only read.
+    The same call continues an interrupted refinement after its last finished iteration, and only reads one that has
+    converged.
 
     Parameters
     ----------
@@ -93,35 +82,35 @@ def refine(
     symmetry
         Point group, such as "C1", "D2" or "O".
     reference
-        Map to start from, in the box of the particles; RELION low-passes it to `initial_low_pass`. RELION cannot start
-        from nothing: without a map, the average of all particles as they are turned in ``particles.star`` is taken, or, if
-        no two are turned differently there, in random orientations. That start is shared by both halves and featureless,
-        and RELION may end in a wrong structure from it; an average of `tomolab.averaging.gold_standard` is a better one.
+        Map to start from, in the box of the particles; RELION low-passes it to `initial_low_pass`. Without a map it starts
+        from the average of all particles in the orientations of ``particles.star``, or in random ones if those are all the
+        same. Such a start has no features, both halves share it, and RELION may end in a wrong structure; an average of
+        `tomolab.averaging.gold_standard` is better.
     initial_low_pass
         Å.
     max_shift
-        Longest distance of a particle from the centre of its box, in Å; a tenth of the box by default.
+        Largest shift of a particle from the centre of its box, in Å; a tenth of the box by default.
     processes
-        MPI processes, at least 3: one leads, the others share the two halves.
+        MPI processes, at least 3: one leads, the others work on the two halves.
     threads
         Threads of each process.
     seed
         Of the random orientations, and of RELION's own choices.
     name
-        Folder inside `folder` for what RELION writes; other options need another one.
+        Folder inside `folder` for RELION's output; other options need another one.
     progress
-        True shows a bar; a function is called with a `RelionProgress` when there is news.
+        True shows a bar; a function is called with each new `RelionProgress`.
     stop
-        Asked five times a second. When it answers True, RELION is ended and the last finished iteration is returned, for
-        which ``record["converged"]`` is False. A KeyboardInterrupt ends RELION too.
+        Called five times a second. When it returns True, RELION is ended and the last finished iteration is returned, with
+        ``record["converged"]`` False. A KeyboardInterrupt ends RELION too.
     extra
-        More options for RELION, which take the place of those in `command`, such as ``["--healpix_order", "3"]``, or
-        ``["--auto_iter_max", "5"]`` for no more than five iterations.
+        More options for RELION, which replace those of `programs.command`, such as ``["--healpix_order", "3"]``, or
+        ``["--auto_iter_max", "5"]`` for at most five iterations.
 
     Returns
     -------
     Average
-        As `read` gives it, with the particle ids that were written; ``record["seconds"]`` is the time of this call.
+        As `read` gives it; ``record["seconds"]`` is the time of this call.
 
     Raises
     ------
@@ -131,7 +120,7 @@ def refine(
         If a parameter is out of range, the reference has another box or voxel size than the particles, or `name` holds
         another refinement.
     RuntimeError
-        If RELION fails, with its last words, or was stopped before an iteration had finished.
+        If RELION fails, with the end of its output, or was stopped before an iteration had finished.
     """
     began = time.perf_counter()
     folder, programs = Path(folder), required("refine_mpi", "mpirun", "reconstruct")
@@ -139,13 +128,14 @@ def refine(
     lengths = {"diameter": diameter} | ({} if max_shift is None else {"max_shift": max_shift})
     _check(images, processes, threads, reference, **lengths)
     reach = float(images["rlnImageSize"]) / 10 if max_shift is None else max_shift / float(images["rlnImagePixelSize"])
-    given: dict[str, Any] = {"diameter": diameter, "symmetry": symmetry, "reference": _hash(reference)}
+    digest = None if reference is None else hashlib.sha256(reference.data.tobytes()).hexdigest()
+    given: dict[str, Any] = {"diameter": diameter, "symmetry": symmetry, "reference": digest}
     given |= {"initial_low_pass": initial_low_pass, "reach": round(reach, 3), "seed": seed, "extra": list(extra)}
     numbers: dict[str, Any] = {"processes": processes, "threads": threads, "name": name}
-    last, most = _last(folder, name, given), int(parsed(extra).get(MOST, ["999"])[0])
+    last, most = _last(folder, name, given), int(parse_options(extra).get(MAX_ITERATIONS, ["999"])[0])
     if not (folder / name / FINISHED).is_file() and last < most:
         if last:
-            words = resumption(last, most=most, **numbers)
+            words = continue_command(last, most=most, **numbers)
         else:
             options = {key: value for key, value in given.items() if key != "reference"}
             words = command(**options, **numbers)
@@ -179,7 +169,7 @@ def reconstruct(
     FileNotFoundError
         If `relion_reconstruct`, the folder or the list is not there.
     RuntimeError
-        If RELION fails, with its last words.
+        If RELION fails, with the end of its output.
     """
     folder, programs = Path(folder), required("reconstruct")
     if not (folder / table).is_file():
@@ -187,7 +177,7 @@ def reconstruct(
     with tempfile.TemporaryDirectory() as place:
         options = {"--i": [table], "--o": [str(Path(place, "map.mrc"))], "--sym": [symmetry], "--ctf": [], "--3d_rot": []}
         options |= {} if subset is None else {"--subset": [str(subset)]}
-        code, last = run([str(programs.reconstruct), *flat(options | parsed(extra))], folder=folder)
+        code, last = run([str(programs.reconstruct), *to_words(options | parse_options(extra))], folder=folder)
         if code or not Path(place, "map.mrc").is_file():
             raise RuntimeError(_failure("relion_reconstruct", code, last))
         return io.read_volume(Path(place, "map.mrc"))
@@ -197,7 +187,7 @@ def _images(folder: Path) -> pd.Series:
     """What the first optics group says of the images: rlnImageSize, rlnImagePixelSize."""
     if not (folder / LIST).is_file():
         raise FileNotFoundError(f"no {LIST} in {folder}: make the folder with relion.write")
-    return star.blocks(folder / LIST)["optics"].iloc[0]
+    return parsing.blocks(folder / LIST)["optics"].iloc[0]
 
 
 def _check(images: pd.Series, processes: int, threads: int, reference: Volume | None, **lengths: float) -> None:
@@ -213,10 +203,6 @@ def _check(images: pd.Series, processes: int, threads: int, reference: Volume | 
         raise ValueError(f"the particles have {box}³ voxels of {voxel_size:g} Å, but the reference is {reference}")
 
 
-def _hash(reference: Volume | None) -> str | None:
-    return None if reference is None else hashlib.sha256(reference.data.tobytes()).hexdigest()
-
-
 def _last(folder: Path, name: str, given: dict[str, Any]) -> int:
     """Number of the last iteration of a refinement with these options, 0 if there is none; another one is not touched."""
     place = io.inside(folder, name)
@@ -224,22 +210,22 @@ def _last(folder: Path, name: str, given: dict[str, Any]) -> int:
         return 0
     if not (place / OPTIONS).is_file():
         raise ValueError(f"{place} holds files that tomolab did not start; read them with relion.read, or give another name=")
-    noted = safe_load.mapping(place / OPTIONS, "the options of a refinement").get("parameters")
-    if not isinstance(noted, dict):
+    recorded = safe_load.read_json(place / OPTIONS, "the options of a refinement").get("parameters")
+    if not isinstance(recorded, dict):
         raise ValueError(f"{place / OPTIONS} names no parameters of a refinement")
-    others = [f"{key} {noted.get(key)!r} instead of {value!r}" for key, value in given.items() if noted.get(key) != value]
+    others = [f"{key} {recorded.get(key)!r} instead of {value!r}" for key, value in given.items() if recorded.get(key) != value]
     if others:
         raise ValueError(f"{place} holds a refinement with other options ({'; '.join(others)}); give another name=")
     return max(iterations(folder, name), default=0)
 
 
 def _start(folder: Path, name: str, reference: Volume | None, given: dict[str, Any]) -> None:
-    """Make the folder of the refinement: what is left of one without an iteration goes, options and reference come."""
+    """Make the folder of the refinement, with options and reference; remove one that has no finished iteration."""
     place = io.inside(folder, name)
     if place.exists():
         shutil.rmtree(place)
     place.mkdir(parents=True)
-    # First, so that a start that is cut short does not look like a refinement of another origin.
+    # First, so that an interrupted start does not look like a refinement that tomolab did not start.
     with io.atomic(place / OPTIONS) as temporary:
         temporary.write_text(json.dumps({"parameters": given}, indent=1))
     if reference is None:
@@ -249,13 +235,13 @@ def _start(folder: Path, name: str, reference: Volume | None, given: dict[str, A
 
 def _first_reference(folder: Path, name: str, *, seed: int, symmetry: str) -> Volume:
     """The average in the orientations of the list, or in random ones if these are all the same."""
-    blocks = star.blocks(folder / LIST)
-    angles = star.numbers(blocks["particles"], star.EULER)
+    blocks = parsing.blocks(folder / LIST)
+    angles = parsing.numbers(blocks["particles"], EULER)
     if len(angles) > 1 and (angles != angles[0]).any():
         return reconstruct(folder, symmetry=symmetry)
     turns = rotations.random(len(angles), torch.Generator().manual_seed(seed))
-    blocks["particles"][star.EULER] = rotations.to_euler(turns.double().numpy()).round(6)
-    (folder / name / START).write_text(star.text(blocks, version=star.VERSIONS["relion31"]))
+    blocks["particles"][EULER] = rotations.to_euler(turns.double().numpy()).round(6)
+    (folder / name / START).write_text(parsing.text(blocks, version=VERSIONS["relion31"]))
     return reconstruct(folder, table=f"{name}/{START}", symmetry=symmetry)
 
 
@@ -270,21 +256,21 @@ def _follow(
     """Run a refinement to its end, or until it is stopped."""
     with tqdm(desc="RELION", unit="iteration", disable=progress is not True) as bar:
 
-        def tell(now: RelionProgress) -> None:
+        def show(now: RelionProgress) -> None:
             if callable(progress):
                 progress(now)
             bar.set_postfix_str(str(now), refresh=False)
             bar.update(max(0, now.iteration - bar.n))
 
         log = folder / name / LOG
-        code, last = run(words, folder=folder, log=log, environment=environment(), told=Log(tell), stop=stop)
+        code, last = run(words, folder=folder, log=log, environment=environment(), on_line=LogReader(show), stop=stop)
     done = max(iterations(folder, name), default=0)
     if code is None and not done:
         raise RuntimeError("RELION was stopped before it had finished an iteration")
-    # Without an error and without an end: it was told to make only so many iterations.
+    # RELION may end well before it has converged, after `MAX_ITERATIONS`.
     if code or (code == 0 and not done):
-        raise RuntimeError(_failure("relion_refine_mpi", code, last) + f"\nall that it said is in {log}")
+        raise RuntimeError(_failure("relion_refine_mpi", code, last) + f"\nits whole output is in {log}")
 
 
 def _failure(program: str, code: int | None, last: list[str]) -> str:
-    return f"{program} failed with exit code {code}; its last words:\n" + "\n".join(line[:200] for line in last[-15:])
+    return f"{program} failed with exit code {code}; the end of its output:\n" + "\n".join(line[:200] for line in last[-15:])

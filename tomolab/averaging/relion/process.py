@@ -1,21 +1,22 @@
-"""A command in, its exit status out: runs another program, passes on its output, and stops it with all that it started.
+"""Takes a command, gives its exit code: runs another program, passes on its output, and ends it with all that it started.
 
->>> code = run(["relion_refine", "--i", "particles.star"], folder="set", told=print, stop=cancelled)
+>>> code, last = run(["relion_refine", "--i", "particles.star"], folder="set", on_line=print, stop=cancelled)
 """
 
 import os
-import selectors
-import signal
 import subprocess
-import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import IO, Any
 
 import psutil
 
 POLL = 0.2
-"""Seconds between two questions whether to stop."""
+"""Seconds between two calls of `stop`."""
 PATIENCE = 5.0
 """Seconds that a program has to end itself before it is killed."""
 
@@ -24,14 +25,14 @@ def run(
     command: Sequence[str],
     *,
     folder: str | Path,
-    log: str | Path | None = None,
+    log: str | Path = os.devnull,
     environment: Mapping[str, str] | None = None,
-    told: Callable[[str], Any] | None = None,
+    on_line: Callable[[str], Any] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> tuple[int | None, list[str]]:
-    """Run a program in a folder, without a shell, until it ends or `stop` says so.
+    """Run a program in a folder, without a shell, until it ends or `stop` returns True.
 
-    Whatever ends this call, also a KeyboardInterrupt or an error in `told`, no process of the program is left.
+    However this call ends, also by a KeyboardInterrupt or an error in `on_line`, no process of the program is left.
 
     Parameters
     ----------
@@ -40,18 +41,18 @@ def run(
     folder
         Where it runs.
     log
-        File to which all that the program prints is appended.
+        File to which all output is appended.
     environment
         Variables beside those of this process.
-    told
-        Called with every line printed, also with one that a carriage return ends, as progress bars have.
+    on_line
+        Called with every line of output that is not empty. A carriage return ends a line too, as progress bars have it.
     stop
-        Asked five times a second.
+        Called after each line, and at least five times a second.
 
     Returns
     -------
     code, last
-        Exit code, None if it was stopped; and the last lines printed, on either stream.
+        Exit code, None if it was stopped; and the last lines of output.
 
     Raises
     ------
@@ -65,78 +66,53 @@ def run(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
         start_new_session=True,
     )
-    lines = _Lines(told)
+    lines, last = SimpleQueue[str | None](), deque[str](maxlen=40)
+    Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
     try:
-        with Path(os.devnull if log is None else log).open("ab") as copy:
-            stopped = _follow(process, copy, lines, stop)
-        return (None if stopped else process.wait()), lines.last
-    finally:
-        # Once it has been waited for, its number may be another's.
-        if process.poll() is None:
-            end(process.pid)
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def end(pid: int) -> None:
-    """End a process, its group and everything that it started: asked first, killed after some seconds."""
-    try:
-        parent = psutil.Process(pid)
-        # MPI puts its processes in groups of their own.
-        everyone = [*parent.children(recursive=True), parent]
-    except psutil.NoSuchProcess:
-        return
-    for ask in (signal.SIGTERM, signal.SIGKILL):
-        for one in everyone:
-            try:
-                one.send_signal(ask)
-            except psutil.NoSuchProcess:
-                continue
-        _, everyone = psutil.wait_procs(everyone, timeout=PATIENCE)
-
-
-class _Lines:
-    """Cuts what is printed into lines, tells them, and keeps the last."""
-
-    def __init__(self, told: Callable[[str], Any] | None) -> None:
-        self.told, self.rest, self.last = told, b"", list[str]()
-
-    def add(self, data: bytes) -> None:
-        *whole, self.rest = (self.rest + data.replace(b"\r", b"\n")).split(b"\n")
-        for line in whole:
-            self._tell(line)
-
-    def close(self) -> None:
-        self._tell(self.rest)
-        self.rest = b""
-
-    def _tell(self, line: bytes) -> None:
-        text = line.decode(errors="replace")
-        if text.strip():
-            self.last = [*self.last[-39:], text]
-            if self.told is not None:
-                self.told(text)
-
-
-def _follow(process: subprocess.Popen, copy: IO[bytes], lines: _Lines, stop: Callable[[], bool] | None) -> bool:
-    """Read until the program closes its output or is to be stopped; whether it was stopped."""
-    assert process.stdout is not None
-    asked = time.monotonic()
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        while True:
-            if selector.select(POLL):
-                data = os.read(process.stdout.fileno(), 1 << 16)
-                if not data:
-                    lines.close()
-                    return False
-                copy.write(data)
+        with Path(log).open("a") as copy:
+            while (line := _next(lines)) is not None:
+                copy.write(line)
                 copy.flush()
-                lines.add(data)
-            if stop is not None and time.monotonic() - asked >= POLL:
-                asked = time.monotonic()
-                if stop():
-                    return True
+                if text := line.rstrip():
+                    last.append(text)
+                    if on_line is not None:
+                        on_line(text)
+                if stop is not None and stop():
+                    return None, list(last)
+        return process.wait(), list(last)
+    finally:
+        # After it has been waited for, its number may belong to another process.
+        if process.poll() is None:
+            _end(process.pid)
+            process.wait()
+
+
+def _read(output: IO[str], lines: SimpleQueue[str | None]) -> None:
+    """Put each line into the queue, and None at the end. In a thread: reading waits, and `stop` is to be called meanwhile."""
+    with output:
+        for line in output:
+            lines.put(line)
+    lines.put(None)
+
+
+def _next(lines: SimpleQueue[str | None]) -> str | None:
+    """The next line; empty if there is none yet."""
+    with suppress(Empty):
+        return lines.get(timeout=POLL)
+    return ""
+
+
+def _end(pid: int) -> None:
+    """Ask a process and everything that it started to end; kill what has not ended after `PATIENCE` seconds."""
+    parent = psutil.Process(pid)
+    # A process group would not do: MPI puts its processes into groups of their own.
+    family = [*parent.children(recursive=True), parent]
+    for ask in (psutil.Process.terminate, psutil.Process.kill):
+        for one in family:
+            with suppress(psutil.NoSuchProcess):
+                ask(one)
+        _, family = psutil.wait_procs(family, timeout=PATIENCE)

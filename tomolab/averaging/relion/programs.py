@@ -1,4 +1,4 @@
-"""Settings in, commands of RELION's programs out; and lines of their output in, progress out."""
+"""Takes settings, gives commands for RELION's programs; takes lines of their output, gives progress."""
 
 import os
 import re
@@ -15,6 +15,7 @@ from tomolab.subtomograms.to_relion import LIST
 
 INSTALL = "on Debian or Ubuntu: apt-get install --no-install-recommends relion openmpi-bin"
 REFERENCE = "reference.mrc"
+MAX_ITERATIONS = "--auto_iter_max"
 SECONDS = {"sec": 1.0, "min": 60.0, "hrs": 3600.0}
 STAGES = {
     "Estimating initial noise": "noise",
@@ -27,7 +28,7 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Programs:
-    """Version of RELION, and where its programs are; None for one that is missing."""
+    """Version of RELION, and paths of its programs; None for one that is missing."""
 
     version: str
     refine: str
@@ -35,16 +36,10 @@ class Programs:
     mpirun: str | None
     reconstruct: str | None
 
-    def require(self, *names: str) -> None:
-        """Raise FileNotFoundError unless all these programs are there."""
-        missing = [name for name in names if getattr(self, name) is None]
-        if missing:
-            raise FileNotFoundError(f"RELION {self.version} is there, but not {', '.join(missing)}; {INSTALL}")
-
 
 @dataclass(frozen=True)
 class RelionProgress:
-    """Where a refinement stands: `iteration`, `stage` of it, `resolution` in Å, seconds so far, and left in this stage."""
+    """State of a refinement: `iteration`, its `stage`, `resolution` in Å, seconds so far, and seconds left in this stage."""
 
     iteration: int = 0
     stage: str = "start"
@@ -53,12 +48,9 @@ class RelionProgress:
     left: float | None = None
 
     def __str__(self) -> str:
-        parts = [f"iteration {self.iteration}", self.stage]
-        if np.isfinite(self.resolution):
-            parts.append(f"{self.resolution:.0f} Å")
-        if self.left is not None:
-            parts.append(f"{self.left:.0f} s left")
-        return ", ".join(parts)
+        resolution = f", {self.resolution:.0f} Å" if np.isfinite(self.resolution) else ""
+        left = "" if self.left is None else f", {self.left:.0f} s left"
+        return f"iteration {self.iteration}, {self.stage}{resolution}{left}"
 
 
 def available() -> Programs | None:
@@ -66,24 +58,20 @@ def available() -> Programs | None:
     refine = shutil.which("relion_refine")
     if refine is None:
         return None
-    told = subprocess.run([refine, "--version"], capture_output=True, text=True, check=False).stdout
-    version = re.search(r"version:?\s*(\S+)", told)
+    output = subprocess.run([refine, "--version"], capture_output=True, text=True, check=False).stdout
+    version = re.search(r"version:?\s*(\S+)", output)
     mpi, mpirun, reconstruct = (shutil.which(name) for name in ("relion_refine_mpi", "mpirun", "relion_reconstruct"))
     return Programs(version[1] if version else "unknown", refine, mpi, mpirun, reconstruct)
 
 
 def required(*names: str) -> Programs:
-    """RELION with these programs.
-
-    Raises
-    ------
-    FileNotFoundError
-        If RELION or one of them is not installed; the message says how to get it.
-    """
+    """RELION with these programs; FileNotFoundError, which says how to install them, if one is missing."""
     found = available()
     if found is None:
         raise FileNotFoundError(f"RELION is not installed, or not on the search path; {INSTALL}")
-    found.require(*names)
+    missing = [name for name in names if getattr(found, name) is None]
+    if missing:
+        raise FileNotFoundError(f"RELION {found.version} is there, but not {', '.join(missing)}; {INSTALL}")
     return found
 
 
@@ -99,14 +87,14 @@ def command(
     reach: float = 5.0,
     extra: Sequence[str] = (),
 ) -> list[str]:
-    """The command of a gold-standard refinement, to be given inside the folder that `relion.write` made.
+    """The command of a gold-standard refinement, to be run in the folder that `relion.write` made.
 
     Parameters
     ----------
     diameter, symmetry, initial_low_pass, processes, threads, seed, name, extra
         As in `relion.refine`. The reference is ``reference.mrc`` in the folder `name`.
     reach
-        Voxels that a particle may be off the centre of its box.
+        Voxels from the centre of its box to which a particle may be shifted.
     """
     options: dict[str, list[str]] = {
         "--i": [LIST],
@@ -130,38 +118,25 @@ def command(
         "--oversampling": ["1"],
         "--low_resol_join_halves": ["40"],
         "--pad": ["2"],
-        # RELION would look outside of `diameter`, and not where `write` normalised.
+        # RELION would check the voxels outside of `diameter`, and not those by which `write` normalised.
         "--dont_check_norm": [],
         "--random_seed": [str(seed)],
     }
-    return [*_mpirun(processes), *flat(options | _computation(threads) | parsed(extra))]
+    return [*_mpirun(processes), *to_words(options | _computation(threads) | parse_options(extra))]
 
 
-def resumption(iteration: int, *, most: int = 999, processes: int = 3, threads: int = 1, name: str = "run") -> list[str]:
-    """The command that goes on after an iteration that has finished.
+def continue_command(iteration: int, *, most: int = 999, processes: int = 3, threads: int = 1, name: str = "run") -> list[str]:
+    """The command that continues a refinement after a finished `iteration`, up to iteration `most`.
 
-    Parameters
-    ----------
-    iteration
-        Its number.
-    most
-        Number of the last iteration to make.
-    processes, threads, name
-        As in `relion.refine`; all else RELION has noted itself.
+    The other parameters are those of `relion.refine`; RELION has recorded all else itself.
     """
     options = {"--continue": [f"{name}/run_it{iteration:03d}_optimiser.star"], "--o": [f"{name}/run"]}
-    options["--auto_iter_max"] = [str(most)]
-    return [*_mpirun(processes), *flat(options | _computation(threads))]
+    options[MAX_ITERATIONS] = [str(most)]
+    return [*_mpirun(processes), *to_words(options | _computation(threads))]
 
 
-def parsed(words: Sequence[str]) -> dict[str, list[str]]:
-    """Options of a command line with their values.
-
-    Raises
-    ------
-    ValueError
-        If the first word is no option.
-    """
+def parse_options(words: Sequence[str]) -> dict[str, list[str]]:
+    """Options of a command line with their values; ValueError if the first word is no option."""
     options: dict[str, list[str]] = {}
     for word in words:
         if word.startswith("--"):
@@ -173,37 +148,36 @@ def parsed(words: Sequence[str]) -> dict[str, list[str]]:
     return options
 
 
-def flat(options: dict[str, list[str]]) -> list[str]:
+def to_words(options: dict[str, list[str]]) -> list[str]:
     """The words of a command line."""
     return [word for option, values in options.items() for word in (option, *values)]
 
 
 def environment() -> dict[str, str]:
-    """Variables with which MPI starts also as root, and more processes than there are cores; the user's own stay."""
+    """Variables that let MPI run as root, and with more processes than cores; those that the user has set stay."""
     wanted = {"OMPI_MCA_rmaps_base_oversubscribe": "1", "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
-    # The leader waits for the others most of the time; it shall not take a core for that.
+    # The leader waits for the others most of the time; it must not keep a core busy meanwhile.
     wanted["OMPI_MCA_mpi_yield_when_idle"] = "1"
     if os.geteuid() == 0:
         wanted |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
-class Log:
-    """Reads the output of a refinement line by line and tells the progress."""
+class LogReader:
+    """Reads the output of a refinement line by line, and calls `on_progress` after a line that changes the progress."""
 
-    def __init__(self, told: Callable[[RelionProgress], Any]) -> None:
-        self.told, self.now, self.began = told, RelionProgress(), time.perf_counter()
+    def __init__(self, on_progress: Callable[[RelionProgress], Any]) -> None:
+        self.on_progress, self.now, self.began = on_progress, RelionProgress(), time.perf_counter()
 
     def __call__(self, line: str) -> None:
-        """Take one line; tell if it says something new."""
-        seconds = round(time.perf_counter() - self.began, 1)
-        new = _news(line, self.now)
+        """Take one line."""
+        new = _after(line, self.now)
         if new != self.now:
-            self.now = replace(new, seconds=seconds)
-            self.told(self.now)
+            self.now = replace(new, seconds=round(time.perf_counter() - self.began, 1))
+            self.on_progress(self.now)
 
 
-def _news(line: str, now: RelionProgress) -> RelionProgress:
+def _after(line: str, now: RelionProgress) -> RelionProgress:
     if found := re.match(r"\s*([\d.]+)/\s*([\d.]+) (sec|min|hrs)", line):
         return replace(now, left=max(0.0, float(found[2]) - float(found[1])) * SECONDS[found[3]])
     if found := re.search(r"Auto-refine: Resolution=\s*([\d.]+)", line):
@@ -221,5 +195,5 @@ def _mpirun(processes: int) -> list[str]:
 
 
 def _computation(threads: int) -> dict[str, list[str]]:
-    """How, not what, is computed."""
+    """Options that change how, not what, is computed."""
     return {"--j": [str(threads)], "--pool": ["4"], "--dont_combine_weights_via_disc": []}

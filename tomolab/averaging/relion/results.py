@@ -1,4 +1,4 @@
-"""The folder of a refinement by RELION in, an average out.
+"""Takes the folder of a refinement by RELION, gives an average.
 
 >>> theirs = read("runs/tour/relion")
 >>> theirs.record["converged"], theirs.resolution
@@ -13,16 +13,16 @@ from tomolab import io
 from tomolab.averaging.fsc import correlate
 from tomolab.averaging.half_maps import Average
 from tomolab.io import safe_load
-from tomolab.io.lists import star
+from tomolab.io.lists.star import parsing
 from tomolab.subtomograms.to_relion import particles
 from tomolab.volumes import Volume
 
 OPTIONS = "options.json"
-"""What `relion.refine` notes beside what RELION writes."""
+"""File in which `relion.refine` records its options."""
 
 
 def read(folder: str | Path, name: str = "run") -> Average:
-    """Read the result of a refinement in two halves in a folder that `relion.write` made, also of one started by hand.
+    """Read a refinement in two halves, also one started by hand, in a folder that `relion.write` made.
 
     Parameters
     ----------
@@ -34,12 +34,12 @@ def read(folder: str | Path, name: str = "run") -> Average:
     Returns
     -------
     Average
-        RELION's final map and its two unfiltered half maps, and their Fourier shell correlation inside the mask of the
-        refinement, as `averaging.correlate` gives it for every average, with RELION's own (without a mask) in the column
-        ``relion``. The particles with their ids and columns as they were written, refined poses, ``half``, ``score``
-        (RELION's contribution to the log-likelihood), and what RELION says besides. Of a refinement that was cut short,
-        the maps of the last iteration, which are filtered, and RELION's own correlation; ``record["converged"]`` tells.
-        The frame is RELION's: align the map before comparing it. Up to ``record["together"]`` Å RELION joins the halves.
+        RELION's final map, its two unfiltered half maps, and their Fourier shell correlation inside the mask of the
+        refinement (`averaging.correlate`), with RELION's own, without a mask, in the column ``relion``. The particles have
+        the ids and columns that were written, refined poses, ``half``, ``score`` (RELION's contribution to the
+        log-likelihood), and RELION's other columns. If ``record["converged"]`` is False, the maps are those of the last
+        iteration, which are filtered, and the correlation is RELION's own. The frame is RELION's: align the map before
+        comparing it. RELION joins the halves up to ``record["together"]`` Å.
 
     Raises
     ------
@@ -52,12 +52,12 @@ def read(folder: str | Path, name: str = "run") -> Average:
         raise FileNotFoundError(f"{folder / name} holds no finished iteration of RELION")
     last = f"{base}_it{done[-1]:03d}"
     final = Path(f"{base}_data.star").is_file() and Path(f"{base}_class001.mrc").is_file()
-    state, kind, model = (base, "_unfil", f"{base}_model.star") if final else (last, "", f"{last}_half1_model.star")
-    halves = [Path(f"{state}_half{half}_class001{kind}.mrc") for half in (1, 2)]
+    state, suffix, model = (base, "_unfil", f"{base}_model.star") if final else (last, "", f"{last}_half1_model.star")
+    halves = [Path(f"{state}_half{half}_class001{suffix}.mrc") for half in (1, 2)]
     if not all(half.is_file() for half in halves):
         raise FileNotFoundError(f"{folder / name} holds no half maps: it is no refinement in two halves")
     half1, half2 = (io.read_volume(half) for half in halves)
-    settings = star.blocks(Path(f"{last}_optimiser.star"))["optimiser_general"].iloc[0]
+    settings = parsing.blocks(Path(f"{last}_optimiser.star"))["optimiser_general"].iloc[0]
     fsc = _fsc(Path(model))
     if final:
         volume = io.read_volume(f"{base}_class001.mrc")
@@ -65,9 +65,11 @@ def read(folder: str | Path, name: str = "run") -> Average:
         fsc = correlate(half1, half2, diameter_voxels=diameter).assign(relion=fsc["fsc"])
     else:
         volume = Volume((half1.data + half2.data) / 2, half1.voxel_size)
+    options = folder / name / OPTIONS
+    recorded = safe_load.read_json(options, "the options of a refinement") if options.is_file() else {}
     record: dict[str, Any] = {"program": "RELION", "iterations": done[-1], "converged": final}
     record["together"] = float(settings["rlnJoinHalvesUntilThisResolution"])
-    return Average(volume, half1, half2, fsc, particles(f"{state}_data.star"), record | _noted(folder / name))
+    return Average(volume, half1, half2, fsc, particles(f"{state}_data.star"), record | recorded)
 
 
 def iterations(folder: str | Path, name: str = "run") -> list[int]:
@@ -83,12 +85,6 @@ def iterations(folder: str | Path, name: str = "run") -> list[int]:
 
 def _fsc(model: Path) -> pd.DataFrame:
     """Fourier shell correlation of the half maps from a model that RELION wrote."""
-    shells = star.blocks(model)["model_class_1"]
-    values = star.numbers(shells, ["rlnSpectralIndex", "rlnAngstromResolution", "rlnGoldStandardFsc"])
+    shells = parsing.blocks(model)["model_class_1"]
+    values = parsing.numbers(shells, ["rlnSpectralIndex", "rlnAngstromResolution", "rlnGoldStandardFsc"])
     return pd.DataFrame(values[values[:, 0] > 0, 1:], columns=["resolution", "fsc"])
-
-
-def _noted(folder: Path) -> dict[str, Any]:
-    """What `relion.refine` noted of a refinement; nothing of one that was started by hand."""
-    path = folder / OPTIONS
-    return safe_load.mapping(path, "the options of a refinement") if path.is_file() else {}

@@ -24,7 +24,8 @@ import pandas as pd
 from tomolab import particles, rotations
 from tomolab.conventions import ANGLES, POSITION, WEDGE
 from tomolab.io import paths, safe_load
-from tomolab.io.lists import star
+from tomolab.io.lists.options import ReadOptions
+from tomolab.io.lists.tomogram_names import Tilts, tilts_of
 from tomolab.io.paths import atomic, inside
 
 USER = "tomolab"
@@ -33,7 +34,7 @@ COLUMNS = "particles.csv"
 
 
 def write(table: pd.DataFrame, folder: str | Path, *, session: str = "0", objects: str = "cluster_name") -> list[Path]:
-    """Write particles into the overlay root of a copick project, a file for each tomogram and kind.
+    """Write particles into the overlay root of a copick project, a file for each tomogram and object, and list the files.
 
     Picks of the same user, session, tomogram and object are replaced; all else that is there stays.
 
@@ -46,30 +47,25 @@ def write(table: pd.DataFrame, folder: str | Path, *, session: str = "0", object
     session
         Of the picks.
     objects
-        Column that names the kind of each particle; it must be among the pickable objects of the project to be seen there.
-
-    Returns
-    -------
-    list
-        The files.
+        Column that names the object of each particle; it must be among the pickable objects of the project to be seen there.
 
     Raises
     ------
     ValueError
         If it is no particle table, there is no such column, a name is empty without the characters that copick refuses, or
-        two kinds have the same name then.
+        two objects have the same name then.
     """
     table, folder = particles.check(table), Path(folder)
     if objects not in table:
-        raise ValueError(f"there is no column {objects!r} that names the kinds of particles")
-    names = {kind: plain(str(kind)) for kind in table[objects].unique()}
-    twice = sorted(str(kind) for kind, name in names.items() if list(names.values()).count(name) > 1)
+        raise ValueError(f"there is no column {objects!r} that names the objects")
+    names = {one: plain(str(one)) for one in table[objects].unique()}
+    twice = sorted(str(one) for one, name in names.items() if list(names.values()).count(name) > 1)
     if twice:
         raise ValueError(f"copick knows no underscores, blanks and marks in names, and {', '.join(twice)} are the same without")
     written = []
-    for (tomogram, kind), some in table.groupby(["tomogram", objects], sort=True):
-        run, name = plain(str(tomogram), keep="_"), names[kind]
-        content = {
+    for (tomogram, one), some in table.groupby(["tomogram", objects], sort=True):
+        run, name = plain(str(tomogram), keep="_"), names[one]
+        picks = {
             "pickable_object_name": name,
             "user_id": USER,
             "session_id": plain(session),
@@ -81,7 +77,7 @@ def write(table: pd.DataFrame, folder: str | Path, *, session: str = "0", object
         path = inside(folder, f"ExperimentRuns/{run}/Picks/{USER}_{plain(session)}_{name}.json")
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(picks, indent=1) + "\n", encoding="utf-8")
         written.append(path)
     with atomic(folder / COLUMNS) as temporary:
         table.to_csv(temporary, index=False)
@@ -96,35 +92,26 @@ def plain(name: str, *, keep: str = "") -> str:
     return found
 
 
-def read(path: str | Path, *, tomogram: str | None = None) -> pd.DataFrame:
-    """Read the picks of one file as particles, without tilts; the object is their ``label``.
+def read(content: dict[str, Any], options: ReadOptions) -> pd.DataFrame:
+    """Make particles, without tilts, of the picks in the JSON of one file; the object is their ``label``.
 
     The id is the ``instance_id``, or where that repeats the place in the file, from 0; the ``instance_id`` is ``original_id``
-    then. ``score``, ``copick_user`` and ``copick_session`` are read too.
-
-    Parameters
-    ----------
-    path
-        JSON.
-    tomogram
-        Name of the run where the file does not say it.
+    then. ``score``, ``copick_user`` and ``copick_session`` are read too. `options` name the run where the file does not.
 
     Raises
     ------
     ValueError
-        If it is no such file, its unit is not Å, `tomogram` is not the run that it names, or a transformation is no rotation
-        with a shift.
+        If it is no such file, its unit is not Å, `options` name another run, or a transformation is no rotation with a shift.
 
     Warns
     -----
     UserWarning
-        If the file says that its orientations are not to be trusted, but has some: they are left out.
+        If the file says that its orientations are not to be used (``trust_orientation``), but has some: they are left out.
     """
-    found = _content(Path(path))
-    named = found.get("run_name")
-    if tomogram is not None and named and str(named) != tomogram:
-        raise ValueError(f"tomogram={tomogram!r} was given, but the picks are of the run {str(named)!r}; leave tomogram= out")
-    return _table(found, tomogram or named)
+    named, given = content.get("run_name"), options.tomogram
+    if given is not None and named and str(named) != given:
+        raise ValueError(f"tomogram={given!r} was given, but the picks are of the run {str(named)!r}; leave tomogram= out")
+    return _table(content, given or named)
 
 
 def _table(found: dict[str, Any], run: Any) -> pd.DataFrame:
@@ -148,8 +135,8 @@ def _table(found: dict[str, Any], run: Any) -> pd.DataFrame:
         raise ValueError("a transformation must be finite and end with 0, 0, 0, 1")
     turns = rotations.nearest(moves[:, :3, :3], "transformation_")
     if found.get("trust_orientation") is False and not np.allclose(turns, np.eye(3), atol=1e-6):
-        told = f"{run}, {found['pickable_object_name']}: trust_orientation is false, so the orientations are left out"
-        warnings.warn(told, stacklevel=2)
+        name = found["pickable_object_name"]
+        warnings.warn(f"{run}, {name}: trust_orientation is false, so the orientations are left out", stacklevel=2)
         turns = np.broadcast_to(np.eye(3), turns.shape)
     out = pd.DataFrame({"particle_id": numbers, "tomogram": str(run)})
     out[POSITION] = places + moves[:, :3, 3][:, ::-1]
@@ -160,13 +147,10 @@ def _table(found: dict[str, Any], run: Any) -> pd.DataFrame:
 
 
 def open(path: str | Path) -> "Project":  # noqa: A001 - copick.open
-    """Open the project of a configuration file.
+    """Open the project of a configuration file, JSON with ``pickable_objects``, ``overlay_root`` and perhaps ``static_root``.
 
-    Parameters
-    ----------
-    path
-        JSON with ``pickable_objects``, ``overlay_root`` and perhaps ``static_root``: folders of this machine, with or without
-        ``local://`` or ``file://`` before them; relative ones count from the folder of the file.
+    Roots are folders of this machine, with or without ``local://`` or ``file://`` before them; relative ones count from the
+    folder of the file.
 
     Raises
     ------
@@ -177,7 +161,7 @@ def open(path: str | Path) -> "Project":  # noqa: A001 - copick.open
     """
     path = Path(path)
     try:
-        found = _content(path)
+        found = content(path)
         objects = found.get("pickable_objects")
         if not isinstance(objects, list) or not all(isinstance(one, dict) and "name" in one for one in objects):
             raise ValueError(
@@ -262,7 +246,7 @@ class Project:
             odd = [place for place in places if len(named[place]) != 3 or not all(named[place])]
             here = {(run.name, *named[place]): place for place in places if place not in odd}
             for place in odd:
-                key = (run.name, *_said(place))
+                key = (run.name, *_names_inside(place))
                 if len(key) == 4 and key not in here:
                     here[key] = place
                     inside.append(place)
@@ -284,7 +268,7 @@ class Project:
         names = ["run", "user", "session", "object", "path"]
         return pd.DataFrame([(*key, place) for key, place in sorted(rows.items())], columns=names)
 
-    def particles(self, *, tilts: star.Tilts, **chosen: Collection[str]) -> pd.DataFrame:
+    def particles(self, *, tilts: Tilts, **chosen: Collection[str]) -> pd.DataFrame:
         """Particle table of the picks, as `read` reads each file.
 
         Ids are those of the picks where no two are the same, or else the places in the table, from 0; those of the picks are
@@ -304,16 +288,16 @@ class Project:
         """
         files = _chosen(self.picks(), chosen)
         tables, strange = [], []
-        for run, kind, place in zip(files["run"], files["object"], files["path"], strict=True):
+        for run, name, place in zip(files["run"], files["object"], files["path"], strict=True):
             try:
-                content = _content(place)
-                table = _table(content, run)
+                picks = content(place)
+                table = _table(picks, run)
             except ValueError as error:
                 raise ValueError(f"{place}: {error}") from error
-            said = content.get("run_name") or run, content["pickable_object_name"]
-            if _letters(*said) != _letters(run, kind):
-                strange.append(f"{place} ({said[0]}, {said[1]})")
-                table["label"] = kind
+            inside = picks.get("run_name") or run, picks["pickable_object_name"]
+            if _letters(*inside) != _letters(run, name):
+                strange.append(f"{place} ({inside[0]}, {inside[1]})")
+                table["label"] = name
             tables.append(table)
         if strange:
             warnings.warn(
@@ -324,7 +308,7 @@ class Project:
         if "original_id" in out or out["particle_id"].duplicated().any():
             old = out.get("original_id", out["particle_id"]).fillna(out["particle_id"]).astype("int64")
             out = particles.renumber(out.assign(original_id=old))
-        out[WEDGE] = star.tilts_of(tilts, out["tomogram"])
+        out[WEDGE] = tilts_of(tilts, out["tomogram"])
         particles.check_apart(out, particles.CLOSE)
         return particles.check(out)
 
@@ -337,27 +321,25 @@ class Project:
         ]
 
 
-def _content(path: Path) -> dict[str, Any]:
+def content(path: Path) -> dict[str, Any]:
+    """JSON object of a file; a ValueError if it holds none."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     try:
-        found = json.loads(paths.text(path))
+        return safe_load.parse_json(paths.text(path))
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"this is not JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"copick's files hold an object of JSON, this one a {type(found).__name__}")
-    return found
 
 
-def _said(place: Path) -> tuple[str, ...]:
+def _names_inside(place: Path) -> tuple[str, ...]:
     """User, session and object as they stand in a file of picks; nothing if one of them does not."""
     try:
-        found = _content(place)
+        found = content(place)
     except (ValueError, FileNotFoundError):
         return ()
-    said = tuple(found.get(name) for name in ("user_id", "session_id", "pickable_object_name"))
-    named = all(isinstance(one, str | int) and not isinstance(one, bool) and str(one) for one in said)
-    return tuple(map(str, said)) if named and "points" in found else ()
+    names = tuple(found.get(name) for name in ("user_id", "session_id", "pickable_object_name"))
+    named = all(isinstance(one, str | int) and not isinstance(one, bool) and str(one) for one in names)
+    return tuple(map(str, names)) if named and "points" in found else ()
 
 
 def _letters(*names: Any) -> str:
@@ -366,10 +348,12 @@ def _letters(*names: Any) -> str:
 
 
 def _chosen(files: pd.DataFrame, chosen: dict[str, Collection[str]]) -> pd.DataFrame:
-    for kind, names in chosen.items():
-        column = kind.removesuffix("s")
+    for parameter, names in chosen.items():
+        column = parameter.removesuffix("s")
         if column not in ("run", "user", "session", "object") or isinstance(names, str):
-            raise ValueError(f"runs, users, sessions and objects can be chosen, each as a list of names; got {kind}={names!r}")
+            raise ValueError(
+                f"runs, users, sessions and objects can be chosen, each as a list of names; got {parameter}={names!r}"
+            )
         strange = sorted(set(names) - set(files[column]))
         if strange:
             there = ", ".join(sorted(set(files[column])))
@@ -386,8 +370,8 @@ def _some(named: Sequence[object]) -> str:
 
 def _root(name: str, beside: Path) -> Path:
     """Folder of a root that stands in a configuration."""
-    kind, _, rest = name.rpartition("://")
-    if kind not in ("", "local", "file"):
+    protocol, _, rest = name.rpartition("://")
+    if protocol not in ("", "local", "file"):
         raise ValueError(f"the root {name} is not on this machine; copy the project, and name the folder of the copy")
     root = beside / rest
     try:

@@ -14,39 +14,31 @@ import pandas as pd
 
 from tomolab.conventions import ANGLES, POSITION
 from tomolab.io import paths
-from tomolab.io.lists import star
+from tomolab.io.lists.options import ReadOptions
+from tomolab.io.lists.star import parsing
 
 BLOCK = "cryolo"
 CORNERS, SIDES, DEPTH = ["CoordinateY", "CoordinateX"], ["Height", "Width"], "CoordinateZ"
 SCORE = "Confidence"
 
 
-def read(path: Path, *, voxel_size: float | None, tomogram: str | None) -> pd.DataFrame:
+def read(path: Path, options: ReadOptions) -> pd.DataFrame:
     """Read picks as particles that are not turned, without tilts; other columns of a .cbox become ``cryolo_Width`` etc.
-
-    Parameters
-    ----------
-    path
-        .cbox or .coords.
-    voxel_size
-        Å per voxel of the tomogram in which the particles were picked.
-    tomogram
-        Its name; the file does not say it.
 
     Raises
     ------
     ValueError
-        If it is a .tloc, or no such file, its boxes are in two dimensions, or something needed is not given.
+        If it is a .tloc, or no such file, its boxes are in two dimensions, or the voxel size or the name of the tomogram is not
+        given.
     """
-    if path.suffix.lower() == ".tloc":
+    suffix = path.suffix.lower()
+    if suffix == ".tloc":
         raise ValueError(
             "a .tloc is a pickle of TomoTwin, which is not opened, as it could run any program; let tomotwin_pick.py write "
             ".coords or .star, and read these"
         )
-    if tomogram is None:
-        raise ValueError(f"a {path.suffix.lower()} does not name its tomogram; give tomogram=")
-    size = star.check_voxel_size(voxel_size, f"a {path.suffix.lower()}")
-    places, others = _boxes(path) if path.suffix.lower() == ".cbox" else (_lines(path), pd.DataFrame())
+    tomogram, size = options.name(f"a {suffix}"), options.size(f"a {suffix}")
+    places, others = _boxes(path) if suffix == ".cbox" else (_lines(path), pd.DataFrame())
     out = pd.DataFrame({"particle_id": np.arange(1, len(places) + 1), "tomogram": tomogram})
     out[POSITION] = places * size
     out[ANGLES] = 0.0
@@ -55,30 +47,28 @@ def read(path: Path, *, voxel_size: float | None, tomogram: str | None) -> pd.Da
 
 def _lines(path: Path) -> np.ndarray:
     """Places zyx of a .coords."""
-    places = []
-    for number, line in enumerate(paths.text(path).split("\n"), 1):
-        if line.strip():
-            words = line.split()
-            if len(words) != 3:
-                raise ValueError(f"line {number} must be x, y and z, got {line[:60]!r}")
-            places.append(words)
-    return star.numbers(pd.DataFrame(places, columns=["x", "y", "z"], dtype=str), ["z", "y", "x"])
+    text = paths.text(path)
+    try:
+        rows = parsing.rows(text, ["x", "y", "z"])
+    except ValueError as error:
+        raise ValueError(f"the list of x, y and z {error}") from error
+    return parsing.numbers(rows, ["z", "y", "x"])
 
 
 def _boxes(path: Path) -> tuple[np.ndarray, pd.DataFrame]:
     """Places zyx of a .cbox, and its other columns."""
-    found = star.blocks(path)
+    found = parsing.blocks(path)
     rows = found.get(BLOCK)
     needed = [DEPTH, *CORNERS, *SIDES]
     if rows is None or not set(CORNERS + SIDES) <= set(rows):
-        told = "; ".join(f"data_{name} has {', '.join(block)}" for name, block in found.items()) or "it has no tables"
-        raise ValueError(f"a .cbox has data_{BLOCK} with {', '.join(f'_{name}' for name in needed)}: {told}")
+        named = ", ".join(f"_{name}" for name in needed)
+        raise ValueError(f"a .cbox has data_{BLOCK} with {named}: {parsing.described(found)}")
     if DEPTH not in rows or (len(rows) and rows[DEPTH].isna().all()):
         raise ValueError(f"the boxes have no _{DEPTH}: they are of images, not of a tomogram")
-    numbers = star.numbers(rows, needed)
+    numbers = parsing.numbers(rows, needed)
     if (numbers[:, 3:] <= 0).any():
         raise ValueError(f"boxes must have a _Width and _Height over 0, got {numbers[:, 3:].min():g}")
     places = np.column_stack([numbers[:, 0], numbers[:, 1:3] + numbers[:, 3:] / 2])
     others = rows[[name for name in rows if name not in (DEPTH, *CORNERS) and rows[name].notna().any()]]
     names = {name: "score" if name == SCORE else f"cryolo_{name}" for name in others}
-    return places, pd.DataFrame({names[name]: star.typed(others[name]) for name in others})
+    return places, pd.DataFrame({names[name]: parsing.typed(others[name]) for name in others})

@@ -10,7 +10,6 @@ radians where the names say so (``rot_rad``). In the CSV of copick, ``x``, ``y``
 orientations by other names, are refused unless they turn and move nothing. All other columns are carried through.
 """
 
-import codecs
 import csv
 import io
 import re
@@ -27,7 +26,8 @@ from tomolab import particles as tables
 from tomolab import rotations
 from tomolab.conventions import ANGLES, POSITION, SOURCE, TEXTS, WEDGE
 from tomolab.io import paths
-from tomolab.io.lists import star
+from tomolab.io.lists.options import ReadOptions
+from tomolab.io.lists.star import parsing
 from tomolab.io.lists.star.parsing import floats
 from tomolab.io.lists.tomogram_names import NAMELESS, nameless
 from tomolab.particles import REQUIRED
@@ -67,7 +67,7 @@ WHOLE = r"[+-]?\d{1,18}(?:\.0*)?"
 
 @dataclass(frozen=True)
 class Family:
-    """Columns that together tell of a shift or an orientation.
+    """Columns that together describe a shift or an orientation.
 
     `pattern` fits some words of a name, written together, or all of them where `whole`. The columns are of the family where
     there are `least` of them. `kind` says which values turn and move nothing.
@@ -114,7 +114,7 @@ NO_POSE = {
     *("weight", "confidence", "prob", "probability", "flip", "ratio", "range", "class", "cluster", "label", "id", "step"),
     *("beam", "stage", "image", "time", "frame", "dose", "defocus", "source", "number", "characteristic", "resolution", "diff"),
 }
-"""Words by which a column tells of something else than the pose of a particle."""
+"""Words by which a column describes something else than the pose of a particle."""
 
 
 @dataclass(frozen=True)
@@ -126,23 +126,12 @@ class Places:
     frame: str | None = None
 
 
-def read(
-    path: Path, *, unit: str | None, voxel_size: float | None, tomogram: str | None, renumber: bool = False
-) -> pd.DataFrame:
+def read(path: Path, options: ReadOptions) -> pd.DataFrame:
     """Read a particle table; a table of another program lacks the tilts.
 
-    Parameters
-    ----------
-    path
-        .csv, its values parted by commas, or by semicolons or tabs if there are no commas in the first line.
-    unit
-        ``"angstrom"`` or ``"voxel"``, of the coordinates of another program whose names do not say it.
-    voxel_size
-        Å per voxel, for coordinates in voxels.
-    tomogram
-        Name of the tomogram where no column names it.
-    renumber
-        Leave ids that are missing, or no whole numbers, as they are; who calls numbers the particles anew.
+    Values are parted by commas, or by semicolons or tabs if there are no commas in the first line. `options` say the unit of
+    coordinates whose names do not say it, and the voxel size of voxels; where particles are numbered anew, ids that are
+    missing, or no whole numbers, stay as they are.
 
     Raises
     ------
@@ -156,25 +145,19 @@ def read(
     UserWarning
         If there is an axis before z, y, x.
     """
-    rows = _rows(content(path))
-    if set(REQUIRED) <= set(rows):
-        if unit not in (None, "angstrom") or voxel_size is not None:
-            told = f"unit={unit!r}" if unit not in (None, "angstrom") else f"voxel_size={voxel_size:g}"
-            raise ValueError(f"a list with the columns of tomolab is in Å, but {told} was given")
-        _check_names(rows["tomogram"], tomogram)
-        found = pd.DataFrame({name: rows[name] if name in TEXTS else star.typed(rows[name]) for name in rows})
-        return found.assign(particle_id=_ids(rows["particle_id"], renumber=renumber, own=True))
-    found = _foreign(rows, unit=unit, voxel_size=voxel_size, tomogram=tomogram, renumber=renumber)
-    return found.assign(**{SOURCE[0]: paths.fingerprint(path), SOURCE[1]: np.arange(len(found))})
-
-
-def content(path: Path) -> str:
-    """Text of a file in UTF-8, its lines ended as on Unix; a ValueError that says so if it is UTF-16."""
-    with path.open("rb") as file:
-        head = file.read(4)
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or (b"\0" in head and head.strip(b"\0")):
-        raise ValueError("this is text in UTF-16, as some programs of Windows write it; save it as UTF-8")
-    return paths.text(path)
+    rows = _rows(paths.text(path))
+    if not set(REQUIRED) <= set(rows):
+        try:
+            found = _foreign(rows, options)
+        except ValueError as error:
+            raise ValueError(f"{error}. The columns are {', '.join(rows)}") from error
+        return found.assign(**{SOURCE[0]: paths.fingerprint(path), SOURCE[1]: np.arange(len(found))})
+    if options.unit not in (None, "angstrom") or options.voxel_size is not None:
+        given = f"voxel_size={options.voxel_size:g}" if options.unit in (None, "angstrom") else f"unit={options.unit!r}"
+        raise ValueError(f"a list with the columns of tomolab is in Å, but {given} was given")
+    _check_names(rows["tomogram"], options.tomogram)
+    found = pd.DataFrame({name: rows[name] if name in TEXTS else parsing.typed(rows[name]) for name in rows})
+    return found.assign(particle_id=_ids(rows["particle_id"], renumber=bool(options.renumber), own=True))
 
 
 def text(particles: pd.DataFrame) -> str:
@@ -189,13 +172,6 @@ def text(particles: pd.DataFrame) -> str:
     return particles.to_csv(index=False)
 
 
-def tells_of_pose(name: str) -> bool:
-    """Whether the name of a column alone says that it holds a coordinate, a shift or an angle."""
-    if _axis(name) is not None or any(_degrees(name, angle) for angle in ANGLES):
-        return True
-    return any((found := _fitting(name, kinds)) and kinds[found[0]].least == 1 for kinds in (TURNS, SHIFTS))
-
-
 def _rows(text: str) -> pd.DataFrame:
     """All values as text, missing where there is nothing."""
     head = text.split("\n", 1)[0]
@@ -203,24 +179,24 @@ def _rows(text: str) -> pd.DataFrame:
         raise ValueError("the first line must name the columns, but it is empty")
     mark = next((mark for mark in ",;\t" if mark in head), ",")
     _check_comment(text, mark)
-    if head.count(mark) >= star.WIDEST:
-        raise ValueError(f"the first line names {head.count(mark) + 1} columns, expected at most {star.WIDEST}")
+    if head.count(mark) >= parsing.WIDEST:
+        raise ValueError(f"the first line names {head.count(mark) + 1} columns, expected at most {parsing.WIDEST}")
     try:
-        with warnings.catch_warnings():
-            # pandas would cut a row that is too long, with a warning.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            rows = pd.read_csv(io.StringIO(text), sep=mark, dtype=str, keep_default_na=False, na_values=[""], index_col=False)
-    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise ValueError(f"this is not a table of values parted by {mark!r} ({str(error).strip()})") from error
-    # pandas would call the second of two columns x "x.1".
-    names = next(iter(pd.read_csv(io.StringIO(head), sep=mark, header=None, dtype=str, keep_default_na=False).to_numpy()))
-    names = [str(name) for name in names]
+        found = [
+            row for row in csv.reader(io.StringIO(text), delimiter=mark, strict=True) if len(row) > 1 or "".join(row).strip()
+        ]
+    except csv.Error as error:
+        raise ValueError(f"this is not a table of values parted by {mark!r} ({error})") from error
+    names = found[0]
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise ValueError(f"columns must have different names, but these are there twice: {', '.join(twice)}")
-    if rows.iloc[:, -1].isna().any():
-        _check_widths(text, mark, len(names))
-    return rows
+    wrong = next((number for number, row in enumerate(found) if len(row) != len(names)), None)
+    if wrong is not None:
+        row = found[wrong]
+        raise ValueError(f"row {wrong} has {len(row)} values, expected {len(names)}: {mark.join(row)[:60]!r}")
+    rows = pd.DataFrame(found[1:], columns=names, dtype=str)
+    return rows.mask(rows == "")
 
 
 def _check_comment(text: str, mark: str) -> None:
@@ -235,16 +211,6 @@ def _check_comment(text: str, mark: str) -> None:
         raise ValueError(f"the first line must name the columns, but it is a comment: {head[:60]!r}; remove such lines")
 
 
-def _check_widths(text: str, mark: str, width: int) -> None:
-    """Refuse rows with too few values, which pandas would fill up, as the last of a file is that was cut."""
-    try:
-        for number, row in enumerate(csv.reader(io.StringIO(text), delimiter=mark)):
-            if row and len(row) != width:
-                raise ValueError(f"row {number} has {len(row)} values, expected {width}: {mark.join(row)[:60]!r}")
-    except csv.Error as error:
-        raise ValueError(f"this is not a table of values parted by {mark!r} ({error})") from error
-
-
 def _places(rows: pd.DataFrame, unit: str | None) -> Places:
     """The coordinates; where several columns could be, those whose names say `unit`, or any unit."""
     found = [*_named_places(rows), *_array_places(rows)]
@@ -252,10 +218,8 @@ def _places(rows: pd.DataFrame, unit: str | None) -> Places:
     chosen = stated if unit is not None or len(stated) == 1 else found
     chosen = chosen or [one for one in found if one.unit is None] or found
     if len(chosen) != 1:
-        told = " and ".join("/".join(reversed(one.columns)) for one in chosen) or "none of x, y, z"
-        raise ValueError(
-            f"one set of columns must be the coordinates, but there are {told}; the columns are {_list(rows)}{_unknown(rows)}"
-        )
+        different = " and ".join("/".join(reversed(one.columns)) for one in chosen) or "none of x, y, z"
+        raise ValueError(f"one set of columns must be the coordinates, but there are {different}{_unknown(rows)}")
     return chosen[0]
 
 
@@ -285,19 +249,19 @@ def _axis(name: str) -> tuple[str, tuple[str, ...]] | None:
 
 def _named_places(rows: pd.DataFrame) -> list[Places]:
     """Columns called x, y and z, with the same words and unit."""
-    kinds: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    sets: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for name in rows:
-        if (said := _axis(name)) is not None:
-            axis, rest = said
-            kinds.setdefault(rest, {}).setdefault(axis, []).append(name)
+        if (found_axis := _axis(name)) is not None:
+            axis, rest = found_axis
+            sets.setdefault(rest, {}).setdefault(axis, []).append(name)
     found = []
-    for rest, kind in kinds.items():
-        if set(kind) == {"x", "y", "z"}:
-            twice = [name for names in kind.values() if len(names) > 1 for name in names]
+    for rest, axes in sets.items():
+        if set(axes) == {"x", "y", "z"}:
+            twice = [name for names in axes.values() if len(names) > 1 for name in names]
             if twice:
-                raise ValueError(f"{' and '.join(twice)} may mean the same; keep one of them. The columns are {_list(rows)}")
+                raise ValueError(f"{' and '.join(twice)} may mean the same; keep one of them")
             units = [SPELLINGS[word] for word in rest if word in SPELLINGS]
-            found.append(Places((kind["z"][0], kind["y"][0], kind["x"][0]), units[0] if units else None))
+            found.append(Places((axes["z"][0], axes["y"][0], axes["x"][0]), units[0] if units else None))
     return found
 
 
@@ -309,54 +273,58 @@ def _array_places(rows: pd.DataFrame) -> list[Places]:
         axes = [lower[name] for n in range(count) if (name := f"{stem}-{n}") in lower]
         if count and (len(axes) != count or count not in (3, 4)):
             raise ValueError(
-                f"{stem}-0 and so on must be z, y, x, or time or channel and then z, y, x, but there are {count} such columns; "
-                f"the columns are {_list(rows)}"
+                f"{stem}-0 and so on must be z, y, x, or time or channel and then z, y, x, but there are {count} such columns"
             )
         if count:
             found.append(Places((axes[-3], axes[-2], axes[-1]), None, axes[0] if count == 4 else None))
     return found
 
 
-def _scale(places: Places, rows: pd.DataFrame, *, unit: str | None, voxel_size: float | None) -> float:
+def _scale(places: Places, options: ReadOptions) -> float:
     """Å per unit of the coordinates."""
+    unit = options.unit
     if (unit is None and places.unit is None) or unit not in (None, *UNITS):
         raise ValueError(
             f"a table of another program does not say its unit; give unit='angstrom', or unit='voxel' with voxel_size=, got "
-            f"unit={unit!r}. It has the columns {_list(rows)}; a list of tomolab has {', '.join(REQUIRED)}"
+            f"unit={unit!r}. A list of tomolab has {', '.join(REQUIRED)}"
         )
     if None not in (unit, places.unit) and unit != places.unit:
-        told = ", ".join(reversed(places.columns))
-        raise ValueError(f"unit={unit!r} was given, but the columns {told} are in {places.unit} by their names")
-    told = places.unit or str(unit)
-    if told == "voxel":
-        return star.check_voxel_size(voxel_size, "a list in voxels")
-    if voxel_size is not None:
+        names = ", ".join(reversed(places.columns))
+        raise ValueError(f"unit={unit!r} was given, but the columns {names} are in {places.unit} by their names")
+    unit = places.unit or str(unit)
+    if unit == "voxel":
+        return options.size("a list in voxels")
+    if options.voxel_size is not None:
         raise ValueError(
-            f"the coordinates are in {told}, but voxel_size={voxel_size:g} was given; leave it out, or unit='voxel'"
+            f"the coordinates are in {unit}, but voxel_size={options.voxel_size:g} was given; leave it out, or unit='voxel'"
         )
-    return LENGTHS[told]
+    return LENGTHS[unit]
 
 
-def _foreign(
-    rows: pd.DataFrame, *, unit: str | None, voxel_size: float | None, tomogram: str | None, renumber: bool
-) -> pd.DataFrame:
+def _foreign(rows: pd.DataFrame, options: ReadOptions) -> pd.DataFrame:
+    """Particle table of the rows of another program."""
     moves = _moves(rows)
-    places = _places(rows, unit)
+    places = _places(rows, options.unit)
     if moves is not None:
         rows, places = rows.drop(columns=MOVES), replace(places, unit="angstrom")
-    scale = _scale(places, rows, unit=unit, voxel_size=voxel_size)
-    own = _tomogram(rows, tomogram)
-    if own is None and tomogram is None:
-        raise ValueError(f"no column names the tomogram; give tomogram=. The columns are {_list(rows)}")
+    scale = _scale(places, options)
+    own = _tomogram(rows, options.tomogram)
+    if own is None and options.tomogram is None:
+        raise ValueError("no column names the tomogram; give tomogram=")
     _check_frames(rows, places, named=own is not None)
     angles = _angles(rows)
-    _check_shifts(rows)
+    moving = _not_neutral(rows, SHIFTS)
+    if moving:
+        raise ValueError(
+            f"{', '.join(moving)} are not 0, and describe a shift of the positions, of which unit and sign are not known; "
+            "apply it and remove these columns, or rename or remove them"
+        )
     numbers = _one(rows, IDS)
-    ids = None if numbers is None else _ids(rows[numbers], renumber=renumber)
-    out = pd.DataFrame({"tomogram": tomogram if own is None else rows[own]}, index=rows.index)
+    ids = None if numbers is None else _ids(rows[numbers], renumber=bool(options.renumber))
+    out = pd.DataFrame({"tomogram": options.tomogram if own is None else rows[own]}, index=rows.index)
     out["particle_id"] = np.arange(len(rows)) if ids is None else ids
-    out[POSITION] = star.numbers(rows, list(places.columns)) * scale
-    out[ANGLES] = star.numbers(rows, list(angles)) * list(angles.values()) if angles else 0.0
+    out[POSITION] = parsing.numbers(rows, list(places.columns)) * scale
+    out[ANGLES] = parsing.numbers(rows, list(angles)) * list(angles.values()) if angles else 0.0
     if moves is not None:
         out[POSITION] += moves[:, :3, 3][:, ::-1]
         out[ANGLES] = rotations.to_euler(rotations.nearest(moves[:, :3, :3], "transform_00 and so on")[:, ::-1, ::-1])
@@ -365,8 +333,8 @@ def _foreign(
         # Angles that are left here are 0.
         if name not in used and name not in ANGLES:
             if name in REQUIRED and name not in WEDGE:
-                raise ValueError(f"column {name} is not what tomolab calls so; rename it. The columns are {_list(rows)}")
-            out[name] = rows[name] if name in TEXTS else star.typed(rows[name])
+                raise ValueError(f"column {name} is not what tomolab calls so; rename it")
+            out[name] = rows[name] if name in TEXTS else parsing.typed(rows[name])
     return out
 
 
@@ -377,9 +345,9 @@ def _moves(rows: pd.DataFrame) -> np.ndarray | None:
     lacking = [name for name in MOVES if name not in rows]
     turned = [name for name in rows if name.strip().lower() in ANGLES]
     if lacking or turned:
-        told = f"lacks {', '.join(lacking)}" if lacking else f"has {', '.join(turned)} too"
-        raise ValueError(f"a transformation is transform_00 to transform_33 and no angles, but the list {told}")
-    moves = star.numbers(rows, MOVES).reshape(-1, 4, 4)
+        fault = f"lacks {', '.join(lacking)}" if lacking else f"has {', '.join(turned)} too"
+        raise ValueError(f"a transformation is transform_00 to transform_33 and no angles, but the list {fault}")
+    moves = parsing.numbers(rows, MOVES).reshape(-1, 4, 4)
     if not np.allclose(moves[:, 3], [0, 0, 0, 1], atol=1e-6):
         raise ValueError("a transformation must end with 0, 0, 0, 1 (transform_30 to transform_33)")
     return moves
@@ -401,11 +369,10 @@ def _check_names(names: pd.Series, tomogram: str | None) -> None:
     """Refuse rows without a tomogram, and names that are not that of the user."""
     places = np.flatnonzero(nameless(names))
     if len(places):
-        written = names.iloc[places[0]]
-        told = "nothing" if pd.isna(written) else repr(written)
+        written = "nothing" if pd.isna(names.iloc[places[0]]) else repr(names.iloc[places[0]])
         raise ValueError(
-            f"column {names.name}: {len(places)} of {len(names)} particles have no name of a tomogram but {told}, first rows "
-            f"{', '.join(map(str, places[:5]))}, counted from 0; name their tomograms, or remove these rows"
+            f"column {names.name}: {len(places)} of {len(names)} particles have no name of a tomogram but {written}, "
+            f"first rows {', '.join(map(str, places[:5]))}, counted from 0; name their tomograms, or remove these rows"
         )
     tables.check_named(names, tomogram, f"column {names.name}")
 
@@ -423,12 +390,12 @@ def _ids(column: pd.Series, *, renumber: bool, own: bool = False) -> pd.Series |
     bad = ~(np.isfinite(numbers) & (numbers == np.round(numbers))) if own else ~whole.to_numpy(dtype=bool)
     if bad.any() and not renumber:
         first = int(np.argmax(bad))
-        told = "nothing" if pd.isna(column.iloc[first]) else repr(column.iloc[first])
+        value = "nothing" if pd.isna(column.iloc[first]) else repr(column.iloc[first])
         raise ValueError(
-            f"column {column.name}: {bad.sum()} of {len(column)} ids are no whole numbers, first that of row {first}: {told}; "
+            f"column {column.name}: {bad.sum()} of {len(column)} ids are no whole numbers, first that of row {first}: {value}; "
             "give renumber=True to number all particles from 0 and keep these in the column original_id"
         )
-    return star.typed(column)
+    return parsing.typed(column)
 
 
 def _are_names(written: pd.Series) -> bool:
@@ -450,12 +417,13 @@ def _check_frames(rows: pd.DataFrame, places: Places, *, named: bool) -> None:
         if len(frames) > 1 and not named:
             raise ValueError(
                 f"the points are in {len(frames)} frames ({name}: {', '.join(frames[:5])}), and no column names their "
-                f"tomograms; add one, or save each frame apart. The columns are {_list(rows)}"
+                "tomograms; add one, or save each frame apart"
             )
-    if places.frame is None:
-        return
-    told = ", ".join(places.columns)
-    warnings.warn(f"there are four axes: {told} are taken for z, y, x, and {places.frame} for time or a channel", stacklevel=2)
+    if places.frame is not None:
+        names = ", ".join(places.columns)
+        warnings.warn(
+            f"there are four axes: {names} are taken for z, y, x, and {places.frame} for time or a channel", stacklevel=2
+        )
 
 
 def _counts_frames(column: pd.Series) -> bool:
@@ -468,21 +436,20 @@ def _angles(rows: pd.DataFrame) -> dict[str, float]:
     named = {angle: [name for name in rows if _degrees(name, angle)] for angle in ANGLES}
     doubled = [name for names in named.values() if len(names) > 1 for name in names]
     if doubled:
-        raise ValueError(f"{' and '.join(doubled)} may mean the same; keep one of them. The columns are {_list(rows)}")
+        raise ValueError(f"{' and '.join(doubled)} may mean the same; keep one of them")
     angles = {names[0]: _degrees(names[0], angle) for angle, names in named.items() if names}
-    if len(angles) < 3 and _at_rest(rows[list(angles)], "angle"):
+    if len(angles) < 3 and _all_neutral(rows[list(angles)], "angle"):
         angles = {}
     if angles and len(angles) < 3:
         raise ValueError(
             f"angles are read as rot, tilt, psi (RELION's), but there is only {', '.join(angles)}, of a convention that is not "
-            f"known; rename or remove it. The columns are {_list(rows)}"
+            "known; rename or remove it"
         )
-    turning = [] if angles else _at_work(rows, TURNS)
+    turning = [] if angles else _not_neutral(rows, TURNS)
     if turning:
         raise ValueError(
             f"orientations are read from rot, tilt, psi (RELION's), but there are {', '.join(turning)}, of a convention "
-            f"that is not known; convert and rename them, or rename or remove them if they do not turn the particles. The "
-            f"columns are {_list(rows)}"
+            "that is not known; convert and rename them, or rename or remove them if they do not turn the particles"
         )
     return angles
 
@@ -495,16 +462,7 @@ def _degrees(name: str, angle: str) -> float:
     return ANGLE_UNITS[unit[0]] if unit else 1.0
 
 
-def _check_shifts(rows: pd.DataFrame) -> None:
-    moving = _at_work(rows, SHIFTS)
-    if moving:
-        raise ValueError(
-            f"{', '.join(moving)} are not 0, and tell of a shift of the positions, of which unit and sign are not known; "
-            f"apply it and remove these columns, or rename or remove them. The columns are {_list(rows)}"
-        )
-
-
-def _at_work(rows: pd.DataFrame, families: Sequence[Family]) -> list[str]:
+def _not_neutral(rows: pd.DataFrame, families: Sequence[Family]) -> list[str]:
     """Columns of the first family that is there and turns or moves a particle, and of others of its kind."""
     members: dict[int, dict[str, str]] = {}
     for name in rows:
@@ -513,7 +471,7 @@ def _at_work(rows: pd.DataFrame, families: Sequence[Family]) -> list[str]:
             members.setdefault(found[0], {})[name] = found[1]
     for number, names in sorted(members.items()):
         family = families[number]
-        if len(names) >= family.least and not _at_rest(rows[list(names)], family.kind, list(names.values())):
+        if len(names) >= family.least and not _all_neutral(rows[list(names)], family.kind, list(names.values())):
             return [name for other, found in members.items() if families[other].kind == family.kind for name in found]
     return []
 
@@ -521,19 +479,19 @@ def _at_work(rows: pd.DataFrame, families: Sequence[Family]) -> list[str]:
 def _fitting(name: str, families: Sequence[Family]) -> tuple[int, str] | None:
     """Which family a column is of by its name, and the words that say so, written together; None for other names."""
     first, *others = words(name) or [""]
-    told = [first, *(word for word in others if word not in SPELLINGS and word not in ANGLE_UNITS and word != "a")]
-    if set(told) & NO_POSE:
+    kept = [first, *(word for word in others if word not in SPELLINGS and word not in ANGLE_UNITS and word != "a")]
+    if set(kept) & NO_POSE:
         return None
-    for width in range(min(4, len(told)), 0, -1):
-        for start in range(len(told) - width + 1):
-            together = "".join(told[start : start + width])
+    for width in range(min(4, len(kept)), 0, -1):
+        for start in range(len(kept) - width + 1):
+            together = "".join(kept[start : start + width])
             for number, family in enumerate(families):
-                if (width == len(told) or not family.whole) and re.fullmatch(family.pattern, together):
+                if (width == len(kept) or not family.whole) and re.fullmatch(family.pattern, together):
                     return number, together
     return None
 
 
-def _at_rest(rows: pd.DataFrame, kind: str, keys: Sequence[str] = ()) -> bool:
+def _all_neutral(rows: pd.DataFrame, kind: str, keys: Sequence[str] = ()) -> bool:
     """Whether all values are missing, 0, or those of a particle that is not turned."""
     values = np.array([_values(rows[name]) for name in rows]).reshape(rows.shape[1], len(rows)).T
     there = ~np.isnan(values)
@@ -584,9 +542,5 @@ def _one(rows: pd.DataFrame, names: tuple[str, ...]) -> str | None:
     """The column of one of these names, or None; a ValueError if there are several."""
     found = [name for one in names for name in rows if one in (name.strip().lower(), _letters(name))]
     if len(found) > 1:
-        raise ValueError(f"{' and '.join(found)} may mean the same; keep one of them. The columns are {_list(rows)}")
+        raise ValueError(f"{' and '.join(found)} may mean the same; keep one of them")
     return found[0] if found else None
-
-
-def _list(rows: pd.DataFrame) -> str:
-    return ", ".join(map(str, rows)) or "nothing"

@@ -6,7 +6,6 @@ narot turn about the fixed axes z, x, z and take the particle to the reference: 
 ``M = Rotation.from_euler("zxz", [tdrot, tilt, narot]).as_matrix()`` a reference point r (xyz) lies at ``M.T @ r``.
 """
 
-import io
 import re
 import warnings
 from pathlib import Path
@@ -19,7 +18,9 @@ from tomolab import particles as tables
 from tomolab import rotations
 from tomolab.conventions import ANGLES, AXIS, POSITION, VOXEL_SIZE, WEDGE
 from tomolab.io import paths
-from tomolab.io.lists import outdated, star
+from tomolab.io.lists import outdated
+from tomolab.io.lists.options import ReadOptions, check_voxel_size
+from tomolab.io.lists.star import parsing
 from tomolab.io.volumes.mrc import TOLERANCE
 
 COLUMNS = [
@@ -42,19 +43,11 @@ SINGLE = 1
 """Value of ``ftype`` for a series tilted about y."""
 
 
-def read(path: Path, *, voxel_size: float | None, tilts: star.Tilts | None, tomogram: str | None) -> pd.DataFrame:
+def read(path: Path, options: ReadOptions) -> pd.DataFrame:
     """Read a table, and the names of the tomograms from the list of the same name (.doc) where there is one.
 
-    Parameters
-    ----------
-    path
-        .tbl, as text.
-    voxel_size
-        Å per pixel; from column 36 where that says so.
-    tilts
-        Tilts of all tomograms, or of each; from columns 14 and 15 where these are known.
-    tomogram
-        Name of the tomogram where there is no list and all particles are in one; else they are called by their numbers.
+    The voxel size is that of column 36, the tilts are those of columns 14 and 15, unless `options` have them. Without a list
+    tomograms are called by their numbers, or as `options` say.
 
     Raises
     ------
@@ -63,17 +56,20 @@ def read(path: Path, *, voxel_size: float | None, tilts: star.Tilts | None, tomo
         the tomograms.
     """
     rows = _rows(path)
-    numbers = star.numbers(rows, [name for name in CONSUMED if name in rows])
+    numbers = parsing.numbers(rows, [name for name in CONSUMED if name in rows])
     numbers = pd.DataFrame(numbers, columns=[name for name in CONSUMED if name in rows])
-    size = _voxel_size(numbers, voxel_size)
-    out = pd.DataFrame({"particle_id": numbers["tag"], "tomogram": names(path.with_suffix(".doc"), numbers["tomo"], tomogram)})
+    size = _voxel_size(numbers, options.voxel_size)
+    out = pd.DataFrame(
+        {"particle_id": numbers["tag"], "tomogram": names(path.with_suffix(".doc"), numbers["tomo"], options.tomogram)}
+    )
     out.attrs[VOXEL_SIZE] = size
     out[POSITION] = (numbers[PLACES].to_numpy() - CORNER + numbers[SHIFTS].to_numpy()) * size
     out[ANGLES] = rotations.to_euler(from_zxz(numbers[ANGLES_ZXZ].to_numpy()))
-    out[WEDGE] = _tilts(numbers) if tilts is None else star.tilts_of(tilts, out["tomogram"])
+    if options.tilts is None:
+        out[WEDGE] = _tilts(numbers)
     out["score"], out["class"] = numbers["cc"], numbers["class"]
     for name in rows.columns.difference(CONSUMED, sort=False):
-        values = star.typed(rows[name])
+        values = parsing.typed(rows[name])
         if not (pd.api.types.is_numeric_dtype(values) and (values == USUAL.get(name, 0)).all()):
             out[f"dynamo_{name}"] = values
     return out
@@ -94,7 +90,7 @@ def text(particles: pd.DataFrame, *, voxel_size: float | None, shifts: np.ndarra
         If the voxel size is not known, an id is under 1 (Dynamo counts from 1), a tilt axis is not along y, the name of a
         tomogram has a blank, or a column that is kept is no number.
     """
-    size = star.check_voxel_size(voxel_size, "a Dynamo table")
+    size = check_voxel_size(voxel_size, "a Dynamo table")
     low = particles["particle_id"] < 1
     if low.any():
         raise ValueError(
@@ -118,7 +114,7 @@ def text(particles: pd.DataFrame, *, voxel_size: float | None, shifts: np.ndarra
     rows[TILTS] = particles[WEDGE]
     for ours, theirs in (("score", "cc"), ("class", "class")):
         if ours in particles:
-            rows[theirs] = star.numbers(particles, [ours])[:, 0]
+            rows[theirs] = parsing.numbers(particles, [ours])[:, 0]
     return rows.to_csv(sep=" ", header=False, index=False), listed
 
 
@@ -139,13 +135,7 @@ def to_zxz(matrices: np.ndarray) -> np.ndarray:
 
 
 def numbered(tomograms: pd.Series) -> tuple[np.ndarray, str]:
-    """Number tomograms from 1 in their order, or keep names that are numbers; with the text of their list.
-
-    Raises
-    ------
-    ValueError
-        If a name has a blank.
-    """
+    """Number tomograms from 1 in their order, or keep names that are numbers; with the text of their list (no blanks)."""
     different = list(dict.fromkeys(tomograms))
     wrong = [name for name in different if re.search(r"\s", name)]
     if wrong:
@@ -158,11 +148,7 @@ def numbered(tomograms: pd.Series) -> tuple[np.ndarray, str]:
 def names(path: Path, numbers: pd.Series, tomogram: str | None) -> pd.Series:
     """Names of numbered tomograms from the list at `path`; without a list `tomogram`, or the number itself.
 
-    Raises
-    ------
-    ValueError
-        If a number is not whole, a line of the list is not a number and a name, a number is not in it or has two names,
-        `tomogram` is not the name in the list, or it stands for several numbers.
+    A ValueError is raised if a number is not whole, the list does not give it one name, or `tomogram` does not fit.
     """
     strange = numbers[(numbers != np.round(numbers)) | (np.abs(numbers) > MOST)]
     if len(strange):
@@ -187,13 +173,7 @@ def names(path: Path, numbers: pd.Series, tomogram: str | None) -> pd.Series:
 
 
 def listing(path: Path) -> dict[int, str]:
-    """Names of tomograms by their numbers, from a list with a number, blanks or tabs, and a name in each line.
-
-    Raises
-    ------
-    ValueError
-        If a line is something else, or a number has two names.
-    """
+    """Names of tomograms by their numbers, from a list with a number, blanks or tabs, and a name in each line."""
     listed: dict[int, str] = {}
     try:
         lines = paths.text(path).split("\n")
@@ -214,31 +194,23 @@ def listing(path: Path) -> dict[int, str]:
 def _rows(path: Path) -> pd.DataFrame:
     """The table as text, its columns named."""
     text = paths.text(path)
-    width = len(text.strip().split("\n", 1)[0].split())
-    if width > star.WIDEST:
-        raise ValueError(f"a Dynamo table has {len(COLUMNS)} columns, this one {width}")
+    width = len(parsing.words(text.strip().split("\n", 1)[0])) if text.strip() else len(COLUMNS)
+    if not NEEDED <= width <= parsing.WIDEST:
+        raise ValueError(f"a Dynamo table has at least {NEEDED} columns and at most {len(COLUMNS)}, this one {width}")
+    names = [*COLUMNS, *map(str, range(len(COLUMNS), width))][:width]
     try:
-        rows = pd.read_csv(io.StringIO(text), sep=r"\s+", header=None, dtype=str, keep_default_na=False)
-    except pd.errors.EmptyDataError:
-        rows = pd.DataFrame(columns=range(len(COLUMNS)), dtype=str)
-    except pd.errors.ParserError as error:
-        raise ValueError(f"this is not a Dynamo table ({error})") from error
-    if rows.shape[1] < NEEDED:
-        raise ValueError(f"a Dynamo table has at least {NEEDED} columns, this one {rows.shape[1]}")
-    short = rows.iloc[:, -1].isin(["", np.nan]).to_numpy()
-    if short.any():
-        raise ValueError(f"row {int(np.argmax(short))} of the Dynamo table has fewer than the {rows.shape[1]} values of others")
-    known = rows.iloc[:, : len(COLUMNS)]
-    return known.set_axis(COLUMNS[: known.shape[1]], axis=1)
+        return parsing.rows(text, names)[COLUMNS[:width]]
+    except ValueError as error:
+        raise ValueError(f"the Dynamo table {error}") from error
 
 
 def _voxel_size(numbers: pd.DataFrame, stated: float | None) -> float:
-    told = sorted({float(size) for size in numbers["apix"] if size > 0}) if "apix" in numbers else []
-    if stated is None and len(told) != 1:
-        raise ValueError(f"column 36 does not say one pixel size, but {told or 'none'}; give voxel_size=")
-    if stated is not None and any(abs(size / stated - 1) > TOLERANCE for size in told):
-        raise ValueError(f"column 36 is {', '.join(f'{size:g}' for size in told)} Å, but voxel_size={stated:g} was given")
-    return told[0] if stated is None else stated
+    sizes = sorted({float(size) for size in numbers["apix"] if size > 0}) if "apix" in numbers else []
+    if stated is None and len(sizes) != 1:
+        raise ValueError(f"column 36 does not say one pixel size, but {sizes or 'none'}; give voxel_size=")
+    if stated is not None and any(abs(size / stated - 1) > TOLERANCE for size in sizes):
+        raise ValueError(f"column 36 is {', '.join(f'{size:g}' for size in sizes)} Å, but voxel_size={stated:g} was given")
+    return sizes[0] if stated is None else stated
 
 
 def _tilts(numbers: pd.DataFrame) -> np.ndarray:

@@ -14,7 +14,9 @@ import pandas as pd
 from tomolab import particles as tables
 from tomolab import rotations
 from tomolab.conventions import ANGLES, POSITION
-from tomolab.io.lists import dynamo, outdated, star, stopgap
+from tomolab.io.lists import dynamo, outdated, stopgap
+from tomolab.io.lists.options import ReadOptions, check_voxel_size
+from tomolab.io.lists.star import parsing
 from tomolab.io.volumes import em
 
 ROWS = 20
@@ -30,27 +32,18 @@ EXACT = 2**24
 AV3, ARTIATOMI = "av3", "artiatomi"
 
 
-def read(path: Path, *, voxel_size: float | None, tomogram: str | None) -> pd.DataFrame:
+def read(path: Path, options: ReadOptions) -> pd.DataFrame:
     """Read a motive list, without tilts; the names of the tomograms stand in a list beside it, as `stopgap.companion` says.
 
-    The id is the number of row 4, or where that is always 0 the number of row 6, or where that repeats the place in the
-    list, from 1.
-
-    Parameters
-    ----------
-    path
-        .em, of any machine.
-    voxel_size
-        Å per voxel of the tomogram.
-    tomogram
-        Name of the tomogram where there is no list; else they are called by their numbers.
+    Without that list they are called by their numbers, or as `options` say. The id is the number of row 4, or where that is
+    always 0 the number of row 6, or where that repeats the place in the list, from 1.
 
     Raises
     ------
     ValueError
         If this is no EM file or no motive list, a number is not finite, or the voxel size is not given.
     """
-    size = star.check_voxel_size(voxel_size, "a motive list")
+    size = options.size("a motive list")
     numbers = em.numbers(path)
     if numbers.shape[2] != ROWS or numbers.shape[0] != 1:
         shape = " x ".join(map(str, numbers.shape[::-1]))
@@ -63,7 +56,7 @@ def read(path: Path, *, voxel_size: float | None, tomogram: str | None) -> pd.Da
     if strange.any():
         raise ValueError(f"row {TOMOGRAM} must number the tomograms, got {rows[TOMOGRAM][strange][0]:g}")
     out = pd.DataFrame({"particle_id": _ids(rows)})
-    out["tomogram"] = dynamo.names(stopgap.companion(path), pd.Series(rows[TOMOGRAM]), tomogram)
+    out["tomogram"] = dynamo.names(stopgap.companion(path), pd.Series(rows[TOMOGRAM]), options.tomogram)
     out[POSITION] = np.stack([rows[place] - FIRST + rows[shift] for place, shift in zip(PLACES, SHIFTS, strict=True)], 1) * size
     angles = np.stack([rows[row] for row in ANGLES_ZXZ], axis=1)
     out[ANGLES] = rotations.to_euler(dynamo.from_zxz(angles).transpose(0, 2, 1))
@@ -74,21 +67,14 @@ def read(path: Path, *, voxel_size: float | None, tomogram: str | None) -> pd.Da
     return out
 
 
-def content(particles: pd.DataFrame, *, voxel_size: float | None, kind: str = AV3) -> tuple[bytes, str]:
+def content(particles: pd.DataFrame, *, voxel_size: float | None, version: str = AV3) -> tuple[bytes, str]:
     """Give a motive list (little-endian, single precision) and the text of its list of tomograms.
 
     Kept are particle_id, tomogram, position, angles, ``score``, ``class`` (1 without) and the ``motl_`` columns of a list
     that was read. All other columns are left out, also the tilts. Rows 14 to 16, which are shifts before the rotation where
     they are used, go with a warning where particles were turned or moved since (`outdated`).
 
-    Parameters
-    ----------
-    particles
-        A particle table that `particles.check` passed.
-    voxel_size
-        Å per voxel of the tomogram.
-    kind
-        ``"av3"`` numbers particles in row 4; ``"artiatomi"`` in row 6, and wedges like tomograms in row 7.
+    The format ``"av3"`` numbers particles in row 4; ``"artiatomi"`` in row 6, and wedges like tomograms in row 7.
 
     Raises
     ------
@@ -96,9 +82,9 @@ def content(particles: pd.DataFrame, *, voxel_size: float | None, kind: str = AV
         If the voxel size is not known, an id is not between 1 and 2^24, the name of a tomogram has a blank, or a column that
         is kept is no number.
     """
-    size = star.check_voxel_size(voxel_size, "a motive list")
-    if kind not in (AV3, ARTIATOMI):
-        raise ValueError(f"unknown kind {kind!r} of motive list; there are {AV3}, {ARTIATOMI}")
+    size = check_voxel_size(voxel_size, "a motive list")
+    if version not in (AV3, ARTIATOMI):
+        raise ValueError(f"unknown format {version!r} of a motive list; there are {AV3}, {ARTIATOMI}")
     ids = particles["particle_id"]
     bad = (ids < 1) | (ids > EXACT)
     if bad.any():
@@ -109,13 +95,13 @@ def content(particles: pd.DataFrame, *, voxel_size: float | None, kind: str = AV
     out = np.zeros((len(particles), ROWS + 1), dtype=np.float32)
     for row in OTHERS:
         if f"motl_{row}" in particles:
-            out[:, row] = star.numbers(particles, [f"motl_{row}"])[:, 0]
+            out[:, row] = parsing.numbers(particles, [f"motl_{row}"])[:, 0]
     out[:, CLASS] = 1
     for name, row in (("score", SCORE), ("class", CLASS)):
         if name in particles:
-            out[:, row] = star.numbers(particles, [name])[:, 0]
-    out[:, AV3_ID if kind == AV3 else ARTIATOMI_ID] = ids
-    if kind == ARTIATOMI and f"motl_{WEDGE_NUMBER}" not in particles:
+            out[:, row] = parsing.numbers(particles, [name])[:, 0]
+    out[:, AV3_ID if version == AV3 else ARTIATOMI_ID] = ids
+    if version == ARTIATOMI and f"motl_{WEDGE_NUMBER}" not in particles:
         out[:, WEDGE_NUMBER] = tomo
     out[:, TOMOGRAM] = tomo
     places = tables.positions(particles) / size

@@ -9,7 +9,7 @@ What a file is, its suffix says, and for .star what it holds:
 .mod       models of IMOD                                                         `imod`
 .json      picks of copick (a project is opened by `copick.open`); EMAN2's boxes  `copick`, `eman2`
 .ndjson    annotations of the CryoET Data Portal                                  `portal`
-.csv       our own, exact; tables of other programs with columns x, y, z; PEET    `csv`, `peet`
+.csv       our own, exact; tables of other programs with columns x, y, z; PEET    `csv`, `imod`
 .cbox      crYOLO; .coords of crYOLO and TomoTwin                                 `cryolo`
 .xml       particle lists of PyTom                                                `pytom`
 =========  =====================================================================  ========================
@@ -20,35 +20,24 @@ Each module says what its format means and what it cannot hold; ``docs/formats.m
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from tomolab import particles as tables
 from tomolab.conventions import SOURCE, VOXEL_SIZE, WEDGE
-from tomolab.io.lists import (
-    copick,
-    cryolo,
-    csv,
-    dynamo,
-    em,
-    eman2,
-    imod,
-    outdated,
-    peet,
-    portal,
-    pytom,
-    star,
-    stopgap,
-)
-from tomolab.io.lists.star import Shape, Tilts, relion, relion_sets
-from tomolab.io.paths import atomic, fingerprint, text
+from tomolab.io.lists import copick, cryolo, csv, dynamo, em, eman2, imod, outdated, portal, pytom, stopgap
+from tomolab.io.lists.options import ReadOptions, Shape
+from tomolab.io.lists.star import parsing, relion, relion_sets
+from tomolab.io.lists.star.columns import VERSIONS
+from tomolab.io.lists.tomogram_names import Tilts, each, match_names, tilts_of
+from tomolab.io.paths import atomic, fingerprint
 
-Kind = TypeVar("Kind")
+Value = TypeVar("Value")
 
 STOPGAP = "stopgap"
-STAR_FORMATS = [*star.VERSIONS, STOPGAP]
+STAR_FORMATS = [*VERSIONS, STOPGAP]
 """What a .star file can be written for."""
 DEFAULT = "relion31"
 STAR_OPTIONS = {"relion4": frozenset({"tomogram_list"}), "relion5": frozenset({"tomogram_list", "tomogram_shape"})}
@@ -58,17 +47,13 @@ ALWAYS = frozenset({"voxel_size", "tilts", "tomogram_shape", "tomogram", "renumb
 
 
 @dataclass(frozen=True)
-class Known:
-    """What the user says of a list beside the list; None where nothing was said."""
+class WriteOptions:
+    """Parameters of `write_particles`; None where they are not given."""
 
-    voxel_size: float | None = None
-    tilts: Tilts | None = None
-    tomogram_shape: Shape | None = None
-    tomogram: str | None = None
-    tomogram_list: str | Path | None = None
-    unit: str | None = None
-    format: str | None = None
-    renumber: bool | None = None
+    voxel_size: float | None
+    format: str | None
+    tomogram_shape: Shape | None
+    tomogram_list: str | Path | None
 
 
 def read_particles(
@@ -100,8 +85,8 @@ def read_particles(
     tomogram
         Name of the tomogram, for a file that names none.
     tomograms
-        Names that may occur; any other is refused. TS_1.tomostar and TS_1_10.00Apx.mrc are TS_1 if nothing else fits; that is
-        told, and the table has the name that is given here.
+        Names that may occur; any other is refused. TS_1.tomostar and TS_1_10.00Apx.mrc are TS_1 if nothing else fits; a
+        warning says so, and the table has the name that is given here.
     tomogram_list
         RELION's tomograms.star, which has pixel sizes and shapes; by default what an optimisation set names, or the file of
         this name beside a list that names tomograms by rlnTomoName and does not say them.
@@ -136,14 +121,12 @@ def read_particles(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    known = Known(voxel_size, tilts, tomogram_shape, tomogram, tomogram_list, unit, renumber=renumber or None)
+    given = ReadOptions(voxel_size, tilts, tomogram_shape, tomogram, tomogram_list, unit, renumber or None)
     try:
-        reader = _of_suffix(path, READERS)
-        _refuse_unused(known, reader.uses)
-        found = reader.read(path, known)
-        told = found.attrs.pop(VOXEL_SIZE, tables.CLOSE)
+        found = _read(path, given)
+        stated = found.attrs.pop(VOXEL_SIZE, tables.CLOSE)
         if tilts is not None:
-            found[WEDGE] = star.tilts_of(tilts, found["tomogram"])
+            found[WEDGE] = tilts_of(tilts, found["tomogram"])
         elif not set(WEDGE) <= set(found):
             raise ValueError(
                 "the file does not say between which tilts the particles were observed; give tilts=(lowest, highest)"
@@ -154,12 +137,12 @@ def read_particles(
         found = outdated.noted(tables.check(tables.renumber(found) if renumber else _different(found)))
         tables.check_extent(found, _extents(found, voxel_size, tomogram_shape))
         if path.suffix.lower() != ".csv" or unit is not None:
-            tables.check_apart(found, voxel_size or told)
+            tables.check_apart(found, voxel_size or stated)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if tomograms is not None:
         try:
-            fitting = star.match_names(found["tomogram"].unique(), tomograms, what="tomograms=")
+            fitting = match_names(found["tomogram"].unique(), tomograms, what="tomograms=")
         except ValueError as error:
             raise ValueError(f"{path} names tomograms that are not there: {error}") from error
         found["tomogram"] = found["tomogram"].map(fitting)
@@ -210,12 +193,12 @@ def write_particles(
     """
     path = Path(path)
     particles = tables.check(particles)
-    known = Known(voxel_size, None, tomogram_shape, None, tomogram_list, None, format)
+    given = WriteOptions(voxel_size, format, tomogram_shape, tomogram_list)
     try:
-        _refuse_unused(known, options(path, format))
+        _refuse_unused(given, options(path, format))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    content, listed = _of_suffix(path, WRITERS).write(particles, known)
+    content, listed = _of_suffix(path, WRITERS).write(particles, given)
     if listed is not None:
         # Motive lists name theirs alike; Dynamo goes by the suffix.
         beside = path.with_suffix(".doc") if path.suffix.lower() == ".tbl" else stopgap.companion(path)
@@ -241,24 +224,16 @@ def options(path: str | Path, format: str | None = None) -> frozenset[str]:  # n
 
 
 @dataclass(frozen=True)
-class Reader:
-    """What reads a list, and the parameters of `read_particles` that it uses."""
-
-    read: Callable[[Path, Known], pd.DataFrame]
-    uses: frozenset[str] = ALWAYS
-
-
-@dataclass(frozen=True)
 class Writer:
     """What gives the content of a list and the text of the list of tomograms beside it, if there is one, and the parameters
     of `write_particles` that it uses.
     """
 
-    write: Callable[[pd.DataFrame, Known], tuple[str | bytes, str | None]]
+    write: Callable[[pd.DataFrame, WriteOptions], tuple[str | bytes, str | None]]
     uses: frozenset[str] = frozenset({"voxel_size"})
 
 
-def _of_suffix(path: Path, there: dict[str, Kind]) -> Kind:
+def _of_suffix(path: Path, there: dict[str, Value]) -> Value:
     """What stands for the suffix; a ValueError that lists the others if there is none."""
     if path.suffix.lower() not in there:
         names = sorted(there)
@@ -267,8 +242,9 @@ def _of_suffix(path: Path, there: dict[str, Kind]) -> Kind:
     return there[path.suffix.lower()]
 
 
-def _refuse_unused(known: Known, uses: frozenset[str]) -> None:
-    given = [name for name, value in asdict(known).items() if value is not None and name not in uses]
+def _refuse_unused(options: Any, uses: frozenset[str]) -> None:
+    """Refuse parameters that were given and have no meaning for the file."""
+    given = [name for name, value in asdict(options).items() if value is not None and name not in uses]
     if given:
         raise ValueError(
             f"{', '.join(f'{name}=' for name in given)} has no meaning for such a file; what can be given is "
@@ -292,25 +268,22 @@ def _extents(found: pd.DataFrame, voxel_size: float | None, shape: Shape | None)
     """Lengths (n, 3) in Å, zyx, of the tomogram of each particle; None where they are not known."""
     if voxel_size is None or shape is None or found.empty:
         return None
-    return np.broadcast_to(star.each(shape, found["tomogram"], "tomogram_shape"), (len(found), 3)) * voxel_size
+    return np.broadcast_to(each(shape, found["tomogram"], "tomogram_shape"), (len(found), 3)) * voxel_size
 
 
-def _read_star(path: Path, known: Known) -> pd.DataFrame:
-    blocks = star.blocks(path)
-    if stopgap.BLOCK in blocks:
-        _refuse_unused(known, ALWAYS)
-        rows = blocks[stopgap.BLOCK]
-        return stopgap.table(rows, path, voxel_size=known.voxel_size, tilts=known.tilts, tomogram=known.tomogram)
-    return relion.read(
-        path,
-        blocks,
-        voxel_size=known.voxel_size,
-        shape=known.tomogram_shape,
-        tomogram=known.tomogram,
-        tomogram_list=known.tomogram_list,
-        tilts=known.tilts is None,
-        unit=known.unit,
-    )
+def _read(path: Path, given: ReadOptions) -> pd.DataFrame:
+    """Table of a list by what reads its suffix, without what `read_particles` adds."""
+    read = _of_suffix(path, READERS)
+    _refuse_unused(given, ALWAYS | STATED.get(path.suffix.lower(), frozenset()))
+    return read(path, given)
+
+
+def _read_star(path: Path, given: ReadOptions) -> pd.DataFrame:
+    blocks = parsing.blocks(path)
+    if stopgap.BLOCK not in blocks:
+        return relion.read(path, blocks, given)
+    _refuse_unused(given, ALWAYS)
+    return stopgap.read(path, blocks[stopgap.BLOCK], given)
 
 
 def _star_format(format: str | None) -> str:  # noqa: A002 - as in `write_particles`
@@ -320,65 +293,56 @@ def _star_format(format: str | None) -> str:  # noqa: A002 - as in `write_partic
     return version
 
 
-def _read_csv(path: Path, known: Known) -> pd.DataFrame:
-    if peet.is_motive_list(path):
-        _refuse_unused(known, ALWAYS)
-        return peet.read(path, voxel_size=known.voxel_size, tomogram=known.tomogram)
-    return csv.read(path, unit=known.unit, voxel_size=known.voxel_size, tomogram=known.tomogram, renumber=bool(known.renumber))
+def _read_csv(path: Path, given: ReadOptions) -> pd.DataFrame:
+    if not imod.is_motive_list(path):
+        return csv.read(path, given)
+    _refuse_unused(given, ALWAYS)
+    return imod.read_motive_list(path, given)
 
 
-def _read_json(path: Path, known: Known) -> pd.DataFrame:
+def _read_json(path: Path, given: ReadOptions) -> pd.DataFrame:
     # copick's picks hold points, EMAN2's have boxes; what is neither, copick refuses.
-    if f'"{eman2.BOXES}"' in text(path):
-        return eman2.read(path, voxel_size=known.voxel_size, shape=known.tomogram_shape, tomogram=known.tomogram)
-    return copick.read(path, tomogram=known.tomogram)
+    content = copick.content(path)
+    return eman2.read(path, content, given) if eman2.BOXES in content else copick.read(content, given)
 
 
-def _in_voxels(read: Callable[..., pd.DataFrame]) -> Reader:
-    """A reader of a list that is counted in voxels and has no other parameters."""
-    return Reader(lambda path, known: read(path, voxel_size=known.voxel_size, tomogram=known.tomogram))
-
-
-def _write_star(particles: pd.DataFrame, known: Known) -> tuple[str, str | None]:
-    version = _star_format(known.format)
+def _write_star(particles: pd.DataFrame, given: WriteOptions) -> tuple[str, str | None]:
+    version = _star_format(given.format)
     if version == STOPGAP:
-        return stopgap.text(particles, voxel_size=known.voxel_size)
-    listed = None if known.tomogram_list is None else relion_sets.tomograms(known.tomogram_list)
-    blocks = relion.star_tables(
-        particles, voxel_size=known.voxel_size, version=version, shape=known.tomogram_shape, listed=listed
-    )
-    return star.text(blocks, version=star.VERSIONS[version]), None
+        return stopgap.text(particles, voxel_size=given.voxel_size)
+    listed = None if given.tomogram_list is None else relion_sets.tomograms(given.tomogram_list)
+    known: dict[str, Any] = {"voxel_size": given.voxel_size, "shape": given.tomogram_shape, "listed": listed}
+    return parsing.text(relion.star_tables(particles, version=version, **known), version=VERSIONS[version]), None
 
 
-READERS: dict[str, Reader] = {
-    ".cbox": _in_voxels(cryolo.read),
-    ".coords": _in_voxels(cryolo.read),
-    ".csv": Reader(_read_csv, ALWAYS | {"unit"}),
-    ".em": _in_voxels(em.read),
-    ".json": Reader(_read_json),
-    ".mod": _in_voxels(imod.read),
-    ".ndjson": _in_voxels(portal.read),
-    ".star": Reader(_read_star, ALWAYS | {"unit", "tomogram_list"}),
-    ".tbl": Reader(
-        lambda path, known: dynamo.read(path, voxel_size=known.voxel_size, tilts=known.tilts, tomogram=known.tomogram)
-    ),
-    ".tloc": _in_voxels(cryolo.read),
-    ".xml": _in_voxels(pytom.read),
+READERS: dict[str, Callable[[Path, ReadOptions], pd.DataFrame]] = {
+    ".cbox": cryolo.read,
+    ".coords": cryolo.read,
+    ".csv": _read_csv,
+    ".em": em.read,
+    ".json": _read_json,
+    ".mod": imod.read,
+    ".ndjson": portal.read,
+    ".star": _read_star,
+    ".tbl": dynamo.read,
+    ".tloc": cryolo.read,
+    ".xml": pytom.read,
 }
 """What reads each suffix."""
-
+STATED = {".csv": frozenset({"unit"}), ".star": frozenset({"unit", "tomogram_list"})}
+"""Parameters of `read_particles` that only some suffixes use."""
 WRITERS: dict[str, Writer] = {
-    ".csv": Writer(lambda particles, _known: (csv.text(particles), None), frozenset()),
+    ".csv": Writer(lambda particles, _given: (csv.text(particles), None), frozenset()),
     ".em": Writer(
-        lambda particles, known: em.content(particles, voxel_size=known.voxel_size, kind=known.format or em.AV3),
+        lambda particles, given: em.content(particles, voxel_size=given.voxel_size, version=given.format or em.AV3),
         frozenset({"voxel_size", "format"}),
     ),
     ".mod": Writer(
-        lambda particles, known: (imod.content(particles, voxel_size=known.voxel_size, shape=known.tomogram_shape), None),
+        lambda particles, given: (imod.content(particles, voxel_size=given.voxel_size, shape=given.tomogram_shape), None),
         frozenset({"voxel_size", "tomogram_shape"}),
     ),
-    ".ndjson": Writer(lambda particles, known: (portal.text(particles, voxel_size=known.voxel_size), None)),
+    ".ndjson": Writer(lambda particles, given: (portal.text(particles, voxel_size=given.voxel_size), None)),
     ".star": Writer(_write_star, frozenset({"voxel_size", "format"})),
-    ".tbl": Writer(lambda particles, known: dynamo.text(particles, voxel_size=known.voxel_size)),
+    ".tbl": Writer(lambda particles, given: dynamo.text(particles, voxel_size=given.voxel_size)),
 }
 """What gives the content for each suffix."""

@@ -16,32 +16,22 @@ from tomolab import particles as tables
 from tomolab import rotations
 from tomolab.conventions import ANGLES, POSITION
 from tomolab.io import paths, safe_load
-from tomolab.io.lists import star
+from tomolab.io.lists.options import ReadOptions, check_voxel_size, only_tomogram
+from tomolab.io.lists.star import parsing
 
 KINDS = ("point", "orientedPoint", "instancePoint")
 MATRIX, OLD_MATRIX = "xyz_rotation_matrix", "rotation_matrix"
 
 
-def read(path: Path, *, voxel_size: float | None, tomogram: str | None) -> pd.DataFrame:
+def read(path: Path, options: ReadOptions) -> pd.DataFrame:
     """Read annotated points as particles, without tilts; what a line says besides is carried through, as ``instance_id``.
-
-    Parameters
-    ----------
-    path
-        .ndjson.
-    voxel_size
-        Å per voxel of the tomogram that was annotated.
-    tomogram
-        Its name; the file does not say it.
 
     Raises
     ------
     ValueError
-        If a line is no point, its matrix is no rotation, or something needed is not given.
+        If a line is no point, its matrix is no rotation, or the voxel size or the name of the tomogram is not given.
     """
-    if tomogram is None:
-        raise ValueError("annotations do not name their tomogram; give tomogram=")
-    size = star.check_voxel_size(voxel_size, "a file of annotations")
+    tomogram, size = options.name("a file of annotations"), options.size("a file of annotations")
     places, matrices, others = [], [], []
     for number, line in enumerate(paths.text(path).split("\n"), 1):
         if line.strip():
@@ -54,7 +44,7 @@ def read(path: Path, *, voxel_size: float | None, tomogram: str | None) -> pd.Da
             others.append(other)
     out = pd.DataFrame({"particle_id": np.arange(1, len(places) + 1), "tomogram": tomogram})
     out[POSITION] = np.array(places, dtype=float).reshape(-1, 3) * size
-    turns = rotations.nearest(np.array(matrices, dtype=float), "xyz_rotation_matrix")
+    turns = rotations.nearest(np.array(matrices, dtype=float), MATRIX)
     out[ANGLES] = rotations.to_euler(turns[:, ::-1, ::-1])
     # A number of a thousand digits is more than some versions of pandas can take.
     with safe_load.reading(path, "a file of annotations"):
@@ -72,16 +62,11 @@ def text(particles: pd.DataFrame, *, voxel_size: float | None) -> str:
     ValueError
         If the voxel size is not known or the particles are in several tomograms.
     """
-    size = star.check_voxel_size(voxel_size, "a file of annotations")
-    different = list(dict.fromkeys(particles["tomogram"]))
-    if len(different) > 1:
-        raise ValueError(
-            f"a file of annotations is of one tomogram, but there are {len(different)}: {', '.join(different[:5])}; "
-            "write each apart"
-        )
+    size = check_voxel_size(voxel_size, "a file of annotations")
+    only_tomogram(particles, "a file of annotations")
     matrices = tables.matrices(particles)[:, ::-1, ::-1]
     turned = not np.allclose(matrices, np.eye(3), atol=1e-6)
-    numbers = star.numbers(particles, ["instance_id"])[:, 0] if "instance_id" in particles else None
+    numbers = parsing.numbers(particles, ["instance_id"])[:, 0] if "instance_id" in particles else None
     lines = []
     for row, (place, matrix) in enumerate(zip(tables.positions(particles) / size, matrices, strict=True)):
         point: dict[str, Any] = {"type": KINDS[1] if turned else KINDS[0 if numbers is None else 2]}

@@ -9,53 +9,46 @@ PyTom).
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-import defusedxml.ElementTree
 import numpy as np
 import pandas as pd
-from defusedxml.common import DefusedXmlException
 
 from tomolab import particles as tables
 from tomolab import rotations
 from tomolab.conventions import ANGLES, POSITION
 from tomolab.io import paths
-from tomolab.io.lists import dynamo, star
+from tomolab.io.lists import dynamo
+from tomolab.io.lists.options import ReadOptions
+from tomolab.io.lists.star import parsing
+from tomolab.io.lists.tomogram_names import nameless
+from tomolab.io.xml import parsed
 
 PARADIGM = "ZXZ"
 PLACES = ("Z", "Y", "X")
 
 
-def read(path: Path, *, voxel_size: float | None, tomogram: str | None) -> pd.DataFrame:
+def read(path: Path, options: ReadOptions) -> pd.DataFrame:
     """Read a particle list, without tilts; ``score``, ``class`` and ``pytom_filename`` are read too.
-
-    Parameters
-    ----------
-    path
-        .xml.
-    voxel_size
-        Å per voxel of the tomogram in which the positions are counted.
-    tomogram
-        Name of the tomogram where the list does not say it.
 
     Raises
     ------
     ValueError
         If it is no such list, a position is missing, a rotation is of another paradigm than ZXZ, positions count voxels of
-        several binnings, or something needed is not given.
+        several binnings, or the voxel size, or the name of a tomogram that the list does not say, is not given.
     """
-    size = star.check_voxel_size(voxel_size, "a particle list of PyTom")
+    size = options.size("a particle list of PyTom")
     rows = pd.DataFrame(
-        [_row(one, number) for number, one in enumerate(_root(path).findall("Particle"))],
+        [_row(one, number) for number, one in enumerate(parsed(paths.text(path), "ParticleList").findall("Particle"))],
         columns=[*_axes("place"), *_axes("shift"), "phi", "theta", "psi", "origin", "binning", "filename", "class", "score"],
         dtype=str,
     )
     binnings = sorted(set(rows["binning"]))
     if len(binnings) > 1:
         raise ValueError(f"the positions are of several binnings ({', '.join(binnings[:5])}); keep the particles of one")
-    out = pd.DataFrame({"particle_id": np.arange(1, len(rows) + 1), "tomogram": _tomograms(rows["origin"], tomogram)})
-    out[POSITION] = (star.numbers(rows, _axes("place")) + star.numbers(rows, _axes("shift"))) * size
-    angles = star.numbers(rows, ["phi", "theta", "psi"])
+    out = pd.DataFrame({"particle_id": np.arange(1, len(rows) + 1), "tomogram": _tomograms(rows["origin"], options.tomogram)})
+    out[POSITION] = (parsing.numbers(rows, _axes("place")) + parsing.numbers(rows, _axes("shift"))) * size
+    angles = parsing.numbers(rows, ["phi", "theta", "psi"])
     out[ANGLES] = rotations.to_euler(dynamo.from_zxz(angles).transpose(0, 2, 1))
-    out["score"], out["class"] = star.numbers(rows, ["score"])[:, 0], star.typed(rows["class"])
+    out["score"], out["class"] = parsing.numbers(rows, ["score"])[:, 0], parsing.typed(rows["class"])
     out["pytom_filename"] = rows["filename"]
     return out
 
@@ -66,11 +59,11 @@ def _axes(stem: str) -> list[str]:
 
 def _tomograms(origins: pd.Series, tomogram: str | None) -> pd.Series:
     """Names of the tomograms; where the list names them, no other may be given."""
-    nameless = origins.isin(["", "None"])
-    if nameless.any() and tomogram is None:
-        raise ValueError(f"{nameless.sum()} of {len(origins)} particles do not name their tomogram; give tomogram=")
-    tables.check_named(origins[~nameless], tomogram, "PickPosition")
-    return origins.where(~nameless, tomogram)
+    unknown = nameless(origins)
+    if unknown.any() and tomogram is None:
+        raise ValueError(f"{unknown.sum()} of {len(origins)} particles do not name their tomogram; give tomogram=")
+    tables.check_named(origins[~unknown], tomogram, "PickPosition")
+    return origins.where(~unknown, tomogram)
 
 
 def _row(one: Element, number: int) -> list[str]:
@@ -80,7 +73,7 @@ def _row(one: Element, number: int) -> list[str]:
         raise ValueError(f"particle {number}, counted from 0, has no PickPosition")
     if turn is not None and turn.get("Paradigm", PARADIGM) != PARADIGM:
         raise ValueError(f"a Rotation must be of the paradigm {PARADIGM}, got {turn.get('Paradigm')!r} of particle {number}")
-    score, kind = one.find("Score"), one.find("Class")
+    score, number_of_class = one.find("Score"), one.find("Class")
     return [
         *(place.get(axis, "") for axis in PLACES),
         *("0" if shift is None else shift.get(axis, "") for axis in PLACES),
@@ -88,21 +81,6 @@ def _row(one: Element, number: int) -> list[str]:
         place.get("Origin", ""),
         place.get("Binning", "1"),
         one.get("Filename", ""),
-        "0" if kind is None else kind.get("Name", "0"),
+        "0" if number_of_class is None else number_of_class.get("Name", "0"),
         "0" if score is None else score.get("Value", "0"),
     ]
-
-
-def _root(path: Path) -> Element:
-    text = paths.text(path)
-    try:
-        root = defusedxml.ElementTree.fromstring(text.encode(), forbid_dtd=True)
-    except LookupError as error:
-        raise ValueError(f"this is not XML ({error})") from error
-    except DefusedXmlException as error:
-        raise ValueError("it declares a document type or entities, which PyTom does not write") from error
-    except defusedxml.ElementTree.ParseError as error:
-        raise ValueError(f"line {error.position[0]}: this is not XML ({error})") from error
-    if root.tag != "ParticleList":
-        raise ValueError(f"this describes a {root.tag!r}; expected a 'ParticleList' of PyTom")
-    return root

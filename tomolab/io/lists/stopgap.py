@@ -12,8 +12,10 @@ import pandas as pd
 
 from tomolab import particles as tables
 from tomolab import rotations
-from tomolab.conventions import ANGLES, POSITION, WEDGE
-from tomolab.io.lists import dynamo, star
+from tomolab.conventions import ANGLES, POSITION
+from tomolab.io.lists import dynamo
+from tomolab.io.lists.options import ReadOptions, check_voxel_size
+from tomolab.io.lists.star import parsing
 
 BLOCK = "stopgap_motivelist"
 FIRST = 1
@@ -34,42 +36,26 @@ def companion(path: Path) -> Path:
     return path.with_name(f"{path.stem}_tomolist.txt")
 
 
-def table(
-    rows: pd.DataFrame, path: Path, *, voxel_size: float | None, tilts: star.Tilts | None, tomogram: str | None
-) -> pd.DataFrame:
-    """Make a particle table of the rows of a motive list; ``half`` (1 or 2), ``score`` and ``class`` are read too.
+def read(path: Path, rows: pd.DataFrame, options: ReadOptions) -> pd.DataFrame:
+    """Make particles, without tilts, of the rows of a motive list; ``half`` (1 or 2), ``score`` and ``class`` are read too.
 
-    Parameters
-    ----------
-    rows
-        As texts, by column.
-    path
-        Of the motive list; the names of the tomograms stand beside it, or they are called by their numbers.
-    voxel_size
-        Å per voxel of the tomogram.
-    tilts
-        Tilts of all tomograms, or of each.
-    tomogram
-        Name of the tomogram where there is no list.
+    The names of the tomograms stand beside the list (`companion`); else they are called by their numbers, or as `options` say.
 
     Raises
     ------
     ValueError
-        If a column is missing or not a number, or voxel size or tilts are not given.
+        If a column is missing or not a number, or the voxel size is not given.
     """
     missing = [name for name in COLUMNS if name not in rows]
     if missing:
         raise ValueError(f"the motive list lacks the columns {', '.join(missing)}; it has {', '.join(rows)}")
-    size = star.check_voxel_size(voxel_size, "a STOPGAP motive list")
-    if tilts is None:
-        raise ValueError("a motive list does not say between which tilts the particles were observed; give tilts=")
+    size = options.size("a STOPGAP motive list")
     kept = [name for name in COLUMNS if name != "halfset"]
-    numbers = pd.DataFrame(star.numbers(rows, kept), columns=kept)
+    numbers = pd.DataFrame(parsing.numbers(rows, kept), columns=kept)
     out = pd.DataFrame({"particle_id": numbers["subtomo_num"]})
-    out["tomogram"] = dynamo.names(companion(path), numbers["tomo_num"], tomogram)
+    out["tomogram"] = dynamo.names(companion(path), numbers["tomo_num"], options.tomogram)
     out[POSITION] = (numbers[PLACES].to_numpy() - FIRST + numbers[SHIFTS].to_numpy()) * size
     out[ANGLES] = rotations.to_euler(dynamo.from_zxz(numbers[ANGLES_ZXZ].to_numpy()).transpose(0, 2, 1))
-    out[WEDGE] = star.tilts_of(tilts, out["tomogram"])
     strange = sorted(set(rows["halfset"].fillna("nothing")) - set(HALVES.values()))
     if strange:
         raise ValueError(f"halfset must be A or B, got {', '.join(map(repr, strange[:5]))}")
@@ -90,7 +76,7 @@ def text(particles: pd.DataFrame, *, voxel_size: float | None) -> tuple[str, str
         If the voxel size is not known, an id is negative, the name of a tomogram has a blank, ``half`` is not 1 or 2, or a
         column that is kept is no number.
     """
-    size = star.check_voxel_size(voxel_size, "a STOPGAP motive list")
+    size = check_voxel_size(voxel_size, "a STOPGAP motive list")
     if (particles["particle_id"] < 0).any():
         raise ValueError(f"a motive list cannot hold negative ids, such as {particles['particle_id'].min()}")
     tomo, listed = dynamo.numbered(particles["tomogram"])
@@ -100,7 +86,7 @@ def text(particles: pd.DataFrame, *, voxel_size: float | None) -> tuple[str, str
     rows = pd.DataFrame({"object": 1, "score": 0.0, "class": 1}, index=particles.index)
     for ours, theirs in (("score", "score"), ("class", "class"), ("stopgap_object", "object")):
         if ours in particles:
-            rows[theirs] = star.numbers(particles, [ours])[:, 0]
+            rows[theirs] = parsing.numbers(particles, [ours])[:, 0]
     rows["motl_idx"], rows["subtomo_num"] = np.arange(1, len(rows) + 1), particles["particle_id"]
     rows["tomo_num"], rows["halfset"] = tomo, half.map(HALVES)
     places = tables.positions(particles) / size

@@ -25,24 +25,17 @@ SHOWN = 20
 
 
 def match_names(names: Iterable[str], there: Iterable[str], *, what: str) -> dict[str, str]:
-    """Find for each name of a tomogram the one that is meant among others.
+    """Find for each name of a tomogram the one that is meant among others, as a dict.
 
     A name that is there means itself. Others are compared without folders, without endings such as .tomostar and .mrc, and
     without additions such as _10.00Apx and _rec. They match where one name alone of each side fits, and a warning says so.
 
     Parameters
     ----------
-    names
-        Names to look for, such as those of a list of particles.
-    there
-        Names that there are.
+    names, there
+        Names to look for, such as those of a list of particles, and names that there are.
     what
         What the latter stand in, for messages: ``"tilts="``.
-
-    Returns
-    -------
-    dict
-        One of `there` for each of `names`.
 
     Raises
     ------
@@ -62,11 +55,11 @@ def match_names(names: Iterable[str], there: Iterable[str], *, what: str) -> dic
             pairs[name] = fitting[0]
     if len(pairs) < len(rest):
         raise ValueError(_no_match([name for name in rest if name not in pairs], known, what, (ours, theirs)))
-    told = ", ".join(f"{name} is {other}" for name, other in list(pairs.items())[:SHOWN])
+    matched = ", ".join(f"{name} is {other}" for name, other in list(pairs.items())[:SHOWN])
     more = f", and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
     warnings.warn(
         f"{what}: names of tomograms are compared without folders, endings (.tomostar, .mrc) and additions (_10.00Apx, _rec): "
-        f"{told}{more}",
+        f"{matched}{more}",
         stacklevel=2,
     )
     return found | pairs
@@ -96,15 +89,15 @@ def _no_match(
     failed: list[str], known: Iterable[str], what: str, stems: tuple[dict[str, list[str]], dict[str, list[str]]]
 ) -> str:
     there = sorted(map(str, known))
-    told = f"{what} lacks {', '.join(map(str, failed[:5]))}; it has {', '.join(there[:5]) or 'nothing'}"
+    message = f"{what} lacks {', '.join(map(str, failed[:5]))}; it has {', '.join(there[:5]) or 'nothing'}"
     for name in failed:
         ours, theirs = (side.get(_stem(name), []) for side in stems)
         if ours and theirs:
             return (
-                f"{told}; {', '.join(ours[:5])} and {', '.join(map(str, theirs[:5]))} are alike without folders, endings and "
-                "additions, so that it cannot be told which belong together"
+                f"{message}; {', '.join(ours[:5])} and {', '.join(map(str, theirs[:5]))} are alike without folders, endings "
+                "and additions, so that it is not clear which belong together"
             )
-    return told
+    return message
 
 
 def each(values: Any, names: pd.Series, what: str) -> np.ndarray:

@@ -15,7 +15,7 @@ from tomolab.io.tilts import imod
 
 COLUMNS = "SEC ROT GMAG TX TY SMEAN SFIT SCALE BASE TILT"
 PATCHES = ["image", "patch", "x", "y", "shift_x", "shift_y", "good"]
-"""Local alignment: row of the image, number of the patch, its centre and its shift in pixels, and whether to trust it."""
+"""Local alignment: row of the image, number of the patch, its centre and its shift in pixels, and whether it is good."""
 TAG = re.compile(r"#\s*(RawSize|NumPatches|DarkFrame|AlphaOffset|BetaOffset|Thickness)\s*=\s*(.*)$")
 NUMBERS = {"RawSize": 3, "NumPatches": 1, "DarkFrame": 3, "AlphaOffset": 1, "BetaOffset": 1, "Thickness": 1}
 """Numbers that each line of the title holds."""
@@ -26,7 +26,7 @@ Row = tuple[int, list[float]]
 
 @dataclass(frozen=True)
 class Alignment:
-    """What an .aln file tells.
+    """What stands in an .aln file.
 
     Parameters
     ----------
@@ -35,13 +35,13 @@ class Alignment:
     sections
         Number of each of these images in the stack that was aligned, from 0, (n,).
     transforms
-        Matrices A (n, 2, 2) and shifts d (n, 2) in pixels of that stack, as `io.read_transforms` has them.
+        Matrices A (n, 2, 2) and shifts d (n, 2) in pixels of that stack, as `io.tilts.read_transforms` has them.
     dark
         Numbers, from 0, of the images of that stack that were left out as dark, (m,).
     dark_tilts
         Degrees (m,).
     size
-        Pixels x and y of that stack; None if the file does not tell.
+        Pixels x and y of that stack; None if the file does not say it.
     patches
         Local alignment, as in the file; no rows if there was none. `tomograms.reconstruct` does not use it.
     offsets
@@ -79,7 +79,7 @@ def read_aretomo(path: str | Path) -> Alignment:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If a line is not what it should be, images are missing or stand twice, or it cannot be told which they are.
+        If a line is not what it should be, images are missing or stand twice, or it is not clear which they are.
     """
     title, rows, local = _lines(path)
     if not rows:
@@ -117,9 +117,9 @@ def _lines(path: str | Path) -> tuple[dict[str, list[Row]], list[Row], list[Row]
         words = written.strip()
         if words.startswith("#"):
             local = local or "Local Alignment" in words
-            told = TAG.match(words)
-            if told:
-                title.setdefault(told[1], []).append((line, _numbers(told[2], NUMBERS[told[1]], path=path, line=line)))
+            tag = TAG.match(words)
+            if tag:
+                title.setdefault(tag[1], []).append((line, _numbers(tag[2], NUMBERS[tag[1]], path=path, line=line)))
         elif words:
             rows[local].append((line, _numbers(words, 7 if local else 10, path=path, line=line)))
     return title, rows[0], rows[1]
@@ -138,13 +138,13 @@ def _numbers(words: str, count: int, *, path: str | Path, line: int) -> list[flo
 def _table(rows: list[Row], path: str | Path) -> np.ndarray:
     """Rows of images as an array, held against what they can be."""
     for line, row in rows:
-        if abs(row[9]) > 90:
-            raise ValueError(f"{path}, line {line}: a tilt lies within ±90°, got {row[9]:g}")
         if row[2] != 1:
             raise ValueError(f"{path}, line {line}: GMAG is 1 in all that AreTomo writes, got {row[2]:g}")
         if row[0] != int(row[0]) or row[0] < 0:
             raise ValueError(f"{path}, line {line}: SEC is the number of an image, got {row[0]:g}")
-    return np.array([row for _, row in rows])
+    numbers = np.array([row for _, row in rows])
+    imod.check_tilts(numbers[:, 9], lambda i: f"{path}, line {rows[i][0]}")
+    return numbers
 
 
 def _sections(counted: np.ndarray, dark: np.ndarray, path: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -166,8 +166,8 @@ def _sections(counted: np.ndarray, dark: np.ndarray, path: str | Path) -> tuple[
 
 
 def _some(numbers: np.ndarray) -> str:
-    told = ", ".join(f"{number:g}" for number in numbers[:8])
-    return f"{told or 'none'}{' …' if len(numbers) > 8 else ''}"
+    first = ", ".join(f"{number:g}" for number in numbers[:8])
+    return f"{first or 'none'}{' …' if len(numbers) > 8 else ''}"
 
 
 def _patches(rows: list[Row], title: dict[str, list[Row]], images: int, path: str | Path) -> pd.DataFrame:

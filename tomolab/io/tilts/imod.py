@@ -4,6 +4,7 @@ files (.com), which name views to leave out and turn the specimen.
 
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,35 +115,31 @@ def about_axis(axis: ArrayLike, shifts: ArrayLike) -> tuple[np.ndarray, np.ndarr
 
 
 def text(path: str | Path, *, strict: bool = False) -> str:
-    """Text of a metadata file, its lines ended as on Unix: UTF-8, or UTF-16 as programs of Windows write it.
-
-    Parameters
-    ----------
-    path
-        The file.
-    strict
-        Refuse UTF-8 that holds other bytes; otherwise these are replaced, as they stand in comments and titles.
+    """Text of a metadata file, as `paths.text` reads it; bytes in comments and titles that are not UTF-8 are replaced.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is larger than metadata are, holds NUL bytes, or cannot be decoded.
+        If it is larger than metadata are, or `paths.text` refuses it; with `strict`, also where bytes are not UTF-8.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     if path.stat().st_size > LARGEST:
         raise ValueError(f"{path} has {path.stat().st_size} bytes; metadata of a tilt series have less than {LARGEST}")
-    raw = path.read_bytes()
-    encoding = paths.encoding(raw)
     try:
-        read = raw.decode(encoding, errors="strict" if strict or encoding != "utf-8-sig" else "replace")
-        paths.check_text(read)
+        return paths.text(path, replace=not strict)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return read.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def check_tilts(angles: np.ndarray, place: Callable[[int], str]) -> None:
+    """Refuse tilts that are not within ±90°; the message names the place of the first."""
+    wrong = np.flatnonzero(~(np.abs(angles) <= 90))
+    if len(wrong):
+        raise ValueError(f"{place(int(wrong[0]))}: a tilt lies within ±90°, got {angles[wrong[0]]:g}")
 
 
 def read_tilts(path: str | Path) -> np.ndarray:
@@ -159,9 +156,7 @@ def read_tilts(path: str | Path) -> np.ndarray:
     if len(rows) == 1 and len(rows[0][1]) > 2:
         raise ValueError(f"{path} holds {len(rows[0][1])} numbers in one line, expected a line for each tilt")
     angles = np.array([row[0] for _, row in rows])
-    for (line, _), angle in zip(rows, angles, strict=True):
-        if abs(angle) > 90:
-            raise ValueError(f"{path}, line {line}: a tilt lies within ±90°, got {angle:g}")
+    check_tilts(angles, lambda i: f"{path}, line {rows[i][0]}")
     return angles
 
 
@@ -207,8 +202,8 @@ def read_excluded(path: str | Path) -> np.ndarray:
     # Where ranges begin and end, since there may be many that overlap.
     edges = np.zeros(VIEWS + 1, dtype=int)
     for line, written in enumerate(lines, start=1):
-        told = EXCLUDE.match(written.split("#")[0].strip())
-        for word in told[1].split(",") if told else []:
+        listed = EXCLUDE.match(written.split("#")[0].strip())
+        for word in listed[1].split(",") if listed else []:
             ends = re.fullmatch(r"\s*([0-9]+)\s*(?:-\s*([0-9]+)\s*)?", word)
             low, high = sorted((int(ends[1]), int(ends[2] or ends[1]))) if ends and len(word) < 20 else (0, 0)
             if not 1 <= low <= high < VIEWS:
@@ -241,17 +236,17 @@ def read_offset(path: str | Path) -> tuple[str, float]:
         words = written.split("#")[0].strip()
         if words.startswith("$"):
             program = words[1:].split()[0].rsplit("/", 1)[-1].lower() if words[1:].split() else ""
-        told = TURNS.match(words) if program == "tilt" else None
-        if told and told[1].upper() == "TILTFILE":
-            name = re.split(r"[\\/]", told[2].strip())[-1]
-        elif told:
-            numbers = _turn(told[1].upper(), told[2], place=f"{path}, line {line}")
+        option = TURNS.match(words) if program == "tilt" else None
+        if option and option[1].upper() == "TILTFILE":
+            name = re.split(r"[\\/]", option[2].strip())[-1]
+        elif option:
+            numbers = _turn(option[1].upper(), option[2], place=f"{path}, line {line}")
             offset = numbers[0] if numbers else offset
     return name, offset
 
 
 def _turn(option: str, words: str, *, place: str) -> list[float]:
-    """Degrees that OFFSET adds to the tilts, nothing of XAXISTILT and SHIFT; what cannot be used must be 0, or is told."""
+    """Degrees that OFFSET adds to the tilts, nothing of XAXISTILT and SHIFT; what cannot be used must be 0, or is warned of."""
     try:
         numbers = [float(word) for word in re.split(r"[\s,]+", words.strip())]
     except ValueError as error:

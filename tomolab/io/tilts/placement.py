@@ -44,14 +44,14 @@ def placed(
     """What the tilts and transforms of a stack say, or instead of both its alignment."""
     alignment = names[1]
     if alignment is None:
-        moves = None if transforms is None else io.read_transforms(transforms)
-        return Placed(None if tilts is None else tilt_table(io.read_tilts(tilts)), moves)
+        moves = None if transforms is None else io.tilts.read_transforms(transforms)
+        return Placed(None if tilts is None else tilt_table(io.tilts.read_tilts(tilts)), moves)
     if tilts is not None or transforms is not None:
         raise ValueError(f"{alignment} holds tilts and transforms; leave out tilts= and transforms=")
     if Path(alignment).suffix.lower() in (*WARP, ".star"):
         table = read_metadata(alignment, tomogram=of_star(alignment, tomogram))
         return _by_axis(used(table, shape[0]), shape, pixel_size, name=alignment)
-    return _by_aretomo(io.read_aretomo(alignment), shape, names=(names[0], alignment))
+    return _by_aretomo(io.tilts.read_aretomo(alignment), shape, names=(names[0], alignment))
 
 
 def _by_axis(table: pd.DataFrame, shape: Sequence[int], pixel_size: float, *, name: str | Path) -> Placed:
@@ -82,24 +82,24 @@ def _by_axis(table: pd.DataFrame, shape: Sequence[int], pixel_size: float, *, na
     return Placed(table, about_axis(axis, shifts), turn)
 
 
-def _by_aretomo(told: Alignment, shape: Sequence[int], *, names: tuple[str | Path, str | Path]) -> Placed:
+def _by_aretomo(found: Alignment, shape: Sequence[int], *, names: tuple[str | Path, str | Path]) -> Placed:
     """Tilts and transforms of every image of a stack, and the reasons to leave some out."""
-    if shape[0] not in (told.images, len(told.sections)):
+    if shape[0] not in (found.images, len(found.sections)):
         raise ValueError(
-            f"{names[0]} holds {shape[0]} images, but {names[1]} is of {told.images}, of which {len(told.dark)} are dark"
+            f"{names[0]} holds {shape[0]} images, but {names[1]} is of {found.images}, of which {len(found.dark)} are dark"
         )
-    ratio = 1.0 if told.size is None else shape[2] / told.size[0]
-    if told.size is not None and not np.allclose(np.array(told.size) * ratio, shape[:0:-1], atol=1):
-        raise ValueError(f"{names[0]} has images of {shape[2]} x {shape[1]} pixels, but {names[1]} is of {told.size}")
-    dark = told.dark if shape[0] == told.images else told.dark[:0]
+    ratio = 1.0 if found.size is None else shape[2] / found.size[0]
+    if found.size is not None and not np.allclose(np.array(found.size) * ratio, shape[:0:-1], atol=1):
+        raise ValueError(f"{names[0]} has images of {shape[2]} x {shape[1]} pixels, but {names[1]} is of {found.size}")
+    dark = found.dark if shape[0] == found.images else found.dark[:0]
     # Without dark images the others close up.
-    place = told.sections if len(dark) == len(told.dark) else np.argsort(np.argsort(told.sections))
+    place = found.sections if len(dark) == len(found.dark) else np.argsort(np.argsort(found.sections))
     angles, matrices, shifts = np.empty(shape[0]), np.tile(np.eye(2), (shape[0], 1, 1)), np.zeros((shape[0], 2))
-    angles[place], angles[dark] = told.tilts, told.dark_tilts[: len(dark)]
-    matrices[place], shifts[place] = told.transforms[0], told.transforms[1] * ratio
-    if told.offsets[1]:
+    angles[place], angles[dark] = found.tilts, found.dark_tilts[: len(dark)]
+    matrices[place], shifts[place] = found.transforms[0], found.transforms[1] * ratio
+    if found.offsets[1]:
         warnings.warn(
-            f"{names[1]} turns the specimen about x by {told.offsets[1]:g}° (BetaOffset), which is left aside: places in the "
+            f"{names[1]} turns the specimen about x by {found.offsets[1]:g}° (BetaOffset), which is left aside: places in the "
             "tomogram of AreTomo are turned by as much against the one that is made here",
             stacklevel=4,
         )

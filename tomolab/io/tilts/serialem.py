@@ -3,7 +3,7 @@
 Where the tilt axis lies stands in two places. SerialEM's title says ``Tilt axis angle = A``, in degrees from y to x as IMOD
 counts, and each image has ``RotationAngle = A + 90`` (`EMbufferManager` of its source). Tomography 5 has ``TiltAxisAngle = T``
 in the title: IMOD (its program header) takes RotationAngle R for the axis where T is -(R + 90), T where it is R - 90, and -T
-where it is -(R - 90); nothing tells the axis where T and R agree in none of these.
+where it is -(R - 90); the axis is unknown where T and R agree in none of these.
 """
 
 import re
@@ -48,10 +48,7 @@ def read_mdoc(path: str | Path) -> pd.DataFrame:
         raise ValueError(f"{path} has no sections [ZValue = ...], one for each image")
     rows = [sections[number] for number in sorted(sections)]
     angles = np.array([_number(row, "TiltAngle", path) for row in rows])
-    for row, angle in zip(rows, angles, strict=True):
-        if not abs(angle) <= 90:
-            line = row["TiltAngle" if "TiltAngle" in row else "ZValue"][0]
-            raise ValueError(f"{path}, line {line}: an image needs a TiltAngle within ±90°, got {angle:g}")
+    imod.check_tilts(angles, lambda i: f"{path}, line {rows[i]['TiltAngle' if 'TiltAngle' in rows[i] else 'ZValue'][0]}")
     exposure, prior = (np.array([_number(row, key, path) for row in rows]) for key in ("ExposureDose", "PriorRecordDose"))
     rotation = _number(rows[0], "RotationAngle", path)
     axis, title_axis = _axis(title, rotation)
@@ -87,7 +84,7 @@ def _sections(path: str | Path) -> tuple[str, dict[int, Section]]:
             if heading.group(1) == "ZValue":
                 _add(sections, section, path)
         elif "=" in written:
-            key, value = (part.strip() for part in written.split("=", 1))
+            key, value = (word.strip() for word in written.split("=", 1))
             section[key] = (line, value)
             if key == "Version":
                 title.append(value)
@@ -96,9 +93,9 @@ def _sections(path: str | Path) -> tuple[str, dict[int, Section]]:
 
 def _axis(title: str, rotation: float) -> tuple[float, float]:
     """Degrees of the tilt axis, NaN where that is not certain, and of what the title calls so."""
-    told, fei = AXIS.search(title), FEI_AXIS.search(title)
-    if told:
-        return float(told[1]), float(told[1])
+    serial, fei = AXIS.search(title), FEI_AXIS.search(title)
+    if serial:
+        return float(serial[1]), float(serial[1])
     if fei is None:
         return (_wrapped(rotation - 90) if "SerialEM" in title else np.nan), np.nan
     angle = float(fei[1])

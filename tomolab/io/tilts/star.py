@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tomolab.io.lists import star
-from tomolab.io.lists.star.relion_sets import ANGLES, NAME, SERIES
+from tomolab.io.lists.star import parsing
+from tomolab.io.lists.star.columns import TOMOGRAM
+from tomolab.io.lists.star.relion_sets import ANGLES, SERIES
 from tomolab.io.tilts import imod
 
 ALIGNED, STAGE = ANGLES
@@ -52,7 +53,7 @@ def read_tilt_star(path: str | Path, *, tomogram: str | int | None = None) -> pd
         not a number.
     """
     try:
-        blocks = star.parsed(imod.text(path, strict=True))
+        blocks = parsing.parsed(imod.text(path, strict=True))
         if WEDGES in blocks:
             return _wedges(blocks[WEDGES], tomogram)
         return _series(blocks, tomogram)
@@ -71,9 +72,7 @@ def _series(blocks: Mapping[str, pd.DataFrame], tomogram: str | int | None) -> p
     rows = rows.iloc[_sections(rows)]
     aligned, stage = _column(rows, ALIGNED), _column(rows, STAGE)
     angles = stage if ALIGNED not in rows else aligned
-    wrong = np.flatnonzero(~(np.abs(angles) <= 90))
-    if len(wrong):
-        raise ValueError(f"row {wrong[0]}: a tilt lies within ±90°, got {angles[wrong[0]]:g}")
+    imod.check_tilts(angles, lambda i: f"row {i}")
     further = {ours: _column(rows, theirs) for ours, theirs in FURTHER.items()}
     if FURTHER["axis"] not in rows:
         further["axis"] = _column(rows, "rlnTomoNominalTiltAxisAngle")
@@ -98,11 +97,10 @@ def _wedges(rows: pd.DataFrame, tomogram: str | int | None) -> pd.DataFrame:
         raise ValueError(f"the wedge list lacks the columns {', '.join(missing)}; it has {', '.join(rows)}")
     if rows.empty:
         raise ValueError("the wedge list has no rows")
-    numbers = [f"{number:g}" for number in star.numbers(rows, ["tomo_num"])[:, 0]]
+    numbers = [f"{number:g}" for number in parsing.numbers(rows, ["tomo_num"])[:, 0]]
     chosen = rows[np.array(numbers) == _chosen(list(dict.fromkeys(numbers)), tomogram)]
     angles = _column(chosen, "tilt_angle")
-    if not (np.abs(angles) <= 90).all():
-        raise ValueError(f"tilts lie within ±90°, got {angles[~(np.abs(angles) <= 90)][0]:g}")
+    imod.check_tilts(angles, lambda i: f"image {i} of the tomogram")
     exposure = _column(chosen, "exposure")
     if {"defocus1", "defocus2"} <= set(chosen):
         defocus = (_column(chosen, "defocus1") + _column(chosen, "defocus2")) / 2
@@ -122,21 +120,20 @@ def _chosen(names: list[str], tomogram: str | int | None) -> str:
     """Name of the series that is asked for, or of the only one."""
     if tomogram is None and len(names) == 1:
         return names[0]
-    told = ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
+    there = ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
     if tomogram is None:
-        raise ValueError(f"the file holds the tilts of {len(names)} tomograms ({told}); say which with tomogram=")
+        raise ValueError(f"the file holds the tilts of {len(names)} tomograms ({there}); say which with tomogram=")
     if str(tomogram) not in names:
-        raise ValueError(f"there is no tomogram {tomogram!r} in the file; it holds {told}")
+        raise ValueError(f"there is no tomogram {tomogram!r} in the file; it holds {there}")
     return str(tomogram)
 
 
 def _other(blocks: Mapping[str, pd.DataFrame]) -> str:
     """What is wrong with a file that holds no tilts."""
-    listed = next((rows for rows in blocks.values() if {NAME, SERIES} <= set(rows)), None)
+    listed = next((rows for rows in blocks.values() if {TOMOGRAM, SERIES} <= set(rows)), None)
     if listed is None:
-        told = "; ".join(f"data_{name} has {', '.join(rows)}" for name, rows in blocks.items()) or "it has no tables"
-        return f"there are no tilts ({' or '.join(ANGLES)}, or a {WEDGES}): {told[:500]}"
-    named = [f"{series} of {name}" for name, series in zip(listed[NAME], listed[SERIES], strict=True)]
+        return f"there are no tilts ({' or '.join(ANGLES)}, or a {WEDGES}): {parsing.described(blocks)[:500]}"
+    named = [f"{series} of {name}" for name, series in zip(listed[TOMOGRAM], listed[SERIES], strict=True)]
     more = " …" if len(named) > 5 else ""
     return f"this is a list of tomograms, not a tilt series; give the file that it names: {', '.join(named[:5])}{more}"
 
@@ -144,19 +141,19 @@ def _other(blocks: Mapping[str, pd.DataFrame]) -> str:
 def _sections(rows: pd.DataFrame) -> np.ndarray:
     """Order of the rows: that of the sections, where all micrographs are sections of one stack; that of the file otherwise."""
     name = next((name for name in IMAGES if name in rows), None)
-    parts = [re.fullmatch(r"0*([1-9]\d{0,8})@(.+)", str(value)) for value in rows[name]] if name else []
-    whole = [part for part in parts if part]
-    if not parts or len(whole) < len(parts) or len({part[2] for part in whole}) > 1:
+    sections = [re.fullmatch(r"0*([1-9]\d{0,8})@(.+)", str(value)) for value in rows[name]] if name else []
+    found = [one for one in sections if one]
+    if not found or len(found) < len(sections) or len({one[2] for one in found}) > 1:
         return np.arange(len(rows))
-    numbers = [int(part[1]) for part in whole]
+    numbers = [int(one[1]) for one in found]
     if len(set(numbers)) < len(numbers):
-        raise ValueError(f"{name} names a section of {whole[0][2]} twice")
+        raise ValueError(f"{name} names a section of {found[0][2]} twice")
     return np.argsort(numbers)
 
 
 def _column(rows: pd.DataFrame, name: str) -> np.ndarray:
     """A column as finite numbers; NaN where there is none."""
-    return star.numbers(rows, [name])[:, 0] if name in rows else np.full(len(rows), np.nan)
+    return parsing.numbers(rows, [name])[:, 0] if name in rows else np.full(len(rows), np.nan)
 
 
 def _order(index: np.ndarray) -> np.ndarray | None:

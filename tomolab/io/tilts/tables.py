@@ -16,10 +16,10 @@ from tomolab import io
 
 Order = Literal["stack", "tilt", "opposite tilt"]
 READERS: dict[str, Callable[..., pd.DataFrame]] = {
-    ".mdoc": io.read_mdoc,
-    ".xml": io.read_warp,
-    ".tomostar": io.read_tomostar,
-    ".star": io.read_tilt_star,
+    ".mdoc": io.tilts.read_mdoc,
+    ".xml": io.tilts.read_warp,
+    ".tomostar": io.tilts.read_tomostar,
+    ".star": io.tilts.read_tilt_star,
 }
 WARP = (".xml", ".tomostar")
 TOLERANCE = 0.5
@@ -41,17 +41,8 @@ FEWEST = 5
 def read_metadata(path: str | Path, *, tomogram: str | int | None = None) -> pd.DataFrame:
     """Tilt table of an .mdoc, .xml, .tomostar or .star file, by the ending of its name.
 
-    Parameters
-    ----------
-    path
-        The file.
-    tomogram
-        Which tomogram, where a .star file holds several.
-
-    Raises
-    ------
-    ValueError
-        If the name ends otherwise, or as the reader of that format.
+    `tomogram` says which, where a .star file holds several. A ValueError is raised if the name ends otherwise, or by the
+    reader of the format.
     """
     ending = Path(path).suffix.lower()
     if ending not in READERS:
@@ -70,7 +61,7 @@ def joined(
 ) -> pd.DataFrame:
     """Rows of a tilt table for the images of a stack, with the tilts that are known of these.
 
-    What tells which row is which image is, in this order: names of the images in both files; tilts that agree row by row; tilts
+    Rows are matched to images by what there is first: names of the images in both files; tilts that agree row by row; tilts
     of the same sign that are all different, and in files of which one is Warp's do not agree with the opposite sign as well.
 
     Parameters
@@ -82,17 +73,17 @@ def joined(
     names
         The files of both.
     order
-        What tells which row is which image, instead: "stack" for rows in the order of the stack, "tilt" or "opposite tilt" for
+        How rows are matched to images instead: "stack" for rows in the order of the stack, "tilt" or "opposite tilt" for
         rows at the same or the opposite tilt.
     offset
         All tilts may be off by the same angle, as AreTomo turns a lamella level.
     inverted
-        The tilts will be turned, so that it need not be told which sign counts where those of both files are opposite.
+        The tilts will be turned, so that it does not matter which sign counts where those of both files are opposite.
 
     Raises
     ------
     ValueError
-        If numbers of images differ, tilts contradict each other by more than 0.5°, or nothing tells which row is which image.
+        If numbers of images differ, tilts contradict each other by more than 0.5°, or rows cannot be matched to images.
     """
     if order is not None and order not in get_args(Order):
         raise ValueError(f"metadata_order must be one of {', '.join(map(repr, get_args(Order)))}, got {order!r}")
@@ -100,7 +91,7 @@ def joined(
         raise ValueError(f"{names[0]} holds {len(known)} tilts, but {names[1]} {len(table)}")
     tilts = known["tilt"].to_numpy(dtype=float)
     warp = [Path(name).suffix.lower() in WARP for name in names]
-    fits = [_Fit(tilts, told, names=names, offset=offset, both=warp[0] != warp[1]) for told in _angles(table)]
+    fits = [_Fit(tilts, stated, names=names, offset=offset, both=warp[0] != warp[1]) for stated in _angles(table)]
     fit = next((fit for fit in fits if fit.possible), fits[0])
     rows = _named(known, table) if order is None else None
     if rows is None:
@@ -138,9 +129,9 @@ class _Fit:
     """How the tilts of two files agree."""
 
     def __init__(
-        self, tilts: np.ndarray, told: np.ndarray, *, names: tuple[str | Path, str | Path], offset: bool, both: bool
+        self, tilts: np.ndarray, stated: np.ndarray, *, names: tuple[str | Path, str | Path], offset: bool, both: bool
     ) -> None:
-        self.tilts, self.stated, self.names, self.offset, self.both = tilts, told, names, offset, both
+        self.tilts, self.stated, self.names, self.offset, self.both = tilts, stated, names, offset, both
         self.stack = np.arange(len(tilts))
         self.sorted = {sign: self._sorted(sign) for sign in (1, -1)}
 
@@ -224,12 +215,12 @@ class _Fit:
 
 def warn_unaligned(table: pd.DataFrame, *, stack: str | Path, pixel_size: float) -> None:
     """Warn where metadata say that the images of a stack are not aligned."""
-    told = [*_axis(table), *_moves(table, pixel_size)]
-    if told:
+    reasons = [*_axis(table), *_moves(table, pixel_size)]
+    if reasons:
         warnings.warn(
-            f"{stack} is taken to be aligned, with the tilt axis along y, but its metadata say otherwise: {'; '.join(told)}. "
-            "Give its alignment, transforms= (.xf) or alignment= (.aln, .xml, .tomostar, .star), or say aligned=True if it is "
-            "aligned already",
+            f"{stack} is taken to be aligned, with the tilt axis along y, but its metadata say otherwise: "
+            f"{'; '.join(reasons)}. Give its alignment, transforms= (.xf) or alignment= (.aln, .xml, .tomostar, .star), or say "
+            "aligned=True if it is aligned already",
             stacklevel=3,
         )
 
@@ -240,14 +231,14 @@ def _axis(table: pd.DataFrame) -> list[str]:
     if len(axis):
         worst = axis[np.argmax(_off_y(axis))]
         return [f"the tilt axis lies at {worst:g}° from y"] if _off_y(worst) > UPRIGHT else []
-    told = {"TiltAxisAngle": "title_axis", "RotationAngle": "rotation"}
-    found = {name: float(table[column].iloc[0]) for name, column in told.items() if column in table}
+    columns = {"TiltAxisAngle": "title_axis", "RotationAngle": "rotation"}
+    found = {name: float(table[column].iloc[0]) for name, column in columns.items() if column in table}
     known = {name: value for name, value in found.items() if np.isfinite(value)}
     # One of them, or a right angle from it, is the axis.
     if not known or all(_off_y(value) <= UPRIGHT for value in known.values()):
         return []
-    said = ", ".join(f"{name} = {value:g}" for name, value in known.items())
-    return [f"they do not say for sure where the tilt axis lies ({said})"]
+    values = ", ".join(f"{name} = {value:g}" for name, value in known.items())
+    return [f"they do not say for sure where the tilt axis lies ({values})"]
 
 
 def _off_y(axis: np.ndarray | float) -> np.ndarray:
@@ -259,12 +250,12 @@ def _moves(table: pd.DataFrame, pixel_size: float) -> list[str]:
     """What the metadata say of shifts of more than a pixel, and of turns."""
     shifts = [np.abs(table[name].to_numpy(dtype=float)) for name in ("shift_x", "shift_y") if name in table]
     largest = np.nanmax(shifts) if shifts and not np.isnan(shifts).all() else 0.0
-    told = [f"images are shifted by up to {largest:.4g} Å"] if largest > pixel_size else []
+    moves = [f"images are shifted by up to {largest:.4g} Å"] if largest > pixel_size else []
     for name, axis in (("level_x", "x (LevelAngleX, rlnTomoXTilt)"), ("level_y", "the tilt axis (LevelAngleY)")):
         angles = table[name].dropna().to_numpy(dtype=float) if name in table else np.empty(0)
         if angles.any():
-            told.append(f"the specimen is turned by {angles[np.argmax(np.abs(angles))]:g}° about {axis}")
-    return told
+            moves.append(f"the specimen is turned by {angles[np.argmax(np.abs(angles))]:g}° about {axis}")
+    return moves
 
 
 def outliers(table: pd.DataFrame, *, gaps: bool = False) -> pd.DataFrame:
@@ -287,7 +278,7 @@ def outliers(table: pd.DataFrame, *, gaps: bool = False) -> pd.DataFrame:
         A row for each: number, tilt, quantity ("defocus" in µm or "exposure" in e/Å²), value, median.
     """
     number = table["number"].to_numpy() if "number" in table else np.arange(len(table))
-    parts = []
+    found = []
     for name, (least, share) in FLOORS.items():
         values = table[name].to_numpy(dtype=float)
         known = values[np.isfinite(values)]
@@ -299,8 +290,8 @@ def outliers(table: pd.DataFrame, *, gaps: bool = False) -> pd.DataFrame:
         if gaps and name == "exposure" and middle > 0:
             far &= np.min([np.abs(values / middle - times) for times in (2, 3)], axis=0) > 0.05
         rows = {"number": number[far], "tilt": table["tilt"].to_numpy(dtype=float)[far], "quantity": name}
-        parts.append(pd.DataFrame(rows | {"value": values[far], "median": middle}))
-    return pd.concat(parts, ignore_index=True)[OUTLYING] if parts else pd.DataFrame(columns=OUTLYING)
+        found.append(pd.DataFrame(rows | {"value": values[far], "median": middle}))
+    return pd.concat(found, ignore_index=True)[OUTLYING] if found else pd.DataFrame(columns=OUTLYING)
 
 
 def warn_outliers(table: pd.DataFrame, *, source: str | Path, gaps: bool) -> None:
@@ -309,12 +300,12 @@ def warn_outliers(table: pd.DataFrame, *, source: str | Path, gaps: bool) -> Non
     if found.empty:
         return
     units = {"defocus": "µm", "exposure": "e/Å²"}
-    told = [
+    images = [
         f"image {row.number} at {row.tilt:g}°: {row.quantity} {row.value:.4g} {units[row.quantity]} (median {row.median:.4g})"
         for row in found.head(10).itertuples()
     ]
     more = f"; and {len(found) - 10} more" if len(found) > 10 else ""
     warnings.warn(
-        f"in {source} some images are far from the others: {'; '.join(told)}{more}; leave them out (exclude=) or mend the file",
+        f"in {source} some images are far from the others: {'; '.join(images)}{more}; leave them out (exclude=), or mend it",
         stacklevel=3,
     )

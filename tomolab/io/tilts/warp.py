@@ -6,19 +6,17 @@ heights alone, from which the defocus across an image follows.
 """
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
-import defusedxml.ElementTree
 import numpy as np
 import pandas as pd
-from defusedxml.common import DefusedXmlException
 
 from tomolab.conventions import HAND
-from tomolab.io.lists import star
+from tomolab.io.lists.star import parsing
 from tomolab.io.tilts import imod
+from tomolab.io.xml import parsed
 
 LISTS = ("Angles", "Dose", "UseTilt", "MoviePath", "AxisAngle", "AxisOffsetX", "AxisOffsetY")
 """Elements that hold a line for each image."""
@@ -27,7 +25,6 @@ LOCALISED = ("AxisAngle", "AxisOffsetX", "AxisOffsetY")
 COMMA = re.compile(r"^([-+]?\d+),(\d+(?:[eE][-+]?\d+)?)$")
 LOCAL = ("GridMovementX", "GridMovementY", "GridVolumeWarpX", "GridVolumeWarpY", "GridVolumeWarpZ")
 """Elements that move parts of the images, or of the specimen."""
-DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
 
 
 def read_warp(path: str | Path) -> pd.DataFrame:
@@ -51,7 +48,10 @@ def read_warp(path: str | Path) -> pd.DataFrame:
         name says.
     """
     text = imod.text(path)
-    root = _parse(text, path)
+    try:
+        root = parsed(text, "TiltSeries")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     found = {name: _list(root, name) for name in LISTS}
     for name in LOCALISED:
         found[name] = [COMMA.sub(r"\1.\2", value) for value in found[name]]
@@ -59,7 +59,7 @@ def read_warp(path: str | Path) -> pd.DataFrame:
     angles = numbers["Angles"]
     if angles is None:
         raise ValueError(f"{path} has no angles (element Angles)")
-    _check_tilts(angles, lambda i: _place(text, "Angles", path, row=i))
+    imod.check_tilts(angles, lambda i: _place(text, "Angles", path, row=i))
     for name, values in found.items():
         if values and len(values) != len(angles):
             raise ValueError(f"{_place(text, name, path)}: {len(values)} values of {name} for {len(angles)} angles")
@@ -96,15 +96,14 @@ def read_tomostar(path: str | Path) -> pd.DataFrame:
         If the file is not STAR, has no column wrpAngleTilt, or a value is not a number.
     """
     try:
-        tables = star.parsed(imod.text(path, strict=True))
+        blocks = parsing.parsed(imod.text(path, strict=True))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    rows = next((block for block in tables.values() if "wrpAngleTilt" in block), None)
+    rows = next((block for block in blocks.values() if "wrpAngleTilt" in block), None)
     if rows is None:
-        told = ", ".join(str(name) for block in tables.values() for name in block) or "nothing"
-        raise ValueError(f"{path} has no column wrpAngleTilt; it has {told}")
+        raise ValueError(f"{path} has no column wrpAngleTilt: {parsing.described(blocks)}")
     angles = _column(rows, "wrpAngleTilt", path)
-    _check_tilts(angles, lambda i: f"{path}, row {i}")
+    imod.check_tilts(angles, lambda i: f"{path}, row {i}")
     columns = {"axis": "wrpAxisAngle", "shift_x": "wrpAxisOffsetX", "shift_y": "wrpAxisOffsetY"}
     known = {"wrpAngleTilt", "wrpDose", "wrpMovieName", *columns.values()}
     return imod.table(
@@ -113,7 +112,7 @@ def read_tomostar(path: str | Path) -> pd.DataFrame:
         **{ours: _column(rows, theirs, path) if theirs in rows else np.nan for ours, theirs in columns.items()},
         image=[_bare(name) for name in rows["wrpMovieName"]] if "wrpMovieName" in rows else "",
         use=True,
-        **{str(name): star.typed(rows[name]).to_numpy() for name in rows if name not in known},
+        **{str(name): parsing.typed(rows[name]).to_numpy() for name in rows if name not in known},
     )
 
 
@@ -128,22 +127,6 @@ def _moves(value: str | None) -> bool:
 def _turned(angles: np.ndarray) -> np.ndarray:
     """Tilts with IMOD's sign of Warp's angles; 0 stays without one."""
     return 0.0 - angles
-
-
-def _parse(text: str, path: str | Path) -> Element:
-    """Root of the file. A document type is refused: entities that blow up, and files that it points to, come with it."""
-    try:
-        # What the file says of its encoding holds no longer. Lines are kept, so that errors name the right one.
-        told = DECLARATION.match(text)
-        body = "\n" * told[0].count("\n") + text[told.end() :] if told else text
-        root = defusedxml.ElementTree.fromstring(body.encode(), forbid_dtd=True)
-    except DefusedXmlException as error:
-        raise ValueError(f"{path} declares a document type or entities, which Warp does not write") from error
-    except defusedxml.ElementTree.ParseError as error:
-        raise ValueError(f"{path}, line {error.position[0]}: this is not XML ({error})") from error
-    if root.tag != "TiltSeries":
-        raise ValueError(f"{path} describes a {root.tag!r}; expected a 'TiltSeries'")
-    return root
 
 
 def _list(root: Element, name: str) -> list[str]:
@@ -171,11 +154,6 @@ def _boolean(value: str, place: str) -> bool:
     if value.lower() not in ("true", "false"):
         raise ValueError(f"{place}: expected True or False, got {value[:60]!r}")
     return value.lower() == "true"
-
-
-def _check_tilts(angles: np.ndarray, place: Callable[[int], str]) -> None:
-    for i in np.flatnonzero(~(np.abs(angles) <= 90)):
-        raise ValueError(f"{place(int(i))}: a tilt lies within ±90°, got {angles[i]:g}")
 
 
 def _place(text: str, name: str, path: str | Path, *, row: int = 0) -> str:

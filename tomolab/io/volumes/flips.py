@@ -1,4 +1,4 @@
-"""Flips: tomograms of IMOD whose sections lie along the tilt axis instead of the beam, and how they are turned.
+"""Finds tomograms of IMOD whose sections lie along the tilt axis instead of the beam, and turns them.
 
 IMOD's ``tilt`` writes one section for each place along the tilt axis, so that the thickness of the specimen runs along y of
 the file and the tilt axis along z ("xzy"). Two ways of making x, y, z of it are in use, and they differ by a mirror:
@@ -25,13 +25,7 @@ MADE, TURNED, OURS = "tilt: tomographic reconstruction", ("clip: flipyz", "clip:
 
 
 def check(flipped: object) -> None:
-    """Refuse what is no way of turning; None stands for not told.
-
-    Raises
-    ------
-    ValueError
-        If `flipped` is neither False, "swap" nor "rotate".
-    """
+    """Refuse what is neither False, "swap" nor "rotate", nor None, with which the user leaves it open; a ValueError."""
     if not (flipped is None or flipped is False or (isinstance(flipped, str) and flipped in WAYS)):
         raise ValueError(f"flipped must be False, 'swap' or 'rotate', got {flipped!r}")
 

@@ -1,4 +1,4 @@
-"""Maps: volumes in and out, whatever kind of file they are in.
+"""Takes the path of a map or tomogram of any kind of file, gives its volume; writes volumes.
 
 A folder or an address is OME-Zarr (`tomolab.io.volumes.ome_zarr`), a file whose header is that of TOM or PyTom EM
 (`tomolab.io.volumes.em`), any other file MRC (`tomolab.io.volumes.mrc`), whatever its name ends in: .mrc, .rec, .map, .ali,
@@ -63,19 +63,19 @@ def open_volume(
     """
     options: dict[str, Any] = {"voxel_size": voxel_size}
     pyramid = {"near": near, "averaged": averaged, "channel": channel, "time": time, "axes": axes}
-    if _zarr(path):
+    place = locate(path)
+    if remote(place) or Path(place).is_dir():
         _unused(path, flipped=flipped)
         options |= {"permissive": permissive, **pyramid}
-        found = ome_zarr.open_volume(path, **options)
-    elif em.recognised(Path(locate(path))):
+        found = ome_zarr.open_volume(place, **options)
+    elif em.recognised(Path(place)):
         _unused(path, flipped=flipped, permissive=permissive or None, **pyramid)
-        found = em.open_volume(locate(path), **options)
+        found = em.open_volume(place, **options)
     else:
         _unused(path, **pyramid)
         options |= {"permissive": permissive, "flipped": flipped}
-        found = mrc.open_volume(locate(path), **options)
+        found = mrc.open_volume(place, **options)
     # Another process may stand in another folder.
-    place = locate(path)
     return replace(found, again=partial(open_volume, place if remote(place) else Path(place).absolute(), **options))
 
 
@@ -94,10 +94,7 @@ def read_volume(path: str | Path, *, voxel_size: float | None = None, permissive
     FileNotFoundError, ConnectionError, ValueError
         As `open_volume`; also if it does not fit into memory or holds NaN.
     """
-    if _zarr(path) or em.recognised(Path(locate(path))):
-        return open_volume(path, voxel_size=voxel_size, permissive=permissive, **options).load()
-    _unused(path, **{name: options.pop(name, None) for name in ("near", "averaged", "channel", "time", "axes")})
-    return mrc.read_volume(locate(path), voxel_size=voxel_size, permissive=permissive, **options)
+    return open_volume(path, voxel_size=voxel_size, permissive=permissive, **options).load()
 
 
 def write_volume(volume: Volume, path: str | Path, *, version: Literal["0.4", "0.5"] | None = None) -> Path:
@@ -124,11 +121,6 @@ def write_volume(volume: Volume, path: str | Path, *, version: Literal["0.4", "0
     if Path(path).suffix.lower() == ".em":
         return em.write_volume(volume, path)
     return mrc.write_volume(volume, path)
-
-
-def _zarr(path: str | Path) -> bool:
-    place = locate(path)
-    return remote(place) or Path(place).is_dir()
 
 
 def _unused(path: str | Path, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""MRC files: maps, tomograms and tilt series, read with their header held against the file and the user's word.
+"""Takes MRC files, gives maps, tomograms and tilt series, after their header was compared with the file and what the user says.
 
 Modes 0 (int8), 1 (int16), 2 (float32), 6 (uint16) and 12 (float16) are read, plain, gzipped or bzip2ed; axes come out as
 (z, y, x) whatever their order in the file, and `tomolab.io.volumes.flips` tells of those of IMOD whose axes mean something
@@ -29,19 +29,22 @@ LARGE = 2**30
 """Bytes of a compressed tomogram from which on its memory is told before it is read."""
 
 
-def read_volume(
+def open_volume(
     path: str | Path, *, voxel_size: float | None = None, permissive: bool = False, flipped: Flip | None = None
-) -> Volume:
-    """Read a map or tomogram.
+) -> Tomogram:
+    """Open a map or tomogram, of which only what is asked for is read.
+
+    A plain file is mapped into memory. A compressed one must be read whole when the first block is asked for; if that takes
+    more than 1 GB, a warning says how much.
 
     Parameters
     ----------
     path
         MRC file, also .gz or .bz2.
     voxel_size
-        Å; needed where the header does not know it (0 or 1 Å), else held against the header.
+        Å; needed where the header does not know it (0 or 1 Å), else compared with the header.
     permissive
-        Also read files whose map id, machine stamp or axis order are not set; mrcfile warns of what it guessed.
+        Also read files whose map id, machine stamp or axis order are not set; a warning says how they are read.
     flipped
         How a tomogram with its thickness along y is turned, False, "swap" or "rotate", see `tomolab.io.volumes.flips`. By
         default what seems to be one is refused with the question.
@@ -51,52 +54,28 @@ def read_volume(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not MRC, is shorter than its header says, does not fit into memory, is complex or a stack of
-        volumes, holds NaN, its voxel size is unknown, not the same along all axes or unlike the one given, or it seems to be
-        flipped and nobody said whether it is.
-    """
-    header, order = mrc_headers.read(Path(path), permissive=permissive)
-    perm, found = _geometry(header, path, voxel_size=voxel_size, permissive=permissive, flipped=flipped)
-    data = flips.turn(_data(Path(path), header, order).transpose(perm), flipped)
-    try:
-        return Volume(np.ascontiguousarray(data), found)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def open_volume(
-    path: str | Path, *, voxel_size: float | None = None, permissive: bool = False, flipped: Flip | None = None
-) -> Tomogram:
-    """Open a map or tomogram and read of it what is asked for.
-
-    A plain file is mapped into memory. A compressed one must be read whole when the first block is asked for; if that takes
-    more than 1 GB, a warning says how much before.
-
-    Parameters
-    ----------
-    path, voxel_size, permissive, flipped
-        As of `read_volume`.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As `read_volume`; values that are NaN are found when they are read.
+        If the file is not MRC, is shorter than its header says, is complex or a stack of volumes, its voxel size is unknown,
+        not the same along all axes or unlike the one given, or it seems to be flipped and nobody said whether it is. When it
+        is read, also if it does not fit into memory or holds NaN.
     """
     path = Path(path)
     header, order = mrc_headers.read(path, permissive=permissive)
     perm, found = _geometry(header, path, voxel_size=voxel_size, permissive=permissive, flipped=flipped)
     kind, shape, start = mrc_headers.layout(header, order)
-    _, size = mrc_headers.enough(path, header, order)
+    told, size = mrc_headers.enough(path, header, order)
     if mrc_headers.opener(path) is not open:
-        needed = 4 * size // kind.itemsize
-        if needed > LARGE:
-            warnings.warn(f"{path} is compressed and must be read whole: {needed:,} bytes of memory", stacklevel=2)
 
         @cache
         def whole() -> np.ndarray:
+            needed = 4 * size // kind.itemsize
+            if needed > LARGE:
+                warnings.warn(f"{path} is compressed and must be read whole: {needed:,} bytes of memory", stacklevel=2)
             return flips.turn(_data(path, header, order).transpose(perm), flipped)
 
-        return Tomogram(_turned(shape, perm, flipped), found, lambda slices: whole()[slices], str(path))
+        z, y, x = (shape[axis] for axis in perm)
+        return Tomogram((y, z, x) if flipped else (z, y, x), found, lambda slices: whole()[slices], str(path))
+    if path.stat().st_size > start + size:
+        warnings.warn(f"{told} and the file holds more; the rest is ignored", stacklevel=2)
     mapped = flips.turn(np.memmap(path, dtype=kind, mode="r", offset=start, shape=shape).transpose(perm), flipped)
     return Tomogram(mapped.shape, found, tomogram.unchanged(path, mapped), str(path))
 
@@ -116,7 +95,7 @@ def read_stack(path: str | Path, *, pixel_size: float | None = None, permissive:
     Raises
     ------
     FileNotFoundError, ValueError
-        As `read_volume`.
+        As `open_volume`.
     """
     header, order = mrc_headers.read(Path(path), permissive=permissive)
     counts = {"x": int(header.nx), "y": int(header.ny)}
@@ -175,12 +154,6 @@ def _data(path: Path, header: Any, order: Order) -> np.ndarray:
     except mrc_headers.BROKEN as error:
         raise ValueError(f"{told} but the file holds {done:,} that can be read ({error})") from error
     return raw.view(kind).reshape(shape).astype(np.float32, copy=False)
-
-
-def _turned(shape: tuple[int, int, int], perm: tuple[int, int, int], flipped: Flip | None) -> tuple[int, int, int]:
-    """(z, y, x) of what lies in the file as (sections, rows, columns)."""
-    z, y, x = (shape[axis] for axis in perm)
-    return (y, z, x) if flipped else (z, y, x)
 
 
 def _geometry(

@@ -1,4 +1,4 @@
-"""Pyramids: what the metadata of OME-Zarr say of the levels of a tomogram, and which level is meant.
+"""Takes the metadata of an OME-Zarr group, gives its levels with their voxel sizes and places, and the one that is meant.
 
 The format is that of ngff.openmicroscopy.org, versions 0.4 and 0.5: ``multiscales`` names axes with their units and, for each
 level, a scale and perhaps a translation, which apply to the index of a voxel in this order, those of the whole pyramid after.
@@ -328,14 +328,8 @@ def origin(found: list[Level], chosen: int, *, averaged: bool | None) -> tuple[t
     return (float(away[0]), float(away[1]), float(away[2])), unknown
 
 
-def averages(data: np.ndarray) -> np.ndarray:
-    """A level of half the size: averages of blocks of 2 voxels along each axis (z, y, x); an odd last voxel is left out."""
-    z, y, x = (n // 2 for n in data.shape)
-    return data[: 2 * z, : 2 * y, : 2 * x].reshape(z, 2, y, 2, x, 2).mean(axis=(1, 3, 5), dtype=np.float32)
-
-
 def metadata(version: str, voxel_size: float, *, count: int, name: str) -> dict[str, Any]:
-    """Attributes of a group whose levels were made by `averages`.
+    """Attributes of a group in which every voxel of a level is the mean of eight of the level before.
 
     Parameters
     ----------

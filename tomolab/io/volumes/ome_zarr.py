@@ -1,4 +1,4 @@
-"""OME-Zarr: tomograms as pyramids of Zarr arrays, in a folder or at an address.
+"""Takes a folder or an address of OME-Zarr, gives a tomogram of one of its levels; writes volumes as OME-Zarr.
 
 Versions 0.4 (Zarr v2) and 0.5 (Zarr v3) of ngff.openmicroscopy.org are read and written: a group says under ``multiscales``
 along which axes its arrays run, and for each the scale and the translation that take a voxel to a place. A translation
@@ -11,10 +11,9 @@ What an axis is, its name says and not its place.
 """
 
 import json
-import threading
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +28,7 @@ from tomolab.io.volumes import multiscales
 from tomolab.io.volumes.multiscales import OTHER_AXES, SPACE, Level
 from tomolab.io.volumes.tomogram import Slices, Tomogram
 from tomolab.io.volumes.zarr_arrays import METADATA_BYTES, Archive, locate, remote
-from tomolab.volumes import Volume
+from tomolab.volumes import Volume, block_mean
 
 CACHE_BYTES = 2**28
 """Of chunks that are kept, as long as there are several."""
@@ -61,20 +60,10 @@ def open_volume(
     ----------
     path
         Folder of an OME-Zarr group or a Zarr array, or its address with http:// or https://.
-    voxel_size
-        Å of the finest level; needed where the file gives no unit of length, else held against it.
-    near
-        Take the coarsest level whose voxels are not larger than this, in Å; the finest if all are, or by default.
-    averaged
-        Whether the voxels of coarser levels are averages of blocks of finer ones, so that their centres lie inside these. Asked
-        only where a coarser level is taken and the file does not say where its voxels lie; False is taken then, with a warning.
-    permissive
-        Missing chunks hold the fill value.
-    channel, time
-        Index of the one that is taken, from 0; needed where there are several.
-    axes
-        Names of the axes in the order of the file, such as "xyz" or "czyx", where the file does not name them. An array
-        without names is taken to be z, y, x, with axes of length 1 before them if any.
+    voxel_size, near, averaged, permissive, channel, time, axes
+        As of `tomolab.io.open_volume`; `voxel_size` is that of the finest level. Where a coarser level is taken, the file
+        does not say where its voxels lie and `averaged` is not given, they are taken not to be averages, with a warning. An
+        array without names of its axes is taken to be z, y, x, with axes of length 1 before them if any.
 
     Raises
     ------
@@ -132,7 +121,7 @@ def write_volume(volume: Volume, path: str | Path, *, version: Literal["0.4", "0
         raise ValueError(f"{path} exists and is no Zarr; it is not replaced")
     data, levels = volume.data, [volume.data]
     while max(data.shape) > SMALLEST and min(data.shape) > 1:
-        data = multiscales.averages(data)
+        data = block_mean(data, 2)
         levels.append(data)
     keys: Any = {"name": "v2", "separator": "/"} if version == "0.4" else None
     with atomic(path) as temporary, zarr.config.set({"array.write_empty_chunks": True}):
@@ -345,53 +334,44 @@ class _Chunks:
     """Chunks of an array, of which the last read are kept."""
 
     def __init__(self, array: Any, told: _Told, chosen: tuple[int | str, ...], *, name: str) -> None:
-        self.array, self.chosen, self.name = array, chosen, name
         dimensions = [chosen.index(axis) for axis in SPACE]
-        self.order = [sorted(dimensions).index(dimension) for dimension in dimensions]
         self.shape, self.chunks = (tuple(one[dimension] for dimension in dimensions) for one in (told.shape, told.chunks))
-        self.size = max(1, CACHE_BYTES // (told.chunk_bytes or 1))
-        self.kept: OrderedDict[tuple[int, ...], np.ndarray] = OrderedDict()
-        self.lock = threading.Lock()
+        order = [sorted(dimensions).index(dimension) for dimension in dimensions]
+        read = partial(_chunk, array, self.shape, self.chunks, chosen=chosen, order=order, name=name)
+        self.chunk = lru_cache(max(1, CACHE_BYTES // (told.chunk_bytes or 1)))(read)
 
     def read(self, slices: Slices) -> np.ndarray:
         """Voxels of a block."""
         spans = [range(one.start // c, -(-one.stop // c)) for one, c in zip(slices, self.chunks, strict=True)]
         out = np.empty([one.stop - one.start for one in slices], dtype=np.float32)
         wanted = list(product(*spans))
-        for some in (wanted[i : i + READERS] for i in range(0, len(wanted), READERS)):
-            for place, chunk in zip(some, self._several(some), strict=True):
-                corner = [i * c for i, c in zip(place, self.chunks, strict=True)]
-                low = [max(a, one.start) for a, one in zip(corner, slices, strict=True)]
-                high = [min(a + n, one.stop) for a, n, one in zip(corner, chunk.shape, slices, strict=True)]
-                to = tuple(slice(a - one.start, b - one.start) for a, b, one in zip(low, high, slices, strict=True))
-                out[to] = chunk[tuple(slice(a - c, b - c) for a, b, c in zip(low, high, corner, strict=True))]
+        with ThreadPoolExecutor(min(READERS, len(wanted))) as readers:
+            for some in (wanted[i : i + READERS] for i in range(0, len(wanted), READERS)):
+                for place, chunk in zip(some, readers.map(self.chunk, some), strict=True):
+                    corner = [i * c for i, c in zip(place, self.chunks, strict=True)]
+                    low = [max(a, one.start) for a, one in zip(corner, slices, strict=True)]
+                    high = [min(a + n, one.stop) for a, n, one in zip(corner, chunk.shape, slices, strict=True)]
+                    to = tuple(slice(a - one.start, b - one.start) for a, b, one in zip(low, high, slices, strict=True))
+                    out[to] = chunk[tuple(slice(a - c, b - c) for a, b, c in zip(low, high, corner, strict=True))]
         return out
 
-    def _several(self, places: list[tuple[int, ...]]) -> list[np.ndarray]:
-        with self.lock:
-            found = {place: self.kept[place] for place in places if place in self.kept}
-        lacking = [place for place in places if place not in found]
-        if len(lacking) == 1:
-            found[lacking[0]] = self._one(lacking[0])
-        elif lacking:
-            with ThreadPoolExecutor(len(lacking)) as readers:
-                found.update(zip(lacking, readers.map(self._one, lacking), strict=True))
-        with self.lock:
-            for place in places:
-                self.kept[place] = found[place]
-                self.kept.move_to_end(place)
-            while len(self.kept) > self.size:
-                self.kept.popitem(last=False)
-        return [found[place] for place in places]
 
-    def _one(self, place: tuple[int, ...]) -> np.ndarray:
-        part = tuple(slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(place, self.chunks, self.shape, strict=True))
-        along = dict(zip(SPACE, part, strict=True))
-        try:
-            return np.asarray(self.array[tuple(along[one] if isinstance(one, str) else one for one in self.chosen)]).transpose(
-                self.order
-            )
-        except (FileNotFoundError, ConnectionError):
-            raise
-        except (ValueError, RuntimeError, TypeError, LookupError, ArithmeticError, OSError, MemoryError) as error:
-            raise ValueError(f"{self.name}: the chunk at {part} (z, y, x) cannot be read: {error}") from error
+def _chunk(
+    array: Any,
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    place: tuple[int, ...],
+    *,
+    chosen: tuple[int | str, ...],
+    order: list[int],
+    name: str,
+) -> np.ndarray:
+    """The chunk at a place in the grid of chunks, (z, y, x)."""
+    part = tuple(slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(place, chunks, shape, strict=True))
+    along = dict(zip(SPACE, part, strict=True))
+    try:
+        return np.asarray(array[tuple(along[one] if isinstance(one, str) else one for one in chosen)]).transpose(order)
+    except (FileNotFoundError, ConnectionError):
+        raise
+    except (ValueError, RuntimeError, TypeError, LookupError, ArithmeticError, OSError, MemoryError) as error:
+        raise ValueError(f"{name}: the chunk at {part} (z, y, x) cannot be read: {error}") from error

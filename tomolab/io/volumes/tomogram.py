@@ -1,4 +1,4 @@
-"""Sources: tomograms on disk, of which only what is asked for is read.
+"""`Tomogram`: a tomogram on disk or in memory, of which only what is asked for is read.
 
 >>> tomogram = io.open_volume("TS_01.mrc", voxel_size=10.0)
 >>> block = tomogram.read(np.s_[100:140, 200:240, 200:240])      # float32, as it lies in the file
@@ -129,11 +129,16 @@ class Tomogram:
         needed, free = 5 * voxels + 3 * SLAB_BYTES, psutil.virtual_memory().available
         if needed > free:
             raise ValueError(f"{self!r} needs {needed:,} bytes of memory, but only {free:,} are free; read it in blocks")
+        blocks = slabs(self)
+        slab = next(blocks)
+        # Whether a packed file holds what its header says shows only as it is read, so memory is taken after that.
+        first = self.read(slab)
         try:
             data = np.empty(self.shape, dtype=np.float32)
         except MemoryError as error:
             raise ValueError(f"{self!r} needs {needed:,} bytes of memory, more than this process may take") from error
-        for slab in slabs(self):
+        data[slab] = first
+        for slab in blocks:
             data[slab] = self.read(slab)
         moved = np.array(self.origin) / self.voxel_size
         return Volume(shift(data, moved) if np.abs(moved).max() > 1e-3 else data, self.voxel_size)

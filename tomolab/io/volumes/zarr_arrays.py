@@ -1,4 +1,4 @@
-"""Archives: Zarr arrays in a folder or at an address, read-only, with everything that they claim held before it is believed.
+"""Takes a folder or an address, gives the Zarr array in it, read-only, after what it says of itself was checked.
 
 An address is http or https. No credentials are sent, neither from it nor from the user's files; cookies are not kept; a
 redirect is followed up to `REDIRECTS` times, within the same host and never from https to http; every answer has a limit of
@@ -10,7 +10,7 @@ run what they read.
 import asyncio
 import time
 import zlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ LONGEST = 600.0
 """Seconds that one object may take."""
 STEP = 512
 """Bytes after which the clock is looked at: a server that sends one in a while shall not hold up for ever."""
-DEFLATED, COUNTED = ("gzip", "zlib"), ("blosc", "zstd", "lz4")
+DEFLATED = ("gzip", "zlib")
 
 
 class Archive(Store):
@@ -131,18 +131,13 @@ class Archive(Store):
 
     def list(self) -> AsyncIterator[str]:
         """Refuse to list: a server does not tell what it holds."""
-        raise self._unlisted()
+        return self.list_prefix("")
 
     def list_prefix(self, prefix: str) -> AsyncIterator[str]:
         """Refuse to list."""
-        raise self._unlisted(prefix)
+        raise ValueError(f"{self.place} is read by name, not listed: {prefix}*")
 
-    def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        """Refuse to list."""
-        raise self._unlisted(prefix)
-
-    def _unlisted(self, prefix: str = "") -> ValueError:
-        return ValueError(f"{self.place} is read by name, not listed: {prefix}*")
+    list_dir = list_prefix
 
 
 def remote(place: str) -> bool:
@@ -196,17 +191,9 @@ def check_claim(codec: str, data: bytes, unpacked: int, *, name: str) -> None:
         except zlib.error as error:
             raise ValueError(f"{name} cannot be unpacked: {error}") from error
     else:
-        told = {"blosc": _blosc, "zstd": _zstd, "lz4": _lz4}[codec](data) if codec in COUNTED else 0
+        told = COUNTED[codec](data) if codec in COUNTED else 0
     if told > unpacked:
         raise ValueError(f"{name} unpacks to {told:,} bytes or more, where a chunk holds {unpacked:,}")
-
-
-def _blosc(data: bytes) -> int:
-    return int.from_bytes(data[4:8], "little")
-
-
-def _lz4(data: bytes) -> int:
-    return int.from_bytes(data[:4], "little")
 
 
 def _zstd(data: bytes) -> int:
@@ -231,13 +218,21 @@ def _zstd(data: bytes) -> int:
     return total - 2**20
 
 
+COUNTED: dict[str, Callable[[bytes], int]] = {
+    "blosc": lambda data: int.from_bytes(data[4:8], "little"),
+    "lz4": lambda data: int.from_bytes(data[:4], "little"),
+    "zstd": _zstd,
+}
+"""Bytes that packed bytes say they unpack to."""
+
+
 def _session() -> requests.Session:
     session = requests.Session()
     session.auth = _unsigned
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers["Accept-Encoding"] = "identity"
-    session.mount("https://", requests.adapters.HTTPAdapter(pool_maxsize=16))
-    session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=16))
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=16))
     return session
 
 
@@ -270,17 +265,16 @@ def _span(wanted: ByteRequest | None, size: int) -> tuple[int, int]:
     return 0, size
 
 
-def _from_address(session: requests.Session, url: str, wanted: ByteRequest | None, limit: int) -> bytes | None:
-    headers = {}
+def _range(wanted: ByteRequest) -> str:
     if isinstance(wanted, RangeByteRequest):
-        headers["Range"] = f"bytes={wanted.start}-{wanted.end - 1}"
-    elif isinstance(wanted, OffsetByteRequest):
-        headers["Range"] = f"bytes={wanted.offset}-"
-    elif isinstance(wanted, SuffixByteRequest):
-        headers["Range"] = f"bytes=-{wanted.suffix}"
+        return f"{wanted.start}-{wanted.end - 1}"
+    return f"{wanted.offset}-" if isinstance(wanted, OffsetByteRequest) else f"-{wanted.suffix}"
+
+
+def _from_address(session: requests.Session, url: str, wanted: ByteRequest | None, limit: int) -> bytes | None:
+    headers = {} if wanted is None else {"Range": f"bytes={_range(wanted)}"}
     try:
-        response = _follow(session, url, headers)
-        with response:
+        with _follow(session, url, headers) as response:
             if response.status_code in (403, 404, 410):
                 # A bucket that may not be listed answers 403 for what it does not hold.
                 return None

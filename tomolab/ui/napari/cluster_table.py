@@ -1,7 +1,9 @@
-"""The ledger: the clusters of a session as a table in Qt, to tick, name, hide and annotate.
+"""Takes an inspection, shows its clusters as a table in Qt, to tick, name, hide and annotate.
 
->>> table = Ledger(session)
->>> table.chosen()                    # clusters that are ticked
+The columns are those of `cluster_columns`; the first has the tick and the colour.
+
+>>> table = ClusterTable(inspection)
+>>> table.clusters.ticked                   # in the order in which they were ticked
 [0, 3]
 """
 
@@ -11,56 +13,50 @@ from qtpy.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex,
 from qtpy.QtGui import QColor, QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
 
-from tomolab.inspection.session import Session
+from tomolab.inspection import cluster_columns
+from tomolab.inspection.model import Inspection
 from tomolab.ui import style
 
-NAME, COUNT, SHOWN, NOTE = range(4)
-TITLES = ("Cluster", "Particles", "Shown", "Note")
-ABOUT = (
-    "Tick clusters to merge, split, dissolve, average or export them; double-click to name one",
-    "Particles in the cluster now",
-    "Whether its particles are drawn, here and in the tomogram",
-    "Anything worth remembering; double-click to write",
-)
 Index = QModelIndex | QPersistentModelIndex
 NONE = QModelIndex()
 Role = Qt.ItemDataRole
 
 
 class Clusters(QAbstractTableModel):
-    """Model of the clusters of a session: it holds nothing but what is ticked.
+    """Qt's model of the table: it holds nothing but what is ticked.
 
     Parameters
     ----------
-    session
-        Asked for everything that is shown, and told what is written.
+    inspection
+        Asked for everything that is shown; its session is told what is written.
     """
 
-    ticked = Signal()
-    """What is ticked has changed."""
+    tick_changed = Signal()
     refused = Signal(str)
     """Something that was written could not be, and why."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, inspection: Inspection) -> None:
         super().__init__()
-        self.session, self.marked = session, set[int]()
+        self.inspection, self.session, self.ticked = inspection, inspection.session, list[int]()
+        self.columns = cluster_columns.COLUMNS
         self._read()
 
     def _read(self) -> None:
-        self.numbers, self.counts = sorted(self.session.clusters), self.session.counts()
-        self.marked &= set(self.numbers)
+        self.numbers = sorted(self.session.clusters)
+        self._values = [column.values(self.inspection) for column in self.columns]
+        self.ticked = [one for one in self.ticked if one in self.session.clusters]
 
     def refresh(self) -> None:
-        """Read the session again."""
+        """Read the inspection again."""
         same = self.numbers == sorted(self.session.clusters)
         if not same:
             self.beginResetModel()
         self._read()
         if same and self.numbers:
-            self.dataChanged.emit(self.index(0, 0), self.index(len(self.numbers) - 1, NOTE))
+            self.dataChanged.emit(self.index(0, 0), self.index(len(self.numbers) - 1, len(self.columns) - 1))
         elif not same:
             self.endResetModel()
-            self.ticked.emit()
+            self.tick_changed.emit()
 
     def rowCount(self, parent: Index = NONE) -> int:  # noqa: N802 - Qt's name
         """Clusters."""
@@ -68,56 +64,55 @@ class Clusters(QAbstractTableModel):
 
     def columnCount(self, parent: Index = NONE) -> int:  # noqa: N802 - Qt's name
         """Columns."""
-        return 0 if parent.isValid() else len(TITLES)
+        return 0 if parent.isValid() else len(self.columns)
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Role.DisplayRole) -> Any:  # noqa: N802 - Qt's
         """Titles, and what they mean."""
         if orientation == Qt.Orientation.Horizontal:
-            return {Role.DisplayRole: TITLES[section], Role.ToolTipRole: ABOUT[section]}.get(role)  # type: ignore[call-overload]
+            column = self.columns[section]
+            return {Role.DisplayRole: column.title, Role.ToolTipRole: column.tooltip}.get(role)  # type: ignore[call-overload]
         return None
 
     def flags(self, index: Index) -> Qt.ItemFlag:
         """What can be done with a cell."""
-        can = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
-        if index.column() in (NAME, SHOWN):
+        can, column = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable, self.columns[index.column()]
+        if column.kind == "check" or index.column() == 0:
             can |= Qt.ItemFlag.ItemIsUserCheckable
-        if index.column() in (NAME, NOTE):
+        if column.kind == "text" and column.write is not None:
             can |= Qt.ItemFlag.ItemIsEditable
         return can
 
     def data(self, index: Index, role: int = Role.DisplayRole) -> Any:
         """What a cell shows."""
-        number, column = self.numbers[index.row()], index.column()
-        one = self.session.clusters[number]
-        if role == Role.CheckStateRole and column in (NAME, SHOWN):
-            on = number in self.marked if column == NAME else not one.hidden
+        number, place = self.numbers[index.row()], index.column()
+        column, value = self.columns[place], self._values[place][number]
+        if role == Role.CheckStateRole and (column.kind == "check" or place == 0):
+            on = value if column.kind == "check" else number in self.ticked
             return Qt.CheckState.Checked if on else Qt.CheckState.Unchecked
-        if role == Role.DecorationRole and column == NAME:
+        if role == Role.DecorationRole and place == 0:
             return swatch(style.inks(self.session.clusters)[number])
-        if role == Role.TextAlignmentRole and column == COUNT:
+        if role == Role.TextAlignmentRole and column.kind == "number":
             return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
         if role == Role.ToolTipRole:
-            return f"{one.note or self.session.title(number)} (number {number})" if column in (NAME, NOTE) else ABOUT[column]
-        if role == Role.EditRole:
-            return {NAME: one.name, NOTE: one.note}.get(column)
-        if role == Role.DisplayRole:
-            return {NAME: self.session.title(number), COUNT: f"{self.counts[number]:,}", NOTE: one.note}.get(column)
+            return f"{column.tooltip}\n{self.session.title(number)} (number {number})"
+        if role in (Role.DisplayRole, Role.EditRole) and column.kind != "check":
+            return column.format(value)
         return None
 
     def setData(self, index: Index, value: Any, role: int = Role.EditRole) -> bool:  # noqa: N802 - Qt's name
-        """Tick, hide, name or annotate a cluster."""
-        number, column = self.numbers[index.row()], index.column()
+        """Tick a cluster, or write into a cell."""
+        number, column = self.numbers[index.row()], self.columns[index.column()]
         if role == Role.CheckStateRole:
-            on = Qt.CheckState(value) == Qt.CheckState.Checked
-            if column == SHOWN:
-                self.session.describe(number, hidden=not on)
-            else:
-                self.tick(number, on=on)
-            return True
-        if role != Role.EditRole:
+            value = Qt.CheckState(value) == Qt.CheckState.Checked
+            if column.kind != "check":
+                self.tick(number, on=value)
+                return True
+        elif role != Role.EditRole or value == self.data(index):
+            # An editor that is left hands over its text also where nobody has typed.
             return False
         try:
-            self.session.describe(number, **{"name" if column == NAME else "note": str(value).strip()})
+            assert column.write is not None
+            column.write(self.session, number, value)
         except ValueError as error:
             self.refused.emit(str(error))
             return False
@@ -133,41 +128,36 @@ class Clusters(QAbstractTableModel):
         on
             Whether it is to be ticked.
         """
-        self.marked = self.marked | {cluster} if on else self.marked - {cluster}
-        self.dataChanged.emit(self.index(0, 0), self.index(len(self.numbers) - 1, NAME))
-        self.ticked.emit()
+        self.ticked = [one for one in self.ticked if one != cluster] + [cluster] * on
+        self.dataChanged.emit(self.index(0, 0), self.index(len(self.numbers) - 1, 0))
+        self.tick_changed.emit()
 
 
-class Ledger(QTableView):
-    """Table of the clusters of a session.
+class ClusterTable(QTableView):
+    """Table of the clusters of an inspection.
 
     Parameters
     ----------
-    session
-        Of an inspection.
+    inspection
+        Whose clusters.
     parent
         Widget that it belongs to.
     """
 
-    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+    def __init__(self, inspection: Inspection, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.clusters = Clusters(session)
+        self.clusters = Clusters(inspection)
         self.setModel(self.clusters)
         self.setShowGrid(False)
         self.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
         self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
         self.verticalHeader().hide()
         self.verticalHeader().setDefaultSectionSize(22)
-        header = self.horizontalHeader()
-        for column in (COUNT, SHOWN):
-            header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
-        header.setSectionResizeMode(NOTE, QHeaderView.ResizeMode.Stretch)
+        for place, column in enumerate(self.clusters.columns):
+            wide = place > 0 and column.kind == "text"
+            mode = QHeaderView.ResizeMode.Stretch if wide else QHeaderView.ResizeMode.ResizeToContents
+            self.horizontalHeader().setSectionResizeMode(place, mode)
         self.setMinimumHeight(78)
-
-    def chosen(self) -> list[int]:
-        """Clusters that are ticked, sorted."""
-        return sorted(self.clusters.marked)
 
 
 def swatch(ink: str, size: int = 12) -> QPixmap:

@@ -1,4 +1,4 @@
-"""Displays: whether a window can open on this machine, asked before Qt, which ends the whole process if it cannot.
+"""Says whether a window can open on this machine, before Qt is asked, which ends the whole process if none can.
 
 >>> display_problem()
 'the display :9 does not answer'

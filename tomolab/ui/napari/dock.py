@@ -1,4 +1,4 @@
-"""The dock: the inspector as a panel of napari, for an inspection that is open or a run folder to be opened.
+"""Takes an inspection, or a run folder that is asked for, and shows the inspector as a dock of napari.
 
 >>> view = viewer.open()
 >>> view.window.add_dock_widget(Inspector(view, inspection.open("runs/first")), name="tomolab", area="right")
@@ -16,7 +16,7 @@ from tomolab.inspection.model import Inspection
 from tomolab.ui import style
 from tomolab.ui.napari import link as napari_link
 from tomolab.ui.napari import threads
-from tomolab.ui.napari.inspector import Bench
+from tomolab.ui.napari.inspector import InspectorPanel
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -41,7 +41,7 @@ class Inspector(QWidget):
     def __init__(self, napari_viewer: "Viewer", inspection: Inspection | None = None) -> None:
         super().__init__()
         self.viewer = napari_viewer
-        self.bench: Bench | None = None
+        self.panel: InspectorPanel | None = None
         self.link: napari_link.Link | None = None
         self.folder, self.button = QLabel("tomolab"), QPushButton("Open run folder…")
         self.welcome, self.bar, self.fault = QLabel(WELCOME), QProgressBar(), QLabel()
@@ -96,9 +96,9 @@ class Inspector(QWidget):
         for layer in [one for one in self.viewer.layers if napari_link.MARK in one.metadata]:
             self.viewer.layers.remove(layer)
         self.link = napari_link.link(self.viewer, inspection)
-        self.bench = Bench(inspection, self.link)
-        self._followed += [self.link, self.bench]
-        self._layout.insertWidget(3, self.bench, 1000)
+        self.panel = InspectorPanel(inspection, self.link)
+        self._followed += [self.link, self.panel]
+        self._layout.insertWidget(3, self.panel, 1000)
         self.welcome.hide()
         self.folder.setText(f"<b>{'' if inspection.folder is None else inspection.folder.name}</b>")
         self.folder.setToolTip(str(inspection.folder or "This inspection is kept in no folder"))
@@ -115,7 +115,7 @@ class Inspector(QWidget):
         """
         self._opening = True
         self._wait(f"opening {Path(folder).name}; the first time the particles are laid out, which may take minutes")
-        threads.later(lambda: inspections.open(folder), then=self._opened, failed=self._failed)
+        threads.in_background(lambda: inspections.open(folder), then=self._opened, failed=self._failed)
 
     def _opened(self, inspection: Inspection) -> None:
         if not self._gone:
@@ -127,7 +127,7 @@ class Inspector(QWidget):
             return
         self._opening = False
         self._wait("")
-        self.fault.setText(f"<span style='color:{style.OKABE_ITO[1]}'>⚠ {error}</span>")
+        self.fault.setText(style.span(f"⚠ {error}", style.OKABE_ITO[1]))
         self.fault.show()
 
     def _wait(self, what: str) -> None:
@@ -143,7 +143,7 @@ class Inspector(QWidget):
 
     def _offered(self, *_: Any) -> None:
         """Open the run folder of which the window shows layers, if none is open."""
-        if not (self._gone or self._opening or self.bench):
+        if not (self._gone or self._opening or self.panel):
             folders = [layer.metadata.get(napari_link.MARK) for layer in self.viewer.layers]
             found = [one for one in folders if one and (Path(one) / "clusters.csv").is_file()]
             if found:
@@ -151,12 +151,12 @@ class Inspector(QWidget):
 
     def close_inspection(self) -> None:
         """Show nothing more, and take its layers out of the viewer. What was decided is in the run folder."""
-        if self.bench is not None and self.link is not None:
-            bench, link, self.bench, self.link = self.bench, self.link, None, None
-            bench.leave()
+        if self.panel is not None and self.link is not None:
+            panel, link, self.panel, self.link = self.panel, self.link, None, None
+            panel.leave()
             link.close()
-            if bench.canvas is not None:
-                bench.canvas.close_scene()
-            self._layout.removeWidget(bench)
-            bench.deleteLater()
+            if panel.canvas is not None:
+                panel.canvas.close_scene()
+            self._layout.removeWidget(panel)
+            panel.deleteLater()
             self._followed.clear()

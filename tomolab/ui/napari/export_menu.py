@@ -1,6 +1,6 @@
-"""Menus of napari's panel: what can be exported from an inspection, with the dialogs that ask where to.
+"""Takes an inspection, offers what can be exported from it as a menu, and asks where to.
 
->>> Exports(inspection, chosen=ledger.chosen, tell=print)
+>>> ExportMenu(inspection, chosen=lambda: [3], tell=print)
 """
 
 from collections.abc import Callable
@@ -11,13 +11,13 @@ from typing import Any
 from qtpy.QtWidgets import QFileDialog, QMenu, QWidget
 
 from tomolab.inspection import exports
-from tomolab.inspection.exports import COPY, KINDS, POSES, PROGRAMS, Kind
+from tomolab.inspection.exports import COPY, FORMATS, POSES, ExportFormat
 from tomolab.inspection.model import Inspection
 from tomolab.ui import report
 from tomolab.ui.napari import threads
 
 
-class Exports(QMenu):
+class ExportMenu(QMenu):
     """Kinds of export as a menu; what is chosen is written beside the window.
 
     Parameters
@@ -42,25 +42,25 @@ class Exports(QMenu):
     ) -> None:
         super().__init__(parent)
         self.inspection, self.chosen, self.tell = inspection, chosen, tell
-        for kind in KINDS:
+        for kind in FORMATS:
             self.addAction(f"{kind.title}…").triggered.connect(partial(self._ask, kind))
         self.addSeparator()
         self.poses = self.addAction("Lists in the poses of averages")
         self.poses.setCheckable(True)
         self.poses.setChecked(True)
-        self.record = self.addAction(f"Record of the run folder as a page ({report.PAGE})")
-        self.record.triggered.connect(lambda: self.report())
+        self.report_action = self.addAction(f"Report of the run folder ({report.PAGE})")
+        self.report_action.triggered.connect(lambda: self.report())
         self.aboutToShow.connect(self._allow)
 
     def _allow(self) -> None:
         """Enable what can be written."""
-        for action, kind in zip(self.actions(), KINDS, strict=False):
-            problem = self.inspection.problem("folders" if kind.format in PROGRAMS else "export", self.chosen())
+        for action, kind in zip(self.actions(), FORMATS, strict=False):
+            problem = exports.problem(self.inspection, kind)
             action.setEnabled(not problem)
             action.setToolTip(problem)
-        self.record.setEnabled(self.inspection.folder is not None)
+        self.report_action.setEnabled(self.inspection.folder is not None)
 
-    def _ask(self, kind: Kind, *_ignored: object) -> None:
+    def _ask(self, kind: ExportFormat, *_ignored: object) -> None:
         """Ask where to, and write it."""
         source = ""
         if kind.format == COPY:
@@ -78,13 +78,13 @@ class Exports(QMenu):
         if path:
             self.export(kind, path, source=source)
 
-    def export(self, kind: Kind, path: str | Path, *, source: str = "") -> None:
+    def export(self, kind: ExportFormat, path: str | Path, *, source: str = "") -> None:
         """Write the particles of the chosen clusters, or of all clusters, beside the window, and tell what was done.
 
         Parameters
         ----------
         kind
-            One of `exports.KINDS`.
+            One of `exports.FORMATS`.
         path
             File or folder.
         source
@@ -92,13 +92,13 @@ class Exports(QMenu):
         """
         poses = POSES[0] if self.poses.isChecked() else POSES[1]
         options: dict[str, Any] = {"chosen": self.chosen() or None, "poses": poses, "source": source}
-        self._later(lambda: exports.make(self.inspection, kind, path, **options))
+        self._later(lambda: exports.export_as(self.inspection, kind, path, **options))
 
     def report(self) -> None:
-        """Write the record of the run folder as a page, and tell where it is."""
+        """Write the report of the run folder, and tell where it is."""
         folder = self.inspection.folder
         if folder is not None:
-            self._later(lambda: f"the record is {report.write(folder)}")
+            self._later(lambda: f"the report is {report.write(folder)}")
 
     def _later(self, work: Callable[[], str]) -> None:
-        threads.later(work, then=lambda told: self.tell(told, fault=False), failed=lambda error: self.tell(str(error)))
+        threads.in_background(work, then=lambda told: self.tell(told, fault=False), failed=lambda error: self.tell(str(error)))

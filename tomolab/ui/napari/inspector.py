@@ -1,10 +1,9 @@
-"""The bench: an inspection as a panel in Qt, with a scatter to draw in, the table of clusters, what can be done, and the jobs.
+"""Takes an inspection, shows it as a panel in Qt: a scatter to draw in, the clusters, the buttons of all actions, and the jobs.
 
->>> panel = Bench(work, link.link(view, work))
+>>> panel = InspectorPanel(work, link.link(view, work))
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,46 +26,21 @@ from qtpy.QtWidgets import (  # type: ignore[attr-defined]
     QWidget,
 )
 
-from tomolab.conventions import BOX, READ_POSE, SOURCE
-from tomolab.inspection.model import ENGINES, QUICK, Inspection
+from tomolab.inspection.actions import ACTIONS, GROUPS, Action, Choice
+from tomolab.inspection.model import ENGINES, Inspection
 from tomolab.ui import style
 from tomolab.ui.napari import link as napari_link
 from tomolab.ui.napari import scatter, threads
-from tomolab.ui.napari.cluster_table import Ledger
-from tomolab.ui.napari.export_menu import Exports
-from tomolab.ui.napari.jobs import Queue
+from tomolab.ui.napari.cluster_table import ClusterTable
+from tomolab.ui.napari.export_menu import ExportMenu
+from tomolab.ui.napari.jobs import JobList
 from tomolab.ui.napari.link import Link
 from tomolab.ui.napari.scatter import Canvas
 
 SYMMETRIES = ("C1", "C2", "C3", "C4", "C5", "C6", "C7", "C8", "D2", "D3", "D4", "D7", "T", "O", "I")
 
 
-@dataclass(frozen=True)
-class Action:
-    """A button: its name as `Inspection.problem` knows it, what stands on it, what it does, and its keys."""
-
-    name: str
-    title: str
-    about: str
-    keys: str
-
-
-ACTIONS = (
-    Action("gather", "New", "A new cluster of the selected particles, taken out of the clusters where they were", "Alt+N"),
-    Action("merge", "Merge", "Make the ticked clusters one", "Alt+M"),
-    Action(
-        "split", "Split", "Divide the ticked cluster by k-means of its features, into as many parts as said beside", "Alt+B"
-    ),
-    Action("dissolve", "Dissolve", "Put the particles of the ticked clusters into none", "Alt+D"),
-    Action("undo", "Undo", "Take back the last step", "Alt+Z"),
-    Action("redo", "Redo", "Do again what was taken back", "Alt+Y"),
-    Action("export", "Export…", "Write the particles of the ticked clusters, or of all, for other programs", "Alt+E"),
-    Action("average", "Average", "Average each ticked cluster, or the selected particles", "Alt+A"),
-    Action("quick", "Quick look", f"Average only the {QUICK} most typical particles, in few iterations", "Alt+Q"),
-)
-
-
-class Bench(QWidget):
+class InspectorPanel(QWidget):
     """Panel that shows an inspection and changes it.
 
     Parameters
@@ -82,39 +56,34 @@ class Bench(QWidget):
     def __init__(self, inspection: Inspection, link: Link, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.inspection, self.link, self._gone, self._busy = inspection, link, False, ""
-        self._deliver = threads.qt()
-        self.ledger, self.queue = Ledger(inspection.session), Queue()
-        self.exports = Exports(inspection, chosen=self.ledger.chosen, tell=self.tell, parent=self)
+        self.table, self.jobs = ClusterTable(inspection), JobList()
+        self.exports = ExportMenu(inspection, chosen=lambda: self.table.clusters.ticked, tell=self.tell, parent=self)
         self.canvas = None if inspection.points is None else Canvas(inspection.points[["x", "y"]].to_numpy())
         self.colour, self.tomogram, self.map = QComboBox(), QComboBox(), QPushButton("Cell map")
         self.legend, self.counts, self.message = QLabel(), QLabel(), QLabel()
         self.parts, self.classes, self.diameter = QSpinBox(), QSpinBox(), QDoubleSpinBox()
         self.engine, self.symmetry = QComboBox(), QComboBox()
-        self.buttons = {one.name: self._button(one) for one in ACTIONS}
+        self.buttons = {name: self._button(name) for name in ACTIONS}
         self._fill()
         self._arrange()
         self._connect()
         for job in inspection.jobs:
-            self.queue.add(job)
+            self.jobs.add(job)
         self._update({"labels", "clusters", "selected", "filters"})
 
     # How it looks
 
-    def _button(self, one: Action) -> QPushButton:
-        button = QPushButton(one.title)
-        button.clicked.connect(lambda: self.do(one.name))
-        shortcut = QShortcut(QKeySequence(one.keys), self)
-        # A click, so that what cannot be done is not done by its keys either.
-        shortcut.activated.connect(button.click)
+    def _button(self, name: str) -> QPushButton:
+        button = QPushButton(ACTIONS[name].title)
+        button.clicked.connect(lambda: self.do(name))
+        for key in ACTIONS[name].keys:
+            # In the panel only, for elsewhere in napari the same keys mean something else.
+            shortcut = QShortcut(QKeySequence(key), self, context=Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            shortcut.activated.connect(lambda: self.do(name))
         return button
 
     def _fill(self) -> None:
-        columns = [
-            name
-            for name in self.inspection.session.particles
-            if name not in ("particle_id", "cluster", *SOURCE, *READ_POSE, *BOX)
-        ]
-        self.colour.addItems(["cluster", *map(str, columns)])
+        self.colour.addItems(["cluster", *style.colour_columns(self.inspection.session.particles)])
         self.colour.setToolTip("What the scatter is coloured by")
         self.tomogram.addItems(self.inspection.named)
         self.tomogram.setCurrentText(self.link.tomogram)
@@ -158,20 +127,11 @@ class Bench(QWidget):
         split = QSplitter(Qt.Orientation.Vertical)
         split.setChildrenCollapsible(False)
         split.addWidget(_stack(_line(QLabel("Colour"), (self.colour, 1), *self._places()), self._scatter(), self.legend))
-        grid = QGridLayout()
-        grid.setSpacing(3)
-        grid.setContentsMargins(0, 0, 0, 0)
-        names: tuple[str | QWidget, ...] = ("gather", "merge", "split", self.parts, "dissolve", "undo", "redo", "export")
-        for place, name in enumerate(names):
-            grid.addWidget(name if isinstance(name, QWidget) else self.buttons[name], place // 4, place % 4)
-        ways = QGridLayout()
-        ways.setSpacing(3)
-        order = (self.engine, self.symmetry, self.buttons["average"], self.classes, self.diameter, self.buttons["quick"])
-        for place, one in enumerate(order):
-            ways.addWidget(one, place // 3, place % 3)
-            ways.setColumnStretch(place % 3, 1)
-        split.addWidget(_stack(self.ledger, self.counts, grid))
-        split.addWidget(_stack(ways, self.queue))
+        groups = {group: [self.buttons[name] for name in ACTIONS if ACTIONS[name].group == group] for group in GROUPS}
+        edits = [*groups["clusters"], self.parts, *groups["history"], *groups["export"]]
+        split.addWidget(_stack(self.table, self.counts, _grid(edits, columns=5)))
+        options = [self.engine, self.symmetry, self.classes, self.diameter]
+        split.addWidget(_stack(_grid([*groups["averages"], *options], columns=3), self.jobs))
         split.setSizes([230, 190, 170])
         for place, share in enumerate((5, 3, 4)):
             split.setStretchFactor(place, share)
@@ -181,6 +141,7 @@ class Bench(QWidget):
         layout.addWidget(self.message)
         self.message.hide()
         self.setMinimumWidth(330)
+        self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
 
     def _places(self) -> list[Any]:
         return [*([(self.tomogram, 1)] if self.tomogram.count() > 1 else []), self.map]
@@ -195,42 +156,39 @@ class Bench(QWidget):
         return text
 
     def _connect(self) -> None:
-        self.inspection.watch(self._hear)
+        self.inspection.changed.connect(self._update)
         if self.canvas is not None:
             self.canvas.drawn.connect(self._drawn)
-        self.ledger.clusters.ticked.connect(self._allow)
-        self.ledger.clusters.refused.connect(self.tell)
+        self.table.clusters.tick_changed.connect(self._enable)
+        self.table.clusters.refused.connect(self.tell)
         self.colour.currentTextChanged.connect(lambda: self._update({"labels"}))
         self.tomogram.currentTextChanged.connect(self._go)
         self.map.toggled.connect(self.link.map)
-        self.engine.currentTextChanged.connect(self._allow)
+        self.engine.currentTextChanged.connect(self._enable)
 
     # What is shown
 
-    def _hear(self, changed: set[str]) -> None:
-        self._deliver(lambda: self._update(changed))
-
+    @threads.in_window
     def _update(self, changed: set[str]) -> None:
         if self._gone:
             return
         session = self.inspection.session
         if changed & {"labels", "clusters"}:
-            self.ledger.clusters.refresh()
+            self.table.clusters.refresh()
         if self.canvas is not None and changed & {"labels", "clusters", "selected", "filters"}:
             self.canvas.show_points(self._inks(), visible=session.visible, selected=session.selected)
-        followed = {id(row.job) for row in self.queue.rows}
+        followed = {id(row.job) for row in self.jobs.rows}
         for job in self.inspection.jobs:
             if id(job) not in followed:
-                self.queue.add(job)
+                self.jobs.add(job)
         inside, chosen = int(session.counts().sum()), int(session.selected.sum())
         hidden = len(session.ids) - int(session.visible.sum())
         told = [f"<b>{chosen:,} selected</b>", f"{inside:,} in {len(session.clusters)} clusters"]
         told += [f"{len(session.ids) - inside:,} in none"] + ([f"{hidden:,} hidden"] if hidden else [])
-        told += (
-            [f"<b style='color:{style.OKABE_ITO[1]}'>NOT KEPT: {self.inspection.unkept}</b>"] if self.inspection.unkept else []
-        )
+        if self.inspection.unkept:
+            told.append(f"<b>{style.span(f'NOT KEPT: {self.inspection.unkept}', style.OKABE_ITO[1])}</b>")
         self.counts.setText(" · ".join(told))
-        self._allow()
+        self._enable()
 
     def _inks(self) -> np.ndarray:
         """Colours of the particles by what is chosen, and the legend."""
@@ -243,33 +201,20 @@ class Bench(QWidget):
         self.legend.show()
         return inks
 
-    def _allow(self, *_: Any) -> None:
-        """Enable what can be done; what cannot says why."""
-        for one in ACTIONS:
-            problem = self.problem(one.name)
-            button = self.buttons[one.name]
-            button.setEnabled(not problem)
-            about = f"{one.about} ({one.keys})"
-            button.setToolTip(f"{about}\nNot now: {problem}" if problem else about)
-        past, future = self.inspection.session.history.past, self.inspection.session.history.future
-        for name, steps in (("undo", past), ("redo", future)):
-            if steps:
-                self.buttons[name].setToolTip(f"{self.buttons[name].toolTip()}: {steps[-1].what}")
+    @property
+    def choice(self) -> Choice:
+        """What an action would be done with now."""
+        options: dict[str, Any] = {"symmetry": self.symmetry.currentText(), "mask_diameter": self.diameter.value() or None}
+        options |= {"engine": self.engine.currentText(), "classes": self.classes.value()}
+        return Choice(tuple(self.table.clusters.ticked), parts=self.parts.value(), **options)
 
-    def problem(self, action: str) -> str:
-        """Why a button cannot be pressed now; empty if it can.
-
-        Parameters
-        ----------
-        action
-            Name of one of `ACTIONS`.
-        """
-        chosen = self.ledger.chosen()
-        if action == "split" and self._busy:
-            return self._busy
-        if action in ("average", "quick"):
-            action = "RELION" if action == "average" and self.engine.currentText() == "RELION" else "average"
-        return self.inspection.problem(action, chosen)
+    def _enable(self, *_: Any) -> None:
+        """Enable what can be done; the tooltip says what cannot be done and why."""
+        work, choice = self.inspection, self.choice
+        for name, button in self.buttons.items():
+            busy = ACTIONS[name].slow and bool(self._busy)
+            button.setEnabled(not (busy or ACTIONS[name].problem(work, choice)))
+            button.setToolTip(self._busy if busy else ACTIONS[name].help(work, choice))
 
     def tell(self, text: str, *, fault: bool = True) -> None:
         """Say something below everything; an empty text takes it away.
@@ -282,37 +227,31 @@ class Bench(QWidget):
             Whether it is about something that went wrong.
         """
         colour = style.OKABE_ITO[1] if fault else style.OKABE_ITO[4]
-        self.message.setText(f"<span style='color:{colour}'>{'⚠ ' * fault}{text}</span>")
+        self.message.setText(style.span(f"{'⚠ ' * fault}{text}", colour))
         self.message.setVisible(bool(text))
 
     # What is done
 
-    def do(self, action: str) -> None:
-        """Do what a button says, and tell what went wrong.
+    def do(self, name: str) -> None:
+        """Do what the button or key of an action does, and tell why it cannot be done.
 
         Parameters
         ----------
-        action
-            Name of one of `ACTIONS`.
+        name
+            Of one of `ACTIONS`.
         """
         self.tell("")
-        session, chosen = self.inspection.session, self.ledger.chosen()
-        ways: dict[str, Callable[[], Any]] = {
-            "gather": session.gather,
-            "merge": lambda: session.merge(chosen),
-            "split": lambda: self._split(chosen[0]),
-            "dissolve": lambda: session.dissolve(*chosen),
-            "undo": session.undo,
-            "redo": session.redo,
-            "export": lambda: self.exports.popup(self.buttons["export"].mapToGlobal(QPoint(0, 0))),
-            "average": lambda: self._average(chosen, engine=self.engine.currentText()),
-            "quick": lambda: self._average(chosen, quick=True),
-        }
-        problem = self.problem(action)
+        action, work, choice = ACTIONS[name], self.inspection, self.choice
+        problem = (self._busy if action.slow else "") or action.problem(work, choice)
         try:
             if problem:
                 raise ValueError(problem)
-            ways[action]()
+            if action.run is None:
+                self.exports.popup(self.buttons[name].mapToGlobal(QPoint(0, 0)))
+            elif action.slow:
+                self._run_slow(action, choice)
+            else:
+                action.do(work, choice)
         except (ValueError, OSError) as error:
             self.tell(str(error))
 
@@ -324,13 +263,13 @@ class Bench(QWidget):
         self.link.show(tomogram)
         self.link.map(self.map.isChecked())
 
-    def _split(self, cluster: int) -> None:
-        session, parts = self.inspection.session, self.parts.value()
-        self._busy = f"{session.title(cluster)} is being split"
-        self._allow()
-        threads.later(
-            lambda: self.inspection.parts(cluster, parts),
-            then=lambda found: self._ended(partial(session.split, cluster, found)),
+    def _run_slow(self, action: Action, choice: Choice) -> None:
+        assert action.run is not None
+        self._busy = f"{action.title} is at work"
+        self._enable()
+        threads.in_background(
+            partial(action.run, self.inspection, choice),
+            then=self._ended,
             failed=lambda error: self._ended(partial(self.tell, str(error))),
         )
 
@@ -343,19 +282,13 @@ class Bench(QWidget):
             last()
         except ValueError as error:
             self.tell(str(error))
-        self._allow()
-
-    def _average(self, chosen: list[int], **options: Any) -> None:
-        options |= {"symmetry": self.symmetry.currentText().strip(), "mask_diameter": self.diameter.value() or None}
-        clusters: list[int | None] = [*chosen] or [None]
-        for cluster in clusters:
-            self.inspection.average(cluster, classes=self.classes.value(), **options)
+        self._enable()
 
     def leave(self) -> None:
         """Follow the inspection no more."""
         if not self._gone:
             self._gone = True
-            self.inspection.unwatch(self._hear)
+            self.inspection.changed.disconnect(self._update)
 
 
 def _line(*widgets: Any) -> QHBoxLayout:
@@ -378,3 +311,14 @@ def _stack(*parts: Any) -> QWidget:
     for part in parts:
         layout.addWidget(part) if isinstance(part, QWidget) else layout.addLayout(part)
     return widget
+
+
+def _grid(widgets: Sequence[QWidget], *, columns: int) -> QGridLayout:
+    """Widgets in rows."""
+    grid = QGridLayout()
+    grid.setSpacing(3)
+    grid.setContentsMargins(0, 0, 0, 0)
+    for place, widget in enumerate(widgets):
+        grid.addWidget(widget, place // columns, place % columns)
+        grid.setColumnStretch(place % columns, 1)
+    return grid

@@ -1,12 +1,11 @@
-"""The queue: jobs as they run in the background of a Qt window, each with a bar, slices of its average so far, and a button.
+"""Takes jobs, shows each in a Qt window as it runs: a bar, slices of its average so far, and a button to stop it.
 
->>> queue = Queue()
->>> queue.add(inspection.average(3))
+>>> jobs = JobList()
+>>> jobs.add(inspection.average(3))
 """
 
 import html
 import time
-from functools import partial
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QPixmap
@@ -20,7 +19,7 @@ HEIGHT = 42
 """Pixels of the slices."""
 
 
-class Row(QWidget):
+class JobRow(QWidget):
     """One job.
 
     Parameters
@@ -32,7 +31,6 @@ class Row(QWidget):
     def __init__(self, job: Job) -> None:
         super().__init__()
         self.job, self._drawn = job, -job_summary.EVERY
-        self._deliver = threads.qt()
         self.title, self.text, self.slices = QLabel(f"<b>{html.escape(job.name)}</b>"), QLabel(), QLabel()
         self.title.setToolTip(job.name)
         self.bar, self.button = QProgressBar(), QPushButton("Stop")
@@ -55,9 +53,9 @@ class Row(QWidget):
         layout.addWidget(self.text, 2, 0, 1, 2)
         layout.addWidget(self.slices, 0, 2, 3, 1)
         layout.setColumnStretch(0, 1)
-        job.watch(self._heard)
+        job.watch(self._follow)
 
-    def _heard(self, job: Job) -> None:
+    def _follow(self, job: Job) -> None:
         """Called in the thread of the job: there the picture is made, and here it is only shown."""
         due = time.monotonic() - self._drawn > job_summary.EVERY
         if not (due or job.over or job.state in ("waiting", "stopping")):
@@ -67,8 +65,9 @@ class Row(QWidget):
         self._drawn = time.monotonic()
         # What a job says is asked now: it may have gone on when the window has time to show it.
         said = job_summary.told(job), 1.0 if job.state == "done" else job_summary.share(job.progress), job.state, job.over
-        self._deliver(partial(self._show, *said, picture))
+        self._show(*said, picture)
 
+    @threads.in_window
     def _show(self, text: str, share: float, state: str, over: bool, picture: bytes) -> None:
         self.text.setText(text)
         self.bar.setValue(round(1000 * share))
@@ -84,7 +83,7 @@ class Row(QWidget):
             self.slices.setPixmap(image.scaledToHeight(HEIGHT, Qt.TransformationMode.SmoothTransformation))
 
 
-class Queue(QScrollArea):
+class JobList(QScrollArea):
     """Jobs, the newest on top.
 
     Parameters
@@ -95,7 +94,7 @@ class Queue(QScrollArea):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.rows: list[Row] = []
+        self.rows: list[JobRow] = []
         inner = QWidget()
         self._layout = QVBoxLayout(inner)
         self._layout.setContentsMargins(0, 0, 0, 0)
@@ -114,5 +113,5 @@ class Queue(QScrollArea):
     def add(self, job: Job) -> None:
         """Follow a job."""
         self.empty.hide()
-        self.rows.append(Row(job))
+        self.rows.append(JobRow(job))
         self._layout.insertWidget(0, self.rows[-1])

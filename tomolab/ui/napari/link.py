@@ -1,4 +1,4 @@
-"""Linking: a napari viewer that shows an inspection, follows it, and gives back what is selected in it.
+"""Takes an inspection, shows it in a napari viewer, follows it, and gives it what is selected there.
 
 Works on a window and on a viewer without Qt alike.
 
@@ -14,7 +14,7 @@ then hidden stay so until the next selection. A drag of the mouse is one step of
 added or deleted in napari are put back: where particles are is not for an inspection to change.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from tomolab.averaging.half_maps import Average
 from tomolab.inspection.model import Inspection
 from tomolab.inspection.session import NONE, Session
 from tomolab.ui import style, surfaces
-from tomolab.ui.napari import threads, viewer
+from tomolab.ui.napari import viewer
 from tomolab.volumes import Volume
 
 if TYPE_CHECKING:
@@ -61,10 +61,14 @@ class Link:
         self.surfaces: dict[str, Surface] = {}
         """By the name of the average."""
         self._table, self._rows = pd.DataFrame(), np.empty(0, dtype=np.intp)
-        self._deliver = threads.to(viewer)
+        self._listener: Callable[[set[str]], Any] = self._update
+        if hasattr(viewer, "window"):
+            from tomolab.ui.napari import threads
+
+            self._listener = threads.in_window(self._update)
         self._held = self._closed = False
         viewer.mouse_drag_callbacks.append(self._press)
-        inspection.watch(self._hear)
+        inspection.changed.connect(self._listener)
 
     def __repr__(self) -> str:
         return f"Link({self.tomogram}, {len(self._rows):,} particles, {len(self.surfaces)} averages)"
@@ -110,7 +114,7 @@ class Link:
         """End the link, and leave in the viewer what is shown."""
         if not self._closed:
             self._closed = True
-            self.inspection.unwatch(self._hear)
+            self.inspection.changed.disconnect(self._listener)
             self.viewer.mouse_drag_callbacks.remove(self._press)
 
     def close(self) -> None:
@@ -119,9 +123,6 @@ class Link:
         self._clear()
 
     # From the inspection to the viewer
-
-    def _hear(self, changed: set[str]) -> None:
-        self._deliver(lambda: self._update(changed))
 
     def _update(self, changed: set[str]) -> None:
         if self._closed or self.points is None:

@@ -1,9 +1,11 @@
-"""Pyramids: a large tomogram beside its own coarser copies, so that a viewer need not send all of it to the screen.
+"""Takes a large tomogram, gives it with coarser copies, so that a viewer need not send all of it to the screen.
 
 >>> image = viewer.add_image(levels(volume.data), multiscale=True)
 """
 
 import numpy as np
+
+from tomolab.volumes import block_mean
 
 LARGEST = 2**26
 """Voxels that are shown as they are.
@@ -46,7 +48,6 @@ def _half(data: np.ndarray) -> np.ndarray:
     """Mean of blocks of 2 x 2 x 2, in slabs so that no copy of the whole is needed."""
     out = np.empty(tuple(-(-n // 2) for n in data.shape), dtype=np.float32)
     for z in range(len(out)):
-        slab = data[2 * z : 2 * z + 2].mean(axis=0, dtype=np.float32)
-        slab = np.pad(slab, [(0, n % 2) for n in slab.shape], mode="edge")
-        out[z] = slab.reshape(out.shape[1], 2, out.shape[2], 2).mean(axis=(1, 3))
+        slab = data[2 * z : 2 * z + 2]
+        out[z] = block_mean(np.pad(slab, [(0, n % 2) for n in slab.shape], mode="edge"), 2)[0]
     return out

@@ -1,4 +1,4 @@
-"""Reading: what napari opens by itself (run folders, particle lists, subtomograms) and shows as samples, without Jupyter.
+"""Takes a run folder, a particle list or subtomograms, gives the layers of napari; and two samples.
 
 Everything lies in Å. Layers of a run folder carry its path, by which the inspector finds it.
 """

@@ -1,4 +1,4 @@
-"""The canvas: a scatter of particles on the graphics card, in which the mouse draws around some of them.
+"""Takes positions and colours of particles, draws them on the graphics card, and gives the rows that the mouse draws around.
 
 The left button draws a lasso; with Shift it adds to what is selected, with Ctrl or Alt it takes away. The wheel zooms about
 the mouse, the right or middle button moves the picture.
@@ -148,6 +148,7 @@ class Canvas(QWidget):
         return np.asarray(self.view.scene.transform.imap(np.asarray(pixels, dtype=float)), dtype=float)[:, :2]
 
     def _mouse_press(self, event: Any) -> None:
+        self.scene.native.setFocus()
         self._from = np.asarray(event.pos[:2], dtype=float)
         self._path = [self._from] if event.button == 1 else []
 
@@ -203,7 +204,7 @@ def inks(values: Any) -> tuple[np.ndarray, str]:
     if style.is_categorical(values):
         kinds, palette = style.kinds(values)
         colours = np.array([to_rgba(ink) for ink in palette.values()]).reshape(-1, 4)
-        names = [f"<span style='color:{ink}'>■</span> {html.escape(kind)}" for kind, ink in list(palette.items())[:12]]
+        names = [f"{style.span('■', ink)} {html.escape(kind)}" for kind, ink in list(palette.items())[:12]]
         return colours[kinds.codes], "&ensp;".join(names) + (f" and {len(palette) - 12} more" if len(palette) > 12 else "")
     numbers = values.to_numpy(dtype=float, na_value=np.nan)
     finite = np.isfinite(numbers)
@@ -211,5 +212,5 @@ def inks(values: Any) -> tuple[np.ndarray, str]:
     viridis = matplotlib.colormaps["viridis"]
     shares = np.clip((np.where(finite, numbers, low) - low) / ((high - low) or 1.0), 0, 1)
     colours = np.where(finite[:, None], viridis(shares), to_rgba(style.LACKING))
-    bar = "".join(f"<span style='color:{to_hex(viridis(k / 9))}'>■</span>" for k in range(10))
+    bar = "".join(style.span("■", to_hex(viridis(k / 9))) for k in range(10))
     return colours, f"{low:.3g} {bar} {high:.3g}"

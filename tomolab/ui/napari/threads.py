@@ -1,75 +1,54 @@
-"""Delivery: what another thread has found out is shown by the thread of the window, the only one that may.
+"""Takes functions of any thread, calls them in the thread of the window, which alone may show; and takes work to other threads.
 
->>> show = threads.to(viewer)
->>> job.watch(lambda job: show(lambda: label.setText(str(job.progress))))
+>>> inspection.changed.connect(in_window(panel.update))
+>>> in_background(lambda: inspection.open(folder), then=show, failed=tell)
 """
 
 import threading
 from collections.abc import Callable
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from functools import cache, partial, wraps
+from typing import Any
 
-if TYPE_CHECKING:
-    from napari.components import ViewerModel
-
-Work = Callable[[], Any]
+from qtpy.QtCore import QCoreApplication, QObject, Signal, Slot  # type: ignore[attr-defined]
 
 
-def to(viewer: "ViewerModel") -> Callable[[Work], Any]:
-    """A function that has its argument called in the thread of the viewer's window, at once if that is this thread.
+class Caller(QObject):
+    """Calls in the thread of the Qt application whatever function is sent.
 
-    Parameters
-    ----------
-    viewer
-        Of napari. One without a window belongs to no thread: there it is called where it is.
+    There is one for all calls: an object for each, as superqt makes, may be destroyed in another thread while Qt still uses it.
     """
-    return qt() if hasattr(viewer, "window") else _here
+
+    sent = Signal(object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        application = QCoreApplication.instance()
+        if application is None:
+            raise RuntimeError("nothing can be shown: no Qt application runs")
+        self.moveToThread(application.thread())
+        # A slot of an object: Qt queues it for the thread to which the object belongs.
+        self.sent.connect(self._call)
+
+    @Slot(object)
+    def _call(self, work: Callable[[], Any]) -> None:
+        work()
 
 
-def _here(work: Work) -> None:
-    work()
+_caller = cache(Caller)
 
 
-def qt() -> Callable[[Work], Any]:
-    """As `to`, for the thread of the Qt application, which must be there.
+def in_window(function: Callable[..., None]) -> Callable[..., None]:
+    """The function, called in the thread of the window: at once if that is this thread, else as soon as the window has time."""
 
-    Raises
-    ------
-    RuntimeError
-        If there is no application.
-    """
-    from qtpy.QtCore import QCoreApplication
+    @wraps(function)
+    def call(*arguments: Any) -> None:
+        _caller().sent.emit(partial(function, *arguments))
 
-    application = QCoreApplication.instance()
-    if application is None:
-        raise RuntimeError("nothing can be shown: no Qt application runs")
-    return _post(application.thread())
+    return call
 
 
-@cache
-def _post(thread: Any) -> Callable[[Work], Any]:
-    """One for all: what waits to be delivered would be lost with its postman."""
-    from qtpy.QtCore import QObject, Signal, Slot  # type: ignore[attr-defined]
-
-    class Post(QObject):  # type: ignore[misc]
-        sent = Signal(object)
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.moveToThread(thread)
-            # A slot of an object: Qt queues it for the thread to which the object belongs.
-            self.sent.connect(self.run)
-
-        @Slot(object)
-        def run(self, work: Work) -> None:
-            work()
-
-    post = Post()
-    return lambda work: post.sent.emit(work)
-
-
-def later(work: Callable[[], Any], *, then: Callable[[Any], Any], failed: Callable[[Exception], Any]) -> threading.Thread:
-    """Do work in a thread of its own, so that the window stays free, and tell the thread of Qt what came of it.
+def in_background(work: Callable[[], Any], *, then: Callable[[Any], Any], failed: Callable[[Exception], Any]) -> None:
+    """Do work in a thread of its own, and tell the thread of the window what came of it.
 
     Parameters
     ----------
@@ -80,16 +59,14 @@ def later(work: Callable[[], Any], *, then: Callable[[Any], Any], failed: Callab
     failed
         Called with what it raised instead.
     """
-    deliver = qt()
 
     def run() -> None:
         try:
             result = work()
         except Exception as error:  # noqa: BLE001 - whatever it is, it must be told in the window
-            deliver(partial(failed, error))
+            in_window(failed)(error)
         else:
-            deliver(lambda: then(result))
+            in_window(then)(result)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    return thread
+    # A window that is closed does not wait for it.
+    threading.Thread(target=run, daemon=True).start()

@@ -7,10 +7,9 @@ shows (z, y, x) arrays mirrored.
 >>> view = open()
 >>> tomogram(view, volume, particles, colour=labels, diameter=250)
 >>> averages(view, {"cluster 0": average.volume})
->>> chosen = selection(view, "ribosomes", "picked by hand")
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,6 @@ import pandas as pd
 from matplotlib.colors import to_rgba_array
 
 from tomolab import io, particles
-from tomolab.inspection.selection import Selection
 from tomolab.ui import require, style, surfaces
 from tomolab.ui.napari import multiscale
 from tomolab.ui.napari.display_check import display_problem as display_problem
@@ -307,59 +305,6 @@ def paint(layer: "Surface", ink: str) -> None:
     from napari.utils import Colormap
 
     layer.colormap = Colormap(to_rgba_array([ink, ink]), name=f"plain {ink}")
-
-
-def selection(viewer: "ViewerModel", name: str, reason: str) -> Selection:
-    """Make a selection of the particles that are selected in the viewer.
-
-    Parameters
-    ----------
-    viewer
-        A viewer filled by `tomogram`.
-    name, reason
-        Of the selection.
-
-    Raises
-    ------
-    ValueError
-        If no particle is selected, or the viewer has no particles.
-    """
-    layer = _particles(viewer)
-    rows = sorted(layer.selected_data)
-    if not rows:
-        raise ValueError('no particle is selected: choose the layer "particles" and its arrow, and draw a box around points')
-    return Selection(name, layer.features["particle_id"].to_numpy()[rows], reason)
-
-
-def select(viewer: "ViewerModel", ids: Iterable[int]) -> None:
-    """Select particles in the viewer.
-
-    Parameters
-    ----------
-    viewer
-        A viewer filled by `tomogram`.
-    ids
-        Particle ids, or a `Selection`.
-
-    Raises
-    ------
-    ValueError
-        If a particle is not in the viewer.
-    """
-    layer = _particles(viewer)
-    wanted = np.fromiter(ids, dtype=np.int64)
-    rows = pd.Index(layer.features["particle_id"]).get_indexer(wanted)
-    unknown = wanted[rows < 0]
-    if len(unknown):
-        raise ValueError(f"{len(unknown)} of {len(wanted)} particles are not in the viewer, such as {unknown[:5].tolist()}")
-    if set(layer.selected_data) != set(rows.tolist()):
-        layer.selected_data = set(rows.tolist())
-
-
-def _particles(viewer: "ViewerModel") -> "Points":
-    if PARTICLES not in viewer.layers:
-        raise ValueError("the viewer has no particles: add them with viewer.tomogram(...)")
-    return viewer.layers[PARTICLES]
 
 
 def screenshot(viewer: "ViewerModel", path: str | Path) -> Path:

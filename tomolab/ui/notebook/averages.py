@@ -1,107 +1,85 @@
-"""Averages beside the clusters: what to average and how, the queue of what runs, and what came of it.
+"""Takes an inspection, shows how its clusters are averaged, the averages that run, and those that are there, in a notebook.
 
->>> panel = Averages(inspection, ticked=lambda: [3])
+>>> panel = Averages(inspection)
 >>> panel                                   # shows in a notebook
+>>> panel.options
+{'engine': 'tomolab', 'classes': 1, 'symmetry': 'C1', 'mask_diameter': None}
 """
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from ipywidgets import HTML, BoundedIntText, Button, Dropdown, HBox, Image, Layout, Text, VBox
+from ipywidgets import HTML, BoundedFloatText, BoundedIntText, Button, Dropdown, HBox, Image, Layout, Text, VBox
 
-from tomolab.averaging import symmetry
-from tomolab.averaging.gold_standard import FIND
 from tomolab.averaging.half_maps import Average
-from tomolab.inspection.model import ENGINES, QUICK, Inspection
+from tomolab.inspection.model import ENGINES, Inspection
 from tomolab.ui import job_summary, style
 from tomolab.ui.notebook import jobs as job_widgets
 from tomolab.ui.plots import curves
 
 LISTED = 20
 """Jobs that are shown when they are over; their averages stay."""
-AUTO = "measured"
-"""In place of the diameter of the mask."""
 
 
 class Averages(VBox):  # type: ignore[misc]
-    """Buttons that average what is ticked or selected, the queue, and the averages there are.
+    """Options of averaging, the jobs, and the averages there are.
 
     Parameters
     ----------
     inspection
         Whose clusters.
-    ticked
-        Asked for the clusters that are ticked; with none, the selection is averaged.
-    say
-        Called with why something could not be done.
+    buttons
+        That start an average; they stand above the options.
+    changed
+        Called when an option was changed.
     """
 
-    def __init__(self, inspection: Inspection, *, ticked: Callable[[], list[int]], say: Callable[[str], Any]) -> None:
-        self.inspection, self.ticked, self.say = inspection, ticked, say
-        narrow = Layout(width="108px")
-        self.engine = Dropdown(options=ENGINES, layout=narrow, tooltip="who averages")
+    def __init__(
+        self, inspection: Inspection, *, buttons: Sequence[Button] = (), changed: Callable[[], Any] = lambda: None
+    ) -> None:
+        self.inspection = inspection
+        self.engine = Dropdown(options=ENGINES, layout=Layout(width="108px"), tooltip="Program that averages")
         self.classes = BoundedIntText(
-            value=1, min=1, max=9, layout=Layout(width="48px"), tooltip="sorted apart first, if over 1"
+            value=1, min=1, max=9, layout=Layout(width="48px"), tooltip="Classes that the particles are sorted into first"
         )
         self.symmetry = Text(
             "C1", layout=Layout(width="50px"), tooltip="C1, C2 .. D2 .. T, O, I, or find", continuous_update=False
         )
-        self.mask = Text(AUTO, layout=Layout(width="92px"), tooltip="diameter of the mask in Å", continuous_update=False)
-        self.quick = Button(description="Quick look", icon="bolt", layout=narrow)
-        self.whole = Button(description="Average", icon="play", button_style="primary", layout=narrow)
-        self.quick.on_click(lambda _: self._start(quick=True))
-        self.whole.on_click(lambda _: self._start(quick=False))
-        self.engine.observe(lambda _: self.renew(), "value")
+        self.mask = BoundedFloatText(
+            value=0, min=0, max=5000, step=10, layout=Layout(width="72px"), tooltip="Diameter of the mask in Å; 0: measured"
+        )
         self.text = HTML()
         self.queue = VBox(layout=Layout(max_height="280px", overflow="hidden auto"))
         self.results = Results(inspection)
-        labels = ("by", self.engine), ("classes", self.classes), ("symmetry", self.symmetry), ("mask (Å)", self.mask)
-        parts = [part for name, control in labels for part in (HTML(_quiet(name)), control)]
-        middle = Layout(align_items="center", flex_flow="row wrap")
-        inspection.watch(self._follow)
-        super().__init__(
-            [HBox([self.whole, self.quick, self.text], layout=middle), HBox(parts, layout=middle), self.queue, self.results]
-        )
-        self._queue()
-        self.renew()
+        labels = {"by": self.engine, "classes": self.classes, "symmetry": self.symmetry, "mask (Å)": self.mask}
+        options = [part for name, control in labels.items() for part in (HTML(style.span(name, style.QUIET)), control)]
+        for control in labels.values():
+            control.observe(lambda _: changed(), "value")
+        line = Layout(align_items="center", flex_flow="row wrap")
+        inspection.changed.connect(self._follow)
+        super().__init__([HBox([*buttons, self.text], layout=line), HBox(options, layout=line), self.queue, self.results])
+        self._follow({"jobs"})
 
-    def renew(self) -> None:
-        """Say what would be averaged, or why nothing can be."""
-        session, ticked = self.inspection.session, self.ticked()
-        counts = session.counts()
-        sets = [f"{session.title(one)} ({counts[one]:,})" for one in ticked] or [f"the selection ({session.selected.sum():,})"]
-        problem = self.inspection.problem("RELION" if self.engine.value == "RELION" else "average", ticked)
-        for button, does in (
-            (self.whole, "Average all particles"),
-            (self.quick, f"Average the {QUICK} most typical particles, to see what it is"),
-        ):
-            button.disabled, button.tooltip = bool(problem), problem or does
-        self.text.value = _quiet(problem or f"of {', '.join(sets)}")
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is chosen, as options of `Inspection.average`."""
+        chosen = {"engine": self.engine.value, "classes": self.classes.value, "symmetry": self.symmetry.value}
+        return chosen | {"mask_diameter": self.mask.value or None}
 
-    def _start(self, *, quick: bool) -> None:
-        try:
-            options: dict[str, Any] = {"engine": self.engine.value, "classes": self.classes.value, "quick": quick}
-            options |= {"symmetry": _group(self.symmetry.value), "mask_diameter": _length(self.mask.value)}
-            chosen: list[int | None] = [*self.ticked()]
-            for cluster in chosen or [None]:
-                self.inspection.average(cluster, **options)
-        except ValueError as error:
-            self.say(str(error))
+    def tell(self, text: str) -> None:
+        """Say beside the buttons what would be averaged, or why nothing can be."""
+        self.text.value = style.span(text, style.QUIET)
 
-    def _queue(self) -> None:
+    def _follow(self, changed: set[str]) -> None:
         """The newest first; panels that are there stay, but for old ones that are over."""
+        if "jobs" not in changed:
+            return
         held = {panel.job: panel for panel in self.queue.children}
         jobs = [job for place, job in enumerate(reversed(self.inspection.jobs)) if place < LISTED or not job.over]
         self.queue.children = [held.get(job) or job_widgets.Panel(job, side=64) for job in jobs]
         for job in held.keys() - set(jobs):
             held[job].remove()
-
-    def _follow(self, changed: set[str]) -> None:
-        if "jobs" in changed:
-            self._queue()
-        if changed & {"labels", "clusters", "selected"}:
-            self.renew()
 
 
 class Results(VBox):  # type: ignore[misc]
@@ -114,7 +92,7 @@ class Results(VBox):  # type: ignore[misc]
         self.curve = Image(format="png", layout=Layout(flex="0 0 auto"))
         self.text = HTML()
         self.choice.observe(lambda _: self._show(), "value")
-        inspection.watch(self._follow)
+        inspection.changed.connect(self._follow)
         super().__init__([self.choice, HBox([VBox([self.slices, self.text], layout=Layout(flex="0 0 auto")), self.curve])])
         self._follow({"averages"})
 
@@ -142,29 +120,3 @@ def _facts(average: Average) -> str:
     if "mask" in record:
         said.append(f"mask of {record['mask']:.0f} Å")
     return f"<div style='color:{style.QUIET}; line-height:1.5'>{'<br>'.join(map(html.escape, said))}</div>"
-
-
-def _quiet(text: str) -> str:
-    return f"<span style='color:{style.QUIET}; padding:0 4px'>{html.escape(text)}</span>"
-
-
-def _group(text: str) -> str:
-    """A symmetry as it was typed; ValueError if there is none of that name."""
-    name = text.strip()
-    if name.lower() == FIND:
-        return FIND
-    symmetry.group(name.upper())
-    return name.upper()
-
-
-def _length(text: str) -> float | None:
-    """A diameter as it was typed, None where it is to be measured; ValueError if it is neither."""
-    if text.strip().lower() in ("", AUTO):
-        return None
-    try:
-        length = float(text)
-    except ValueError:
-        length = 0.0
-    if not length > 0:
-        raise ValueError(f"the mask diameter is a positive number of Å or {AUTO!r}, got {text!r}")
-    return length

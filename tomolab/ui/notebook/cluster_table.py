@@ -1,4 +1,10 @@
-"""The roster: clusters of an inspection as rows, to tick, name, colour, hide and note; the counts are the session's."""
+"""Takes an inspection, shows its clusters as rows in a notebook, to tick, name, colour, hide and annotate.
+
+The columns are those of `cluster_columns`, between a tick and a colour on the left and the latest average on the right.
+
+>>> table = ClusterTable(inspection)
+>>> table                                   # shows in a notebook
+"""
 
 import base64
 import warnings
@@ -11,11 +17,12 @@ import numpy as np
 from traitlets import Int, List
 
 from tomolab.averaging.half_maps import Average
+from tomolab.inspection import cluster_columns
 from tomolab.inspection.model import Inspection
 from tomolab.ui import images, style
 
 
-class Roster(anywidget.AnyWidget):  # type: ignore[misc]
+class ClusterTable(anywidget.AnyWidget):  # type: ignore[misc]
     """A row for each cluster.
 
     Parameters
@@ -30,16 +37,19 @@ class Roster(anywidget.AnyWidget):  # type: ignore[misc]
 
     _esm = Path(__file__).with_name("cluster_table.js")
     height = Int(250).tag(sync=True)
+    columns: Any = List([]).tag(sync=True)
     rows: Any = List([]).tag(sync=True)
     ticked: Any = List([]).tag(sync=True)
     """Clusters that are ticked, in the order in which they were."""
 
     def __init__(self, inspection: Inspection, *, height: int = 250, say: Callable[[str], Any] = warnings.warn) -> None:
         self.inspection, self.session, self.say = inspection, inspection.session, say
+        self._columns = {column.name: column for column in cluster_columns.COLUMNS}
         self._pictures: dict[str, str] = {}
-        super().__init__(height=height)
-        self.on_msg(self._heard)
-        inspection.watch(self._follow)
+        shown = [{key: getattr(one, key) for key in ("name", "title", "tooltip", "kind")} for one in self._columns.values()]
+        super().__init__(height=height, columns=shown)
+        self.on_msg(self._receive)
+        inspection.changed.connect(self._follow)
         self._fill()
 
     def _follow(self, changed: set[str]) -> None:
@@ -47,14 +57,16 @@ class Roster(anywidget.AnyWidget):  # type: ignore[misc]
             self._fill()
 
     def _fill(self) -> None:
-        session = self.session
-        counts, inks = session.counts(), style.inks(session.clusters)
-        held = session.labels[session.selected].value_counts()
+        session, inks = self.session, style.inks(self.session.clusters)
+        values = {name: column.values(self.inspection) for name, column in self._columns.items()}
         latest = {average.record.get("cluster"): (name, average) for name, average in self.inspection.averages.items()}
         rows = []
-        for number, one in session.clusters.items():
-            row = {"cluster": number, "title": session.title(number), "name": one.name, "note": one.note, "hidden": one.hidden}
-            row |= {"ink": inks[number], "count": int(counts[number]), "selected": int(held.get(number, 0))}
+        for number in session.clusters:
+            texts = {name: column.format(values[name][number]) for name, column in self._columns.items()}
+            row = {"cluster": number, "title": session.title(number), "ink": inks[number], "texts": texts}
+            row |= {
+                name: value.item() if isinstance(value := one[number], np.generic) else value for name, one in values.items()
+            }
             if number in latest:
                 name, average = latest[number]
                 row |= {"image": self._picture(name, average), "about": f"{name}: {average.resolution:.0f} Å"}
@@ -68,14 +80,18 @@ class Roster(anywidget.AnyWidget):  # type: ignore[misc]
             self._pictures[name] = _strip(average)
         return self._pictures[name]
 
-    def _heard(self, _: Any, message: dict[str, Any], __: Any) -> None:
-        cluster = message.pop("cluster")
+    def _receive(self, _: Any, message: dict[str, Any], __: Any) -> None:
+        cluster = message["cluster"]
         if "select" in message:
             members = self.session.members(cluster)
             self.session.select(members.ids, members.name, how=message["select"])
+        elif "colour" in message:
+            self.session.describe(cluster, colour=message["colour"])
         else:
             try:
-                self.session.describe(cluster, **message)
+                write = self._columns[message["column"]].write
+                assert write is not None
+                write(self.session, cluster, message["value"])
             except ValueError as error:
                 self.say(str(error))
                 # What was typed is still seen there: rows that are sent anew take its place.

@@ -1,4 +1,4 @@
-"""Exporting from the browser: lists, a copy of one's own list, folders for RELION and Dynamo, and the record as a page.
+"""Takes an inspection, writes from the browser lists, a copy of the user's list, folders for RELION and Dynamo, and a report.
 
 >>> Export(inspection, ticked=lambda: [3], say=print)
 """
@@ -11,7 +11,7 @@ from typing import Any
 from ipywidgets import HTML, Button, Checkbox, Dropdown, HBox, Layout, Text, VBox
 
 from tomolab.inspection import exports
-from tomolab.inspection.exports import COPY, KINDS, POSES, PROGRAMS
+from tomolab.inspection.exports import COPY, FORMATS, POSES, PROGRAMS
 from tomolab.inspection.model import Inspection
 from tomolab.ui import report
 
@@ -31,8 +31,8 @@ class Export(VBox):  # type: ignore[misc]
 
     def __init__(self, inspection: Inspection, *, ticked: Callable[[], list[int]], say: Callable[[str], Any]) -> None:
         self.inspection, self.ticked, self.say = inspection, ticked, say
-        about = "file or folder, in the run folder unless it is a whole path"
-        self.kind = Dropdown(options=[(kind.title, kind) for kind in KINDS], layout=Layout(width="190px"))
+        about = "File or folder, in the run folder unless it is a whole path"
+        self.kind = Dropdown(options=[(kind.title, kind) for kind in FORMATS], layout=Layout(width="190px"))
         self.name = Text("chosen", layout=Layout(width="140px"), tooltip=about)
         self.source = Text(
             "", layout=Layout(width="434px"), placeholder="the list from which the particles were read, such as ours.star"
@@ -42,18 +42,18 @@ class Export(VBox):  # type: ignore[misc]
             description="in the poses of averages",
             indent=False,
             layout=Layout(width="auto"),
-            tooltip="or else as they were picked",
+            tooltip="Or else as they were picked",
         )
-        self.button = Button(description="Export", icon="download", layout=Layout(width="90px"))
-        self.button.tooltip = "write the particles of the ticked clusters, of all clusters where none is ticked"
-        self.record = Button(description="Record", icon="file-text", layout=Layout(width="90px"))
-        self.record.tooltip = f"write {report.PAGE} into the run folder: what was done, with pictures, as one page"
-        self.record.disabled = inspection.folder is None
+        self.button = Button(description="Write", icon="download", layout=Layout(width="90px"))
+        self.button.tooltip = "Write the particles of the ticked clusters, or of all where none is ticked"
+        self.report_button = Button(description="Report", icon="file-text", layout=Layout(width="90px"))
+        self.report_button.tooltip = f"Write {report.PAGE} into the run folder: what was done, with pictures, as one page"
+        self.report_button.disabled = inspection.folder is None
         self.text = HTML()
         self.button.on_click(lambda _: self._do(self._write))
-        self.record.on_click(lambda _: self._do(self._report))
+        self.report_button.on_click(lambda _: self._do(self._report))
         self.kind.observe(lambda _: self._show(), "value")
-        line = HBox([self.kind, self.name, self.button, self.record], layout=Layout(flex_flow="row wrap"))
+        line = HBox([self.kind, self.name, self.button, self.report_button], layout=Layout(flex_flow="row wrap"))
         super().__init__([line, self.source, self.poses, self.text])
         self._show()
 
@@ -78,8 +78,8 @@ class Export(VBox):  # type: ignore[misc]
         path = (self.inspection.folder or Path()) / name
         poses = POSES[0] if self.poses.value else POSES[1]
         options: dict[str, Any] = {"chosen": self.ticked() or None, "poses": poses, "source": source}
-        return f"{exports.make(self.inspection, self.kind.value, path, **options)} (folder: {path.parent})"
+        return f"{exports.export_as(self.inspection, self.kind.value, path, **options)} (folder: {path.parent})"
 
     def _report(self) -> str:
         assert self.inspection.folder is not None
-        return f"the record is {report.write(self.inspection.folder)}"
+        return f"the report is {report.write(self.inspection.folder)}"

@@ -1,4 +1,4 @@
-"""The gallery: boxes of the particles in hand, page by page, the most typical first; click one to select it and go there."""
+"""Takes an inspection, shows boxes of its particles page by page, the most typical first; a click selects and goes there."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +61,7 @@ class Gallery(VBox):  # type: ignore[misc]
         for control in (self.view, self.detail):
             control.observe(lambda _: self._draw(), "value")
         self.boxes.on_msg(self._heard)
-        inspection.watch(self._follow)
+        inspection.changed.connect(self._follow)
         controls = HBox([self.view, self.detail, self.back, self.forth, self.text], layout=Layout(align_items="center"))
         super().__init__([controls, self.boxes])
         self.renew()

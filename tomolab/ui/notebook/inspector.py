@@ -1,4 +1,4 @@
-"""The inspector: map of the particles, slices of their tomograms, clusters, boxes and averages as one thing, in the browser.
+"""Takes an inspection, shows in the browser the map of its particles, slices of tomograms, clusters, boxes and averages.
 
 All of it shows one inspection and changes that only: what is drawn around in one view is selected in every other, every
 step can be undone, and what the run folder holds is what is seen.
@@ -21,8 +21,8 @@ import pandas as pd
 from ipywidgets import HTML, BoundedIntText, Button, Dropdown, FloatRangeSlider, HBox, Layout, Tab, VBox
 from traitlets import List, Unicode
 
-from tomolab.conventions import BOX, READ_POSE, SOURCE
 from tomolab.inspection import model as inspections
+from tomolab.inspection.actions import ACTIONS, Choice, averaged
 from tomolab.inspection.model import COMPONENTS, Inspection
 from tomolab.inspection.run_contents import SESSION
 from tomolab.inspection.session import NONE, Session
@@ -30,29 +30,13 @@ from tomolab.ui import style
 from tomolab.ui.napari import link, viewer
 from tomolab.ui.notebook import scatter
 from tomolab.ui.notebook.averages import Averages
-from tomolab.ui.notebook.cluster_table import Roster
+from tomolab.ui.notebook.cluster_table import ClusterTable
 from tomolab.ui.notebook.export import Export
 from tomolab.ui.notebook.gallery import Gallery
 from tomolab.ui.notebook.slices import Section
 
 CLUSTER = "cluster"
 """What particles are coloured by at first."""
-FEW = 40
-"""Kinds of a column, at most, to colour by."""
-KEYS = {
-    "N": "gather",
-    "M": "merge",
-    "S": "split",
-    "X": "dissolve",
-    "U": "undo",
-    "Ctrl+Z": "undo",
-    "R": "redo",
-    "Ctrl+Shift+Z": "redo",
-    "A": "average",
-    "Q": "quick",
-    "Escape": "clear",
-}
-"""What a key does while the inspector has the focus."""
 
 
 class Keys(anywidget.AnyWidget):  # type: ignore[misc]
@@ -76,55 +60,68 @@ class Inspector(VBox):  # type: ignore[misc]
 
     def __init__(self, inspection: Inspection, *, height: int = 370) -> None:
         self.inspection, self.session = inspection, inspection.session
-        self.keyboard = Keys(watched=list(KEYS))
-        self.keyboard.on_msg(lambda _, message, __: self.act(KEYS[message["key"]]))
+        keys = {key: name for name, action in ACTIONS.items() for key in action.keys}
+        self.keyboard = Keys(watched=list(keys))
+        self.keyboard.on_msg(lambda _, message, __: self.act(keys[message["key"]]))
         self.said = HTML(layout=Layout(flex="1 1 0", min_width="0", overflow="hidden"))
         self.said.add_class("tomolab-said")
-        self.roster = Roster(inspection, say=self.say)
-        self.roster.observe(lambda _: self._ticked(), "ticked")
-        self.averages = Averages(inspection, ticked=lambda: self.roster.ticked, say=self.say)
-        self.gallery = Gallery(inspection, ticked=lambda: self.roster.ticked, went=self._go)
+        self.buttons = {name: self._button(name) for name in ACTIONS}
+        self.napari_button = Button(description="napari", icon="cube", layout=Layout(width="auto"))
+        self.napari_button.on_click(lambda _: self._open_napari())
+        self.napari_button.tooltip = self._no_display or "Tomogram, particles and averages in 3-D, in a window of their own"
+        self.napari_button.disabled = bool(self._no_display)
+        self.parts = BoundedIntText(value=2, min=2, max=20, layout=Layout(width="48px"), tooltip="Parts of a split")
+        self.table = ClusterTable(inspection, say=self.say)
+        self.table.observe(lambda _: self._ticked(), "ticked")
+        self.averages = Averages(inspection, buttons=self._group("averages"), changed=self._enable)
+        self.gallery = Gallery(inspection, ticked=lambda: self.table.ticked, went=self._go)
+        self.filters, self.export = Filters(self.session), Export(inspection, ticked=lambda: self.table.ticked, say=self.say)
         self.section = Section(inspection, height=height) if inspection.tomograms else None
         self.lasso = None if inspection.points is None else self._map(height)
-        self.buttons = {name: self._button(name) for name in ACTIONS}
-        self.parts = BoundedIntText(value=2, min=2, max=20, layout=Layout(width="48px"), tooltip="parts of a split")
-        self.axes = Dropdown(
-            options=_axes(inspection),
-            layout=Layout(width="130px", flex="0 0 auto"),
-            tooltip="what lies along the axes of the map",
-        )
-        self.axes.layout.display = None if len(self.axes.options) > 1 else "none"
+        self.axes = Dropdown(options=_axes(inspection), tooltip="What lies along the axes of the map")
+        self.axes.layout = Layout(width="130px", flex="0 0 auto", display=None if len(self.axes.options) > 1 else "none")
         self.axes.observe(lambda _: self._place(), "value")
         self.colour = Dropdown(
-            options=_columns(inspection),
-            layout=Layout(width="110px", flex="0 0 auto"),
-            tooltip="what the colours of the map mean",
+            options=[CLUSTER, *style.colour_columns(inspection.session.particles)], tooltip="What the colours of the map mean"
         )
+        self.colour.layout = Layout(width="110px", flex="0 0 auto")
         self.colour.observe(lambda _: self._colour(), "value")
-        tabs = Tab(
-            [
-                self.gallery,
-                self.averages,
-                Filters(self.session),
-                Export(inspection, ticked=lambda: list(self.roster.ticked), say=self.say),
-            ]
-        )
-        tabs.titles, tabs.layout.width = ("Boxes", "Averages", "Filters", "Export"), "54%"
-        middle = Layout(align_items="center", flex_flow="row wrap")
-        most = [self.buttons[name] for name in ("undo", "redo", "clear", "napari")]
-        top = HBox([*most, self.axes, self.colour, self.said], layout=Layout(align_items="center"))
-        acts = [self.buttons[name] for name in ("gather", "merge", "split")] + [self.parts, self.buttons["dissolve"]]
-        left = VBox([HBox(acts, layout=middle), self.roster], layout=Layout(width="46%", padding="0 8px 0 0"))
-        shown = [VBox([self.lasso.show()])] if self.lasso is not None else []
+        self.tabs = Tab([self.gallery, self.averages, self.filters, self.export])
+        self.tabs.titles, self.tabs.layout.width = ("Boxes", "Averages", "Filters", "Export"), "54%"
+        super().__init__([self._top(), HBox(self._views()), self._bottom(), self.keyboard], layout=Layout(max_width="1500px"))
+        self.add_class("tomolab-inspector")
+        inspection.changed.connect(self._follow)
+        self._follow({"labels", "selected", "filters"})
+
+    # How it is laid out
+
+    def _button(self, name: str) -> Button:
+        action = ACTIONS[name]
+        button = Button(description=action.title, icon=action.icon, layout=Layout(width="auto"))
+        button.on_click(lambda _: self.act(name))
+        return button
+
+    def _group(self, group: str) -> list[Button]:
+        return [button for name, button in self.buttons.items() if ACTIONS[name].group == group]
+
+    def _top(self) -> HBox:
+        tools = [*self._group("history"), *self._group("export"), self.napari_button, self.axes, self.colour, self.said]
+        return HBox(tools, layout=Layout(align_items="center"))
+
+    def _views(self) -> list[Any]:
+        shown = [VBox([self.lasso.show()], layout=Layout(padding="0 8px 0 0"))] if self.lasso is not None else []
         views = shown if self.section is None else [*shown, self.section]
         for one in views:
             one.layout.width = f"{100 / len(views):g}%"
-        for one in shown:
-            one.layout.padding = "0 8px 0 0"
-        super().__init__([top, HBox(views), HBox([left, tabs]), self.keyboard], layout=Layout(max_width="1500px"))
-        self.add_class("tomolab-inspector")
-        inspection.watch(self._follow)
-        self._follow({"labels", "selected", "filters"})
+        return views
+
+    def _bottom(self) -> HBox:
+        line = [
+            HBox(
+                [*self._group("clusters"), HTML("parts"), self.parts], layout=Layout(align_items="center", flex_flow="row wrap")
+            )
+        ]
+        return HBox([VBox([*line, self.table], layout=Layout(width="46%", padding="0 8px 0 0")), self.tabs])
 
     def say(self, text: str) -> None:
         """Tell why something could not be done, where it is seen."""
@@ -142,48 +139,31 @@ class Inspector(VBox):  # type: ignore[misc]
 
     # What buttons and keys do
 
+    @property
+    def choice(self) -> Choice:
+        """What an action would be done with now."""
+        return Choice(tuple(self.table.ticked), parts=self.parts.value, **self.averages.options)
+
     def act(self, name: str) -> None:
-        """Do what a button or key of that name does; why it cannot be done is said beside the buttons."""
-        ticked = list(self.roster.ticked)
+        """Do what the button or key of an action does; why it cannot be done is said beside the buttons."""
+        if name == "export":
+            self.tabs.selected_index = self.tabs.children.index(self.export)
+            return
         try:
-            {
-                "gather": self.session.gather,
-                "merge": lambda: self.session.merge(ticked),
-                "split": lambda: self.inspection.split(self._one(ticked), self.parts.value),
-                "dissolve": lambda: self.session.dissolve(*ticked),
-                "undo": self.session.undo,
-                "redo": self.session.redo,
-                "clear": lambda: self.session.select([], "cleared"),
-                "average": lambda: self.averages.whole.click(),
-                "quick": lambda: self.averages.quick.click(),
-                "napari": self.napari,
-            }[name]()
-        except (ValueError, IndexError, RuntimeError) as error:
-            self.say(self._problem(name) or str(error))
+            ACTIONS[name].do(self.inspection, self.choice)
+        except (ValueError, RuntimeError) as error:
+            self.say(str(error))
 
-    def _one(self, ticked: list[int]) -> int:
-        if len(ticked) != 1:
-            raise ValueError("tick one cluster")
-        return ticked[0]
-
-    def _problem(self, name: str) -> str:
-        ticked = list(self.roster.ticked)
-        if name == "clear":
-            return "" if self.session.selected.any() else "nothing is selected"
-        if name == "napari":
-            return self._no_display
-        return self.inspection.problem(name, ticked) if name in ACTIONS else ""
+    def _open_napari(self) -> None:
+        try:
+            self.napari()
+        except RuntimeError as error:
+            self.say(str(error))
 
     @cached_property
     def _no_display(self) -> str:
         problem = viewer.display_problem()
         return f"napari needs a display: {problem}" if problem else ""
-
-    def _button(self, name: str) -> Button:
-        text, icon, _ = ACTIONS[name]
-        button = Button(description=text, icon=icon, layout=Layout(width="auto"))
-        button.on_click(lambda _: self.act(name))
-        return button
 
     # How views follow
 
@@ -214,7 +194,6 @@ class Inspector(VBox):  # type: ignore[misc]
 
     def _ticked(self) -> None:
         self.gallery.renew()
-        self.averages.renew()
         self._enable()
 
     def _tell(self) -> None:
@@ -233,9 +212,11 @@ class Inspector(VBox):  # type: ignore[misc]
         self._enable()
 
     def _enable(self) -> None:
+        work, choice = self.inspection, self.choice
         for name, button in self.buttons.items():
-            problem = self._problem(name)
-            button.disabled, button.tooltip = bool(problem), problem or ACTIONS[name][2]
+            button.disabled, button.tooltip = bool(ACTIONS[name].problem(work, choice)), ACTIONS[name].help(work, choice)
+        average = ACTIONS["average"]
+        self.averages.tell(average.problem(work, choice) or averaged(work, choice))
 
     def _colour(self) -> None:
         if self.lasso is None:
@@ -281,7 +262,7 @@ class Filters(VBox):  # type: ignore[misc]
         self.column.observe(lambda _: self._turn(), "value")
         self.range.observe(lambda _: self._set(), "value")
         self.all.on_click(lambda _: self.session.filter(self.column.value))
-        session.watch(self._follow)
+        session.changed.connect(self._follow)
         controls = [HBox([self.column, self.range, self.all]), self.text]
         super().__init__(controls if names else [HTML("no column of the particle table holds different numbers")])
         if names:
@@ -312,19 +293,6 @@ class Filters(VBox):  # type: ignore[misc]
             self._turn()
 
 
-ACTIONS = {
-    "gather": ("New cluster", "plus", "make a cluster of what is selected (N)"),
-    "merge": ("Merge", "compress", "make the ticked clusters one, which keeps the name of the first (M)"),
-    "split": ("Split in", "expand", "divide the ticked cluster by its features (S)"),
-    "dissolve": ("Dissolve", "times", "put the particles of the ticked clusters into none (X)"),
-    "undo": ("Undo", "undo", "take the last step back (U, Ctrl+Z)"),
-    "redo": ("Redo", "repeat", "do it again (R, Ctrl+Shift+Z)"),
-    "clear": ("Clear", "eraser", "select nothing (Escape)"),
-    "napari": ("napari", "cube", "tomogram, particles and averages in 3-D, in a window of their own"),
-}
-"""Text, icon and meaning of every button."""
-
-
 def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) -> Inspector:  # noqa: A001 - inspector.open
     """Inspect a run folder, as `inspection.open` does, in the browser."""
     return Inspector(inspections.open(folder, diameter=diameter, seed=seed))
@@ -347,13 +315,6 @@ def _axes(inspection: Inspection) -> list[tuple[str, tuple[int, int] | None]]:
     most = 0 if inspection.features is None else min(COMPONENTS, *inspection.features.vectors.shape)
     pairs = itertools.combinations(range(1, most + 1), 2)
     return [("map", None), *((f"PC {first}, {second}", (first, second)) for first, second in pairs)]
-
-
-def _columns(inspection: Inspection) -> list[str]:
-    """What particles can be coloured by: clusters, and columns that are numbers or a few kinds."""
-    table = inspection.session.particles
-    names = [name for name in table if name not in ("particle_id", CLUSTER, *SOURCE, *READ_POSE, *BOX)]
-    return [CLUSTER, *(name for name in names if pd.api.types.is_float_dtype(table[name]) or table[name].nunique() <= FEW)]
 
 
 def _kinds(session: Session) -> tuple[pd.Categorical, list[str]]:

@@ -1,4 +1,4 @@
-"""Watching: jobs as they run in the background, with a bar, the average so far, and a button to stop each.
+"""Takes jobs, shows each in a notebook as it runs: a bar, the average so far, and a button to stop it.
 
 >>> job = jobs.start("cluster 3", averaging.average, subtomograms, chosen.ids, seed=1)
 >>> watch(job)
@@ -58,7 +58,7 @@ class Panel(HBox):  # type: ignore[misc]
 
     def _follow(self, job: Job) -> None:
         self.title.value = f"<b>{html.escape(job.name)}</b>"
-        self.text.value = f"<span style='color:{style.QUIET}'>{html.escape(job_summary.told(job))}</span>"
+        self.text.value = style.span(job_summary.told(job), style.QUIET)
         self.bar.value = 1.0 if job.state == "done" else job_summary.share(job.progress)
         if job.over:
             self.button.disabled, self.button.tooltip = True, "This is over"

@@ -15,7 +15,7 @@ export default {
       // Buttons that become disabled and rows that are drawn anew leave the focus to the page.
       const inside = event.target.closest?.(".tomolab-inspector") || (used && event.target === document.body);
       if (!inside || event.target.matches("input[type=text], input[type=number], textarea, select")) return;
-      const key = (event.ctrlKey || event.metaKey ? "Ctrl+" : "") + (event.shiftKey ? "Shift+" : "") + (event.key.length > 1 ? event.key : event.key.toUpperCase());
+      const key = (event.ctrlKey || event.metaKey ? "Ctrl+" : "") + (event.shiftKey ? "Shift+" : "") + (event.key === "Escape" ? "Esc" : event.key.length > 1 ? event.key : event.key.toUpperCase());
       if (!model.get("watched").includes(key)) return;
       // JupyterLab would take the same keys as commands for the notebook.
       event.preventDefault();

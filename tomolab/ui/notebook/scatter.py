@@ -1,4 +1,4 @@
-"""The lasso scatter: millions of particles in the browser, and what is drawn around them as a `Selection`.
+"""Takes points of particles, shows up to millions of them in the browser, and gives what is drawn around as a `Selection`.
 
 >>> view = lasso(points, colour=labels)
 >>> view                                    # shows in a notebook; draw around points

@@ -1,4 +1,4 @@
-"""Sections: slices of tomograms in the browser, with the particles that they cut; draw around them there.
+"""Takes an inspection, shows slices of its tomograms in the browser with the particles that they cut, to draw around.
 
 >>> view = Section(inspection)
 >>> view                                    # shows in a notebook; a slider moves the slice
@@ -73,7 +73,7 @@ class Section(VBox):  # type: ignore[misc]
             control.observe(lambda _: self._turn(), "value")
         self.at.observe(lambda _: self._move(), "value")
         self.slice.on_msg(self._heard)
-        inspection.watch(self._follow)
+        inspection.changed.connect(self._follow)
         super().__init__([self.slice, HBox([self.tomogram, self.axis, self.at])])
         self._turn()
 

@@ -1,6 +1,6 @@
-"""Figures of everything the notebooks look at, under one name.
+"""Figures for the notebooks.
 
-Each function returns a matplotlib Figure and needs no display; importing this module teaches a notebook to show them.
+Each function returns a matplotlib Figure and needs no display. After the import a notebook shows the figures.
 
 >>> from tomolab.ui import plots
 >>> plots.slices(tomogram)
@@ -9,20 +9,19 @@ Each function returns a matplotlib Figure and needs no display; importing this m
 
 from tomolab.ui import style
 from tomolab.ui.plots.cluster_validation import criteria, dendrogram, stability
-from tomolab.ui.plots.clusters import cluster_sizes, composition, confusion, scatter
+from tomolab.ui.plots.clusters import composition, confusion, scatter
 from tomolab.ui.plots.comparison import two_averages
 from tomolab.ui.plots.curves import fsc, histograms, power, profile, profiles, radial_profile
 from tomolab.ui.plots.experiment_curves import conditions
 from tomolab.ui.plots.learning import live_training, training
 from tomolab.ui.plots.novelty_chart import novelty
 from tomolab.ui.plots.particles import picks, specimen, surface
-from tomolab.ui.plots.picking import matched, scores
+from tomolab.ui.plots.picking import ThresholdSlider, matched, scores
 from tomolab.ui.plots.volumes import beside, gallery, projections, slices, tilt_images
-from tomolab.ui.surfaces import mesh as volume_mesh
 
 __all__ = [
+    "ThresholdSlider",
     "beside",
-    "cluster_sizes",
     "composition",
     "conditions",
     "confusion",
@@ -49,7 +48,6 @@ __all__ = [
     "tilt_images",
     "training",
     "two_averages",
-    "volume_mesh",
 ]
 
 style.show_in_notebook()

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tomolab.clusters import labels as cluster_labels
+from tomolab.clusters.metrics import agreement
 from tomolab.ui import style
 from tomolab.ui.style import styled
 
@@ -129,25 +129,6 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
 
 
 @styled
-def cluster_sizes(labels: pd.Series) -> Figure:
-    """Particles in each cluster.
-
-    Parameters
-    ----------
-    labels
-        Cluster of each particle.
-    """
-    counts = labels.value_counts().sort_index()
-    figure = Figure((min(9, 1.5 + 0.35 * len(counts)), 2.6), layout="constrained")
-    ax = figure.subplots()
-    ax.bar(counts.index.astype(str), counts, color=[style.categories(labels)[kind] for kind in counts.index], width=0.75)
-    ax.set(title=f"{len(labels):,} particles in {len(counts)} clusters", xlabel="cluster", ylabel="particles")
-    ax.grid(axis="y")
-    ax.tick_params(axis="x", length=0)
-    return figure
-
-
-@styled
 def composition(labels: pd.Series, truth: pd.Series) -> Figure:
     """What each cluster is made of: a bar per cluster, divided by true class.
 
@@ -186,7 +167,7 @@ def composition(labels: pd.Series, truth: pd.Series) -> Figure:
     ax.invert_yaxis()
     # Room for the percentage beside the longest bar.
     ax.set_xlim(0, 1.12 * counts.sum(axis=1).max())
-    ax.set(title=f"Purity {cluster_labels.purity(labels, truth):.2f}", xlabel="particles", ylabel="cluster")
+    ax.set(title=f"Purity {agreement(labels, truth)['purity']:.2f}", xlabel="particles", ylabel="cluster")
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1, handleheight=1)

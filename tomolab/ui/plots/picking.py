@@ -2,8 +2,8 @@
 
 >>> matched(matching.score(subtomograms, average))
 >>> scores(found, inverted=picking.candidates(volumes.invert(tomogram), diameter=250.0), score=5.0)
->>> turning = Turning(tomogram, found)      # shows in a notebook
->>> turning.picks
+>>> slider = ThresholdSlider(tomogram, found)  # shows in a notebook
+>>> slider.picks
 """
 
 import io
@@ -135,7 +135,7 @@ def _figure(
     return figure
 
 
-class Turning(VBox):  # type: ignore[misc]
+class ThresholdSlider(VBox):  # type: ignore[misc]
     """A slider of the score, the number of picks, and a slice of the tomogram with the picks on it.
 
     Sliders move with the arrow keys; page up and down move ten steps. Choosing changes nothing else: `picks` is the table.

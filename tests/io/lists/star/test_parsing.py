@@ -86,7 +86,7 @@ def test_a_loop_without_rows_has_its_columns(tmp_path) -> None:
         ("data_a\n_one\n", "data_a has a line that is no name with a value: '_one'"),
         ("data_a\n_one 1\nhello\n", "data_a has a line that is neither a name nor a row of a loop: 'hello'"),
         ("data_a\n", "data_a holds nothing"),
-        (b"data_a\n_one caf\xe9\n", r"line 2 is not UTF-8 \(byte 0xe9\); save the list as UTF-8"),
+        (b"data_a\n_one caf\xe9\n", r"line 2 is not UTF-8 \(byte 0xe9\); save it as UTF-8"),
     ],
 )
 def test_what_is_no_table_is_named(tmp_path, text: str | bytes, message: str) -> None:

@@ -205,7 +205,7 @@ ASKED = {
         warp_2d(names="TS_A_10.00A_{:06d}.mrcs"),
         4.0,
         [0.7894, 4.0],
-        "cannot be told .* give voxel_size=",
+        "is not clear .* give voxel_size=",
     ),
     "Warp stacks without their pixel size": (
         warp_2d().replace("rlnImagePixelSize", "rlnOther").replace("Binning", "Other"),
@@ -217,7 +217,7 @@ ASKED = {
         warp_2d().replace("4.00000 64", "nan 64").replace("Binning", "Other"),
         4.0,
         [4.0],
-        "cannot be told .* give voxel_size=",
+        "is not clear .* give voxel_size=",
     ),
     "RELION 3.1, rescaled": (
         relion31(*RESCALED),

@@ -9,7 +9,8 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ MISSING = ["nan", "NaN", "<NA>"]
 """What other programs write where there is no value."""
 FORBIDDEN = re.compile(f"[\"'#\x00-\x1f\x7f\x85\u2028\u2029]|^(?:{'|'.join(MISSING)})$")
 """What readers of STAR files take for the end of a text, or for none."""
-HEAD = re.compile(r"\n[ \t]*data_(\S*)[ \t]*(?=\n|#|$)")
+HEAD = re.compile(r"(?:\A|\n)[ \t]*data_([^ \t\n]*)[ \t]*(?=\n|#|\Z)")
 CLOSES = {quote: re.compile(rf"{quote}(?=[ \t]|$)") for quote in "'\""}
 """Where a value in quotes ends."""
 WORD = re.compile(r"[^ \t]+")
@@ -32,6 +33,17 @@ SINGLE = ("general",)
 """Blocks that RELION writes without a loop."""
 BLOCKS = 10_000
 """Blocks of a file; RELION has one for each tomogram."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block: name, columns, their values (None in a loop), and where in the text its rows, or these values, begin and end."""
+
+    name: str
+    columns: list[str]
+    values: list[str] | None
+    start: int
+    end: int
 
 
 def blocks(path: Path) -> dict[str, pd.DataFrame]:
@@ -46,28 +58,31 @@ def blocks(path: Path) -> dict[str, pd.DataFrame]:
 
 
 def parsed(text: str) -> dict[str, pd.DataFrame]:
-    """Blocks of the text of a STAR file, as `blocks` gives them.
+    """Blocks of the text of a STAR file, as `blocks` gives them."""
+    return {block.name: _table(text, block) for block in scan(text)}
 
-    Raises
-    ------
-    ValueError
-        If a block is no table.
-    """
-    text = "\n" + text
+
+def scan(text: str) -> list[Block]:
+    """Find the blocks of a STAR file, their columns, and where their rows are; a ValueError if a block is no table."""
     heads = list(HEAD.finditer(text))
-    ends = [*(head.start() for head in heads[1:]), len(text)][: len(heads)]
     if len(heads) > BLOCKS:
         raise ValueError(f"this is not a readable STAR file: it has {len(heads)} blocks, expected at most {BLOCKS}")
-    out: dict[str, pd.DataFrame] = {}
-    for head, end in zip(heads, ends, strict=True):
+    ends = [*(head.start() for head in heads[1:]), len(text)]
+    out: dict[str, Block] = {}
+    for head, end in zip(heads, ends, strict=False):
         name = head[1]
         if name in out:
             raise ValueError(f"this is not a readable STAR file: there are two blocks data_{name}")
         try:
-            out[name] = _table(text[head.end() : end])
+            out[name] = _block(text, name, head.end(), end=end)
         except ValueError as error:
             raise ValueError(f"this is not a readable STAR file: data_{name} {error}") from error
-    return out
+    return list(out.values())
+
+
+def described(blocks: Mapping[str, Iterable[str]]) -> str:
+    """Blocks and their columns, for the message that one is missing."""
+    return "; ".join(f"data_{name} has {', '.join(columns)}" for name, columns in blocks.items()) or "it has no tables"
 
 
 def text(tables: dict[str, pd.DataFrame], *, version: int | None) -> str:
@@ -79,7 +94,7 @@ def text(tables: dict[str, pd.DataFrame], *, version: int | None) -> str:
         If a text holds a quote, #, tab, line break or other control character, which not every reader of STAR files
         understands, or is what stands for a missing value.
     """
-    parts = []
+    written = []
     for name, table in tables.items():
         for column in table:
             values = table[column]
@@ -95,8 +110,8 @@ def text(tables: dict[str, pd.DataFrame], *, version: int | None) -> str:
         # The first line of starfile names the day; the same table shall give the same file.
         block = table.iloc[0].to_dict() if name in SINGLE else table
         body = starfile.to_string({name: block}, float_format=None).split("\n", 1)[1].strip()
-        parts.append(f"{body}\n" if version is None else f"# version {version}\n\n{body}\n")
-    return "\n".join(parts)
+        written.append(f"{body}\n" if version is None else f"# version {version}\n\n{body}\n")
+    return "\n".join(written)
 
 
 def numbers(rows: pd.DataFrame, names: list[str]) -> np.ndarray:
@@ -124,32 +139,30 @@ def typed(column: pd.Series) -> pd.Series:
     known = column.dropna().astype(str)
     if len(known) and known.isin(["True", "False"]).all() and len(known) == len(column):
         return column == "True"
-    if len(known) and not known.str.fullmatch(r"[+-]?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?").all():
-        return column
-    if not len(known):
+    if not len(known) or not known.str.fullmatch(r"[+-]?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?").all():
         return column
     if known.str.contains("[.eE]").any():
         return pd.Series(floats(column), index=column.index, name=column.name)
     return pd.to_numeric(column)
 
 
-def _table(body: str) -> pd.DataFrame:
-    """Table of the lines below ``data_NAME``."""
+def _block(text: str, name: str, start: int, *, end: int) -> Block:
+    """Block whose lines stand between two places of the text, the line ``data_NAME`` left out."""
     columns: list[str] = []
     values: list[str] = []
-    loop = False
-    rows = len(body)
-    for start, line in _lines(body):
-        if line.split()[0] == "loop_" and not columns:
-            loop = True
-        elif line.startswith("_"):
-            words = _words(line)
-            columns.append(words[0][1:])
-            values += words[1:]
-            if not loop and len(words) != 2:
+    loop, rows = False, end
+    for place, line in _lines(text, start, end):
+        if line.startswith("_"):
+            head = words(line)
+            rows = rows if loop or columns else place
+            columns.append(head[0][1:])
+            values += head[1:]
+            if not loop and len(head) != 2:
                 raise ValueError(f"has a line that is no name with a value: {line[:60]!r}")
+        elif not columns and words(line)[0] == "loop_":
+            loop = True
         elif loop and columns:
-            rows = start
+            rows = place
             break
         else:
             raise ValueError(f"has a line that is neither a name nor a row of a loop: {line[:60]!r}")
@@ -160,71 +173,76 @@ def _table(body: str) -> pd.DataFrame:
     twice = sorted(name for name, count in Counter(columns).items() if count > 1)
     if twice:
         raise ValueError(f"has the columns {', '.join(twice)} twice")
-    if not loop:
-        return _missing(pd.DataFrame([values], columns=columns, dtype=str))
-    return _rows(body[rows:], columns)
+    return Block(name, columns, None if loop else values, rows, end)
 
 
-def _lines(body: str) -> Iterator[tuple[int, str]]:
-    """Lines that say something, stripped, each with its place in the text."""
-    start = 0
-    while start < len(body):
-        end = body.find("\n", start)
-        end = len(body) if end < 0 else end
-        line = body[start:end].strip()
+def _lines(text: str, start: int, end: int) -> Iterator[tuple[int, str]]:
+    """Lines between two places that are neither empty nor comments, without blanks around them, each with its place."""
+    while start < end:
+        stop = text.find("\n", start, end)
+        stop = end if stop < 0 else stop
+        line = text[start:stop].strip(" \t")
         if line and not line.startswith("#"):
             yield start, line
-        start = end + 1
+        start = stop + 1
 
 
-def _rows(text: str, columns: list[str]) -> pd.DataFrame:
+def _table(text: str, block: Block) -> pd.DataFrame:
+    """Values of a block, one row where there is no loop."""
+    if block.values is not None:
+        return _missing(pd.DataFrame([block.values], columns=block.columns, dtype=str))
+    try:
+        return rows(text[block.start : block.end], block.columns)
+    except ValueError as error:
+        raise ValueError(f"this is not a readable STAR file: data_{block.name} {error}") from error
+
+
+def rows(text: str, columns: list[str]) -> pd.DataFrame:
+    """Lines of values that blanks part, as a table of text; a ValueError names the row that has not a value for each column."""
     if not text.strip():
         return pd.DataFrame(columns=columns, dtype=str)
     if not any(mark in text for mark in "'\"#"):
+        source, options = io.StringIO(text), {"sep": r"\s+", "header": None, "quoting": csv.QUOTE_NONE}
         try:
-            rows = pd.read_csv(
-                io.StringIO(text),
-                sep=r"\s+",
-                header=None,
-                dtype=str,
-                keep_default_na=False,
-                na_values=MISSING,
-                quoting=csv.QUOTE_NONE,
-            )
+            found = pd.read_csv(source, dtype=str, keep_default_na=False, na_values=MISSING, **options)
         except pd.errors.ParserError:
-            rows = pd.DataFrame()
+            found = pd.DataFrame()
         # A row that is too short lacks its last value, which pandas makes an empty text, or a missing one.
-        if rows.shape[1] == len(columns) and not rows.iloc[:, -1].isin(["", np.nan]).any():
-            return rows.set_axis(columns, axis=1)
-    words = [words for words in map(_words, text.split("\n")) if words]
-    wrong = next((row for row in words if len(row) != len(columns)), None)
+        if found.shape[1] == len(columns) and not found.iloc[:, -1].isin(["", np.nan]).any():
+            return found.set_axis(columns, axis=1)
+    values = [row for row in map(words, text.split("\n")) if row]
+    wrong = next((number for number, row in enumerate(values) if len(row) != len(columns)), None)
     if wrong is not None:
-        row = words.index(wrong)
-        raise ValueError(f"has {len(columns)} columns, but {len(wrong)} values in row {row}: {' '.join(wrong)[:60]!r}")
-    return _missing(pd.DataFrame(words, columns=columns, dtype=str))
+        row = values[wrong]
+        raise ValueError(f"has {len(columns)} columns, but {len(row)} values in row {wrong}: {' '.join(row)[:60]!r}")
+    return _missing(pd.DataFrame(values, columns=columns, dtype=str))
 
 
 def _missing(table: pd.DataFrame) -> pd.DataFrame:
     return table.mask(table.isin(MISSING))
 
 
-def _words(line: str) -> list[str]:
+def words(line: str) -> list[str]:
     """Values of a line, without quotes and comments."""
     if not any(mark in line for mark in "'\"#"):
-        return [word for word in line.replace("\t", " ").split(" ") if word]
+        return WORD.findall(line)
+    return [line[start:end] for start, end in spans(line)]
+
+
+def spans(line: str) -> list[tuple[int, int]]:
+    """Where the values of a line begin and end, without their quotes."""
     out, place = [], 0
     # A quote that nothing closes is looked for once, not again from each word.
-    closed = dict.fromkeys(CLOSES, True)
+    unclosed = set()
     while start := WORD.search(line, place):
-        place = start.end()
-        quote = start[0][0]
+        place, quote = start.end(), start[0][0]
         if quote == "#":
             break
-        end = CLOSES[quote].search(line, start.start() + 1) if closed.get(quote) else None
-        if end is not None:
-            out.append(line[start.start() + 1 : end.start()])
+        end = CLOSES[quote].search(line, start.start() + 1) if quote in CLOSES and quote not in unclosed else None
+        if end is None:
+            unclosed.add(quote)
+            out.append(start.span())
+        else:
+            out.append((start.start() + 1, end.start()))
             place = end.end()
-            continue
-        closed[quote] = False
-        out.append(start[0])
     return out

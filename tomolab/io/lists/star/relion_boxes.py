@@ -13,46 +13,47 @@ import pandas as pd
 from tomolab import particles as tables
 from tomolab import rotations
 from tomolab.conventions import ANGLES, READ_POSE
-from tomolab.io.lists import outdated, star
+from tomolab.io.lists import outdated
+from tomolab.io.lists.star import parsing, pixel_sizes
+from tomolab.io.lists.star.columns import STACKS, SUBTOMOGRAM_EULER
 from tomolab.io.volumes.mrc import TOLERANCE
 
 ONE_TABLE = ("relion30", "warp")
 """Versions that have one pixel size, in one table."""
 FROM_SERIES = ("relion4", "relion5")
 """Those that know tilt series: pixels are those of the tilt images, and boxes may be turned."""
-IMAGE = "rlnImagePixelSize"
-SIZES = (IMAGE, "rlnPixelSize", "rlnDetectorPixelSize", "rlnMagnification")
-"""Columns that say the pixel size of the boxes."""
 
 
 def has(rows: pd.DataFrame) -> bool:
     """Whether a column counts from where the boxes were cut."""
-    return bool(set(outdated.NAMED) & set(rows) or outdated.of(rows, outdated.ORIGIN))
+    return bool(outdated.among(rows, (*outdated.IMAGE_FILES, *outdated.ORIGIN_PRIORS)))
 
 
 def holding(particles: pd.DataFrame, *, voxel_size: float, version: str) -> pd.DataFrame:
     """The table without columns that would not hold in a list of this version; one warning names them."""
     reasons = outdated.poses(particles)
     reasons["only M reads the later points of a path"] = [name for name in particles if outdated.PATH.fullmatch(str(name))]
-    priors = outdated.of(particles, outdated.PRIOR, outdated.ORIGIN)
+    priors = outdated.among(particles, (*outdated.ANGLE_PRIORS, *outdated.ORIGIN_PRIORS))
     if priors and version not in FROM_SERIES and outdated.frames(particles) is not None:
-        reasons[f"they count from {star.SUBTOMOGRAM_EULER[0]}, Tilt, Psi, which {version} does not have"] = priors
-    if set(outdated.NAMED) & set(particles):
+        reasons[f"they count from {SUBTOMOGRAM_EULER[0]}, Tilt, Psi, which {version} does not have"] = priors
+    if outdated.among(particles, outdated.IMAGE_FILES):
         why = _wrong_boxes(particles, voxel_size=voxel_size, version=version)
-        reasons |= {why: outdated.of(particles, outdated.IMAGE, outdated.ORIGIN)} if why else {}
+        reasons |= {why: outdated.among(particles, (*outdated.BOXES, *outdated.ORIGIN_PRIORS))} if why else {}
     return outdated.without(particles, reasons)
 
 
 def _wrong_boxes(particles: pd.DataFrame, *, voxel_size: float, version: str) -> str:
     """Why a list of this version cannot name the boxes that the table names; empty if it can."""
     if version != "relion5" and stacks(particles):
-        return f"the boxes are stacks of images ({outdated.STACKS}), which {version} does not have"
+        return f"the boxes are stacks of images ({STACKS}), which {version} does not have"
     if version not in FROM_SERIES and outdated.frames(particles) is not None:
-        return f"the boxes are turned by {star.SUBTOMOGRAM_EULER[0]}, Tilt, Psi, which {version} does not have"
+        return f"the boxes are turned by {SUBTOMOGRAM_EULER[0]}, Tilt, Psi, which {version} does not have"
     sizes = pixels(particles)
     if version in ONE_TABLE and (np.abs(sizes / voxel_size - 1) > TOLERANCE).any():
-        told = ", ".join(f"{size:g}" for size in np.unique(sizes))
-        return f"the pixels of the boxes are {told} Å, those of coordinates {voxel_size:g}, and {version} has one size for both"
+        different = ", ".join(f"{size:g}" for size in np.unique(sizes))
+        return (
+            f"pixels of the boxes are {different} Å, those of coordinates {voxel_size:g}, and {version} has one size for both"
+        )
     edges = pd.to_numeric(particles.get("rlnImageSize", pd.Series(np.nan, index=particles.index)), errors="coerce")
     half = (edges * sizes / 2).fillna(np.inf).to_numpy(dtype=float)
     out = np.abs(origins(particles, outdated.boxes(particles))).max(axis=1, initial=0.0) > half
@@ -60,15 +61,9 @@ def _wrong_boxes(particles: pd.DataFrame, *, voxel_size: float, version: str) ->
 
 
 def pixels(particles: pd.DataFrame) -> pd.Series:
-    """Å per pixel of the boxes that the table names; nan where it does not say so."""
-    known = {name: pd.to_numeric(particles[name], errors="coerce") for name in SIZES if name in particles}
-    for name in (IMAGE, "rlnPixelSize"):
-        if name in known:
-            return known[name]
-    if len(known) == 2:
-        # Detector pixels are µm.
-        return known["rlnDetectorPixelSize"] * 1e4 / known["rlnMagnification"]
-    return pd.Series(np.nan, index=particles.index)
+    """Å per pixel of the boxes that the table names; NaN where it does not say so."""
+    found = pixel_sizes.of_images(particles)
+    return pd.Series(np.nan if found is None else found, index=particles.index)
 
 
 def stacks(particles: pd.DataFrame) -> bool:
@@ -79,13 +74,13 @@ def stacks(particles: pd.DataFrame) -> bool:
     ValueError
         If some are and others are not, which one list cannot say.
     """
-    if outdated.STACKS not in particles:
+    if STACKS not in particles:
         return False
-    found = star.numbers(particles[[outdated.STACKS]].fillna(0), [outdated.STACKS])[:, 0] != 0
+    found = parsing.numbers(particles[[STACKS]].fillna(0), [STACKS])[:, 0] != 0
     if found.any() and not found.all():
         raise ValueError(
-            f"column {outdated.STACKS}: {found.sum()} of {len(found)} particles have stacks of images, the others volumes; a "
-            "list has one kind, so write each apart"
+            f"column {STACKS}: {found.sum()} of {len(found)} particles have stacks of images, the others volumes; a "
+            "list cannot have both, so write each apart"
         )
     return bool(found.any())
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tomolab.io.lists import star
+from tomolab.io.lists.star import parsing
+from tomolab.io.lists.star.columns import TILT_SERIES, TOMOGRAM
 from tomolab.io.paths import inside
 
-NAME = "rlnTomoName"
 SIZES = {"z": "rlnTomoSizeZ", "y": "rlnTomoSizeY", "x": "rlnTomoSizeX"}
 PARTICLES, TOMOGRAMS = "rlnTomoParticlesFile", "rlnTomoTomogramsFile"
 SERIES, ANGLES = "rlnTomoTiltSeriesStarFile", ("rlnTomoYTilt", "rlnTomoNominalStageTiltAngle")
@@ -26,8 +26,6 @@ PROJECTION = "rlnTomoProjZ"
 VECTOR = re.compile(r"\[([^\[\]]*)\]")
 STEEPEST = 30.0
 """Degrees by which the beam may lean out of the plane of a tilt about y."""
-
-
 BESIDE = "tomograms.star"
 """Name under which RELION keeps the list of tomograms; Warp puts the name of the list of particles before it."""
 
@@ -39,12 +37,7 @@ def beside(path: Path) -> Path | None:
 
 
 def tomograms(path: str | Path) -> pd.DataFrame:
-    """Pixel size and size of the tomograms of a list.
-
-    Returns
-    -------
-    DataFrame
-        By name: ``pixel_size`` (Å), and voxels of that size along ``z``, ``y``, ``x`` if the list has them.
+    """Tomograms of a list by name: ``pixel_size`` (Å), and voxels of that size along ``z``, ``y``, ``x`` if it has them.
 
     Raises
     ------
@@ -57,24 +50,24 @@ def tomograms(path: str | Path) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"no list of tomograms {path}")
     try:
-        return _tomograms(star.blocks(path))
+        return _tomograms(parsing.blocks(path))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
 def _tomograms(blocks: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    sizes = (star.TILT_SERIES, "rlnPixelSize")
-    found = ((block, size) for block in blocks.values() for size in sizes if {NAME, size} <= set(block))
+    sizes = (TILT_SERIES, "rlnPixelSize")
+    found = ((block, size) for block in blocks.values() for size in sizes if {TOMOGRAM, size} <= set(block))
     block, size = next(found, (None, ""))
     if block is None:
-        told = "; ".join(f"data_{name} has {', '.join(block)}" for name, block in blocks.items()) or "it has no tables"
-        raise ValueError(f"this is no list of tomograms: no table has {NAME} and {star.TILT_SERIES}: {told}")
+        needed = f"{TOMOGRAM} and {TILT_SERIES}"
+        raise ValueError(f"this is no list of tomograms: no table has {needed}: {parsing.described(blocks)}")
     columns = {"pixel_size": size, **(SIZES if set(SIZES.values()) <= set(block) else {})}
-    missing = np.flatnonzero(block[NAME].isna())
+    missing = np.flatnonzero(block[TOMOGRAM].isna())
     if len(missing):
-        raise ValueError(f"{NAME} has no value in {len(missing)} of {len(block)} rows, first row {missing[0]}")
-    numbers = star.numbers(block, list(columns.values()))
-    out = pd.DataFrame(numbers, columns=list(columns), index=pd.Index(block[NAME], name="tomogram"))
+        raise ValueError(f"{TOMOGRAM} has no value in {len(missing)} of {len(block)} rows, first row {missing[0]}")
+    numbers = parsing.numbers(block, list(columns.values()))
+    out = pd.DataFrame(numbers, columns=list(columns), index=pd.Index(block[TOMOGRAM], name="tomogram"))
     wrong = out.index[(out <= 0).any(axis=1)]
     if len(wrong):
         raise ValueError(f"sizes must be positive numbers, but those of {', '.join(wrong[:5])} are not")
@@ -96,18 +89,18 @@ def tilts(path: str | Path) -> dict[str, tuple[float, float]]:
     """
     path = Path(path)
     found: dict[str, tuple[float, float]] = {}
-    blocks = star.blocks(path)
-    for block in (block for block in blocks.values() if NAME in block):
-        names = block[NAME].dropna()
+    blocks = parsing.blocks(path)
+    for block in (block for block in blocks.values() if TOMOGRAM in block):
+        names = block[TOMOGRAM].dropna()
         if SERIES in block:
-            found |= {name: _range(_find(path, series)) for name, series in zip(block[NAME], block[SERIES], strict=True)}
+            found |= {name: _range(_find(path, series)) for name, series in zip(block[TOMOGRAM], block[SERIES], strict=True)}
         for name in names[names.isin([name for name in blocks if PROJECTION in blocks[name]]) & ~names.isin(found)]:
             found[name] = _extremes(_projected(blocks[name], f"{path}: data_{name}"))
     return found
 
 
 def _range(path: Path) -> tuple[float, float]:
-    tables = star.blocks(path).values()
+    tables = parsing.blocks(path).values()
     projected = next((table for table in tables if PROJECTION in table and not table.empty), None)
     if projected is not None:
         # RELION takes the matrices where there are both (tomogram_set.cpp).
@@ -115,7 +108,7 @@ def _range(path: Path) -> tuple[float, float]:
     column = next(((table, name) for name in ANGLES for table in tables if name in table), None)
     if column is None or column[0].empty:
         raise ValueError(f"{path} has neither {' nor '.join(ANGLES)}")
-    return _extremes(star.numbers(column[0], [column[1]]))
+    return _extremes(parsing.numbers(column[0], [column[1]]))
 
 
 def _extremes(angles: np.ndarray) -> tuple[float, float]:
@@ -138,9 +131,9 @@ def _projected(table: pd.DataFrame, where: str) -> np.ndarray:
 def _vector(text: object, where: str) -> list[float]:
     """Four numbers in brackets."""
     inside_brackets = VECTOR.fullmatch(str(text).strip())
-    parts = [] if inside_brackets is None else inside_brackets[1].split(",")
+    words = [] if inside_brackets is None else inside_brackets[1].split(",")
     try:
-        values = [float(part) for part in parts]
+        values = [float(word) for word in words]
     except ValueError:
         values = []
     if len(values) != 4 or not np.isfinite(values).all():

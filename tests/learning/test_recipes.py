@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from tomolab.learning import Recipe, losses, networks
+from tomolab.learning import Recipe, networks
 from tomolab.learning.recipes import recipe
 
 
@@ -13,15 +13,15 @@ def test_without_a_margin_it_is_cross_entropy() -> None:
     labels = torch.arange(3).repeat_interleave(8)
     logits = torch.randn(24, 3, generator=torch.Generator().manual_seed(1))
     expected = -torch.log_softmax(logits, 1)[torch.arange(24), labels].mean()
-    assert losses.loss(Recipe(smoothing=0.0), logits, labels) == pytest.approx(float(expected))
+    assert Recipe(smoothing=0.0).loss(logits, labels) == pytest.approx(float(expected))
 
 
 def test_a_margin_asks_for_more() -> None:
     labels = torch.tensor([0])
     logits = torch.tensor([[3.0, 1.0]])
-    with_margin = losses.loss(Recipe(smoothing=0.0, margin=2.0), logits, labels)
+    with_margin = Recipe(smoothing=0.0, margin=2.0).loss(logits, labels)
     assert float(with_margin) == pytest.approx(float(torch.tensor(2.0).log()))
-    assert float(with_margin) > float(losses.loss(Recipe(smoothing=0.0), logits, labels))
+    assert float(with_margin) > float(Recipe(smoothing=0.0).loss(logits, labels))
 
 
 def test_published_recipes() -> None:

@@ -1,0 +1,169 @@
+"""Actions do what their buttons say, or say why they cannot; a new one, or a new column, needs one entry for all screens."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tomolab import inspection
+from tomolab.inspection import Inspection, Session, cluster_columns
+from tomolab.inspection.actions import ACTIONS, GROUPS, Action, Choice
+from tomolab.inspection.cluster_columns import COLUMNS, Column
+from tomolab.subtomograms import Subtomograms
+
+# jupyter-scatter 1.0 sets pandas tables in place while it is imported.
+pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")
+
+
+@pytest.fixture
+def work(folder: Path) -> Inspection:
+    return inspection.open(folder)
+
+
+def browser(work: Inspection) -> tuple[Any, dict[str, tuple[str, str]], dict[str, tuple[str, str, list[str]]]]:
+    """The inspector of the browser; title and tooltip of its buttons; title, tooltip and texts of its columns."""
+    from tomolab.ui.notebook.inspector import Inspector
+
+    view = Inspector(work)
+    texts = {one["name"]: [row["texts"][one["name"]] for row in view.table.rows] for one in view.table.columns}
+    columns = {one["name"]: (one["title"], one["tooltip"], texts[one["name"]]) for one in view.table.columns}
+    return view, {name: (one.description, one.tooltip) for name, one in view.buttons.items()}, columns
+
+
+def napari(work: Inspection) -> tuple[Any, dict[str, tuple[str, str]], dict[str, tuple[str, str, list[str]]]]:
+    """The same of napari."""
+    from qtpy.QtCore import Qt
+
+    from tomolab.ui.napari import link, viewer
+    from tomolab.ui.napari.inspector import InspectorPanel
+
+    panel = InspectorPanel(work, link.link(viewer.model(), work))
+    table, roles = panel.table.clusters, Qt.ItemDataRole
+    columns = {}
+    for place, column in enumerate(table.columns):
+        head = (table.headerData(place, Qt.Orientation.Horizontal, role) for role in (roles.DisplayRole, roles.ToolTipRole))
+        columns[column.name] = (*head, [table.data(table.index(row, place)) for row in range(table.rowCount())])
+    return panel, {name: (one.text(), one.toolTip()) for name, one in panel.buttons.items()}, columns
+
+
+@pytest.fixture(
+    params=[
+        "browser",
+        pytest.param(
+            "napari",
+            marks=[pytest.mark.display, pytest.mark.skipif(not os.environ.get("DISPLAY"), reason="needs an X display")],
+        ),
+    ]
+)
+def screen(request: pytest.FixtureRequest) -> Callable[[Inspection], Any]:
+    if request.param == "browser":
+        return browser
+    request.getfixturevalue("qtbot")
+    return napari
+
+
+def keys(view: Any) -> list[str]:
+    """Keys to which a screen listens."""
+    if hasattr(view, "keyboard"):
+        return list(view.keyboard.watched)
+    from qtpy.QtGui import QKeySequence
+    from qtpy.QtWidgets import QShortcut
+
+    return [one.key().toString(QKeySequence.SequenceFormat.PortableText) for one in view.findChildren(QShortcut)]
+
+
+def test_every_screen_shows_every_action_with_its_title_keys_and_tooltip(work: Inspection, screen: Callable) -> None:
+    work.session.select(work.session.ids[:3])
+    view, buttons, _ = screen(work)
+    assert buttons == {name: (one.title, one.help(work, Choice())) for name, one in ACTIONS.items()}
+    assert buttons["undo"][1] == "Take back the last step (U, Ctrl+Z)\nNow: select 3 particles (list, replace)"
+    assert "Not now: tick two clusters or more" in buttons["merge"][1]
+    assert sorted(keys(view)) == sorted(key for one in ACTIONS.values() for key in one.keys)
+
+
+def test_an_action_needs_one_entry(work: Inspection, screen: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[Choice] = []
+    action = Action(
+        "Discover", "Find what nobody knows", "search", ("D",), "clusters", lambda *_: "", lambda _, choice: said.append(choice)
+    )
+    monkeypatch.setitem(ACTIONS, "discover", action)
+    view, buttons, _ = screen(work)
+    assert buttons["discover"] == ("Discover", "Find what nobody knows (D)")
+    assert "D" in keys(view)
+    view.buttons["discover"].click()
+    assert said == [Choice()]
+
+
+def test_a_column_needs_one_entry(work: Inspection, screen: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    work.split(0)
+    mean = Column(
+        "score",
+        "Score",
+        "Mean score of its particles",
+        "number",
+        lambda work: work.session.table().groupby("cluster")["score"].mean(),
+        "{:.2f}".format,
+    )
+    monkeypatch.setattr(cluster_columns, "COLUMNS", (*COLUMNS, mean))
+    _, _, columns = screen(work)
+    assert {name: head[:2] for name, head in columns.items()} == {
+        one.name: (one.title, one.tooltip) for one in (*COLUMNS, mean)
+    }
+    assert columns["name"][2] == ["cluster 0", "cluster 1"]
+    assert columns["count"][2] == ["16", "16"]
+    scores = work.session.table().groupby("cluster")["score"].mean()
+    assert columns["score"][2] == [f"{score:.2f}" for score in scores]
+
+
+def test_it_says_what_cannot_be_done_and_why(work: Inspection, boxes: Subtomograms) -> None:
+    def problems(choice: Choice) -> dict[str, str]:
+        return {name: action.problem(work, choice) for name, action in ACTIONS.items() if action.problem(work, choice)}
+
+    assert problems(Choice()) == {
+        "undo": "there is nothing to undo",
+        "redo": "nothing was undone",
+        "clear": "nothing is selected",
+        "new_cluster": "select particles first",
+        "merge": "tick two clusters or more",
+        "split": "tick one cluster",
+        "dissolve": "tick one cluster or more",
+        "average": "the selection holds 0 particles, and an average needs 8",
+        "quick": "the selection holds 0 particles, and an average needs 8",
+    }
+    assert set(problems(Choice([0]))) == {"undo", "redo", "clear", "new_cluster", "merge"}
+    work.session.select(boxes.ids[:3])
+    assert set(problems(Choice([0]))) == {"redo", "merge"}
+    with pytest.raises(ValueError, match="tick two clusters or more"):
+        ACTIONS["merge"].do(work, Choice([0]))
+    work = Inspection(Session(boxes.particles), diameter=250)
+    assert problems(Choice())["export"] == "there is no cluster"
+
+
+def test_actions_change_the_session(work: Inspection) -> None:
+    session = work.session
+    ACTIONS["split"].do(work, Choice([0], parts=3))
+    assert len(session.clusters) == 3
+    # The first that was ticked keeps its name.
+    session.describe(2, name="third")
+    ACTIONS["merge"].do(work, Choice([2, 0]))
+    assert [session.title(one) for one in session.clusters] == ["cluster 1", "third"]
+    ACTIONS["dissolve"].do(work, Choice([1, 2]))
+    assert not session.clusters
+    for _ in range(2):
+        ACTIONS["undo"].do(work, Choice())
+    assert len(session.clusters) == 3
+    ACTIONS["redo"].do(work, Choice())
+    assert len(session.clusters) == 2
+    session.select(session.ids[:5])
+    ACTIONS["new_cluster"].do(work, Choice())
+    assert 5 in session.counts().tolist()
+    ACTIONS["clear"].do(work, Choice())
+    assert not session.selected.any()
+
+
+def test_every_action_has_a_group_and_keys_of_its_own() -> None:
+    assert {action.group for action in ACTIONS.values()} <= set(GROUPS)
+    listed = [key for action in ACTIONS.values() for key in action.keys]
+    assert len(set(listed)) == len(listed)

@@ -1,0 +1,199 @@
+"""Takes an inspection and what is ticked, does what a button says; one table of actions, which every screen shows.
+
+A screen lays out the actions by their `group` and shows title, keys and `help` of each. An entry in `ACTIONS` is all that a new
+button needs, in the browser and in napari alike.
+
+>>> merge, choice = ACTIONS["merge"], Choice([0, 3])
+>>> merge.problem(work, choice)               # why it cannot be done now; empty if it can
+''
+>>> merge.do(work, choice)
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from tomolab.inspection.model import ENGINES, QUICK, Inspection
+
+GROUPS = ("history", "clusters", "averages", "export")
+"""Where actions stand, in this order."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What an action is done with: the ticked clusters, the first one first, and what the fields beside the buttons say.
+
+    `parts` are those of a split. The others are options of `Inspection.average`.
+    """
+
+    clusters: Sequence[int] = ()
+    parts: int = 2
+    engine: str = ENGINES[0]
+    classes: int = 1
+    symmetry: str = "C1"
+    mask_diameter: float | None = None
+
+
+@dataclass(frozen=True)
+class Action:
+    """A button with its keys.
+
+    Parameters
+    ----------
+    title, tooltip, icon
+        What stands on it, what it does, and its picture (Font Awesome).
+    keys
+        As Qt writes them; they count while the inspector has the focus.
+    group
+        One of `GROUPS`.
+    problem
+        Why it cannot be done now; empty if it can.
+    run
+        What it does; None where the screen itself does it.
+    slow
+        Whether `run` may take long: it changes nothing then, may run in any thread, and returns what makes the change.
+    detail
+        What it would be done with now.
+    """
+
+    title: str
+    tooltip: str
+    icon: str
+    keys: tuple[str, ...]
+    group: str
+    problem: Callable[[Inspection, Choice], str]
+    run: Callable[[Inspection, Choice], Any] | None = None
+    slow: bool = False
+    detail: Callable[[Inspection, Choice], str] | None = None
+
+    def do(self, work: Inspection, choice: Choice) -> None:
+        """Do it now; ValueError if it cannot be done."""
+        problem = self.problem(work, choice)
+        if problem or self.run is None:
+            raise ValueError(problem or f"{self.title} is done by a screen")
+        change = self.run(work, choice)
+        if self.slow:
+            change()
+
+    def help(self, work: Inspection, choice: Choice) -> str:
+        """Tooltip with the keys, and why it cannot be done now or what it would be done with."""
+        problem, detail = self.problem(work, choice), self.detail(work, choice) if self.detail else ""
+        more = f"\nNot now: {problem}" if problem else f"\nNow: {detail}" if detail else ""
+        return f"{self.tooltip} ({', '.join(self.keys)}){more}"
+
+
+def _split(work: Inspection, choice: Choice) -> Callable[[], Any]:
+    return partial(work.session.split, choice.clusters[0], work.parts(choice.clusters[0], choice.parts))
+
+
+def _average(work: Inspection, choice: Choice, **options: Any) -> None:
+    clusters: Sequence[int | None] = choice.clusters or (None,)
+    for cluster in clusters:
+        work.average(cluster, symmetry=choice.symmetry, mask_diameter=choice.mask_diameter, **options)
+
+
+def averaged(work: Inspection, choice: Choice) -> str:
+    """Say what an average would be of: the ticked clusters, or the selection, with the number of particles."""
+    session, counts = work.session, work.session.counts()
+    sets = [f"{session.title(one)} ({counts[one]:,})" for one in choice.clusters]
+    return f"of {', '.join(sets) or f'the selection ({session.selected.sum():,})'}"
+
+
+ACTIONS = {
+    "undo": Action(
+        "Undo",
+        "Take back the last step",
+        "undo",
+        ("U", "Ctrl+Z"),
+        "history",
+        problem=lambda work, _: "" if work.session.history.past else "there is nothing to undo",
+        run=lambda work, _: work.session.undo(),
+        detail=lambda work, _: work.session.history.past[-1].what if work.session.history.past else "",
+    ),
+    "redo": Action(
+        "Redo",
+        "Do again what was taken back",
+        "repeat",
+        ("R", "Ctrl+Shift+Z"),
+        "history",
+        problem=lambda work, _: "" if work.session.history.future else "nothing was undone",
+        run=lambda work, _: work.session.redo(),
+        detail=lambda work, _: work.session.history.future[-1].what if work.session.history.future else "",
+    ),
+    "clear": Action(
+        "Clear",
+        "Select nothing",
+        "eraser",
+        ("Esc",),
+        "history",
+        problem=lambda work, _: "" if work.session.selected.any() else "nothing is selected",
+        run=lambda work, _: work.session.select([], "cleared"),
+    ),
+    "new_cluster": Action(
+        "New cluster",
+        "Make a cluster of the selected particles; they leave the clusters where they were",
+        "plus",
+        ("N",),
+        "clusters",
+        problem=lambda work, _: "" if work.session.selected.any() else "select particles first",
+        run=lambda work, _: work.session.new_cluster(),
+    ),
+    "merge": Action(
+        "Merge",
+        "Make the ticked clusters one, which keeps the name of the first",
+        "compress",
+        ("M",),
+        "clusters",
+        problem=lambda _, choice: "" if len(choice.clusters) > 1 else "tick two clusters or more",
+        run=lambda work, choice: work.session.merge(choice.clusters),
+    ),
+    "split": Action(
+        "Split",
+        "Divide the ticked cluster by k-means of its features, into as many parts as the field says",
+        "expand",
+        ("S",),
+        "clusters",
+        problem=lambda work, choice: work.split_problem(choice.clusters),
+        run=_split,
+        slow=True,
+    ),
+    "dissolve": Action(
+        "Dissolve",
+        "Remove the ticked clusters; their particles are in none then",
+        "times",
+        ("X",),
+        "clusters",
+        problem=lambda _, choice: "" if choice.clusters else "tick one cluster or more",
+        run=lambda work, choice: work.session.dissolve(*choice.clusters),
+    ),
+    "average": Action(
+        "Average",
+        "Average each ticked cluster, or the selected particles where none is ticked",
+        "play",
+        ("A",),
+        "averages",
+        problem=lambda work, choice: work.average_problem(choice.clusters, engine=choice.engine),
+        run=lambda work, choice: _average(work, choice, engine=choice.engine, classes=choice.classes),
+        detail=averaged,
+    ),
+    "quick": Action(
+        "Quick look",
+        f"Average only the {QUICK} most typical particles in few iterations, with tomolab",
+        "bolt",
+        ("Q",),
+        "averages",
+        problem=lambda work, choice: work.average_problem(choice.clusters),
+        run=partial(_average, quick=True),
+        detail=averaged,
+    ),
+    "export": Action(
+        "Export…",
+        "Write the particles of the ticked clusters, or of all where none is ticked, for other programs",
+        "download",
+        ("E",),
+        "export",
+        problem=lambda work, _: "" if work.session.clusters else "there is no cluster",
+    ),
+}
+"""What can be done in an inspector, by name; a screen shows all of it in this order."""

@@ -1,0 +1,81 @@
+"""Takes an inspection, gives the columns of its table of clusters: titles, tooltips and values, which every screen shows.
+
+A number in the table is one entry in `COLUMNS`, and nothing in the screens.
+
+>>> column = Column("score", "Score", "Mean score of its particles", "number", mean_scores, "{:.2f}".format)
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tomolab.inspection.model import Inspection
+from tomolab.inspection.session import Session
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table of clusters.
+
+    Parameters
+    ----------
+    name, title, tooltip
+        Its key, what stands above it, and what it means.
+    kind
+        "text", "number" or "check" (yes or no).
+    values
+        Value of every cluster, by its number.
+    format
+        Text of a value.
+    write
+        Changes the value of a cluster, by its number; None where it cannot be changed.
+    """
+
+    name: str
+    title: str
+    tooltip: str
+    kind: str
+    values: Callable[[Inspection], Mapping[int, Any]]
+    format: Callable[[Any], str] = str
+    write: Callable[[Session, int, Any], None] | None = None
+
+
+def _names(work: Inspection) -> dict[int, str]:
+    return {number: work.session.title(number) for number in work.session.clusters}
+
+
+def _selected(work: Inspection) -> dict[int, int]:
+    session = work.session
+    counts = session.labels[session.selected].value_counts()
+    return {number: int(counts.get(number, 0)) for number in session.clusters}
+
+
+COLUMNS = (
+    Column(
+        "name",
+        "Cluster",
+        "Type a name; tick clusters to merge, split, dissolve, average or export them",
+        "text",
+        _names,
+        write=lambda session, number, text: session.describe(number, name=text.strip()),
+    ),
+    Column("count", "Particles", "Particles in the cluster now", "number", lambda work: work.session.counts(), "{:,}".format),
+    Column("selected", "Selected", "Selected particles among them", "number", _selected, lambda n: f"{n:,}" if n else ""),
+    Column(
+        "note",
+        "Note",
+        "Anything worth remembering",
+        "text",
+        lambda work: {number: one.note for number, one in work.session.clusters.items()},
+        write=lambda session, number, text: session.describe(number, note=text.strip()),
+    ),
+    Column(
+        "shown",
+        "Shown",
+        "Whether its particles are drawn, in all views",
+        "check",
+        lambda work: {number: not one.hidden for number, one in work.session.clusters.items()},
+        write=lambda session, number, on: session.describe(number, hidden=not on),
+    ),
+)
+"""The columns, from left to right."""
