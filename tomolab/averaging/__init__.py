@@ -6,6 +6,7 @@ from tomolab import attach
 
 __all__ = [
     "Average",
+    "Discovery",
     "Poses",
     "align_map",
     "apply_fit",
@@ -13,6 +14,7 @@ __all__ = [
     "classify",
     "compare_hands",
     "correlate",
+    "discover",
     "find_initial_model",
     "load",
     "score_matches",
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from tomolab.averaging import relion as relion
     from tomolab.averaging.alignment import Poses, align_map
     from tomolab.averaging.alignment import apply as apply_fit
-    from tomolab.averaging.classification import classify
+    from tomolab.averaging.classification import Discovery, classify, discover
     from tomolab.averaging.fsc import correlate
     from tomolab.averaging.gold_standard import average
     from tomolab.averaging.half_maps import Average, load
@@ -38,7 +40,7 @@ else:
         __name__,
         {
             "alignment": ["Poses", "align_map", "apply as apply_fit"],
-            "classification": ["classify"],
+            "classification": ["Discovery", "classify", "discover"],
             "fsc": ["correlate"],
             "gold_standard": ["average"],
             "half_maps": ["Average", "load"],
