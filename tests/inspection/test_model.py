@@ -19,7 +19,7 @@ from tomolab.averaging.relion import job as relion_job
 from tomolab.clusters import layouts
 from tomolab.inspection import Inspection, Session, run_contents, session
 from tomolab.learning import Embedding
-from tomolab.subtomograms import Subtomograms
+from tomolab.subtomograms import Subtomograms, to_relion
 
 
 def test_a_split_tells_apart_what_the_features_tell_apart(folder: Path, boxes: Subtomograms) -> None:
@@ -226,7 +226,7 @@ def test_relion_refines_what_ours_began_with_and_its_average_lands_too(folder: P
     assert asked["diameter"] == made[0].record["mask"]
     assert asked["symmetry"] == "C1"
     assert asked["place"] == folder / "relion" / "cluster_1_quick_RELION"
-    assert len(relion_job.particles(asked["place"] / "particles.star")) == 16
+    assert len(to_relion.particles(asked["place"] / "particles.star")) == 16
     assert work.averages[name].record == {"program": "RELION", "name": name, "cluster": second, "quick": True}
     bare = Inspection(work.session, subtomograms=work.subtomograms, diameter=250)
     assert bare.average_problem([0], engine="RELION") == "RELION works in files, and there is no run folder"

@@ -171,7 +171,7 @@ def _refine_axes(grid: Tensor, data: Coefficients, frame: Tensor, middle: Tensor
         at, about = moved()
         loss = -_self_correlation(grid, data, at[None], about[None], turns).sum()
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     optimiser.step(closure)
     with torch.no_grad():
