@@ -103,3 +103,11 @@ def test_bad_labels_and_features_are_refused(mixed: Subtomograms, truth: pd.Seri
         discover(mixed, start, features=np.zeros((47, 4)))
     with pytest.raises(ValueError, match="finite"):
         discover(mixed, start, features=np.full((48, 4), np.nan))
+    with pytest.raises(ValueError, match=r"labels must be integers.*pandas.factorize"):
+        discover(mixed, truth)
+    with pytest.raises(ValueError, match=r"none of them missing, got float64"):
+        discover(mixed, start.where(start > 0))
+    damaged = np.array(mixed.volumes)
+    damaged[3, 5, 5, 5] = np.nan
+    with pytest.raises(ValueError, match=rf"boxes of particles \[{mixed.ids[3]}\] hold values that are NaN"):
+        discover(Subtomograms(damaged, mixed.particles, mixed.voxel_size), start)
