@@ -115,6 +115,8 @@ def test_bad_labels_and_features_are_refused(mixed: Subtomograms, truth: pd.Seri
         discover(mixed, truth)
     with pytest.raises(ValueError, match=r"none of them missing, got float64"):
         discover(mixed, start.where(start > 0))
+    with pytest.raises(ValueError, match="iterations must be 0 or more, got -1"):
+        discover(mixed, start, iterations=-1)
     damaged = np.array(mixed.volumes)
     damaged[3, 5, 5, 5] = np.nan
     with pytest.raises(ValueError, match=rf"boxes of particles \[{mixed.ids[3]}\] hold values that are NaN"):

@@ -250,7 +250,8 @@ def discover(
     seed
         Of all random orientations, folds and divisions.
     iterations
-        At most so many. It ends when merging and dividing change nothing any more.
+        At most so many; 0 only compares all subtomograms with the structures of the labels. It ends when merging and dividing
+        change nothing any more.
     progress
         True shows a bar; a function is called with a `Progress` after every iteration, whose map is of the largest class.
     stop
@@ -262,8 +263,10 @@ def discover(
     ------
     ValueError
         If ids are unknown or repeated, labels are not integers, no label has 8 particles, the features are of another number
-        or not finite, or a length is out of range.
+        or not finite, a box holds NaN, or `iterations` or a length is out of range.
     """
+    if iterations < 0:
+        raise ValueError(f"iterations must be 0 or more, got {iterations}")
     chosen, classes = _checked(subtomograms, labels, features)
     diameters = [_settings(chosen.take(ids), mask_diameter, max_shift)[1].diameter_voxels for ids in classes]
     box, settings = _settings(chosen, max(diameters) * chosen.voxel_size if mask_diameter is None else mask_diameter, max_shift)
