@@ -293,7 +293,7 @@ def test_names_lead_nowhere_else(folder: Path) -> None:
     for name in OUT:
         if len(name) < 200:
             work.keep(name, made)
-    with pytest.raises(ValueError, match="longer than names of files are"):
+    with pytest.raises(ValueError, match="longer than file names can be"):
         work.keep("x" * 300, made)
     assert {path for path in folder.parent.rglob("*") if folder not in path.parents} == outside
     assert {path.parent for path in folder.rglob("record.json")} == set((folder / "averages").iterdir())
