@@ -178,7 +178,7 @@ def test_where_a_level_lies_is_told_or_asked(tmp_path) -> None:
     assert io.open_volume(path, near=20.0).origin == (5.0, 5.0, 5.0)
     for move in (None, [0.0] * 3):
         group(path, arrays, [level("0", 10.0, move=move), level("1", 20.0, move=move)])
-        with pytest.warns(UserWarning, match=r"does not say where the voxels of level '1' lie; .* all positions are 5 Å larger"):
+        with pytest.warns(UserWarning, match=r"where the voxels of level '1' lie; .* all positions are 5 Å larger"):
             assert io.open_volume(path, near=20.0).origin == (0.0, 0.0, 0.0)
         assert io.open_volume(path, near=20.0, averaged=True).origin == (5.0, 5.0, 5.0)
         assert io.open_volume(path, near=20.0, averaged=False).origin == (0.0, 0.0, 0.0)
