@@ -365,7 +365,7 @@ def test_an_array_without_names_is_zyx_or_asked_about(tmp_path) -> None:
             io.open_volume(path, voxel_size=10.0, axes=axes)
     with pytest.raises(ValueError, match="no axes c, z, y, x"):
         io.open_volume(path, voxel_size=10.0, axes="czyx")
-    with pytest.raises(ValueError, match="plain array, without coarser levels"):
+    with pytest.raises(ValueError, match="plain array without coarser levels"):
         io.open_volume(path, voxel_size=10.0, averaged=True)
 
 

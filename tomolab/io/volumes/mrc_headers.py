@@ -119,13 +119,11 @@ def voxel_size(
         From `read`.
     counts
         Voxels along each axis in use: "x", "y" and, for volumes, "z".
-    path
-        For messages.
+    path, name
+        The file and the name of the user's parameter, for messages.
     stated
         Value of the user, compared with all axes whose length and number of steps are known and agree; where the header
         contradicts itself, it counts alone.
-    name
-        Name of the user's parameter.
 
     Raises
     ------
@@ -140,7 +138,7 @@ def voxel_size(
         np.array([float(header.cella[axis]) for axis in counts]),
         np.array(list(counts.values())),
     )
-    found = f"{path}: the header says {' x '.join(f'{size:.4g}' for size in axes.sizes)} Å per voxel"
+    found = f"{path}: the header says {' x '.join(f'{size:.4g}' for size in axes.sizes)} Å per voxel ({', '.join(axes.names)})"
     if stated is None:
         _check_complete(found, axes, name)
         return float(axes.sizes[0])
@@ -151,18 +149,13 @@ def voxel_size(
     if reliable.any() and not _same(axes.sizes[reliable]):
         agree = np.abs(axes.sizes / stated - 1) <= TOLERANCE
         if 2 * (agree & reliable).sum() <= reliable.sum():
-            raise ValueError(f"{found} ({', '.join(axes.names)}), not the same along all axes, and {name}={stated:g} was given")
+            raise ValueError(f"{found}, not the same along all axes, and {name}={stated:g} was given")
         # Programs that crop or bin may keep the old length of an axis.
-        warnings.warn(
-            f"{found} ({', '.join(axes.names)}); {name}={stated:g} is taken for all axes, as it was given", stacklevel=3
-        )
+        warnings.warn(f"{found}; {name}={stated:g} is taken for all axes, as it was given", stacklevel=3)
         reliable &= agree
     # Without a reliable axis, each reading in which all axes agree is compared with the user.
-    readings = (
-        [axes.sizes[reliable]]
-        if reliable.any()
-        else [one for one in (axes.sizes, axes.wholes) if axes.known.any() and _same(one)]
-    )
+    consistent = [one for one in (axes.sizes, axes.wholes) if axes.known.any() and _same(one)]
+    readings = [axes.sizes[reliable]] if reliable.any() else consistent
     if readings and not any((np.abs(one / stated - 1) <= TOLERANCE).all() for one in readings):
         raise ValueError(f"{found}, but {name}={stated:g} was given")
     return float(stated)
@@ -227,19 +220,17 @@ def _start(path: Path) -> bytes:
 def _ordered(path: Path, raw: bytes) -> tuple[Any, Order | None, list[str]]:
     """The header, the byte order in which it is valid or None, and the faults of its map id and stamp."""
     found = {order: _parsed(raw, order) for order in WORDS}
-    stamped = STAMPS.get(raw[212:214])
+    stamp = STAMPS.get(raw[212:214])
     wrong = [] if raw[208:211] == b"MAP" else ["Map ID string not found - not an MRC file, or file is corrupt"]
-    if stamped is None:
-        wrong.append(f"Unrecognised machine stamp: {raw[212:216].hex(' ')}")
     valid = [order for order in found if _valid(found[order])]
     # Sizes up to 65,535 are larger than that in the wrong byte order.
     best = min(valid, key=lambda order: sum(_shape(found[order])), default=None)
-    if stamped is not None and (
-        best is None or stamped == best or (stamped in valid and _holds(path, found[stamped], stamped))
-    ):
-        return found[stamped], stamped if best else None, wrong
-    if stamped is not None and best is not None:
-        wrong.append(f"its machine stamp says {WORDS[stamped]}, but its sizes and mode make sense with the {WORDS[best]}")
+    if stamp is None:
+        wrong.append(f"Unrecognised machine stamp: {raw[212:216].hex(' ')}")
+    elif best is None or stamp == best or (stamp in valid and _holds(path, found[stamp], stamp)):
+        return found[stamp], stamp if best else None, wrong
+    else:
+        wrong.append(f"its machine stamp says {WORDS[stamp]}, but its sizes and mode make sense with the {WORDS[best]}")
     return found[best or "<"], best, wrong
 
 
@@ -285,7 +276,7 @@ def _check(path: Path, header: Any) -> None:
 
 
 def _unsigned_bytes(header: Any, order: Order) -> bool:
-    """Whether IMOD wrote mode 0 as unsigned bytes: its stamp is there (words 39, 40) and the flag for signed bytes is not."""
+    """Whether IMOD wrote mode 0 as unsigned bytes: words 39 and 40 have its stamp and no flag for signed bytes."""
     stamp, flags = np.frombuffer(bytes(header.extra2)[40:48], dtype=np.dtype("i4").newbyteorder(order))
     return int(stamp) == 1146047817 and not int(flags) & 1
 
@@ -303,13 +294,11 @@ def _check_complete(found: str, axes: _Axes, name: str) -> None:
         if one and np.isfinite(length) and length > 0
     )
     if reasons:
-        raise ValueError(
-            f"{found} ({', '.join(axes.names)}), but {reasons}. The header does not say which is right; give {name}="
-        )
+        raise ValueError(f"{found}, but {reasons}. The header does not say which is right; give {name}=")
     if not axes.known.all():
         raise ValueError(f"{found}, which programs write when it is unknown; give {name}=")
     if not axes.alike:
         raise ValueError(
-            f"{found} ({', '.join(axes.names)}), not the same along all axes; if the voxels are cubes, and a length was left "
-            f"from before the volume was cropped, give {name}="
+            f"{found}, not the same along all axes; if the voxels are cubes, and a length was left from before the volume "
+            f"was cropped, give {name}="
         )

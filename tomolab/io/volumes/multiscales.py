@@ -44,15 +44,11 @@ class Level:
         return self.scale[0]
 
 
-def levels(
-    version: int, attributes: dict[str, Any] | None, *, name: str, axes: tuple[str, ...] | None = None
-) -> tuple[Any, list[Level]]:
+def levels(attributes: dict[str, Any] | None, *, name: str, axes: tuple[str, ...] | None = None) -> list[Level]:
     """Levels of a group, finest first, in the units of the file; a plain array is one level of unknown voxel size.
 
     Parameters
     ----------
-    version
-        Format of Zarr; returned as it is.
     attributes
         Attributes of the group, or None for an array.
     name
@@ -67,9 +63,9 @@ def levels(
         differs from them.
     """
     if attributes is None:
-        return version, [Level("", (1.0, 1.0, 1.0), axes=axes)]
+        return [Level("", (1.0, 1.0, 1.0), axes=axes)]
     try:
-        return version, _levels(attributes, axes)
+        return _levels(attributes, axes)
     except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise ValueError(f"{name}: its metadata are no OME-Zarr of version 0.4 or 0.5 ({error!r})") from error
     except ValueError as error:
@@ -151,13 +147,7 @@ def dimension_names(values: Any, *, needed: bool) -> tuple[str, ...] | None:
 
 
 def agreed(named: tuple[str, ...] | None, stated: tuple[str, ...] | None, *, who: str = "axes= was given as") -> Any:
-    """The axes that two sources name, or those of one where the other names none.
-
-    Raises
-    ------
-    ValueError
-        If they differ.
-    """
+    """The axes that two sources name, or those of one where the other names none; ValueError if they differ."""
     if named is not None and stated is not None and named != stated:
         raise ValueError(f"its axes are {', '.join(named)}, but {who} {', '.join(stated)}")
     return named if stated is None else stated

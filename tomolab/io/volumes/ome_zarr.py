@@ -78,8 +78,8 @@ def open_volume(
     stated = multiscales.stated_axes(axes)
     version, attributes = _metadata(place)
     if attributes is None and averaged is not None:
-        raise ValueError(f"{place} is a plain array, without coarser levels of which averaged could say something")
-    version, levels = multiscales.levels(version, attributes, name=place, axes=stated)
+        raise ValueError(f"{place} is a plain array without coarser levels, so averaged does not apply")
+    levels = multiscales.levels(attributes, name=place, axes=stated)
     levels = multiscales.sized(levels, voxel_size, name=place)
     chosen = multiscales.choose(levels, near)
     level = levels[chosen]
