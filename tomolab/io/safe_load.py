@@ -71,7 +71,7 @@ def reading(path: str | Path, what: str) -> Iterator[None]:
 
 
 def existing_file(path: str | Path) -> Path:
-    """The path, if a file is there; FileNotFoundError if there is nothing, a folder or a device."""
+    """The path of a regular file; FileNotFoundError if there is none."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}")
     return Path(path)

@@ -85,7 +85,7 @@ class Subtomograms:
         return Subtomograms(store.Rows(self.volumes, rows), self.particles.iloc[rows], self.voxel_size)
 
     def batches(self, n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (ids (b,), volumes (b, box, box, box) float32) with b up to `n`, in order, reading only what is yielded."""
+        """Yield (ids (b,), volumes (b, box, box, box) float32) with b up to `n`, in order; each batch is read on demand."""
         if n < 1:
             raise ValueError(f"a batch needs at least one subtomogram, got {n}")
         ids = self.ids
@@ -93,7 +93,7 @@ class Subtomograms:
             yield ids[start : start + n], np.asarray(self.volumes[start : start + n]).astype(np.float32, copy=False)
 
     def digest(self) -> str:
-        """SHA-256 of which particles these are, where, and in which boxes; not of what the boxes hold."""
+        """SHA-256 of the ids, positions, box and voxel size; not of the voxels."""
         total = hashlib.sha256(f"{self.box} {self.voxel_size}".encode())
         total.update(np.ascontiguousarray(self.ids).tobytes())
         total.update(np.ascontiguousarray(tables.positions(self.particles)).tobytes())

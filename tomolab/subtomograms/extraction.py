@@ -150,7 +150,7 @@ def store(
     Parameters
     ----------
     path, resume, progress
-        As of `extract`.
+        As in `extract`.
     work
         At least one task, all of one box and voxel size. A tomogram is released after its last task.
     key

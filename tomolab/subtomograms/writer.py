@@ -241,7 +241,7 @@ def _check_present(place: Folder) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Journal:
-    """An unfinished store: its `folder`, the `key` of the work, `voxel_size` in Å, the finished names and their volumes."""
+    """An unfinished store: `folder`, `key` of the work, `voxel_size` in Å, `done` names and the `count` of their volumes."""
 
     folder: Path
     key: str

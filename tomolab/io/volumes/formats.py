@@ -85,7 +85,7 @@ def read_volume(path: str | Path, *, voxel_size: float | None = None, permissive
     Parameters
     ----------
     path, voxel_size, permissive
-        As of `open_volume`.
+        As in `open_volume`.
     **options
         Its further parameters: `flipped`, `near`, `averaged`, `channel`, `time`, `axes`.
 

@@ -99,7 +99,7 @@ class Tomogram:
         Raises
         ------
         ValueError
-            If these are not three slices that hold a voxel, the file is not what it was, or values are NaN or infinite.
+            If these are not three slices with at least one voxel, the file has changed, or values are NaN or infinite.
         """
         if len(slices) != 3 or not all(isinstance(one, slice) and one.step in (None, 1) for one in slices):
             raise ValueError(f"{self.name}: a block needs three slices with a step of 1, got {slices}")
