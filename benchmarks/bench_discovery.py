@@ -59,7 +59,7 @@ def unseen(network: learning.Network) -> dict[str, Volume]:
 
 def from_folder(folder: Path) -> dict[str, Volume]:
     """Maps of a folder in our box and voxel size."""
-    found = {path.stem: io.read_tomogram(path).load() for path in sorted(folder.glob("*.mrc"))}
+    found = {path.stem: io.read_volume(path) for path in sorted(folder.glob("*.mrc"))}
     return {name: fitted(one) for name, one in found.items()}
 
 

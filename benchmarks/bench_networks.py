@@ -118,14 +118,14 @@ def plain_steps(name: str, data: Data) -> Callable[[], object]:
 
 
 def inference(name: str, data: Data, particles: Subtomograms) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Features of `scores`, and of the plain loop."""
+    """Features by `metrics.features`, and by the plain loop."""
     ours, plain = made(name, data).eval().to(memory_format=torch.channels_last_3d), made(name, data).eval()
 
     def straight() -> torch.Tensor:
         with torch.no_grad():
             return plain.features(torch.from_numpy(particles.volumes).to(WHERE)).cpu()
 
-    return lambda: metrics.features(ours, particles, batch_size=len(particles)), straight
+    return lambda: metrics.features(ours, particles), straight
 
 
 def made(name: str, data: Data) -> Network:

@@ -34,7 +34,7 @@ def road(seed: int) -> dict[str, float]:
         began = time.perf_counter()
         NotebookClient(notebook, timeout=1800, resources=here).execute()
         seconds = time.perf_counter() - began
-        left = json.loads((Path(folder) / "real" / "judgement.json").read_text())
+        left = json.loads((Path(folder) / "real" / "summary.json").read_text())
     fsc = pd.DataFrame(left["fsc"])
     mirrored = resolution_at(fsc[["resolution"]].assign(fsc=fsc["mirrored"]), 0.5)
     row = {"seed": seed, "picks": left["picks"], "cluster": left["dense"], "particles": left["particles"]}

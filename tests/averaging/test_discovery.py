@@ -71,6 +71,14 @@ def test_one_complex_in_two_labels_is_one_structure(mixed: Subtomograms, truth: 
     assert found.labels.index.tolist() == ids.tolist()
 
 
+def test_particles_whose_structures_are_all_lost_find_another(mixed: Subtomograms, truth: pd.Series) -> None:
+    """Six labels of eight: most structures lose their particles at once, among them all candidates of some particles."""
+    found = discover(mixed, pd.Series(np.arange(len(truth)) % 6, index=truth.index), seed=3, iterations=2)
+    assert found.probability.between(0.5, 1).all()
+    assert np.isfinite(found.history["score"]).all()
+    assert adjusted_rand_score(truth[found.labels.index], found.labels) > 0.8
+
+
 def test_features_tell_apart_what_noise_hides(truth: pd.Series, mixed: Subtomograms) -> None:
     """Boxes of pure noise: no structure tells two classes apart, and the features do."""
     generator = np.random.default_rng(1)
@@ -103,3 +111,11 @@ def test_bad_labels_and_features_are_refused(mixed: Subtomograms, truth: pd.Seri
         discover(mixed, start, features=np.zeros((47, 4)))
     with pytest.raises(ValueError, match="finite"):
         discover(mixed, start, features=np.full((48, 4), np.nan))
+    with pytest.raises(ValueError, match=r"labels must be integers.*pandas.factorize"):
+        discover(mixed, truth)
+    with pytest.raises(ValueError, match=r"none of them missing, got float64"):
+        discover(mixed, start.where(start > 0))
+    damaged = np.array(mixed.volumes)
+    damaged[3, 5, 5, 5] = np.nan
+    with pytest.raises(ValueError, match=rf"boxes of particles \[{mixed.ids[3]}\] hold values that are NaN"):
+        discover(Subtomograms(damaged, mixed.particles, mixed.voxel_size), start)

@@ -167,7 +167,7 @@ def test_unknown_names_are_refused_with_those_close():
         densities.load(["ribosome70s"])
     with pytest.raises(ValueError, match="shipped are ribosome_70s"):
         densities.load("xxxxxxxx")
-    with pytest.raises(ValueError, match=r"1bxr is not shipped; structures.fetch\('1bxr'\)"):
+    with pytest.raises(ValueError, match=r"1bxr is not shipped; simulation.fetch_structure\('1bxr'\)"):
         densities.load(["tric", "1bxr"])
 
 

@@ -56,6 +56,8 @@ SPLIT_ITERATIONS, SPLIT_STARTS = 6, 2
 """Iterations of two structures that start from random halves of one class, and how often that is tried."""
 CERTAIN = 3.0
 """Standard errors by which the likelihood must rise for a structure to be divided."""
+NOT_SCORED = -1e30
+"""Log-likelihood of a subtomogram under structures other than its candidates; finite, because all candidates may be lost."""
 UNLIKELY = -10.0
 """Lowest logarithm of the probability of a class that features give: what they never saw is not impossible."""
 
@@ -214,7 +216,7 @@ class Discovery(Classification):
         As in `Classification`.
     history
         By iteration: ``structures``, ``moved`` (share of the subtomograms that changed class), ``merged`` and ``divided``
-        (structures), ``score`` (mean log-likelihood of a subtomogram, against no structure).
+        (structures), ``score`` (mean of the log-likelihood of a subtomogram, relative to noise without a structure).
     """
 
     history: pd.DataFrame
@@ -240,8 +242,9 @@ def discover(
     subtomograms
         In memory or on disk, with their wedges, as in `averaging.average`.
     labels
-        Label of each subtomogram that takes part, indexed by particle id: clusters, classes, or one value for all. More labels
-        than there are structures are better than fewer. Negative labels start no structure, but these subtomograms take part.
+        Integer label of each subtomogram that takes part, indexed by particle id: clusters, classes, or one value for all. More
+        labels than there are structures are better than fewer. Negative labels, and labels of fewer than 8 subtomograms, start
+        no structure, but these subtomograms take part.
     features
         Feature vectors (n, d); row i belongs to the i-th label.
     seed
@@ -258,8 +261,8 @@ def discover(
     Raises
     ------
     ValueError
-        If ids are unknown or repeated, no label has 8 particles, the features are of another number or not finite, or a length
-        is out of range.
+        If ids are unknown or repeated, labels are not integers, no label has 8 particles, the features are of another number
+        or not finite, or a length is out of range.
     """
     chosen, classes = _checked(subtomograms, labels, features)
     diameters = [_settings(chosen.take(ids), mask_diameter, max_shift)[1].diameter_voxels for ids in classes]
@@ -290,6 +293,11 @@ def _checked(
     subtomograms: Subtomograms, labels: pd.Series, features: np.ndarray | None
 ) -> tuple[Subtomograms, list[np.ndarray]]:
     """The subtomograms that take part, and the ids of each label that is large enough, the largest first."""
+    if not pd.api.types.is_integer_dtype(labels.dtype) or labels.hasnans:
+        raise ValueError(
+            f"labels must be integers, none of them missing, got {labels.dtype}: number names by pandas.factorize; "
+            "-1 is for subtomograms without a label"
+        )
     chosen = subtomograms.take(labels.index.to_numpy())
     if features is not None and (features.ndim != 2 or len(features) != len(labels) or not np.isfinite(features).all()):
         raise ValueError(f"features need one finite row for each of {len(labels)} labels, got shape {features.shape}")
@@ -357,7 +365,7 @@ class _Discoverer:
         coarse = [self._search(self.every, reference) for reference in self.references]
         evidence = torch.stack([poses.scores.logsumexp(1) for poses in coarse], dim=1)
         best = evidence.topk(min(CANDIDATES, evidence.shape[1]), dim=1).indices
-        self.evidence = torch.full_like(evidence, -torch.inf)
+        self.evidence = torch.full_like(evidence, NOT_SCORED)
         for number, (structure, reference) in enumerate(zip(self.structures, self.references, strict=True)):
             rows = (best == number).any(1).nonzero()[:, 0]
             coarse[number].put(rows, self._refine(rows, reference, coarse[number].take(rows)))
@@ -558,7 +566,9 @@ class _Discoverer:
         out = np.full(tuple(weights.shape), UNLIKELY)
         for number in range(FOLDS):
             known, asked = fold != number, np.flatnonzero(fold == number)
-            classes = np.unique(labels[known])
+            # One subtomogram of a class has no covariance.
+            classes = np.flatnonzero(np.bincount(labels[known], minlength=weights.shape[1]) > 1)
+            known &= np.isin(labels, classes)
             if len(classes) < 2:
                 out[np.ix_(asked, classes)] = 0.0
                 continue

@@ -96,7 +96,7 @@ def read(subtomograms: Subtomograms, *, box: int, radius_cycles: float, device: 
     """Read the coefficients of the middle `box` voxels of every subtomogram, up to a radius.
 
     On a GPU they are in its memory. On a CPU they are in memory up to 1 GiB, or else in a temporary file of that size, which
-    is removed with the result.
+    is removed with the result. A box with a value that is not finite is a ValueError.
     """
     if not len(subtomograms):
         raise ValueError("there are no subtomograms to read")
@@ -107,7 +107,12 @@ def read(subtomograms: Subtomograms, *, box: int, radius_cycles: float, device: 
     wedges, index = _wedges(geometries, points, box)
     values = _allocate(len(subtomograms), len(points), device)
     rows = torch.arange(len(subtomograms), device=device).split(BATCH)
-    for (_, volumes), some in zip(subtomograms.batches(BATCH), rows, strict=True):
+    for (ids, volumes), some in zip(subtomograms.batches(BATCH), rows, strict=True):
+        wrong = ~np.isfinite(volumes).all(axis=(1, 2, 3))
+        if wrong.any():
+            raise ValueError(
+                f"the boxes of particles {ids[wrong][:5].tolist()} hold values that are NaN or infinite: leave them out"
+            )
         batch = torch.from_numpy(np.ascontiguousarray(volumes[:, middle, middle, middle])).to(device)
         values[int(some[0]) : int(some[-1]) + 1] = _transform(batch, points) * wedges[index[some]]
     return Coefficients(values, points, wedges, index, box)

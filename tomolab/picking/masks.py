@@ -5,7 +5,7 @@ Masks are bool arrays of the shape of a volume, and go together by ``&``, ``|`` 
 
 >>> gold = fiducial_mask(tomogram)
 >>> wall = dilate(membranes(tomogram), 200.0, voxel_size=tomogram.voxel_size)
->>> picks = picking.difference_of_gaussians(tomogram, diameter=250.0, within=cell(tomogram), exclude=gold | wall)
+>>> found = picking.candidates(tomogram, diameter=250.0, within=cell(tomogram), exclude=gold | wall)
 """
 
 from collections.abc import Sequence

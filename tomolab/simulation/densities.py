@@ -167,7 +167,8 @@ def _check_name(name: str, table: pd.DataFrame) -> None:
         return
     if name in table.index:
         raise ValueError(
-            f"{name} is not shipped; structures.fetch({name!r}) brings its atomic model, from_structure makes the density"
+            f"{name} is not shipped; simulation.fetch_structure({name!r}) brings its atomic model, "
+            "simulation.density_from_structure makes the density"
         )
     shipped = list(table.index[table["shipped"]])
     close = difflib.get_close_matches(str(name).lower(), shipped, n=3)

@@ -113,8 +113,8 @@ def _check_units(specimen: Specimen) -> None:
     densest = float(specimen.density.data[specimen.instances > 0].max(initial=0))
     if specimen.instances.any() and not 0.1 < densest < 3:
         raise ValueError(
-            f"to count electrons, densities must be in Da/Å³ above ice (protein near 0.8, as densities.from_structure gives "
-            f"them); the densest particle has {densest:.3g}"
+            "to count electrons, densities must be in Da/Å³ above ice (protein near 0.8, as simulation.density_from_structure "
+            f"gives them); the densest particle has {densest:.3g}"
         )
 
 

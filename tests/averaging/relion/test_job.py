@@ -233,5 +233,5 @@ def test_bad_input_is_refused(folder: Path, small: Volume, tmp_path: Path) -> No
     ):
         with pytest.raises(ValueError, match=message):
             job.refine(folder, **OPTIONS | arguments)
-    with pytest.raises(FileNotFoundError, match=r"make the folder with relion\.write"):
+    with pytest.raises(FileNotFoundError, match=r"make the folder with averaging\.relion\.write"):
         job.refine(tmp_path, **OPTIONS)

@@ -165,7 +165,7 @@ def test_shifts_are_added_and_equal_ids_are_numbered_anew(tmp_path: Path) -> Non
     ("content", "message"),
     [
         ([], "it holds a list, expected an object"),
-        ({"pickable_objects": []}, "the configuration of a copick project; open it with copick.open"),
+        ({"pickable_objects": []}, "the configuration of a copick project; open it with io.open_copick"),
         ({"points": []}, "picks have a pickable_object_name and points, this file has points"),
         ({"pickable_object_name": "a", "points": [], "unit": "nm"}, "must be in angstrom, got 'nm'"),
         ({"pickable_object_name": "a", "points": []}, "do not name their run; give tomogram="),

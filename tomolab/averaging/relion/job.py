@@ -186,7 +186,7 @@ def reconstruct(
 def _images(folder: Path) -> pd.Series:
     """What the first optics group says of the images: rlnImageSize, rlnImagePixelSize."""
     if not (folder / LIST).is_file():
-        raise FileNotFoundError(f"no {LIST} in {folder}: make the folder with relion.write")
+        raise FileNotFoundError(f"no {LIST} in {folder}: make the folder with averaging.relion.write")
     return parsing.blocks(folder / LIST)["optics"].iloc[0]
 
 
@@ -209,7 +209,9 @@ def _last(folder: Path, name: str, given: dict[str, Any]) -> int:
     if not place.exists():
         return 0
     if not (place / OPTIONS).is_file():
-        raise ValueError(f"{place} holds files that tomolab did not start; read them with relion.read, or give another name=")
+        raise ValueError(
+            f"{place} holds files that tomolab did not start; read them with averaging.relion.read, or give another name="
+        )
     recorded = safe_load.read_json(place / OPTIONS, "the options of a refinement").get("parameters")
     if not isinstance(recorded, dict):
         raise ValueError(f"{place / OPTIONS} names no parameters of a refinement")

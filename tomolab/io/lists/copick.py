@@ -116,7 +116,7 @@ def read(content: dict[str, Any], options: ReadOptions) -> pd.DataFrame:
 
 def _table(found: dict[str, Any], run: Any) -> pd.DataFrame:
     if "pickable_objects" in found:
-        raise ValueError("this is the configuration of a copick project; open it with copick.open")
+        raise ValueError("this is the configuration of a copick project; open it with io.open_copick")
     if not {"pickable_object_name", "points"} <= set(found):
         raise ValueError(f"picks have a pickable_object_name and points, this file has {', '.join(found) or 'nothing'}")
     if found.get("unit", "angstrom") != "angstrom":

@@ -7,7 +7,7 @@ What a file is, its suffix says, and for .star what it holds:
 .tbl       Dynamo                                                                 `dynamo`
 .em        motive lists of AV3, TOM, Artiatomi                                    `em`
 .mod       models of IMOD                                                         `imod`
-.json      picks of copick (a project is opened by `copick.open`); EMAN2's boxes  `copick`, `eman2`
+.json      picks of copick (a project is opened by `io.open_copick`); EMAN2's boxes  `copick`, `eman2`
 .ndjson    annotations of the CryoET Data Portal                                  `portal`
 .csv       our own, exact; tables of other programs with columns x, y, z; PEET    `csv`, `imod`
 .cbox      crYOLO; .coords of crYOLO and TomoTwin                                 `cryolo`

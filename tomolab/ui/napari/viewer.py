@@ -323,7 +323,9 @@ def screenshot(viewer: "ViewerModel", path: str | Path) -> Path:
         If the viewer has no window.
     """
     if not hasattr(viewer, "screenshot"):
-        raise ValueError("a viewer without a window shows nothing: use viewer.open(), or the figures of tomolab.ui.plots")
+        raise ValueError(
+            "a viewer without a window shows nothing: use napari.open_viewer(), or the figures of tomolab.ui.plots"
+        )
     with io.atomic(path) as temporary:
         viewer.screenshot(str(temporary), canvas_only=True, flash=False)
     return Path(path)
