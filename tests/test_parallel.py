@@ -321,7 +321,7 @@ def test_a_tomogram_is_sent_by_what_it_is_called(cell: tuple[Volume, pd.DataFram
     block = np.s_[3:9, 4:8, 5:7]
     np.testing.assert_array_equal(copy.copy(opened).read(block), cell[0].data[block])
     io.write_volume(Volume(cell[0].data[1:], 10.0), tmp_path / "cell.mrc")
-    with pytest.raises(ValueError, match="was sent here, but what is opened here is"):
+    with pytest.raises(ValueError, match="was sent, but this process opened"):
         copy.copy(opened)
 
 

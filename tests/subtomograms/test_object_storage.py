@@ -116,11 +116,11 @@ def test_credentials_are_not_written_down(server: s3.Server) -> None:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("https://server.org/a.zarr", "a store lies in a folder or at an address of s3, gs"),
+        ("https://server.org/a.zarr", "a store is a folder or an address of s3, gs"),
         ("s3://bucket", "names no place in a bucket"),
         ("s3://bucket/../other/a.zarr", "names no place in a bucket"),
-        ("simplecache::s3://bucket/a.zarr", "a store lies in a folder or at"),
-        ("memory://a.zarr", "a store lies in a folder or at"),
+        ("simplecache::s3://bucket/a.zarr", "a store is a folder or an address"),
+        ("memory://a.zarr", "a store is a folder or an address"),
     ],
 )
 def test_other_addresses_are_refused(address: str, message: str) -> None:

@@ -138,7 +138,7 @@ def test_what_cannot_work_is_refused_before_work_starts(place: Path, monkeypatch
             r"2 of 24 particles are of 2 tomograms that the list does not hold, TS_99 \(1\), TS_98 \(1\): the list",
         ),
         (table[:0], {}, "the table of particles is empty"),
-        (table, {"voxel_size": None}, "have 3 voxel sizes, 10, 12, 20 Å; give the one that is wanted"),
+        (table, {"voxel_size": None}, "have 3 voxel sizes, 10, 12, 20 Å; give the one of the result"),
         (table, {"box": 20}, "a box of 20 voxels of 20 Å does not fit into 15 x 20 x 25 voxels .*TS_01"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -183,11 +183,11 @@ def test_a_list_may_be_a_table(place: Path) -> None:
         ("path,voxel_size\na.mrc,-1", "positive number of Å, got -1"),
         ("path,tilt_min,tilt_max\na.mrc,60,-60", "lowest < highest within ±90°, got 60 and -60"),
         ("path,tilt_min\na.mrc,60", "lowest < highest"),
-        ("path\na.mrc\nb/a.rec", "1 tomograms are there more than once: a"),
+        ("path\na.mrc\nb/a.rec", "1 tomograms occur more than once: a"),
         ("tomogram,path\n,a.mrc", "has no name"),
         ("tomogram,path\na,", "a tomogram has no path"),
         ("tomogram\na", "has no column path; it has tomogram"),
-        ("path", "and a row at least"),
+        ("path", "and at least one row"),
         ("", "cannot be read as a list of tomograms"),
         ('path\n"a', "cannot be read as a list of tomograms"),
     ],

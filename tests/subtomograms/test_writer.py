@@ -62,7 +62,7 @@ def test_ids_are_unique(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"3 of 6 particle ids are in .* already, such as \[12, 13, 14\]"):
         subtomograms.append(path, some(6, 12))
     with pytest.raises(ValueError, match="an id that another row has too"):
-        writer.append(path, writer.parts(some(6, 12).volumes, some(6, 12).particles), box=BOX, voxel_size=20.0)
+        writer.append(path, writer.batches(some(6, 12).volumes, some(6, 12).particles), box=BOX, voxel_size=20.0)
     check(path, list(range(5, 15)))
     found = subtomograms.append(path, some(6, 12), renumber=True)
     assert found.ids.tolist() == list(range(5, 21))
@@ -97,7 +97,7 @@ def test_an_addition_that_breaks_off_leaves_the_store_as_it_was(tmp_path: Path, 
 
     def parts():
         for start in range(20, 20 + left):
-            yield from writer.parts(some(1, start).volumes, some(1, start).particles)
+            yield from writer.batches(some(1, start).volumes, some(1, start).particles)
         raise RuntimeError("the tomogram went away")
 
     with pytest.raises(RuntimeError, match="went away"):
@@ -116,21 +116,21 @@ def test_a_folder_that_is_removed_meanwhile_is_no_store(tmp_path: Path) -> None:
     def parts():
         for start in (20, 40):
             shutil.rmtree(path, ignore_errors=True)
-            yield from writer.parts(some(20, start).volumes, some(20, start).particles)
+            yield from writer.batches(some(20, start).volumes, some(20, start).particles)
 
     with pytest.raises(FileNotFoundError, match="was removed while it was written"):
         writer.append(path, parts(), box=BOX, voxel_size=20.0)
     with pytest.raises(ValueError, match="not a store of subtomograms"):
         subtomograms.open(path)
     journal = writer.begin(path, "key", box=BOX, voxel_size=20.0)
-    journal = writer.add(journal, "first", writer.parts(some(20, 0).volumes, some(20, 0).particles), skipped=[])
+    journal = writer.add(journal, "first", writer.batches(some(20, 0).volumes, some(20, 0).particles), skipped=[])
     shutil.rmtree(journal.folder)
-    with pytest.raises(FileNotFoundError, match="is not there, to which more was to be added"):
-        writer.add(journal, "cell", writer.parts(some(20, 0).volumes, some(20, 0).particles), skipped=[])
+    with pytest.raises(FileNotFoundError, match="is missing; the new volumes follow"):
+        writer.add(journal, "cell", writer.batches(some(20, 0).volumes, some(20, 0).particles), skipped=[])
     journal = writer.begin(path, "key", box=BOX, voxel_size=20.0)
     shutil.rmtree(journal.folder)
     with pytest.raises(FileNotFoundError, match="was removed while it was written"):
-        writer.add(journal, "cell", writer.parts(some(20, 0).volumes, some(20, 0).particles), skipped=[])
+        writer.add(journal, "cell", writer.batches(some(20, 0).volumes, some(20, 0).particles), skipped=[])
 
 
 def adding(path: Path, first: int, times: int, begun: object) -> None:

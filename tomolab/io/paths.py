@@ -1,4 +1,4 @@
-"""Takes a path, writes a file or folder there whole or not at all, one writer at a time; checks names, reads text, hashes.
+"""Takes a path, writes a file or folder whole or not at all, one writer at a time; gives checked paths, texts and hashes.
 
 >>> with atomic("labels.json") as temporary:
 ...     temporary.write_text("[]")
@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 LONGEST = 255
-"""Bytes of the name of a file or folder, on all common systems."""
+"""Largest number of bytes in the name of a file or folder on all common systems."""
 PATIENCE = 10.0
 """Seconds to wait for another process that writes the same path."""
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
@@ -31,9 +31,8 @@ NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 def atomic(path: str | Path) -> Iterator[Path]:
     """Write a file or a folder whole or not at all.
 
-    Yields a path beside `path`, with its suffixes, where nothing exists yet. Write a file there, or make a folder. On
-    success it replaces what is at `path`; on an error it is removed and whatever was at `path` stays. The next writer removes
-    what a killed process left.
+    Yields a new path beside `path`, with its suffixes, for a file or folder. On success it replaces `path`; on an error it
+    is removed and `path` stays as it was. The next writer removes what a killed process left.
 
     Raises
     ------
@@ -67,25 +66,25 @@ def inside(root: str | Path, name: str) -> Path:
     Raises
     ------
     ValueError
-        If the name is empty, absolute, longer than names of files are, contains ``..``, or leads out of `root` by a link.
+        If the name is empty, absolute, longer than file names can be, contains ``..``, or leads out of `root` by a link.
     """
-    parts = Path(name).parts
-    if not parts or Path(name).is_absolute() or ".." in parts or "\0" in name:
+    names = Path(name).parts
+    if not names or Path(name).is_absolute() or ".." in names or "\0" in name:
         raise ValueError(f"{name!r} cannot name a file under {root}: it must be relative and without '..'")
-    if max(len(os.fsencode(part)) for part in parts) > LONGEST:
-        raise ValueError(f"{name[:80]!r} … cannot name a file under {root}: it is longer than names of files are")
+    if max(len(os.fsencode(one)) for one in names) > LONGEST:
+        raise ValueError(f"{name[:80]!r} … cannot name a file under {root}: it is longer than file names can be")
     path = Path(root) / name
     try:
-        led = path.resolve()
+        target = path.resolve()
     except (OSError, RuntimeError) as error:
         raise ValueError(f"{name!r} cannot name a file under {root}: {error}") from error
-    if not led.is_relative_to(Path(root).resolve()):
+    if not target.is_relative_to(Path(root).resolve()):
         raise ValueError(f"{name!r} leads out of {root}")
     return path
 
 
 def encoding(raw: bytes) -> str:
-    """Encoding of a text: UTF-16 with its mark, or where most characters have a first or a last byte of 0; else UTF-8."""
+    """Encoding of a text: UTF-16 if it has a byte order mark or most characters have one zero byte; else UTF-8."""
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     first, last = raw[::2].count(0), raw[1::2].count(0)
@@ -97,15 +96,14 @@ def encoding(raw: bytes) -> str:
 
 
 def text(path: str | Path, *, replace: bool = False) -> str:
-    """Text of a file in UTF-8 or UTF-16, its lines ended as on Unix.
+    """Text of a file in UTF-8 or UTF-16, with Unix line ends.
 
     With `replace`, bytes that are not UTF-8 become the replacement character.
 
     Raises
     ------
     ValueError
-        If it is of another encoding, or holds NUL bytes, as files do that were not written to their end; the message names
-        the line.
+        If it has another encoding or holds NUL bytes, as incomplete files do; the message names the line.
     """
     raw = Path(path).read_bytes()
     code = encoding(raw)
@@ -128,7 +126,7 @@ def data_folder() -> Path:
 
 
 def notebook_folder() -> Path:
-    """Folder of the notebooks, found in the same way."""
+    """Folder of the notebooks, in the same places."""
     return _shipped("notebooks", "00_tour.ipynb")
 
 
@@ -160,19 +158,19 @@ def fingerprint(path: str | Path) -> str:
 
 
 def _beside(path: Path, mark: str) -> Path:
-    """A hidden neighbour of a path, with the same suffixes."""
+    """A hidden path beside a path, with the same suffixes."""
     suffix = "".join(path.suffixes)
     return path.with_name(f".{path.name.removesuffix(suffix)}.{mark}{suffix}")
 
 
 def _left_over(path: Path, mark: str) -> list[Path]:
-    """Neighbours of a path that killed writers left."""
+    """Files beside a path that killed writers left."""
     start, end = map(re.escape, _beside(path, f"{mark}-\0").name.split("\0"))
     return [one for one in path.parent.iterdir() if re.fullmatch(f"{start}[0-9a-f]{{8}}{end}", one.name)]
 
 
 def _recover(path: Path) -> None:
-    """Put back a folder that a writer moved aside before it was killed, and remove all else that killed writers left."""
+    """Restore a folder that a killed writer had renamed, and remove all else that killed writers left."""
     for old in _left_over(path, "old"):
         if not path.exists():
             os.rename(old, path)
@@ -187,7 +185,7 @@ def _replace(temporary: Path, path: Path) -> None:
     if not path.is_dir():
         os.replace(temporary, path)
         return
-    # A folder cannot replace another in one step. A writer killed between these two leaves the old one to `_recover`.
+    # A folder cannot replace another in one step. After a kill between the two renames `_recover` restores the old one.
     old = _beside(path, f"old-{secrets.token_hex(4)}")
     os.rename(path, old)
     try:
@@ -206,7 +204,7 @@ def _remove(path: Path) -> None:
 
 
 def _sync_tree(path: Path) -> None:
-    """Write to disk what is at a path, so that a power cut after the rename leaves no empty file."""
+    """Write a file or folder to disk, so that a power cut after the rename leaves no empty file."""
     if path.is_dir():
         for child in path.rglob("*"):
             _sync(child)
@@ -227,8 +225,8 @@ def _sync(path: Path) -> None:
 def lock(path: str | Path, *, patience: float | None = None) -> Iterator[bool]:
     """Lock a path against other threads and processes while the block runs.
 
-    The operating system locks the file ``.NAME.lock`` beside the path. The lock ends with its process, however that ends.
-    The file is removed at the end; the folder of the path is made.
+    The operating system locks the file ``.NAME.lock`` beside the path, in a folder that is created if needed. The lock ends
+    when its process ends, in any way; the file is removed.
 
     Parameters
     ----------
@@ -250,20 +248,20 @@ def lock(path: str | Path, *, patience: float | None = None) -> Iterator[bool]:
     path, patience = Path(path), PATIENCE if patience is None else patience
     place = path.with_name(f".{path.name}.lock")
     place.parent.mkdir(parents=True, exist_ok=True)
-    held = FileLock(place, timeout=patience, fallback_to_soft=False)
+    file_lock = FileLock(place, timeout=patience, fallback_to_soft=False)
     try:
-        held.acquire()
+        file_lock.acquire()
     except Timeout:
         raise BlockingIOError(errno.EAGAIN, f"another process has been writing {path} for {patience:g} s") from None
     except OSError as error:
         if error.errno not in NO_LOCKS:
-            # A folder that is read-only, full or gone: the message names what was to be written there.
+            # The folder is read-only, full or gone; the message names the path to write.
             raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from None
         place.unlink(missing_ok=True)
     try:
-        yield held.is_locked
+        yield file_lock.is_locked
     finally:
-        if held.is_locked:
-            # Removed before the release: a waiting process then finds it gone and makes a new one.
+        if file_lock.is_locked:
+            # Removed before the release, so that a waiting process creates a new file.
             place.unlink(missing_ok=True)
-            held.release()
+            file_lock.release()

@@ -1,8 +1,8 @@
-"""Takes a file of our own (JSON, .npy, .npz, Parquet, CSV, safetensors), gives what it holds, and trusts nothing in it.
+"""Takes a file of tomolab (JSON, .npy, .npz, Parquet, CSV, safetensors), checks it as untrusted input, gives its content.
 
-A file may be damaged, or come from somebody else. The sizes that it states are compared with its length before memory is
-taken, and nothing in it is run. Every function raises FileNotFoundError if there is no file, and ValueError, with the name of
-the file, if anything is wrong with it; `what` is what the file should be, for that message.
+A file may be damaged or hostile. The sizes that it states are compared with its length before memory is allocated, and
+nothing in it is run. Every function raises FileNotFoundError if there is no file, and ValueError with the name of the file if
+it has a fault. `what` is the expected content, for that message.
 
 >>> about = read_json("runs/first/manifest.json", "a manifest")
 >>> found = read_npz("runs/first/session.npz")
@@ -28,11 +28,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 MAX_DEPTH = 100
-"""Levels of nesting in JSON; averages begun from averages have two for each generation."""
+"""Levels of nesting in JSON; averages that start from averages need two per generation."""
 MAX_UNPACKED = 2**26
-"""Bytes that any file may unpack to."""
+"""Bytes to which any file may decompress."""
 MAX_RATIO = 100
-"""Times its own bytes that a larger file may unpack to."""
+"""Compression ratio that a larger file may have."""
 ERRORS = (
     ValueError,
     TypeError,
@@ -50,12 +50,12 @@ ERRORS = (
     pa.ArrowException,
     SafetensorError,
 )
-"""What readers of other packages raise about a damaged file."""
+"""Errors that readers of other packages raise for a damaged file."""
 
 
 @contextmanager
 def reading(path: str | Path, what: str) -> Iterator[None]:
-    """Turn whatever is raised about a damaged file or folder into a ValueError that names it; FileNotFoundError stays."""
+    """Convert `ERRORS` of a damaged file or folder to a ValueError that names it; FileNotFoundError stays."""
     try:
         yield
     except FileNotFoundError:
@@ -64,14 +64,14 @@ def reading(path: str | Path, what: str) -> Iterator[None]:
         message = str(error) or type(error).__name__
         raise ValueError(message if str(path) in message else f"{path} cannot be read as {what}: {message}") from error
     except OSError as error:
-        # The system names a file that it cannot open; other errors come from readers that got lost in a damaged file.
+        # The system names a file that it cannot open; other errors come from readers of a damaged file.
         if error.filename is not None:
             raise
         raise ValueError(f"{path} cannot be read as {what}: {error}") from error
 
 
 def existing_file(path: str | Path) -> Path:
-    """The path, if a file is there; FileNotFoundError if there is nothing, a folder or a device."""
+    """The path of a regular file; FileNotFoundError if there is none."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}")
     return Path(path)
@@ -84,7 +84,7 @@ def read_json(path: str | Path, what: str = "a record") -> dict[str, Any]:
 
 
 def parse_json(text: str | bytes) -> dict[str, Any]:
-    """The JSON object of a text; ValueError if it is none, or nested deeper than `MAX_DEPTH`."""
+    """The JSON object of a text; ValueError if it is no object or nested deeper than `MAX_DEPTH`."""
     found = json.loads(text)
     if not isinstance(found, dict):
         raise ValueError(f"it holds a {type(found).__name__}, expected an object")
@@ -101,7 +101,7 @@ def _check_depth(value: Any, left: int) -> None:
 
 
 def check_types(about: dict[str, Any], /, **types: type | tuple[type, ...]) -> None:
-    """Raise ValueError unless the entries of these names are there and have these types. A bool is no number here."""
+    """Raise ValueError unless these entries exist and have these types. A bool does not count as a number."""
     for name, expected in types.items():
         if name not in about:
             raise ValueError(f"it has no {name}")
@@ -111,12 +111,7 @@ def check_types(about: dict[str, Any], /, **types: type | tuple[type, ...]) -> N
 
 
 def npy_header(file: IO[bytes], length: int) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Read the header of a .npy file of `length` bytes from where it begins to where its values begin.
-
-    Returns
-    -------
-    shape, fortran_order, dtype
-        Of the array.
+    """Read the header of a .npy file of `length` bytes, up to its values: shape, Fortran order and dtype.
 
     Raises
     ------
@@ -158,7 +153,7 @@ def read_npz(path: str | Path, what: str = "arrays", *, without: Sequence[str] =
         for one in entries:
             name = one.filename.removesuffix(".npy")
             if name in found or name == one.filename:
-                raise ValueError(f"a part {one.filename[:80]!r}, expected arrays of different names")
+                raise ValueError(f"an entry {one.filename[:80]!r}, expected arrays of different names")
             with archive.open(one) as file:
                 npy_header(file, one.file_size)
             if name not in without:
@@ -168,7 +163,7 @@ def read_npz(path: str | Path, what: str = "arrays", *, without: Sequence[str] =
 
 
 def read_parquet(source: str | Path | bytes, what: str = "a table", *, name: str | Path = "") -> pd.DataFrame:
-    """Read a Parquet file, or its bytes, whose `name` is then given for the message."""
+    """Read a Parquet file, or its bytes with a `name` for the message."""
     if isinstance(source, bytes):
         with reading(name, what):
             return _parquet(pa.BufferReader(source), len(source))
@@ -178,7 +173,7 @@ def read_parquet(source: str | Path | bytes, what: str = "a table", *, name: str
 
 
 def _parquet(source: pa.NativeFile, length: int) -> pd.DataFrame:
-    """A table from a file of pyarrow's own: threads that it leaves at work on a damaged one crash in a file of Python's."""
+    """A table from a pyarrow file: on a Python file, pyarrow's threads can crash after an error."""
     most = max(MAX_UNPACKED, MAX_RATIO * length)
     with pq.ParquetFile(source, memory_map=False) as file:
         rows, groups = file.metadata.num_rows, range(file.metadata.num_row_groups)
@@ -187,30 +182,30 @@ def _parquet(source: pa.NativeFile, length: int) -> pd.DataFrame:
         if not 0 <= rows <= length or not 0 <= unpacked <= most:
             raise ValueError(f"its {length:,} bytes claim to hold {rows:,} rows of {unpacked:,} bytes")
         texts = [one.name for one in file.schema_arrow if _is_text(one.type)]
-    # The file holds a text that many rows share once; memory would hold a copy for each row.
+    # The file holds a text that many rows share once, memory a copy for each row.
     with pq.ParquetFile(source, memory_map=False, read_dictionary=texts) as file:
         if texts and sum(map(_text_bytes, file.read(columns=texts, use_threads=False).columns)) > most:
             raise ValueError(f"its {length:,} bytes would unpack to more than {most:,}")
-    # Not by pandas, whose reader takes more threads.
+    # pandas would use more threads.
     with pq.ParquetFile(source, memory_map=False, pre_buffer=False) as file:
         return file.read(use_threads=False).to_pandas(use_threads=False)
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    """Whether a column holds text, as a dictionary or plainly."""
-    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+def _is_text(column_type: pa.DataType) -> bool:
+    """Whether a column holds text, directly or in a dictionary."""
+    plain = column_type.value_type if pa.types.is_dictionary(column_type) else column_type
     return pa.types.is_string(plain) or pa.types.is_large_string(plain)
 
 
 def _text_bytes(column: pa.ChunkedArray) -> int:
-    """Bytes that a column of text takes with one copy of the text for each row."""
+    """Bytes of a text column with one copy of the text per row."""
     total = 0
-    for part in column.chunks:
-        if not pa.types.is_dictionary(part.type):
-            total += part.nbytes
-        elif len(part.dictionary):
-            lengths = pc.binary_length(part.dictionary).to_numpy(zero_copy_only=False)
-            rows = part.indices.drop_null().to_numpy(zero_copy_only=False)
+    for chunk in column.chunks:
+        if not pa.types.is_dictionary(chunk.type):
+            total += chunk.nbytes
+        elif len(chunk.dictionary):
+            lengths = pc.binary_length(chunk.dictionary).to_numpy(zero_copy_only=False)
+            rows = chunk.indices.drop_null().to_numpy(zero_copy_only=False)
             total += int(np.nan_to_num(lengths.astype(float))[rows].sum())
     return total
 

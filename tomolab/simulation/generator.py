@@ -66,7 +66,7 @@ class Batches:
     def __len__(self) -> int:
         return -(-len(self.labels) // self.group_size)
 
-    def simulate(self, first: int = 0) -> Generator[store.Part]:
+    def simulate(self, first: int = 0) -> Generator[store.Batch]:
         """Volumes and table of each group from number `first` on."""
         starts = range(first * self.group_size, len(self.labels), self.group_size)
         groups = ((self.seed, start, self.labels[start : start + self.group_size]) for start in starts)

@@ -1,10 +1,10 @@
-"""Takes a tomogram and points between its voxels, gives boxes about them at any voxel size, cut from a block for each.
+"""Takes a tomogram and particles, gives a normalised box around each at any voxel size, cut to a fraction of a voxel.
 
 At the voxel size of the tomogram a box is cut at the nearest voxel and moved by the rest with a Fourier shift. At another, the
-Fourier series of a block about the particle is cut at the lower of the two Nyquist frequencies and evaluated where the new
-voxels lie, an axis after the other: with L voxels in the block and K the highest kept frequency, a voxel at distance d counts
-sin(π (2K + 1) d / L) / (L sin(π d / L)), Dirichlet's kernel. So no whole number of new voxels need fit into anything, and a
-position in Å is the same position at every voxel size.
+Fourier series of a block around the particle is cut at the lower of the two Nyquist frequencies and evaluated at the new
+voxels, one axis after the other. With L voxels in the block and K the highest kept frequency, a voxel at distance d has the
+weight sin(π (2K + 1) d / L) / (L sin(π d / L)), Dirichlet's kernel. The ratio of the voxel sizes may be any number, and a
+position in Å is the same at every voxel size.
 """
 
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ from tomolab.io.volumes.tomogram import Tomogram
 
 BATCH = 64
 BATCH_BYTES = 2**26
-"""Of the blocks that are worked on at once."""
+"""Bytes of the blocks in a batch."""
 WINDOW_BYTES = 2**26
-"""Of the boxes that are cut at a time, whose blocks are read in the order of the chunks of the file."""
+"""Bytes of the boxes that are cut together; their blocks are read in the order of the chunks of the file."""
 MARGIN = 4
-"""Voxels around a box that take part in its sub-voxel shift, so that opposite faces do not ring into each other."""
+"""Voxels added around a box for its sub-voxel shift, so that opposite faces do not ring into each other."""
 WIDE = 8
-"""The same, in voxels of the coarser grid, where the voxel size changes."""
+"""The same for a change of voxel size, in voxels of the coarser grid."""
 SAME = 0.001
-"""Relative difference up to which two voxel sizes are taken to be the same."""
+"""Relative difference up to which two voxel sizes count as equal."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Cut:
     Parameters
     ----------
     box, voxel_size
-        Edge in voxels, and Å, of the result.
+        Edge in voxels and voxel size in Å of the result.
     contrast
-        Of the tomogram: "dark" density is turned to bright.
+        Of the tomogram; "dark" density is inverted.
     normalise
-        Over the whole "box", or "outside" a sphere about its centre.
+        Mean and deviation of the whole "box", or "outside" a centred sphere.
     diameter
         Of that sphere, in Å.
     edges
@@ -53,7 +53,7 @@ class Cut:
     Raises
     ------
     ValueError
-        If one of these is not what it may be, or the sphere leaves nothing of the box outside.
+        If a value is invalid, or no voxel is outside the sphere.
     """
 
     box: int
@@ -78,12 +78,12 @@ class Cut:
 
 
 def measured(tomogram: Tomogram, voxel_size: float) -> np.ndarray:
-    """Whole voxels of `voxel_size` Å along z, y, x that a tomogram holds."""
+    """Whole voxels of `voxel_size` Å along z, y, x in a tomogram."""
     return np.floor(np.array(tomogram.shape) * tomogram.voxel_size / voxel_size + 0.01).astype(int)
 
 
 def inside(tomogram: Tomogram, particles: pd.DataFrame, *, cut: Cut) -> np.ndarray:
-    """Which particles can be cut, (n,) of bool: those whose box, or with edges="flag" whose centre, lies in the tomogram."""
+    """Whether the box of each particle, or with edges="flag" its centre, is inside the tomogram, (n,) of bool."""
     whole = measured(tomogram, cut.voxel_size)
     offset = tables.positions(particles) - np.array(tomogram.origin)
     if cut.edges == "flag":
@@ -93,8 +93,8 @@ def inside(tomogram: Tomogram, particles: pd.DataFrame, *, cut: Cut) -> np.ndarr
     return ((corners >= 0) & (corners + cut.box <= whole)).all(axis=1)
 
 
-def together(cut: Cut) -> int:
-    """How many boxes are cut at a time."""
+def count_together(cut: Cut) -> int:
+    """Number of boxes that are cut together."""
     return max(1, WINDOW_BYTES // (2 * cut.box**3))
 
 
@@ -104,17 +104,17 @@ def boxes(tomogram: Tomogram, particles: pd.DataFrame, *, cut: Cut) -> tuple[np.
     Parameters
     ----------
     tomogram
-        Only the blocks about the particles are read of it.
+        Only the blocks around the particles are read.
     particles
         With positions in Å.
     cut
-        How.
+        Parameters of the boxes.
 
     Returns
     -------
     volumes, rows, skipped
-        Boxes (n, box, box, box) in float16 with their rows, in the order of the table, and the particles that could not be
-        cut, with the column ``reason``.
+        Boxes (n, box, box, box) in float16 with their rows, in the order of the table, and the other particles with the
+        column ``reason``.
     """
     within = inside(tomogram, particles, cut=cut)
     rows = particles[within]
@@ -131,7 +131,7 @@ def boxes(tomogram: Tomogram, particles: pd.DataFrame, *, cut: Cut) -> tuple[np.
 
 
 def _cut(tomogram: Tomogram, rows: pd.DataFrame, cut: Cut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes (n, box, box, box), the share of each that was measured, and why one cannot be normalised, or ""."""
+    """Boxes (n, box, box, box), the fraction of each inside the tomogram, and why it cannot be normalised, or ""."""
     n, box = len(rows), cut.box
     places = (tables.positions(rows) - np.array(tomogram.origin)) / tomogram.voxel_size
     same = abs(tomogram.voxel_size / cut.voxel_size - 1) < SAME
@@ -158,12 +158,12 @@ def _cut(tomogram: Tomogram, rows: pd.DataFrame, cut: Cut) -> tuple[np.ndarray, 
 
 
 def _blocks(places: np.ndarray, box: int, *, step: float, same: bool) -> tuple[np.ndarray, int]:
-    """First voxels (n, 3) of the blocks about places (voxels), and their edge."""
+    """First voxels (n, 3) of the blocks around places (voxels), and their edge."""
     if same:
         return np.floor(places + 0.5).astype(int) - centre(box) - MARGIN, box + 2 * MARGIN
     reach = WIDE * max(1.0, step)
     first = np.floor(places - centre(box) * step - reach).astype(int)
-    # Odd, so that the series has no Nyquist frequency, whose phase nobody knows.
+    # Odd, so that the series has no Nyquist frequency, whose phase is unknown.
     return first, int(np.ceil((box - 1) * step + 2 * reach)) // 2 * 2 + 3
 
 
@@ -187,32 +187,32 @@ def _shifted(blocks: torch.Tensor, places: np.ndarray, box: int) -> torch.Tensor
 
 
 def _resampled(blocks: torch.Tensor, places: np.ndarray, box: int, *, step: float) -> torch.Tensor:
-    """Boxes about places (n, 3; voxels of the blocks), a new voxel every `step` old ones."""
+    """Boxes around places (n, 3; voxels of the blocks), a new voxel every `step` old ones."""
     edge = blocks.shape[-1]
     at = torch.from_numpy(places)[:, :, None] + (torch.arange(box, dtype=torch.float64) - centre(box)) * step
-    apart = at[..., None] - torch.arange(edge, dtype=torch.float64)
+    distance = at[..., None] - torch.arange(edge, dtype=torch.float64)
     # Of the frequencies k / edge those below the Nyquist frequency of the coarser grid.
     kept = int(np.ceil(edge * 0.5 * min(1.0, 1 / step))) - 1
-    angle = torch.pi * apart / edge
+    angle = torch.pi * distance / edge
     below = torch.sin(angle)
     at_voxel = below.abs() < 1e-9
     kernel = torch.sin((2 * kept + 1) * angle) / torch.where(at_voxel, 1.0, below) / edge
     kernel = torch.where(at_voxel, torch.full_like(kernel, (2 * kept + 1) / edge), kernel).float()
     for axis in range(3):
-        # The first axis is summed over and the new one comes last, so that after three rounds they stand as before.
+        # The sum removes the first axis and the new one comes last, so three rounds restore the order.
         blocks = torch.einsum("nzyx,nbz->nyxb", blocks, kernel[:, axis])
     return blocks
 
 
 def _known(places: np.ndarray, shape: tuple[int, int, int], box: int, *, step: float) -> torch.Tensor:
-    """Which voxels of the boxes lie in the tomogram, (n, box, box, box) of bool."""
+    """Whether each voxel of the boxes is inside the tomogram, (n, box, box, box) of bool."""
     at = places[:, :, None] + (np.arange(box) - centre(box)) * step
-    held = torch.from_numpy((at >= -0.5 - 1e-6) & (at <= np.array(shape)[:, None] - 0.5 + 1e-6))
-    return held[:, 0, :, None, None] & held[:, 1, None, :, None] & held[:, 2, None, None, :]
+    within = torch.from_numpy((at >= -0.5 - 1e-6) & (at <= np.array(shape)[:, None] - 0.5 + 1e-6))
+    return within[:, 0, :, None, None] & within[:, 1, None, :, None] & within[:, 2, None, None, :]
 
 
 def _normalise(cubes: torch.Tensor, cut: Cut, known: torch.Tensor | None) -> tuple[torch.Tensor, Any]:
-    """Boxes of mean 0 and deviation 1 where that is asked for, 0 where nothing was measured; and which had no deviation."""
+    """Boxes of mean 0 and deviation 1 in the chosen voxels, 0 outside the tomogram; and whether each has no deviation."""
     if cut.normalise == "box" and known is None:
         return densities.normalise(cubes), np.zeros(len(cubes), dtype=bool)
     used = torch.ones_like(cubes, dtype=torch.bool) if known is None else known
@@ -227,6 +227,6 @@ def _normalise(cubes: torch.Tensor, cut: Cut, known: torch.Tensor | None) -> tup
     normal = (cubes - mean) / deviation.clamp_min(torch.finfo(cubes.dtype).tiny)
     if known is not None:
         normal = torch.where(known, normal, zero)
-    # Of values that are all the same, rounding leaves a deviation.
+    # Rounding gives equal values a small deviation.
     level = ~(deviation > 1e-5 * cubes.abs().amax((1, 2, 3), keepdim=True))
     return torch.where(level, zero, normal), level.flatten().numpy()

@@ -1,7 +1,7 @@
-"""`Subtomograms`: boxes about particles, unrotated, beside their particle table, in memory or in a store.
+"""Takes unrotated boxes and their particle table, gives `Subtomograms` in memory or in a store; opens, extends, joins them.
 
-Volumes are normalised (mean 0, standard deviation 1), bright on dark, and a particle sits at index ``box // 2``. Opened
-from a store they are read on demand, so they never need to fit in memory.
+Volumes are normalised (mean 0, standard deviation 1), bright on dark, with the particle at index ``box // 2``. Those of a
+store are read on demand, so they need not fit into memory.
 
 >>> cut.save("subtomograms.zarr")
 >>> for ids, volumes in open("subtomograms.zarr").batches(64): ...
@@ -34,7 +34,7 @@ class Subtomograms:
     voxel_size
         Å.
     skipped
-        Particles that could not be cut, with the column ``reason``; filled by `extract`, and kept in a store.
+        Particles that `extract` could not cut, with the column ``reason``.
 
     Raises
     ------
@@ -80,12 +80,12 @@ class Subtomograms:
         return Subtomograms(chosen.volumes[:], chosen.particles, self.voxel_size)
 
     def choose(self, ids: Any) -> "Subtomograms":
-        """As `take`, but the volumes stay where they are, and are read when they are asked for."""
+        """As `take`, but the volumes are read on demand."""
         rows = tables.rows(self.particles, ids)
         return Subtomograms(store.Rows(self.volumes, rows), self.particles.iloc[rows], self.voxel_size)
 
     def batches(self, n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (ids (b,), volumes (b, box, box, box) float32) with b up to `n`, in order, reading only what is yielded."""
+        """Yield (ids (b,), volumes (b, box, box, box) float32) with b up to `n`, in order; each batch is read on demand."""
         if n < 1:
             raise ValueError(f"a batch needs at least one subtomogram, got {n}")
         ids = self.ids
@@ -93,25 +93,25 @@ class Subtomograms:
             yield ids[start : start + n], np.asarray(self.volumes[start : start + n]).astype(np.float32, copy=False)
 
     def digest(self) -> str:
-        """SHA-256 of which particles these are, where, and in which boxes; not of what the boxes hold."""
+        """SHA-256 of the ids, positions, box and voxel size; not of the voxels."""
         total = hashlib.sha256(f"{self.box} {self.voxel_size}".encode())
         total.update(np.ascontiguousarray(self.ids).tobytes())
         total.update(np.ascontiguousarray(tables.positions(self.particles)).tobytes())
         return total.hexdigest()
 
     def save(self, path: str | Path) -> str | Path:
-        """Write a store at `path`, a folder or an address such as s3://bucket/many.zarr; one that exists is replaced.
+        """Write a store at `path`, a folder or an address such as s3://bucket/many.zarr; an existing one is replaced.
 
-        In a folder it is whole or not at all. In object storage, where nothing can change its name, it counts from its last
-        object on, and one that exists is removed first.
+        In a folder it is whole or not at all. Object storage cannot rename: there an existing store is removed first, and the
+        new one is valid once its last object is written.
         """
-        parts = writer.parts(self.volumes, self.particles)
-        left = [self.skipped]
-        return writer.write(path, parts, box=self.box, voxel_size=self.voxel_size, total=len(self), skipped=left)
+        batches = writer.batches(self.volumes, self.particles)
+        skipped = [self.skipped]
+        return writer.write(path, batches, box=self.box, voxel_size=self.voxel_size, total=len(self), skipped=skipped)
 
 
 def open(path: str | Path) -> Subtomograms:  # noqa: A001 - reads subtomograms.open
-    """Open a store in a folder or in object storage; volumes are read when they are asked for.
+    """Open a store in a folder or in object storage; its volumes are read on demand.
 
     Parameters
     ----------
@@ -130,19 +130,18 @@ def open(path: str | Path) -> Subtomograms:  # noqa: A001 - reads subtomograms.o
 
 
 def append(path: str | Path, more: Subtomograms, *, renumber: bool = False) -> Subtomograms:
-    """Add subtomograms to a store, which is not written again; all of them or none.
+    """Add subtomograms to a store without writing it again; all of them or none.
 
-    A reader meanwhile sees the store as it was, and so does everyone after a process that was killed while it added. Several
-    processes may add to one store, and take turns.
+    Meanwhile, and after a kill, readers see the store as it was. Several processes may add to one store, one after the other.
 
     Parameters
     ----------
     path
-        Of the store.
+        The store.
     more
-        Of the same box and voxel size.
+        Subtomograms of the same box and voxel size.
     renumber
-        Give the new ones ids that follow the highest in the store, and keep the old in the column ``id_before_joining``.
+        Number the new ones after the highest id in the store; the column ``id_before_joining`` keeps the old ids.
 
     Returns
     -------
@@ -154,21 +153,21 @@ def append(path: str | Path, more: Subtomograms, *, renumber: bool = False) -> S
     FileNotFoundError
         If there is no store at `path`.
     ValueError
-        If box or voxel size are others, or, without `renumber`, ids are in the store already.
+        If the box or voxel size differs, or, without `renumber`, the store has some of the ids.
     OSError
         If the disk has no room for them.
     """
     if not renumber:
         known = store.read(path)[1]["particle_id"]
-        there = more.ids[pd.Index(more.ids).isin(known)]
-        if len(there):
+        common = more.ids[pd.Index(more.ids).isin(known)]
+        if len(common):
             raise ValueError(
-                f"{len(there)} of {len(more)} particle ids are in {path} already, such as {there[:5].tolist()}; "
+                f"{len(common)} of {len(more)} particle ids are in {path} already, such as {common[:5].tolist()}; "
                 "renumber=True gives new ones"
             )
     writer.append(
         path,
-        writer.parts(more.volumes, more.particles),
+        writer.batches(more.volumes, more.particles),
         box=more.box,
         voxel_size=more.voxel_size,
         total=len(more),
@@ -179,37 +178,31 @@ def append(path: str | Path, more: Subtomograms, *, renumber: bool = False) -> S
 
 
 def reachable(volumes: Any) -> bool:
-    """Whether an array of volumes is, or is chosen from, a store that other processes can open, rather than memory."""
+    """Whether volumes are those of a store, which other processes can open, and not an array in memory."""
     return isinstance(volumes.array if isinstance(volumes, store.Rows) else volumes, store.Volumes)
 
 
 def reached(volumes: Any) -> Any:
-    """The same volumes, sent to this process: a store is there, an array in memory may be written to.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the store is not there.
-    """
+    """Volumes that were sent to this process; FileNotFoundError if it cannot reach the store. An array is made writeable."""
     if isinstance(volumes, np.ndarray):
         return volumes if volumes.flags.writeable else volumes.copy()
     place = (volumes.array if isinstance(volumes, store.Rows) else volumes).place
     if not place.exists():
         raise FileNotFoundError(
             f"a worker on {platform.node()} finds no store at {place}: put it where all workers can reach it, "
-            "or take what is needed into memory, from where it is sent to them"
+            "or load the subtomograms into memory (take), which are sent to the workers"
         )
     return volumes
 
 
-def join(parts: Sequence[Subtomograms], *, path: str | Path | None = None) -> Subtomograms:
-    """Put several sets into one, in their order.
+def join(sets: Sequence[Subtomograms], *, path: str | Path | None = None) -> Subtomograms:
+    """Join several sets into one, in their order.
 
     Parameters
     ----------
-    parts
-        Sets of one box and one voxel size. Should their particle ids clash, all particles are numbered anew from 0 and
-        the column ``id_before_joining`` keeps the old ids.
+    sets
+        Sets of one box and one voxel size. If particle ids occur twice, all particles are numbered from 0 and the column
+        ``id_before_joining`` keeps the old ids.
     path
         Write a store there and return it opened, instead of holding all in memory.
 
@@ -218,22 +211,22 @@ def join(parts: Sequence[Subtomograms], *, path: str | Path | None = None) -> Su
     ValueError
         If there is nothing to join, or boxes or voxel sizes differ.
     """
-    kinds = sorted({(part.box, part.voxel_size) for part in parts})
-    if len(kinds) != 1:
-        raise ValueError(f"sets of one box and voxel size can be joined, got {kinds or 'none'}")
-    ((box, voxel_size),) = kinds
-    particles = pd.concat([part.particles for part in parts], ignore_index=True)
+    shapes = sorted({(one.box, one.voxel_size) for one in sets})
+    if len(shapes) != 1:
+        raise ValueError(f"sets of one box and voxel size can be joined, got {shapes or 'none'}")
+    ((box, voxel_size),) = shapes
+    particles = pd.concat([one.particles for one in sets], ignore_index=True)
     if particles["particle_id"].duplicated().any():
         particles["id_before_joining"] = particles["particle_id"]
         particles["particle_id"] = np.arange(len(particles))
     if path is None:
-        return Subtomograms(np.concatenate([np.asarray(part.volumes[:]) for part in parts]), particles, voxel_size)
-    starts = np.cumsum([0, *map(len, parts)])
+        return Subtomograms(np.concatenate([np.asarray(one.volumes[:]) for one in sets]), particles, voxel_size)
+    starts = np.cumsum([0, *map(len, sets)])
 
-    def stream() -> Iterator[store.Part]:
-        for start, part in zip(starts, parts, strict=False):
+    def stream() -> Iterator[store.Batch]:
+        for start, one in zip(starts, sets, strict=False):
             done = int(start)
-            for volumes, table in writer.parts(part.volumes, part.particles):
+            for volumes, table in writer.batches(one.volumes, one.particles):
                 yield volumes, particles.iloc[done : done + len(table)]
                 done += len(table)
 

@@ -1,4 +1,4 @@
-"""Takes tomograms and their particles, gives subtomograms, in memory or in one store, which goes on after an interruption.
+"""Takes tomograms and their particles, gives subtomograms in memory or in one store, and resumes after an interruption.
 
 >>> cut = extract(tomogram, picks, box=40, path="subtomograms.zarr")
 """
@@ -26,7 +26,7 @@ from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
 
 Boxes = tuple[np.ndarray, pd.DataFrame, pd.DataFrame]
-"""What `cropping.boxes` gives."""
+"""Volumes, rows and skipped particles of `cropping.boxes`."""
 
 
 def extract(
@@ -49,49 +49,49 @@ def extract(
     A box is cut at the nearest voxel, moved by the rest with a Fourier shift, and normalised to mean 0 and standard
     deviation 1. At another voxel size, a block around each particle is resampled by Fourier cropping
     (`tomolab.subtomograms.cropping`), so that a tomogram on disk is never read as a whole. Particles that cannot be cut are
-    named in ``.skipped`` with the reason, and counted in a warning.
+    in ``.skipped`` with the reason; a warning counts them.
 
     Parameters
     ----------
     volume
         The tomogram, in memory or opened by `io.open_volume`.
     particles
-        The particles of this tomogram, positions in Å. All columns are kept, so that each keeps the tilts of its own.
+        The particles of this tomogram, positions in Å. All columns are kept, also the tilts of each particle.
     box
         Edge in voxels of the result.
     voxel_size
         Å of the result; that of the tomogram by default.
     path
         Write a store in this folder and return it opened, instead of holding all in memory. After an interruption the same
-        call goes on with what was cut.
+        call resumes.
     contrast
-        Of the tomogram. Where density is "dark" it is turned to bright, and the column ``contrast`` says so.
+        Of the tomogram. "dark" density is inverted, and the column ``contrast`` says so.
     normalise
-        "box" takes mean and deviation of the whole box; "outside" those of the voxels outside a sphere about its centre, as
-        RELION's background circle.
+        "box" takes mean and deviation of the whole box, "outside" those of the voxels outside a centred sphere, as RELION's
+        background circle.
     diameter
         Of that sphere, in Å.
     edges
-        "skip" leaves out particles whose box leaves the tomogram; "flag" keeps those whose centre lies in it, with the share
-        of the box that was measured in the column ``edge`` and the mean, which is 0, where nothing was.
+        "skip" leaves out particles whose box leaves the tomogram; "flag" keeps those whose centre is inside. The column
+        ``edge`` then has the fraction of the box inside the tomogram; voxels outside are 0, the mean.
     resume
-        Go on with work on `path` that was interrupted, if it was of the same particles, tomogram and parameters.
+        Resume interrupted work on `path` if particles, tomogram and parameters are the same.
     progress
         Show a bar while a store is written.
     client
-        Workers of a Dask cluster that read and cut, while this process writes (`parallel`). A tomogram on disk is opened by
-        each at the same path; one in memory is sent. By default the active `distributed.Client`, if there is one; False works
-        here. The result is the same.
+        Workers of a Dask cluster that read and cut, while this process writes (`parallel`). Each opens a tomogram on disk at
+        the same path; one in memory is sent. By default the active `distributed.Client`, if any; False uses this process
+        alone. The result is the same.
 
     Returns
     -------
     Subtomograms
-        In the order of the table; rows of ``.particles`` and ``.skipped`` together are those that came in.
+        In the order of the table; ``.particles`` and ``.skipped`` together have all its rows.
 
     Raises
     ------
     ValueError
-        If the box is larger than the volume, no particle can be cut, or a word is not one of those above.
+        If the box is larger than the volume, no particle can be cut, or a parameter is invalid.
     BlockingIOError
         If another process cuts into the same `path`.
     """
@@ -99,22 +99,23 @@ def extract(
     tomogram = tomogram_files.of(volume) if isinstance(volume, Volume) else volume
     size = tomogram.voxel_size if voxel_size is None else voxel_size
     cut = Cut(box, size, contrast=contrast, normalise=normalise, diameter=diameter, edges=edges)
-    work = pieces(Path(tomogram.name).name, tomogram, particles, cut=cut)
+    work = tasks(Path(tomogram.name).name, tomogram, particles, cut=cut)
     if not work:
         raise ValueError("the table of particles is empty")
     if path is not None:
         work_key = key(repr(cut), particles, [tomogram])
-        return warned(store(path, work, key=work_key, resume=resume, progress=progress, client=parallel.active(client)))
+        cut_store = store(path, work, key=work_key, resume=resume, progress=progress, client=parallel.active(client))
+        return warn_skipped(cut_store)
     data, rows, skipped = zip(*_cut(deque(work), parallel.active(client)), strict=True)
     left = writer.joined(skipped)
     if not sum(map(len, rows)):
         raise ValueError(f"none of {len(left)} particles could be cut: {writer.reasons(left)}")
-    return warned(Subtomograms(np.concatenate(data), writer.joined(rows), size, left))
+    return warn_skipped(Subtomograms(np.concatenate(data), writer.joined(rows), size, left))
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
-    """Particles that are cut from a tomogram, all or none of them, and how; no other piece has its `name`."""
+class Task:
+    """Particles to cut from a tomogram, all or none of them, with the parameters; `name` is unique."""
 
     name: str
     tomogram: Tomogram
@@ -122,40 +123,40 @@ class Piece:
     cut: Cut
 
 
-def pieces(name: str, tomogram: Tomogram, particles: pd.DataFrame, *, cut: Cut) -> list[Piece]:
-    """The work on a tomogram of that name, as many particles at a time as are cut together.
+def tasks(name: str, tomogram: Tomogram, particles: pd.DataFrame, *, cut: Cut) -> list[Task]:
+    """Tasks for the particles of a tomogram of this name, each with as many particles as are cut together.
 
     Raises
     ------
     ValueError
         If the box is larger than the tomogram.
     """
-    held = cropping.measured(tomogram, cut.voxel_size)
-    if cut.box < 2 or (cut.box > held).any():
+    size = cropping.measured(tomogram, cut.voxel_size)
+    if cut.box < 2 or (cut.box > size).any():
         raise ValueError(
-            f"a box of {cut.box} voxels of {cut.voxel_size:g} Å does not fit into {' x '.join(map(str, held))} voxels "
+            f"a box of {cut.box} voxels of {cut.voxel_size:g} Å does not fit into {' x '.join(map(str, size))} voxels "
             f"(z, y, x) of {tomogram.name}"
         )
-    count = cropping.together(cut)
+    count = cropping.count_together(cut)
     starts = range(0, len(particles), count)
-    return [Piece(f"{name} {start}", tomogram, particles[start : start + count], cut) for start in starts]
+    return [Task(f"{name} {start}", tomogram, particles[start : start + count], cut) for start in starts]
 
 
 def store(
-    path: str | Path, work: Iterable[Piece], *, key: str, resume: bool = True, progress: bool = True, client: Any = None
+    path: str | Path, work: Iterable[Task], *, key: str, resume: bool = True, progress: bool = True, client: Any = None
 ) -> Subtomograms:
-    """Cut boxes into a new store, which takes its place when it is whole; goes on where the same work was interrupted.
+    """Cut boxes into a new store, which replaces `path` when it is whole; resumes the same work after an interruption.
 
     Parameters
     ----------
     path, resume, progress
-        As of `extract`.
+        As in `extract`.
     work
-        At least one piece, and all of one box and voxel size. A tomogram is let go after the last piece of it.
+        At least one task, all of one box and voxel size. A tomogram is released after its last task.
     key
-        What `key` gave: work that was interrupted goes on if it had the same.
+        Result of `key`; interrupted work with the same key is resumed.
     client
-        What `parallel.active` gave: workers that cut, several pieces at a time; None works here.
+        Result of `parallel.active`: workers that cut several tasks at a time; None uses this process.
 
     Returns
     -------
@@ -170,12 +171,12 @@ def store(
         If no particle can be cut.
     """
     waiting = deque(work)
-    cut, total = waiting[0].cut, sum(len(piece.particles) for piece in waiting)
+    cut, total = waiting[0].cut, sum(len(task.particles) for task in waiting)
     with writer.lock(path):
         journal = writer.begin(path, key, box=cut.box, voxel_size=cut.voxel_size, total=total, resume=resume)
-        left = deque(piece for piece in waiting if piece.name not in journal.done)
+        left = deque(task for task in waiting if task.name not in journal.done)
         waiting.clear()
-        names, lengths = [piece.name for piece in left], [len(piece.particles) for piece in left]
+        names, lengths = [task.name for task in left], [len(task.particles) for task in left]
         bar = tqdm(total=total, initial=total - sum(lengths), unit="particle", desc=Path(path).name, disable=not progress)
         with bar, closing(_cut(left, client)) as coming:
             for name, length, (data, rows, skipped) in zip(names, lengths, coming, strict=True):
@@ -185,12 +186,12 @@ def store(
     return replace(dataset.open(path), skipped=skipped)
 
 
-def _cut(work: deque[Piece], client: Any) -> Generator[Boxes]:
-    """Boxes of each piece, in their order, cut here or by workers; takes the pieces away."""
+def _cut(work: deque[Task], client: Any) -> Generator[Boxes]:
+    """Boxes of each task, in order, cut by this process or by workers; empties `work`."""
     # A tomogram in memory is sent once.
-    only = work[0].tomogram if len({id(piece.tomogram) for piece in work}) == 1 else None
-    pieces = (work.popleft() for _ in range(len(work)))
-    items = ((None if only else piece.tomogram, piece.particles, piece.cut) for piece in pieces)
+    only = work[0].tomogram if len({id(task.tomogram) for task in work}) == 1 else None
+    taken = (work.popleft() for _ in range(len(work)))
+    items = ((None if only else task.tomogram, task.particles, task.cut) for task in taken)
     return parallel.each(_boxes, items, client=client, shared=(only,))
 
 
@@ -202,7 +203,7 @@ def _boxes(item: tuple[Tomogram | None, pd.DataFrame, Cut], only: Tomogram | Non
 
 
 def key(parameters: str, particles: pd.DataFrame, tomograms: Iterable[Tomogram]) -> str:
-    """SHA-256 of all on which boxes depend. Of a file its size and time are taken for what it holds; memory is read."""
+    """SHA-256 of all that determines the boxes. A tomogram file counts by its size and time, one in memory by its voxels."""
     digest = hashlib.sha256(parameters.encode())
     for tomogram in tomograms:
         digest.update(f"{tomogram!r} {tomogram.origin}".encode())
@@ -210,16 +211,16 @@ def key(parameters: str, particles: pd.DataFrame, tomograms: Iterable[Tomogram])
             for slab in tomogram_files.slabs(tomogram):
                 digest.update(tomogram.read(slab).data)
         elif Path(tomogram.name).is_file():
-            about = Path(tomogram.name).stat()
-            digest.update(f"{about.st_size} {about.st_mtime_ns}".encode())
+            status = Path(tomogram.name).stat()
+            digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
     digest.update(particles.to_csv().encode())
     return digest.hexdigest()
 
 
-def warned(made: Subtomograms) -> Subtomograms:
-    """The same subtomograms; the caller's caller is warned of particles that were skipped."""
-    if len(made.skipped):
-        total = len(made) + len(made.skipped)
-        told = f"{len(made.skipped)} of {total} particles skipped: {writer.reasons(made.skipped)}; see .skipped"
-        warnings.warn(told, stacklevel=3)
-    return made
+def warn_skipped(found: Subtomograms) -> Subtomograms:
+    """Warn the caller's caller of skipped particles; gives back the subtomograms."""
+    if len(found.skipped):
+        total = len(found) + len(found.skipped)
+        message = f"{len(found.skipped)} of {total} particles skipped: {writer.reasons(found.skipped)}; see .skipped"
+        warnings.warn(message, stacklevel=3)
+    return found

@@ -1,19 +1,18 @@
-"""Takes the path of a store of subtomograms, a folder or an address of object storage; gives its volumes and its tables.
+"""Takes the path of a store of subtomograms, a folder or an address of object storage, gives its volumes and tables.
 
-A store is a Zarr v3 group with the array ``volumes`` (n, box, box, box) in float16 and, beside it, the particle table
-``particles.parquet``, and ``skipped.parquet`` with the particles that could not be cut, where there are any. The array is
-sharded: a shard is one file of about 16 MB, which holds chunks of 256 kB one after the other and their index.
+A store is a Zarr v3 group with the array ``volumes`` (n, box, box, box) in float16, the particle table ``particles.parquet``
+and, if there are any, the particles that could not be cut in ``skipped.parquet``. The array is sharded: a shard is one file
+of about 16 MB with chunks of 256 kB and their index.
 
-The layout was chosen by ``benchmarks/bench_stores.py``. Noise hardly compresses: zstd saves 8 % of the disk, LZ4 nothing, and
-with either training reads at a fifth of the rate, since a whole chunk must be unpacked for a row. So nothing is compressed, and
-a row is read from its place in its file, in any order as fast as one after the other. float16 rounds a voxel by 0.0002 of its
-standard deviation; int8 would halve the disk once more and round by 0.013, and would clip what is far from the mean, as gold
-is. Larger shards write no faster, smaller ones make more files. Only this layout is read: what a store says of itself is
-compared with it before memory is taken.
+``benchmarks/bench_stores.py`` compares layouts. Noise hardly compresses: zstd saves 8 % of the disk, LZ4 nothing, and with
+either training reads at a fifth of the rate, since a row needs a whole chunk. So nothing is compressed, and rows are read in
+random order as fast as in sequence. float16 rounds a voxel by 0.0002 of its standard deviation; int8 would halve the disk,
+round by 0.013 and clip strong density such as gold. Larger shards write no faster, smaller ones make more files. Only this
+layout is read: the metadata of a store are compared with it before memory is allocated.
 
-Addresses are those of s3, gs (gcs) and az (abfs, abfss), through obstore. Names, keys and endpoints come from where the tools
-of the storage look for them: for S3 the variables AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, for a server of
-one's own, AWS_ENDPOINT_URL and AWS_ALLOW_HTTP. An address that holds them is refused, so that none is written down.
+Addresses are those of s3, gs (gcs) and az (abfs, abfss), through obstore. Credentials and endpoints come from the environment:
+for S3 the variables AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, for another server, AWS_ENDPOINT_URL and
+AWS_ALLOW_HTTP. An address with credentials is refused, so that none is written down.
 
 >>> volumes, table, voxel_size = read("s3://bucket/many.zarr")
 >>> volumes[:10]
@@ -41,53 +40,47 @@ SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "abfss")
 FORMAT = 1
 """Version of the layout."""
 READERS = 8
-"""Shards that are read at once."""
+"""Shards read in parallel."""
 CHUNK_BYTES, SHARD_BYTES = 256 * 1024, 16 * 1024 * 1024
 MOST_CHUNKS = 2**16
-"""In a shard."""
+"""Largest number of chunks in a shard."""
 ABSENT = 2**64 - 1
-"""In the index of a shard, offset and length of a chunk that was never written (Zarr's sharding codec, version 1.0)."""
-Part = tuple[Any, pd.DataFrame]
+"""Offset and length of an absent chunk in the index of a shard (Zarr's sharding codec, version 1.0)."""
+Batch = tuple[Any, pd.DataFrame]
 """Volumes (b, box, box, box), array or tensor, with their particle table of b rows."""
 
 
 class Folder:
-    """The files of a folder; no name and no link leads out of it.
-
-    Parameters
-    ----------
-    path
-        Of the folder, which need not exist yet.
-    """
+    """Files in a folder, which need not exist yet; no name and no link leads out of it."""
 
     def __init__(self, path: str | Path) -> None:
-        # Absolute: another process may stand in another folder.
+        # Absolute: another process may have another working directory.
         self.path = Path(path).absolute()
 
     def __str__(self) -> str:
         return str(self.path)
 
     def exists(self) -> bool:
-        """Whether there is anything."""
+        """Whether the folder exists."""
         return self.path.exists()
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file; None if there is none of this name."""
+        """Length of a file in bytes; None if there is none of this name."""
         path = inside(self.path, name)
         return path.stat().st_size if path.is_file() else None
 
     def get(self, name: str) -> bytes | None:
-        """What a file holds; None if there is none of this name."""
+        """Content of a file; None if there is none of this name."""
         path = inside(self.path, name)
         return path.read_bytes() if path.is_file() else None
 
     def ranges(self, name: str, starts: Sequence[int], lengths: Sequence[int]) -> Sequence[Any]:
-        """Some ranges of a file, which may be shorter at its end."""
+        """Byte ranges of a file, shorter at its end."""
         with inside(self.path, name).open("rb", buffering=0) as file:
             return [os.pread(file.fileno(), length, start) for start, length in zip(starts, lengths, strict=True)]
 
     def put(self, name: str, data: bytes) -> None:
-        """Write a file, whole or not at all; it is on the disk afterwards, also after a power cut."""
+        """Write a file, whole or not at all; it survives a power cut."""
         with atomic(inside(self.path, name)) as temporary:
             temporary.write_bytes(data)
 
@@ -110,8 +103,8 @@ class Bucket:
         try:
             from obstore.store import from_url
         except ImportError as error:
-            told = f"stores at {address.split('://')[0]}:// need the package obstore (pip install 'tomolab[objects]')"
-            raise ModuleNotFoundError(told) from error
+            message = f"stores at {address.split('://')[0]}:// need the package obstore (pip install 'tomolab[objects]')"
+            raise ModuleNotFoundError(message) from error
         self.address = address
         self._objects: Any = from_url(address)
 
@@ -126,25 +119,25 @@ class Bucket:
         return bool(self.names())
 
     def size(self, name: str) -> int | None:
-        """Bytes of an object; None if there is none of this name."""
+        """Length of an object in bytes; None if there is none of this name."""
         try:
             return int(self._objects.head(name)["size"])
         except FileNotFoundError:
             return None
 
     def get(self, name: str) -> bytes | None:
-        """What an object holds; None if there is none of this name."""
+        """Content of an object; None if there is none of this name."""
         try:
             return bytes(self._objects.get(name).bytes())
         except FileNotFoundError:
             return None
 
     def ranges(self, name: str, starts: Sequence[int], lengths: Sequence[int]) -> Sequence[Any]:
-        """Some ranges of an object; those near each other are asked for together, the others at once."""
+        """Byte ranges of an object; neighbouring ones are requested together, the others in parallel."""
         return list(self._objects.get_ranges(name, starts=starts, lengths=lengths))
 
     def put(self, name: str, data: bytes) -> None:
-        """Write an object; whoever reads finds the old one or the new one, never half."""
+        """Write an object; a reader finds the old or the new one, never half."""
         self._objects.put(name, data)
 
     def names(self) -> list[str]:
@@ -157,36 +150,36 @@ class Bucket:
 
 
 def at(path: str | Path) -> Folder | Bucket:
-    """The folder or the bucket that is meant.
+    """The folder or the bucket at a path or address.
 
     Raises
     ------
     ValueError
-        If it is an address of another kind, names no object in a bucket, or holds a name, password or query.
+        If the scheme is unknown, or the address names no object in a bucket or holds a name, password or query.
     ModuleNotFoundError
         If obstore is needed and not installed.
     """
     text = str(path)
     if isinstance(path, Path) or "://" not in text:
         return Folder(path)
-    parts = urlsplit(text)
-    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return Folder(unquote(parts.path))
-    if parts.username or parts.password or "@" in parts.netloc or parts.query or parts.fragment:
+    url = urlsplit(text)
+    if url.scheme == "file" and url.netloc in ("", "localhost"):
+        return Folder(unquote(url.path))
+    if url.username or url.password or "@" in url.netloc or url.query or url.fragment:
         raise ValueError(
-            f"an address of {parts.scheme} holds a name, password or query; those come from the environment, "
+            f"an address of {url.scheme} holds a name, password or query; those come from the environment, "
             "so that they are not written down"
         )
-    if parts.scheme not in SCHEMES:
-        raise ValueError(f"{text}: a store lies in a folder or at an address of {', '.join(SCHEMES)}")
-    name = parts.path.strip("/")
-    if not parts.netloc or not name or ".." in name.split("/"):
-        raise ValueError(f"{text} names no place in a bucket, as {parts.scheme}://bucket/many.zarr does")
-    return Bucket(f"{parts.scheme}://{parts.netloc}/{name}")
+    if url.scheme not in SCHEMES:
+        raise ValueError(f"{text}: a store is a folder or an address of {', '.join(SCHEMES)}")
+    name = url.path.strip("/")
+    if not url.netloc or not name or ".." in name.split("/"):
+        raise ValueError(f"{text} names no place in a bucket, as {url.scheme}://bucket/many.zarr does")
+    return Bucket(f"{url.scheme}://{url.netloc}/{name}")
 
 
 def folder(path: str | Path) -> Path:
-    """The folder that is meant; a ValueError for an address of object storage."""
+    """The folder at a path; ValueError for an address of object storage."""
     found = at(path)
     if isinstance(found, Bucket):
         raise ValueError(f"{found}: a store grows in a folder of this machine; then .save writes it to object storage")
@@ -195,7 +188,7 @@ def folder(path: str | Path) -> Path:
 
 @dataclass(frozen=True)
 class Layout:
-    """How volumes lie in files: `box` voxels along each axis, so many in a `chunk`, and so many in a `shard`."""
+    """Voxels of a volume along each axis (`box`), and the number of volumes in a `chunk` and in a `shard`."""
 
     box: int
     chunk: int
@@ -212,7 +205,7 @@ class Layout:
         return 16 * (self.shard // self.chunk) + 4
 
     def metadata(self, count: int) -> dict[str, Any]:
-        """What ``zarr.json`` says of an array of `count` volumes in the words of the specification of Zarr v3."""
+        """Content of ``zarr.json`` for an array of `count` volumes (specification of Zarr v3)."""
         cube, little = [self.box] * 3, {"name": "bytes", "configuration": {"endian": "little"}}
         sharding = {
             "chunk_shape": [self.chunk, *cube],
@@ -233,14 +226,14 @@ class Layout:
         }
 
     def index(self, chunks: int) -> bytes:
-        """The index of a shard in which so many chunks follow one another: where each begins, its length, and a checksum."""
-        told = np.full((self.shard // self.chunk, 2), ABSENT, dtype="<u8")
-        told[:chunks, 0] = np.arange(chunks) * self.chunk * self.row_bytes
-        told[:chunks, 1] = self.chunk * self.row_bytes
-        return told.tobytes() + google_crc32c.value(told.tobytes()).to_bytes(4, "little")
+        """Index of a shard of consecutive chunks: offset and length of each, and a checksum."""
+        entries = np.full((self.shard // self.chunk, 2), ABSENT, dtype="<u8")
+        entries[:chunks, 0] = np.arange(chunks) * self.chunk * self.row_bytes
+        entries[:chunks, 1] = self.chunk * self.row_bytes
+        return entries.tobytes() + google_crc32c.value(entries.tobytes()).to_bytes(4, "little")
 
     def encode(self, block: np.ndarray) -> bytes:
-        """The file of a shard: volumes in float16, as many zeros as fill the last chunk, and the index."""
+        """File of a shard: volumes in float16, zeros up to the end of the last chunk, and the index."""
         chunks = -(-len(block) // self.chunk)
         missing = (chunks * self.chunk - len(block)) * self.row_bytes
         return b"".join((block.astype("<f2", copy=False).tobytes(), bytes(missing), self.index(chunks)))
@@ -253,16 +246,16 @@ def layout(box: int) -> Layout:
 
 
 class Volumes:
-    """The volumes of a store (n, box, box, box), read when they are asked for as ``volumes[a:b]`` or ``volumes[rows]``.
+    """The volumes of a store (n, box, box, box), read on demand as ``volumes[a:b]`` or ``volumes[rows]``.
 
-    A shard is compared with its layout when it is read for the first time.
+    Each shard is compared with the layout at its first read.
 
     Parameters
     ----------
     place, layout
         Of the store.
     count
-        How many there are. A store to which others add may hold more by now.
+        Number of volumes; a store that grows meanwhile may hold more.
     """
 
     ndim, dtype = 4, np.dtype(np.float16)
@@ -290,7 +283,7 @@ class Volumes:
         if not len(rows):
             return np.empty((0, *self.shape[1:]), dtype=self.dtype)
         if rows.min() < 0 or rows.max() >= len(self):
-            raise IndexError(f"rows {rows.min()} to {rows.max()} were asked for, and there are {len(self)}")
+            raise IndexError(f"rows {rows.min()} to {rows.max()} are out of range: there are {len(self)} volumes")
         order = np.argsort(rows, kind="stable")
         spans = np.split(order, np.flatnonzero(np.diff(rows[order] // self.layout.shard)) + 1)
         with safe_load.reading(str(self.place), "volumes"), ThreadPoolExecutor(READERS) as readers:
@@ -310,7 +303,7 @@ class Volumes:
         name = shard_name(number)
         size = self.place.size(name)
         if size is None:
-            raise ValueError(f"{self.place}/{name} is not there, which holds some of {len(self)} volumes")
+            raise ValueError(f"{self.place}/{name} is missing; it holds some of the {len(self)} volumes")
         index = self.layout.index_bytes
         chunks, rest = divmod(size - index, self.layout.chunk * self.layout.row_bytes)
         needed = -(-min(self.layout.shard, len(self) - number * self.layout.shard) // self.layout.chunk)
@@ -321,7 +314,7 @@ class Volumes:
         self._checked.add(number)
 
     def _of_shard(self, rows: np.ndarray) -> np.ndarray:
-        """Volumes of rows that lie in one shard; those that follow one another in it are read together."""
+        """Volumes of rows in one shard; consecutive ones are read together."""
         number, each = int(rows[0]) // self.layout.shard, self.layout.row_bytes
         inside, places = np.unique(rows - number * self.layout.shard, return_inverse=True)
         ends = np.flatnonzero(np.diff(inside, append=-1) != 1) + 1
@@ -334,10 +327,10 @@ class Volumes:
 
 
 class Rows:
-    """Some volumes of an array, in an order of their own, read when they are asked for as ``rows[a:b]``."""
+    """Chosen volumes of an array, in any order, read on demand as ``rows[a:b]``."""
 
     def __init__(self, array: Any, rows: np.ndarray) -> None:
-        # A choice among chosen ones is a choice among all.
+        # A choice from chosen rows refers to the whole array.
         inside = isinstance(array, Rows)
         self.array: Any = array.array if inside else array
         self.rows: np.ndarray = array.rows[rows] if inside else rows
@@ -371,8 +364,8 @@ def read(path: str | Path) -> tuple[Volumes, pd.DataFrame, float]:
         If it is not a store, has another format, or its array, table and attributes disagree.
     """
     place = at(path)
-    about = _about(place)
-    # The table before the array: while another process appends, volumes come before it, and the count after it.
+    about = _attributes(place)
+    # The table before the array: a process that appends writes volumes before the table and the count after it.
     with safe_load.reading(str(place), "a store of subtomograms"):
         table = particles.check(read_table(place, TABLE))
         found, stored = layout_of(place)
@@ -396,8 +389,8 @@ def read_skipped(path: str | Path) -> pd.DataFrame:
     return table
 
 
-def _about(place: Folder | Bucket) -> dict[str, Any]:
-    """What a store says of itself."""
+def _attributes(place: Folder | Bucket) -> dict[str, Any]:
+    """Attributes of the group of a store, checked."""
     if place.size(GROUP) is None or place.size(TABLE) is None:
         if not place.exists():
             raise FileNotFoundError(f"no subtomograms at {place}")
@@ -419,7 +412,7 @@ def _about(place: Folder | Bucket) -> dict[str, Any]:
 
 
 def layout_of(place: Folder | Bucket) -> tuple[Layout, int]:
-    """The layout that the array of a store says it has, and of how many volumes; any other than ours is refused."""
+    """Layout and number of volumes that the metadata of the array state; ValueError if the layout is another."""
     with safe_load.reading(f"{place}/{ARRAY}", "the array of a store"):
         data = place.get(ARRAY)
         if data is None:
@@ -445,7 +438,7 @@ _Item = TypeVar("_Item")
 
 
 def ahead(items: Iterable[_Item]) -> Iterator[_Item]:
-    """Read or make each item, such as a batch, in a thread of its own while the one before is worked on."""
+    """Read or compute each item, such as a batch, in another thread while the caller works on the one before."""
     rest = iter(items)
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(lambda: list(islice(rest, 1)))

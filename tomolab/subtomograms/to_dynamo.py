@@ -1,4 +1,4 @@
-"""Takes subtomograms, writes the folder that Dynamo works in: particles as it reads them, and their table.
+"""Takes subtomograms and poses, writes a data folder of Dynamo: the particles and their table.
 
 ::
 
@@ -36,20 +36,20 @@ def write(subtomograms: Subtomograms, folder: str | Path, *, poses: pd.DataFrame
     subtomograms
         Boxes, bright on dark.
     folder
-        Where it stands at the end.
+        The new folder.
     poses
-        Table of the particles to write, with the angles and positions that they are to have: what is between a position and
-        the centre of its box becomes the shift.
+        Table of the particles to write, with their angles and positions. The vector from the centre of its box to a position
+        becomes the shift.
 
     Returns
     -------
     int
-        What was added to the particle ids to have tags from 1 on: 0 where they are over 0 already.
+        Number added to the particle ids so that tags start at 1; 0 if all are positive.
 
     Raises
     ------
     FileExistsError
-        If the folder is there.
+        If the folder exists.
     ValueError
         If an id is unknown, or a tilt axis is not along y.
     """
@@ -76,5 +76,5 @@ def write(subtomograms: Subtomograms, folder: str | Path, *, poses: pd.DataFrame
 
 
 def tags_from(ids: np.ndarray) -> int:
-    """What must be added to particle ids so that all are over 0, as Dynamo wants tags."""
+    """Number to add to particle ids so that all are positive, as Dynamo needs."""
     return max(0, 1 - int(np.min(ids, initial=1)))

@@ -1,4 +1,4 @@
-"""Takes subtomograms, writes the folder that RELION works in: particles, wedges and their list as RELION 3.1 wants them.
+"""Takes subtomograms, writes a project folder of RELION 3.1: particles, missing wedges and their list.
 
 ::
 
@@ -6,8 +6,8 @@
     volumes/0000/000017.mrc   one particle each: float32, bright protein, background of mean 0 and standard deviation 1
     wedges/1.mrc              each different wedge as RELION's 3-D CTF image: full box, centred, 1 where it was observed
 
-All names are relative: RELION is to be started inside the folder. Layout and conventions hold for RELION 3.1 and for the
-three-dimensional subtomograms that later versions still take.
+All names are relative: start RELION inside the folder. The layout is that of RELION 3.1 and of the three-dimensional
+subtomograms that later versions still read.
 """
 
 from pathlib import Path
@@ -31,12 +31,12 @@ LIST, VOLUMES, WEDGES = "particles.star", "volumes", "wedges"
 BATCH = 64
 """Subtomograms in memory at a time."""
 OURS = (*outdated.BOXES, "rlnMtfFileName", *SUBTOMOGRAM_EULER, *BOX)
-"""Columns that say something of the boxes; those of the user's own boxes wait under another name."""
-WAITING = "source_"
+"""Columns that describe the boxes; those of the user's own boxes are kept with the prefix `SOURCE`."""
+SOURCE = "source_"
 NOMINAL = {"rlnVoltage": 300.0, "rlnSphericalAberration": 2.7, "rlnAmplitudeContrast": 0.1}
-"""RELION asks for these even where a wedge image takes the place of the CTF that they would describe."""
+"""RELION requires these columns even where a wedge image replaces the CTF."""
 RESULTS = {"rlnRandomSubset": "half", "rlnLogLikeliContribution": "score"}
-"""Columns of RELION that a particle table has in its own words."""
+"""Columns of RELION and their names in a particle table."""
 
 
 def write(
@@ -48,22 +48,22 @@ def write(
     diameter: float | None = None,
     progress: bool = True,
 ) -> Path:
-    """Write a folder that RELION takes as it is; whole or not at all, reading the subtomograms in batches.
+    """Write a folder in which RELION runs; whole or not at all. Subtomograms are read in batches.
 
     Parameters
     ----------
     subtomograms
-        Boxes of an even edge, bright on dark; each with its own wedge.
+        Boxes of an even edge, bright on dark, each with its own wedge.
     folder
-        Where it stands at the end. One that `write` made before is replaced, unless something else is in it too.
+        The folder. An earlier result of `write` is replaced, unless the folder also holds other files.
     ids
         Particles to write; all by default, or those of `poses`.
     poses
-        A table with other angles and positions of these particles, such as ``average.particles``: the positions become
-        origins from the centres of the boxes. The angles of the subtomograms themselves by default. A column ``half``, of
-        this table or theirs, stays the half set of each particle.
+        Table with other angles and positions of these particles, such as ``average.particles``: the positions become
+        origins relative to the centres of the boxes. By default the poses of the subtomograms. A column ``half`` of either
+        table stays the half set of each particle.
     diameter
-        Å, of the sphere outside which is background; the edge of the box by default.
+        Of the sphere, in Å, outside which is background; the edge of the box by default.
     progress
         Show a bar.
 
@@ -75,8 +75,8 @@ def write(
     Raises
     ------
     ValueError
-        If the box is odd, an id is unknown or negative, a particle lies outside of its box, the background of one is constant,
-        or the folder holds other things, such as a refinement.
+        If the box is odd, an id is unknown or negative, a particle is outside its box, its background is constant, or the
+        folder holds other files, such as those of a refinement.
     """
     folder = Path(folder)
     _check(subtomograms, folder)
@@ -91,8 +91,8 @@ def write(
     if not outside.any():
         raise ValueError(f"a sphere of {edge:g} Å leaves no background in a box of {subtomograms.box} voxels")
     rows = _rows(table, poses, box=subtomograms.box, voxel_size=subtomograms.voxel_size)
-    geometries, kind = np.unique(tables.geometries(table).round(4), axis=0, return_inverse=True)
-    rows["rlnCtfImage"] = [f"{WEDGES}/{number + 1}.mrc" for number in kind.reshape(-1)]
+    geometries, wedge_index = np.unique(tables.geometries(table).round(4), axis=0, return_inverse=True)
+    rows["rlnCtfImage"] = [f"{WEDGES}/{number + 1}.mrc" for number in wedge_index.reshape(-1)]
     with io.atomic(folder) as temporary, tqdm(total=len(rows), unit="particle", disable=not progress, leave=False) as bar:
         for number, (low, high, axis) in enumerate(geometries):
             wedge = wedge_image(subtomograms.box, low, high, axis=axis)
@@ -109,7 +109,7 @@ def write(
 
 
 def wedge_image(box: int, tilt_min: float, tilt_max: float, *, axis: float = 0.0) -> np.ndarray:
-    """What a tilt range observed, as RELION's 3-D CTF image: (box, box, box) float32 of 0 and 1, zero frequency at box // 2."""
+    """Observed frequencies of a tilt range as RELION's 3-D CTF image: (box, box, box) float32 of 0 and 1, zero at box // 2."""
     half = fourier.wedge(box, tilt_min, tilt_max, axis=axis)[0].numpy()
     z, y, x = np.meshgrid(*[np.arange(box) - box // 2] * 3, indexing="ij")
     # The other half of a real map's transform is point symmetric to the first.
@@ -118,11 +118,11 @@ def wedge_image(box: int, tilt_min: float, tilt_max: float, *, axis: float = 0.0
 
 
 def particles(path: str | Path) -> pd.DataFrame:
-    """Particle table of a list that `write` or RELION wrote: ids and columns as they were before, poses from RELION."""
+    """Particle table of a list from `write` or RELION: original ids and columns, poses of RELION."""
     table = io.read_particles(path).drop(columns=list(OURS), errors="ignore")
     table = table.drop(columns=[ours for theirs, ours in RESULTS.items() if theirs in table], errors="ignore")
-    names = RESULTS | {WAITING + name: name for name in OURS}
-    # Poses are those of RELION now; noted were those that count from its boxes, which are not turned.
+    names = RESULTS | {SOURCE + name: name for name in OURS}
+    # READ_POSE refers to the unrotated boxes of `write`; the poses are now those of RELION.
     return outdated.noted(table.drop(columns=READ_POSE, errors="ignore").rename(columns=names))
 
 
@@ -138,7 +138,7 @@ def _check(subtomograms: Subtomograms, folder: Path) -> None:
 
 
 def _rows(table: pd.DataFrame, poses: pd.DataFrame | None, *, box: int, voxel_size: float) -> pd.DataFrame:
-    """The table in the poses of `poses`, with RELION's columns of the boxes; what these said before waits."""
+    """The table with the poses of `poses` and RELION's columns of the boxes; their old values move to `SOURCE` columns."""
     rows, places = outdated.noted(table).copy(), tables.positions(table)
     if poses is not None:
         found = poses.iloc[tables.rows(poses, table["particle_id"])]
@@ -149,18 +149,18 @@ def _rows(table: pd.DataFrame, poses: pd.DataFrame | None, *, box: int, voxel_si
     if outside.any():
         first = rows["particle_id"][outside].iloc[0]
         raise ValueError(f"{outside.sum()} of {len(rows)} particles lie outside of their boxes, first particle {first}")
-    rows = _in_frame_of_tomogram(rows).rename(columns={name: WAITING + name for name in OURS})
+    rows = _in_frame_of_tomogram(rows).rename(columns={name: SOURCE + name for name in OURS})
     if "half" in rows:
         rows["rlnRandomSubset"] = rows["half"]
     numbers = zip(np.arange(len(rows)) // 1000, rows["particle_id"], strict=True)
     rows[BOX] = places
-    rows["rlnImageName"] = [f"{VOLUMES}/{part:04d}/{number:06d}.mrc" for part, number in numbers]
+    rows["rlnImageName"] = [f"{VOLUMES}/{thousand:04d}/{number:06d}.mrc" for thousand, number in numbers]
     rows["rlnImagePixelSize"], rows["rlnImageSize"], rows["rlnImageDimensionality"] = voxel_size, box, 3
     return rows.assign(**{name: value for name, value in NOMINAL.items() if name not in rows})
 
 
 def _in_frame_of_tomogram(rows: pd.DataFrame) -> pd.DataFrame:
-    """The table without what tells of other poses, or counts from the angles of subtomograms, as these boxes are not turned."""
+    """The table without columns that refer to other poses, other boxes or the angles of rotated subtomograms."""
     reasons = outdated.poses(rows)
     if outdated.frames(rows) is not None:
         priors = outdated.among(rows, outdated.ANGLE_PRIORS)
@@ -179,7 +179,7 @@ def _normalised(ids: np.ndarray, volumes: np.ndarray, outside: np.ndarray) -> np
 
 
 def _put(data: np.ndarray, path: Path, *, voxel_size: float) -> None:
-    """Write one map inside a folder that is brought to its place as a whole."""
+    """Write one map into a folder that `io.atomic` puts into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with mrcfile.new(path) as file:
         file.set_data(data)

@@ -1,6 +1,6 @@
-"""Takes a list of tomograms, each with its own file, voxel size, tilts and contrast, and cuts all of them into one store.
+"""Takes a list of tomograms with their files, voxel sizes, tilts and contrasts, and particles; gives one store of boxes.
 
-The list is a table with a row for each tomogram: ``tomogram`` (its name in particle lists) and ``path``, and where they are
+The list is a table with a row for each tomogram: ``tomogram`` (its name in particle lists) and ``path``, and where
 needed ``voxel_size`` (Å), ``tilt_min`` and ``tilt_max`` (degrees) or ``tilts`` (a file of angles), ``contrast`` ("bright" or
 "dark"), ``flipped`` (see `tomolab.io.volumes.flips`), ``near`` and ``averaged`` (see `tomolab.io.volumes.ome_zarr`). As CSV:
 
@@ -28,9 +28,9 @@ from tomolab.subtomograms.cropping import Cut
 from tomolab.subtomograms.dataset import Subtomograms
 
 COLUMNS = ["tomogram", "path", "voxel_size", *WEDGE, "contrast", "flipped", "near", "averaged"]
-"""Of a list of tomograms; what is not known is None or NaN."""
+"""Columns of a list of tomograms; unknown values are None or NaN."""
 LARGEST = 2**26
-"""Bytes of a list of tomograms."""
+"""Largest file of a list of tomograms, in bytes."""
 EMPTY = ("", "none", "nan", "null")
 
 
@@ -45,9 +45,9 @@ def read(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     FileNotFoundError
-        If it, or a file of tilts that it names, is not there.
+        If the file, or a file of tilts in it, does not exist.
     ValueError
-        If it cannot be read as such a list, or `check` finds a fault.
+        If it is no such list, or `check` finds a fault.
     """
     path = Path(path)
     if not path.is_file():
@@ -81,20 +81,21 @@ def check(tomograms: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     FileNotFoundError
-        If a file of tilts is not there.
+        If a file of tilts does not exist.
     ValueError
-        If a name or path is missing or a name is there twice, or a value is not what it may be.
+        If a name or path is missing, a name occurs twice, or a value is invalid.
     """
     missing = [name for name in ("tomogram", "path") if name not in tomograms]
     if missing or not len(tomograms):
         raise ValueError(
-            f"a list of tomograms needs the columns tomogram and path, and a row at least; {', '.join(missing) or 'rows'} lack"
+            "a list of tomograms needs the columns tomogram and path, and at least one row; "
+            f"it lacks {', '.join(missing) or 'rows'}"
         )
     rows = [_row(row) for row in tomograms.to_dict("records")]
     names = [row["tomogram"] for row in rows]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"{len(twice)} tomograms are there more than once: {', '.join(twice[:5])}")
+        raise ValueError(f"{len(twice)} tomograms occur more than once: {', '.join(twice[:5])}")
     rest = [name for name in tomograms.columns if name not in (*COLUMNS, "tilts")]
     out = pd.DataFrame(rows, columns=COLUMNS)
     for name in ("voxel_size", *WEDGE, "near"):
@@ -112,7 +113,7 @@ def open_tomogram(tomograms: pd.DataFrame, name: str) -> Tomogram:
     tomograms
         The list.
     name
-        Of the tomogram.
+        Name of the tomogram.
 
     Raises
     ------
@@ -143,39 +144,39 @@ def extract(
     progress: bool = True,
     client: Any = None,
 ) -> Subtomograms:
-    """Cut the particles of many tomograms into one store, a tomogram after the other.
+    """Cut the particles of many tomograms into one store, one tomogram after the other.
 
-    Everything that can be known before is checked before: that every particle has its tomogram, and that each of these can be
-    opened and holds a box. After an interruption the same call goes on with what was cut.
+    It first checks that every particle has its tomogram and that each tomogram can be opened and holds a box. After an
+    interruption the same call resumes.
 
     Parameters
     ----------
     tomograms
-        The list. Where it knows tilts, they become those of the particles, each from its own tomogram; contrast is
-        turned where it says "dark", and the column ``contrast`` tells of each particle what its tomogram had.
+        The list. Its tilts become those of the particles of each tomogram. "dark" contrast is inverted, and the column
+        ``contrast`` keeps the contrast of each particle's tomogram.
     particles
         Particles of these tomograms, positions in Å.
     box, voxel_size, normalise, diameter, edges
-        As of `subtomograms.extract`; without `voxel_size` all tomograms must have the same.
+        As in `subtomograms.extract`; without `voxel_size` all tomograms must have the same.
     path
-        The store; one that exists is replaced when the new one is whole.
+        The store; an existing one is replaced when the new one is whole.
     resume
-        Go on with work on `path` that was interrupted, if it was of the same particles, tomograms and parameters.
+        Resume interrupted work on `path` if particles, tomograms and parameters are the same.
     progress
         Show a bar.
     client
-        As of `subtomograms.extract`: workers of a Dask cluster cut, several tomograms at a time, and this process writes.
+        As in `subtomograms.extract`: workers of a Dask cluster cut, several tomograms at a time, and this process writes.
 
     Returns
     -------
     Subtomograms
-        Opened, grouped by tomogram in the order in which the table comes to them. Rows of ``.particles`` and ``.skipped``
-        together are those that came in.
+        The opened store, grouped by tomogram in the order of the table. ``.particles`` and ``.skipped`` together have all rows
+        of `particles`.
 
     Raises
     ------
     ValueError
-        If particles are of unknown tomograms, `subtomograms.extract` would refuse, or no particle can be cut.
+        If particles belong to unknown tomograms, `subtomograms.extract` would refuse, or no particle can be cut.
     """
     tomograms, particles = check(tomograms), tables.check(particles)
     groups = _groups(tomograms, particles)
@@ -187,16 +188,17 @@ def extract(
         for name in groups
     }
     own = {name: _own(rows, known.loc[name]) for name, rows in groups.items()}
-    told = tomograms.loc[tomograms["tomogram"].isin(groups), COLUMNS].to_csv() + repr((box, size, normalise, diameter, edges))
-    key = extraction.key(told, particles, opened.values())
-    # What was read of a compressed one is let go when the last of it was cut.
-    work = (one for name in groups for one in extraction.pieces(name, opened.pop(name), own[name], cut=cuts[name]))
-    made = extraction.store(path, work, key=key, resume=resume, progress=progress, client=parallel.active(client))
-    return extraction.warned(made)
+    used = tomograms.loc[tomograms["tomogram"].isin(groups), COLUMNS]
+    parameters = used.to_csv() + repr((box, size, normalise, diameter, edges))
+    key = extraction.key(parameters, particles, opened.values())
+    # Popped, so that a compressed tomogram is released from memory after its last box.
+    work = (one for name in groups for one in extraction.tasks(name, opened.pop(name), own[name], cut=cuts[name]))
+    store = extraction.store(path, work, key=key, resume=resume, progress=progress, client=parallel.active(client))
+    return extraction.warn_skipped(store)
 
 
 def _groups(tomograms: pd.DataFrame, particles: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Particles of each tomogram, in the order of the table, under the names that the list has."""
+    """Particles of each tomogram, in the order of the table, by the names of the list."""
     if not len(particles):
         raise ValueError("the table of particles is empty")
     names = particles["tomogram"]
@@ -222,8 +224,8 @@ def _own(particles: pd.DataFrame, row: pd.Series) -> pd.DataFrame:
 def _size(opened: dict[str, Tomogram]) -> float:
     sizes = sorted({tomogram.voxel_size for tomogram in opened.values()})
     if len(sizes) > 1:
-        told = ", ".join(f"{size:g}" for size in sizes[:5])
-        raise ValueError(f"the tomograms have {len(sizes)} voxel sizes, {told} Å; give the one that is wanted as voxel_size=")
+        found = ", ".join(f"{size:g}" for size in sizes[:5])
+        raise ValueError(f"the tomograms have {len(sizes)} voxel sizes, {found} Å; give the one of the result as voxel_size=")
     return sizes[0]
 
 
@@ -241,8 +243,8 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
     if contrast not in ("bright", "dark"):
         raise ValueError(f"{name}: contrast must be 'bright' or 'dark', got {contrast!r}")
     out["contrast"] = contrast
-    words = {"false": False, "no": False, "swap": "swap", "rotate": "rotate"}
-    out["flipped"] = _word(row.get("flipped"), words, f"{name}: flipped must be False, 'swap' or 'rotate'")
+    flips = {"false": False, "no": False, "swap": "swap", "rotate": "rotate"}
+    out["flipped"] = _word(row.get("flipped"), flips, f"{name}: flipped must be False, 'swap' or 'rotate'")
     out["averaged"] = _word(row.get("averaged"), {"true": True, "false": False}, f"{name}: averaged must be True or False")
     return out
 

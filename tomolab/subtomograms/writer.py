@@ -1,9 +1,8 @@
-"""Takes subtomograms as they come, writes a store that goes on after an interruption, or adds them to one that is there.
+"""Takes a stream of subtomograms, writes a store or adds them to one, and resumes after an interruption.
 
-There is one way to write (`_fill`): shards are put down one after the other, and the last one, where it is not full, is put
-down again with what it holds when more comes. What is there counts by the particle table, or by the journal of a store that is
-not finished, which stands beside its place under a hidden name. Both are replaced last, so that a process that is killed at
-any time leaves what they count.
+`_fill` writes the shards one after the other; an incomplete last shard is written again when more volumes follow. The particle
+table, or the journal of an unfinished store (a hidden folder beside the path), states which volumes are valid. Both are
+replaced last, so after a kill at any time they describe a whole state.
 """
 
 import errno
@@ -27,54 +26,54 @@ from tomolab import particles
 from tomolab.io import paths, safe_load
 from tomolab.io.paths import atomic, inside
 from tomolab.subtomograms import store
-from tomolab.subtomograms.store import Bucket, Folder, Layout, Part, Volumes, layout, layout_of, read_table
+from tomolab.subtomograms.store import Batch, Bucket, Folder, Layout, Volumes, layout, layout_of, read_table
 
 JOURNAL = "journal.json"
 ROW_BYTES = 128
-"""Of a particle in the table on disk, about."""
+"""Approximate bytes of a particle in the table on disk."""
 PATIENCE = 3600.0
-"""Seconds to wait while others add."""
+"""Seconds to wait while other processes add."""
 BEFORE = "id_before_joining"
-"""Column with the ids of particles that were numbered anew."""
+"""Column with the former ids of renumbered particles."""
 
 
 def write(
     path: str | Path,
-    parts: Iterable[Part],
+    batches: Iterable[Batch],
     *,
     box: int,
     voxel_size: float,
     total: int | None = None,
     skipped: Sequence[pd.DataFrame] = (),
 ) -> str | Path:
-    """Write a store from a stream of parts, whole or not at all; one that exists is replaced.
+    """Write a store from a stream of batches, whole or not at all; an existing one is replaced.
 
-    In object storage nothing can change its name: there, one that exists is removed first, and what was written becomes a
-    store with its last object.
+    Object storage cannot rename: there an existing store is removed first, and the new one is valid once its last object is
+    written.
 
     Parameters
     ----------
     path
-        Where the store stands at the end: a folder, or an address of object storage (`tomolab.subtomograms.store`).
-    parts
-        Any number of parts of any length, at least one; particle ids must be unique over all of them.
+        Folder of the store, or an address of object storage (`tomolab.subtomograms.store`).
+    batches
+        At least one batch, of any length; particle ids must be unique over all of them.
     box, voxel_size
         Edge in voxels, and Å.
     total
-        How many subtomograms will come, for the progress bar.
+        Number of subtomograms, for the progress bar and the check of the disk.
     skipped
-        Tables of particles that are not among them, with a column ``reason``.
+        Tables of the particles that could not be cut, with a column ``reason``.
 
     Raises
     ------
     ValueError
-        If no part comes, or one has another box, other rows than volumes, or values that float16 cannot hold.
+        If there is no batch, or one has another box, another number of rows than volumes, or values beyond float16.
     OSError
-        If the disk has less room than `total` need, before anything is written.
+        If the disk has less room than `total` subtomograms need, before anything is written.
     """
     place = store.at(path)
     with tqdm(total=total, unit=" subtomograms", desc=Path(str(path)).name, leave=False) as bar:
-        coming = counted(parts, bar)
+        coming = counted(batches, bar)
         if isinstance(place, Bucket):
             _clear(place)
             _write(place, coming, box, voxel_size=voxel_size, skipped=skipped)
@@ -86,16 +85,16 @@ def write(
 
 
 def _write(
-    place: Folder | Bucket, parts: Iterable[Part], box: int, *, voxel_size: float, skipped: Sequence[pd.DataFrame]
+    place: Folder | Bucket, batches: Iterable[Batch], box: int, *, voxel_size: float, skipped: Sequence[pd.DataFrame]
 ) -> None:
-    rows = _fill(place, layout(box), 0, parts)
+    rows = _fill(place, layout(box), 0, batches)
     if not rows:
-        raise ValueError(f"no subtomograms came to be written to {place}")
+        raise ValueError(f"there are no subtomograms to write to {place}")
     _finish(place, layout(box), particles.check(joined(rows)), voxel_size=voxel_size, skipped=joined(skipped))
 
 
 def _clear(bucket: Bucket) -> None:
-    """Remove a store, first what makes it one; refuse to remove anything else."""
+    """Remove a store, first its group and table; ValueError if the bucket holds other objects."""
     names = bucket.names()
     other = [
         name for name in names if name not in (store.GROUP, store.TABLE, store.SKIPPED) and not name.startswith("volumes/")
@@ -106,25 +105,25 @@ def _clear(bucket: Bucket) -> None:
         bucket.remove(name)
 
 
-def _fill(place: Folder | Bucket, found: Layout, count: int, parts: Iterable[Part]) -> list[pd.DataFrame]:
-    """Put volumes down behind the first `count`; their tables."""
+def _fill(place: Folder | Bucket, found: Layout, count: int, batches: Iterable[Batch]) -> list[pd.DataFrame]:
+    """Write volumes after the first `count`, and give their tables."""
     start = count - count % found.shard
     name = store.shard_name(start // found.shard)
     if start < count and place.size(name) is None:
-        raise FileNotFoundError(f"{place}/{name} is not there, to which more was to be added")
-    # The last shard, where it is not full, is put down again with the same volumes at the same places.
+        raise FileNotFoundError(f"{place}/{name} is missing; the new volumes follow those in it")
+    # An incomplete last shard is written again with the same volumes at the same positions.
     tail = Volumes(place, found, count)[start:]
     rows: list[pd.DataFrame] = []
-    for block in _blocks(chain([(tail, pd.DataFrame(index=range(len(tail))))], parts), found, rows):
+    for block in _blocks(chain([(tail, pd.DataFrame(index=range(len(tail))))], batches), found, rows):
         place.put(store.shard_name(start // found.shard), found.encode(block))
         start += len(block)
     return rows[1:]
 
 
-def _blocks(parts: Iterable[Part], found: Layout, rows: list[pd.DataFrame]) -> Iterator[np.ndarray]:
-    """Regroup a stream into volumes of a shard each, the last perhaps fewer; `rows` takes the tables."""
+def _blocks(batches: Iterable[Batch], found: Layout, rows: list[pd.DataFrame]) -> Iterator[np.ndarray]:
+    """Regroup a stream into blocks of one shard, the last one shorter; the tables are appended to `rows`."""
     waiting: list[np.ndarray] = []
-    for volumes, table in parts:
+    for volumes, table in batches:
         waiting.append(_checked(volumes, len(table), found.box))
         rows.append(table)
         if sum(map(len, waiting)) >= found.shard:
@@ -137,7 +136,7 @@ def _blocks(parts: Iterable[Part], found: Layout, rows: list[pd.DataFrame]) -> I
 
 
 def _checked(volumes: Any, count: int, box: int) -> np.ndarray:
-    """Volumes in float16; a ValueError if they are other than `count`, of another box, or beyond float16."""
+    """Volumes in float16; ValueError if their number or box differs, or values are beyond float16."""
     data = volumes.detach().cpu().numpy() if isinstance(volumes, torch.Tensor) else np.asarray(volumes)
     if data.shape != (count, box, box, box):
         raise ValueError(f"{count} particles need volumes ({count}, {box}, {box}, {box}), got {data.shape}")
@@ -150,7 +149,7 @@ def _checked(volumes: Any, count: int, box: int) -> np.ndarray:
 
 
 def _finish(place: Folder | Bucket, found: Layout, table: pd.DataFrame, *, voxel_size: float, skipped: pd.DataFrame) -> None:
-    """Say what there is, in the order in which a reader needs it: the array, the tables, and what makes it a store."""
+    """Write the metadata of the array, the tables and last the group, so that readers always find a whole store."""
     about = {
         "tomolab": "subtomograms",
         "format": store.FORMAT,
@@ -172,7 +171,7 @@ def _text(about: dict[str, Any]) -> bytes:
 
 
 def _tidy(folder: Path, *, shards: int) -> None:
-    """Remove what killed writers left: shards behind the last, and files that were not finished."""
+    """Remove what killed writers left: shards after the last one, and temporary files."""
     for one in list(folder.glob("volumes/c/*")):
         if one.name.isdecimal() and int(one.name) >= shards:
             shutil.rmtree(one)
@@ -182,7 +181,7 @@ def _tidy(folder: Path, *, shards: int) -> None:
 
 
 def joined(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Tables one below the other; those without rows count only where none has any."""
+    """Concatenated tables; empty ones are left out unless all are empty."""
     found = list(tables)
     found = [one for one in found if len(one)] or found[:1]
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
@@ -190,7 +189,7 @@ def joined(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 def append(
     path: str | Path,
-    parts: Iterable[Part],
+    batches: Iterable[Batch],
     *,
     box: int,
     voxel_size: float,
@@ -198,21 +197,21 @@ def append(
     skipped: Sequence[pd.DataFrame] = (),
     renumber: bool = False,
 ) -> None:
-    """Add a stream of parts to a store, all of it or nothing, as `subtomograms.append` adds subtomograms.
+    """Add a stream of batches to a store, all of it or nothing, as `subtomograms.append`.
 
     Parameters
     ----------
     path, renumber
-        As of `subtomograms.append`.
-    parts, box, voxel_size, total, skipped
-        As of `write`; particle ids, box and voxel size must be those that the store needs.
+        As in `subtomograms.append`.
+    batches, box, voxel_size, total, skipped
+        As in `write`, with the box and voxel size of the store and new particle ids.
 
     Raises
     ------
     FileNotFoundError, ValueError, OSError
         As `subtomograms.append`.
     BlockingIOError
-        If others add for longer than an hour.
+        If other processes add for more than an hour.
     """
     place = store.folder(path)
     with paths.lock(place, patience=PATIENCE):
@@ -223,29 +222,26 @@ def append(
                 f"{place} holds boxes of {found.box}³ voxels of {size:g} Å, not of {box}³ voxels of {voxel_size:g} Å"
             )
         check_room(place, total or 0, box)
-        more = joined(_fill(Folder(place), found, len(table), parts))
+        more = joined(_fill(Folder(place), found, len(table), batches))
         if len(more) and renumber:
             first = int(table["particle_id"].max()) + 1 if len(table) else 0
             more = more.assign(particle_id=np.arange(first, first + len(more)), **{BEFORE: more["particle_id"]})
             table = table if BEFORE in table else table.assign(**{BEFORE: table["particle_id"]})
-        # After an addition that was killed, the same are left out again.
+        # Repeated after a killed addition, the same particles are skipped again.
         left = joined([store.read_skipped(place), *skipped]).drop_duplicates(ignore_index=True)
         _check_present(Folder(place))
         _finish(Folder(place), found, particles.check(joined([table, more])), voxel_size=size, skipped=left)
 
 
 def _check_present(place: Folder) -> None:
-    """Refuse to go on where the folder was removed meanwhile: what was put into it before is gone."""
+    """FileNotFoundError if the folder was removed while it was written."""
     if place.size(store.ARRAY) is None:
         raise FileNotFoundError(f"{place} was removed while it was written")
 
 
 @dataclass(frozen=True, eq=False)
 class Journal:
-    """A store that is not finished: its `folder`, the `key` of the work, `voxel_size` in Å, and the names that are `done`.
-
-    Of its volumes, `count` are those of the names.
-    """
+    """An unfinished store: `folder`, `key` of the work, `voxel_size` in Å, `done` names and the `count` of their volumes."""
 
     folder: Path
     key: str
@@ -256,30 +252,30 @@ class Journal:
 
 
 def lock(path: str | Path) -> AbstractContextManager[bool]:
-    """Keep other processes from what grows towards `path`; a BlockingIOError if another one is at it."""
+    """Lock the unfinished store of `path`; BlockingIOError if another process writes it."""
     return paths.lock(_unfinished(path))
 
 
 def begin(path: str | Path, key: str, *, box: int, voxel_size: float, total: int | None = None, resume: bool = True) -> Journal:
-    """Begin a store that goes on after an interruption, or go on with one; until `finish` it stands beside its place.
+    """Begin or resume an unfinished store, which stays in a hidden folder beside `path` until `finish`.
 
     Parameters
     ----------
     path
-        Where it stands at the end.
+        The finished store.
     key
-        Says whether what is there is of the same work; what is of another is dropped with a warning.
+        Identifies the work; an unfinished store with another key is removed with a warning.
     box, voxel_size
         Edge in voxels, and Å.
     total
-        How many subtomograms will come at most, if that is known.
+        Largest number of subtomograms, if known.
     resume
-        False drops in any case what is there.
+        False removes any unfinished store.
 
     Raises
     ------
     OSError
-        If the disk has less room than they need.
+        If the disk has less room than `total` subtomograms need.
     """
     folder = _unfinished(path)
     journal = _begun(folder, key, box, voxel_size) if resume and (folder / JOURNAL).is_file() else None
@@ -295,11 +291,11 @@ def begin(path: str | Path, key: str, *, box: int, voxel_size: float, total: int
 
 
 def _begun(folder: Path, key: str, box: int, voxel_size: float) -> Journal | None:
-    """What an interruption left, or None with a warning if it is of other work, or damaged."""
+    """The unfinished store, or None with a warning if it belongs to other work or is damaged."""
     try:
         links = [one.name for one in (folder, *folder.rglob("*")) if one.is_symlink()]
         if links:
-            # What is written into it would be written where they lead.
+            # Files would be written to the targets of the links.
             raise ValueError(f"it holds links, such as {links[0]}")
         about = safe_load.read_json(inside(folder, JOURNAL), "a journal")
         safe_load.check_types(about, key=str, done=list, count=int)
@@ -310,36 +306,36 @@ def _begun(folder: Path, key: str, box: int, voxel_size: float) -> Journal | Non
                 volumes.check_shard(number)
             return Journal(folder, key, found, voxel_size, tuple(map(str, about["done"])), len(volumes))
     except (ValueError, OSError) as error:
-        warnings.warn(f"what was begun in {folder} cannot be read and is begun anew: {error}", stacklevel=4)
+        warnings.warn(f"the unfinished store {folder} cannot be read and is begun anew: {error}", stacklevel=4)
         return None
-    warnings.warn(f"what was begun in {folder} is of other particles, tomograms or parameters; it is dropped", stacklevel=4)
+    warnings.warn(f"the unfinished store {folder} is of other particles, tomograms or parameters; it is dropped", stacklevel=4)
     return None
 
 
-def add(journal: Journal, name: str, parts: Iterable[Part], *, skipped: Sequence[pd.DataFrame]) -> Journal:
+def add(journal: Journal, name: str, batches: Iterable[Batch], *, skipped: Sequence[pd.DataFrame]) -> Journal:
     """Add subtomograms under a name, all of them or none.
 
     Parameters
     ----------
     journal
-        The store.
+        The unfinished store.
     name
-        Of what they are, such as a tomogram.
-    parts
+        Unique name of these subtomograms, such as that of a tomogram.
+    batches
         The subtomograms with their rows.
     skipped
-        Tables of those that were left out, with the column ``reason``.
+        Tables of the particles that could not be cut, with the column ``reason``.
 
     Returns
     -------
     Journal
-        The store with this name among those done.
+        The store with this name in `done`.
     """
     place = Folder(journal.folder)
-    rows = joined(_fill(place, journal.layout, journal.count, parts))
-    for kind, table in (("rows", rows), ("skipped", joined(skipped))):
+    rows = joined(_fill(place, journal.layout, journal.count, batches))
+    for stem, table in (("rows", rows), ("skipped", joined(skipped))):
         if len(table):
-            place.put(f"{kind}-{len(journal.done)}.parquet", table.to_parquet(index=False))
+            place.put(f"{stem}-{len(journal.done)}.parquet", table.to_parquet(index=False))
     _check_present(place)
     more = replace(journal, done=(*journal.done, name), count=journal.count + len(rows))
     _note(more)
@@ -351,14 +347,14 @@ def _note(journal: Journal) -> None:
 
 
 def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
-    """Put the store into its place, and give the table of those that were left out.
+    """Move the finished store to `path`, and give the table of skipped particles.
 
     Parameters
     ----------
     journal
-        The store, with all of the work done.
+        The store, with all work done.
     path
-        Its place; a store that is there is replaced.
+        The finished store; an existing one is replaced.
 
     Raises
     ------
@@ -366,8 +362,8 @@ def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
         If it holds no subtomogram.
     """
     folder, place = journal.folder, Folder(journal.folder)
-    names = {kind: [f"{kind}-{n}.parquet" for n in range(len(journal.done))] for kind in ("rows", "skipped")}
-    names = {kind: [name for name in several if place.size(name) is not None] for kind, several in names.items()}
+    names = {stem: [f"{stem}-{n}.parquet" for n in range(len(journal.done))] for stem in ("rows", "skipped")}
+    names = {stem: [name for name in several if place.size(name) is not None] for stem, several in names.items()}
     skipped = joined(read_table(place, name) for name in names["skipped"])
     if not names["rows"]:
         shutil.rmtree(folder)
@@ -386,7 +382,7 @@ def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
 
 
 def reasons(skipped: pd.DataFrame) -> str:
-    """Why particles were skipped, and how many, as a phrase; empty if none were."""
+    """Reasons of skipped particles with their counts, as text; empty if there are none."""
     counts = skipped["reason"].value_counts() if len(skipped) else {}
     return ", ".join(f"{reason} ({count})" for reason, count in counts.items())
 
@@ -397,28 +393,28 @@ def _unfinished(path: str | Path) -> Path:
 
 
 def check_room(path: str | Path, count: int, box: int) -> None:
-    """Refuse `count` more subtomograms that the disk cannot hold; the OSError names what they need and what is free."""
+    """OSError if the disk has no room for `count` more subtomograms."""
     folder = next(one for one in Path(path).absolute().parents if one.exists())
     needed, free = size(count, box), shutil.disk_usage(folder).free
     if needed > free:
-        told = f"{count:,} subtomograms of {box}³ voxels need {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free"
-        raise OSError(errno.ENOSPC, told, str(path))
+        message = f"{count:,} subtomograms of {box}³ voxels need {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free"
+        raise OSError(errno.ENOSPC, message, str(path))
 
 
 def size(count: int, box: int) -> int:
-    """Bytes on disk of so many subtomograms, with their particle table."""
+    """Bytes on disk of `count` subtomograms with their particle table."""
     return count * (2 * box**3 + ROW_BYTES)
 
 
-def parts(volumes: Any, table: pd.DataFrame) -> Iterator[Part]:
-    """Yield volumes (n, box, box, box) as they are held, with their rows, in parts of one shard."""
+def batches(volumes: Any, table: pd.DataFrame) -> Iterator[Batch]:
+    """Yield volumes (n, box, box, box) with their rows, in batches of one shard."""
     n = layout(int(volumes.shape[1])).shard
     for start in range(0, max(1, len(table)), n):
         yield np.asarray(volumes[start : start + n]), table[start : start + n]
 
 
-def counted(parts: Iterable[Part], bar: Any) -> Iterator[Part]:
-    """The same parts, each counted on a progress bar when the next is asked for."""
-    for volumes, table in parts:
+def counted(batches: Iterable[Batch], bar: Any) -> Iterator[Batch]:
+    """The same batches; each advances a progress bar once it has been used."""
+    for volumes, table in batches:
         yield volumes, table
         bar.update(len(table))

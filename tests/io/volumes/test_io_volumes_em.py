@@ -55,7 +55,7 @@ def test_emfile_reads_what_we_write_and_we_what_it_writes(tmp_path) -> None:
 
 def test_what_cannot_be_read_right_is_refused(tmp_path) -> None:
     path = put(tmp_path / "a.em", DATA)
-    with pytest.raises(ValueError, match="does not tell the size of its voxels; give voxel_size="):
+    with pytest.raises(ValueError, match="does not state its voxel size; give voxel_size="):
         io.open_volume(path)
     with pytest.raises(ValueError, match="positive number of Å, got -1"):
         io.open_volume(path, voxel_size=-1.0)
@@ -77,7 +77,7 @@ def test_a_file_that_changes_is_not_read_on(tmp_path) -> None:
     path = put(tmp_path / "a.em", DATA)
     opened = io.open_volume(path, voxel_size=10.0)
     path.write_bytes(b"")
-    with pytest.raises(ValueError, match="not the file any more"):
+    with pytest.raises(ValueError, match="has changed since it was opened"):
         opened.load()
 
 

@@ -146,7 +146,7 @@ def test_more_data_than_the_header_says_is_noticed(tmp_path) -> None:
 def test_an_unset_voxel_size_must_be_stated(tmp_path, unset: float) -> None:
     path = write(tmp_path / "a.mrc", ramp(), voxel_size=unset)
     with pytest.raises(
-        ValueError, match=rf"the header says {unset:g} x {unset:g} x {unset:g} Å per voxel, .* give voxel_size="
+        ValueError, match=rf"the header says {unset:g} x {unset:g} x {unset:g} Å per voxel \(x, y, z\), .* give voxel_size="
     ):
         io.read_volume(path)
     assert io.read_volume(path, voxel_size=13.48).voxel_size == 13.48
@@ -155,7 +155,7 @@ def test_an_unset_voxel_size_must_be_stated(tmp_path, unset: float) -> None:
 def test_a_stated_voxel_size_is_held_against_the_header(tmp_path) -> None:
     path = write(tmp_path / "a.mrc", ramp(), voxel_size=10.0)
     assert io.read_volume(path, voxel_size=10.05).voxel_size == 10.05
-    with pytest.raises(ValueError, match=r"the header says 10 x 10 x 10 Å per voxel, but voxel_size=5 was given"):
+    with pytest.raises(ValueError, match=r"the header says 10 x 10 x 10 Å per voxel \(x, y, z\), but voxel_size=5 was given"):
         io.read_volume(path, voxel_size=5.0)
     with pytest.raises(ValueError, match="must be a positive number of Å, got -1"):
         io.read_volume(path, voxel_size=-1)

@@ -178,7 +178,7 @@ def test_where_a_level_lies_is_told_or_asked(tmp_path) -> None:
     assert io.open_volume(path, near=20.0).origin == (5.0, 5.0, 5.0)
     for move in (None, [0.0] * 3):
         group(path, arrays, [level("0", 10.0, move=move), level("1", 20.0, move=move)])
-        with pytest.warns(UserWarning, match=r"does not say where the voxels of level '1' lie; .* all lies 5 Å farther"):
+        with pytest.warns(UserWarning, match=r"where the voxels of level '1' lie; .* all positions are 5 Å larger"):
             assert io.open_volume(path, near=20.0).origin == (0.0, 0.0, 0.0)
         assert io.open_volume(path, near=20.0, averaged=True).origin == (5.0, 5.0, 5.0)
         assert io.open_volume(path, near=20.0, averaged=False).origin == (0.0, 0.0, 0.0)
@@ -212,7 +212,7 @@ def test_metadata_that_make_no_sense_are_refused(tmp_path) -> None:
         ('"path": "0"', '"path": "/etc"', "must name an array in the group"),
         ('"path": "0"', '"path": "7"', "names a level '7', but there is no array"),
         ('"path": "0"', '"path": 0', "must name an array in the group"),
-        ('"type": "scale"', '"type": "affine"', "a transformation of kind 'affine' is not read"),
+        ('"type": "scale"', '"type": "affine"', "a transformation of type 'affine' is not read"),
         ("10.0", "NaN", "needs 3 finite numbers"),
         ('"datasets"', '"data"', "its metadata are no OME-Zarr"),
         ('"angstrom"', '"parsec"', "in angstrom, ångström"),
@@ -365,7 +365,7 @@ def test_an_array_without_names_is_zyx_or_asked_about(tmp_path) -> None:
             io.open_volume(path, voxel_size=10.0, axes=axes)
     with pytest.raises(ValueError, match="no axes c, z, y, x"):
         io.open_volume(path, voxel_size=10.0, axes="czyx")
-    with pytest.raises(ValueError, match="plain array, without coarser levels"):
+    with pytest.raises(ValueError, match="plain array without coarser levels"):
         io.open_volume(path, voxel_size=10.0, averaged=True)
 
 
@@ -465,7 +465,7 @@ def test_options_of_the_other_kind_are_refused(tmp_path) -> None:
     volume = Volume(ramp(), 10.0)
     here = io.write_volume(volume, tmp_path / "a.zarr")
     for read in (io.open_volume, io.read_volume):
-        with pytest.raises(ValueError, match="flipped has no meaning for files of this kind"):
+        with pytest.raises(ValueError, match="flipped has no meaning for files of this format"):
             read(here, flipped="swap")
         for there in (io.write_volume(volume, tmp_path / "a.mrc"), io.write_volume(volume, tmp_path / "a.em")):
             for name, value in {"near": 10.0, "averaged": False, "channel": 0, "time": 0, "axes": "zyx"}.items():

@@ -142,10 +142,10 @@ def test_redirects_stay_with_the_host(web: Web, volume: Volume) -> None:
     assert Archive(f"{web.url}/b.zarr").fetch("zarr.json") is None
     for target in ("http://localhost:1/x", "file:///etc/passwd", "ftp://127.0.0.1/x"):
         web.answers["/b.zarr/zarr.json"] = (302, {"Location": target}, b"")
-        with pytest.raises(ConnectionError, match="another place"):
+        with pytest.raises(ConnectionError, match="which is not followed"):
             io.open_volume(f"{web.url}/b.zarr")
     web.answers["/b.zarr/zarr.json"] = (302, {"Location": "/b.zarr/zarr.json"}, b"")
-    with pytest.raises(ConnectionError, match="leads on more than 3 times"):
+    with pytest.raises(ConnectionError, match="redirects more than 3 times"):
         io.open_volume(f"{web.url}/b.zarr")
 
 
@@ -156,14 +156,14 @@ def test_servers_that_fail_are_told_from_what_is_not_there(web: Web, volume: Vol
     with pytest.raises(ConnectionError, match="failed with HTTP 500"):
         io.open_volume(f"{web.url}/a.zarr")
     web.answers["/a.zarr/zarr.json"] = (200, {"Content-Encoding": "gzip"}, gzip.compress(b"{}"))
-    with pytest.raises(ConnectionError, match="came packed"):
+    with pytest.raises(ConnectionError, match="came compressed"):
         io.open_volume(f"{web.url}/a.zarr")
     web.answers["/a.zarr/zarr.json"] = (200, {}, b" " * 2**18)
     monkeypatch.setattr(zarr_arrays, "METADATA_BYTES", 2**17)
     with pytest.raises(ValueError, match="holds more than the 131,072 bytes"):
         io.open_volume(f"{web.url}/a.zarr")
     web.answers["/a.zarr/zarr.json"] = (200, {"Content-Length": "900", "Connection": "close"}, b"{}")
-    with pytest.raises(ConnectionError, match=r"could not be fetched|broke off"):
+    with pytest.raises(ConnectionError, match=r"could not be fetched|ended after"):
         io.open_volume(f"{web.url}/a.zarr")
     monkeypatch.setattr(zarr_arrays, "LONGEST", -1.0)
     web.answers["/a.zarr/zarr.json"] = (200, {}, b"{}")

@@ -275,4 +275,6 @@ def _follow(
 
 
 def _failure(program: str, code: int | None, last: list[str]) -> str:
-    return f"{program} failed with exit code {code}; the end of its output:\n" + "\n".join(line[:200] for line in last[-15:])
+    # Each process warns of each column that RELION does not know, which may come after the error.
+    shown = [line for line in last if "WARNING" not in line] or last
+    return f"{program} failed with exit code {code}; the end of its output:\n" + "\n".join(line[:200] for line in shown[-15:])

@@ -70,7 +70,7 @@ def run(
         errors="replace",
         start_new_session=True,
     )
-    lines, last = SimpleQueue[str | None](), deque[str](maxlen=40)
+    lines, last = SimpleQueue[str | None](), deque[str](maxlen=200)
     Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
     try:
         with Path(log).open("a") as copy:

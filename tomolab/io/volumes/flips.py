@@ -1,16 +1,14 @@
-"""Finds tomograms of IMOD whose sections lie along the tilt axis instead of the beam, and turns them.
+"""Takes the shape and labels of an MRC file, says whether its thickness lies along y as in IMOD, and reorders its axes.
 
-IMOD's ``tilt`` writes one section for each place along the tilt axis, so that the thickness of the specimen runs along y of
-the file and the tilt axis along z ("xzy"). Two ways of making x, y, z of it are in use, and they differ by a mirror:
+IMOD's ``tilt`` writes one section for each position along the tilt axis. The thickness then runs along y of the file and
+the tilt axis along z ("xzy"). Two conversions to x, y, z are in use, and they differ by a mirror:
 
-- ``"swap"`` exchanges y and z, as ``trimvol -yz`` and ``clip flipyz``. What was a left-handed helix is right-handed then.
-- ``"rotate"`` turns by -90° about x, as ``trimvol -rx`` and ``clip rotx``: y and z are exchanged and the new z runs
+- ``"swap"`` exchanges y and z, as ``trimvol -yz`` and ``clip flipyz``. A left-handed helix becomes right-handed.
+- ``"rotate"`` rotates by -90° about x, as ``trimvol -rx`` and ``clip rotx``: y and z are exchanged and the new z runs
   backwards. The hand stays that of the file.
 
-Which of the two is right depends on what was done to everything else that belongs to this tomogram (particle lists, maps of
-the same data, the sign of the tilts), and nothing in the file tells. So it is asked for, and not guessed.
-
-Labels of IMOD and the ratio of 2 between the sizes are those by which IMOD's own ``tomocoords`` tells the kinds apart.
+The particle lists, maps and tilts that belong to the tomogram decide which one is right. The file does not state it, so the
+user must. The IMOD labels and the size ratio of 2 are those by which IMOD's ``tomocoords`` recognises such files.
 """
 
 from typing import Literal
@@ -20,64 +18,66 @@ import numpy as np
 Flip = Literal[False, "swap", "rotate"]
 WAYS = (False, "swap", "rotate")
 THIN = 2.0
-"""The thickness of a tomogram is taken to be less than its size along the tilt axis by at least this."""
-MADE, TURNED, OURS = "tilt: tomographic reconstruction", ("clip: flipyz", "clip: flipzy", "clip: rotx"), "tomolab"
+"""Smallest ratio of the size along the tilt axis to the thickness."""
+RECONSTRUCTED, OURS = "tilt: tomographic reconstruction", "tomolab"
+ROTATED = ("clip: flipyz", "clip: flipzy", "clip: rotx")
 
 
 def check(flipped: object) -> None:
-    """Refuse what is neither False, "swap" nor "rotate", nor None, with which the user leaves it open; a ValueError."""
+    """Raise ValueError unless `flipped` is False, "swap", "rotate" or None (not stated)."""
     if not (flipped is None or flipped is False or (isinstance(flipped, str) and flipped in WAYS)):
         raise ValueError(f"flipped must be False, 'swap' or 'rotate', got {flipped!r}")
 
 
-def suspicion(shape: tuple[int, int, int], labels: list[str]) -> str | None:
+def reason_flipped(shape: tuple[int, int, int], labels: list[str]) -> str | None:
     """Why a volume seems to have its thickness along y, or None.
 
-    What can be recognised: IMOD's label of a reconstruction with none of a turn after it, unless z is thin; and a y that is
-    less than half of both z and x, whoever wrote it. What cannot: a block cut from a tomogram whose labels are lost, and
-    which of the two turns is right. What carries tomolab's own label is zyx.
+    It recognises IMOD's label of a reconstruction without a later label of a rotation, unless z is thin, and a y of less than
+    half of both z and x. It does not recognise a block cut from a tomogram whose labels are lost. A volume with tomolab's own
+    label is zyx.
 
     Parameters
     ----------
     shape
         Voxels along z, y, x.
     labels
-        Of the header, the oldest first.
+        Labels of the header, oldest first.
     """
     z, y, x = shape
-    told = [label.strip().lower() for label in labels]
-    if any(label.startswith(OURS) for label in told):
+    lowered = [label.strip().lower() for label in labels]
+    if any(label.startswith(OURS) for label in lowered):
         return None
-    made = max((i for i, label in enumerate(told) if label.startswith(MADE)), default=-1)
-    turns = [label for label in told[made + 1 :] if label.startswith(TURNED)]
+    reconstructed = max((i for i, label in enumerate(lowered) if label.startswith(RECONSTRUCTED)), default=-1)
+    rotations = [label for label in lowered[reconstructed + 1 :] if label.startswith(ROTATED)]
     thin = y * THIN < z and y * THIN < x
-    if made >= 0 and len(turns) % 2 == 0 and z * THIN >= y:
-        return f"its header holds the label {labels[made].strip()[:32]!r} with no turn after it, and has {z} x {y} x {x} voxels"
+    if reconstructed >= 0 and len(rotations) % 2 == 0 and z * THIN >= y:
+        label = labels[reconstructed].strip()[:32]
+        return f"its header holds the label {label!r} with no turn after it, and has {z} x {y} x {x} voxels"
     if thin:
         return f"of {z} x {y} x {x} voxels (z, y, x) y is the thin axis" + (
-            f", although its header holds the label {turns[-1][:32]!r}" if turns else ""
+            f", although its header holds the label {rotations[-1][:32]!r}" if rotations else ""
         )
     return None
 
 
-def ask(name: object, why: str) -> ValueError:
-    """The question to the user about a volume that seems to be flipped."""
+def flip_error(name: object, why: str) -> ValueError:
+    """The error for a volume that seems to be flipped: it asks the user to set `flipped`."""
     return ValueError(
-        f"{name} seems to have its thickness along y (xzy, as IMOD's tilt writes it): {why}. Say what it is: flipped=False "
-        "leaves it as it is; flipped='rotate' turns it about x, as trimvol -rx, and keeps its hand; flipped='swap' exchanges "
-        "y and z, as trimvol -yz, and mirrors it. Take what was done to the particle lists that belong to it"
+        f"{name} seems to have its thickness along y (xzy, as IMOD's tilt writes it): {why}. Set flipped: flipped=False "
+        "keeps its axes; flipped='rotate' rotates it about x, as trimvol -rx, and keeps its hand; flipped='swap' exchanges "
+        "y and z, as trimvol -yz, and mirrors it. Take the one that was used for its particle lists"
     )
 
 
 def turn(data: np.ndarray, flipped: Flip | None) -> np.ndarray:
-    """A view of an array (z, y, x) as it lies in the file, turned.
+    """A view of an array of a file (z, y, x) with its axes reordered.
 
     Parameters
     ----------
     data
-        With the thickness along y, if it is flipped.
+        Its thickness lies along y, if it is flipped.
     flipped
-        None and False leave it; "swap" gives (y, z, x); "rotate" gives (y, z, x) with the new z backwards.
+        None and False keep the array; "swap" gives (y, z, x); "rotate" gives (y, z, x) with the new z backwards.
     """
     if not flipped:
         return data

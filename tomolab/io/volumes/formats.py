@@ -1,4 +1,4 @@
-"""Takes the path of a map or tomogram of any kind of file, gives its volume; writes volumes.
+"""Takes the path of a map or tomogram in any known format, gives its volume; writes volumes.
 
 A folder or an address is OME-Zarr (`tomolab.io.volumes.ome_zarr`), a file whose header is that of TOM or PyTom EM
 (`tomolab.io.volumes.em`), any other file MRC (`tomolab.io.volumes.mrc`), whatever its name ends in: .mrc, .rec, .map, .ali,
@@ -29,25 +29,25 @@ def open_volume(
     time: int | None = None,
     axes: str | None = None,
 ) -> Tomogram:
-    """Open a map or tomogram and read of it what is asked for: ``.read(slices)``, or all with ``.load()``.
+    """Open a map or tomogram; ``.read(slices)`` reads a block, ``.load()`` the whole.
 
     Parameters
     ----------
     path
         MRC or EM file, OME-Zarr folder, or the http or https address of one.
     voxel_size
-        Å; needed where the file does not know it, as EM files never do, else held against it.
+        Å; required where the file does not state it (EM never does), else compared with the file.
     permissive
         MRC: also files whose map id, machine stamp or axis order are not set. Zarr: missing chunks hold the fill value.
     flipped
-        MRC: how a tomogram with its thickness along y is turned, see `tomolab.io.volumes.flips`; what seems to be one is
-        refused with the question until this is given.
+        MRC: how the axes of a tomogram with its thickness along y are reordered (`tomolab.io.volumes.flips`). A file that
+        seems to be one is refused until this is given.
     near
         Zarr: take the coarsest level whose voxels are not larger than this, in Å.
     averaged
-        Zarr: whether the voxels of coarser levels are averages of blocks, where the file does not say where they lie.
+        Zarr: whether voxels of coarser levels are averages of blocks, where the file does not state their positions.
     channel, time
-        Zarr: index of the one that is taken, from 0, where there are several.
+        Zarr: index of the one to read, from 0, where there are several.
     axes
         Zarr: names of the axes in the order of the file, such as "xyz" or "czyx", where the file does not name them.
 
@@ -58,8 +58,8 @@ def open_volume(
     ConnectionError
         If a server fails.
     ValueError
-        If it is something else, does not hold what it says, or its voxel size is unknown or unlike the one given; or if a
-        parameter is given that files of this kind have no use for.
+        If it has another format, contradicts its header, its voxel size is unknown or differs from `voxel_size`, or a
+        parameter is given that does not apply to its format.
     """
     options: dict[str, Any] = {"voxel_size": voxel_size}
     pyramid = {"near": near, "averaged": averaged, "channel": channel, "time": time, "axes": axes}
@@ -75,7 +75,7 @@ def open_volume(
         _unused(path, **pyramid)
         options |= {"permissive": permissive, "flipped": flipped}
         found = mrc.open_volume(place, **options)
-    # Another process may stand in another folder.
+    # Another process may have another working directory.
     return replace(found, again=partial(open_volume, place if remote(place) else Path(place).absolute(), **options))
 
 
@@ -85,7 +85,7 @@ def read_volume(path: str | Path, *, voxel_size: float | None = None, permissive
     Parameters
     ----------
     path, voxel_size, permissive
-        As of `open_volume`.
+        As in `open_volume`.
     **options
         Its further parameters: `flipped`, `near`, `averaged`, `channel`, `time`, `axes`.
 
@@ -103,17 +103,16 @@ def write_volume(volume: Volume, path: str | Path, *, version: Literal["0.4", "0
     Parameters
     ----------
     volume
-        Its voxel size goes into the file, but for EM, which has no place for it.
+        Its voxel size is written into the file, except for EM.
     path
-        Where it stands at the end; a volume that exists is replaced.
+        The file or folder; an existing volume is replaced.
     version
         Of OME-Zarr: "0.5", the default, or "0.4" for programs that know only Zarr v2.
 
     Raises
     ------
     ValueError
-        If the version is another, or given for a file that is no OME-Zarr, or something else than a Zarr is at a path that
-        ends in .zarr.
+        If the version is another or the file is no OME-Zarr, or if a path that ends in .zarr exists and is no Zarr.
     """
     if Path(path).suffix == ".zarr":
         return ome_zarr.write_volume(volume, path, version="0.5" if version is None else version)
@@ -126,4 +125,4 @@ def write_volume(volume: Volume, path: str | Path, *, version: Literal["0.4", "0
 def _unused(path: str | Path, **options: Any) -> None:
     given = [name for name, value in options.items() if value is not None]
     if given:
-        raise ValueError(f"{path}: {', '.join(given)} has no meaning for files of this kind")
+        raise ValueError(f"{path}: {', '.join(given)} has no meaning for files of this format")

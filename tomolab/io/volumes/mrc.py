@@ -1,9 +1,9 @@
-"""Takes MRC files, gives maps, tomograms and tilt series, after their header was compared with the file and what the user says.
+"""Takes MRC files, gives maps, tomograms and tilt series, after the header was checked against the file; writes MRC.
 
 Modes 0 (int8), 1 (int16), 2 (float32), 6 (uint16) and 12 (float16) are read, plain, gzipped or bzip2ed; axes come out as
-(z, y, x) whatever their order in the file, and `tomolab.io.volumes.flips` tells of those of IMOD whose axes mean something
-else. What a file is, its content says, not its name. Offsets in the header (nxstart, origin) are ignored: position 0 is the
-centre of voxel 0. Format: Cheng et al. 2015, MRC2014.
+(z, y, x) whatever their order in the file; `tomolab.io.volumes.flips` treats files of IMOD with other axes. The content of a
+file decides its format, not its name. Offsets in the header (nxstart, origin) are ignored: position 0 is the centre of
+voxel 0. Format: Cheng et al. 2015, MRC2014.
 """
 
 import warnings
@@ -26,28 +26,28 @@ from tomolab.volumes import Volume
 
 STEP = 2**24
 LARGE = 2**30
-"""Bytes of a compressed tomogram from which on its memory is told before it is read."""
+"""Bytes of memory above which reading a compressed tomogram gives a warning."""
 
 
 def open_volume(
     path: str | Path, *, voxel_size: float | None = None, permissive: bool = False, flipped: Flip | None = None
 ) -> Tomogram:
-    """Open a map or tomogram, of which only what is asked for is read.
+    """Open a map or tomogram, from which only the requested blocks are read.
 
-    A plain file is mapped into memory. A compressed one must be read whole when the first block is asked for; if that takes
-    more than 1 GB, a warning says how much.
+    An uncompressed file is mapped into memory. A compressed one is read whole at the first block, with a warning if that takes
+    more than 1 GB.
 
     Parameters
     ----------
     path
         MRC file, also .gz or .bz2.
     voxel_size
-        Å; needed where the header does not know it (0 or 1 Å), else compared with the header.
+        Å; required where the header does not state it (0 or 1 Å), else compared with the header.
     permissive
         Also read files whose map id, machine stamp or axis order are not set; a warning says how they are read.
     flipped
-        How a tomogram with its thickness along y is turned, False, "swap" or "rotate", see `tomolab.io.volumes.flips`. By
-        default what seems to be one is refused with the question.
+        How the axes of a tomogram with its thickness along y are reordered: False, "swap" or "rotate"
+        (`tomolab.io.volumes.flips`). By default a file that seems to be one is refused.
 
     Raises
     ------
@@ -55,19 +55,19 @@ def open_volume(
         If there is no such file.
     ValueError
         If the file is not MRC, is shorter than its header says, is complex or a stack of volumes, its voxel size is unknown,
-        not the same along all axes or unlike the one given, or it seems to be flipped and nobody said whether it is. When it
-        is read, also if it does not fit into memory or holds NaN.
+        differs between the axes or from `voxel_size`, or it seems to be flipped and `flipped` is None. On reading, also if it
+        does not fit into memory or holds NaN.
     """
     path = Path(path)
     header, order = mrc_headers.read(path, permissive=permissive)
     perm, found = _geometry(header, path, voxel_size=voxel_size, permissive=permissive, flipped=flipped)
-    kind, shape, start = mrc_headers.layout(header, order)
-    told, size = mrc_headers.enough(path, header, order)
+    dtype, shape, start = mrc_headers.layout(header, order)
+    stated, size = mrc_headers.check_length(path, header, order)
     if mrc_headers.opener(path) is not open:
 
         @cache
         def whole() -> np.ndarray:
-            needed = 4 * size // kind.itemsize
+            needed = 4 * size // dtype.itemsize
             if needed > LARGE:
                 warnings.warn(f"{path} is compressed and must be read whole: {needed:,} bytes of memory", stacklevel=2)
             return flips.turn(_data(path, header, order).transpose(perm), flipped)
@@ -75,8 +75,8 @@ def open_volume(
         z, y, x = (shape[axis] for axis in perm)
         return Tomogram((y, z, x) if flipped else (z, y, x), found, lambda slices: whole()[slices], str(path))
     if path.stat().st_size > start + size:
-        warnings.warn(f"{told} and the file holds more; the rest is ignored", stacklevel=2)
-    mapped = flips.turn(np.memmap(path, dtype=kind, mode="r", offset=start, shape=shape).transpose(perm), flipped)
+        warnings.warn(f"{stated} and the file holds more; the rest is ignored", stacklevel=2)
+    mapped = flips.turn(np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape).transpose(perm), flipped)
     return Tomogram(mapped.shape, found, tomogram.unchanged(path, mapped), str(path))
 
 
@@ -88,7 +88,7 @@ def read_stack(path: str | Path, *, pixel_size: float | None = None, permissive:
     path
         MRC file (.mrc, .st, .ali), also .gz or .bz2.
     pixel_size
-        Å; needed where the header does not know it (0 or 1 Å), else held against the header.
+        Å; required where the header does not state it (0 or 1 Å), else compared with the header.
     permissive
         Also read files whose map id or machine stamp are not set.
 
@@ -115,7 +115,7 @@ def write_volume(volume: Volume, path: str | Path) -> Path:
     volume
         Its voxel size goes into the header, together with statistics and a label with the version of tomolab.
     path
-        Where the file stands at the end; one that exists is replaced.
+        The file; an existing one is replaced.
     """
     path = Path(path)
     compression = {".gz": "gzip", ".bz2": "bzip2"}.get(path.suffix)
@@ -130,14 +130,14 @@ def write_volume(volume: Volume, path: str | Path) -> Path:
 
 
 def _data(path: Path, header: Any, order: Order) -> np.ndarray:
-    """Grey values as float32, (sections, rows, columns), after the sizes in the header are found to be true."""
-    kind, shape, start = mrc_headers.layout(header, order)
-    told, expected = mrc_headers.enough(path, header, order)
-    voxels, opener = expected // kind.itemsize, mrc_headers.opener(path)
+    """Grey values as float32, (sections, rows, columns), after a check of the header sizes against the file."""
+    dtype, shape, start = mrc_headers.layout(header, order)
+    stated, expected = mrc_headers.check_length(path, header, order)
+    voxels, opener = expected // dtype.itemsize, mrc_headers.opener(path)
     free = psutil.virtual_memory().available
     if expected + 4 * voxels > free:
-        raise ValueError(f"{told} but only {free:,} bytes of memory are free")
-    # What a packed file holds shows only as it is unpacked, so its memory grows with that.
+        raise ValueError(f"{stated} but only {free:,} bytes of memory are free")
+    # Only decompression shows how much a compressed file holds, so the buffer grows with it.
     raw, done = np.empty(expected if opener is open else min(expected, STEP), dtype=np.uint8), 0
     try:
         with opener(path, "rb") as stream:
@@ -147,19 +147,19 @@ def _data(path: Path, header: Any, order: Order) -> np.ndarray:
                     raw.resize(min(2 * done, expected), refcheck=False)
                 count = stream.readinto(raw[done : done + STEP])
                 if not count:
-                    raise ValueError(f"{told} but the file holds {done:,}")
+                    raise ValueError(f"{stated} but the file holds {done:,}")
                 done += count
             if stream.read(1):
-                warnings.warn(f"{told} and the file holds more; the rest is ignored", stacklevel=3)
+                warnings.warn(f"{stated} and the file holds more; the rest is ignored", stacklevel=3)
     except mrc_headers.BROKEN as error:
-        raise ValueError(f"{told} but the file holds {done:,} that can be read ({error})") from error
-    return raw.view(kind).reshape(shape).astype(np.float32, copy=False)
+        raise ValueError(f"{stated} but the file holds {done:,} that can be read ({error})") from error
+    return raw.view(dtype).reshape(shape).astype(np.float32, copy=False)
 
 
 def _geometry(
     header: Any, path: str | Path, *, voxel_size: float | None, permissive: bool, flipped: Flip | None
 ) -> tuple[tuple[int, int, int], float]:
-    """Transposition to (z, y, x) and Å per voxel, after it is clear whether the volume is flipped."""
+    """Transposition to (z, y, x) and Å per voxel; ValueError if the volume seems to be flipped and `flipped` is None."""
     flips.check(flipped)
     perm = mrc_headers.axis_order(header, path, permissive=permissive)
     lengths = (int(header.nz), int(header.ny), int(header.nx))
@@ -167,9 +167,9 @@ def _geometry(
     found = mrc_headers.voxel_size(header, {"x": x, "y": y, "z": z}, path, stated=voxel_size)
     count = min(max(int(header.nlabl), 0), 10)
     labels = [bytes(label).decode("ascii", "replace") for label in header.label[:count]]
-    why = flips.suspicion((z, y, x), labels)
-    if why and flipped is None:
-        raise flips.ask(path, why)
+    reason = flips.reason_flipped((z, y, x), labels)
+    if reason and flipped is None:
+        raise flips.flip_error(path, reason)
     return perm, found
 
 

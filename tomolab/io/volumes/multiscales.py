@@ -1,7 +1,7 @@
-"""Takes the metadata of an OME-Zarr group, gives its levels with their voxel sizes and places, and the one that is meant.
+"""Takes the metadata of an OME-Zarr group, gives its levels with voxel sizes and positions, and chooses one; makes metadata.
 
-The format is that of ngff.openmicroscopy.org, versions 0.4 and 0.5: ``multiscales`` names axes with their units and, for each
-level, a scale and perhaps a translation, which apply to the index of a voxel in this order, those of the whole pyramid after.
+Versions 0.4 and 0.5 of ngff.openmicroscopy.org: ``multiscales`` names the axes with their units and, for each level, a scale
+and an optional translation. They apply to the voxel index in this order, then those of the whole pyramid.
 """
 
 from dataclasses import dataclass, replace
@@ -15,21 +15,21 @@ UNITS |= {"femtometer": 1e-5, "millimeter": 1e7, "centimeter": 1e8, "meter": 1e1
 """Å of the units of length."""
 SPACE = ("z", "y", "x")
 OTHER_AXES = {"c": "channel", "t": "time"}
-"""Axes of which one index is taken, and the parameter that says which."""
+"""Axes of which one index is read, and the parameter that chooses it."""
 TOLERANCE = 0.01
-"""Relative difference up to which two voxel sizes are taken to be the same."""
+"""Relative difference up to which two voxel sizes count as equal."""
 PLAUSIBLE = (0.1, 1000.0)
-"""Å per voxel of tomograms and maps. Outside of it a unit stands that nobody meant, such as with a scale of 1 micrometer."""
+"""Å per voxel of tomograms and maps. Outside this range the unit is wrong, such as a default scale of 1 micrometer."""
 MOST = 64
-"""Levels of a pyramid."""
+"""Largest number of levels."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """A level: where its array is, Å per voxel, and the centre of its voxel 0 (zyx, Å), None where it is not told.
+    """Path of an array, Å per voxel, and the centre of its voxel 0 (zyx, Å), None where the file does not state it.
 
-    Before `sized`, scale and place are those of the file, along z, y, x, in its `units`. `axes` are the names of the axes of
-    the array, in its order, None where they are not told.
+    Before `sized`, scale and place are those of the file along z, y, x, in its `units`. `axes` are the axis names of the array
+    in its order, None where the file does not name them.
     """
 
     path: str
@@ -44,32 +44,28 @@ class Level:
         return self.scale[0]
 
 
-def levels(
-    version: int, attributes: dict[str, Any] | None, *, name: str, axes: tuple[str, ...] | None = None
-) -> tuple[Any, list[Level]]:
-    """Levels of a group, from the finest on, as they are told; a plain array is one level of unknown size.
+def levels(attributes: dict[str, Any] | None, *, name: str, axes: tuple[str, ...] | None = None) -> list[Level]:
+    """Levels of a group, finest first, in the units of the file; a plain array is one level of unknown voxel size.
 
     Parameters
     ----------
-    version
-        Format of Zarr; given back.
     attributes
-        Of the group, or None for an array.
+        Attributes of the group, or None for an array.
     name
         For messages.
     axes
-        Names of the axes that the user states; needed where multiscales do not name them.
+        Axis names from the user; required where multiscales do not name them.
 
     Raises
     ------
     ValueError
-        If these are no multiscales of version 0.4 or 0.5 with axes z, y, x and perhaps a channel and a time, in any order, or
-        the user calls them otherwise.
+        If these are no multiscales of version 0.4 or 0.5 with axes z, y, x and optionally c and t, in any order, or `axes`
+        differs from them.
     """
     if attributes is None:
-        return version, [Level("", (1.0, 1.0, 1.0), axes=axes)]
+        return [Level("", (1.0, 1.0, 1.0), axes=axes)]
     try:
-        return version, _levels(attributes, axes)
+        return _levels(attributes, axes)
     except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise ValueError(f"{name}: its metadata are no OME-Zarr of version 0.4 or 0.5 ({error!r})") from error
     except ValueError as error:
@@ -87,29 +83,29 @@ def _levels(attributes: dict[str, Any], stated: tuple[str, ...] | None) -> list[
     version = str(ome.get("version", first.get("version", "0.4")))
     if version not in ("0.4", "0.5"):
         raise ValueError(f"it is OME-Zarr of version {version[:20]}; versions 0.4 and 0.5 can be read")
-    told = first.get("axes")
-    axes = agreed(None if told is None else _axes([_called(one) for one in told]), stated)
+    named = first.get("axes")
+    axes = agreed(None if named is None else _axes([_letter(one) for one in named]), stated)
     if axes is None:
         raise ValueError("its multiscales name no axes; say what they are, such as axes='zyx'")
     places = [axes.index(axis) for axis in SPACE]
     units: tuple[Any, ...] = (None,) * 3
-    if told is not None:
-        units = tuple(told[n].get("unit") if isinstance(told[n], dict) else None for n in places)
+    if named is not None:
+        units = tuple(named[n].get("unit") if isinstance(named[n], dict) else None for n in places)
     found = []
     if not 1 <= len(first["datasets"]) <= MOST:
         raise ValueError(f"it has {len(first['datasets'])} levels, expected 1 to {MOST}")
     for entry in first["datasets"]:
         scale, place = _placed(entry, first.get("coordinateTransformations") or [], len(axes))
-        whole = scale[places]
-        if not np.isfinite(whole).all() or (whole <= 0).any():
-            raise ValueError(f"level {entry['path']!r} has the scale {whole.tolist()}, expected positive numbers")
-        corner = None if place is None else tuple(place[places].tolist())
-        found.append(Level(_path(entry["path"]), tuple(whole.tolist()), corner, units, axes))
+        zyx = scale[places]
+        if not np.isfinite(zyx).all() or (zyx <= 0).any():
+            raise ValueError(f"level {entry['path']!r} has the scale {zyx.tolist()}, expected positive numbers")
+        first_voxel = None if place is None else tuple(place[places].tolist())
+        found.append(Level(_path(entry["path"]), tuple(zyx.tolist()), first_voxel, units, axes))
     return sorted(found, key=lambda level: level.scale)
 
 
 def _placed(entry: dict[str, Any], whole: list[dict[str, Any]], count: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Scale of a level and the centre of its voxel 0, None where it is not told, along all axes of the file."""
+    """Scale of a level and the centre of its voxel 0 (None if not stated), along all axes of the file."""
     scale, move = _transform(entry["coordinateTransformations"], count)
     above, beyond = _transform(whole, count)
     if move is None and beyond is None:
@@ -119,7 +115,7 @@ def _placed(entry: dict[str, Any], whole: list[dict[str, Any]], count: int) -> t
 
 
 def stated_axes(text: str | None) -> tuple[str, ...] | None:
-    """The axes that a user states as letters, such as "zyx" or "czyx"; a ValueError if they are no z, y, x, c, t."""
+    """Axes from letters such as "zyx" or "czyx"; ValueError unless they are z, y, x and optionally c, t."""
     if text is None:
         return None
     if not isinstance(text, str) or not _complete(list(text.lower())):
@@ -130,55 +126,47 @@ def stated_axes(text: str | None) -> tuple[str, ...] | None:
 
 
 def dimension_names(values: Any, *, needed: bool) -> tuple[str, ...] | None:
-    """Axes of an array by the names of its dimensions (``dimension_names``, ``_ARRAY_DIMENSIONS``).
-
-    None if there are none, or none of them is known, such as "dim_0".
+    """Axes of an array from its ``dimension_names`` or ``_ARRAY_DIMENSIONS``; None if no name is known, such as "dim_0".
 
     Parameters
     ----------
     values
-        What the metadata hold.
+        Value in the metadata.
     needed
-        Whether nothing else names the axes.
+        True if nothing else names the axes.
 
     Raises
     ------
     ValueError
-        If they are needed, and some are known and others are not, or one occurs twice.
+        If they are needed, and only some are known or one occurs twice.
     """
-    names = [_called(one) for one in values] if isinstance(values, list) else []
+    names = [_letter(one) for one in values] if isinstance(values, list) else []
     if not (set(names) & {*SPACE, *OTHER_AXES} if needed else _complete(names)):
         return None
     return _axes(names)
 
 
-def agreed(told: tuple[str, ...] | None, stated: tuple[str, ...] | None, *, who: str = "axes= was given as") -> Any:
-    """The axes on which two that name them agree; those of one of them, where the other names none.
-
-    Raises
-    ------
-    ValueError
-        If they differ.
-    """
-    if told is not None and stated is not None and told != stated:
-        raise ValueError(f"its axes are {', '.join(told)}, but {who} {', '.join(stated)}")
-    return told if stated is None else stated
+def agreed(named: tuple[str, ...] | None, stated: tuple[str, ...] | None, *, who: str = "axes= was given as") -> Any:
+    """The axes that two sources name, or those of one where the other names none; ValueError if they differ."""
+    if named is not None and stated is not None and named != stated:
+        raise ValueError(f"its axes are {', '.join(named)}, but {who} {', '.join(stated)}")
+    return named if stated is None else stated
 
 
-def _called(axis: Any) -> str:
-    """Letter of an axis, by its name or else by its type; its name where that is unknown."""
-    name, kind = (axis.get("name"), axis.get("type")) if isinstance(axis, dict) else (axis, None)
+def _letter(axis: Any) -> str:
+    """Letter of an axis by its name, else by its type; the name itself where both are unknown."""
+    name, axis_type = (axis.get("name"), axis.get("type")) if isinstance(axis, dict) else (axis, None)
     name = str(name).lower()
     letters = {word: letter for letter, word in OTHER_AXES.items()}
     if name in SPACE or name in OTHER_AXES:
         return name
-    return letters.get(name) or letters.get(str(kind).lower()) or name
+    return letters.get(name) or letters.get(str(axis_type).lower()) or name
 
 
 def _axes(names: list[str]) -> tuple[str, ...]:
     if not _complete(names):
-        told = ", ".join(names)[:80]
-        raise ValueError(f"its axes are {told}, expected z, y, x, with c and t beside them if any, in any order")
+        found = ", ".join(names)[:80]
+        raise ValueError(f"its axes are {found}, expected z, y, x, with c and t beside them if any, in any order")
     return tuple(names)
 
 
@@ -187,46 +175,46 @@ def _complete(names: list[str]) -> bool:
 
 
 def _path(text: Any) -> str:
-    parts = str(text).split("/")
-    if not isinstance(text, str) or not text or any(part in ("", ".", "..") for part in parts) or set(text) & set("\\?#:\0"):
-        raise ValueError(f"a level is called {str(text)[:80]!r}, which must name an array in the group")
+    names = str(text).split("/")
+    if not isinstance(text, str) or not text or any(name in ("", ".", "..") for name in names) or set(text) & set("\\?#:\0"):
+        raise ValueError(f"a level has the path {str(text)[:80]!r}, which must name an array in the group")
     return text
 
 
 def _transform(entries: list[dict[str, Any]], axes: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Scale and translation, None where there is none."""
+    """Scale, and translation or None."""
     scale, move = np.ones(axes), None
     for entry in entries:
-        kind = entry["type"]
-        if kind == "identity":
+        name = entry["type"]
+        if name == "identity":
             continue
-        if kind not in ("scale", "translation") or kind not in entry:
-            raise ValueError(f"a transformation of kind {str(kind)[:40]!r} is not read, expected scale and translation")
-        values = np.asarray(entry[kind], dtype=float)
+        if name not in ("scale", "translation") or name not in entry:
+            raise ValueError(f"a transformation of type {str(name)[:40]!r} is not read, expected scale and translation")
+        values = np.asarray(entry[name], dtype=float)
         if values.shape != (axes,) or not np.isfinite(values).all():
-            raise ValueError(f"a {kind} needs {axes} finite numbers, got {str(entry[kind])[:80]}")
-        if kind == "scale" and move is not None:
+            raise ValueError(f"a {name} needs {axes} finite numbers, got {str(entry[name])[:80]}")
+        if name == "scale" and move is not None:
             raise ValueError("a scale after a translation is not read")
-        scale, move = (scale * values, move) if kind == "scale" else (scale, values if move is None else move + values)
+        scale, move = (scale * values, move) if name == "scale" else (scale, values if move is None else move + values)
     return scale, move
 
 
 def sized(found: list[Level], voxel_size: float | None, *, name: str) -> list[Level]:
-    """Levels with their voxel size and places in Å, after the file and the user are found to agree.
+    """Levels with voxel size and positions in Å, on which the file and the user must agree; only levels of cubic voxels.
 
     Parameters
     ----------
     found
         From `levels`.
     voxel_size
-        Å of the finest level that the user states; needed where there is no unit.
+        Å of the finest level, from the user; required where the file states no unit.
     name
         For messages.
 
     Raises
     ------
     ValueError
-        If it is unknown, not the same along the axes, or unlike the one stated.
+        If the voxel size is unknown, differs between the axes, or differs from `voxel_size`.
     """
     if voxel_size is not None and not (np.isfinite(voxel_size) and voxel_size > 0):
         raise ValueError(f"voxel_size must be a positive number of Å, got {voxel_size}")
@@ -239,7 +227,7 @@ def sized(found: list[Level], voxel_size: float | None, *, name: str) -> list[Le
     if known.all() or len(set(units)) == 1:
         measured = finest * (factors if known.all() else 1.0)
         if np.ptp(measured) > TOLERANCE / 2 * measured.mean():
-            raise ValueError(f"{name}: its voxels measure {_told(finest)} along z, y, x, not the same along all axes")
+            raise ValueError(f"{name}: its voxels measure {_product(finest)} along z, y, x, not the same along all axes")
     if voxel_size is None:
         _check_units(found[0], known, name=name)
     elif (np.abs(finest * factors / voxel_size - 1)[known] > TOLERANCE).any():
@@ -252,10 +240,10 @@ def sized(found: list[Level], voxel_size: float | None, *, name: str) -> list[Le
     size = voxel_size if voxel_size is not None else float(finest[0] * factors[0])
     out = []
     for level in found:
-        # In this order, so that the finest level has just the size that was stated.
+        # In this order the finest level has exactly the stated size.
         scale = np.array(level.scale) / finest * size
         if np.ptp(scale) > TOLERANCE / 2 * scale.mean():
-            # Levels that are coarser along some axes only, as microscopists of light make them.
+            # Light microscopy has levels that are coarser along some axes only.
             continue
         place = None if level.place is None else tuple(float(one) for one in np.array(level.place) / finest * size)
         out.append(replace(level, scale=(float(scale[0]),) * 3, place=place))
@@ -263,24 +251,24 @@ def sized(found: list[Level], voxel_size: float | None, *, name: str) -> list[Le
 
 
 def _check_units(finest: Level, known: np.ndarray, *, name: str) -> None:
-    """Refuse axes of which at least one has no known unit."""
+    """Raise ValueError if an axis has no known unit."""
     if known.all():
         return
     if not any(finest.units):
         raise ValueError(f"{name}: its scale of {finest.scale[0]:g} has no unit of length; give voxel_size= in Å")
-    said = ", ".join(f"{scale:g} {unit}" for scale, unit in zip(finest.scale, finest.units, strict=True))[:120]
+    sizes = ", ".join(f"{scale:g} {unit}" for scale, unit in zip(finest.scale, finest.units, strict=True))[:120]
     raise ValueError(
-        f"{name}: its voxels measure {said} (z, y, x), expected {PLAUSIBLE[0]:g} to {PLAUSIBLE[1]:g} Å, in {', '.join(UNITS)}; "
-        "give voxel_size= in Å"
+        f"{name}: its voxels measure {sizes} (z, y, x), expected {PLAUSIBLE[0]:g} to {PLAUSIBLE[1]:g} Å, "
+        f"in {', '.join(UNITS)}; give voxel_size= in Å"
     )
 
 
-def _told(sizes: np.ndarray) -> str:
+def _product(sizes: np.ndarray) -> str:
     return " x ".join(f"{size:.4g}" for size in sizes)
 
 
 def choose(found: list[Level], near: float | None) -> int:
-    """Number of the coarsest level that is not coarser than `near` Å, else of the finest; ValueError if it is not positive."""
+    """Index of the coarsest level with voxels of at most `near` Å, else 0; ValueError if `near` is not positive."""
     if near is None:
         return 0
     if not (np.isfinite(near) and near > 0):
@@ -289,25 +277,25 @@ def choose(found: list[Level], near: float | None) -> int:
 
 
 def origin(found: list[Level], chosen: int, *, averaged: bool | None) -> tuple[tuple[float, float, float], float]:
-    """Where voxel 0 of a level lies, from that of the finest, and how many Å it may be wrong, 0 where it is known.
+    """Offset (zyx, Å) of voxel 0 of a level from that of the finest, and its possible error in Å (0 where the file states it).
 
     Parameters
     ----------
     found
         From `sized`.
     chosen
-        Number of the level.
+        Index of the level.
     averaged
-        Whether its voxels are averages of blocks, where the file does not tell.
+        Whether its voxels are averages of blocks, where the file does not state it.
 
     Raises
     ------
     ValueError
-        If it lies a voxel or more away: then the levels do not show the same.
+        If the offset is a voxel or more, or contradicts `averaged`.
     """
     finest, level = found[0], found[chosen]
-    told = finest.place is not None or level.place is not None
-    away = np.subtract(level.place or (0.0,) * 3, finest.place or (0.0,) * 3) if told else np.zeros(3)
+    stated = finest.place is not None or level.place is not None
+    away = np.subtract(level.place or (0.0,) * 3, finest.place or (0.0,) * 3) if stated else np.zeros(3)
     inside = (level.voxel_size - finest.voxel_size) / 2
     unknown = 0.0
     if chosen and not away.any():
@@ -317,19 +305,19 @@ def origin(found: list[Level], chosen: int, *, averaged: bool | None) -> tuple[t
         chosen and averaged is not None and (np.abs(away - (inside if averaged else 0.0)) > TOLERANCE * level.voxel_size).any()
     ):
         raise ValueError(
-            f"the file says that level {level.path!r} begins {_told(away)} Å (z, y, x) from the finest level, but "
+            f"the file says that level {level.path!r} begins {_product(away)} Å (z, y, x) from the finest level, but "
             f"averaged={averaged} was given; leave it out"
         )
     if (np.abs(away) >= level.voxel_size).any():
         raise ValueError(
-            f"level {level.path!r} begins {_told(away)} Å (z, y, x) from the finest level, a voxel of {level.voxel_size:g} Å "
-            "or more; it does not show the same"
+            f"level {level.path!r} begins {_product(away)} Å (z, y, x) from the finest level, a voxel of "
+            f"{level.voxel_size:g} Å or more; it does not show the same"
         )
     return (float(away[0]), float(away[1]), float(away[2])), unknown
 
 
 def metadata(version: str, voxel_size: float, *, count: int, name: str) -> dict[str, Any]:
-    """Attributes of a group in which every voxel of a level is the mean of eight of the level before.
+    """Attributes of a group in which each voxel of a level is the mean of eight voxels of the finer level.
 
     Parameters
     ----------
@@ -340,7 +328,7 @@ def metadata(version: str, voxel_size: float, *, count: int, name: str) -> dict[
     count
         Number of levels, named 0, 1, …
     name
-        Of the image.
+        Name of the image.
     """
     datasets = [
         {

@@ -1,10 +1,8 @@
-"""Takes a folder or an address of OME-Zarr, gives a tomogram of one of its levels; writes volumes as OME-Zarr.
+"""Takes a folder or an address of OME-Zarr, gives one of its levels as a tomogram; writes volumes as OME-Zarr.
 
-Versions 0.4 (Zarr v2) and 0.5 (Zarr v3) of ngff.openmicroscopy.org are read and written: a group says under ``multiscales``
-along which axes its arrays run, and for each the scale and the translation that take a voxel to a place. A translation
-tells where the centre of voxel 0 lies; places are counted from that of the finest level, whose own translation (of the
-stage, say) is left aside. Plain Zarr arrays are read too; their voxel size must be told.
-What an axis is, its name says and not its place.
+It reads and writes versions 0.4 (Zarr v2) and 0.5 (Zarr v3) of ngff.openmicroscopy.org (`tomolab.io.volumes.multiscales`).
+Axes are identified by name. A translation is the centre of voxel 0; positions count from that of the finest level, whose own
+translation (such as that of the stage) is ignored. Plain Zarr arrays need a stated voxel size.
 
 >>> tomogram = open_volume("https://server.org/TS_01.zarr", near=10.0)
 >>> write_volume(tomogram.load(), "TS_01_10A.zarr")
@@ -31,16 +29,16 @@ from tomolab.io.volumes.zarr_arrays import METADATA_BYTES, Archive, locate, remo
 from tomolab.volumes import Volume, block_mean
 
 CACHE_BYTES = 2**28
-"""Of chunks that are kept, as long as there are several."""
+"""Bytes of the cache of chunks, which holds at least one."""
 READERS = 8
-"""Chunks that are read at once."""
+"""Chunks read in parallel."""
 CODECS = {"bytes", "transpose", "crc32c", "gzip", "zlib", "blosc", "zstd", "lz4", "sharding_indexed", "shuffle", "delta"}
-"""What may stand between a chunk and its numbers."""
-NUMBERS = {f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64)} - {"float8"} | {"bool"}
+"""Codecs that are applied to a chunk. numcodecs also has codecs that run code from the file."""
+NUMBERS = {f"{number}{bits}" for number in ("int", "uint", "float") for bits in (8, 16, 32, 64)} - {"float8"} | {"bool"}
 CHUNK = (64, 128, 128)
-"""Voxels of the chunks that are written: 4 MB."""
+"""Voxels of the written chunks: 4 MB."""
 SMALLEST = 64
-"""The coarsest level that is written has no more voxels than this along any axis, or would have none along one."""
+"""Voxels along the longest axis of the coarsest level; thinner volumes end earlier, before an axis has no voxel."""
 
 
 def open_volume(
@@ -54,34 +52,34 @@ def open_volume(
     time: int | None = None,
     axes: str | None = None,
 ) -> Tomogram:
-    """Open a tomogram, of which only the chunks are read that are asked for.
+    """Open a tomogram, from which only the requested chunks are read.
 
     Parameters
     ----------
     path
         Folder of an OME-Zarr group or a Zarr array, or its address with http:// or https://.
     voxel_size, near, averaged, permissive, channel, time, axes
-        As of `tomolab.io.open_volume`; `voxel_size` is that of the finest level. Where a coarser level is taken, the file
-        does not say where its voxels lie and `averaged` is not given, they are taken not to be averages, with a warning. An
-        array without names of its axes is taken to be z, y, x, with axes of length 1 before them if any.
+        As in `tomolab.io.open_volume`; `voxel_size` is that of the finest level. If the file does not state the positions
+        of a coarser level and `averaged` is None, its voxels count as not averaged, with a warning. An array without axis
+        names is read as z, y, x after any axes of length 1.
 
     Raises
     ------
     FileNotFoundError
-        If there is nothing, or, while reading, a chunk is missing.
+        If there is nothing at `path`; on reading, also if a chunk is missing.
     ConnectionError
         If a server fails.
     ValueError
-        If it is no tomogram of real numbers with axes z, y, x, there are several channels or times and none is chosen, a
-        parameter is given that has no use here, the voxel size is unknown, not the same along the axes or unlike
-        the one given, or it asks for a codec that is not known to be harmless or for more memory than there is.
+        If it is no tomogram of real numbers with axes z, y, x, has several channels or times and none is chosen, a parameter
+        does not apply, the voxel size is unknown, differs between the axes or from `voxel_size`, or it needs a codec outside
+        `CODECS` or more memory than is free.
     """
     place = locate(path)
     stated = multiscales.stated_axes(axes)
     version, attributes = _metadata(place)
     if attributes is None and averaged is not None:
-        raise ValueError(f"{place} is a plain array, without coarser levels of which averaged could say something")
-    version, levels = multiscales.levels(version, attributes, name=place, axes=stated)
+        raise ValueError(f"{place} is a plain array without coarser levels, so averaged does not apply")
+    levels = multiscales.levels(attributes, name=place, axes=stated)
     levels = multiscales.sized(levels, voxel_size, name=place)
     chosen = multiscales.choose(levels, near)
     level = levels[chosen]
@@ -91,7 +89,8 @@ def open_volume(
     if unknown:
         warn(
             f"{place} does not say where the voxels of level {level.path!r} lie; the first is taken to be centred on that of "
-            f"the finest level. If they are averages of blocks, all lies {unknown:.3g} Å farther: say averaged=True, or False",
+            f"the finest level. If they are averages of blocks, all positions are {unknown:.3g} Å larger; set "
+            "averaged=True or False",
             stacklevel=2,
         )
     return tomogram
@@ -103,16 +102,16 @@ def write_volume(volume: Volume, path: str | Path, *, version: Literal["0.4", "0
     Parameters
     ----------
     volume
-        Its voxel size becomes the scale, in ångström; each level says where its voxels lie.
+        Its voxel size becomes the scale in Å; each level states the position of its voxels.
     path
-        Folder, whose name should end in .zarr; a Zarr that exists is replaced.
+        Folder, whose name should end in .zarr; an existing Zarr is replaced.
     version
-        "0.4", which is Zarr v2 and read by older programs, or "0.5", which is Zarr v3.
+        "0.4" (Zarr v2, for older programs) or "0.5" (Zarr v3).
 
     Raises
     ------
     ValueError
-        If there is another version, or something else than a Zarr is at `path`.
+        If the version is another, or `path` exists and is no Zarr.
     """
     path = Path(path)
     if version not in ("0.4", "0.5"):
@@ -138,8 +137,8 @@ def write_volume(volume: Volume, path: str | Path, *, version: Literal["0.4", "0
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What the metadata of an array say: its shape and chunks, bytes of a chunk and of an object, and its compression."""
+class _ArrayMetadata:
+    """Shape and chunks of an array, bytes of a chunk and of an object, and its compression."""
 
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
@@ -150,7 +149,7 @@ class _Told:
 
 
 def _metadata(place: str) -> tuple[Literal[2, 3], dict[str, Any] | None]:
-    """Format of Zarr, and attributes of a group, or None for an array."""
+    """Zarr format, and the attributes of a group or None for an array."""
     archive = Archive(place)
     node = document(archive, "zarr.json")
     if node is not None:
@@ -166,20 +165,7 @@ def _metadata(place: str) -> tuple[Literal[2, 3], dict[str, Any] | None]:
 
 
 def document(archive: Archive, key: str) -> dict[str, Any] | None:
-    """A JSON object of an archive, or None if there is none.
-
-    Parameters
-    ----------
-    archive
-        To read from.
-    key
-        Name of the object.
-
-    Raises
-    ------
-    ValueError
-        If it is something else.
-    """
+    """The JSON object of this name in an archive, or None if there is none; ValueError if it is not a JSON object."""
     data = archive.fetch(key)
     if data is None:
         return None
@@ -209,34 +195,34 @@ def _tomogram(
     if node is None:
         raise ValueError(f"{place} names a level {level.path!r}, but there is no array")
     try:
-        told = _told_3(node) if version == 3 else _told_2(node)
+        about = _metadata_v3(node) if version == 3 else _metadata_v2(node)
         names = node.get("dimension_names") if version == 3 else (document(archive, ".zattrs") or {}).get("_ARRAY_DIMENSIONS")
-        chosen = _chosen(told.shape, level, names, wanted=wanted)
+        chosen = _chosen(about.shape, level, names, wanted=wanted)
     except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"{at}: its metadata are no Zarr v{version} array of numbers ({error!r})") from error
     except ValueError as error:
         raise ValueError(str(error) if str(at) in str(error) else f"{at}: {error}") from error
     free = psutil.virtual_memory().available
-    if 3 * max(told.chunk_bytes, told.object_bytes if told.sharded else 0) > free:
-        raise ValueError(f"{at} says that a chunk has {told.chunk_bytes:,} bytes, but only {free:,} bytes of memory are free")
+    if 3 * max(about.chunk_bytes, about.object_bytes if about.sharded else 0) > free:
+        raise ValueError(f"{at} says that a chunk has {about.chunk_bytes:,} bytes, but only {free:,} bytes of memory are free")
     store = Archive(
         at,
-        limit=told.object_bytes + told.object_bytes // 8 + METADATA_BYTES,
-        codec=told.codec,
-        unpacked=told.chunk_bytes,
-        sharded=told.sharded,
+        limit=about.object_bytes + about.object_bytes // 8 + METADATA_BYTES,
+        codec=about.codec,
+        unpacked=about.chunk_bytes,
+        sharded=about.sharded,
         missing=permissive,
     )
     try:
         array = zarr.open_array(store, mode="r", zarr_format=version)
     except (ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError) as error:
         raise ValueError(f"{at} cannot be opened: {error}") from error
-    reader = _Chunks(array, told, chosen, name=at)
+    reader = _Chunks(array, about, chosen, name=at)
     return Tomogram(reader.shape, level.voxel_size, reader.read, at, origin, reader.chunks)  # type: ignore[arg-type]
 
 
 def _chosen(shape: tuple[int, ...], level: Level, names: Any, *, wanted: dict[str, int | None]) -> tuple[int | str, ...]:
-    """For each dimension of an array its letter, z, y or x, or the index that is taken of it."""
+    """For each dimension of an array its letter (z, y or x) or the index to read."""
     named = multiscales.dimension_names(names, needed=level.axes is None)
     axes = multiscales.agreed(level.axes, named, who="the array calls them") or _unnamed(shape)
     if level.path and len(shape) == len(SPACE):
@@ -275,19 +261,19 @@ def _index(axis: str, given: int | None, shape: tuple[int, ...], *, count: int) 
     return int(given or 0)
 
 
-def _told_2(node: dict[str, Any]) -> _Told:
-    """What .zarray says (zarr-specs, v2)."""
+def _metadata_v2(node: dict[str, Any]) -> _ArrayMetadata:
+    """Metadata from .zarray (zarr-specs, v2)."""
     shape, chunks = _lengths(node["shape"], "shape"), _lengths(node["chunks"], "chunks")
-    kind = np.dtype(str(node["dtype"]))
+    dtype = np.dtype(str(node["dtype"]))
     names = [entry["id"] for entry in [node.get("compressor"), *(node.get("filters") or [])] if entry is not None]
-    _check(names, kind.name, shape, chunks)
-    size = int(np.prod([int(n) for n in chunks], dtype=object)) * kind.itemsize
+    _check(names, dtype.name, shape, chunks)
+    size = int(np.prod([int(n) for n in chunks], dtype=object)) * dtype.itemsize
     codec = node["compressor"]["id"] if node.get("compressor") else None
-    return _Told(shape, chunks, size, size, codec, sharded=False)
+    return _ArrayMetadata(shape, chunks, size, size, codec, sharded=False)
 
 
-def _told_3(node: dict[str, Any]) -> _Told:
-    """What zarr.json says (zarr-specs, v3, and ZEP 2 on sharding)."""
+def _metadata_v3(node: dict[str, Any]) -> _ArrayMetadata:
+    """Metadata from zarr.json (zarr-specs, v3, and ZEP 2 on sharding)."""
     if node.get("node_type") != "array" or node["chunk_grid"]["name"] != "regular" or node.get("storage_transformers"):
         raise ValueError("expected an array on a regular grid of chunks")
     shape, outer = _lengths(node["shape"], "shape"), _lengths(node["chunk_grid"]["configuration"]["chunk_shape"], "chunk_shape")
@@ -297,7 +283,7 @@ def _told_3(node: dict[str, Any]) -> _Told:
     if sharded:
         inner = codecs[0]["configuration"]
         if len(codecs) > 1 or "sharding_indexed" in _names(inner["codecs"]):
-            raise ValueError("shards in shards, or packed shards, are not read")
+            raise ValueError("shards in shards, or compressed shards, are not read")
         chunks = _lengths(inner["chunk_shape"], "chunk_shape of shards")
         names += _names(inner["codecs"]) + _names(inner["index_codecs"])
         codecs = list(inner["codecs"])
@@ -305,9 +291,9 @@ def _told_3(node: dict[str, Any]) -> _Told:
     _check([], str(node["data_type"]), shape, chunks)
     each = np.dtype(str(node["data_type"])).itemsize
     size, whole = (each * int(np.prod([int(n) for n in lengths], dtype=object)) for lengths in (chunks, outer))
-    packing = [name for name in _names(codecs) if name not in ("bytes", "transpose", "crc32c", "shuffle", "delta")]
-    codec = packing[-1] if packing and _names(codecs)[-1] == packing[-1] else None
-    return _Told(shape, chunks, size, whole + (16 * whole // size + 4 if sharded else 0), codec, sharded)
+    compression = [name for name in _names(codecs) if name not in ("bytes", "transpose", "crc32c", "shuffle", "delta")]
+    codec = compression[-1] if compression and _names(codecs)[-1] == compression[-1] else None
+    return _ArrayMetadata(shape, chunks, size, whole + (16 * whole // size + 4 if sharded else 0), codec, sharded)
 
 
 def _names(codecs: list[dict[str, Any]]) -> list[str]:
@@ -320,25 +306,25 @@ def _lengths(values: Any, name: str) -> tuple[int, ...]:
     return tuple(values)
 
 
-def _check(codecs: list[str], kind: str, shape: tuple[int, ...], chunks: tuple[int, ...]) -> None:
-    strange = sorted(set(codecs) - CODECS)
-    if strange:
-        raise ValueError(f"it asks for the codecs {', '.join(strange)}; {', '.join(sorted(CODECS))} can be read")
-    if kind not in NUMBERS:
-        raise ValueError(f"its values are {kind}, expected real numbers")
+def _check(codecs: list[str], dtype: str, shape: tuple[int, ...], chunks: tuple[int, ...]) -> None:
+    unknown = sorted(set(codecs) - CODECS)
+    if unknown:
+        raise ValueError(f"it asks for the codecs {', '.join(unknown)}; {', '.join(sorted(CODECS))} can be read")
+    if dtype not in NUMBERS:
+        raise ValueError(f"its values are {dtype}, expected real numbers")
     if len(shape) != len(chunks):
         raise ValueError(f"chunks {chunks} do not fit shape {shape}")
 
 
 class _Chunks:
-    """Chunks of an array, of which the last read are kept."""
+    """Chunks of an array, with a cache of those read last."""
 
-    def __init__(self, array: Any, told: _Told, chosen: tuple[int | str, ...], *, name: str) -> None:
+    def __init__(self, array: Any, about: _ArrayMetadata, chosen: tuple[int | str, ...], *, name: str) -> None:
         dimensions = [chosen.index(axis) for axis in SPACE]
-        self.shape, self.chunks = (tuple(one[dimension] for dimension in dimensions) for one in (told.shape, told.chunks))
+        self.shape, self.chunks = (tuple(one[dimension] for dimension in dimensions) for one in (about.shape, about.chunks))
         order = [sorted(dimensions).index(dimension) for dimension in dimensions]
         read = partial(_chunk, array, self.shape, self.chunks, chosen=chosen, order=order, name=name)
-        self.chunk = lru_cache(max(1, CACHE_BYTES // (told.chunk_bytes or 1)))(read)
+        self.chunk = lru_cache(max(1, CACHE_BYTES // (about.chunk_bytes or 1)))(read)
 
     def read(self, slices: Slices) -> np.ndarray:
         """Voxels of a block."""
@@ -366,12 +352,12 @@ def _chunk(
     order: list[int],
     name: str,
 ) -> np.ndarray:
-    """The chunk at a place in the grid of chunks, (z, y, x)."""
-    part = tuple(slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(place, chunks, shape, strict=True))
-    along = dict(zip(SPACE, part, strict=True))
+    """The chunk at `place` in the grid of chunks, (z, y, x)."""
+    block = tuple(slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(place, chunks, shape, strict=True))
+    along = dict(zip(SPACE, block, strict=True))
     try:
         return np.asarray(array[tuple(along[one] if isinstance(one, str) else one for one in chosen)]).transpose(order)
     except (FileNotFoundError, ConnectionError):
         raise
     except (ValueError, RuntimeError, TypeError, LookupError, ArithmeticError, OSError, MemoryError) as error:
-        raise ValueError(f"{name}: the chunk at {part} (z, y, x) cannot be read: {error}") from error
+        raise ValueError(f"{name}: the chunk at {block} (z, y, x) cannot be read: {error}") from error

@@ -1,7 +1,7 @@
-"""`Tomogram`: a tomogram on disk or in memory, of which only what is asked for is read.
+"""Takes a tomogram on disk or in memory, gives the blocks that are requested, or the whole as a `Volume`.
 
 >>> tomogram = io.open_volume("TS_01.mrc", voxel_size=10.0)
->>> block = tomogram.read(np.s_[100:140, 200:240, 200:240])      # float32, as it lies in the file
+>>> block = tomogram.read(np.s_[100:140, 200:240, 200:240])      # float32, not normalised
 >>> volume = tomogram.load()                                     # the whole, as a Volume
 """
 
@@ -19,16 +19,16 @@ from tomolab import fourier
 from tomolab.volumes import Volume
 
 SLAB_BYTES = 2**26
-"""Read at once while a whole tomogram is loaded."""
+"""Bytes read at once while a whole tomogram is loaded."""
 MARGIN = 8
-"""Voxels beyond the faces that take part when a loaded tomogram is moved by a part of a voxel."""
+"""Voxels added beyond the faces for a shift by a fraction of a voxel."""
 
 Slices = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True, eq=False)
 class Tomogram:
-    """A tomogram that is read where it is asked for.
+    """A tomogram from which only the requested blocks are read.
 
     Parameters
     ----------
@@ -41,12 +41,12 @@ class Tomogram:
     name
         File or address, for messages.
     origin
-        Where the centre of voxel (0, 0, 0) lies, zyx in Å. It is 0 but for the coarser levels of a pyramid, whose voxels may
-        be averages of blocks, so that their centres lie inside these.
+        Centre of voxel (0, 0, 0), zyx in Å: 0, except for the coarser levels of a pyramid, whose voxels may be averages of
+        blocks.
     chunks
-        Voxels along z, y, x that are read together in any case; a single one where that does not matter.
+        Voxels along z, y, x that the file stores together; (1, 1, 1) where that does not matter.
     again
-        Opens the same tomogram in another process, to which only this is sent, and no voxels.
+        Opens the same tomogram in another process, so that no voxels are sent there.
 
     Raises
     ------
@@ -70,7 +70,7 @@ class Tomogram:
         if self.again is not None:
             found = self.again()
             if (found.shape, found.voxel_size, found.origin) != (self.shape, self.voxel_size, self.origin):
-                raise ValueError(f"{self!r} was sent here, but what is opened here is {found!r}")
+                raise ValueError(f"{self!r} was sent, but this process opened {found!r}")
             vars(self)["fetch"] = found.fetch
 
     def __post_init__(self) -> None:
@@ -99,7 +99,7 @@ class Tomogram:
         Raises
         ------
         ValueError
-            If these are not three slices that hold a voxel, the file is not what it was, or values are NaN or infinite.
+            If these are not three slices with at least one voxel, the file has changed, or values are NaN or infinite.
         """
         if len(slices) != 3 or not all(isinstance(one, slice) and one.step in (None, 1) for one in slices):
             raise ValueError(f"{self.name}: a block needs three slices with a step of 1, got {slices}")
@@ -131,7 +131,7 @@ class Tomogram:
             raise ValueError(f"{self!r} needs {needed:,} bytes of memory, but only {free:,} are free; read it in blocks")
         blocks = slabs(self)
         slab = next(blocks)
-        # Whether a packed file holds what its header says shows only as it is read, so memory is taken after that.
+        # Only reading shows whether a compressed file holds what its header says, so memory is allocated after that.
         first = self.read(slab)
         try:
             data = np.empty(self.shape, dtype=np.float32)
@@ -145,21 +145,21 @@ class Tomogram:
 
 
 def unchanged(path: Path, mapped: np.ndarray) -> Callable[[Slices], np.ndarray]:
-    """What gives voxels of a mapped file, after it is found to be the file that was mapped; else a ValueError."""
-    told = path.stat()
+    """A function that gives voxels of a mapped file; it raises ValueError if the file has changed."""
+    opened = path.stat()
 
     def fetch(slices: Slices) -> np.ndarray:
         # A file that shrinks under its map would end the process, not raise an error.
         now = path.stat() if path.is_file() else None
-        if now is None or (now.st_size, now.st_mtime_ns) != (told.st_size, told.st_mtime_ns):
-            raise ValueError(f"{path} is not the file any more that was opened; open it again")
+        if now is None or (now.st_size, now.st_mtime_ns) != (opened.st_size, opened.st_mtime_ns):
+            raise ValueError(f"{path} has changed since it was opened; open it again")
         return mapped[slices]
 
     return fetch
 
 
 def slabs(tomogram: Tomogram) -> Iterator[Slices]:
-    """Blocks of a tomogram that together are the whole, each of whole chunks and of no more bytes than need be read at once."""
+    """Blocks that together cover a tomogram, each of whole chunks and about `SLAB_BYTES`."""
     z, y, x = tomogram.shape
     step = max(1, SLAB_BYTES // (4 * y * x) // tomogram.chunks[0]) * tomogram.chunks[0]
     for start in range(0, z, step):
@@ -172,9 +172,9 @@ def of(volume: Volume, *, name: str = "the tomogram") -> Tomogram:
 
 
 def shift(data: np.ndarray, voxels: np.ndarray) -> np.ndarray:
-    """Move values (z, y, x) by `voxels` (3,) towards higher index, an axis after the other, with the faces repeated beyond.
+    """Move values (z, y, x) by `voxels` (3,) towards higher index with a Fourier shift; the faces are repeated beyond.
 
-    What was at position p lies at p + voxels afterwards; meant for parts of a voxel.
+    Meant for fractions of a voxel.
     """
     moved = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
     for axis, step in enumerate(voxels):

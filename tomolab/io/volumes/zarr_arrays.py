@@ -1,10 +1,9 @@
-"""Takes a folder or an address, gives the Zarr array in it, read-only, after what it says of itself was checked.
+"""Takes a folder or an address, gives a read-only Zarr store that checks the size of each object and chunk.
 
-An address is http or https. No credentials are sent, neither from it nor from the user's files; cookies are not kept; a
-redirect is followed up to `REDIRECTS` times, within the same host and never from https to http; every answer has a limit of
-bytes and of time. A chunk that is missing is an error, since Zarr would give its fill value for it; so is one that would
-unpack to more than a chunk holds. Only codecs that turn bytes into numbers are let through: numcodecs also knows ones that
-run what they read.
+An address is http or https. No credentials are sent, neither from the address nor from the user's files; no cookies are kept.
+A redirect is followed up to `REDIRECTS` times, within the same host and never from https to http; every response has a limit
+of bytes and of time. A missing chunk is an error, since Zarr would give its fill value; so is one that decompresses to more
+than a chunk holds.
 """
 
 import asyncio
@@ -28,9 +27,9 @@ REDIRECTS = 3
 TIMEOUT = (10.0, 30.0)
 """Seconds to connect, and to wait for bytes."""
 LONGEST = 600.0
-"""Seconds that one object may take."""
+"""Seconds to read one object."""
 STEP = 512
-"""Bytes after which the clock is looked at: a server that sends one in a while shall not hold up for ever."""
+"""Bytes between two checks of the time, so that a slow server is noticed."""
 DEFLATED = ("gzip", "zlib")
 
 
@@ -44,13 +43,13 @@ class Archive(Store):
     limit
         Bytes of the largest object.
     codec
-        Name of the compression of its chunks, whose claims are checked; none by default.
+        Compression of its chunks, whose decompressed size is checked; none by default.
     unpacked
-        Bytes that a chunk holds.
+        Bytes of a decompressed chunk.
     sharded
-        Whether chunks are parts of objects.
+        Whether an object holds several chunks.
     missing
-        Whether chunks may be missing, so that they hold the fill value.
+        Whether chunks may be missing, which then have the fill value.
     """
 
     def __init__(
@@ -76,9 +75,9 @@ class Archive(Store):
         Parameters
         ----------
         key
-            Its name in the archive.
+            Name of the object in the archive.
         wanted
-            Which of its bytes; all by default.
+            Range of its bytes; all by default.
 
         Raises
         ------
@@ -95,7 +94,7 @@ class Archive(Store):
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """An object as Zarr asks for it; a chunk is checked."""
+        """An object, as Zarr requests it; a chunk is checked."""
         data = await asyncio.to_thread(self.fetch, key, byte_range)
         if data is None:
             if self.missing or key.rsplit("/", 1)[-1] in METADATA:
@@ -111,7 +110,7 @@ class Archive(Store):
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> list[Buffer | None]:
-        """Parts of objects."""
+        """Byte ranges of objects."""
         return list(await asyncio.gather(*(self.get(key, prototype, wanted) for key, wanted in key_ranges)))
 
     async def exists(self, key: str) -> bool:
@@ -130,7 +129,7 @@ class Archive(Store):
         raise ValueError(f"{self.place} is read, not written: {key}")
 
     def list(self) -> AsyncIterator[str]:
-        """Refuse to list: a server does not tell what it holds."""
+        """Refuse to list: an http server has no list of its objects."""
         return self.list_prefix("")
 
     def list_prefix(self, prefix: str) -> AsyncIterator[str]:
@@ -146,84 +145,79 @@ def remote(place: str) -> bool:
 
 
 def locate(place: str | Path) -> str:
-    """The folder or address that is meant, in the form that `Archive` takes.
+    """A folder or address in the form that `Archive` takes.
 
     Raises
     ------
     ValueError
-        If it is of another kind than http, https and file, or holds credentials or a query.
+        If the scheme is not http, https or file, or the address holds credentials or a query.
     """
     text = str(place)
     if isinstance(place, Path) or "://" not in text:
         return text
-    parts = urlsplit(text)
-    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return unquote(parts.path)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    url = urlsplit(text)
+    if url.scheme == "file" and url.netloc in ("", "localhost"):
+        return unquote(url.path)
+    if url.scheme not in ("http", "https") or not url.hostname:
         raise ValueError(f"{text}: addresses are http://, https:// or file://; those of a bucket have one of https, too")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError(f"an address at {parts.hostname} holds a name, password or query; tomograms are read without")
+    if url.username or url.password or url.query or url.fragment:
+        raise ValueError(f"an address at {url.hostname} holds a name, password or query; tomograms are read without")
     return text.rstrip("/")
 
 
 def check_claim(codec: str, data: bytes, unpacked: int, *, name: str) -> None:
-    """Refuse packed bytes that say, or of which it is found, that they unpack to more than `unpacked` bytes.
+    """Raise ValueError if compressed bytes decompress, or state that they decompress, to more than `unpacked` bytes.
 
     Parameters
     ----------
     codec
-        gzip, zlib, blosc, zstd or lz4; of others nothing is known.
+        gzip, zlib, blosc, zstd or lz4; others are not checked.
     data
-        As they lie in the archive.
+        Compressed bytes.
     unpacked
-        What a chunk holds.
+        Bytes of a decompressed chunk.
     name
         For the message.
-
-    Raises
-    ------
-    ValueError
-        If it is more.
     """
     if codec in DEFLATED:
         try:
-            told = len(zlib.decompressobj(47).decompress(data, unpacked + 1))
+            size = len(zlib.decompressobj(47).decompress(data, unpacked + 1))
         except zlib.error as error:
             raise ValueError(f"{name} cannot be unpacked: {error}") from error
     else:
-        told = COUNTED[codec](data) if codec in COUNTED else 0
-    if told > unpacked:
-        raise ValueError(f"{name} unpacks to {told:,} bytes or more, where a chunk holds {unpacked:,}")
+        size = STATED_SIZE[codec](data) if codec in STATED_SIZE else 0
+    if size > unpacked:
+        raise ValueError(f"{name} unpacks to {size:,} bytes or more, where a chunk holds {unpacked:,}")
 
 
 def _zstd(data: bytes) -> int:
-    """Bytes that a frame of zstd says that it holds (RFC 8878, 3.1.1), or holds at most by its blocks, but for 1 MB."""
+    """Decompressed size that a zstd frame states (RFC 8878, 3.1.1), else the most that its blocks can hold, less 1 MB."""
     if data[:4] != b"\x28\xb5\x2f\xfd" or len(data) < 6:
         return 0
     flags = data[4]
-    kind, single, key = flags >> 6, flags >> 5 & 1, (0, 1, 2, 4)[flags & 3]
+    size_flag, single, key = flags >> 6, flags >> 5 & 1, (0, 1, 2, 4)[flags & 3]
     start = 5 + (not single) + key
-    width = (single, 2, 4, 8)[kind]
+    width = (single, 2, 4, 8)[size_flag]
     if width:
         return int.from_bytes(data[start : start + width], "little") + (256 if width == 2 else 0)
     total = 0
     while start + 3 <= len(data):
         head = int.from_bytes(data[start : start + 3], "little")
-        kind, size = head >> 1 & 3, head >> 3
-        # A packed block holds up to 128 kB, and its header does not say how much.
-        total += size if kind in (0, 1) else 2**17
-        start += 3 + (1 if kind == 1 else size)
+        block_type, size = head >> 1 & 3, head >> 3
+        # A compressed block holds up to 128 kB, and its header does not say how much.
+        total += size if block_type in (0, 1) else 2**17
+        start += 3 + (1 if block_type == 1 else size)
         if head & 1:
             break
     return total - 2**20
 
 
-COUNTED: dict[str, Callable[[bytes], int]] = {
+STATED_SIZE: dict[str, Callable[[bytes], int]] = {
     "blosc": lambda data: int.from_bytes(data[4:8], "little"),
     "lz4": lambda data: int.from_bytes(data[:4], "little"),
     "zstd": _zstd,
 }
-"""Bytes that packed bytes say they unpack to."""
+"""Decompressed size that the header of compressed bytes states."""
 
 
 def _session() -> requests.Session:
@@ -237,7 +231,7 @@ def _session() -> requests.Session:
 
 
 def _unsigned(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    # Given as the session's authentication, so that requests looks for none in the user's netrc.
+    # As the session's authentication, it keeps requests from reading the user's netrc.
     request.headers.pop("Authorization", None)
     return request
 
@@ -276,7 +270,7 @@ def _from_address(session: requests.Session, url: str, wanted: ByteRequest | Non
     try:
         with _follow(session, url, headers) as response:
             if response.status_code in (403, 404, 410):
-                # A bucket that may not be listed answers 403 for what it does not hold.
+                # A bucket that may not be listed answers 403 for a missing object.
                 return None
             if response.status_code not in (200, 206):
                 raise ConnectionError(f"{url} failed with HTTP {response.status_code}")
@@ -304,24 +298,24 @@ def _follow(session: requests.Session, url: str, headers: dict[str, str]) -> req
             or (now.scheme, then.scheme) == ("https", "http")
         ):
             raise ConnectionError(
-                f"{url} leads to {then.scheme}://{then.hostname}, another place; give that address if it is right"
+                f"{url} redirects to {then.scheme}://{then.hostname}, which is not followed; give that address if it is right"
             )
         at = target
-    raise ConnectionError(f"{url} leads on more than {REDIRECTS} times")
+    raise ConnectionError(f"{url} redirects more than {REDIRECTS} times")
 
 
 def _body(response: requests.Response, limit: int) -> bytes:
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
-        raise ConnectionError(f"{response.url} came packed ({encoding}), which was not asked for")
-    told: Any = response.headers.get("Content-Length", "")
+        raise ConnectionError(f"{response.url} came compressed ({encoding}), expected uncompressed bytes")
+    length: Any = response.headers.get("Content-Length", "")
     data, end = bytearray(), time.monotonic() + LONGEST
-    for piece in response.iter_content(STEP):
-        data += piece
+    for block in response.iter_content(STEP):
+        data += block
         if len(data) > limit:
             raise ValueError(f"{response.url} holds more than the {limit:,} bytes expected at most")
         if time.monotonic() > end:
             raise ConnectionError(f"{response.url} took more than {LONGEST:g} seconds")
-    if told.isdigit() and len(data) != int(told):
-        raise ConnectionError(f"{response.url} broke off after {len(data):,} of {told} bytes")
+    if length.isdigit() and len(data) != int(length):
+        raise ConnectionError(f"{response.url} ended after {len(data):,} of {length} bytes")
     return bytes(data)
