@@ -1,4 +1,4 @@
-"""Takes slices of volumes, draws them on axes in Å: contrast, extent and scale bar of all pictures.
+"""Takes slices of volumes, draws them on axes in Å with one contrast, extent and scale bar for all pictures.
 
 x points right and y down, as napari shows them, so that a picture keeps the hand.
 """

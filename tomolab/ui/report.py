@@ -1,7 +1,7 @@
-"""Takes a run folder, writes what was done with it as one page that anybody can open, without scripts and without the internet.
+"""Takes a run folder, writes its report as one HTML page without scripts, which needs no internet.
 
-Counts from the picks to the averages, the clusters, pictures, parameters, seeds, versions and hashes: what is in the folder,
-at any stage of the work, and nothing else. The template is ``report.html.jinja``.
+The page shows counts from the picks to the averages, clusters, pictures, parameters, seeds, versions and hashes, as far as the
+folder has them. The template is ``report.html.jinja``.
 
 >>> report.write("runs/first")
 PosixPath('runs/first/report.html')
@@ -107,13 +107,13 @@ def _palette(session: Session | None) -> dict[int, str]:
 
 
 def _about(found: RunContents) -> list[str]:
-    told = [f"as it was on {_when(datetime.now(UTC).isoformat())}"]
+    texts = [f"as it was on {_when(datetime.now(UTC).isoformat())}"]
     if found.table is not None:
         count = found.table["tomogram"].nunique()
-        told.append(f"{len(found.table):,} particles in {count} tomogram{'s' * (count != 1)}")
+        texts.append(f"{len(found.table):,} particles in {count} tomogram{'s' * (count != 1)}")
     if found.averages:
-        told.append(f"{len(found.averages)} average{'s' * (len(found.averages) != 1)}")
-    return told
+        texts.append(f"{len(found.averages)} average{'s' * (len(found.averages) != 1)}")
+    return texts
 
 
 def _map(found: RunContents, palette: dict[int, str]) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Takes what a run folder holds, draws the pictures of its report (a slice, the map of clusters, boxes, curves) as PNG.
+"""Takes the contents of a run folder, draws the pictures of its report (slice, map of clusters, boxes, curves) as PNG.
 
 >>> report_figures.boxes(subtomograms, ids)
 """
@@ -62,8 +62,8 @@ def section(volume: Volume, table: pd.DataFrame, palette: dict[int, str], *, dia
     off = np.abs(places[:, 0] - levels[index])
     cut = off < radius
     widths = 2 * np.sqrt(np.maximum(radius**2 - off**2, 0))[cut]
-    kinds = table["cluster"].to_numpy()[cut] if "cluster" in table else np.full(int(cut.sum()), NONE)
-    inks = [style.lighter(palette.get(int(kind), style.OKABE_ITO[1] if not palette else style.FAINT)) for kind in kinds]
+    labels = table["cluster"].to_numpy()[cut] if "cluster" in table else np.full(int(cut.sum()), NONE)
+    inks = [style.lighter(palette.get(int(label), style.OKABE_ITO[1] if not palette else style.FAINT)) for label in labels]
     ax.add_collection(
         EllipseCollection(
             widths, widths, np.zeros_like(widths), units="xy", offsets=places[cut][:, [2, 1]], transOffset=ax.transData,
@@ -129,12 +129,12 @@ def boxes(subtomograms: Subtomograms, ids: np.ndarray) -> bytes:
     detail = DETAIL if 2 * taken.voxel_size < DETAIL else None
     flat = images.flattened(taken.volumes, taken.voxel_size, low_pass=detail)
     scale = SIDE / flat.shape[1]
-    parts: list[np.ndarray] = []
+    tiles: list[np.ndarray] = []
     for image in flat:
         grey = images.limits(image, 1, 99.8)
         shown = ndimage.zoom(image, scale, order=3, mode="nearest") if scale > 1 else image
-        parts += [np.clip((shown - grey["vmin"]) / (grey["vmax"] - grey["vmin"]), 0, 1), np.full((len(shown), 4), np.nan)]
-    return images.png(np.hstack(parts[:-1]), vmin=0, vmax=1)
+        tiles += [np.clip((shown - grey["vmin"]) / (grey["vmax"] - grey["vmin"]), 0, 1), np.full((len(shown), 4), np.nan)]
+    return images.png(np.hstack(tiles[:-1]), vmin=0, vmax=1)
 
 
 def correlation(average: Average) -> bytes:

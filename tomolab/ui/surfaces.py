@@ -1,7 +1,7 @@
-"""Takes a density, gives its outline at a threshold as a mesh for napari, or as a shaded picture without a display.
+"""Takes a density, gives its isosurface as a mesh for napari, or as a shaded picture that needs no display.
 
-The picture is made by marching rays through the density (band-limited, so it is sampled finely without loss), with one
-light from above left and darkening of the hollows and of what lies deeper.
+The picture is rendered by ray marching through the density (it is band-limited, so fine sampling is exact), with one light from
+above left; hollows and deeper surfaces are darker.
 
 >>> vertices, faces, values = mesh(volume)
 >>> picture = shade(volume, rotation=VIEWS["side"])      # (pixels, pixels, 4)

@@ -1,4 +1,4 @@
-"""Curves: Fourier shell correlation, power spectra, histograms and profiles as matplotlib Figures.
+"""Takes averages, volumes and tables, draws FSC, power spectra, histograms and profiles as matplotlib Figures.
 
 >>> fsc({"cluster 0": average})
 """

@@ -1,4 +1,4 @@
-"""Conditions: how methods hold out as noise and missing wedge grow, as a matplotlib Figure.
+"""Takes results of an experiment, draws each measure over noise and missing wedge as a matplotlib Figure.
 
 >>> conditions(experiments.run(plan, methods, maps=maps, folder=folder))
 """
@@ -20,7 +20,7 @@ TITLES = {
     "novelty": "noticed as new\nAUROC, particles",
     "novelty_clusters": "noticed as new\nAUROC, clusters",
 }
-"""What is shown, from top to bottom, and what it says at its side."""
+"""Measures from top to bottom, and their axis labels."""
 
 
 @styled

@@ -1,4 +1,4 @@
-"""Learning: how a training goes, drawn after it, or while it runs.
+"""Takes the history of a training, draws its curves as a matplotlib Figure, afterwards or while it runs.
 
 >>> training(history)
 >>> fit(network, data, watch=live_training(), ...)
@@ -14,7 +14,7 @@ from tomolab.ui import style
 from tomolab.ui.style import styled
 
 SHOWN = {"accuracy": "known classes", "novel_ari": "unknown classes (ARI)"}
-"""Columns of a history in the right panel, and what they are called there."""
+"""Columns of a history in the right panel, and their labels."""
 
 
 @styled

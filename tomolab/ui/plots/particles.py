@@ -1,4 +1,4 @@
-"""Outlines of particles: circles where a slice of a tomogram cuts them, and their shaded surfaces; matplotlib Figures.
+"""Takes a tomogram and particles, or densities, draws circles in a slice, or shaded surfaces, as matplotlib Figures.
 
 >>> picks(tomogram, particles, diameter=250, colour=labels)
 >>> surface({"found": average.volume, "truth": density})
@@ -70,20 +70,20 @@ def picks(
     off = np.abs(positions[:, 0] - height)
     cut = off < radius
     widths = 2 * np.sqrt(np.maximum(radius**2 - off**2, 0))
-    kinds = (
+    values = (
         pd.Series("", index=table["particle_id"])
         if colour is None
         else style.aligned(colour, table["particle_id"].to_numpy(), name="colour")
     )
-    names, palette = (kinds.to_numpy(), {"": style.OKABE_ITO[1]}) if colour is None else style.kinds(kinds)
-    for kind, strong in palette.items():
+    names, palette = (values.to_numpy(), {"": style.OKABE_ITO[1]}) if colour is None else style.to_categorical(values)
+    for name, strong in palette.items():
         ink = style.lighter(strong)
-        these = cut & (names == kind)
+        these = cut & (names == name)
         outline = {"units": "xy", "offsets": positions[these][:, [2, 1]], "transOffset": ax.transData}
         ax.add_collection(
             EllipseCollection(widths[these], widths[these], 0, facecolor="none", edgecolor=ink, linewidth=1.4, **outline)
         )
-        ax.plot([], [], "o", markerfacecolor="none", color=strong, label=f"{kind}  ({these.sum()})")
+        ax.plot([], [], "o", markerfacecolor="none", color=strong, label=f"{name}  ({these.sum()})")
     if colour is not None:
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), title=colour.name, alignment="left", handlelength=1.2)
     images.scale_bar(ax, share=0.2)

@@ -1,4 +1,4 @@
-"""Scores of candidates, to choose a threshold by: a figure, and a slider with the picks in the tomogram beside it.
+"""Takes scored candidates, draws their scores, and shows a threshold slider beside the picks in the tomogram.
 
 >>> matched(matching.score(subtomograms, average))
 >>> scores(found, inverted=picking.candidates(volumes.invert(tomogram), diameter=250.0), score=5.0)
@@ -147,7 +147,7 @@ class ThresholdSlider(VBox):  # type: ignore[misc]
     found
         What `picking.candidates` returned for it.
     inverted
-        The same of the inverted tomogram: tells the estimated share of noise too.
+        Candidates of the inverted tomogram: adds the estimated share of noise.
     score
         Where to begin; by default as `picking.choose` does.
     diameter
@@ -201,9 +201,9 @@ class ThresholdSlider(VBox):  # type: ignore[misc]
             readout_format=".0f",
             layout=wide,
         )
-        self.told = HTML()
+        self.message = HTML()
         self.picture = Image(format="png", layout=Layout(max_width="700px"))
-        super().__init__([self.score, self.height, self.told, self.picture])
+        super().__init__([self.score, self.height, self.message, self.picture])
         for slider in (self.score, self.height):
             slider.observe(lambda _: self._draw(), "value")
         self._draw()
@@ -217,8 +217,8 @@ class ThresholdSlider(VBox):  # type: ignore[misc]
         picks = self.picks
         noise = ""
         if self._share is not None and len(picks):
-            noise = f", of which the inverted tomogram lets expect {100 * self._share[len(picks) - 1]:.0f} % to be noise"
-        self.told.value = f"<b>{len(picks):,} picks</b>{noise}"
+            noise = f", of which the inverted tomogram predicts {100 * self._share[len(picks) - 1]:.0f} % to be noise"
+        self.message.value = f"<b>{len(picks):,} picks</b>{noise}"
         height = min(self.height.value, (self._volume.shape[0] - 1) * self._volume.voxel_size)
         figure = particles.picks(self._volume, picks, diameter=self._diameter, z=height, width=6.5)
         buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Pictures of volumes: slices, projections and galleries, each a matplotlib Figure that needs no display.
+"""Takes volumes and tilt images, draws slices, projections and galleries as matplotlib Figures.
 
 >>> slices(tomogram, low_pass=60)
 >>> gallery(subtomograms.take(ribosomes.ids), low_pass=40)
