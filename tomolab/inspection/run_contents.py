@@ -221,7 +221,7 @@ def particle_diameter(particles: pd.DataFrame, cut: Subtomograms | None) -> floa
     if "diameter" in particles:
         return float(particles["diameter"].median())
     if cut is None:
-        raise ValueError("nothing says how large a particle is: give diameter= in Å")
+        raise ValueError("the diameter of a particle is unknown: give diameter= in Å")
     return cut.box * cut.voxel_size / 2
 
 

@@ -21,25 +21,25 @@ from tomolab.ui.style import styled
 from tomolab.volumes import Volume
 
 POINTS = 200_000
-"""Points that are drawn of a map; of more, so many drawn at random."""
+"""Maximum number of points of a map; of more, a random sample is drawn."""
 SIDE = 72
 """Pixels of a box."""
 DETAIL = 60.0
-"""Å; finer detail of single boxes and of slices is left out, which shows what they are."""
+"""Low-pass filter of boxes and slices, in Å."""
 NAMED = 16
-"""Clusters, at most, whose names stand in the map."""
+"""Maximum number of clusters for which the map shows names."""
 
 
 @styled
 def section(volume: Volume, table: pd.DataFrame, palette: dict[int, str], *, diameter: float) -> bytes:
-    """The slice of a tomogram that cuts most particles, each as the circle in which it is cut.
+    """The slice of a tomogram that cuts most particles, with a circle for each.
 
     Parameters
     ----------
     volume
         Tomogram.
     table
-        Particles of it; a column ``cluster`` colours them.
+        Its particles; a column ``cluster`` colours them.
     palette
         Colour of each cluster.
     diameter
@@ -52,7 +52,7 @@ def section(volume: Volume, table: pd.DataFrame, palette: dict[int, str], *, dia
     best = np.flatnonzero(cuts == cuts.max())
     index = int(best[len(best) // 2])
     image = volume.data[max(0, index - 1) : index + 2].mean(axis=0)
-    # A Gaussian that halves the amplitude of this detail.
+    # This Gaussian halves the amplitude at `DETAIL`.
     image = ndimage.gaussian_filter(image, 0.19 * DETAIL / volume.voxel_size)
     y, x = volume.extent[1:]
     width = min(5.2, 4.4 * x / y)
@@ -111,7 +111,7 @@ def _name(ax: Axes, text: str, at: tuple[float, float]) -> None:
     """A name above a group of points."""
     around = [withStroke(linewidth=2.5, foreground="white")]
     placed = ax.annotate(text[:24], at, (0, 4), textcoords="offset points", ha="center", va="bottom", path_effects=around)
-    # A name may hold dollars, which are not mathematics.
+    # A name may contain dollar signs, which are not mathematics.
     placed.set_parse_math(False)
 
 
@@ -121,9 +121,9 @@ def boxes(subtomograms: Subtomograms, ids: np.ndarray) -> bytes:
     Parameters
     ----------
     subtomograms
-        Where they are.
+        The subtomograms.
     ids
-        Which; at least one.
+        Particle ids; at least one.
     """
     taken = subtomograms.take(ids)
     detail = DETAIL if 2 * taken.voxel_size < DETAIL else None

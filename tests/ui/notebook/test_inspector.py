@@ -43,7 +43,7 @@ def draw(view: Inspector, rows: Any, *, how: str = "replace") -> None:
 
 
 def said(view: Inspector) -> str:
-    return view.said.value
+    return view.status.value
 
 
 def until(question: Callable[[], bool], seconds: float = 60.0) -> None:

@@ -109,7 +109,7 @@ class InspectorPanel(QWidget):
         self.diameter.setSingleStep(10)
         self.diameter.setSuffix(" Å")
         self.diameter.setSpecialValueText("mask: auto")
-        self.diameter.setToolTip("Diameter of the mask in Å; auto measures it on the average")
+        self.diameter.setToolTip("Diameter of the mask in Å; auto measures it")
         self.engine.addItems(ENGINES)
         self.engine.setToolTip("Program that averages: tomolab, or RELION, which refines the average of tomolab")
         self.symmetry.setEditable(True)

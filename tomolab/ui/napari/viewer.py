@@ -55,9 +55,9 @@ def open(*, show: bool = True) -> "Viewer":  # noqa: A001 - reads viewer.open
     Raises
     ------
     ModuleNotFoundError
-        If napari is not installed; says how to install it.
+        If napari is not installed; the message says how to install it.
     RuntimeError
-        If there is no display; says what to do.
+        If there is no display; the message says what to do.
     """
     problem = display_problem()
     if problem:

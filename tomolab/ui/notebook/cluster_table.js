@@ -1,4 +1,4 @@
-// The clusters of a session: a row each, with what can be said of it; every change is sent to Python, which sends rows back.
+// Draws the clusters of a session as rows; sends every edit to Python, which sends the rows back.
 const STYLE = `
 .tomolab-clusters { font-size: 13px; color: var(--jp-ui-font-color1, #222); overflow-y: auto; outline: none; }
 .tomolab-clusters table { border-collapse: collapse; width: 100%; }

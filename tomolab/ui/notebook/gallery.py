@@ -60,7 +60,7 @@ class Gallery(VBox):  # type: ignore[misc]
         self.forth.on_click(lambda _: self._turn(1))
         for control in (self.view, self.detail):
             control.observe(lambda _: self._draw(), "value")
-        self.boxes.on_msg(self._heard)
+        self.boxes.on_msg(self._receive)
         inspection.changed.connect(self._follow)
         controls = HBox([self.view, self.detail, self.back, self.forth, self.text], layout=Layout(align_items="center"))
         super().__init__([controls, self.boxes])
@@ -133,7 +133,7 @@ class Gallery(VBox):  # type: ignore[misc]
         pages = sheet.reshape(rows, COLUMNS, box, box).swapaxes(1, 2).reshape(rows * box, COLUMNS * box)
         return images.png(pages, vmin=0.0, vmax=1.0)
 
-    def _heard(self, _: Any, message: dict[str, Any], __: Any) -> None:
+    def _receive(self, _: Any, message: dict[str, Any], __: Any) -> None:
         if message["index"] >= len(self._shown):
             return
         particle = int(self._shown[message["index"]])

@@ -63,8 +63,8 @@ class Inspector(VBox):  # type: ignore[misc]
         keys = {key: name for name, action in ACTIONS.items() for key in action.keys}
         self.keyboard = Keys(watched=list(keys))
         self.keyboard.on_msg(lambda _, message, __: self.act(keys[message["key"]]))
-        self.said = HTML(layout=Layout(flex="1 1 0", min_width="0", overflow="hidden"))
-        self.said.add_class("tomolab-said")
+        self.status = HTML(layout=Layout(flex="1 1 0", min_width="0", overflow="hidden"))
+        self.status.add_class("tomolab-said")
         self.buttons = {name: self._button(name) for name in ACTIONS}
         self.napari_button = Button(description="napari", icon="cube", layout=Layout(width="auto"))
         self.napari_button.on_click(lambda _: self._open_napari())
@@ -105,7 +105,7 @@ class Inspector(VBox):  # type: ignore[misc]
         return [button for name, button in self.buttons.items() if ACTIONS[name].group == group]
 
     def _top(self) -> HBox:
-        tools = [*self._group("history"), *self._group("export"), self.napari_button, self.axes, self.colour, self.said]
+        tools = [*self._group("history"), *self._group("export"), self.napari_button, self.axes, self.colour, self.status]
         return HBox(tools, layout=Layout(align_items="center"))
 
     def _views(self) -> list[Any]:
@@ -126,7 +126,7 @@ class Inspector(VBox):  # type: ignore[misc]
 
     def say(self, text: str) -> None:
         """Show an error message."""
-        self.said.value = _line(html.escape(text), "#B00020", role="alert")
+        self.status.value = _line(html.escape(text), "#B00020", role="alert")
 
     def napari(self) -> link.Link:
         """Open napari on the same inspection: the tomogram in 3-D, particles, and averages at their places.
@@ -134,7 +134,7 @@ class Inspector(VBox):  # type: ignore[misc]
         Raises
         ------
         RuntimeError
-            If there is no display; says what to do.
+            If there is no display; the message says what to do.
         """
         return link.link(viewer.open(), self.inspection)
 
@@ -209,7 +209,7 @@ class Inspector(VBox):  # type: ignore[misc]
         if unkept:
             self.say(f"NOT KEPT: {unkept}")
         else:
-            self.said.value = _line(text, style.QUIET)
+            self.status.value = _line(text, style.QUIET)
         self._enable()
 
     def _enable(self) -> None:

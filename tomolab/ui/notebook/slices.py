@@ -72,7 +72,7 @@ class Section(VBox):  # type: ignore[misc]
         for control in (self.tomogram, self.axis):
             control.observe(lambda _: self._turn(), "value")
         self.at.observe(lambda _: self._move(), "value")
-        self.slice.on_msg(self._heard)
+        self.slice.on_msg(self._receive)
         inspection.changed.connect(self._follow)
         super().__init__([self.slice, HBox([self.tomogram, self.axis, self.at])])
         self._turn()
@@ -148,7 +148,7 @@ class Section(VBox):  # type: ignore[misc]
             with self.slice.hold_sync():
                 self._mark()
 
-    def _heard(self, _: Any, message: dict[str, Any], __: Any) -> None:
+    def _receive(self, _: Any, message: dict[str, Any], __: Any) -> None:
         if message["type"] == "step":
             self.at.value += message["by"] * self.volume.voxel_size
             return

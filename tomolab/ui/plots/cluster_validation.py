@@ -25,12 +25,12 @@ TITLES = {
     "davies_bouldin": ("Davies-Bouldin", False),
     "bic": ("BIC of Gaussians", False),
 }
-"""What the columns of `validation.criteria` are called, and whether high is good."""
+"""Titles of the columns of `validation.criteria`, and whether high is good."""
 
 
 @styled
 def criteria(table: pd.DataFrame, *, chosen: int | None = None) -> Figure:
-    """Every criterion against the number of clusters, with the chosen number marked in all and each one's own proposal ringed.
+    """Every criterion against the number of clusters, with a line at the chosen number and a ring at its own optimum.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def criteria(table: pd.DataFrame, *, chosen: int | None = None) -> Figure:
 
 @styled
 def stability(table: pd.DataFrame) -> Figure:
-    """How well every cluster comes back: a bar to its mean Jaccard, and a line from its worst repeat.
+    """Stability of every cluster: a bar of its mean Jaccard index, and a line from its worst repeat.
 
     Parameters
     ----------

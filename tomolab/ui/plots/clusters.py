@@ -82,12 +82,12 @@ def _categories(ax: Axes, points: pd.DataFrame, values: pd.Series, dot: dict[str
 
 @styled
 def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Confusion matrix: row by row, what share of a true class was taken for which.
+    """Confusion matrix with each row divided by its sum.
 
     Parameters
     ----------
     matrix
-        Counts (n, n), rows true, columns predicted, as of ``sklearn.metrics.confusion_matrix``.
+        Counts (n, n), rows true, columns predicted, as in ``sklearn.metrics.confusion_matrix``.
     classes
         Names (n,).
 

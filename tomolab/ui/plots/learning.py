@@ -19,7 +19,7 @@ SHOWN = {"accuracy": "known classes", "novel_ari": "unknown classes (ARI)"}
 
 @styled
 def training(history: pd.DataFrame) -> Figure:
-    """Loss, and accuracy on known classes, over the epochs; where it was measured, how well unknown classes fall apart.
+    """Loss, and accuracy on known classes, over the epochs; where measured, the ARI of unknown classes.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def training(history: pd.DataFrame) -> Figure:
 
 
 def live_training() -> Callable[[pd.DataFrame], None]:
-    """Make a chart that draws itself anew, in place, for every history it is called with; outside notebooks it is silent."""
+    """Create a function that redraws the chart of a history in place; outside notebooks it does nothing."""
     from IPython import get_ipython
     from IPython.display import DisplayHandle
 

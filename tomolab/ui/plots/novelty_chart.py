@@ -14,7 +14,7 @@ from tomolab.ui.style import styled
 
 @styled
 def novelty(table: pd.DataFrame, *, novel: float = 0.9, truth: pd.Series | None = None, limit: int = 30) -> Figure:
-    """Clusters in the order in which to average them, with a bar to how far each lies from everything known.
+    """Clusters in the order in which to average them, with a bar of the novelty of each.
 
     Parameters
     ----------

@@ -33,7 +33,7 @@ def scores(
     distance: float | None = None,
     width: float = 7.0,
 ) -> Figure:
-    """Histogram of the scores of all that could be picked, and how many picks each threshold gives.
+    """Histogram of the scores of all candidates, and the number of picks at each threshold.
 
     What is to be seen is a hump of noise and a shoulder or a second hump to its right; the threshold belongs between them. With
     the candidates of the inverted tomogram the hump of noise is drawn too, and below which share of the picks it would be. In
@@ -43,7 +43,7 @@ def scores(
     Parameters
     ----------
     found
-        What `picking.candidates` returned.
+        Result of `picking.candidates`.
     inverted
         The same of ``volumes.invert(tomogram)``.
     score
@@ -56,7 +56,7 @@ def scores(
     Raises
     ------
     ValueError
-        If nothing is free to be picked.
+        If there are no candidates.
     """
     ours = thresholds.choose(found, score=-np.inf, distance=distance)["score"].to_numpy()
     if len(ours) == 0:
@@ -75,12 +75,12 @@ def scores(
 
 @styled
 def matched(found: pd.DataFrame, *, share: float = 0.75, width: float = 7.0) -> Figure:
-    """Histogram of how well particles fit a structure and its mirror image, and from which score `matching.select` takes them.
+    """Histogram of the scores of particles with a structure and its mirror image, and the threshold of `matching.select`.
 
     Parameters
     ----------
     found
-        What `matching.score` returned.
+        Result of `matching.score`.
     share
         As in `matching.select`.
     width
@@ -145,11 +145,11 @@ class ThresholdSlider(VBox):  # type: ignore[misc]
     volume
         The tomogram.
     found
-        What `picking.candidates` returned for it.
+        Result of `picking.candidates` for it.
     inverted
         Candidates of the inverted tomogram: adds the estimated share of noise.
     score
-        Where to begin; by default as `picking.choose` does.
+        First threshold; by default that of `picking.choose`.
     diameter
         Å, of the circles; the median of the candidates by default.
     low_pass
@@ -158,7 +158,7 @@ class ThresholdSlider(VBox):  # type: ignore[misc]
     Raises
     ------
     ValueError
-        If nothing is free to be picked.
+        If there are no candidates.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class ThresholdSlider(VBox):  # type: ignore[misc]
         diameter: float | None = None,
         low_pass: float | None = None,
     ) -> None:
-        # Candidates are chosen from the best on, so every higher threshold keeps the first of these.
+        # Candidates are sorted, best first: a threshold keeps the first ones.
         self._all = thresholds.choose(found, score=-np.inf)
         if self._all.empty:
             raise ValueError(f"none of {len(found)} candidates is free to be picked")
@@ -210,7 +210,7 @@ class ThresholdSlider(VBox):  # type: ignore[misc]
 
     @property
     def picks(self) -> pd.DataFrame:
-        """Particle table of what is picked at this score."""
+        """Particle table of the picks at this threshold."""
         return self._all[self._all["score"] >= self.score.value].reset_index(drop=True)
 
     def _draw(self) -> None:
