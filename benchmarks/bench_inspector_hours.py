@@ -102,11 +102,11 @@ class Person:
         """Draw around something in the slice."""
         (left, top), width = self.rng.uniform(0, 80, 2), self.rng.uniform(5, 40)
         corners = [[left, top], [left + width, top], [left + width, top + width], [left, top + width]]
-        self._tell(self.view.section.slice, kind="lasso", at=corners, how="replace")
+        self._tell(self.view.section.slice, type="lasso", at=corners, how="replace")
 
     def move(self) -> None:
         """Look at another slice."""
-        self._tell(self.view.section.slice, kind="step", by=int(self.rng.choice([-3, -1, 1, 3])))
+        self._tell(self.view.section.slice, type="step", by=int(self.rng.choice([-3, -1, 1, 3])))
 
     def tick(self) -> None:
         """Tick one or two clusters."""

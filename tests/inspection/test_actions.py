@@ -78,7 +78,7 @@ def test_every_screen_shows_every_action_with_its_title_keys_and_tooltip(work: I
     work.session.select(work.session.ids[:3])
     view, buttons, _ = screen(work)
     assert buttons == {name: (one.title, one.help(work, Choice())) for name, one in ACTIONS.items()}
-    assert buttons["undo"][1] == "Take back the last step (U, Ctrl+Z)\nNow: select 3 particles (list, replace)"
+    assert buttons["undo"][1] == "Undo the last step (U, Ctrl+Z)\nNow: select 3 particles (list, replace)"
     assert "Not now: tick two clusters or more" in buttons["merge"][1]
     assert sorted(keys(view)) == sorted(key for one in ACTIONS.values() for key in one.keys)
 
@@ -143,7 +143,7 @@ def test_it_says_what_cannot_be_done_and_why(work: Inspection, boxes: Subtomogra
 
 def test_actions_change_the_session(work: Inspection) -> None:
     session = work.session
-    ACTIONS["split"].do(work, Choice([0], parts=3))
+    ACTIONS["split"].do(work, Choice([0], n_clusters=3))
     assert len(session.clusters) == 3
     # The first that was ticked keeps its name.
     session.describe(2, name="third")

@@ -121,7 +121,7 @@ def test_the_users_own_list_comes_back_with_the_chosen_rows(folder: Path, boxes:
     told = exports.export_as(work, kind, tmp_path / "again", chosen=[1], source=str(own))
     assert told == "16 of 32 particles of own.star are in again.star"
     assert (tmp_path / "again.star").read_bytes() == done.path.read_bytes()
-    with pytest.raises(ValueError, match="say which list it is"):
+    with pytest.raises(ValueError, match="give the list from which"):
         exports.export_as(work, kind, tmp_path / "again")
 
 
@@ -166,7 +166,7 @@ def test_what_told_of_other_poses_and_halves_is_left_out_and_named(work: Inspect
     work.session.particles = work.session.particles.assign(**told)
     done = inspection.export(work, tmp_path / "a.star", [1])
     assert done.left_out == ("rlnAngleTiltPrior", "rlnMaxValueProbDistribution", "rlnRandomSubset")
-    assert "; without rlnAngleTiltPrior, rlnMaxValueProbDistribution, rlnRandomSubset, which told of other poses" in str(done)
+    assert "; without rlnAngleTiltPrior, rlnMaxValueProbDistribution, rlnRandomSubset, which describe other poses" in str(done)
     found = io.read_particles(tmp_path / "a.star")
     assert [name for name in told if name in found] == ["rlnImageName"]
     plain = inspection.export(work, tmp_path / "b.star", [1], poses="table")

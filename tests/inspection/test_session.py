@@ -117,8 +117,8 @@ def test_bad_steps_are_refused_and_leave_no_trace() -> None:
         (lambda: session.merge([1]), r"merging needs two clusters, got \[1\]"),
         (lambda: session.merge([1, 9]), r"there is no cluster \[9\]; there are \[0, 1, 2\]"),
         (session.new_cluster, "nothing is selected"),
-        (lambda: session.split(1, pd.Series([0, 1], index=[1, 2])), "has 3 particles, but the parts are of 2"),
-        (lambda: session.split(1, pd.Series(0, index=session.members(1).ids)), "falls into one part only"),
+        (lambda: session.split(1, pd.Series([0, 1], index=[1, 2])), "has 3 particles, but 2 or other particles have labels"),
+        (lambda: session.split(1, pd.Series(0, index=session.members(1).ids)), "have the same label: a split needs two"),
         (lambda: session.describe(7, name="x"), "there is no cluster"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -238,7 +238,7 @@ def test_what_another_kernel_wrote_meanwhile_is_not_replaced(tmp_path: Path) -> 
     other.select(other.ids[:2])
     other.save(path)
     with pytest.raises(
-        FileExistsError, match=r"somebody else has written there .* save it under another name: '.*session.npz'"
+        FileExistsError, match=r"another program wrote this file .* save the session under another name: '.*session.npz'"
     ):
         first.save(path)
     assert sessions.load(path, first.particles).selected.sum() == 2

@@ -85,7 +85,7 @@ def test_the_counts_are_those_of_the_folder(run: Path) -> None:
     expected["averaged"] = len(session.table([1]))
     assert {name: int(count) for name, count in rows} == expected
     assert inside == 28
-    assert "3 have no box, and why was not kept" in page.text
+    assert "3 have no box, for an unrecorded reason" in page.text
     assert "2 clusters; 4 in none" in page.text
     assert "particles12" in page.text.replace(" ", "")
     assert "halves agree to" in page.text

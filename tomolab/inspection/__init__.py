@@ -1,4 +1,4 @@
-"""Select, name, merge and split clusters of particles, step by step, with undo; saved in the run folder. Uses no screen."""
+"""Take particles and labels; select, name, merge, split and average clusters with undo; save sessions in the run folder."""
 
 from typing import TYPE_CHECKING
 

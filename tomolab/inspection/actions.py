@@ -1,10 +1,9 @@
-"""Takes an inspection and what is ticked, does what a button says; one table of actions, which every screen shows.
+"""Takes an inspection and the ticked clusters, runs the action of a button; both inspectors show the table `ACTIONS`.
 
-A screen lays out the actions by their `group` and shows title, keys and `help` of each. An entry in `ACTIONS` is all that a new
-button needs, in the browser and in napari alike.
+A screen lays out the actions by `group` and shows title, keys and `help` of each. A new button needs one entry in `ACTIONS`.
 
 >>> merge, choice = ACTIONS["merge"], Choice([0, 3])
->>> merge.problem(work, choice)               # why it cannot be done now; empty if it can
+>>> merge.problem(work, choice)               # why the action is disabled; empty if it is enabled
 ''
 >>> merge.do(work, choice)
 """
@@ -17,18 +16,18 @@ from typing import Any
 from tomolab.inspection.model import ENGINES, QUICK, Inspection
 
 GROUPS = ("history", "clusters", "averages", "export")
-"""Where actions stand, in this order."""
+"""Groups of buttons, in the order of the screen."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What an action is done with: the ticked clusters, the first one first, and what the fields beside the buttons say.
+    """The ticked clusters, in the order of ticking, and the values of the fields beside the buttons.
 
-    `parts` are those of a split. The others are options of `Inspection.average`.
+    `n_clusters` is the number of clusters of a split. The others are options of `Inspection.average`.
     """
 
     clusters: Sequence[int] = ()
-    parts: int = 2
+    n_clusters: int = 2
     engine: str = ENGINES[0]
     classes: int = 1
     symmetry: str = "C1"
@@ -42,19 +41,20 @@ class Action:
     Parameters
     ----------
     title, tooltip, icon
-        What stands on it, what it does, and its picture (Font Awesome).
+        Its label, what it does, and its picture (Font Awesome).
     keys
-        As Qt writes them; they count while the inspector has the focus.
+        In Qt's notation; they work while the inspector has the focus.
     group
         One of `GROUPS`.
     problem
-        Why it cannot be done now; empty if it can.
+        Why the action is disabled; empty if it is enabled.
     run
-        What it does; None where the screen itself does it.
+        Runs the action; None where the screen itself runs it.
     slow
-        Whether `run` may take long: it changes nothing then, may run in any thread, and returns what makes the change.
+        Whether `run` may take long. Then `run` changes nothing, may run in any thread, and returns a function that makes the
+        change.
     detail
-        What it would be done with now.
+        What the action would apply to now.
     """
 
     title: str
@@ -68,7 +68,7 @@ class Action:
     detail: Callable[[Inspection, Choice], str] | None = None
 
     def do(self, work: Inspection, choice: Choice) -> None:
-        """Do it now; ValueError if it cannot be done."""
+        """Run the action now; ValueError if it is disabled."""
         problem = self.problem(work, choice)
         if problem or self.run is None:
             raise ValueError(problem or f"{self.title} is done by a screen")
@@ -77,14 +77,14 @@ class Action:
             change()
 
     def help(self, work: Inspection, choice: Choice) -> str:
-        """Tooltip with the keys, and why it cannot be done now or what it would be done with."""
+        """Tooltip with the keys, and why the action is disabled or what it would apply to."""
         problem, detail = self.problem(work, choice), self.detail(work, choice) if self.detail else ""
         more = f"\nNot now: {problem}" if problem else f"\nNow: {detail}" if detail else ""
         return f"{self.tooltip} ({', '.join(self.keys)}){more}"
 
 
 def _split(work: Inspection, choice: Choice) -> Callable[[], Any]:
-    return partial(work.session.split, choice.clusters[0], work.parts(choice.clusters[0], choice.parts))
+    return partial(work.session.split, choice.clusters[0], work.split_labels(choice.clusters[0], choice.n_clusters))
 
 
 def _average(work: Inspection, choice: Choice, **options: Any) -> None:
@@ -94,7 +94,7 @@ def _average(work: Inspection, choice: Choice, **options: Any) -> None:
 
 
 def averaged(work: Inspection, choice: Choice) -> str:
-    """Say what an average would be of: the ticked clusters, or the selection, with the number of particles."""
+    """The particles that would be averaged: the ticked clusters, or the selection, with their numbers of particles."""
     session, counts = work.session, work.session.counts()
     sets = [f"{session.title(one)} ({counts[one]:,})" for one in choice.clusters]
     return f"of {', '.join(sets) or f'the selection ({session.selected.sum():,})'}"
@@ -103,7 +103,7 @@ def averaged(work: Inspection, choice: Choice) -> str:
 ACTIONS = {
     "undo": Action(
         "Undo",
-        "Take back the last step",
+        "Undo the last step",
         "undo",
         ("U", "Ctrl+Z"),
         "history",
@@ -113,7 +113,7 @@ ACTIONS = {
     ),
     "redo": Action(
         "Redo",
-        "Do again what was taken back",
+        "Redo the step that was undone last",
         "repeat",
         ("R", "Ctrl+Shift+Z"),
         "history",
@@ -132,7 +132,7 @@ ACTIONS = {
     ),
     "new_cluster": Action(
         "New cluster",
-        "Make a cluster of the selected particles; they leave the clusters where they were",
+        "Make a cluster of the selected particles; they leave the clusters that they were in",
         "plus",
         ("N",),
         "clusters",
@@ -141,7 +141,7 @@ ACTIONS = {
     ),
     "merge": Action(
         "Merge",
-        "Make the ticked clusters one, which keeps the name of the first",
+        "Merge the ticked clusters into one, which keeps the name of the first",
         "compress",
         ("M",),
         "clusters",
@@ -150,7 +150,7 @@ ACTIONS = {
     ),
     "split": Action(
         "Split",
-        "Divide the ticked cluster by k-means of its features, into as many parts as the field says",
+        "Divide the ticked cluster by k-means of its features, into as many clusters as the field says",
         "expand",
         ("S",),
         "clusters",
@@ -160,7 +160,7 @@ ACTIONS = {
     ),
     "dissolve": Action(
         "Dissolve",
-        "Remove the ticked clusters; their particles are in none then",
+        "Remove the ticked clusters; their particles are then in no cluster",
         "times",
         ("X",),
         "clusters",
@@ -196,4 +196,4 @@ ACTIONS = {
         problem=lambda work, _: "" if work.session.clusters else "there is no cluster",
     ),
 }
-"""What can be done in an inspector, by name; a screen shows all of it in this order."""
+"""The actions of an inspector by name, in the order of the screen."""

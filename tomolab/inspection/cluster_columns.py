@@ -1,6 +1,6 @@
-"""Takes an inspection, gives the columns of its table of clusters: titles, tooltips and values, which every screen shows.
+"""Takes an inspection, gives the columns of its table of clusters (titles, tooltips, values); both inspectors show them.
 
-A number in the table is one entry in `COLUMNS`, and nothing in the screens.
+A new column needs one entry in `COLUMNS`.
 
 >>> column = Column("score", "Score", "Mean score of its particles", "number", mean_scores, "{:.2f}".format)
 """
@@ -20,21 +20,21 @@ class Column:
     Parameters
     ----------
     name, title, tooltip
-        Its key, what stands above it, and what it means.
-    kind
-        "text", "number" or "check" (yes or no).
+        Its key, its header, and what it means.
+    type
+        Of its cells: "text", "number" or "check" (yes or no).
     values
         Value of every cluster, by its number.
     format
         Text of a value.
     write
-        Changes the value of a cluster, by its number; None where it cannot be changed.
+        Changes the value of a cluster, by its number; None for a read-only column.
     """
 
     name: str
     title: str
     tooltip: str
-    kind: str
+    type: str
     values: Callable[[Inspection], Mapping[int, Any]]
     format: Callable[[Any], str] = str
     write: Callable[[Session, int, Any], None] | None = None
@@ -59,8 +59,8 @@ COLUMNS = (
         _names,
         write=lambda session, number, text: session.describe(number, name=text.strip()),
     ),
-    Column("count", "Particles", "Particles in the cluster now", "number", lambda work: work.session.counts(), "{:,}".format),
-    Column("selected", "Selected", "Selected particles among them", "number", _selected, lambda n: f"{n:,}" if n else ""),
+    Column("count", "Particles", "Particles in the cluster", "number", lambda work: work.session.counts(), "{:,}".format),
+    Column("selected", "Selected", "Selected particles in it", "number", _selected, lambda n: f"{n:,}" if n else ""),
     Column(
         "note",
         "Note",

@@ -1,15 +1,15 @@
-"""Takes the particles of an inspection, writes them for other programs: as lists, as a copy of the user's list, as folders.
+"""Takes the particles of an inspection, writes lists, a filtered copy of the user's list, or folders for other programs.
 
-Particles are written in the poses of the averages that they are part of, where there are any; the message says which.
+A particle in an average is written in the pose of that average; the message says how many are.
 
 >>> done = exports.export(work, "ribosomes.star", [3])
 >>> print(done)
 310 particles are in ribosomes.star, in the poses of "ribosomes" (280) and of the particle table (30)
 >>> exports.folders(work, "relion_classes", [3, 5], program="RELION")
 
-`folders` writes a folder for each class of particles with all that RELION or Dynamo needs to go on with it::
+`folders` writes a folder for each class of particles with all files that RELION or Dynamo needs::
 
-    README.txt                what is here, and the command for each class
+    README.txt                the content and the command of each class
     ribosomes/                for RELION: particles.star, volumes/, wedges/ (`tomolab.subtomograms.to_relion`)
         reference.mrc, mask.mrc
     proteasomes/              for Dynamo: data/ with particles and crop.tbl (`tomolab.subtomograms.to_dynamo`)
@@ -39,20 +39,20 @@ from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
 
 TABLE = "table"
-"""In place of the name of an average, for particles in the poses of the particle table."""
+"""Stands for the name of an average where particles have the poses of the particle table."""
 POSES = ("average", TABLE)
 COPY = "copy"
 PROGRAMS = ("RELION", "Dynamo")
 LONGEST = 80
-"""Characters of the name of a folder, at most."""
+"""Maximum number of characters of a folder name."""
 START = "Where there is a reference, both halves of a refinement start from it: low-pass it well beyond what you will claim."
 EDGE = 3.0
-"""Voxels over which a mask falls off."""
+"""Width of the soft edge of a mask, in voxels."""
 
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """What can be exported: what it is called, the suffix of the file (none for folders), and which of its formats."""
+    """An export format: its title, the suffix of its file (empty for folders), and its name where a suffix has several."""
 
     title: str
     suffix: str
@@ -75,35 +75,37 @@ FORMATS = (
     ExportFormat("RELION, a folder a class", "", "RELION"),
     ExportFormat("Dynamo, a folder a class", "", "Dynamo"),
 )
-"""What the inspectors offer."""
+"""The formats that the inspectors offer."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: where, how many particles, and how many of them in the poses of which average or of the "table"."""
+    """Path and number of the written particles, and the number in the poses of each average or of the "table"."""
 
     path: Path
     count: int
     poses: Mapping[str, int] = field(default_factory=dict)
     added: int = 0
-    """To the particle ids, for Dynamo, which counts from 1."""
+    """Number added to the particle ids, for Dynamo, which counts from 1."""
     left_out: tuple[str, ...] = ()
-    """Columns that told of the poses before, or of other half sets."""
+    """Columns that were dropped because they describe other poses or half sets."""
 
     def __str__(self) -> str:
-        told = f"{self.count:,} particles are in {self.path.name}"
+        text = f"{self.count:,} particles are in {self.path.name}"
         names = {name: "the particle table" if name == TABLE else f'"{name}"' for name in self.poses}
         if set(self.poses) - {TABLE}:
-            told += ", in the poses of " + " and of ".join(f"{names[name]} ({count:,})" for name, count in self.poses.items())
+            text += ", in the poses of " + " and of ".join(f"{names[name]} ({count:,})" for name, count in self.poses.items())
         if len(self.poses.keys() - {TABLE}) > 1:
-            told += "; each average has a frame of its own, which the column average tells"
-        told += f"; tags are particle_id + {self.added}" if self.added else ""
-        return told + (f"; without {', '.join(self.left_out)}, which told of other poses or half sets" if self.left_out else "")
+            text += "; each average has its own frame: see the column average"
+        text += f"; tags are particle_id + {self.added}" if self.added else ""
+        return text + (
+            f"; without {', '.join(self.left_out)}, which describe other poses or half sets" if self.left_out else ""
+        )
 
 
 @dataclass(frozen=True)
 class ParticleClass:
-    """A class of particles: its name, their table with poses, and the average to start from with what is to be said of it."""
+    """A class of particles: its name, table with poses, the average to start from, and a comment for the README."""
 
     name: str
     table: pd.DataFrame
@@ -112,7 +114,7 @@ class ParticleClass:
 
 
 def problem(work: Inspection, wanted: ExportFormat) -> str:
-    """Why one of `FORMATS` cannot be exported now; empty if it can."""
+    """Why one of `FORMATS` cannot be exported now; empty if it can be."""
     if not work.session.clusters:
         return "there is no cluster"
     return "there are no boxes to write" if wanted.format in PROGRAMS and work.subtomograms is None else ""
@@ -133,19 +135,19 @@ def export(
     work
         The inspection.
     path
-        As of `io.write_particles`; with the format "copick" the overlay root of a project (`copick.write`).
+        As in `io.write_particles`; for the format "copick", the overlay root of a project (`copick.write`).
     chosen
         Clusters.
     format
         As in `io.write_particles`, or "copick".
     poses
-        "average": positions and angles of the averages (`posed`), whose names stand in the column ``average``; or "table":
-        those of the particle table.
+        "average": positions and angles of the averages (`posed`), with their names in the column ``average``. "table":
+        positions and angles of the particle table.
 
     Raises
     ------
     ValueError
-        If the list needs a voxel size and there is neither a tomogram nor a box, a cluster is unknown, or `poses` is neither.
+        If the list needs a voxel size and there is neither a tomogram nor a box, or a cluster or `poses` is unknown.
     """
     path = Path(path)
     if poses not in POSES:
@@ -165,47 +167,47 @@ def export(
 
 
 def folders(work: Inspection, folder: str | Path, chosen: Iterable[int] | None = None, *, program: str) -> list[Exported]:
-    """Write a folder for each cluster with all that RELION or Dynamo needs (`write_class_folders`); all of them or nothing.
+    """Write a folder for each cluster with all files that RELION or Dynamo needs (`write_class_folders`); all or nothing.
 
-    The average that holds most particles of a cluster is its reference, and the only one whose poses are used, so that all
-    of a folder is in one frame. A quick average is taken where there is no other.
+    The reference of a cluster is the average with most of its particles. Only its poses are used, so that a folder has one
+    frame. A quick average is the reference only where there is no other.
 
     Parameters
     ----------
     work
-        The inspection; it has boxes.
+        The inspection, with boxes.
     folder
-        Of all of them; it must not be there.
+        The folder to write; it must not exist.
     chosen
-        Clusters; all with particles by default.
+        Clusters; by default all that have particles.
     program
         "RELION" or "Dynamo".
 
     Raises
     ------
     FileExistsError
-        If the folder is there.
+        If the folder exists.
     ValueError
-        If there are no boxes, or as `write_class_folders`.
+        If there are no boxes, or as in `write_class_folders`.
     """
     if work.subtomograms is None:
         raise ValueError("there are no boxes to write")
     counts = work.session.counts()
     wanted = counts.index[counts > 0].tolist() if chosen is None else list(chosen)
-    sets, told = [], []
+    sets, written = [], []
     for cluster in wanted:
         table = work.session.table([cluster])
         name, reference = _best(table, work.averages)
         found, used = posed(table, {} if reference is None else {name: reference}, reach=work.diameter)
-        about = "" if reference is None else f"Average {name!r}: it is the reference, and {used.get(name, 0)} have its poses."
+        about = "" if reference is None else f"Average {name!r} is the reference; {used.get(name, 0)} particles have its poses."
         left_out = _left_out(table, found)
-        about += f"\nLeft out: {', '.join(left_out)}, which told of other poses or half sets." if left_out else ""
+        about += f"\nLeft out: {', '.join(left_out)}, which describe other poses or half sets." if left_out else ""
         sets.append(ParticleClass(work.session.title(cluster), found, reference, about))
-        told.append((used, left_out))
+        written.append((used, left_out))
     places = write_class_folders(sets, work.subtomograms, folder, program=program, diameter=1.2 * work.diameter)
     return [
-        Exported(place, len(one.table), used, left_out=gone)
-        for place, one, (used, gone) in zip(places, sets, told, strict=True)
+        Exported(place, len(one.table), used, left_out=left_out)
+        for place, one, (used, left_out) in zip(places, sets, written, strict=True)
     ]
 
 
@@ -218,34 +220,34 @@ def export_as(
     poses: str = "average",
     source: str = "",
 ) -> str:
-    """Export one of `FORMATS`, and say in words what was done.
+    """Export one of `FORMATS`; return a message for the user.
 
     Parameters
     ----------
     work
         The inspection.
     wanted
-        What is wanted.
+        One of `FORMATS`.
     path
         File or folder; a missing suffix is added.
     chosen
         Clusters; all by default.
     poses
-        As of `export`.
+        As in `export`.
     source
-        The user's own list, for a copy of it.
+        The user's own list, for the format `COPY`.
 
     Raises
     ------
     OSError, ValueError
-        As `export`, `io.filter_particles` and `folders`.
+        As in `export`, `io.filter_particles` and `folders`.
     """
     path, own = Path(path), Path(source).expanduser()
     suffix = own.suffix if wanted.format == COPY else wanted.suffix
     path = path if path.suffix == suffix else path.with_name(path.name + suffix)
     if wanted.format == COPY:
         if not source:
-            raise ValueError("say which list it is that the particles were read from")
+            raise ValueError("give the list from which the particles were read")
         done = io.filter_particles(own, work.session.table(chosen), path)
         other = f"; {done.elsewhere:,} are of other lists" if done.elsewhere else ""
         return f"{done.kept:,} of {done.kept + done.dropped:,} particles of {own.name} are in {path.name}{other}"
@@ -257,9 +259,9 @@ def export_as(
 
 
 def posed(table: pd.DataFrame, averages: Mapping[str, Average], *, reach: float) -> tuple[pd.DataFrame, dict[str, int]]:
-    """A particle table in the poses of averages, and how many particles are in those of which.
+    """Give particles the poses of averages; count the particles of each.
 
-    A particle that is in several averages has the pose of the latest; quick ones count only where there is no other.
+    A particle in several averages takes the pose of the latest; a quick average is used only where there is no other.
 
     Parameters
     ----------
@@ -268,16 +270,16 @@ def posed(table: pd.DataFrame, averages: Mapping[str, Average], *, reach: float)
     averages
         By name, the latest last.
     reach
-        Å; one that lies farther from where the table has it, or in another tomogram, is not the same particle, though it
-        has the same id.
+        Å. A particle of an average that lies farther than this from its position in the table, or in another tomogram, is
+        another particle with the same id.
 
     Returns
     -------
     table
-        With the column ``average`` and, where all of them have one, ``half``, if any is in the pose of an average; then without
-        columns that tell of other poses or half sets (`outdated`).
+        As given if no particle has the pose of an average. Otherwise with the column ``average`` and, where all particles
+        have one, ``half``, and without columns that describe other poses or half sets (`outdated`).
     counts
-        By the name of the average; "table" for those that stay as they were. None is 0.
+        Number of particles by the name of the average; "table" for unchanged poses. Counts of 0 are left out.
     """
     if not len(table):
         return table, {}
@@ -303,7 +305,7 @@ def posed(table: pd.DataFrame, averages: Mapping[str, Average], *, reach: float)
 
 
 def _known(work: Inspection, path: Path, version: str | None) -> dict[str, Any]:
-    """What `io.write_particles` needs to know for a list of this format, and nothing else."""
+    """The options that `io.write_particles` takes for a list of this format."""
     sizes = [one.voxel_size for one in (*work.tomograms.values(), work.subtomograms) if one is not None]
     shapes = {name: volume.shape for name, volume in work.tomograms.items()}
     known = {"voxel_size": sizes[0] if sizes else None, "tomogram_shape": shapes or None}
@@ -315,46 +317,43 @@ def _left_out(before: pd.DataFrame, after: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _best(table: pd.DataFrame, averages: Mapping[str, Average]) -> tuple[str, Average | None]:
-    """The average with most particles of a table, of those alike the latest; a quick one only if there is no other."""
+    """The average with most particles of a table, the latest of equals; a quick one only if there is no other."""
     held = {name: int(table["particle_id"].isin(one.particles["particle_id"]).sum()) for name, one in averages.items()}
     order = {name: (not averages[name].record.get("quick", False), count, n) for n, (name, count) in enumerate(held.items())}
-    some = [name for name, count in held.items() if count]
-    if not some:
-        return "", None
-    name = max(some, key=order.__getitem__)
-    return name, averages[name]
+    name = max((name for name, count in held.items() if count), key=order.__getitem__, default=None)
+    return ("", None) if name is None else (name, averages[name])
 
 
 def write_class_folders(
     sets: Sequence[ParticleClass], subtomograms: Subtomograms, folder: str | Path, *, program: str, diameter: float
 ) -> list[Path]:
-    """Write a folder for each class; all of them or nothing.
+    """Write a folder for each class; all or nothing.
 
     Parameters
     ----------
     sets
-        The classes; each has a particle.
+        The classes; none may be empty.
     subtomograms
         Boxes of their particles.
     folder
-        Of all of them; it must not be there.
+        The folder to write; it must not exist.
     program
         "RELION" or "Dynamo".
     diameter
-        Of the mask, in Å, where a class has no average whose record says it.
+        Of the mask, in Å, for a class without an average or with an average whose record has none.
 
     Returns
     -------
     list
         The folders, in the order of the classes; their names are those of the classes without characters that programs or
-        shells take for something else.
+        shells treat specially.
 
     Raises
     ------
     FileExistsError
-        If the folder is there.
+        If the folder exists.
     ValueError
-        If there is no class, one is empty, the program is unknown, or as the program's own files say.
+        If there is no class, a class is empty, the program is unknown, or as in `to_relion.write` and `to_dynamo.write`.
     """
     folder = Path(folder)
     if program not in PROGRAMS:
@@ -365,17 +364,17 @@ def write_class_folders(
     if folder.exists():
         raise FileExistsError(f"{folder} is there already; name another folder")
     names = folder_names([one.name for one in sets])
-    way = _relion if program == "RELION" else _dynamo
+    write = _relion if program == "RELION" else _dynamo
     with io.atomic(folder) as temporary:
-        told = [way(one, subtomograms, temporary / name, diameter) for one, name in zip(sets, names, strict=True)]
+        texts = [write(one, subtomograms, temporary / name, diameter) for one, name in zip(sets, names, strict=True)]
         many = "1 class" if len(sets) == 1 else f"{len(sets)} classes"
         head = f"{many} of particles for {program}, written by tomolab {__version__}.\n{START}\n"
-        (temporary / "README.txt").write_text("\n".join([head, *told]), encoding="utf-8")
+        (temporary / "README.txt").write_text("\n".join([head, *texts]), encoding="utf-8")
     return [folder / name for name in names]
 
 
 def folder_names(titles: Sequence[str]) -> list[str]:
-    """Names of folders, all different, also where capitals do not count."""
+    """Folder names for titles, all different even where case is ignored."""
     found: list[str] = []
     taken: set[str] = set()
     for title in titles:
@@ -422,7 +421,7 @@ def _head(one: ParticleClass, folder: Path, subtomograms: Subtomograms) -> str:
 
 
 def _maps(one: ParticleClass, subtomograms: Subtomograms, width: float) -> tuple[Volume, Volume | None]:
-    """Mask, and the average in the box and voxel size of the particles."""
+    """The mask, and the average in the box and voxel size of the particles."""
     size, box = subtomograms.voxel_size, subtomograms.box
     inside = max(2.0, width / size - 2 * EDGE)
     mask = Volume(densities.sphere(box, inside, edge_voxels=EDGE).numpy(), size)
@@ -432,9 +431,9 @@ def _maps(one: ParticleClass, subtomograms: Subtomograms, width: float) -> tuple
 
 
 def _width(one: ParticleClass, subtomograms: Subtomograms, diameter: float) -> float:
-    """Å, of the mask: that of the average, or what was given; always inside the box."""
-    told = diameter if one.reference is None else float(one.reference.record.get("mask", diameter))
-    return min(told, 0.95 * subtomograms.box * subtomograms.voxel_size)
+    """Diameter of the mask in Å: that of the average, or the given one; at most 95 % of the box."""
+    wanted = diameter if one.reference is None else float(one.reference.record.get("mask", diameter))
+    return min(wanted, 0.95 * subtomograms.box * subtomograms.voxel_size)
 
 
 def _symmetry(one: ParticleClass) -> str:

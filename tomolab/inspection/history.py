@@ -1,6 +1,6 @@
-"""Takes the steps of a session, undoes and redoes them; a step keeps what it changed, compressed.
+"""Takes the steps of a session, undoes and redoes them; a step stores what it changed, compressed.
 
-All steps together keep at most `LIMIT` bytes. Beyond that the oldest can no longer be undone; what they did is still told.
+All steps together take at most `LIMIT` bytes. Beyond that the oldest can no longer be undone; their descriptions stay.
 
 >>> history = History()
 >>> history.add(Step.between("merge 3 and 5", values, {"labels": merged}))
@@ -20,17 +20,17 @@ import numpy as np
 from tomolab.io import safe_load
 
 LIMIT = 2**26
-"""Bytes that the steps of a history keep."""
+"""Bytes that the steps of a history may take."""
 OVERHEAD = 1024
-"""Bytes counted for the words of a step, and for what it says of clusters."""
+"""Bytes counted for the description of a step and its changes of clusters."""
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """Something that was done: in words, when (UTC), and what it changed.
+    """One change: its description, its time (UTC) and the values that it changed.
 
-    `arrays` holds by name the rows that changed and the bits that differ there, before from after, compressed; `entries` the
-    entries of a dictionary that were there before, and those that took their place.
+    `arrays` holds by name the changed rows and the bits that differ there between before and after, compressed; `entries` holds
+    by name the entries of a dictionary before the change and those that replaced them.
     """
 
     what: str
@@ -40,7 +40,7 @@ class Step:
 
     @classmethod
     def between(cls, what: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> "Step":
-        """The step from some values to others of the same names, shapes and types; without changes if they are alike."""
+        """The step from some values to others of the same names, shapes and types; empty if they are equal."""
         arrays: dict[str, bytes] = {}
         entries: dict[str, Any] = {}
         for name, new in after.items():
@@ -56,27 +56,27 @@ class Step:
 
     @property
     def names(self) -> set[str]:
-        """Names of the values that it changed."""
+        """Names of the changed values."""
         return {*self.arrays, *self.entries}
 
     @property
     def size(self) -> int:
-        """Bytes, about."""
+        """Bytes, approximately."""
         return OVERHEAD + sum(map(len, self.arrays.values()))
 
     @cached_property
     def text(self) -> str:
-        """All of it but its arrays, as JSON; made once, however often it is written."""
+        """The step without its arrays, as JSON; computed once, since every save writes it again."""
         sizes = {name: len(bits) for name, bits in self.arrays.items()}
         return json.dumps({"what": self.what, "when": self.when, "arrays": sizes, "entries": self.entries}, default=asdict)
 
     def applied(self, values: Mapping[str, Any], *, forward: bool) -> dict[str, Any]:
-        """The values that it changed, with the change made or taken back.
+        """The changed values after the step (forward) or before it.
 
         Raises
         ------
         ValueError, IndexError
-            If it changes other rows than there are.
+            If it changes rows that do not exist.
         """
         found: dict[str, Any] = {}
         for name, bits in self.arrays.items():
@@ -96,9 +96,9 @@ class Step:
 
 @dataclass
 class History:
-    """Steps that were done, oldest first, and those that were undone and can be done again, next one last.
+    """Steps in `past`, oldest first, and undone steps in `future`, the next to redo last.
 
-    `older` are what, when and names of steps from before these.
+    `older` holds what, when and names of steps that can no longer be undone.
     """
 
     past: list[Step] = field(default_factory=list)
@@ -107,10 +107,10 @@ class History:
 
     def __post_init__(self) -> None:
         self.size = sum(step.size for step in (*self.past, *self.future))
-        """Bytes that all steps keep."""
+        """Bytes of all steps."""
 
     def add(self, step: Step) -> None:
-        """Note a step; what had been undone is gone then, and of the oldest what is beyond the limit."""
+        """Add a step; drop the undone steps, and the oldest steps beyond the limit."""
         self.past.append(step)
         self.size += step.size - sum(gone.size for gone in self.future)
         self.future.clear()
@@ -120,21 +120,21 @@ class History:
             self.older.append((first.what, first.when, sorted(first.names)))
 
     def undo(self) -> Step:
-        """The last step, to be taken back; IndexError if there is none."""
+        """Move the last step to `future` and return it; IndexError if there is none."""
         if not self.past:
             raise IndexError("there is nothing to undo")
         self.future.append(self.past.pop())
         return self.future[-1]
 
     def redo(self) -> Step:
-        """The step that was undone last, to be done again; IndexError if there is none."""
+        """Move the step that was undone last back to `past` and return it; IndexError if there is none."""
         if not self.future:
-            raise IndexError("there is nothing to do again")
+            raise IndexError("there is nothing to redo")
         self.past.append(self.future.pop())
         return self.past[-1]
 
     def packed(self) -> tuple[dict[str, Any], np.ndarray]:
-        """What `unpacked` takes: a value for JSON, and all arrays in one, since many would take seconds to write."""
+        """The arguments of `unpacked`: a value for JSON, and all arrays in one, since many would take seconds to write."""
         steps = [*self.past, *self.future]
         bits = np.frombuffer(b"".join(bits for step in steps for bits in step.arrays.values()), np.uint8)
         return {"older": self.older, "done": len(self.past), "steps": [step.text for step in steps]}, bits
@@ -148,16 +148,16 @@ class History:
         Parameters
         ----------
         about, bits
-            What `packed` gave.
+            The result of `packed`.
         values
-            As the last step left them.
+            The values after the last step.
         restored
-            Gives the entries of a dictionary back what JSON took from them, by the name of the value.
+            Restores the types of the entries of a dictionary after JSON; called with the name of the value and the entries.
 
         Raises
         ------
         KeyError, ValueError, zlib.error
-            If something is missing, or a step could not have been taken.
+            If something is missing, or a step does not fit the values.
         """
         safe_load.check_types(dict(about), done=int, steps=list, older=list)
         steps, raw, place = [], bits.tobytes(), 0

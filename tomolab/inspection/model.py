@@ -1,6 +1,6 @@
-"""Takes what is known of particles, gives an `Inspection`: a person looks at them, decides what they are, and averages them.
+"""Takes particles with their boxes, features and tomograms, gives an `Inspection`: a session and the averages of its clusters.
 
-Nothing here is drawn: the browser's inspector and napari's show one inspection and change it by its methods.
+The inspectors of the browser and of napari show an inspection and change it by its methods.
 
 >>> work = inspection.open("runs/first")
 >>> work.session.select(drawn, "lasso")
@@ -42,13 +42,13 @@ from tomolab.volumes import Volume
 
 ENGINES = ("tomolab", "RELION")
 FEWEST = 8
-"""Particles without which there is no average worth the name."""
+"""Minimum number of particles of an average."""
 QUICK = 120
 """Particles of a quick average: the most typical ones of its cluster."""
 COMPONENTS = 6
-"""Principal components that can be looked at."""
+"""Number of principal components to plot."""
 MOST = 20_000
-"""Particles that are put in order by their features at once, so that a lasso around a million is answered."""
+"""Maximum number of particles to sort by their features, so that a lasso around a million stays fast."""
 
 
 class AveragingTask:
@@ -57,19 +57,19 @@ class AveragingTask:
     Parameters
     ----------
     title
-        Of the average; classes are numbered after it.
+        Name of the average; the names of classes add a number.
     subtomograms
-        Where the particles are.
+        Boxes of the particles.
     ids
-        Which of them.
+        Ids of the particles (n,).
     keep
-        Called with the name of every average and with it, as soon as there is one.
+        Called with the name and the value of every average as soon as it is ready.
     classes
-        Into how many they are sorted first; 1 leaves them together.
+        Number of classes into which the particles are sorted first; 1 does not sort.
     refine_in
-        Folder in which RELION refines the average of ours; by default it does not.
+        Folder in which RELION refines the average of tomolab; by default RELION does not run.
     options
-        For `averaging.average`: seed, and perhaps symmetry, mask_diameter and iterations.
+        Of `averaging.average`: seed, and optionally symmetry, mask_diameter and iterations.
     """
 
     def __init__(
@@ -87,15 +87,15 @@ class AveragingTask:
         self.options, self.classes, self.refine_in = options, classes, refine_in
 
     def __call__(self, *, progress: Callable[[Any], Any], stop: Callable[[], bool]) -> dict[str, Average]:
-        """Make the averages, by name; those that are made when it is stopped."""
+        """Compute the averages, by name; if stopped, return those that are ready."""
         controls = {"progress": progress, "stop": stop}
-        made: dict[str, Average] = {}
+        averages: dict[str, Average] = {}
         for name, ids in self._sets(controls).items():
-            made[name] = self._one(name, ids, controls)
-            self.keep(name, made[name])
+            averages[name] = self._average(name, ids, controls)
+            self.keep(name, averages[name])
             if stop():
                 break
-        return made
+        return averages
 
     def _sets(self, controls: dict[str, Any]) -> dict[str, np.ndarray]:
         if self.classes == 1:
@@ -108,45 +108,45 @@ class AveragingTask:
                 warnings.warn(f"{name} holds {len(ids)} particles and is not averaged: that needs {FEWEST}", stacklevel=2)
         return {name: ids for name, ids in sets.items() if len(ids) >= FEWEST}
 
-    def _one(self, name: str, ids: np.ndarray, controls: dict[str, Any]) -> Average:
-        ours = gold_standard.average(self.subtomograms, ids, **self.options, **controls)
+    def _average(self, name: str, ids: np.ndarray, controls: dict[str, Any]) -> Average:
+        average = gold_standard.average(self.subtomograms, ids, **self.options, **controls)
         if self.refine_in is None or controls["stop"]():
-            return ours
+            return average
         folder = relion_job.write(self.subtomograms, self.refine_in / folder_name(name), ids=ids, progress=False)
-        diameter = self.options.get("mask_diameter") or ours.record["mask"]
+        diameter = self.options.get("mask_diameter") or average.record["mask"]
         options = {key: self.options[key] for key in ("seed", "symmetry") if key in self.options}
-        return relion_job.refine(folder, diameter=diameter, reference=ours.volume, **options, **controls)
+        return relion_job.refine(folder, diameter=diameter, reference=average.volume, **options, **controls)
 
 
 class Inspection:
-    """Particles, all that is known of them, the session of decisions about them, and their averages.
+    """Particles with their data, the session that groups them into clusters, and the averages of clusters.
 
     Parameters
     ----------
     session
-        The decisions.
+        Clusters, selection and filters.
     points
         Columns ``particle_id``, ``x``, ``y`` (`layouts.flat`) of every particle.
     features
-        Embedding of every particle; without it nothing can be split or put in order.
+        Embedding of every particle; without it clusters cannot be split and particles cannot be sorted.
     subtomograms
-        Their boxes; without them there are no pictures and no averages.
+        Boxes of the particles; without them there are no pictures and no averages.
     tomograms
-        By the name in the column ``tomogram``, bright on dark.
+        Tomograms, bright on dark, by the name in the column ``tomogram``.
     diameter
         Of a particle, in Å.
     folder
-        Run folder, in which every decision and every average is kept at once; kept nowhere by default.
+        Run folder, into which every change and every average is written at once; by default nothing is written.
 
     Raises
     ------
     ValueError
-        If points, features or boxes lack particles of the session, there is no such tomogram, or the diameter is not
+        If points, features or boxes lack particles of the session, a tomogram has no particles, or the diameter is not
         positive.
     """
 
     changed = Signal(set)
-    """Sent with the names of what changed: those of the session, "jobs", and "averages" (in the thread that made them)."""
+    """Sent with the names of what changed: those of `Session.changed`, "jobs", and "averages" (in the thread of the job)."""
 
     def __init__(
         self,
@@ -177,9 +177,9 @@ class Inspection:
         self.points = None if points is None else points.set_index("particle_id").loc[session.ids].reset_index()
         self._kept = SESSION
         self.unkept = ""
-        """Why the last change could not be written into the run folder; empty if it was, or is not to be."""
+        """Why the last change could not be written into the run folder; empty if it was written or there is no folder."""
         self.averages: dict[str, Average] = {}
-        """By name, in the order in which they were made."""
+        """Averages by name, oldest first."""
         self.jobs: list[Job] = []
         session.changed.connect(self._keep_session)
 
@@ -188,27 +188,27 @@ class Inspection:
 
     @property
     def kept(self) -> Path | None:
-        """Where the session is kept."""
+        """File of the session; None without a run folder."""
         return None if self.folder is None else self.folder / self._kept
 
     @property
     def named(self) -> list[str]:
-        """Names of the tomograms in which particles lie."""
+        """Names of the tomograms that have particles."""
         return sorted(self.session.particles["tomogram"].unique().tolist())
 
-    # What cannot be done, and why
+    # Disabled actions
 
     def split_problem(self, clusters: Sequence[int]) -> str:
-        """Why these clusters cannot be split: it needs an embedding and one cluster of two particles. Empty if they can."""
+        """Why these clusters cannot be split: a split needs features and one cluster of two particles. Empty if they can."""
         if self.features is None:
             return "there is no embedding to split by"
         if len(clusters) != 1:
             return "tick one cluster"
         few = self.session.counts()[clusters[0]] < 2
-        return f"{self.session.title(clusters[0])} has less than two particles" if few else ""
+        return f"{self.session.title(clusters[0])} has fewer than two particles" if few else ""
 
     def average_problem(self, clusters: Sequence[int], *, engine: str = "tomolab") -> str:
-        """Why these clusters, or without any the selection, cannot be averaged with an engine; empty if they can."""
+        """Why these clusters, or the selection if none is given, cannot be averaged with an engine; empty if they can."""
         if self.subtomograms is None:
             return "there are no boxes to average"
         counts, selected = self.session.counts(), int(self.session.selected.sum())
@@ -226,33 +226,33 @@ class Inspection:
         found = programs is not None and programs.refine_mpi and programs.mpirun and programs.reconstruct
         return "" if found else "RELION is not installed here (relion_refine_mpi, relion_reconstruct and mpirun)"
 
-    # What can be done
+    # Actions
 
-    def split(self, cluster: int, parts: int = 2, *, seed: int = 0) -> list[int]:
-        """Divide a cluster by k-means among its own particles; their numbers.
+    def split(self, cluster: int, n_clusters: int = 2, *, seed: int = 0) -> list[int]:
+        """Divide a cluster by k-means of the features of its particles; return the numbers of the clusters.
 
         Raises
         ------
         ValueError
-            If `split_problem` says why not, or there are less particles than parts.
+            If `split_problem` gives a reason, or there are fewer particles than clusters.
         """
-        return self.session.split(cluster, self.parts(cluster, parts, seed=seed))
+        return self.session.split(cluster, self.split_labels(cluster, n_clusters, seed=seed))
 
-    def parts(self, cluster: int, count: int, *, seed: int = 0) -> pd.Series:
-        """What `split` divides a cluster into, for `Session.split`: found without a change, so in any thread.
+    def split_labels(self, cluster: int, n_clusters: int, *, seed: int = 0) -> pd.Series:
+        """Labels of the particles of a cluster for `Session.split`; changes nothing, so it may run in any thread.
 
         Raises
         ------
         ValueError
-            As `split`.
+            As in `split`.
         """
         _refuse(self.split_problem([cluster]), "split")
         assert self.features is not None
         inside = self.features.take(self.session.members(cluster).ids)
-        return clustering.kmeans(inside, count, seed=seed)
+        return clustering.kmeans(inside, n_clusters, seed=seed)
 
     def components(self, first: int, second: int) -> pd.DataFrame:
-        """Particles along two principal components of their features, counted from 1: ``particle_id``, ``x``, ``y``.
+        """Two principal components of the features, counted from 1, as columns ``particle_id``, ``x``, ``y``.
 
         Raises
         ------
@@ -271,9 +271,9 @@ class Inspection:
         return pca.pca(self.features.take(self.session.ids), min(COMPONENTS, *self.features.vectors.shape))
 
     def typical(self, ids: Iterable[int]) -> np.ndarray:
-        """Particles, those nearest to their common centre among the features first; without features, as they are.
+        """Sort particle ids by distance of their features from the mean, nearest first; without features, keep the order.
 
-        Of more than 20,000, as many are drawn at random and put in order, and the others follow as they are.
+        Of more than 20,000 particles a random 20,000 are sorted; the others follow in the given order.
         """
         given = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), dtype=np.int64)
         if self.features is None or not len(given):
@@ -296,25 +296,25 @@ class Inspection:
         mask_diameter: float | None = None,
         seed: int = 0,
     ) -> Job[dict[str, Average]]:
-        """Average a cluster, or what is selected, in the background; the result lands in `averages` and in the run folder.
+        """Average a cluster, or the selection, in a background job; add the result to `averages` and the run folder.
 
         Parameters
         ----------
         cluster
-            Its number; what is selected by default.
+            Its number; the selection by default.
         engine
-            "tomolab", or "RELION", which starts from the average of ours and then refines that.
+            "tomolab", or "RELION", which refines the average of tomolab.
         quick
-            Only so many as show what it is: the 120 most typical particles, in fewer iterations, and not sorted.
+            Average only the 120 most typical particles, in fewer iterations, without sorting.
         classes
-            More than one sorts the particles first (`classification.classify`) and averages each class.
+            If more than one, sort the particles into classes first (`classification.classify`) and average each class.
         symmetry, mask_diameter, seed
             As in `averaging.average`.
 
         Raises
         ------
         ValueError
-            If `average_problem` says why not, or an option is out of range.
+            If `average_problem` gives a reason, or an option is out of range.
         """
         if engine not in ENGINES:
             raise ValueError(f"engine is one of {', '.join(ENGINES)}, got {engine!r}")
@@ -346,10 +346,10 @@ class Inspection:
         return job
 
     def save(self) -> Path:
-        """Write the session into the run folder, as every change does. ValueError if there is none.
+        """Write the session into the run folder, as every change does; ValueError without a run folder.
 
-        Where another kernel has written its own session there meanwhile, that one stays, and this one is kept beside it from
-        then on (`kept`), with a warning.
+        If another kernel has written its session there meanwhile, that file stays: this session goes into a new file beside
+        it from then on (`kept`), with a warning.
         """
         if self.folder is None:
             raise ValueError("this inspection has no run folder to be kept in")
@@ -359,19 +359,19 @@ class Inspection:
             except FileExistsError:
                 beside = run_contents.free_session_path(self.folder)
                 self.session.take_over(beside)
-                told = f"another kernel works on {self.folder} and has kept its session as {self._kept}"
-                warnings.warn(f"{told}; this one is kept as {beside.name}", stacklevel=2)
+                other = f"another kernel works on {self.folder} and has kept its session as {self._kept}"
+                warnings.warn(f"{other}; this one is kept as {beside.name}", stacklevel=2)
                 self._kept = beside.name
 
     def keep(self, name: str, average: Average, *, cluster: int | None = None, quick: bool = False) -> None:
-        """Take in an average, of a cluster or of some other particles, and write it into the run folder if there is one."""
+        """Add an average of a cluster or of other particles, and write it into the run folder if there is one."""
         average = replace(average, record=average.record | {"name": name, "cluster": cluster, "quick": quick})
         if self.folder is not None:
             average.save(io.inside(self.folder, f"{AVERAGES}/{folder_name(name)}"))
         self.averages[name] = average
         self.changed.emit({"averages"})
 
-    # Inside
+    # Helpers
 
     def _free(self, title: str) -> str:
         """A title that no average and no job has."""
@@ -385,7 +385,7 @@ class Inspection:
             if self.folder is not None:
                 self.save()
         except OSError as error:
-            # Nothing is lost by it but in a crash: the next change writes all of the session.
+            # The next change writes the whole session again: only a crash before it loses this one.
             self.unkept = str(error)
             warnings.warn(f"the session could not be kept in {self.folder}: {error}", stacklevel=2)
         self.changed.emit(changed)
@@ -397,25 +397,25 @@ def _refuse(problem: str, action: str) -> None:
 
 
 def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) -> Inspection:  # noqa: A001 - inspection.open
-    """Inspect what a run folder holds; it goes on where it was left.
+    """Open the inspection of a run folder, with the saved session if there is one.
 
     Parameters
     ----------
     folder
-        With ``clusters.csv`` (particles with a column ``cluster``), and as far as they are there ``embedding``,
-        ``subtomograms.zarr``, ``tomogram.mrc`` or ``tomograms/NAME.mrc``, ``averages/`` and what an inspection left:
-        ``session.npz`` and ``layout.csv``, which is made of the embedding where it is missing (UMAP).
+        With ``clusters.csv`` (particles with a column ``cluster``) and optionally ``embedding``, ``subtomograms.zarr``,
+        ``tomogram.mrc`` or ``tomograms/NAME.mrc``, ``averages/``, and the files of an earlier inspection: ``session.npz`` and
+        ``layout.csv`` (if missing, it is computed from the embedding by UMAP).
     diameter
-        Of a particle, in Å; by default that stated in the table, or half of the box.
+        Of a particle, in Å; by default that of the table, or half of the box.
     seed
         Of the layout.
 
     Raises
     ------
     FileNotFoundError
-        If there is no folder or no particle table in it.
+        If the folder or its particle table is missing.
     ValueError
-        If what is there does not fit together, or nothing says how large a particle is.
+        If the files contradict each other, or no file has the diameter of a particle.
     """
     folder = Path(folder)
     table = run_contents.read_table(folder)

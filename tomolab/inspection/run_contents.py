@@ -1,7 +1,7 @@
-"""Takes a run folder at any stage, gives what it holds (particles, boxes, session, averages) and how that came about, counted.
+"""Takes a run folder at any stage, gives its contents (particles, boxes, session, averages) and the count of each step.
 
-Nothing that is not there is made up. Nothing is changed by looking, but that a layout is made where one is asked for, and that
-a session which cannot go on is put aside.
+Reading changes no file, with two exceptions: `read_layout` computes a missing layout, and `read_session` renames a session that
+does not fit the particles.
 
 >>> table = run_contents.read_table("runs/first")
 >>> session = run_contents.read_session("runs/first", Session(table))
@@ -42,18 +42,18 @@ from tomolab.volumes import Volume
 
 TABLE, EMBEDDING, BOXES = "clusters.csv", "embedding", "subtomograms.zarr"
 ENDINGS = (".mrc", ".rec", ".map", ".mrc.gz", ".rec.gz", ".mrc.bz2", ".rec.bz2", ".zarr")
-"""Of the names of tomograms; where there are several of one name, the first of these is taken."""
+"""Suffixes of tomograms; where several files share a name, the first of these suffixes is read."""
 SESSION, LAYOUT, LAYOUT_OF, AVERAGES = "session.npz", "layout.csv", "layout.json", "averages"
 PICKS = "picks.star"
 NOTHING = ("", "none", "random", "reference-free")
-"""What a record may say of the start of an average that had none."""
+"""Values of ``start`` in the record of an average that had no start."""
 POINTS = ("particle_id", "x", "y")
 """Columns of a layout."""
 
 
 @dataclass(frozen=True)
 class ParticleCount:
-    """How many particles came to a point, and what is to be said of it."""
+    """Number of particles that reached a step, and a comment."""
 
     title: str
     count: int
@@ -62,7 +62,7 @@ class ParticleCount:
 
 @dataclass(frozen=True, eq=False)
 class RunContents:
-    """What a run folder holds.
+    """Contents of a run folder.
 
     Parameters
     ----------
@@ -71,17 +71,17 @@ class RunContents:
     stages
         Entries of its manifest, by stage.
     changed
-        Files that are not what they were when they were recorded.
+        Files whose hash is no longer the recorded one.
     steps
-        Counts of particles, in the order of the work.
+        Numbers of particles, in the order of the work.
     table
-        Particles: of the clusters, or else of the boxes.
+        Particle table of the clusters, or else of the boxes.
     session
-        The clusters, with what was decided about them.
+        The clusters.
     features, boxes, points, averages, selections
-        As far as they are there.
+        None or empty where missing.
     faults
-        What could not be read, and why.
+        Messages of files that could not be read.
     """
 
     folder: Path
@@ -99,37 +99,37 @@ class RunContents:
 
 
 def read_table(folder: Path) -> pd.DataFrame:
-    """Particle table; FileNotFoundError if there is none, naming the notebook that makes it."""
+    """Read the particle table; FileNotFoundError, naming the notebook that writes it, if there is none."""
     if not io.inside(folder, TABLE).is_file():
         raise FileNotFoundError(f"there is no {TABLE} in {folder}: run the notebook 05_clusters first")
     return io.read_particles(folder / TABLE)
 
 
 def read_features(folder: Path) -> Embedding | None:
-    """Embedding, if there is one."""
+    """Read the embedding, if there is one."""
     path = io.inside(folder, EMBEDDING)
     return embedding.load(path) if path.exists() else None
 
 
 def read_boxes(folder: Path) -> Subtomograms | None:
-    """Subtomograms, if there are any."""
+    """Read the subtomograms, if there are any."""
     path = io.inside(folder, BOXES)
     return dataset.open(path) if path.exists() else None
 
 
 def read_session(folder: Path, fresh: Session) -> Session:
-    """The session that was left here, unless it was about other particles or clusters than a fresh one.
+    """Read the saved session; return `fresh` if there is none.
 
-    Then it is put aside under another name, with a warning, and the fresh one is given back.
+    If the saved session has other particles or first clusters than `fresh`, rename its file, warn, and return `fresh`.
     """
     kept = io.inside(folder, SESSION)
     fresh.take_over(kept)
     if not kept.is_file():
         return fresh
     try:
-        left = sessions.load(kept, fresh.particles)
-        if left.origin == fresh.origin:
-            return left
+        saved = sessions.load(kept, fresh.particles)
+        if saved.origin == fresh.origin:
+            return saved
         why = f"{TABLE} is not what it began with"
     except ValueError as error:
         why = str(error)
@@ -140,31 +140,31 @@ def read_session(folder: Path, fresh: Session) -> Session:
 
 
 def free_session_path(folder: Path) -> Path:
-    """A place for a session beside the one that is usual, where there is none yet."""
+    """The first path ``session-N.npz`` that does not exist."""
     return next(place for n in itertools.count(1) if not (place := folder / f"session-{n}.npz").exists())
 
 
 def read_layout(folder: Path, found: Embedding | None, *, seed: int) -> pd.DataFrame | None:
-    """Layout that was left here, unless it is of another embedding: then it is made of this one, and kept; None without either.
+    """Read the layout; if it is missing or of another embedding, compute it from this one and save it. None without either.
 
-    ``layout.json`` tells what it was made of. A layout without goes by its time: the embedding must not be newer.
+    ``layout.json`` holds the hashes of the embedding. A layout without it counts as current unless the embedding is newer.
     """
     kept, mark, source = io.inside(folder, LAYOUT), io.inside(folder, LAYOUT_OF), folder / EMBEDDING
-    if kept.is_file() and (found is None or _made_of(mark, kept, source)):
+    if kept.is_file() and (found is None or _is_layout_of(mark, kept, source)):
         return safe_load.read_csv(kept, POINTS, "a layout")
     if found is None:
         return None
-    made = layouts.flat(found, seed=seed)
+    layout = layouts.flat(found, seed=seed)
     mark.unlink(missing_ok=True)
     with io.atomic(kept) as temporary:
-        made.to_csv(temporary, index=False)
+        layout.to_csv(temporary, index=False)
     with io.atomic(mark) as temporary:
         temporary.write_text(json.dumps(_hashes(source)) + "\n")
-    return made
+    return layout
 
 
-def _made_of(mark: Path, kept: Path, source: Path) -> bool:
-    """Whether a layout is of an embedding."""
+def _is_layout_of(mark: Path, kept: Path, source: Path) -> bool:
+    """Whether a layout was computed from an embedding."""
     if mark.is_file():
         return safe_load.read_json(mark) == _hashes(source)
     return kept.stat().st_mtime >= (source / embedding.VECTORS).stat().st_mtime
@@ -175,20 +175,21 @@ def _hashes(source: Path) -> dict[str, str]:
 
 
 def read_tomograms(folder: Path, particles: pd.DataFrame) -> dict[str, Volume]:
-    """Those of these particles that are here."""
+    """Read the tomograms of these particles that are in the folder, by name."""
     return {name: io.read_volume(path) for name, path in tomogram_files(folder, particles).items()}
 
 
 def tomogram_files(folder: Path, particles: pd.DataFrame | None = None) -> dict[str, Path]:
-    """Files of the tomograms of these particles that are here: ``tomograms/NAME.mrc``, or ``tomogram.mrc`` for one only.
+    """Files of tomograms in the folder by name: ``tomograms/NAME.mrc``, or ``tomogram.mrc`` for a single one.
 
-    Other maps will do as well (`ENDINGS`). Without particles, of all that are here; a ``tomogram.mrc`` has no name then.
+    Other suffixes are accepted (`ENDINGS`). Only the tomograms of the particles, if these are given; otherwise all, and the
+    name of ``tomogram.mrc`` is empty.
     """
     single = _tomogram(folder, "tomogram")
     if particles is None:
         if single is not None:
             return {"": single}
-        # Of several maps of one name the one whose ending stands first is taken: it comes last here.
+        # The first suffix wins: its file comes last and replaces the others.
         here = {path.name.removesuffix(end): path for end in ENDINGS[::-1] for path in folder.glob(f"tomograms/*{end}")}
         return dict(sorted(here.items()))
     names = particles["tomogram"].unique().tolist()
@@ -199,12 +200,12 @@ def tomogram_files(folder: Path, particles: pd.DataFrame | None = None) -> dict[
 
 
 def folder_name(name: str) -> str:
-    """A name for a folder: letters, digits, points and hyphens; all else becomes an underscore."""
+    """Folder name of letters, digits, underscores, dots and hyphens; an underscore replaces all else."""
     return re.sub(r"[^\w.-]+", "_", name).strip("._") or "average"
 
 
 def map_files(folder: Path) -> list[Path]:
-    """Maps and tomograms in a folder, by their names; a store of subtomograms is none."""
+    """Maps and tomograms in a folder, sorted; stores of subtomograms are left out."""
     found = {path for end in ENDINGS for path in folder.glob(f"*{end}") if not (path / "particles.parquet").exists()}
     return sorted(found)
 
@@ -216,23 +217,23 @@ def _tomogram(folder: Path, name: str) -> Path | None:
 
 
 def particle_diameter(particles: pd.DataFrame, cut: Subtomograms | None) -> float:
-    """Of a particle, in Å: that in the table, or half of the box; ValueError if neither says."""
+    """Diameter of a particle in Å, of the table or half of the box; ValueError if there is neither."""
     if "diameter" in particles:
         return float(particles["diameter"].median())
     if cut is None:
-        raise ValueError("nothing says how large a particle is: give diameter= in Å")
+        raise ValueError("the diameter of a particle is unknown: give diameter= in Å")
     return cut.box * cut.voxel_size / 2
 
 
 def read_averages(folder: Path) -> dict[str, Average]:
-    """Averages by name, in the order in which they were made."""
+    """Read the averages, by name, oldest first."""
     places = sorted(io.inside(folder, AVERAGES).glob("*/record.json"), key=lambda one: one.lstat().st_mtime)
     found = [half_maps.load(place.parent) for place in places]
     return {one.record.get("name", place.parent.name.replace("_", " ")): one for one, place in zip(found, places, strict=True)}
 
 
 def read(folder: str | Path, *, verify: bool = True) -> RunContents:
-    """Read what a run folder holds.
+    """Read the contents of a run folder.
 
     Parameters
     ----------
@@ -254,7 +255,7 @@ def read(folder: str | Path, *, verify: bool = True) -> RunContents:
     faults: list[str] = []
 
     def tried(reader: Callable[[], Any]) -> Any:
-        """What can be read; of what cannot, the reason is kept."""
+        """Result of a reader; if it fails, None, and the message goes to `faults`."""
         try:
             return reader()
         except (ValueError, OSError, KeyError) as error:
@@ -265,8 +266,8 @@ def read(folder: str | Path, *, verify: bool = True) -> RunContents:
     stages = run.manifest()["stages"]
     boxes, features = tried(lambda: read_boxes(folder)), tried(lambda: read_features(folder))
     table = tried(lambda: read_table(folder)) if (folder / TABLE).is_file() else None
-    session = None if table is None else tried(lambda: _left(folder, table)) or tried(lambda: _begun(table))
-    made = tried(lambda: _averages(folder)) or {}
+    session = None if table is None else tried(lambda: _saved_session(folder, table)) or tried(lambda: _first_session(table))
+    averages = tried(lambda: _averages(folder)) or {}
     listed = tried(lambda: _selections(folder)) or []
     chosen = [one for one in (tried(partial(selection.load, place)) for place in listed) if one is not None]
     picked = tried(lambda: _picked(folder))
@@ -277,7 +278,7 @@ def read(folder: str | Path, *, verify: bool = True) -> RunContents:
         *([] if features is None else [ParticleCount("embedded", len(features.ids), _embedded(features))]),
         *([] if session is None else [_clustered(session)]),
         *([] if not chosen else [_selected(chosen)]),
-        *([] if not made else [_averaged(made)]),
+        *([] if not averages else [_averaged(averages)]),
     ]
     return RunContents(
         folder,
@@ -289,24 +290,24 @@ def read(folder: str | Path, *, verify: bool = True) -> RunContents:
         features=features,
         boxes=boxes,
         points=tried(lambda: _layout(folder)),
-        averages=made,
+        averages=averages,
         selections=chosen,
         faults=faults,
     )
 
 
 def average_start(record: Mapping[str, Any]) -> str:
-    """What an average was started from, by its record, if that was anything but particles in random orientations."""
-    told = record.get("start")
-    if isinstance(told, Mapping) and "ab initio" in told:
+    """Start of an average by its record; empty if it started from particles in random orientations."""
+    start = record.get("start")
+    if isinstance(start, Mapping) and "ab initio" in start:
         return ""
-    if isinstance(told, Mapping) and isinstance(told.get("average"), Mapping):
-        # An average is as free of references as the one it was started from.
-        return average_start(told["average"])
-    if isinstance(told, Mapping):
-        told = ", ".join(f"{key}: {value}" for key, value in told.items() if value and str(value) not in NOTHING)
-    if told is not None and told is not False and str(told) not in NOTHING:
-        return "a given start" if told is True else str(told)
+    if isinstance(start, Mapping) and isinstance(start.get("average"), Mapping):
+        # An average that started from another one has the reference of that one.
+        return average_start(start["average"])
+    if isinstance(start, Mapping):
+        start = ", ".join(f"{key}: {value}" for key, value in start.items() if value and str(value) not in NOTHING)
+    if start is not None and start is not False and str(start) not in NOTHING:
+        return "a given start" if start is True else str(start)
     parameters = record.get("parameters") or {}
     if parameters.get("given"):
         return "the angles of the particle table"
@@ -314,35 +315,33 @@ def average_start(record: Mapping[str, Any]) -> str:
 
 
 def average_lineage(record: Mapping[str, Any]) -> str:
-    """The road from random orientations to an average that has no reference, where there are stations on it."""
-    told = record.get("start")
-    if not isinstance(told, Mapping):
+    """The averages and the ab-initio structure from which an average without a reference started; empty without any."""
+    start = record.get("start")
+    if not isinstance(start, Mapping):
         return ""
-    share = f"to {told['resolution']:g} Å" if "resolution" in told else ""
-    if isinstance(told.get("ab initio"), Mapping):
-        return f"a first structure of {told['ab initio']['particles']:,} particles, ab initio, {share}"
-    if isinstance(told.get("average"), Mapping) and not average_start(record):
-        before = average_lineage(told["average"])
-        return f"an average of {told['average']['particles']:,} particles, {share}" + f", from {before}" * bool(before)
+    limit = f"to {start['resolution']:g} Å" if "resolution" in start else ""
+    if isinstance(start.get("ab initio"), Mapping):
+        return f"a first structure of {start['ab initio']['particles']:,} particles, ab initio, {limit}"
+    if isinstance(start.get("average"), Mapping) and not average_start(record):
+        before = average_lineage(start["average"])
+        return f"an average of {start['average']['particles']:,} particles, {limit}" + f", from {before}" * bool(before)
     return ""
 
 
 def average_hand(record: Mapping[str, Any]) -> str:
-    """Which hand an average has, by its record, if it was held against a known map (`handedness.compare_hands`)."""
-    told = record.get("hand")
-    if not isinstance(told, Mapping) or not {"verdict", "resolution", "mirrored"} <= set(told):
+    """Hand of an average by its record, if it was compared with a known map (`handedness.compare_hands`)."""
+    hand = record.get("hand")
+    if not isinstance(hand, Mapping) or not {"verdict", "resolution", "mirrored"} <= set(hand):
         return ""
-    return f"{told['verdict']} (FSC 0.5 with a known map: {told['resolution']} Å, with its mirror image: {told['mirrored']} Å)"
+    return f"{hand['verdict']} (FSC 0.5 with a known map: {hand['resolution']} Å, with its mirror image: {hand['mirrored']} Å)"
 
 
-def _left(folder: Path, table: pd.DataFrame) -> Session | None:
-    """The session that was left here, if there is one."""
+def _saved_session(folder: Path, table: pd.DataFrame) -> Session | None:
     kept = io.inside(folder, SESSION)
     return sessions.load(kept, table) if kept.is_file() else None
 
 
-def _begun(table: pd.DataFrame) -> Session | None:
-    """The clusters as the table has them."""
+def _first_session(table: pd.DataFrame) -> Session | None:
     return Session(table, table.set_index("particle_id")["cluster"]) if "cluster" in table else None
 
 
@@ -374,18 +373,18 @@ def _layout(folder: Path) -> pd.DataFrame | None:
 
 
 def _cut(picked: int | None, boxes: Subtomograms, skipped: pd.DataFrame | None) -> str:
-    told = f"boxes of {boxes.box}³ voxels of {boxes.voxel_size:g} Å"
+    text = f"boxes of {boxes.box}³ voxels of {boxes.voxel_size:g} Å"
     if skipped is not None and len(skipped):
         reasons = skipped["reason"].value_counts()
-        return f"{told}; {len(skipped):,} skipped: " + ", ".join(f"{reason} ({count:,})" for reason, count in reasons.items())
+        return f"{text}; {len(skipped):,} skipped: " + ", ".join(f"{reason} ({count:,})" for reason, count in reasons.items())
     if picked is not None and picked > len(boxes):
-        return f"{told}; {picked - len(boxes):,} have no box, and why was not kept"
-    return told
+        return f"{text}; {picked - len(boxes):,} have no box, for an unrecorded reason"
+    return text
 
 
 def _embedded(features: Embedding) -> str:
-    told = f"{features.vectors.shape[1]} numbers each"
-    return f"{told}, by the network {features.network[:16]}" if features.network else told
+    text = f"{features.vectors.shape[1]} numbers each"
+    return f"{text}, by the network {features.network[:16]}" if features.network else text
 
 
 def _clustered(session: Session) -> ParticleCount:
@@ -400,6 +399,6 @@ def _selected(chosen: list[Selection]) -> ParticleCount:
     return ParticleCount("selected", len(ids), f"in {len(chosen)} selection{'s' * (len(chosen) > 1)}")
 
 
-def _averaged(made: Mapping[str, Average]) -> ParticleCount:
-    ids = np.unique(np.concatenate([one.particles["particle_id"].to_numpy() for one in made.values()]))
-    return ParticleCount("averaged", len(ids), f"in {len(made)} average{'s' * (len(made) > 1)}")
+def _averaged(averages: Mapping[str, Average]) -> ParticleCount:
+    ids = np.unique(np.concatenate([one.particles["particle_id"].to_numpy() for one in averages.values()]))
+    return ParticleCount("averaged", len(ids), f"in {len(averages)} average{'s' * (len(averages) > 1)}")

@@ -1,9 +1,9 @@
-"""Takes particles and clusters, gives a `Session`: what a person decides about them, step by step, with undo, and its file.
+"""Takes particles and clusters, gives a `Session`: the user's clusters, selection and filters, with undo, saved as a file.
 
-Screens show a session and change it by its methods; `changed` tells them the names of what changed. What changes nothing tells
-nobody, so that two views that follow one another come to rest.
+Screens show a session and change it by its methods. The signal `changed` sends the names of what changed; nothing is sent where
+nothing changed, so that two views that follow each other do not loop.
 
-Two kernels may work on one run folder. A session knows which files it has read or written itself, and replaces no others.
+Two kernels may work on one run folder. A session replaces only files that it has read or written itself.
 
 >>> session = Session(particles, labels)
 >>> session.changed.connect(print)
@@ -33,14 +33,14 @@ from tomolab.inspection.selection import Selection
 from tomolab.io import safe_load
 
 NONE = -1
-"""Cluster of particles that are in none."""
+"""Label of particles in no cluster."""
 FORMAT = 2
 """Version of the file."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What is said of a cluster; the colour is "#rrggbb", or empty for that of the palette."""
+    """Description of a cluster; the colour is "#rrggbb", or empty for that of the palette."""
 
     name: str = ""
     colour: str = ""
@@ -49,14 +49,14 @@ class Cluster:
 
 
 class Session:
-    """Clusters, selection and filters of particles, and the steps that led there.
+    """Clusters, selection and filters of particles, and the history of changes.
 
     Parameters
     ----------
     particles
         Particle table; its ``particle_id`` are unique. It is not changed.
     labels
-        Cluster of each of them, indexed by particle id, -1 for none; all in none by default.
+        Cluster of each particle, indexed by particle id, -1 for no cluster; all -1 by default.
 
     Raises
     ------
@@ -65,7 +65,7 @@ class Session:
     """
 
     changed = Signal(set)
-    """Sent after every change, with the names of what changed: labels, selected, clusters, filters."""
+    """Sent after every change with the names of the changed values: labels, selected, clusters, filters."""
 
     def __init__(self, particles: pd.DataFrame, labels: pd.Series | None = None) -> None:
         self.particles = particles
@@ -78,16 +78,16 @@ class Session:
         self._values: dict[str, Any] = {"labels": given, "selected": np.zeros(count, dtype=bool)}
         self._values |= {"clusters": clusters, "filters": {}}
         self.origin = hashlib.sha256(self.ids.tobytes() + given.tobytes()).hexdigest()
-        """Digest of the particles and of the clusters that they began with."""
+        """SHA-256 of the particle ids and their first labels."""
         self.history = History()
         self._own_files: dict[Path, tuple[int, ...] | None] = {}
-        # No number is given twice, so that an average of cluster 7 is never of another cluster 7.
+        # No number is used twice, so that an average of cluster 7 is never of another cluster 7.
         self._top = max(clusters, default=NONE)
 
     def __repr__(self) -> str:
         return f"Session({len(self._index):,} particles, {len(self.clusters)} clusters, {self.selected.sum():,} selected)"
 
-    # What there is
+    # State
 
     @property
     def ids(self) -> np.ndarray:
@@ -114,7 +114,7 @@ class Session:
 
     @property
     def clusters(self) -> Mapping[int, Cluster]:
-        """What is said of each cluster, by its number."""
+        """Description of each cluster, by its number."""
         return self._values["clusters"]
 
     @property
@@ -127,14 +127,14 @@ class Session:
         return self._known([cluster])[0][1].name or f"cluster {cluster}"
 
     def counts(self) -> pd.Series:
-        """Particles of every cluster, indexed by its number, also of those that have become empty."""
+        """Number of particles of every cluster, indexed by its number; empty clusters count 0."""
         labels = self._values["labels"]
-        # Not bincount: numbers that a table brings along may be huge.
+        # Not bincount: the cluster numbers of a table may be huge.
         sizes = pd.Series(labels).value_counts().to_dict()
         return pd.Series({number: sizes.get(number, 0) for number in self.clusters}, name="particles", dtype=np.int64)
 
     def table(self, clusters: Iterable[int] | None = None) -> pd.DataFrame:
-        """The particles of some clusters, by default of all, with their own columns, ``cluster`` and ``cluster_name``."""
+        """Particle table of some clusters, by default of all, with the columns ``cluster`` and ``cluster_name`` added."""
         wanted = list(self.clusters) if clusters is None else [number for number, _ in self._known(clusters)]
         inside = np.isin(self._values["labels"], wanted)
         labels = self._values["labels"][inside]
@@ -142,7 +142,7 @@ class Session:
         return self.particles[inside].assign(cluster=labels, cluster_name=pd.Series(labels).map(names).to_numpy())
 
     def chosen(self, name: str, reason: str) -> Selection:
-        """What is selected, as a `Selection`; ValueError if nothing is."""
+        """The selected particles as a `Selection`; ValueError if nothing is selected."""
         return Selection(name, self._some(), reason)
 
     def members(self, cluster: int) -> Selection:
@@ -150,7 +150,7 @@ class Session:
         self._known([cluster])
         return Selection(self.title(cluster), self.ids[self._values["labels"] == cluster], f"cluster {cluster} of a session")
 
-    # What can be done
+    # Changes
 
     def select(self, ids: Iterable[int], by: str = "list", *, how: str = "replace") -> None:
         """Select particles.
@@ -160,9 +160,9 @@ class Session:
         ids
             Particle ids, or a `Selection`.
         by
-            What chose them, such as "lasso".
+            How they were chosen, such as "lasso".
         how
-            "replace" what is selected, "add" to it, "remove" from it, or keep only what is in both ("intersect").
+            "replace" the selection, "add" to it, "remove" from it, or "intersect" with it.
 
         Raises
         ------
@@ -178,7 +178,7 @@ class Session:
         self._do(f"select {ways[how].sum():,} particles ({by}, {how})", selected=ways[how])
 
     def new_cluster(self, name: str = "") -> int:
-        """Make a new cluster of what is selected, out of the clusters where it was; its number. ValueError if nothing is."""
+        """Move the selected particles to a new cluster; return its number. ValueError if nothing is selected."""
         rows, labels = self._rows(self._some()), self._values["labels"].copy()
         (number,) = self._new()
         labels[rows] = number
@@ -188,7 +188,7 @@ class Session:
         return number
 
     def merge(self, clusters: Iterable[int]) -> int:
-        """Make clusters one: the first of them, which keeps its name; its number.
+        """Merge clusters into the first of them, which keeps its name; return its number.
 
         Raises
         ------
@@ -205,51 +205,53 @@ class Session:
         self._do(f"merge {', '.join(map(self.title, known))}", labels=labels, clusters=rest)
         return first
 
-    def split(self, cluster: int, parts: pd.Series) -> list[int]:
-        """Divide a cluster; their numbers, of which the part of most particles keeps the old one.
+    def split(self, cluster: int, labels: pd.Series) -> list[int]:
+        """Divide a cluster; return the numbers of the clusters, the largest first, which keeps the old number.
 
         Parameters
         ----------
         cluster
             Its number.
-        parts
-            Part of each of its particles, indexed by particle id, as of `clusters.kmeans` of their features.
+        labels
+            Label of each of its particles, indexed by particle id, such as the result of `clusters.kmeans`.
 
         Raises
         ------
         ValueError
-            If the cluster is unknown, the parts are not of just its particles, or there is only one.
+            If the cluster is unknown, the labels are of other particles, or all labels are equal.
         """
         self._known([cluster])
         held = self.members(cluster).ids
-        if not np.array_equal(np.sort(parts.index.to_numpy()), held):
-            raise ValueError(f"{self.title(cluster)} has {len(held)} particles, but the parts are of {len(parts)} or of others")
-        kinds = parts.value_counts().index.tolist()
-        if len(kinds) < 2:
-            raise ValueError(f"{self.title(cluster)} falls into one part only")
-        numbers = [cluster, *self._new(len(kinds) - 1)]
-        labels = self._values["labels"].copy()
-        labels[self._index.get_indexer(parts.index)] = parts.map(dict(zip(kinds, numbers, strict=True))).to_numpy()
+        if not np.array_equal(np.sort(labels.index.to_numpy()), held):
+            raise ValueError(
+                f"{self.title(cluster)} has {len(held)} particles, but {len(labels)} or other particles have labels"
+            )
+        distinct = labels.value_counts().index.tolist()
+        if len(distinct) < 2:
+            raise ValueError(f"all particles of {self.title(cluster)} have the same label: a split needs two")
+        numbers = [cluster, *self._new(len(distinct) - 1)]
+        after = self._values["labels"].copy()
+        after[self._index.get_indexer(labels.index)] = labels.map(dict(zip(distinct, numbers, strict=True))).to_numpy()
         new = {number: Cluster() for number in numbers[1:]}
-        self._do(f"split {self.title(cluster)} in {len(kinds)}", labels=labels, clusters=self._with(new))
+        self._do(f"split {self.title(cluster)} in {len(distinct)}", labels=after, clusters=self._with(new))
         return numbers
 
     def dissolve(self, *clusters: int) -> None:
-        """Put the particles of clusters into none."""
+        """Remove clusters; their particles are then in no cluster."""
         title, labels = ", ".join(map(self.title, clusters)), self._values["labels"].copy()
         labels[np.isin(labels, clusters)] = NONE
         rest = {number: one for number, one in self.clusters.items() if number not in clusters}
         self._do(f"dissolve {title}", labels=labels, clusters=rest)
 
-    def describe(self, cluster: int, **said: Any) -> None:
+    def describe(self, cluster: int, **fields: Any) -> None:
         """Name, colour, hide or annotate a cluster.
 
         Parameters
         ----------
         cluster
             Its number.
-        said
-            Fields of `Cluster`: name, colour, hidden, note.
+        fields
+            Of `Cluster`: name, colour, hidden, note.
 
         Raises
         ------
@@ -257,19 +259,19 @@ class Session:
             If the cluster is unknown, or another one has that name.
         """
         ((number, one),) = self._known([cluster])
-        name = said.get("name", "")
+        name = fields.get("name", "")
         if name and any(other.name == name for key, other in self.clusters.items() if key != number):
             raise ValueError(f"another cluster is called {name!r} already")
-        words = ", ".join(f"{key} {value!r}" for key, value in said.items())
-        self._do(f"{self.title(cluster)}: {words}", clusters=self._with({number: replace(one, **said)}))
+        words = ", ".join(f"{key} {value!r}" for key, value in fields.items())
+        self._do(f"{self.title(cluster)}: {words}", clusters=self._with({number: replace(one, **fields)}))
 
     def filter(self, column: str, low: float = -np.inf, high: float = np.inf) -> None:
-        """Show only particles with values from `low` to `high` in a column of the table; without limits, all again.
+        """Show only particles with values from `low` to `high` in a column of the table; without limits, remove the filter.
 
         Raises
         ------
         ValueError
-            If there is no such column of numbers, or `low` is over `high`.
+            If there is no such column of numbers, or `low` is greater than `high`.
         """
         if not _is_number(self.particles, column):
             raise ValueError(f"there is no column of numbers called {column!r}")
@@ -280,22 +282,22 @@ class Session:
         self._do(f"show {column} from {low:g} to {high:g}", filters=rest | limits)
 
     def undo(self) -> str:
-        """Take the last step back; what it was. IndexError if there is none."""
+        """Undo the last step; return its description. IndexError if there is none."""
         return self._apply(self.history.undo(), forward=False)
 
     def redo(self) -> str:
-        """Do again what was undone last; what it was. IndexError if there is nothing."""
+        """Redo the step that was undone last; return its description. IndexError if there is none."""
         return self._apply(self.history.redo(), forward=True)
 
-    # How it is kept
+    # File
 
     def save(self, path: str | Path) -> Path:
-        """Write all of it, with every step, as .npz: arrays and one JSON text; whole or not at all.
+        """Write the session with its history as .npz (arrays and one JSON text), whole or not at all.
 
         Raises
         ------
         FileExistsError
-            If somebody else, such as another kernel, has written there since this session was read or written there.
+            If another program, such as another kernel, has written the file since this session read or wrote it.
         """
         steps, bits = self.history.packed()
         about = {"format": FORMAT, "origin": self.origin, "top": self._top, "steps": steps}
@@ -303,10 +305,10 @@ class Session:
         arrays = {"ids": self.ids, "labels": self._values["labels"], "selected": self.selected, "steps": bits}
         place = Path(path).absolute()
         with io.atomic(path) as temporary:
-            # Nobody else writes it now.
+            # `io.atomic` holds the lock: no other session writes the file now.
             there = _identity(place)
             if there is not None and self._own_files.get(place, there) != there:
-                why = "somebody else has written there since this session was read or written; save it under another name"
+                why = "another program wrote this file after this session read or wrote it; save the session under another name"
                 raise FileExistsError(errno.EEXIST, why, str(path))
             with temporary.open("wb") as file:
                 np.savez(file, allow_pickle=False, about=np.frombuffer(text, dtype=np.uint8), **arrays)
@@ -315,10 +317,10 @@ class Session:
         return Path(path)
 
     def take_over(self, path: str | Path) -> None:
-        """Let `save` replace what is at a path now, if anything, but not what anybody else writes there later."""
+        """Let `save` replace the file that is at a path now, if any, but not a file that another program writes there later."""
         self._own_files[Path(path).absolute()] = _identity(Path(path))
 
-    # Inside
+    # Helpers
 
     def _do(self, what: str, **after: Any) -> None:
         step = Step.between(what, self._values, after)
@@ -375,24 +377,24 @@ class Session:
 
 
 def load(path: str | Path, particles: pd.DataFrame) -> Session:
-    """Read what `Session.save` wrote.
+    """Read a session written by `Session.save`.
 
     Parameters
     ----------
     path
         The file.
     particles
-        The particle table that it was about.
+        The particle table of the session.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no session, or one of other particles.
+        If the file is not a session, or belongs to other particles.
     """
     what = f"a session of these {len(particles)} particles"
-    # Should somebody else write between the two, that is taken for unknown, and stays.
+    # Identity first: if another program writes before the arrays are read, `save` will not replace its file.
     identity = _identity(safe_load.existing_file(path))
     arrays = safe_load.read_npz(path, what)
     with safe_load.reading(path, what):
@@ -412,7 +414,7 @@ def load(path: str | Path, particles: pd.DataFrame) -> Session:
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:
-    """What distinguishes a file from any that takes its place, whatever the clock says; None if there is none."""
+    """Device, inode, size and time of a file, which a file that replaces it does not share; None if there is none."""
     try:
         about = path.stat()
     except FileNotFoundError:
@@ -421,18 +423,18 @@ def _identity(path: Path) -> tuple[int, ...] | None:
 
 
 def _restored(name: str, value: Mapping[str, Any]) -> dict[Any, Any]:
-    """The entries of "clusters" or "filters" from JSON, which makes text of numbers and lists of pairs."""
+    """The entries of "clusters" or "filters" from JSON, in which keys are text and pairs are lists."""
     if name == "clusters":
-        for said in value.values():
-            safe_load.check_types(asdict(Cluster()) | said, name=str, colour=str, hidden=bool, note=str)
-        return {int(number): Cluster(**said) for number, said in value.items()}
+        for fields in value.values():
+            safe_load.check_types(asdict(Cluster()) | fields, name=str, colour=str, hidden=bool, note=str)
+        return {int(number): Cluster(**fields) for number, fields in value.items()}
     if name != "filters":
         raise ValueError(f"{name[:40]!r} is neither clusters nor filters")
     return {column: (float(low), float(high)) for column, (low, high) in value.items()}
 
 
 def _check(values: Mapping[str, Any], particles: pd.DataFrame, *, top: int) -> None:
-    """Refuse values of a file that do not belong together; `top` is the highest number that a cluster has or had."""
+    """Refuse values of a file that contradict each other; `top` is the highest number that a cluster has or had."""
     numbers = {*values["clusters"], *np.unique(values["labels"]).tolist()} - {NONE}
     if not numbers <= set(values["clusters"]) or not all(0 <= number <= top < 2**31 for number in numbers):
         raise ValueError(f"particles are in clusters {str(sorted(numbers))[:80]}, but not all of these are listed, up to {top}")

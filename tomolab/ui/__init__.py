@@ -1,6 +1,7 @@
-"""Figures, notebook widgets and napari. Only this package imports matplotlib, jupyter-scatter and napari.
+"""Take data of the other packages; give figures, notebook widgets and napari layers.
 
-Extras install these packages. If one is missing, ``from tomolab.ui import plots`` names the extra.
+Only this package imports matplotlib, jupyter-scatter and napari. Extras install them; if one is missing, the error of
+``from tomolab.ui import plots`` names the extra.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,23 +17,23 @@ INSTALL = {
     **dict.fromkeys(("IPython", "anywidget", "ipywidgets", "jscatter", "traitlets"), LAB),
     **dict.fromkeys(("napari", "qtpy"), NAPARI),
 }
-"""How to install what modules in here import, by its name."""
+"""Command that installs each optional package."""
 
 
 def require(package: str, *, by: str = __name__) -> ModuleType:
-    """Import a package that an extra brings.
+    """Import a package of an extra.
 
     Parameters
     ----------
     package
         A key of `INSTALL`.
     by
-        What needs it.
+        Name of what needs it, for the error.
 
     Raises
     ------
     ModuleNotFoundError
-        If it is not installed; the message says which extra brings it.
+        If the package is not installed; the message names the extra.
     """
     try:
         return import_module(package)
@@ -45,7 +46,7 @@ def require(package: str, *, by: str = __name__) -> ModuleType:
 def modules(
     package: str, homes: Mapping[str, Sequence[str]] = MappingProxyType({})
 ) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """Give a package its names and modules when they are asked for, and say which extra is missing.
+    """Import the names and modules of a package lazily; the error of a missing package names its extra.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Takes slices of volumes, draws them on axes in Å: contrast, extent and scale bar of all pictures.
+"""Takes slices of volumes, draws them on axes in Å with one contrast, extent and scale bar for all pictures.
 
 x points right and y down, as napari shows them, so that a picture keeps the hand.
 """
@@ -19,31 +19,31 @@ from tomolab.ui import style
 from tomolab.volumes import Volume
 
 VIEWS = ("slices", "projections")
-"""How a box is seen along z."""
+"""Views of a box along z."""
 
 
 def limits(image: np.ndarray, low: float = 0.5, high: float = 99.7) -> dict[str, float]:
-    """Grey values of black and white."""
+    """Contrast limits: grey values of black and white, from percentiles."""
     black, white = np.percentile(image, [low, high])
     return {"vmin": float(black), "vmax": float(max(white, black + 1e-6))}
 
 
 def central(volume: Volume) -> tuple[list[np.ndarray], dict[str, float]]:
-    """Slices through the centre across z, y and x, and grey values of black and white for all three."""
+    """Slices through the centre across z, y and x, and contrast limits for all three."""
     middle = centre(volume.shape[0])
     cuts = [volume.data[middle], volume.data[:, middle], volume.data[:, :, middle]]
     return cuts, limits(np.stack(cuts), 1, 99.8)
 
 
 def png(image: np.ndarray, *, vmin: float, vmax: float) -> bytes:
-    """PNG of an image in greys, a pixel each; NaN is transparent."""
+    """PNG of a grey image, one pixel per value; NaN is transparent."""
     buffer = io.BytesIO()
     matplotlib.image.imsave(buffer, image, cmap="gray", format="png", vmin=vmin, vmax=vmax)
     return buffer.getvalue()
 
 
 def flattened(volumes: np.ndarray, voxel_size: float, *, view: str = "slices", low_pass: float | None = None) -> np.ndarray:
-    """Boxes seen along z, as single images.
+    """Boxes averaged along z, as images.
 
     Parameters
     ----------
@@ -52,9 +52,9 @@ def flattened(volumes: np.ndarray, voxel_size: float, *, view: str = "slices", l
     voxel_size
         Å.
     view
-        "slices", the mean of an eighth of the box about its centre, or "projections", the mean of all of it.
+        "slices", the mean of the central eighth of the box, or "projections", the mean of the whole box.
     low_pass
-        Å; finer detail is left out.
+        Low-pass filter in Å.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def flattened(volumes: np.ndarray, voxel_size: float, *, view: str = "slices", l
 
 
 def show(ax: Axes, image: np.ndarray, voxel_size: float, *, first: float = 0.0, **options: Any) -> None:
-    """Image with axes in Å: the centre of the first voxel lies at `first`."""
+    """Draw an image with axes in Å; the centre of the first voxel lies at `first`."""
     y, x = image.shape[:2]
     edge = first - voxel_size / 2
     extent = (edge, edge + x * voxel_size, edge + y * voxel_size, edge)
@@ -88,7 +88,7 @@ def show(ax: Axes, image: np.ndarray, voxel_size: float, *, first: float = 0.0, 
 
 
 def scale_bar(ax: Axes, *, share: float = 0.3, dark: bool = False) -> None:
-    """Bar of a round length in the lower left corner of axes in Å."""
+    """Draw a scale bar of a round length in the lower left corner of axes in Å."""
     left, right = ax.get_xlim()
     bottom, top = ax.get_ylim()
     wanted = share * abs(right - left)
@@ -112,7 +112,7 @@ def scale_bar(ax: Axes, *, share: float = 0.3, dark: bool = False) -> None:
 
 
 def named(volumes: Volume | Mapping[str, Volume]) -> dict[str, Volume]:
-    """Give volumes by name; a single one has none. ValueError if there are none."""
+    """Volumes by name; a single one has the empty name. ValueError if there are none."""
     named = {"": volumes} if isinstance(volumes, Volume) else dict(volumes)
     if not named:
         raise ValueError("there is no volume to show")

@@ -1,4 +1,4 @@
-"""Takes a job or an average, gives what to say of it, how much is done, slices as PNG and a curve as SVG."""
+"""Takes a job or an average, gives its summary: a text, the share done, slices as PNG and the FSC curve as SVG."""
 
 from typing import Any
 
@@ -19,8 +19,8 @@ SIDE = 96
 COLOURS = {"done": style.OKABE_ITO[2], "failed": style.OKABE_ITO[5], "stopped": style.OKABE_ITO[1]}
 
 
-def told(job: Job) -> str:
-    """What to say of a job."""
+def job_text(job: Job) -> str:
+    """State of a job in words, with its progress or result."""
     if job.state == "waiting":
         return "waits for the jobs before it"
     if job.state == "failed":
@@ -28,37 +28,37 @@ def told(job: Job) -> str:
     outcome = _outcome(job)
     if outcome is None:
         return job.state if job.over or job.progress is None else f"{'stopping: ' * (job.state == 'stopping')}{job.progress}"
-    said = repr(outcome)
+    text = repr(outcome)
     if isinstance(outcome, Average):
-        said = found(outcome)
+        text = average_text(outcome)
     elif isinstance(outcome, dict):
-        said = "; ".join(found(one) for one in outcome.values())
-    return f"{'stopped; ' * (job.state == 'stopped')}{said}, {job.seconds:.0f} s"
+        text = "; ".join(average_text(one) for one in outcome.values())
+    return f"{'stopped; ' * (job.state == 'stopped')}{text}, {job.seconds:.0f} s"
 
 
-def found(average: Average) -> str:
-    """What to say of an average."""
+def average_text(average: Average) -> str:
+    """Number of particles and resolution of an average, in words."""
     belief = "" if average.believable else ": do not believe it"
     return f"{len(average.particles)} particles, halves agree to {average.resolution:.0f} Å{belief}"
 
 
 def share(progress: Any) -> float:
-    """How much is done, from 0 to 1, as far as the work tells `iteration` and `of` how many."""
+    """Share done, from 0 to 1; 0 if the progress has no `iteration` and `of`."""
     return progress.iteration / progress.of if getattr(progress, "of", 0) else 0.0
 
 
 def shown(job: Job) -> Volume | None:
-    """The final average, the last where there are several by name, or else the one so far, if the work tells any."""
+    """The result, or the average so far; the last of several; None if there is none."""
     return getattr(_last(job), "volume", None)
 
 
 def fsc(job: Job) -> pd.DataFrame | None:
-    """Table of the Fourier shell correlation that goes with what is `shown`, if the work tells any."""
+    """Fourier shell correlation table of the volume of `shown`, if there is one."""
     return getattr(_last(job), "fsc", None)
 
 
 def curve(table: pd.DataFrame | None, side: int) -> str:
-    """A Fourier shell correlation over spatial frequency as a small drawing (SVG), with 0.143 dashed; empty without one."""
+    """Fourier shell correlation over spatial frequency as SVG, with a dashed line at 0.143; empty without a table."""
     if table is None:
         return ""
     table = table[np.isfinite(table["resolution"])]
@@ -85,7 +85,7 @@ def picture(volume: Volume) -> bytes:
 
 
 def _last(job: Job) -> Any:
-    """The result, the last where there are several by name, or what was told last."""
+    """The result (the last of several), or else the latest progress."""
     outcome = _outcome(job)
     if isinstance(outcome, dict):
         outcome = next(reversed(outcome.values()), None)
@@ -93,7 +93,7 @@ def _last(job: Job) -> Any:
 
 
 def _outcome(job: Job) -> Any:
-    """The result of a job that has one."""
+    """The result of a job; None if it has none."""
     if job.state == "done" or (job.state == "stopped" and job.seconds):
         return job.result()
     return None

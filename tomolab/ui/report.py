@@ -1,7 +1,7 @@
-"""Takes a run folder, writes what was done with it as one page that anybody can open, without scripts and without the internet.
+"""Takes a run folder, writes its report as one HTML page without scripts, which needs no internet.
 
-Counts from the picks to the averages, the clusters, pictures, parameters, seeds, versions and hashes: what is in the folder,
-at any stage of the work, and nothing else. The template is ``report.html.jinja``.
+The page shows counts from the picks to the averages, clusters, pictures, parameters, seeds, versions and hashes, as far as the
+folder has them. The template is ``report.html.jinja``.
 
 >>> report.write("runs/first")
 PosixPath('runs/first/report.html')
@@ -28,13 +28,13 @@ from tomolab.ui import job_summary, report_figures, style
 
 PAGE = "report.html"
 SHOWN, BOXES, STEPS = 20, 8, 80
-"""Clusters and averages with pictures, boxes of each cluster, and steps of a session, at most."""
+"""Maximum numbers of clusters and averages with pictures, of boxes per cluster, and of steps of a session."""
 LONG = 240
-"""Characters of a parameter, at most."""
+"""Maximum number of characters of a parameter."""
 
 
 def write(folder: str | Path, *, verify: bool = True) -> Path:
-    """Write the report of a run folder as ``report.html`` into it, whole or not at all; an older one is replaced.
+    """Write the report ``report.html`` into a run folder, whole or not at all; replace an older one.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def write(folder: str | Path, *, verify: bool = True) -> Path:
     Returns
     -------
     Path
-        The page: one file, with its pictures in it.
+        The page, a single file with its pictures.
 
     Raises
     ------
@@ -64,14 +64,14 @@ def write(folder: str | Path, *, verify: bool = True) -> Path:
 
 
 def page(found: RunContents, *, verified: bool = True) -> str:
-    """The page as text.
+    """HTML of the page.
 
     Parameters
     ----------
     found
-        What the folder holds.
+        Contents of the folder.
     verified
-        Whether files were compared with their hashes.
+        Whether the files were compared with their hashes.
     """
     palette, folder = _palette(found.session), Path(__file__).parent
     shown = [_section(found, palette), _map(found, palette)]
@@ -100,20 +100,20 @@ def page(found: RunContents, *, verified: bool = True) -> str:
 
 
 def _palette(session: Session | None) -> dict[int, str]:
-    """Colour of each cluster; one that is no colour gives way to that of the palette."""
-    said = {} if session is None else dict(session.clusters)
-    known = {number: one if is_color_like(one.colour) else replace(one, colour="") for number, one in said.items()}
+    """Colour of each cluster; the palette replaces an invalid one."""
+    clusters = {} if session is None else dict(session.clusters)
+    known = {number: one if is_color_like(one.colour) else replace(one, colour="") for number, one in clusters.items()}
     return {number: to_hex(ink) for number, ink in style.inks(known).items()}
 
 
 def _about(found: RunContents) -> list[str]:
-    told = [f"as it was on {_when(datetime.now(UTC).isoformat())}"]
+    texts = [f"as it was on {_when(datetime.now(UTC).isoformat())}"]
     if found.table is not None:
         count = found.table["tomogram"].nunique()
-        told.append(f"{len(found.table):,} particles in {count} tomogram{'s' * (count != 1)}")
+        texts.append(f"{len(found.table):,} particles in {count} tomogram{'s' * (count != 1)}")
     if found.averages:
-        told.append(f"{len(found.averages)} average{'s' * (len(found.averages) != 1)}")
-    return told
+        texts.append(f"{len(found.averages)} average{'s' * (len(found.averages) != 1)}")
+    return texts
 
 
 def _map(found: RunContents, palette: dict[int, str]) -> dict[str, Any] | None:
@@ -125,7 +125,7 @@ def _map(found: RunContents, palette: dict[int, str]) -> dict[str, Any] | None:
 
 
 def _section(found: RunContents, palette: dict[int, str]) -> dict[str, Any] | str | None:
-    """The tomogram with its particles, or why it cannot be shown."""
+    """Figure of the tomogram with its particles, or the message of an error."""
     places = run_contents.tomogram_files(found.folder, found.table)
     if not places or found.table is None:
         return None
@@ -147,7 +147,7 @@ def _section(found: RunContents, palette: dict[int, str]) -> dict[str, Any] | st
 
 
 def _clusters(found: RunContents, palette: dict[int, str]) -> dict[str, Any]:
-    """Rows of the table of clusters, the largest first, and what its pictures are."""
+    """Rows of the table of clusters, the largest first, and the header of its pictures."""
     session = found.session
     if session is None:
         return {"clusters": None, "boxes_are": ""}
@@ -165,8 +165,8 @@ def _clusters(found: RunContents, palette: dict[int, str]) -> dict[str, Any]:
 
 def _card(name: str, average: Average, *, pictures: bool) -> dict[str, Any]:
     record = average.record
-    begun = run_contents.average_start(record)
-    badges = [f"template-based: started from {begun}"] if begun else []
+    start = run_contents.average_start(record)
+    badges = [f"template-based: started from {start}"] if start else []
     badges += [] if average.believable else ["halves agree on nothing finer than how they were joined: not to be believed"]
     badges += ["quick look"] if record.get("quick") else []
     facts = {
@@ -192,7 +192,7 @@ def _card(name: str, average: Average, *, pictures: bool) -> dict[str, Any]:
 
 
 def _decisions(session: Session | None) -> list[tuple[str, str]]:
-    """Steps of the session and when they were done, without those that only selected."""
+    """Descriptions and times of the steps of a session, without pure selections."""
     if session is None:
         return []
     steps = [*session.history.older, *((step.what, step.when, step.names) for step in session.history.past)]
@@ -213,7 +213,7 @@ def _stage(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _when(text: Any) -> str:
-    """A time as it is read, or what stands in its place."""
+    """A time in UTC for the reader; other text unchanged."""
     try:
         return datetime.fromisoformat(str(text)).astimezone(UTC).strftime("%-d %b %Y, %H:%M UTC")
     except ValueError:

@@ -1,4 +1,4 @@
-"""Takes what a run folder holds, draws the pictures of its report (a slice, the map of clusters, boxes, curves) as PNG.
+"""Takes the contents of a run folder, draws the pictures of its report (slice, map of clusters, boxes, curves) as PNG.
 
 >>> report_figures.boxes(subtomograms, ids)
 """
@@ -21,25 +21,25 @@ from tomolab.ui.style import styled
 from tomolab.volumes import Volume
 
 POINTS = 200_000
-"""Points that are drawn of a map; of more, so many drawn at random."""
+"""Maximum number of points of a map; of more, a random sample is drawn."""
 SIDE = 72
 """Pixels of a box."""
 DETAIL = 60.0
-"""Å; finer detail of single boxes and of slices is left out, which shows what they are."""
+"""Low-pass filter of boxes and slices, in Å."""
 NAMED = 16
-"""Clusters, at most, whose names stand in the map."""
+"""Maximum number of clusters for which the map shows names."""
 
 
 @styled
 def section(volume: Volume, table: pd.DataFrame, palette: dict[int, str], *, diameter: float) -> bytes:
-    """The slice of a tomogram that cuts most particles, each as the circle in which it is cut.
+    """The slice of a tomogram that cuts most particles, with a circle for each.
 
     Parameters
     ----------
     volume
         Tomogram.
     table
-        Particles of it; a column ``cluster`` colours them.
+        Its particles; a column ``cluster`` colours them.
     palette
         Colour of each cluster.
     diameter
@@ -52,7 +52,7 @@ def section(volume: Volume, table: pd.DataFrame, palette: dict[int, str], *, dia
     best = np.flatnonzero(cuts == cuts.max())
     index = int(best[len(best) // 2])
     image = volume.data[max(0, index - 1) : index + 2].mean(axis=0)
-    # A Gaussian that halves the amplitude of this detail.
+    # This Gaussian halves the amplitude at `DETAIL`.
     image = ndimage.gaussian_filter(image, 0.19 * DETAIL / volume.voxel_size)
     y, x = volume.extent[1:]
     width = min(5.2, 4.4 * x / y)
@@ -62,8 +62,8 @@ def section(volume: Volume, table: pd.DataFrame, palette: dict[int, str], *, dia
     off = np.abs(places[:, 0] - levels[index])
     cut = off < radius
     widths = 2 * np.sqrt(np.maximum(radius**2 - off**2, 0))[cut]
-    kinds = table["cluster"].to_numpy()[cut] if "cluster" in table else np.full(int(cut.sum()), NONE)
-    inks = [style.lighter(palette.get(int(kind), style.OKABE_ITO[1] if not palette else style.FAINT)) for kind in kinds]
+    labels = table["cluster"].to_numpy()[cut] if "cluster" in table else np.full(int(cut.sum()), NONE)
+    inks = [style.lighter(palette.get(int(label), style.OKABE_ITO[1] if not palette else style.FAINT)) for label in labels]
     ax.add_collection(
         EllipseCollection(
             widths, widths, np.zeros_like(widths), units="xy", offsets=places[cut][:, [2, 1]], transOffset=ax.transData,
@@ -111,7 +111,7 @@ def _name(ax: Axes, text: str, at: tuple[float, float]) -> None:
     """A name above a group of points."""
     around = [withStroke(linewidth=2.5, foreground="white")]
     placed = ax.annotate(text[:24], at, (0, 4), textcoords="offset points", ha="center", va="bottom", path_effects=around)
-    # A name may hold dollars, which are not mathematics.
+    # A name may contain dollar signs, which are not mathematics.
     placed.set_parse_math(False)
 
 
@@ -121,20 +121,20 @@ def boxes(subtomograms: Subtomograms, ids: np.ndarray) -> bytes:
     Parameters
     ----------
     subtomograms
-        Where they are.
+        The subtomograms.
     ids
-        Which; at least one.
+        Particle ids; at least one.
     """
     taken = subtomograms.take(ids)
     detail = DETAIL if 2 * taken.voxel_size < DETAIL else None
     flat = images.flattened(taken.volumes, taken.voxel_size, low_pass=detail)
     scale = SIDE / flat.shape[1]
-    parts: list[np.ndarray] = []
+    tiles: list[np.ndarray] = []
     for image in flat:
         grey = images.limits(image, 1, 99.8)
         shown = ndimage.zoom(image, scale, order=3, mode="nearest") if scale > 1 else image
-        parts += [np.clip((shown - grey["vmin"]) / (grey["vmax"] - grey["vmin"]), 0, 1), np.full((len(shown), 4), np.nan)]
-    return images.png(np.hstack(parts[:-1]), vmin=0, vmax=1)
+        tiles += [np.clip((shown - grey["vmin"]) / (grey["vmax"] - grey["vmin"]), 0, 1), np.full((len(shown), 4), np.nan)]
+    return images.png(np.hstack(tiles[:-1]), vmin=0, vmax=1)
 
 
 def correlation(average: Average) -> bytes:

@@ -1,4 +1,4 @@
-"""How figures look: one palette for figures, scatter and viewer, one set of sizes, and how a figure shows in a notebook.
+"""Takes values and clusters, gives their colours; holds the settings of all figures and shows figures in a notebook.
 
 >>> dict(zip(classes, colours(len(classes)), strict=True))
 """
@@ -21,18 +21,18 @@ from tomolab.conventions import BOX, READ_POSE, SOURCE
 from tomolab.inspection.session import Cluster
 
 OKABE_ITO = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"]
-"""Colours that people with colour blindness can tell apart (Okabe and Ito 2008), without black."""
+"""Palette for colour blindness (Okabe and Ito 2008), without black."""
 MORE = ["#332288", "#882255", "#999933", "#CC6677", "#117733", "#8A6D5B", "#7F7F7F", "#AA4499", "#44AA99", "#A65628"]
 MORE += ["#88CCEE", "#DDCC77", "#1B1B1B"]
-"""What follows them, mostly Tol's muted scheme."""
+"""Colours after those, mostly Tol's muted scheme."""
 INK, QUIET, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
 """Text; secondary text; lines that should stay behind the data."""
 LACKING = "#bdbdbd"
-"""What has no value, beside what has."""
+"""Colour of missing values."""
 FEW = 40
-"""Kinds of a column, at most, to colour by."""
+"""Maximum number of categories of a column to colour by."""
 MISSING = "missing"
-"""The kind of what has none."""
+"""Category of missing values."""
 RC: Any = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -59,15 +59,15 @@ RC: Any = {
     "ytick.labelsize": 8.5,
     "image.interpolation": "nearest",
 }
-"""Settings under which every figure is made."""
+"""Settings of every figure."""
 styled = matplotlib.rc_context(RC)
-"""Decorator: make the figure with these settings and leave the user's own alone."""
+"""Decorator: draw the figure with these settings and leave the user's own unchanged."""
 
 
 def colours(count: int) -> list[str]:
-    """Give `count` different colours; the first 20 are chosen, then follow hues in golden steps.
+    """Give `count` different colours; the first 20 are fixed, then hues follow in golden steps.
 
-    A colour does not depend on how many there are.
+    A colour does not depend on `count`.
     """
     return [_colour(number) for number in range(count)]
 
@@ -77,73 +77,73 @@ def _colour(number: int) -> str:
     chosen = [*OKABE_ITO, *MORE]
     if number < len(chosen):
         return chosen[number]
-    # The golden ratio spreads any number of hues evenly; two lightnesses keep neighbours apart.
+    # The golden ratio spreads any number of hues evenly; neighbours differ in lightness.
     place = number - len(chosen)
     return to_hex(colorsys.hls_to_rgb(place * 0.618034 % 1, (0.42, 0.66)[place % 2], 0.65))
 
 
 def span(text: str, ink: str) -> str:
-    """Text in a colour, as HTML; nothing in it is taken for markup."""
+    """Text in a colour, as HTML; markup in the text is escaped."""
     return f"<span style='color:{ink}'>{html.escape(text, quote=False)}</span>"
 
 
 def lighter(colour: str, share: float = 0.35) -> str:
     """Mix a colour with white, so that it stands out on a grey image."""
-    red, green, blue = (part * (1 - share) + share for part in to_rgb(colour))
+    red, green, blue = (value * (1 - share) + share for value in to_rgb(colour))
     return to_hex((red, green, blue))
 
 
 def categories(values: Iterable) -> dict[Any, str]:
-    """Colour of every distinct value, in sorted order; missing values have none."""
-    kinds = sorted(pd.Series(values).dropna().unique().tolist(), key=lambda kind: (isinstance(kind, str), kind))
-    return dict(zip(kinds, colours(len(kinds)), strict=True))
+    """Colour of every distinct value, in sorted order, without missing values."""
+    distinct = sorted(pd.Series(values).dropna().unique().tolist(), key=lambda value: (isinstance(value, str), value))
+    return dict(zip(distinct, colours(len(distinct)), strict=True))
 
 
-def kinds(values: pd.Series) -> tuple[pd.Categorical, dict[str, str]]:
-    """Kind of every value as text, and the colour of every kind; missing values are a grey kind of their own, the last one.
+def to_categorical(values: pd.Series) -> tuple[pd.Categorical, dict[str, str]]:
+    """Values as categories of text, and the colour of each category; missing values are a grey category, the last one.
 
     Parameters
     ----------
     values
         Text, truth values or whole numbers of any dtype, in which None, NaN and NA are missing.
     """
-    # As text, so that whole numbers are kinds and keep the palette of the figures.
-    palette = {str(kind): ink for kind, ink in categories(values).items()}
+    # As text, so that whole numbers are categories and keep the palette of the figures.
+    palette = {str(value): ink for value, ink in categories(values).items()}
     names = values.astype(object).map(str).to_numpy(dtype=object)
     found, inks = with_missing(pd.Categorical(np.where(values.isna(), None, names), categories=list(palette)), palette.values())
     return found, dict(zip(found.categories, inks, strict=True))
 
 
-def with_missing(kinds: pd.Categorical, inks: Iterable[str]) -> tuple[pd.Categorical, list[str]]:
-    """Kinds, and the colour of each, with those that are missing as a grey kind of their own."""
-    if not kinds.isna().any():
-        return kinds, list(inks)
+def with_missing(values: pd.Categorical, inks: Iterable[str]) -> tuple[pd.Categorical, list[str]]:
+    """Values and the colour of each category, with a grey category for missing values if there are any."""
+    if not values.isna().any():
+        return values, list(inks)
     name = MISSING
-    while name in kinds.categories:
+    while name in values.categories:
         name = f"({name})"
-    codes = np.where(kinds.codes < 0, len(kinds.categories), kinds.codes)
-    return pd.Categorical.from_codes(codes, categories=[*kinds.categories, name]), [*inks, LACKING]
+    codes = np.where(values.codes < 0, len(values.categories), values.codes)
+    return pd.Categorical.from_codes(codes, categories=[*values.categories, name]), [*inks, LACKING]
 
 
 def inks(clusters: Mapping[int, Cluster]) -> dict[int, str]:
-    """Colour of every cluster of a session: its own, or that of its number, whatever others there are."""
+    """Colour of every cluster of a session: its own, or that of its number in the palette."""
     return {number: one.colour or _colour(number) for number, one in clusters.items()}
 
 
 def painted(labels: np.ndarray, palette: Mapping[int, str]) -> np.ndarray:
-    """Colour (n, 4), 0 to 1, of every particle, by its cluster (n,); each cluster is in the palette, -1 for none too."""
+    """Colour (n, 4), 0 to 1, of every particle by its cluster (n,); the palette has all clusters, also -1 for none."""
     numbers = np.array(sorted(palette))
     inks = to_rgba_array([palette[number] for number in numbers.tolist()])
     return inks[np.searchsorted(numbers, labels)]
 
 
 def is_categorical(values: pd.Series) -> bool:
-    """Whether to show values as kinds (text, truth values, whole numbers) rather than on a scale."""
+    """Whether values are categories (text, truth values, whole numbers) rather than numbers on a scale."""
     return not pd.api.types.is_float_dtype(values.dtype)
 
 
 def colour_columns(table: pd.DataFrame) -> list[str]:
-    """Columns of a particle table to colour by, beside its clusters: those of numbers, and those of a few kinds."""
+    """Columns of a particle table to colour by, without the clusters: those of numbers or of at most `FEW` categories."""
     names = [name for name in table if name not in ("particle_id", "cluster", *SOURCE, *READ_POSE, *BOX)]
     return [name for name in names if not is_categorical(table[name]) or table[name].nunique() <= FEW]
 
@@ -158,12 +158,12 @@ def aligned(values: pd.Series, ids: np.ndarray, *, name: str) -> pd.Series:
     ids
         Particle ids (n,).
     name
-        What to call the values in an error.
+        Name of the values in an error.
 
     Raises
     ------
     ValueError
-        If a particle has no value or two.
+        If a particle has no value or several.
     """
     if not values.index.is_unique:
         raise ValueError(f"{name} must hold each particle id once, but {values.index.duplicated().sum()} are repeated")
@@ -194,9 +194,9 @@ def grid(count: int, columns: int, *, size: float, extra: float = 0.0) -> tuple[
 
 
 def show_in_notebook() -> None:
-    """Teach the running notebook, if any, to show a returned figure as a sharp PNG.
+    """Let the running notebook, if any, show a returned figure as a sharp PNG.
 
-    Figures made without pyplot show only as text otherwise. Does nothing outside IPython.
+    Otherwise figures that pyplot does not create show only as text. Does nothing outside IPython.
     """
     from IPython import get_ipython
 
@@ -206,7 +206,7 @@ def show_in_notebook() -> None:
 
 
 def png(figure: Figure, *, sharpness: int = 2) -> tuple[bytes, dict[str, int]]:
-    """PNG of a figure, and the size in pixels at which it should show."""
+    """PNG of a figure, and its size in pixels on the screen."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=figure.dpi * sharpness)
     width, height = (figure.get_size_inches() * figure.dpi).astype(int).tolist()

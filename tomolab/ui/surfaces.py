@@ -1,7 +1,7 @@
-"""Takes a density, gives its outline at a threshold as a mesh for napari, or as a shaded picture without a display.
+"""Takes a density, gives its isosurface as a mesh for napari, or as a shaded picture that needs no display.
 
-The picture is made by marching rays through the density (band-limited, so it is sampled finely without loss), with one
-light from above left and darkening of the hollows and of what lies deeper.
+The picture is rendered by ray marching through the density (it is band-limited, so fine sampling is exact), with one light from
+above left; hollows and deeper surfaces are darker.
 
 >>> vertices, faces, values = mesh(volume)
 >>> picture = shade(volume, rotation=VIEWS["side"])      # (pixels, pixels, 4)
@@ -44,16 +44,16 @@ def level(volume: Volume, threshold: float | None = None) -> float:
 
 
 def mesh(volume: Volume, threshold: float | None = None, *, detail: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Outline of a density by marching cubes (Lewiner 2003).
+    """Isosurface of a density by marching cubes (Lewiner 2003).
 
     Parameters
     ----------
     volume
         Bright on dark.
     threshold
-        Grey value of the outline; `level` of the volume by default.
+        Grey value of the isosurface; `level` of the volume by default.
     detail
-        The density is sampled this many times finer first, which makes the surface smoother.
+        Factor by which the density is sampled finer first, for a smoother surface.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def mesh(volume: Volume, threshold: float | None = None, *, detail: int = 1) -> 
     """
     cut = level(volume, threshold)
     fine = _finer(volume, detail)
-    # A margin closes the outline of what touches the edge of the box.
+    # A margin closes surfaces that touch the edge of the box.
     padded = np.pad(fine, 1, constant_values=min(float(fine.min()), cut - abs(cut) - 1))
     vertices, faces, _, values = marching_cubes(padded, cut)
     return (vertices - 1) * (volume.voxel_size / detail), faces, values
@@ -87,25 +87,25 @@ def shade(
     rotation: np.ndarray | None = None,
     pixels: int = 280,
 ) -> np.ndarray:
-    """Picture of the outline of a density, seen along z from z = 0, as napari shows it: x right, y down, hand kept.
+    """Render the isosurface of a density, seen along z from z = 0, as in napari: x right, y down, hand kept.
 
     Parameters
     ----------
     volume
         Cubic, bright on dark.
     threshold
-        Grey value of the outline; `level` of the volume by default.
+        Grey value of the isosurface; `level` of the volume by default.
     colour
         Name or hexadecimal code, as matplotlib knows it.
     rotation
-        Matrix (3, 3) on zyx vectors by which the volume is turned before it is looked at.
+        Matrix (3, 3) on zyx vectors that rotates the volume first.
     pixels
         Edge of the picture; the box fills it.
 
     Returns
     -------
     ndarray
-        (pixels, pixels, 4), RGBA, 0 to 1; transparent where there is nothing. Rows are y, columns x.
+        (pixels, pixels, 4), RGBA, 0 to 1, with a transparent background. Rows are y, columns x.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def shade(
 
 
 def _turned(volume: Volume, rotation: np.ndarray | None) -> np.ndarray:
-    """Sample finely enough that no facets show, and turn."""
+    """Sample finely, so that no facets show, and rotate."""
     fine = _finer(volume, max(1, round(100 / volume.shape[0])))
     if rotation is None:
         return fine
@@ -139,7 +139,7 @@ def _turned(volume: Volume, rotation: np.ndarray | None) -> np.ndarray:
 
 
 def _march(dense: np.ndarray, cut: float, rays: int) -> tuple[np.ndarray, np.ndarray]:
-    """Depth (rays, rays), in voxels along z, at which a ray from low z first meets density, and whether it does."""
+    """Depth (rays, rays) in voxels along z at which a ray from low z first hits the surface, and whether it hits."""
     planes = torch.nn.functional.interpolate(torch.from_numpy(dense)[None], size=(rays, rays), mode="bilinear")[0].numpy()
     inside = planes > cut
     first, hit = inside.argmax(axis=0), np.asarray(inside.any(axis=0))

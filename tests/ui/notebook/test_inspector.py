@@ -43,7 +43,7 @@ def draw(view: Inspector, rows: Any, *, how: str = "replace") -> None:
 
 
 def said(view: Inspector) -> str:
-    return view.said.value
+    return view.status.value
 
 
 def until(question: Callable[[], bool], seconds: float = 60.0) -> None:
@@ -107,17 +107,17 @@ def test_slices_across_every_axis_keep_x_right_and_z_down(beads: Inspection) -> 
 def test_what_is_drawn_around_in_a_slice_is_selected(beads: Inspection) -> None:
     section, session = Section(beads), beads.session
     section.at.value = 50.0
-    tell(section.slice, kind="lasso", at=[[35, 5], [45, 5], [45, 15], [35, 15]], how="replace")
+    tell(section.slice, type="lasso", at=[[35, 5], [45, 5], [45, 15], [35, 15]], how="replace")
     assert session.selected.tolist() == [True, False, False, False]
     assert circles(section)[1][:, 3].tolist() == [1, 0]
-    tell(section.slice, kind="click", at=[[21, 31]], how="add")
+    tell(section.slice, type="click", at=[[21, 31]], how="add")
     assert session.selected.tolist() == [True, True, False, False]
     # Beside every particle: nothing is meant.
-    tell(section.slice, kind="click", at=[[5, 5]], how="replace")
+    tell(section.slice, type="click", at=[[5, 5]], how="replace")
     assert session.selected.sum() == 2
-    tell(section.slice, kind="lasso", at=[[35, 5], [45, 5], [45, 15], [35, 15]], how="remove")
+    tell(section.slice, type="lasso", at=[[35, 5], [45, 5], [45, 15], [35, 15]], how="remove")
     assert session.selected.tolist() == [False, True, False, False]
-    tell(section.slice, kind="step", by=-2)
+    tell(section.slice, type="step", by=-2)
     assert section.at.value == 30.0
     section.look(int(session.ids[1]))
     assert section.at.value == 70.0
@@ -260,31 +260,31 @@ def test_what_is_shown_is_what_is_exported(view: Inspector, folder: Path) -> Non
     view.inspection.split(0)
     export = view.export
     view.table.ticked = [1]
-    kinds = {kind.title: kind for kind in exports.FORMATS}
+    formats = {one.title: one for one in exports.FORMATS}
     export.name.value = "lists/one"
     export.button.click()
     assert "16 particles are in one.star" in export.text.value
     listed = tomolab_io.read_particles(folder / "lists" / "one.star")
     assert sorted(listed["particle_id"]) == view.session.members(1).ids.tolist()
-    export.kind.value, export.name.value = kinds["copick (project folder)"], "overlay"
+    export.format.value, export.name.value = formats["copick (project folder)"], "overlay"
     export.button.click()
     (picks,) = (folder / "overlay").glob("ExperimentRuns/cell/Picks/*.json")
     assert picks.name == "tomolab_0_cluster-1.json"
     assert len(json.loads(picks.read_text())["points"]) == 16
-    export.kind.value, export.name.value = kinds["RELION 5 (.star)"], "lists/one"
+    export.format.value, export.name.value = formats["RELION 5 (.star)"], "lists/one"
     export.button.click()
     assert len(tomolab_io.read_particles(folder / "lists" / "one.star", voxel_size=20.0, tomogram_shape=(40, 60, 80))) == 16
     # A copy of one's own list asks which that is, and only that.
     assert (export.source.layout.display, export.poses.layout.display) == ("none", None)
-    export.kind.value = kinds["your own list, these only"]
+    export.format.value = formats["your own list, these only"]
     assert (export.source.layout.display, export.poses.layout.display) == (None, "none")
-    assert export.kind.layout.display is export.name.layout.display is None
+    assert export.format.layout.display is export.name.layout.display is None
     export.button.click()
-    assert "say which list it is" in said(view)
+    assert "give the list from which" in said(view)
     export.source.value, export.name.value = str(folder / "clusters.csv"), "mine"
     export.button.click()
     assert "copies are made of .star and .tbl, got .csv" in said(view)
-    export.kind.value, export.name.value = kinds["Dynamo, a folder a class"], "dynamo"
+    export.format.value, export.name.value = formats["Dynamo, a folder a class"], "dynamo"
     export.button.click()
     assert "16 particles are in 1 folder in dynamo" in export.text.value
     assert (folder / "dynamo" / "cluster_1" / "data" / "crop.tbl").is_file()

@@ -105,7 +105,7 @@ def test_colours_stay_right_when_a_kind_has_become_empty() -> None:
         # What the browser draws: the colour whose number is the third value of the point.
         drawn = [style.to_hex(view.widget.color[int(point[2])][:3]) for point in view.widget.points]
         assert drawn == [inks[kind] for kind in kinds]
-    with pytest.raises(ValueError, match="2 kinds for 6 particles, and 1 colours for 2 categories"):
+    with pytest.raises(ValueError, match="2 values for 6 particles, and 1 colours for 2 categories"):
         view.recolour(pd.Categorical(["a", "b"]), ["red"])
 
 
@@ -159,12 +159,12 @@ def test_a_missing_kind_is_a_grey_kind_of_its_own(name: str) -> None:
 
 
 def test_a_missing_kind_does_not_hide_behind_one_of_that_name() -> None:
-    found, palette = style.kinds(pd.Series(["missing", None, "a"]))
+    found, palette = style.to_categorical(pd.Series(["missing", None, "a"]))
     assert list(found) == ["missing", "(missing)", "a"]
     assert palette == {"a": style.OKABE_ITO[0], "missing": style.OKABE_ITO[1], "(missing)": style.LACKING}
-    found, palette = style.kinds(pd.Series([None, None]))
+    found, palette = style.to_categorical(pd.Series([None, None]))
     assert (list(found), palette) == (["missing"] * 2, {"missing": style.LACKING})
-    found, palette = style.kinds(pd.Series(["b", "a"]))
+    found, palette = style.to_categorical(pd.Series(["b", "a"]))
     assert (list(found), list(palette)) == (["b", "a"], ["a", "b"])
 
 

@@ -37,8 +37,8 @@ def test_every_position_of_the_slider_is_a_choice(tomogram, found) -> None:
     for score in (2.0, 3.5, 6.0):
         turning.score.value = score
         pd.testing.assert_frame_equal(turning.picks, picking.choose(found, score=turning.score.value))
-        assert f"<b>{len(turning.picks):,} picks</b>" in turning.told.value
-    assert "noise" not in turning.told.value
+        assert f"<b>{len(turning.picks):,} picks</b>" in turning.message.value
+    assert "noise" not in turning.message.value
 
 
 def test_the_picture_follows_both_sliders(tomogram, found, inverted) -> None:
@@ -49,7 +49,7 @@ def test_the_picture_follows_both_sliders(tomogram, found, inverted) -> None:
         seen.add(bytes(turning.picture.value))
     assert len(seen) == 5
     assert all(picture.startswith(b"\x89PNG") for picture in seen)
-    assert "% to be noise" in turning.told.value
+    assert "% to be noise" in turning.message.value
     turning.score.value = turning.score.max
     assert len(turning.picks) == 1
 

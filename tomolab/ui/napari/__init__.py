@@ -1,4 +1,4 @@
-"""Show tomograms, particles and averages in napari; the inspector and the plugin."""
+"""Take tomograms, particles, averages and inspections; show them in napari, with an inspector and a plugin."""
 
 from typing import TYPE_CHECKING
 

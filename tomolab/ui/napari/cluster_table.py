@@ -1,6 +1,6 @@
-"""Takes an inspection, shows its clusters as a table in Qt, to tick, name, hide and annotate.
+"""Takes an inspection, shows its clusters in a Qt table, to tick, name, hide and annotate.
 
-The columns are those of `cluster_columns`; the first has the tick and the colour.
+The columns are those of `cluster_columns`; the first also has the tick and the colour.
 
 >>> table = ClusterTable(inspection)
 >>> table.clusters.ticked                   # in the order in which they were ticked
@@ -23,17 +23,17 @@ Role = Qt.ItemDataRole
 
 
 class Clusters(QAbstractTableModel):
-    """Qt's model of the table: it holds nothing but what is ticked.
+    """Qt model of the table; its only state is the ticked clusters.
 
     Parameters
     ----------
     inspection
-        Asked for everything that is shown; its session is told what is written.
+        Source of the cells; edits change its session.
     """
 
     tick_changed = Signal()
     refused = Signal(str)
-    """Something that was written could not be, and why."""
+    """Sent with the message of a refused edit."""
 
     def __init__(self, inspection: Inspection) -> None:
         super().__init__()
@@ -67,48 +67,48 @@ class Clusters(QAbstractTableModel):
         return 0 if parent.isValid() else len(self.columns)
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Role.DisplayRole) -> Any:  # noqa: N802 - Qt's
-        """Titles, and what they mean."""
+        """Titles and tooltips."""
         if orientation == Qt.Orientation.Horizontal:
             column = self.columns[section]
             return {Role.DisplayRole: column.title, Role.ToolTipRole: column.tooltip}.get(role)  # type: ignore[call-overload]
         return None
 
     def flags(self, index: Index) -> Qt.ItemFlag:
-        """What can be done with a cell."""
+        """Whether a cell can be ticked or edited."""
         can, column = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable, self.columns[index.column()]
-        if column.kind == "check" or index.column() == 0:
+        if column.type == "check" or index.column() == 0:
             can |= Qt.ItemFlag.ItemIsUserCheckable
-        if column.kind == "text" and column.write is not None:
+        if column.type == "text" and column.write is not None:
             can |= Qt.ItemFlag.ItemIsEditable
         return can
 
     def data(self, index: Index, role: int = Role.DisplayRole) -> Any:
-        """What a cell shows."""
+        """Content of a cell."""
         number, place = self.numbers[index.row()], index.column()
         column, value = self.columns[place], self._values[place][number]
-        if role == Role.CheckStateRole and (column.kind == "check" or place == 0):
-            on = value if column.kind == "check" else number in self.ticked
+        if role == Role.CheckStateRole and (column.type == "check" or place == 0):
+            on = value if column.type == "check" else number in self.ticked
             return Qt.CheckState.Checked if on else Qt.CheckState.Unchecked
         if role == Role.DecorationRole and place == 0:
             return swatch(style.inks(self.session.clusters)[number])
-        if role == Role.TextAlignmentRole and column.kind == "number":
+        if role == Role.TextAlignmentRole and column.type == "number":
             return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
         if role == Role.ToolTipRole:
             return f"{column.tooltip}\n{self.session.title(number)} (number {number})"
-        if role in (Role.DisplayRole, Role.EditRole) and column.kind != "check":
+        if role in (Role.DisplayRole, Role.EditRole) and column.type != "check":
             return column.format(value)
         return None
 
     def setData(self, index: Index, value: Any, role: int = Role.EditRole) -> bool:  # noqa: N802 - Qt's name
-        """Tick a cluster, or write into a cell."""
+        """Tick a cluster, or edit a cell."""
         number, column = self.numbers[index.row()], self.columns[index.column()]
         if role == Role.CheckStateRole:
             value = Qt.CheckState(value) == Qt.CheckState.Checked
-            if column.kind != "check":
+            if column.type != "check":
                 self.tick(number, on=value)
                 return True
         elif role != Role.EditRole or value == self.data(index):
-            # An editor that is left hands over its text also where nobody has typed.
+            # Qt commits the text of an editor also if it is unchanged.
             return False
         try:
             assert column.write is not None
@@ -119,14 +119,14 @@ class Clusters(QAbstractTableModel):
         return True
 
     def tick(self, cluster: int, *, on: bool = True) -> None:
-        """Tick a cluster, or take the tick away.
+        """Tick or untick a cluster.
 
         Parameters
         ----------
         cluster
             Its number.
         on
-            Whether it is to be ticked.
+            True ticks, False unticks.
         """
         self.ticked = [one for one in self.ticked if one != cluster] + [cluster] * on
         self.dataChanged.emit(self.index(0, 0), self.index(len(self.numbers) - 1, 0))
@@ -154,7 +154,7 @@ class ClusterTable(QTableView):
         self.verticalHeader().hide()
         self.verticalHeader().setDefaultSectionSize(22)
         for place, column in enumerate(self.clusters.columns):
-            wide = place > 0 and column.kind == "text"
+            wide = place > 0 and column.type == "text"
             mode = QHeaderView.ResizeMode.Stretch if wide else QHeaderView.ResizeMode.ResizeToContents
             self.horizontalHeader().setSectionResizeMode(place, mode)
         self.setMinimumHeight(78)

@@ -1,4 +1,4 @@
-"""Says whether a window can open on this machine, before Qt is asked, which ends the whole process if none can.
+"""Takes the environment, gives why no window can open, before Qt starts: Qt ends the whole process without a display.
 
 >>> display_problem()
 'the display :9 does not answer'
@@ -10,9 +10,9 @@ import sys
 
 
 def display_problem() -> str:
-    """Say why no window can open here, or give empty text if one can.
+    """Why no window can open here; empty if one can.
 
-    On Linux the display is really called: Qt ends the whole kernel if it does not answer.
+    On Linux this connects to the display, since Qt ends the whole kernel if the display does not answer.
     """
     if sys.platform != "linux" or os.environ.get("WAYLAND_DISPLAY"):
         return ""

@@ -1,4 +1,4 @@
-"""Takes an inspection, or a run folder that is asked for, and shows the inspector as a dock of napari.
+"""Takes an inspection or a run folder, shows the inspector as a dock widget of napari.
 
 >>> view = viewer.open()
 >>> view.window.add_dock_widget(Inspector(view, inspection.open("runs/first")), name="tomolab", area="right")
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 WELCOME = (
-    "Open the run folder that the notebooks 01 to 05 leave, with <i>clusters.csv</i>, to look at its particles, to say what "
-    "belongs together, and to see averages. What you decide is kept in the folder at once."
+    "Open a run folder of the notebooks 01 to 05, with <i>clusters.csv</i>, to inspect its particles, edit its clusters and "
+    "compute averages. Every change is saved in the folder at once."
 )
 
 
@@ -35,7 +35,7 @@ class Inspector(QWidget):
     napari_viewer
         The window.
     inspection
-        What to inspect; by default the run folder of which the window shows layers, or one that is asked for.
+        What to inspect; by default the run folder of the layers in the window, or one that the user opens.
     """
 
     def __init__(self, napari_viewer: "Viewer", inspection: Inspection | None = None) -> None:
@@ -50,7 +50,7 @@ class Inspector(QWidget):
         followed, gone = self._followed, self._gone = list[Any](), list[bool]()
 
         def end() -> None:
-            """By then this object is no more: what is left of it must be ended without it."""
+            """Qt has destroyed this object by then, so the function must not use it."""
             gone.append(True)
             for one in followed:
                 one.leave()
@@ -84,12 +84,12 @@ class Inspector(QWidget):
         self.setMinimumWidth(390)
 
     def inspect(self, inspection: Inspection) -> None:
-        """Show an inspection, instead of the one before; layers of the same run folder give way.
+        """Show an inspection instead of the one before; remove the layers of run folders.
 
         Parameters
         ----------
         inspection
-            What is to be inspected.
+            What to inspect.
         """
         self.close_inspection()
         self._opening = True
@@ -101,20 +101,20 @@ class Inspector(QWidget):
         self._layout.insertWidget(3, self.panel, 1000)
         self.welcome.hide()
         self.folder.setText(f"<b>{'' if inspection.folder is None else inspection.folder.name}</b>")
-        self.folder.setToolTip(str(inspection.folder or "This inspection is kept in no folder"))
+        self.folder.setToolTip(str(inspection.folder or "This inspection has no run folder"))
         self.button.setText("Open another…")
         self._opening = False
 
     def open(self, folder: str | Path) -> None:
-        """Open a run folder beside the window, which may take as long as a layout of its embedding.
+        """Open a run folder in a background thread; it may have to compute the layout of its embedding.
 
         Parameters
         ----------
         folder
-            As of `inspection.open`.
+            As in `inspection.open`.
         """
         self._opening = True
-        self._wait(f"opening {Path(folder).name}; the first time the particles are laid out, which may take minutes")
+        self._wait(f"opening {Path(folder).name}; the first time this computes a layout, which may take minutes")
         threads.in_background(lambda: inspections.open(folder), then=self._opened, failed=self._failed)
 
     def _opened(self, inspection: Inspection) -> None:
@@ -142,7 +142,7 @@ class Inspector(QWidget):
             self.open(folder)
 
     def _offered(self, *_: Any) -> None:
-        """Open the run folder of which the window shows layers, if none is open."""
+        """Open the run folder of the layers in the window, if none is open."""
         if not (self._gone or self._opening or self.panel):
             folders = [layer.metadata.get(napari_link.MARK) for layer in self.viewer.layers]
             found = [one for one in folders if one and (Path(one) / "clusters.csv").is_file()]
@@ -150,7 +150,7 @@ class Inspector(QWidget):
                 self.open(found[0])
 
     def close_inspection(self) -> None:
-        """Show nothing more, and take its layers out of the viewer. What was decided is in the run folder."""
+        """Close the inspection and remove its layers from the viewer; its changes are in the run folder."""
         if self.panel is not None and self.link is not None:
             panel, link, self.panel, self.link = self.panel, self.link, None, None
             panel.leave()

@@ -1,4 +1,4 @@
-"""Takes an inspection, offers what can be exported from it as a menu, and asks where to.
+"""Takes an inspection, shows a menu of export formats, asks for a path, writes the export.
 
 >>> ExportMenu(inspection, chosen=lambda: [3], tell=print)
 """
@@ -18,16 +18,16 @@ from tomolab.ui.napari import threads
 
 
 class ExportMenu(QMenu):
-    """Kinds of export as a menu; what is chosen is written beside the window.
+    """Menu of export formats; a background thread writes the chosen one.
 
     Parameters
     ----------
     inspection
         Whose particles.
     chosen
-        Asked for the clusters to export; all if there is none.
+        Returns the clusters to export; all if it is empty.
     tell
-        Called with what was done, or with what went wrong and fault=True.
+        Called with a message, and with fault=False if it reports success.
     parent
         Widget that it belongs to.
     """
@@ -42,8 +42,8 @@ class ExportMenu(QMenu):
     ) -> None:
         super().__init__(parent)
         self.inspection, self.chosen, self.tell = inspection, chosen, tell
-        for kind in FORMATS:
-            self.addAction(f"{kind.title}…").triggered.connect(partial(self._ask, kind))
+        for wanted in FORMATS:
+            self.addAction(f"{wanted.title}…").triggered.connect(partial(self._ask, wanted))
         self.addSeparator()
         self.poses = self.addAction("Lists in the poses of averages")
         self.poses.setCheckable(True)
@@ -53,52 +53,52 @@ class ExportMenu(QMenu):
         self.aboutToShow.connect(self._allow)
 
     def _allow(self) -> None:
-        """Enable what can be written."""
-        for action, kind in zip(self.actions(), FORMATS, strict=False):
-            problem = exports.problem(self.inspection, kind)
+        """Enable the formats that can be exported."""
+        for action, wanted in zip(self.actions(), FORMATS, strict=False):
+            problem = exports.problem(self.inspection, wanted)
             action.setEnabled(not problem)
             action.setToolTip(problem)
         self.report_action.setEnabled(self.inspection.folder is not None)
 
-    def _ask(self, kind: ExportFormat, *_ignored: object) -> None:
-        """Ask where to, and write it."""
+    def _ask(self, wanted: ExportFormat, *_ignored: object) -> None:
+        """Ask for the path, and export."""
         source = ""
-        if kind.format == COPY:
+        if wanted.format == COPY:
             source, _ = QFileDialog.getOpenFileName(self.parentWidget(), "Your own list, from which the particles were read")
             if not source:
                 return
-        suffix = Path(source).suffix if source else kind.suffix
+        suffix = Path(source).suffix if source else wanted.suffix
         name = f"particles{suffix}"
-        filters = f"{kind.title} (*{suffix})" if suffix else ""
-        if kind.format == "copick":
-            # A project that is there already, beside others.
+        filters = f"{wanted.title} (*{suffix})" if suffix else ""
+        if wanted.format == "copick":
+            # An existing project.
             path = QFileDialog.getExistingDirectory(self.parentWidget(), "Overlay root of the copick project")
         else:
-            path, _ = QFileDialog.getSaveFileName(self.parentWidget(), kind.title, name, filters)
+            path, _ = QFileDialog.getSaveFileName(self.parentWidget(), wanted.title, name, filters)
         if path:
-            self.export(kind, path, source=source)
+            self.export(wanted, path, source=source)
 
-    def export(self, kind: ExportFormat, path: str | Path, *, source: str = "") -> None:
-        """Write the particles of the chosen clusters, or of all clusters, beside the window, and tell what was done.
+    def export(self, wanted: ExportFormat, path: str | Path, *, source: str = "") -> None:
+        """Export the particles of the chosen clusters, or of all, in a background thread, and show a message.
 
         Parameters
         ----------
-        kind
+        wanted
             One of `exports.FORMATS`.
         path
             File or folder.
         source
-            The user's own list, for a copy of it.
+            The user's own list, for the format `COPY`.
         """
         poses = POSES[0] if self.poses.isChecked() else POSES[1]
         options: dict[str, Any] = {"chosen": self.chosen() or None, "poses": poses, "source": source}
-        self._later(lambda: exports.export_as(self.inspection, kind, path, **options))
+        self._later(lambda: exports.export_as(self.inspection, wanted, path, **options))
 
     def report(self) -> None:
-        """Write the report of the run folder, and tell where it is."""
+        """Write the report of the run folder, and show its path."""
         folder = self.inspection.folder
         if folder is not None:
             self._later(lambda: f"the report is {report.write(folder)}")
 
     def _later(self, work: Callable[[], str]) -> None:
-        threads.in_background(work, then=lambda told: self.tell(told, fault=False), failed=lambda error: self.tell(str(error)))
+        threads.in_background(work, then=lambda text: self.tell(text, fault=False), failed=lambda error: self.tell(str(error)))

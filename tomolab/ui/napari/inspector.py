@@ -1,4 +1,4 @@
-"""Takes an inspection, shows it as a panel in Qt: a scatter to draw in, the clusters, the buttons of all actions, and the jobs.
+"""Takes an inspection, shows it as a Qt panel: a scatter with a lasso, the clusters, the buttons of all actions, the jobs.
 
 >>> panel = InspectorPanel(work, link.link(view, work))
 """
@@ -46,9 +46,9 @@ class InspectorPanel(QWidget):
     Parameters
     ----------
     inspection
-        What is shown.
+        What to show.
     link
-        Of the same inspection with the viewer; it follows the choice of the tomogram.
+        Link of the inspection with the viewer; the panel sets its tomogram.
     parent
         Widget that it belongs to.
     """
@@ -61,7 +61,7 @@ class InspectorPanel(QWidget):
         self.canvas = None if inspection.points is None else Canvas(inspection.points[["x", "y"]].to_numpy())
         self.colour, self.tomogram, self.map = QComboBox(), QComboBox(), QPushButton("Cell map")
         self.legend, self.counts, self.message = QLabel(), QLabel(), QLabel()
-        self.parts, self.classes, self.diameter = QSpinBox(), QSpinBox(), QDoubleSpinBox()
+        self.n_clusters, self.classes, self.diameter = QSpinBox(), QSpinBox(), QDoubleSpinBox()
         self.engine, self.symmetry = QComboBox(), QComboBox()
         self.buttons = {name: self._button(name) for name in ACTIONS}
         self._fill()
@@ -71,37 +71,37 @@ class InspectorPanel(QWidget):
             self.jobs.add(job)
         self._update({"labels", "clusters", "selected", "filters"})
 
-    # How it looks
+    # Layout
 
     def _button(self, name: str) -> QPushButton:
         button = QPushButton(ACTIONS[name].title)
         button.clicked.connect(lambda: self.do(name))
         for key in ACTIONS[name].keys:
-            # In the panel only, for elsewhere in napari the same keys mean something else.
+            # In the panel only: napari uses the same keys elsewhere.
             shortcut = QShortcut(QKeySequence(key), self, context=Qt.ShortcutContext.WidgetWithChildrenShortcut)
             shortcut.activated.connect(lambda: self.do(name))
         return button
 
     def _fill(self) -> None:
         self.colour.addItems(["cluster", *style.colour_columns(self.inspection.session.particles)])
-        self.colour.setToolTip("What the scatter is coloured by")
+        self.colour.setToolTip("Column that colours the scatter")
         self.tomogram.addItems(self.inspection.named)
         self.tomogram.setCurrentText(self.link.tomogram)
         self.tomogram.setToolTip("The tomogram that napari shows")
         self.map.setCheckable(True)
         self.map.setToolTip(
-            "Averages in 3-D at every particle as it lies, around one slice of the tomogram; again for the slices"
+            "Show the averages in 3-D at all particles, around one slice of the tomogram; click again to show the slices"
         )
         for box, low, high, value, about in (
-            (self.parts, 2, 20, 2, "Parts to split into"),
-            (self.classes, 1, 10, 1, "Sort the particles into so many classes first, and average each"),
+            (self.n_clusters, 2, 20, 2, "Clusters of a split"),
+            (self.classes, 1, 10, 1, "Number of classes to sort the particles into first; each is averaged"),
         ):
             box.setRange(low, high)
             box.setValue(value)
             box.setToolTip(about)
         self.classes.setPrefix("classes: ")
-        self.parts.setPrefix("in ")
-        for spin in (self.parts, self.classes, self.diameter):
+        self.n_clusters.setPrefix("into ")
+        for spin in (self.n_clusters, self.classes, self.diameter):
             spin.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.diameter.setPrefix("mask: ")
         self.diameter.setRange(0, 5000)
@@ -109,9 +109,9 @@ class InspectorPanel(QWidget):
         self.diameter.setSingleStep(10)
         self.diameter.setSuffix(" Å")
         self.diameter.setSpecialValueText("mask: auto")
-        self.diameter.setToolTip("Diameter of the mask in Å; found from the particles by default")
+        self.diameter.setToolTip("Diameter of the mask in Å; auto measures it")
         self.engine.addItems(ENGINES)
-        self.engine.setToolTip("What averages: tomolab, or RELION, which refines the average of tomolab")
+        self.engine.setToolTip("Program that averages: tomolab, or RELION, which refines the average of tomolab")
         self.symmetry.setEditable(True)
         self.symmetry.addItems(SYMMETRIES)
         self.symmetry.setToolTip("Symmetry of the complex, such as C1, C4, D2, O; others can be typed")
@@ -128,7 +128,7 @@ class InspectorPanel(QWidget):
         split.setChildrenCollapsible(False)
         split.addWidget(_stack(_line(QLabel("Colour"), (self.colour, 1), *self._places()), self._scatter(), self.legend))
         groups = {group: [self.buttons[name] for name in ACTIONS if ACTIONS[name].group == group] for group in GROUPS}
-        edits = [*groups["clusters"], self.parts, *groups["history"], *groups["export"]]
+        edits = [*groups["clusters"], self.n_clusters, *groups["history"], *groups["export"]]
         split.addWidget(_stack(self.table, self.counts, _grid(edits, columns=5)))
         options = [self.engine, self.symmetry, self.classes, self.diameter]
         split.addWidget(_stack(_grid([*groups["averages"], *options], columns=3), self.jobs))
@@ -148,10 +148,10 @@ class InspectorPanel(QWidget):
 
     def _scatter(self) -> QWidget:
         if self.canvas is not None:
-            about = "Draw around particles to select them; Shift adds, Ctrl or Alt takes away.\n"
-            self.canvas.setToolTip(about + "The wheel zooms, the right or middle button moves.")
+            about = "Draw around particles to select them; Shift adds, Ctrl or Alt removes.\n"
+            self.canvas.setToolTip(about + "The wheel zooms, the right or middle button pans.")
             return self.canvas
-        text = QLabel("There is no embedding in this run folder, and so no scatter: select particles in the tomogram.")
+        text = QLabel("This run folder has no embedding, so there is no scatter: select particles in the tomogram.")
         text.setWordWrap(True)
         return text
 
@@ -166,7 +166,7 @@ class InspectorPanel(QWidget):
         self.map.toggled.connect(self.link.map)
         self.engine.currentTextChanged.connect(self._enable)
 
-    # What is shown
+    # Updates
 
     @threads.in_window
     def _update(self, changed: set[str]) -> None:
@@ -183,15 +183,15 @@ class InspectorPanel(QWidget):
                 self.jobs.add(job)
         inside, chosen = int(session.counts().sum()), int(session.selected.sum())
         hidden = len(session.ids) - int(session.visible.sum())
-        told = [f"<b>{chosen:,} selected</b>", f"{inside:,} in {len(session.clusters)} clusters"]
-        told += [f"{len(session.ids) - inside:,} in none"] + ([f"{hidden:,} hidden"] if hidden else [])
+        counts = [f"<b>{chosen:,} selected</b>", f"{inside:,} in {len(session.clusters)} clusters"]
+        counts += [f"{len(session.ids) - inside:,} in none"] + ([f"{hidden:,} hidden"] if hidden else [])
         if self.inspection.unkept:
-            told.append(f"<b>{style.span(f'NOT KEPT: {self.inspection.unkept}', style.OKABE_ITO[1])}</b>")
-        self.counts.setText(" · ".join(told))
+            counts.append(f"<b>{style.span(f'NOT KEPT: {self.inspection.unkept}', style.OKABE_ITO[1])}</b>")
+        self.counts.setText(" · ".join(counts))
         self._enable()
 
     def _inks(self) -> np.ndarray:
-        """Colours of the particles by what is chosen, and the legend."""
+        """Colours of the particles by the chosen column; updates the legend."""
         session, column = self.inspection.session, self.colour.currentText()
         if column == "cluster":
             self.legend.hide()
@@ -203,13 +203,13 @@ class InspectorPanel(QWidget):
 
     @property
     def choice(self) -> Choice:
-        """What an action would be done with now."""
+        """The ticked clusters and the values of the fields."""
         options: dict[str, Any] = {"symmetry": self.symmetry.currentText(), "mask_diameter": self.diameter.value() or None}
         options |= {"engine": self.engine.currentText(), "classes": self.classes.value()}
-        return Choice(tuple(self.table.clusters.ticked), parts=self.parts.value(), **options)
+        return Choice(tuple(self.table.clusters.ticked), n_clusters=self.n_clusters.value(), **options)
 
     def _enable(self, *_: Any) -> None:
-        """Enable what can be done; the tooltip says what cannot be done and why."""
+        """Enable the possible actions; the tooltip of a disabled button says why."""
         work, choice = self.inspection, self.choice
         for name, button in self.buttons.items():
             busy = ACTIONS[name].slow and bool(self._busy)
@@ -217,28 +217,28 @@ class InspectorPanel(QWidget):
             button.setToolTip(self._busy if busy else ACTIONS[name].help(work, choice))
 
     def tell(self, text: str, *, fault: bool = True) -> None:
-        """Say something below everything; an empty text takes it away.
+        """Show a message at the bottom; an empty text hides it.
 
         Parameters
         ----------
         text
-            What to say.
+            The message.
         fault
-            Whether it is about something that went wrong.
+            Whether it reports an error.
         """
         colour = style.OKABE_ITO[1] if fault else style.OKABE_ITO[4]
         self.message.setText(style.span(f"{'⚠ ' * fault}{text}", colour))
         self.message.setVisible(bool(text))
 
-    # What is done
+    # Actions
 
     def do(self, name: str) -> None:
-        """Do what the button or key of an action does, and tell why it cannot be done.
+        """Run an action, as its button or key does; show its error.
 
         Parameters
         ----------
         name
-            Of one of `ACTIONS`.
+            Name of one of `ACTIONS`.
         """
         self.tell("")
         action, work, choice = ACTIONS[name], self.inspection, self.choice
@@ -274,7 +274,7 @@ class InspectorPanel(QWidget):
         )
 
     def _ended(self, last: Callable[[], Any]) -> None:
-        """Do the last bit of something that ran beside the window."""
+        """Finish a slow action in the thread of the window."""
         self._busy = ""
         if self._gone:
             return
@@ -285,14 +285,14 @@ class InspectorPanel(QWidget):
         self._enable()
 
     def leave(self) -> None:
-        """Follow the inspection no more."""
+        """Disconnect from the inspection."""
         if not self._gone:
             self._gone = True
             self.inspection.changed.disconnect(self._update)
 
 
 def _line(*widgets: Any) -> QHBoxLayout:
-    """Widgets side by side; one with a number takes that share of the room."""
+    """Widgets side by side; a number with a widget is its stretch factor."""
     line = QHBoxLayout()
     line.setSpacing(3)
     line.setContentsMargins(0, 0, 0, 0)
@@ -302,14 +302,14 @@ def _line(*widgets: Any) -> QHBoxLayout:
     return line
 
 
-def _stack(*parts: Any) -> QWidget:
+def _stack(*items: Any) -> QWidget:
     """Widgets and lines above one another."""
     widget = QWidget()
     layout = QVBoxLayout(widget)
     layout.setSpacing(3)
     layout.setContentsMargins(0, 0, 0, 0)
-    for part in parts:
-        layout.addWidget(part) if isinstance(part, QWidget) else layout.addLayout(part)
+    for item in items:
+        layout.addWidget(item) if isinstance(item, QWidget) else layout.addLayout(item)
     return widget
 
 

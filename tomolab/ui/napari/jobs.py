@@ -1,4 +1,4 @@
-"""Takes jobs, shows each in a Qt window as it runs: a bar, slices of its average so far, and a button to stop it.
+"""Takes jobs, shows each in a Qt window as it runs: a progress bar, slices of its average so far, and a stop button.
 
 >>> jobs = JobList()
 >>> jobs.add(inspection.average(3))
@@ -37,7 +37,7 @@ class JobRow(QWidget):
         self.bar.setRange(0, 1000)
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(8)
-        self.button.setToolTip("End now, with the best average so far")
+        self.button.setToolTip("Stop the job and keep the best average so far")
         self.button.setFixedWidth(52)
         self.button.clicked.connect(lambda: job.stop())
         self.text.setWordWrap(True)
@@ -56,16 +56,16 @@ class JobRow(QWidget):
         job.watch(self._follow)
 
     def _follow(self, job: Job) -> None:
-        """Called in the thread of the job: there the picture is made, and here it is only shown."""
+        """Draw the picture in the thread of the job; `_show` runs in the thread of the window."""
         due = time.monotonic() - self._drawn > job_summary.EVERY
         if not (due or job.over or job.state in ("waiting", "stopping")):
             return
         volume = job_summary.shown(job)
         picture = b"" if volume is None else job_summary.picture(volume)
         self._drawn = time.monotonic()
-        # What a job says is asked now: it may have gone on when the window has time to show it.
-        said = job_summary.told(job), 1.0 if job.state == "done" else job_summary.share(job.progress), job.state, job.over
-        self._show(*said, picture)
+        # Read the state now: the job may have changed it when the window shows it.
+        state = job_summary.job_text(job), 1.0 if job.state == "done" else job_summary.share(job.progress), job.state, job.over
+        self._show(*state, picture)
 
     @threads.in_window
     def _show(self, text: str, share: float, state: str, over: bool, picture: bytes) -> None:
@@ -74,7 +74,7 @@ class JobRow(QWidget):
         if over or state == "stopping":
             self.button.setEnabled(False)
             self.button.setVisible(not over)
-            self.button.setToolTip("This is over" if over else "It stops after this iteration")
+            self.button.setToolTip("The job has ended" if over else "The job stops after this iteration")
         if over:
             self.bar.setStyleSheet(f"QProgressBar::chunk {{ background: {job_summary.COLOURS[state]} }}")
         if picture:
@@ -111,7 +111,7 @@ class JobList(QScrollArea):
         self.setMinimumHeight(64)
 
     def add(self, job: Job) -> None:
-        """Follow a job."""
+        """Add a job on top."""
         self.empty.hide()
         self.rows.append(JobRow(job))
         self._layout.insertWidget(0, self.rows[-1])

@@ -1,6 +1,6 @@
-"""Takes an inspection, shows it in a napari viewer, follows it, and gives it what is selected there.
+"""Takes an inspection and a napari viewer, shows one in the other; the selections of both follow each other.
 
-Works on a window and on a viewer without Qt alike.
+Works with a window and with a viewer without Qt.
 
 >>> work = inspection.open("runs/first")
 >>> shown = link(viewer.open(), work)
@@ -8,10 +8,10 @@ Works on a window and on a viewer without Qt alike.
 >>> shown.map(True)                           # averages at every particle, in 3-D
 >>> shown.close()
 
-What is selected in napari stands for the tomogram that is shown: it replaces what was selected there, and what is selected
-in other tomograms stays. Hidden particles cannot be chosen, not even by "select all", but ones that are selected and
-then hidden stay so until the next selection. A drag of the mouse is one step of the session. Particles that are moved,
-added or deleted in napari are put back: where particles are is not for an inspection to change.
+A selection in napari replaces the selection in the shown tomogram; that in other tomograms stays. Hidden particles cannot be
+selected, not even by "select all"; particles that are hidden after selection stay selected until the next selection. A drag of
+the mouse is one step of the session. Particles that the user moves, adds or deletes in napari are restored: an inspection does
+not change positions.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,33 +33,33 @@ if TYPE_CHECKING:
     from napari.layers import Image, Points, Surface
 
 VERTICES = 500_000
-"""Of all copies of one average: more are neither seen nor turned in a second. Maps of many particles are made coarser."""
+"""Maximum number of vertices of all copies of one average, for fast display; maps of many particles are resampled."""
 
 CHOSEN = 0.6
 """Opacity of the fill of a selected particle."""
 MARK = "tomolab"
-"""Key in the metadata of the layers of an inspection, under which its run folder is told."""
+"""Key in the metadata of the layers of an inspection; its value is the run folder."""
 
 
 class Link:
-    """A viewer and an inspection that show the same; made by `link`.
+    """Connection of a viewer and an inspection; `link` creates it.
 
     Parameters
     ----------
     viewer
-        Of napari.
+        Viewer of napari.
     inspection
-        What is shown.
+        What to show.
     """
 
     def __init__(self, viewer: "ViewerModel", inspection: Inspection) -> None:
         self.viewer, self.inspection = viewer, inspection
         self.tomogram = ""
-        """Name of the one that is shown."""
+        """Name of the shown tomogram."""
         self.image: Image | None = None
         self.points: Points | None = None
         self.surfaces: dict[str, Surface] = {}
-        """By the name of the average."""
+        """Surface layers by the name of the average."""
         self._table, self._rows = pd.DataFrame(), np.empty(0, dtype=np.intp)
         self._listener: Callable[[set[str]], Any] = self._update
         if hasattr(viewer, "window"):
@@ -74,7 +74,7 @@ class Link:
         return f"Link({self.tomogram}, {len(self._rows):,} particles, {len(self.surfaces)} averages)"
 
     def show(self, tomogram: str) -> None:
-        """Show a tomogram, its particles and the averages in it, instead of the one shown before.
+        """Show a tomogram with its particles and averages, instead of the one before.
 
         Raises
         ------
@@ -101,7 +101,7 @@ class Link:
             self.viewer.dims.set_point(0, self.image.extent.world[:, 0].mean())
 
     def map(self, on: bool) -> None:
-        """Show in 3-D the averages where their particles are, with one slice of the tomogram; or the slices again."""
+        """Show the averages at their particles in 3-D with one slice of the tomogram (on), or the slices (off)."""
         if on and self.image is not None:
             viewer.plane(self.viewer)
         self.viewer.dims.ndisplay = 3 if on else 2
@@ -111,14 +111,14 @@ class Link:
             self.points.visible = not on
 
     def leave(self) -> None:
-        """End the link, and leave in the viewer what is shown."""
+        """End the link, and keep its layers in the viewer."""
         if not self._closed:
             self._closed = True
             self.inspection.changed.disconnect(self._listener)
             self.viewer.mouse_drag_callbacks.remove(self._press)
 
     def close(self) -> None:
-        """End the link, and take what it shows out of the viewer."""
+        """End the link, and remove its layers from the viewer."""
         self.leave()
         self._clear()
 
@@ -140,7 +140,7 @@ class Link:
                 viewer.paint(layer, style.lighter(self._ink(self.inspection.averages[name]), 0.2))
 
     def _colour(self, points: "Points", changed: set[str]) -> None:
-        """Everything about the particles but which of them are selected."""
+        """Update colours, features and visibility of the points."""
         if changed & {"labels", "clusters"}:
             points.border_color = self._inks()
         if changed & {"labels", "clusters", "selected"}:
@@ -151,7 +151,7 @@ class Link:
             points.shown = self.inspection.session.visible[self._rows]
 
     def _features(self) -> pd.DataFrame:
-        """Table of the particles shown, with their cluster as it is now."""
+        """Table of the shown particles with their present clusters."""
         session = self.inspection.session
         labels = session.labels.to_numpy()[self._rows]
         names = {-1: "none"} | {number: session.title(number) for number in session.clusters}
@@ -161,12 +161,12 @@ class Link:
         return inks(self.inspection.session, light=0.2)[self._rows]
 
     def _faces(self) -> np.ndarray:
-        """Fill of the particles: of the selected ones stronger, since napari outlines them all in one colour."""
+        """Fill colours of the particles; selected ones are more opaque, since napari outlines all of them in one colour."""
         chosen = self.inspection.session.selected[self._rows, None]
         return np.where(chosen, self._inks() * [1, 1, 1, CHOSEN], viewer.faces(self._inks()))
 
     def _place(self) -> None:
-        """Show the averages that are not shown yet; one hides earlier ones of the same particles."""
+        """Add layers for new averages; a new one hides earlier ones of the same particles."""
         for name, average in self.inspection.averages.items():
             table = average.particles[average.particles["tomogram"] == self.tomogram]
             if name in self.surfaces or not len(table):
@@ -189,7 +189,7 @@ class Link:
     # From the viewer to the inspection
 
     def _picked(self, *_: Any) -> None:
-        """Select in the session what is selected in the layer."""
+        """Copy the selection of the layer to the session."""
         if self._held or self._closed or self.points is None:
             return
         session = self.inspection.session
@@ -216,7 +216,7 @@ class Link:
         self._picked()
 
     def _arm(self, *_: Any) -> None:
-        """Be the last of those that hear of the mouse, after the tool of the layer; a new tool is put last."""
+        """Move the mouse callback to the end, after the tool of the layer, since napari appends a new tool."""
         assert self.points is not None
         callbacks = self.points.mouse_drag_callbacks
         if self._release in callbacks:
@@ -224,7 +224,7 @@ class Link:
         callbacks.append(self._release)
 
     def _edited(self, event: Any) -> None:
-        """Put back what was moved, added or deleted."""
+        """Restore particles that were moved, added or deleted."""
         if self.points is None or event.source is not self.points:
             return
         if str(event.action) in ("adding", "removing", "changing"):
@@ -238,7 +238,7 @@ class Link:
         layer.border_width = viewer.BORDER
         self._update({"filters", "selected"})
         self._held = False
-        self.viewer.status = "Particles stay where they are: an inspection tells them apart, and neither moves nor deletes them"
+        self.viewer.status = "Particles stay where they are: an inspection neither moves nor deletes them"
 
     def _mark(self, *layers: "Image | Points | Surface | None") -> None:
         for layer in layers:
@@ -255,14 +255,14 @@ class Link:
 
 
 def inks(session: Session, *, light: float = 0.0) -> np.ndarray:
-    """Colour (n, 4) of every particle of a session, that of its cluster.
+    """Colour (n, 4) of every particle of a session by its cluster.
 
     Parameters
     ----------
     session
-        Of n particles.
+        Session of n particles.
     light
-        Share of white in the colours, for a dark ground.
+        Share of white in the colours, for a dark background.
     """
     palette = {NONE: style.FAINT} | style.inks(session.clusters)
     light_palette = {number: style.lighter(ink, light) for number, ink in palette.items()}
@@ -270,15 +270,15 @@ def inks(session: Session, *, light: float = 0.0) -> np.ndarray:
 
 
 def _sparing(volume: Volume, copies: int) -> Volume:
-    """The map, coarser if so many copies of its outline would have too many vertices."""
+    """The map, resampled to larger voxels if the copies of its isosurface would have too many vertices."""
     vertices = len(surfaces.mesh(volume)[0]) * copies
-    # The vertices of an outline are as many as the voxels it passes: they go with the square of the voxel size.
+    # The number of vertices falls with the square of the voxel size.
     coarser = np.sqrt(vertices / VERTICES)
     return volume if coarser <= 1 else volumes.resample(volume, volume.voxel_size * min(coarser, volume.shape[0] / 8))
 
 
 def link(view: "ViewerModel", inspection: Inspection, *, tomogram: str | None = None) -> Link:
-    """Show an inspection in a viewer, and let either follow the other.
+    """Show an inspection in a viewer; each follows the changes of the other.
 
     Parameters
     ----------
@@ -287,7 +287,7 @@ def link(view: "ViewerModel", inspection: Inspection, *, tomogram: str | None = 
     inspection
         What to show.
     tomogram
-        Its name; by default the first of which there is an image, or else the first.
+        Its name; by default the first with an image, or else the first.
 
     Raises
     ------
@@ -298,6 +298,6 @@ def link(view: "ViewerModel", inspection: Inspection, *, tomogram: str | None = 
     name = first if tomogram is None else tomogram
     if name not in inspection.named:
         raise ValueError(f"no particle lies in {name!r}; they lie in {', '.join(inspection.named)}")
-    made = Link(view, inspection)
-    made.show(name)
-    return made
+    connection = Link(view, inspection)
+    connection.show(name)
+    return connection

@@ -1,4 +1,4 @@
-"""Takes a large tomogram, gives it with coarser copies, so that a viewer need not send all of it to the screen.
+"""Takes a large tomogram, gives it with coarser copies, so that a viewer loads only the level that it shows.
 
 >>> image = viewer.add_image(levels(volume.data), multiscale=True)
 """
@@ -8,7 +8,7 @@ import numpy as np
 from tomolab.volumes import block_mean
 
 LARGEST = 2**26
-"""Voxels that are shown as they are.
+"""Maximum number of voxels of a single-scale image.
 
 In 3-D all of the volume lies in the memory of the graphics card, as float32: 64 million voxels are 256 MB, which also the
 graphics of a laptop holds; a whole tomogram at 10 Å (1000 x 1440 x 250) would be 1.4 GB.
@@ -23,7 +23,7 @@ def levels(data: np.ndarray, *, largest: int = LARGEST) -> list[np.ndarray]:
     data
         Grey values (z, y, x).
     largest
-        Voxels of the coarsest level at most.
+        Maximum number of voxels of the coarsest level.
 
     Returns
     -------

@@ -1,6 +1,6 @@
-"""Takes a run folder, a particle list or subtomograms, gives the layers of napari; and two samples.
+"""Takes a run folder, a particle list or subtomograms, gives napari layers; also gives two sample data sets.
 
-Everything lies in Å. Layers of a run folder carry its path, by which the inspector finds it.
+All layers are in Å. The metadata of layers of a run folder has its path, so that the inspector finds it.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,13 +25,13 @@ from tomolab.ui.napari import link, viewer
 from tomolab.volumes import Volume
 
 Layer = tuple[Any, dict[str, Any], str]
-"""Data, options and kind, as napari's plugins give them."""
+"""Data, keyword arguments and layer type, as in napari's plugins."""
 LISTS = ("clusters.csv", "picks.star", "truth.csv")
-"""Particle lists of a run folder; the first that is there is shown."""
+"""Particle lists of a run folder; the first that exists is shown."""
 SAMPLE = {"ribosome_70s": 14, "tric": 14, "apoferritin": 14}
 """Particles of each complex in the simulated tomogram."""
 DIAMETER = 200.0
-"""Å, of particles of which nothing says how large they are."""
+"""Diameter in Å of particles whose list has none."""
 
 
 def reader(path: str | Sequence[str]) -> Callable[[Any], list[Layer]] | None:
@@ -60,12 +60,13 @@ def read_run(path: str | Path) -> list[Layer]:
     Parameters
     ----------
     path
-        As of `inspection.open`; ``picks.star`` or ``truth.csv`` stand in for ``clusters.csv``, and either part may be missing.
+        As in `inspection.open`; ``picks.star`` or ``truth.csv`` may replace ``clusters.csv``. Tomogram or particles may be
+        missing.
 
     Raises
     ------
     ValueError
-        If what is there does not fit together.
+        If the files contradict each other.
     """
     folder = Path(path)
     found = next((folder / name for name in LISTS if (folder / name).is_file()), None)
@@ -92,12 +93,12 @@ def read_list(path: str | Path) -> list[Layer]:
     Parameters
     ----------
     path
-        Of RELION, Warp or STOPGAP. What it does not say of voxel size and tomogram shape is taken from the tomogram beside it.
+        List of RELION, Warp or STOPGAP. A missing voxel size or tomogram shape is read from the tomogram beside it.
 
     Raises
     ------
     ValueError
-        If it says too little, and there is not just one tomogram beside it that could say it.
+        If one of these is missing and the folder does not have exactly one tomogram.
     """
     place = Path(path)
     try:
@@ -114,8 +115,8 @@ def read_list(path: str | Path) -> list[Layer]:
 
 
 def _particles(place: Path, **options: Any) -> pd.DataFrame:
-    """Particles of a list; where it names no tomogram, they are in one that is called like the list."""
-    # Positions do not depend on the tilts, which most lists do not tell; they are left out of what is shown.
+    """Particles of a list; if it names no tomogram, their tomogram has the name of the list."""
+    # Most lists lack the tilts; positions do not depend on them, and the layer drops the wedge.
     options["tilts"] = (-60.0, 60.0)
     try:
         return io.read_particles(place, **options)
@@ -126,12 +127,12 @@ def _particles(place: Path, **options: Any) -> pd.DataFrame:
 
 
 def read_boxes(path: str | Path) -> list[Layer]:
-    """Layer of a store of subtomograms: a stack (n, z, y, x) of boxes, seen through their middle, and read as they are seen.
+    """Layer of a store of subtomograms: a lazy stack (n, z, y, x) of boxes that opens at their centre.
 
     Parameters
     ----------
     path
-        Folder that `Subtomograms.save` wrote.
+        Folder written by `Subtomograms.save`.
     """
     array, table, voxel_size = store.read(path)
     box = array.shape[1]
@@ -142,7 +143,7 @@ def read_boxes(path: str | Path) -> list[Layer]:
         "scale": [1, *[voxel_size] * 3],
         "units": ("pixel", *viewer.UNITS),
         "axis_labels": ("particle", "z", "y", "x"),
-        # The middle of every box is 0, so that napari starts there.
+        # The centre of every box is 0, so that napari starts there.
         "translate": [0, *[-centre(box) * voxel_size] * 3],
         "contrast_limits": (low, max(high, low + 1e-6)),
         "colormap": "gray",
@@ -171,7 +172,7 @@ def spheres(table: pd.DataFrame, inks: np.ndarray | None, *, name: str = viewer.
     table
         With positions, and perhaps a column ``diameter`` in Å.
     inks
-        Colours (n, 4), 0 to 1; all alike by default.
+        Colours (n, 4), 0 to 1; one colour by default.
     name
         Of the layer.
     """
@@ -183,7 +184,7 @@ def spheres(table: pd.DataFrame, inks: np.ndarray | None, *, name: str = viewer.
 
 
 def _prepare(ndim: int, diameter: float = 0.0) -> None:
-    """Have the window that reads keep the hand, if nothing else is in it."""
+    """Set the camera of the current viewer to keep the hand, if it is empty."""
     from napari import current_viewer
 
     view = current_viewer()
@@ -201,7 +202,7 @@ def sample_tomogram() -> list[Layer]:
     maps = densities.load(SAMPLE, voxel_size=20.0, box=24)
     imaging = Imaging(snr=0.4, tilts=(-60.0, 60.0))
     volume, truth = generator.tomogram(maps, SAMPLE, shape=(40, 160, 160), imaging=imaging, seed=1)
-    palette = {kind: style.lighter(ink, 0.2) for kind, ink in style.categories(truth["label"]).items()}
+    palette = {name: style.lighter(ink, 0.2) for name, ink in style.categories(truth["label"]).items()}
     return [density(volume), spheres(truth, to_rgba_array(truth["label"].map(palette).tolist()))]
 
 

@@ -1,7 +1,7 @@
-"""Takes positions and colours of particles, draws them on the graphics card, and gives the rows that the mouse draws around.
+"""Takes positions and colours of particles, draws them with vispy, gives the rows inside a lasso.
 
-The left button draws a lasso; with Shift it adds to what is selected, with Ctrl or Alt it takes away. The wheel zooms about
-the mouse, the right or middle button moves the picture.
+The left button draws a lasso; Shift adds to the selection, Ctrl or Alt removes from it. The wheel zooms about the mouse, the
+right or middle button pans.
 
 >>> canvas = Canvas(points[["x", "y"]].to_numpy())
 >>> canvas.drawn.connect(lambda rows, how: print(len(rows), how))
@@ -21,15 +21,15 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from tomolab.ui import style
 
 STEP = 3
-"""Pixels between two corners of a lasso: finer than a hand draws, and few enough for a million particles."""
+"""Pixels between two vertices of a lasso: fine for a hand, and fast for a million particles."""
 PALE = 0.25
-"""Opacity of what is not selected, while something is."""
+"""Opacity of the other particles while some are selected."""
 CLICK = 4
-"""Pixels under which a drag is a click, which selects nothing."""
+"""Pixels below which a drag is a click, which clears the selection."""
 
 
 class Canvas(QWidget):
-    """A scatter to draw in.
+    """Scatter plot with a lasso.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Canvas(QWidget):
     """
 
     drawn = Signal(object, str)
-    """Rows inside the lasso (int array), and what is to be done: "replace", "add" or "remove"."""
+    """Rows inside the lasso (int array), and how to select them: "replace", "add" or "remove"."""
 
     def __init__(self, points: np.ndarray, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -78,17 +78,17 @@ class Canvas(QWidget):
         self._box.addWidget(self.scene.native)
 
     def hideEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
-        """Draw nothing until it is shown again: a dock that is torn off has lost by then what was on the graphics card."""
+        """Stop drawing until shown again: a dock that is torn off loses its data on the graphics card."""
         super().hideEvent(event)
         self.scene.events.draw.disconnect()
 
     def showEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
-        """In another window than before all is sent to the graphics card again."""
+        """Send all data to the graphics card again if the window has changed."""
         super().showEvent(event)
         if self._window is not None and self.window() is not self._window():
             old, rect = self.scene, self.view.camera.rect
             self._box.removeWidget(old.native)
-            # Closing it would give back what belongs to a context that is gone.
+            # Not closed: its graphics context no longer exists.
             old.native.hide()
             old.native.deleteLater()
             self._build()
@@ -97,12 +97,12 @@ class Canvas(QWidget):
             self.show_points(inks, visible=visible, selected=selected)
         elif self._window is not None:
             self.scene.events.draw.connect(self.scene.on_draw)
-        # The window must be free to go before this does.
+        # A weak reference, so that the window can be destroyed first.
         self._window = weakref.ref(self.window())
 
     @property
     def size_of_points(self) -> float:
-        """Pixels: few points are drawn large enough to be hit, many small enough to leave gaps."""
+        """Size in pixels: few points are large enough to click, many are small enough to leave gaps."""
         return float(np.clip(160 / np.sqrt(max(1, len(self.points))), 2, 9))
 
     def fit(self) -> None:
@@ -120,7 +120,7 @@ class Canvas(QWidget):
         inks
             Colours (n, 4), 0 to 1.
         visible, selected
-            Whether each is drawn, and whether it is selected (n,): these are outlined, and the others pale.
+            Whether each is drawn, and whether it is selected (n,); selected ones are outlined, the others pale.
         """
         self._seen, self._visible = (inks, visible, selected), visible & self._placed
         chosen, rest = self._visible & selected, self._visible & ~selected
@@ -136,15 +136,15 @@ class Canvas(QWidget):
             marks.set_data(self.points[which], size=size, edge_width=edge, edge_color=style.INK, face_color=inks[which])
 
     def inside(self, corners: np.ndarray) -> np.ndarray:
-        """Rows of the particles drawn now that lie in a polygon with these corners (m, 2), in the units of the points."""
+        """Rows of the visible particles inside a polygon of vertices (m, 2), in the units of the points."""
         low, high = corners.min(axis=0), corners.max(axis=0)
         near = np.flatnonzero(self._visible & ((self.points >= low) & (self.points <= high)).all(axis=1))
         return near[Path(corners).contains_points(self.points[near])]
 
-    # The mouse
+    # Mouse
 
     def _places(self, pixels: Any) -> np.ndarray:
-        """Where pixels (m, 2) lie among the points, (m, 2)."""
+        """Coordinates of pixels (m, 2) in the units of the points, (m, 2)."""
         return np.asarray(self.view.scene.transform.imap(np.asarray(pixels, dtype=float)), dtype=float)[:, :2]
 
     def _mouse_press(self, event: Any) -> None:
@@ -172,7 +172,7 @@ class Canvas(QWidget):
         self.scene.update()
         if not path:
             return
-        # Fast moves come bundled: the last of them may have been left out.
+        # Qt bundles fast moves and may leave out the last.
         path.append(np.asarray(event.pos[:2], dtype=float))
         held = {str(key.name) for key in event.modifiers}
         how = "add" if "Shift" in held else "remove" if held & {"Control", "Alt", "Meta"} else "replace"
@@ -187,7 +187,7 @@ class Canvas(QWidget):
         event.handled = True
 
     def close_scene(self) -> None:
-        """Give the memory of the graphics card back."""
+        """Free the memory of the graphics card."""
         self.scene.close()
 
 
@@ -197,15 +197,15 @@ def inks(values: Any) -> tuple[np.ndarray, str]:
     Parameters
     ----------
     values
-        A pandas Series: kinds (text, whole numbers) or numbers (float).
+        A pandas Series: categories (text, whole numbers) or numbers (float).
     """
     import matplotlib
 
     if style.is_categorical(values):
-        kinds, palette = style.kinds(values)
+        categories, palette = style.to_categorical(values)
         colours = np.array([to_rgba(ink) for ink in palette.values()]).reshape(-1, 4)
-        names = [f"{style.span('■', ink)} {html.escape(kind)}" for kind, ink in list(palette.items())[:12]]
-        return colours[kinds.codes], "&ensp;".join(names) + (f" and {len(palette) - 12} more" if len(palette) > 12 else "")
+        names = [f"{style.span('■', ink)} {html.escape(name)}" for name, ink in list(palette.items())[:12]]
+        return colours[categories.codes], "&ensp;".join(names) + (f" and {len(palette) - 12} more" if len(palette) > 12 else "")
     numbers = values.to_numpy(dtype=float, na_value=np.nan)
     finite = np.isfinite(numbers)
     low, high = np.nanpercentile(numbers[finite], [1, 99]).tolist() if finite.any() else (0.0, 1.0)

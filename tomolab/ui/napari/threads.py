@@ -1,4 +1,4 @@
-"""Takes functions of any thread, calls them in the thread of the window, which alone may show; and takes work to other threads.
+"""Takes functions, calls them in the thread of the window (only that may change widgets) or in background threads.
 
 >>> inspection.changed.connect(in_window(panel.update))
 >>> in_background(lambda: inspection.open(folder), then=show, failed=tell)
@@ -13,9 +13,9 @@ from qtpy.QtCore import QCoreApplication, QObject, Signal, Slot  # type: ignore[
 
 
 class Caller(QObject):
-    """Calls in the thread of the Qt application whatever function is sent.
+    """Calls every sent function in the thread of the Qt application.
 
-    There is one for all calls: an object for each, as superqt makes, may be destroyed in another thread while Qt still uses it.
+    One object serves all calls: an object per call, as in superqt, may be destroyed in another thread while Qt still uses it.
     """
 
     sent = Signal(object)
@@ -38,7 +38,7 @@ _caller = cache(Caller)
 
 
 def in_window(function: Callable[..., None]) -> Callable[..., None]:
-    """The function, called in the thread of the window: at once if that is this thread, else as soon as the window has time."""
+    """Wrap a function so that it runs in the thread of the window: at once in that thread, else when the window is idle."""
 
     @wraps(function)
     def call(*arguments: Any) -> None:
@@ -48,7 +48,7 @@ def in_window(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def in_background(work: Callable[[], Any], *, then: Callable[[Any], Any], failed: Callable[[Exception], Any]) -> None:
-    """Do work in a thread of its own, and tell the thread of the window what came of it.
+    """Run a function in a background thread, and call `then` or `failed` in the thread of the window.
 
     Parameters
     ----------
@@ -57,16 +57,16 @@ def in_background(work: Callable[[], Any], *, then: Callable[[Any], Any], failed
     then
         Called with its result.
     failed
-        Called with what it raised instead.
+        Called with its exception.
     """
 
     def run() -> None:
         try:
             result = work()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must be told in the window
+        except Exception as error:  # noqa: BLE001 - the window shows every error
             in_window(failed)(error)
         else:
             in_window(then)(result)
 
-    # A window that is closed does not wait for it.
+    # A daemon, so that closing the window does not wait for it.
     threading.Thread(target=run, daemon=True).start()

@@ -1,8 +1,7 @@
-"""The napari view: a tomogram with its particles coloured by cluster, and averages as surfaces, all in Å.
+"""Takes tomograms, particles and averages, adds them to a napari viewer as image, points and surface layers in Å.
 
-Layers are built on `model()`, which needs neither Qt nor a display, or on the window that `open()` gives. Both go wherever
-a function takes a viewer. The camera looks along z with x right and y down, which keeps the hand; napari's own default
-shows (z, y, x) arrays mirrored.
+A viewer is a `model()`, which needs neither Qt nor a display, or a window from `open()`. The camera looks along z with x right
+and y down, which keeps the hand; napari's default shows (z, y, x) arrays mirrored.
 
 >>> view = open()
 >>> tomogram(view, volume, particles, colour=labels, diameter=250)
@@ -29,16 +28,16 @@ if TYPE_CHECKING:
     from napari.layers import Image, Points, Surface
 
 PARTICLES = "particles"
-"""Name of the layer of particles."""
+"""Name of the points layer."""
 TOMOGRAM = "tomogram"
-"""Name of the layer of the tomogram."""
+"""Name of the image layer."""
 UNITS = ("angstrom",) * 3
 BORDER = 0.05
-"""Of the outline of a particle, as a share of its diameter."""
+"""Width of the outline of a particle, as a share of its diameter."""
 
 
 def model() -> "ViewerModel":
-    """Give an empty viewer without a window: layers, cameras and selections, but nothing on a screen."""
+    """Create an empty viewer without a window."""
     require("napari", by="a viewer")
     from napari.components import ViewerModel
 
@@ -51,14 +50,14 @@ def open(*, show: bool = True) -> "Viewer":  # noqa: A001 - reads viewer.open
     Parameters
     ----------
     show
-        Put it on the screen at once.
+        Show it at once.
 
     Raises
     ------
     ModuleNotFoundError
-        If napari is not installed; says how to install it.
+        If napari is not installed; the message says how to install it.
     RuntimeError
-        If there is no display; says what to do.
+        If there is no display; the message says what to do.
     """
     problem = display_problem()
     if problem:
@@ -92,7 +91,7 @@ def tomogram(
     diameter
         Of a particle, in Å.
     colour
-        Kind of each particle, such as its cluster, indexed by particle id; the palette is that of the figures. Missing ones are
+        Category of each particle, such as its cluster, indexed by particle id, in the palette of the figures. Missing ones are
         grey.
 
     Returns
@@ -111,17 +110,17 @@ def tomogram(
 
 
 def _coloured(table: pd.DataFrame, colour: pd.Series | None) -> tuple[pd.DataFrame, np.ndarray]:
-    """The table with the kinds as a column, and the colour of every particle."""
+    """The table with the categories as a column, and the colour of every particle."""
     if colour is None:
         return table, np.tile(to_rgba_array(style.lighter(style.OKABE_ITO[1])), (len(table), 1))
     values = style.aligned(colour, table["particle_id"].to_numpy(), name="colour")
-    kinds, palette = style.kinds(values)
-    inks = to_rgba_array([style.lighter(ink, 0.2) for ink in palette.values()])[kinds.codes]
+    categories, palette = style.to_categorical(values)
+    inks = to_rgba_array([style.lighter(ink, 0.2) for ink in palette.values()])[categories.codes]
     return table.assign(**{str(colour.name or "colour"): values.to_numpy()}), inks
 
 
 def density(viewer: "ViewerModel", volume: Volume, *, name: str = TOMOGRAM) -> "Image":
-    """Add a tomogram, in several resolutions if it is large (`multiscales.levels`).
+    """Add a tomogram, in several resolutions if it is large (`multiscale.levels`).
 
     Parameters
     ----------
@@ -152,7 +151,7 @@ def density(viewer: "ViewerModel", volume: Volume, *, name: str = TOMOGRAM) -> "
 def spheres(
     viewer: "ViewerModel", table: pd.DataFrame, *, diameter: float, inks: np.ndarray, name: str = PARTICLES
 ) -> "Points":
-    """Add particles as spheres, of which a slice of the tomogram cuts circles.
+    """Add particles as spheres, which show as circles in a slice of the tomogram.
 
     Parameters
     ----------
@@ -183,14 +182,14 @@ def spheres(
 
 
 def faces(inks: np.ndarray) -> np.ndarray:
-    """Fill of particles outlined in these colours (n, 4): mostly clear, so that the tomogram is seen through it."""
+    """Fill colours for outline colours (n, 4): mostly transparent, so that the tomogram shows through."""
     return inks * [1, 1, 1, 0.18]
 
 
 def arrange(viewer: "ViewerModel", diameter: float = 0.0) -> None:
-    """Look along z with the hand kept, with a scale bar, and through a slice that particles of this diameter in Å show in."""
+    """Set the camera along z with the hand kept, a scale bar, and a slice as thick as a particle (`diameter` in Å)."""
     if diameter:
-        # Half a particle on both sides of the slice: a particle shows as the circle where the slice cuts it.
+        # Half a particle on both sides of the slice, so that it shows every particle that it cuts.
         viewer.dims.margin_left = viewer.dims.margin_right = (diameter / 2, 0.0, 0.0)
     viewer.scene.camera.orientation = ("away", "down", "right")
     viewer.canvas.overlays.scale_bar.visible = True
@@ -214,17 +213,17 @@ def averages(
     volumes
         Cubic densities by name, such as the averages of clusters.
     at
-        Particle table by name: the density is put at each particle, turned as the particle is. Side by side along x, as
-        they come, by default.
+        Particle table by name: a copy of the density at each particle, in its orientation. By default side by side along x,
+        unrotated.
     thresholds
-        Grey value of the outline by name; found by `surfaces.level` by default.
+        Grey value of the isosurface by name; by default that of `surfaces.level`.
     colours
         By name; the palette of the figures, in order, by default.
 
     Returns
     -------
     list
-        A surface layer per density, of its name.
+        A surface layer per density, with its name.
 
     Raises
     ------
@@ -252,14 +251,14 @@ def averages(
 
 
 def plane(viewer: "ViewerModel", *, z: float | None = None) -> None:
-    """Show in 3-D one slice of the tomogram, with the surfaces around it and without the particles' circles.
+    """Show one slice of the tomogram in 3-D with the surfaces around it; hide the particles.
 
     Parameters
     ----------
     viewer
-        One that holds a tomogram, from `tomogram`.
+        A viewer with a tomogram (`tomogram`).
     z
-        Å, where the slice lies; in the middle by default.
+        Position of the slice in Å; the middle by default.
 
     Raises
     ------
@@ -273,7 +272,7 @@ def plane(viewer: "ViewerModel", *, z: float | None = None) -> None:
     at = shape[0] // 2 if z is None else z / image.scale[0]
     if not 0 <= at < shape[0]:
         raise ValueError(f"the tomogram reaches from 0 to {(shape[0] - 1) * image.scale[0]:g} Å in z, not to {z:g} Å")
-    # Of several resolutions the coarsest is shown in 3-D, and the plane is counted in its voxels.
+    # napari shows the coarsest resolution in 3-D; the plane is in its voxels.
     shown = np.array(image.data[-1].shape if image.multiscale else shape) / shape
     viewer.dims.ndisplay = 3
     image.depiction = "plane"
@@ -308,14 +307,14 @@ def paint(layer: "Surface", ink: str) -> None:
 
 
 def screenshot(viewer: "ViewerModel", path: str | Path) -> Path:
-    """Write what the viewer shows as a PNG, without its panels, and give the path back.
+    """Write the canvas of the viewer as a PNG; return the path.
 
     Parameters
     ----------
     viewer
         From `open`.
     path
-        Where to write it.
+        The PNG file.
 
     Raises
     ------

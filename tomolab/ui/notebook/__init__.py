@@ -1,4 +1,4 @@
-"""Jupyter widgets: the inspector, a scatter plot with a lasso, background jobs."""
+"""Take inspections, points and jobs; give Jupyter widgets: the inspector, a scatter plot with a lasso, background jobs."""
 
 from typing import TYPE_CHECKING
 

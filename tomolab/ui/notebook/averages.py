@@ -1,4 +1,4 @@
-"""Takes an inspection, shows how its clusters are averaged, the averages that run, and those that are there, in a notebook.
+"""Takes an inspection, shows the options of averaging, its jobs and its averages in a notebook.
 
 >>> panel = Averages(inspection)
 >>> panel                                   # shows in a notebook
@@ -19,29 +19,29 @@ from tomolab.ui.notebook import jobs as job_widgets
 from tomolab.ui.plots import curves
 
 LISTED = 20
-"""Jobs that are shown when they are over; their averages stay."""
+"""Maximum number of finished jobs to show; their averages stay."""
 
 
 class Averages(VBox):  # type: ignore[misc]
-    """Options of averaging, the jobs, and the averages there are.
+    """Options of averaging, the jobs, and the averages.
 
     Parameters
     ----------
     inspection
         Whose clusters.
     buttons
-        That start an average; they stand above the options.
+        Buttons that start an average, shown above the options.
     changed
-        Called when an option was changed.
+        Called after a change of an option.
     """
 
     def __init__(
         self, inspection: Inspection, *, buttons: Sequence[Button] = (), changed: Callable[[], Any] = lambda: None
     ) -> None:
         self.inspection = inspection
-        self.engine = Dropdown(options=ENGINES, layout=Layout(width="108px"), tooltip="Program that averages")
+        self.engine = Dropdown(options=ENGINES, layout=Layout(width="108px"), tooltip="Program that computes the average")
         self.classes = BoundedIntText(
-            value=1, min=1, max=9, layout=Layout(width="48px"), tooltip="Classes that the particles are sorted into first"
+            value=1, min=1, max=9, layout=Layout(width="48px"), tooltip="Number of classes to sort the particles into first"
         )
         self.symmetry = Text(
             "C1", layout=Layout(width="50px"), tooltip="C1, C2 .. D2 .. T, O, I, or find", continuous_update=False
@@ -53,7 +53,7 @@ class Averages(VBox):  # type: ignore[misc]
         self.queue = VBox(layout=Layout(max_height="280px", overflow="hidden auto"))
         self.results = Results(inspection)
         labels = {"by": self.engine, "classes": self.classes, "symmetry": self.symmetry, "mask (Å)": self.mask}
-        options = [part for name, control in labels.items() for part in (HTML(style.span(name, style.QUIET)), control)]
+        options = [widget for name, control in labels.items() for widget in (HTML(style.span(name, style.QUIET)), control)]
         for control in labels.values():
             control.observe(lambda _: changed(), "value")
         line = Layout(align_items="center", flex_flow="row wrap")
@@ -63,16 +63,16 @@ class Averages(VBox):  # type: ignore[misc]
 
     @property
     def options(self) -> dict[str, Any]:
-        """What is chosen, as options of `Inspection.average`."""
+        """The options of `Inspection.average`."""
         chosen = {"engine": self.engine.value, "classes": self.classes.value, "symmetry": self.symmetry.value}
         return chosen | {"mask_diameter": self.mask.value or None}
 
     def tell(self, text: str) -> None:
-        """Say beside the buttons what would be averaged, or why nothing can be."""
+        """Show a text beside the buttons: what would be averaged, or why averaging is disabled."""
         self.text.value = style.span(text, style.QUIET)
 
     def _follow(self, changed: set[str]) -> None:
-        """The newest first; panels that are there stay, but for old ones that are over."""
+        """Show the newest job first; keep existing panels except old finished ones."""
         if "jobs" not in changed:
             return
         held = {panel.job: panel for panel in self.queue.children}
@@ -87,7 +87,7 @@ class Results(VBox):  # type: ignore[misc]
 
     def __init__(self, inspection: Inspection) -> None:
         self.inspection = inspection
-        self.choice = Dropdown(layout=Layout(width="320px"), tooltip="averages made so far")
+        self.choice = Dropdown(layout=Layout(width="320px"), tooltip="Average to show")
         self.slices = Image(format="png", layout=Layout(width="236px", height="77px", flex="0 0 auto"))
         self.curve = Image(format="png", layout=Layout(flex="0 0 auto"))
         self.text = HTML()
@@ -116,7 +116,10 @@ class Results(VBox):  # type: ignore[misc]
 
 def _facts(average: Average) -> str:
     record = average.record
-    said = [job_summary.found(average), f"voxels of {average.volume.voxel_size:g} Å, symmetry {record.get('symmetry', 'C1')}"]
+    facts = [
+        job_summary.average_text(average),
+        f"voxels of {average.volume.voxel_size:g} Å, symmetry {record.get('symmetry', 'C1')}",
+    ]
     if "mask" in record:
-        said.append(f"mask of {record['mask']:.0f} Å")
-    return f"<div style='color:{style.QUIET}; line-height:1.5'>{'<br>'.join(map(html.escape, said))}</div>"
+        facts.append(f"mask of {record['mask']:.0f} Å")
+    return f"<div style='color:{style.QUIET}; line-height:1.5'>{'<br>'.join(map(html.escape, facts))}</div>"

@@ -1,4 +1,4 @@
-// The clusters of a session: a row each, with what can be said of it; every change is sent to Python, which sends rows back.
+// Draws the clusters of a session as rows; sends every edit to Python, which sends the rows back.
 const STYLE = `
 .tomolab-clusters { font-size: 13px; color: var(--jp-ui-font-color1, #222); overflow-y: auto; outline: none; }
 .tomolab-clusters table { border-collapse: collapse; width: 100%; }
@@ -30,7 +30,7 @@ export default {
     el.append(sheet, box);
     let order = "", down = false;
 
-    const make = (kind, options = {}) => Object.assign(document.createElement(kind), options);
+    const make = (tag, options = {}) => Object.assign(document.createElement(tag), options);
     const tell = (cluster, change) => model.send({ cluster, ...change });
 
     function ticked(cluster, on) {
@@ -66,13 +66,13 @@ export default {
       const ink = make("input", { type: "color", value: row.ink, title: `colour of ${row.title}`, ariaLabel: `colour of ${row.title}` });
       ink.addEventListener("change", () => tell(row.cluster, { colour: ink.value }));
       const tr = make("tr", { className: `${tick.checked ? "ticked" : ""} ${row.shown && row.count ? "" : "hidden"}` });
-      const add = (cell, kind = "") => { const td = make("td", { className: kind }); td.append(cell); tr.append(td); };
+      const add = (cell, type = "") => { const td = make("td", { className: type }); td.append(cell); tr.append(td); };
       add(tick);
       add(ink);
       for (const column of model.get("columns")) {
-        const cell = { text, check, number }[column.kind](row, column);
+        const cell = { text, check, number }[column.type](row, column);
         cell.ariaLabel = `${column.name} of ${row.title}`;
-        add(cell, column.kind);
+        add(cell, column.type);
       }
       if (pictures) add(row.image ? make("img", { src: row.image, title: row.about, alt: row.about }) : "");
       return tr;
@@ -92,10 +92,10 @@ export default {
       const add = (width, options = {}) => { const th = make("th", options); th.style.width = width; head.append(th); return th; };
       add("22px");
       add("24px");
-      for (const { name, title, tooltip, kind } of model.get("columns")) {
+      for (const { name, title, tooltip, type } of model.get("columns")) {
         const arrow = name === order ? (down ? " ▾" : " ▴") : "";
-        const th = add(WIDTHS[name] ?? WIDTHS[kind], { textContent: title + arrow, title: tooltip, className: kind });
-        th.addEventListener("click", () => { down = order === name ? !down : kind !== "text"; order = name; draw(); });
+        const th = add(WIDTHS[name] ?? WIDTHS[type], { textContent: title + arrow, title: tooltip, className: type });
+        th.addEventListener("click", () => { down = order === name ? !down : type !== "text"; order = name; draw(); });
       }
       if (pictures) add("74px", { textContent: "Average" });
       table.append(head, ...sorted().map(row => line(row, pictures)));

@@ -30,9 +30,9 @@ class ClusterTable(anywidget.AnyWidget):  # type: ignore[misc]
     inspection
         Whose clusters.
     height
-        In pixels; what is longer scrolls.
+        In pixels; longer tables scroll.
     say
-        Called with why something could not be done; warns by default.
+        Called with error messages; warns by default.
     """
 
     _esm = Path(__file__).with_name("cluster_table.js")
@@ -40,13 +40,13 @@ class ClusterTable(anywidget.AnyWidget):  # type: ignore[misc]
     columns: Any = List([]).tag(sync=True)
     rows: Any = List([]).tag(sync=True)
     ticked: Any = List([]).tag(sync=True)
-    """Clusters that are ticked, in the order in which they were."""
+    """Ticked clusters, in the order of ticking."""
 
     def __init__(self, inspection: Inspection, *, height: int = 250, say: Callable[[str], Any] = warnings.warn) -> None:
         self.inspection, self.session, self.say = inspection, inspection.session, say
         self._columns = {column.name: column for column in cluster_columns.COLUMNS}
         self._pictures: dict[str, str] = {}
-        shown = [{key: getattr(one, key) for key in ("name", "title", "tooltip", "kind")} for one in self._columns.values()]
+        shown = [{key: getattr(one, key) for key in ("name", "title", "tooltip", "type")} for one in self._columns.values()]
         super().__init__(height=height, columns=shown)
         self.on_msg(self._receive)
         inspection.changed.connect(self._follow)
@@ -94,7 +94,7 @@ class ClusterTable(anywidget.AnyWidget):  # type: ignore[misc]
                 write(self.session, cluster, message["value"])
             except ValueError as error:
                 self.say(str(error))
-                # What was typed is still seen there: rows that are sent anew take its place.
+                # Sending the rows again replaces the refused text.
                 self.rows = []
                 self._fill()
 

@@ -1,4 +1,4 @@
-"""Takes an inspection, writes from the browser lists, a copy of the user's list, folders for RELION and Dynamo, and a report.
+"""Takes an inspection, shows a form in a notebook that exports its particles (`inspection.exports`) and writes its report.
 
 >>> Export(inspection, ticked=lambda: [3], say=print)
 """
@@ -17,22 +17,22 @@ from tomolab.ui import report
 
 
 class Export(VBox):  # type: ignore[misc]
-    """What is ticked, or all clusters, into the run folder or anywhere else.
+    """Form that exports the ticked clusters, or all, into the run folder or another place.
 
     Parameters
     ----------
     inspection
         Whose clusters.
     ticked
-        Asked for the clusters that are ticked.
+        Returns the ticked clusters.
     say
-        Called with why something could not be done.
+        Called with error messages.
     """
 
     def __init__(self, inspection: Inspection, *, ticked: Callable[[], list[int]], say: Callable[[str], Any]) -> None:
         self.inspection, self.ticked, self.say = inspection, ticked, say
-        about = "File or folder, in the run folder unless it is a whole path"
-        self.kind = Dropdown(options=[(kind.title, kind) for kind in FORMATS], layout=Layout(width="190px"))
+        about = "File or folder, in the run folder unless the path is absolute"
+        self.format = Dropdown(options=[(one.title, one) for one in FORMATS], layout=Layout(width="190px"))
         self.name = Text("chosen", layout=Layout(width="140px"), tooltip=about)
         self.source = Text(
             "", layout=Layout(width="434px"), placeholder="the list from which the particles were read, such as ours.star"
@@ -42,7 +42,7 @@ class Export(VBox):  # type: ignore[misc]
             description="in the poses of averages",
             indent=False,
             layout=Layout(width="auto"),
-            tooltip="Or else as they were picked",
+            tooltip="Otherwise in the poses of the particle table",
         )
         self.button = Button(description="Write", icon="download", layout=Layout(width="90px"))
         self.button.tooltip = "Write the particles of the ticked clusters, or of all where none is ticked"
@@ -52,16 +52,16 @@ class Export(VBox):  # type: ignore[misc]
         self.text = HTML()
         self.button.on_click(lambda _: self._do(self._write))
         self.report_button.on_click(lambda _: self._do(self._report))
-        self.kind.observe(lambda _: self._show(), "value")
-        line = HBox([self.kind, self.name, self.button, self.report_button], layout=Layout(flex_flow="row wrap"))
+        self.format.observe(lambda _: self._show(), "value")
+        line = HBox([self.format, self.name, self.button, self.report_button], layout=Layout(flex_flow="row wrap"))
         super().__init__([line, self.source, self.poses, self.text])
         self._show()
 
     def _show(self) -> None:
-        """Only what matters to what is to be written."""
-        kind = self.kind.value.format
-        self.source.layout.display = None if kind == COPY else "none"
-        self.poses.layout.display = "none" if kind in (COPY, *PROGRAMS) else None
+        """Show only the fields of the chosen format."""
+        name = self.format.value.format
+        self.source.layout.display = None if name == COPY else "none"
+        self.poses.layout.display = "none" if name in (COPY, *PROGRAMS) else None
 
     def _do(self, work: Callable[[], str]) -> None:
         self.text.value = "…"
@@ -74,11 +74,11 @@ class Export(VBox):  # type: ignore[misc]
     def _write(self) -> str:
         name, source = self.name.value.strip(), self.source.value.strip()
         if not name:
-            raise ValueError("say what the file or folder is to be called")
+            raise ValueError("give the name of the file or folder")
         path = (self.inspection.folder or Path()) / name
         poses = POSES[0] if self.poses.value else POSES[1]
         options: dict[str, Any] = {"chosen": self.ticked() or None, "poses": poses, "source": source}
-        return f"{exports.export_as(self.inspection, self.kind.value, path, **options)} (folder: {path.parent})"
+        return f"{exports.export_as(self.inspection, self.format.value, path, **options)} (folder: {path.parent})"
 
     def _report(self) -> str:
         assert self.inspection.folder is not None

@@ -1,4 +1,4 @@
-"""Takes an inspection, shows boxes of its particles page by page, the most typical first; a click selects and goes there."""
+"""Takes an inspection, shows boxes of its particles page by page, the most typical first; a click selects a particle."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ COLUMNS, ROWS, CELL = 8, 3, 64
 
 
 class Boxes(anywidget.AnyWidget):  # type: ignore[misc]
-    """The canvas: one picture of all boxes, and which of them are framed, in which colour."""
+    """The canvas: one picture of all boxes, and the colours of their frames."""
 
     _esm = Path(__file__).with_name("gallery.js")
     picture = Bytes(b"").tag(sync=True)
@@ -26,16 +26,16 @@ class Boxes(anywidget.AnyWidget):  # type: ignore[misc]
 
 
 class Gallery(VBox):  # type: ignore[misc]
-    """Boxes of the clusters that are ticked, or else of what is selected, a page at a time.
+    """Boxes of the ticked clusters, or of the selection if none is ticked, a page at a time.
 
     Parameters
     ----------
     inspection
-        With subtomograms; without them it says so.
+        The inspection; without subtomograms the gallery is empty.
     ticked
-        Asked for the clusters that are ticked.
+        Returns the ticked clusters.
     went
-        Called with the id of a particle whose box was clicked.
+        Called with the id of a particle when its box is clicked.
     """
 
     def __init__(
@@ -50,24 +50,24 @@ class Gallery(VBox):  # type: ignore[misc]
         self._ids, self._page, self._shown = np.empty(0, np.int64), 0, np.empty(0, np.int64)
         self.boxes, self.text = Boxes(), HTML()
         self.boxes.add_class("tomolab-boxes")
-        self.view = Dropdown(options=images.VIEWS, layout=Layout(width="110px"), tooltip="mean of the middle, or of all")
-        self.detail = Dropdown(
-            options=self._details(), layout=Layout(width="110px"), tooltip="detail finer than this is left out"
+        self.view = Dropdown(
+            options=images.VIEWS, layout=Layout(width="110px"), tooltip="mean of the central slices, or of all"
         )
-        self.back = Button(icon="chevron-left", tooltip="page before", layout=Layout(width="36px"))
+        self.detail = Dropdown(options=self._details(), layout=Layout(width="110px"), tooltip="low-pass filter")
+        self.back = Button(icon="chevron-left", tooltip="previous page", layout=Layout(width="36px"))
         self.forth = Button(icon="chevron-right", tooltip="next page", layout=Layout(width="36px"))
         self.back.on_click(lambda _: self._turn(-1))
         self.forth.on_click(lambda _: self._turn(1))
         for control in (self.view, self.detail):
             control.observe(lambda _: self._draw(), "value")
-        self.boxes.on_msg(self._heard)
+        self.boxes.on_msg(self._receive)
         inspection.changed.connect(self._follow)
         controls = HBox([self.view, self.detail, self.back, self.forth, self.text], layout=Layout(align_items="center"))
         super().__init__([controls, self.boxes])
         self.renew()
 
     def renew(self) -> None:
-        """Take up what is ticked or selected now, from the first page."""
+        """Show the particles that are ticked or selected now, from the first page."""
         if self.inspection.subtomograms is None:
             self.text.value = "there are no boxes to show"
             return
@@ -76,15 +76,15 @@ class Gallery(VBox):  # type: ignore[misc]
         chosen = np.isin(labels, clusters) if clusters else self.session.selected
         ids = self.inspection.typical(self.session.ids[chosen])
         if not np.array_equal(ids, self._ids) or not self.text.value:
-            # Of a set from which some were taken the same page is seen on; another set begins with its first.
+            # A subset of the old particles stays on its page; other particles start on the first.
             fewer = len(ids) and np.isin(ids, self._ids).all()
             self._page = min(self._page, (len(ids) - 1) // (COLUMNS * ROWS)) if fewer else 0
             self._ids = ids
             self._draw()
 
     def _details(self) -> list[tuple[str, float]]:
-        """Detail to choose from, in Å: by a seventh or a quarter of a particle, or all of it."""
-        sizes = [round(self.inspection.diameter / part, -1) for part in (7, 4)]
+        """Low-pass filters in Å: a seventh or a quarter of the diameter of a particle, or none."""
+        sizes = [round(self.inspection.diameter / divisor, -1) for divisor in (7, 4)]
         return [*((f"to {size:g} Å", size) for size in sizes), ("all detail", 0.0)]
 
     def _turn(self, by: int) -> None:
@@ -113,7 +113,7 @@ class Gallery(VBox):  # type: ignore[misc]
             self._frame()
 
     def _frame(self) -> None:
-        """Frame what is selected, in the colour of its cluster."""
+        """Frame the selected particles in the colours of their clusters."""
         inks = style.inks(self.session.clusters)
         rows = self._index.get_indexer(self._shown)
         labels = self.session.labels.to_numpy()[rows]
@@ -133,11 +133,11 @@ class Gallery(VBox):  # type: ignore[misc]
         pages = sheet.reshape(rows, COLUMNS, box, box).swapaxes(1, 2).reshape(rows * box, COLUMNS * box)
         return images.png(pages, vmin=0.0, vmax=1.0)
 
-    def _heard(self, _: Any, message: dict[str, Any], __: Any) -> None:
+    def _receive(self, _: Any, message: dict[str, Any], __: Any) -> None:
         if message["index"] >= len(self._shown):
             return
         particle = int(self._shown[message["index"]])
         self.went(particle)
-        # Where the selection itself is shown, a bare click goes there and leaves it as it is.
+        # Where the gallery shows the selection, a click without a key keeps it.
         if message["how"] != "replace" or self.ticked():
             self.session.select([particle], "gallery", how=message["how"])

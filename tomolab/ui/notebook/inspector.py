@@ -1,4 +1,4 @@
-"""Takes an inspection, shows in the browser the map of its particles, slices of tomograms, clusters, boxes and averages.
+"""Takes an inspection, shows the map of its particles, slices of tomograms, clusters, boxes and averages in a notebook.
 
 All of it shows one inspection and changes that only: what is drawn around in one view is selected in every other, every
 step can be undone, and what the run folder holds is what is seen.
@@ -40,7 +40,7 @@ CLUSTER = "cluster"
 
 
 class Keys(anywidget.AnyWidget):  # type: ignore[misc]
-    """What is held and pressed on the keyboard."""
+    """Keys that are held and pressed."""
 
     _esm = Path(__file__).with_name("keys.js")
     watched: Any = List([]).tag(sync=True)
@@ -63,14 +63,14 @@ class Inspector(VBox):  # type: ignore[misc]
         keys = {key: name for name, action in ACTIONS.items() for key in action.keys}
         self.keyboard = Keys(watched=list(keys))
         self.keyboard.on_msg(lambda _, message, __: self.act(keys[message["key"]]))
-        self.said = HTML(layout=Layout(flex="1 1 0", min_width="0", overflow="hidden"))
-        self.said.add_class("tomolab-said")
+        self.status = HTML(layout=Layout(flex="1 1 0", min_width="0", overflow="hidden"))
+        self.status.add_class("tomolab-said")
         self.buttons = {name: self._button(name) for name in ACTIONS}
         self.napari_button = Button(description="napari", icon="cube", layout=Layout(width="auto"))
         self.napari_button.on_click(lambda _: self._open_napari())
-        self.napari_button.tooltip = self._no_display or "Tomogram, particles and averages in 3-D, in a window of their own"
+        self.napari_button.tooltip = self._no_display or "Show tomogram, particles and averages in napari, in 3-D"
         self.napari_button.disabled = bool(self._no_display)
-        self.parts = BoundedIntText(value=2, min=2, max=20, layout=Layout(width="48px"), tooltip="Parts of a split")
+        self.n_clusters = BoundedIntText(value=2, min=2, max=20, layout=Layout(width="48px"), tooltip="Clusters of a split")
         self.table = ClusterTable(inspection, say=self.say)
         self.table.observe(lambda _: self._ticked(), "ticked")
         self.averages = Averages(inspection, buttons=self._group("averages"), changed=self._enable)
@@ -78,11 +78,11 @@ class Inspector(VBox):  # type: ignore[misc]
         self.filters, self.export = Filters(self.session), Export(inspection, ticked=lambda: self.table.ticked, say=self.say)
         self.section = Section(inspection, height=height) if inspection.tomograms else None
         self.lasso = None if inspection.points is None else self._map(height)
-        self.axes = Dropdown(options=_axes(inspection), tooltip="What lies along the axes of the map")
+        self.axes = Dropdown(options=_axes(inspection), tooltip="Axes of the map")
         self.axes.layout = Layout(width="130px", flex="0 0 auto", display=None if len(self.axes.options) > 1 else "none")
         self.axes.observe(lambda _: self._place(), "value")
         self.colour = Dropdown(
-            options=[CLUSTER, *style.colour_columns(inspection.session.particles)], tooltip="What the colours of the map mean"
+            options=[CLUSTER, *style.colour_columns(inspection.session.particles)], tooltip="Column that colours the map"
         )
         self.colour.layout = Layout(width="110px", flex="0 0 auto")
         self.colour.observe(lambda _: self._colour(), "value")
@@ -93,7 +93,7 @@ class Inspector(VBox):  # type: ignore[misc]
         inspection.changed.connect(self._follow)
         self._follow({"labels", "selected", "filters"})
 
-    # How it is laid out
+    # Layout
 
     def _button(self, name: str) -> Button:
         action = ACTIONS[name]
@@ -105,7 +105,7 @@ class Inspector(VBox):  # type: ignore[misc]
         return [button for name, button in self.buttons.items() if ACTIONS[name].group == group]
 
     def _top(self) -> HBox:
-        tools = [*self._group("history"), *self._group("export"), self.napari_button, self.axes, self.colour, self.said]
+        tools = [*self._group("history"), *self._group("export"), self.napari_button, self.axes, self.colour, self.status]
         return HBox(tools, layout=Layout(align_items="center"))
 
     def _views(self) -> list[Any]:
@@ -118,14 +118,15 @@ class Inspector(VBox):  # type: ignore[misc]
     def _bottom(self) -> HBox:
         line = [
             HBox(
-                [*self._group("clusters"), HTML("parts"), self.parts], layout=Layout(align_items="center", flex_flow="row wrap")
+                [*self._group("clusters"), HTML("into"), self.n_clusters],
+                layout=Layout(align_items="center", flex_flow="row wrap"),
             )
         ]
         return HBox([VBox([*line, self.table], layout=Layout(width="46%", padding="0 8px 0 0")), self.tabs])
 
     def say(self, text: str) -> None:
-        """Tell why something could not be done, where it is seen."""
-        self.said.value = _line(html.escape(text), "#B00020", role="alert")
+        """Show an error message."""
+        self.status.value = _line(html.escape(text), "#B00020", role="alert")
 
     def napari(self) -> link.Link:
         """Open napari on the same inspection: the tomogram in 3-D, particles, and averages at their places.
@@ -133,19 +134,19 @@ class Inspector(VBox):  # type: ignore[misc]
         Raises
         ------
         RuntimeError
-            If there is no display; says what to do.
+            If there is no display; the message says what to do.
         """
         return link.link(viewer.open(), self.inspection)
 
-    # What buttons and keys do
+    # Buttons and keys
 
     @property
     def choice(self) -> Choice:
-        """What an action would be done with now."""
-        return Choice(tuple(self.table.ticked), parts=self.parts.value, **self.averages.options)
+        """The ticked clusters and the values of the fields."""
+        return Choice(tuple(self.table.ticked), n_clusters=self.n_clusters.value, **self.averages.options)
 
     def act(self, name: str) -> None:
-        """Do what the button or key of an action does; why it cannot be done is said beside the buttons."""
+        """Run an action, as its button or key does; show its error beside the buttons."""
         if name == "export":
             self.tabs.selected_index = self.tabs.children.index(self.export)
             return
@@ -165,7 +166,7 @@ class Inspector(VBox):  # type: ignore[misc]
         problem = viewer.display_problem()
         return f"napari needs a display: {problem}" if problem else ""
 
-    # How views follow
+    # Views
 
     def _map(self, height: int) -> scatter.Lasso:
         assert self.inspection.points is not None
@@ -175,13 +176,13 @@ class Inspector(VBox):  # type: ignore[misc]
         return view
 
     def _drawn(self, held: np.ndarray) -> None:
-        # With alt the scatter itself takes away from what it has.
+        # With Alt the scatter itself removes particles from its selection.
         how = "add" if self.keyboard.how == "add" else "replace"
         self.session.select(self.session.ids[held], "lasso in the map", how=how)
 
     def _follow(self, changed: set[str]) -> None:
         if changed & {"labels", "clusters", "filters", "selected"}:
-            # First, since the colours of a million particles take their time in the browser.
+            # First, since the colours of a million particles are slow in the browser.
             self._tell()
         if self.lasso is None:
             return
@@ -197,7 +198,7 @@ class Inspector(VBox):  # type: ignore[misc]
         self._enable()
 
     def _tell(self) -> None:
-        """Counts, and what was done last."""
+        """Show the counts and the last step."""
         session, past = self.session, self.session.history.past
         shown, count = int(session.visible.sum()), len(session.ids)
         text = f"<b>{session.selected.sum():,}</b> of {count:,} particles selected"
@@ -208,7 +209,7 @@ class Inspector(VBox):  # type: ignore[misc]
         if unkept:
             self.say(f"NOT KEPT: {unkept}")
         else:
-            self.said.value = _line(text, style.QUIET)
+            self.status.value = _line(text, style.QUIET)
         self._enable()
 
     def _enable(self) -> None:
@@ -222,15 +223,15 @@ class Inspector(VBox):  # type: ignore[misc]
         if self.lasso is None:
             return
         if self.colour.value == CLUSTER:
-            self.lasso.recolour(*_kinds(self.session))
+            self.lasso.recolour(*_cluster_colours(self.session))
         else:
             values = self.session.particles[self.colour.value]
             if not _varies(values):
-                kinds, inks = style.kinds(values)
-                self.lasso.recolour(kinds, list(inks.values()), name=self.colour.value)
+                categories, inks = style.to_categorical(values)
+                self.lasso.recolour(categories, list(inks.values()), name=self.colour.value)
             else:
                 self.lasso.shade(values.to_numpy(float, na_value=np.nan), self.colour.value)
-        # Clusters have their colours in the list below.
+        # The list of clusters below shows their colours.
         self.lasso.scatter.legend(self.colour.value != CLUSTER)
 
     def _place(self) -> None:
@@ -244,7 +245,7 @@ class Inspector(VBox):  # type: ignore[misc]
 
 
 class Filters(VBox):  # type: ignore[misc]
-    """A range of values for each column of numbers by which particles are to be left out of all views."""
+    """Range of values for each column of numbers; all views hide particles outside of it."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -256,7 +257,7 @@ class Filters(VBox):  # type: ignore[misc]
             description="Show all",
             icon="eye",
             layout=Layout(width="120px", flex="0 0 auto"),
-            tooltip="no limits for this column",
+            tooltip="Remove the filter of this column",
         )
         self.text = HTML()
         self.column.observe(lambda _: self._turn(), "value")
@@ -269,7 +270,7 @@ class Filters(VBox):  # type: ignore[misc]
             self._turn()
 
     def _turn(self) -> None:
-        """Another column, or limits that were changed elsewhere."""
+        """Show another column, or limits that another view changed."""
         values = self.session.particles[self.column.value]
         low, high = float(values.min()), float(values.max())
         wanted = self.session.filters.get(self.column.value, (low, high))
@@ -294,31 +295,31 @@ class Filters(VBox):  # type: ignore[misc]
 
 
 def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) -> Inspector:  # noqa: A001 - inspector.open
-    """Inspect a run folder, as `inspection.open` does, in the browser."""
+    """Open a run folder (`inspection.open`) in the notebook inspector."""
     return Inspector(inspections.open(folder, diameter=diameter, seed=seed))
 
 
 def _varies(values: pd.Series) -> bool:
-    """Whether these are numbers, and not all the same."""
+    """Whether the values are floats that differ."""
     return pd.api.types.is_float_dtype(values) and values.min() < values.max()
 
 
 def _line(text: str, ink: str, *, role: str = "status") -> str:
-    """One line, cut where there is no room, and whole under the mouse; nothing below it is moved by a longer one."""
+    """One line, cut to the width, with the full text as its tooltip, so that a long text does not move the widgets below."""
     whole = re.sub("<[^>]*>", "", text)
     how = f"color:{ink}; white-space:nowrap; overflow:hidden; text-overflow:ellipsis"
     return f'<div role="{role}" title="{whole}" style="{how}">{text}</div>'
 
 
 def _axes(inspection: Inspection) -> list[tuple[str, tuple[int, int] | None]]:
-    """What can lie along the axes of the map: its own, and pairs of principal components."""
+    """Choices for the axes of the map: its own, and pairs of principal components."""
     most = 0 if inspection.features is None else min(COMPONENTS, *inspection.features.vectors.shape)
     pairs = itertools.combinations(range(1, most + 1), 2)
     return [("map", None), *((f"PC {first}, {second}", (first, second)) for first, second in pairs)]
 
 
-def _kinds(session: Session) -> tuple[pd.Categorical, list[str]]:
-    """Cluster of each particle, and the colour of each; those in none come first, in a faint one."""
+def _cluster_colours(session: Session) -> tuple[pd.Categorical, list[str]]:
+    """Cluster of each particle, and the colour of each category; particles in no cluster are the first, in a faint colour."""
     inks = style.inks(session.clusters)
     numbers = np.array(sorted(inks), dtype=np.int64)
     labels = session.labels.to_numpy()

@@ -16,9 +16,9 @@ from tomolab.ui.job_summary import COLOURS, EVERY, SIDE
 
 
 class Panel(HBox):  # type: ignore[misc]
-    """One job, followed until it is over: name, bar, what is known, and slices and Fourier shell correlation so far.
+    """One job until it ends: name, progress bar, state, and slices and Fourier shell correlation so far.
 
-    What changes here is changed in the thread of the job, so that it is seen while the notebook computes something else.
+    The thread of the job updates the panel, so it changes also while a cell of the notebook runs.
 
     Parameters
     ----------
@@ -32,9 +32,9 @@ class Panel(HBox):  # type: ignore[misc]
         self.job, self.side, self._drawn = job, side, -EVERY
         self.bar = FloatProgress(0.0, min=0.0, max=1.0, layout=Layout(width="100%", height="14px"))
         self.button = Button(description="Stop", icon="stop", layout=Layout(width="84px"))
-        self.button.tooltip = "End now, with the best average so far"
+        self.button.tooltip = "Stop the job and keep the best average so far"
         self.text, self.title = HTML(), HTML()
-        # Hidden until there is a picture: a browser draws a broken image where there is none.
+        # Hidden until there is a picture: a browser draws an empty one as a broken image.
         size = {"width": f"{3 * side + 8}px", "height": f"{side}px", "flex": "0 0 auto"}
         self.image = Image(format="png", layout=Layout(**size, visibility="hidden"))
         self.curve = HTML(layout=Layout(flex="0 0 auto", margin="0 0 0 8px"))
@@ -47,24 +47,24 @@ class Panel(HBox):  # type: ignore[misc]
         job.watch(self._follow)
 
     def remove(self) -> None:
-        """Close it with all that it is made of, which the kernel and the browser would keep otherwise."""
-        parts: list[Any] = [self]
-        for part in parts:
-            parts += getattr(part, "children", ())
-        for part in parts:
-            for one in (getattr(part, "layout", None), getattr(part, "style", None), part):
+        """Close the panel and all its widgets, which the kernel and the browser would keep otherwise."""
+        widgets: list[Any] = [self]
+        for widget in widgets:
+            widgets += getattr(widget, "children", ())
+        for widget in widgets:
+            for one in (getattr(widget, "layout", None), getattr(widget, "style", None), widget):
                 if one is not None:
                     one.close()
 
     def _follow(self, job: Job) -> None:
         self.title.value = f"<b>{html.escape(job.name)}</b>"
-        self.text.value = style.span(job_summary.told(job), style.QUIET)
+        self.text.value = style.span(job_summary.job_text(job), style.QUIET)
         self.bar.value = 1.0 if job.state == "done" else job_summary.share(job.progress)
         if job.over:
-            self.button.disabled, self.button.tooltip = True, "This is over"
+            self.button.disabled, self.button.tooltip = True, "The job has ended"
             self.bar.style.bar_color = COLOURS[job.state]
         elif job.state == "stopping":
-            self.button.disabled, self.button.tooltip = True, "It stops after this iteration"
+            self.button.disabled, self.button.tooltip = True, "The job stops after this iteration"
         volume = job_summary.shown(job)
         if volume is not None and (job.over or time.monotonic() - self._drawn > EVERY):
             self.image.value, self._drawn = job_summary.picture(volume), time.monotonic()

@@ -1,4 +1,4 @@
-// Which of shift and alt were held when the mouse was last used, and what is pressed while the inspector has the focus and no text is being typed.
+// Sends which of shift and alt were held at the last use of the mouse, and the keys pressed while the inspector has the focus and no text field has.
 export default {
   render({ model, el }) {
     el.style.display = "none";
@@ -29,7 +29,7 @@ export default {
     const click = event => {
       if (moved > 12 && event.target.matches?.(".tomolab-inspector canvas")) event.stopImmediatePropagation();
     };
-    // A scatter tells of a lasso some time after the mouse was released, and perhaps the key as well.
+    // A scatter reports a lasso some time after the release of the mouse, and perhaps of the key.
     const moves = ["pointerdown", "pointerup"];
     window.addEventListener("keydown", press, true);
     const others = { mousedown: grab, pointermove: move, click };

@@ -1,4 +1,4 @@
-"""Takes points of particles, shows up to millions of them in the browser, and gives what is drawn around as a `Selection`.
+"""Takes points of particles, shows up to millions of them in a notebook, gives those inside a lasso as a `Selection`.
 
 >>> view = lasso(points, colour=labels)
 >>> view                                    # shows in a notebook; draw around points
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 SHADES = 255
-"""Colours of a range of numbers."""
+"""Number of colours of a range of numbers."""
 
 
 class Lasso:
-    """A scatter of particles whose selection is given in particle ids; made by `lasso`.
+    """Scatter plot of particles with a selection of particle ids; `lasso` creates it.
 
     Parameters
     ----------
@@ -41,12 +41,12 @@ class Lasso:
 
     @property
     def widget(self) -> Any:
-        """The widget itself, to lay out among others."""
+        """The ipywidgets widget."""
         return self.scatter.widget
 
     @property
     def ids(self) -> np.ndarray:
-        """Ids of the particles that are selected now, sorted, int64.
+        """Ids of the selected particles, sorted, int64.
 
         Raises
         ------
@@ -57,15 +57,15 @@ class Lasso:
 
     @property
     def held(self) -> np.ndarray:
-        """Whether each particle is selected now, (n,) in the order of the scatter.
+        """Whether each particle is selected, (n,) in the order of the scatter.
 
         Raises
         ------
         ValueError
             If the browser reports rows that do not exist.
         """
-        told = self.widget.selection
-        rows = np.asarray([] if told is None else told, dtype=np.int64)
+        reported = self.widget.selection
+        rows = np.asarray([] if reported is None else reported, dtype=np.int64)
         if len(rows) and rows.max() >= len(self._index):
             raise ValueError(f"the scatter reports row {rows.max()} as selected, but shows {len(self._index)} particles")
         # A mask, for np.unique takes a quarter of a second for half a million rows.
@@ -74,7 +74,7 @@ class Lasso:
         return held
 
     def selection(self, name: str, reason: str) -> Selection:
-        """Make a selection of what the lasso holds.
+        """The selected particles as a `Selection`.
 
         Parameters
         ----------
@@ -92,7 +92,7 @@ class Lasso:
         return Selection(name, ids, reason)
 
     def select(self, ids: Iterable[int]) -> None:
-        """Select particles in the scatter; nothing happens if they are selected already.
+        """Select particles in the scatter, unless they are the selection already.
 
         Parameters
         ----------
@@ -114,12 +114,12 @@ class Lasso:
         self.choose(chosen)
 
     def choose(self, chosen: np.ndarray) -> None:
-        """Select by a mask, (n,) in the order of the scatter; nothing happens if that is selected already."""
+        """Select by a mask, (n,) in the order of the scatter, unless it is the selection already."""
         if not np.array_equal(chosen, self.held):
             self.scatter.selection(np.flatnonzero(chosen))
 
     def place(self, points: pd.DataFrame) -> None:
-        """Move the particles to other places; colours, selection and what is hidden stay.
+        """Move the particles; colours, selection and hidden particles stay.
 
         Parameters
         ----------
@@ -129,11 +129,11 @@ class Lasso:
         Raises
         ------
         ValueError
-            If a particle has no place.
+            If a particle has no position.
         """
         placed = points.set_index("particle_id").reindex(self._index)[["x", "y"]]
         if placed.isna().to_numpy().any():
-            raise ValueError(f"{int(placed.isna().any(axis=1).sum())} of {len(placed)} particles have no place")
+            raise ValueError(f"{int(placed.isna().any(axis=1).sum())} of {len(placed)} particles have no position")
         held, hidden = self.held, self.widget.filter
         x, y = (placed[axis].to_numpy(dtype=float) for axis in ("x", "y"))
         self.scatter.xy(x, y, x_scale=_domain(placed["x"]), y_scale=_domain(placed["y"]))
@@ -150,13 +150,13 @@ class Lasso:
         """
         self.scatter.filter(None if shown is None or shown.all() else np.flatnonzero(shown))
 
-    def recolour(self, kinds: pd.Categorical, inks: Sequence[str], *, name: str = "kind") -> None:
-        """Colour particles by kind.
+    def recolour(self, values: pd.Categorical, inks: Sequence[str], *, name: str = "category") -> None:
+        """Colour particles by category.
 
         Parameters
         ----------
-        kinds
-            Of each particle, (n,) in the order of the scatter; those that are missing are grey.
+        values
+            Category of each particle, (n,) in the order of the scatter; missing ones are grey.
         inks
             Colour of each category.
         name
@@ -165,16 +165,16 @@ class Lasso:
         Raises
         ------
         ValueError
-            If their numbers do not fit.
+            If there are not as many values as particles, or colours as categories.
         """
-        if len(kinds) != len(self._index) or len(inks) != len(kinds.categories):
-            given = f"{len(kinds)} kinds for {len(self._index)} particles"
-            raise ValueError(f"{given}, and {len(inks)} colours for {len(kinds.categories)} categories")
-        kinds, inks = style.with_missing(kinds, inks)
-        # The scatter counts only the kinds that occur: with others among them the colours would shift.
-        used = kinds.remove_unused_categories()
-        ink = dict(zip(kinds.categories, inks, strict=True))
-        self.scatter.color(by=used, map=[ink[kind] for kind in used.categories])
+        if len(values) != len(self._index) or len(inks) != len(values.categories):
+            given = f"{len(values)} values for {len(self._index)} particles"
+            raise ValueError(f"{given}, and {len(inks)} colours for {len(values.categories)} categories")
+        values, inks = style.with_missing(values, inks)
+        # The scatter counts only categories that occur: unused ones would shift the colours.
+        used = values.remove_unused_categories()
+        palette = dict(zip(values.categories, inks, strict=True))
+        self.scatter.color(by=used, map=[palette[category] for category in used.categories])
         self._send(name)
 
     def shade(self, values: np.ndarray, name: str) -> None:
@@ -188,13 +188,13 @@ class Lasso:
 
     def _send(self, name: str) -> None:
         self.scatter.update_widget("color_title", name)
-        # Where the colours were of another array before, the scatter keeps the new ones to itself.
+        # The scatter does not send new colours by itself if another array gave the old ones.
         for trait in ("prevent_filter_reset", "non_spatial_points_update"):
             self.scatter.update_widget(trait, True)
         self.scatter.update_widget("points", self.scatter.get_point_list())
 
     def on_change(self, function: Callable[[np.ndarray], None]) -> None:
-        """Call `function` with which particles are selected, as `held`, whenever that changes."""
+        """Call `function` with the mask `held` after every change of the selection."""
         self.widget.observe(lambda _: function(self.held), names="selection")
 
     def show(self) -> Any:
@@ -213,15 +213,15 @@ class Lasso:
 def lasso(
     points: pd.DataFrame, *, colour: pd.Series | None = None, particles: pd.DataFrame | None = None, height: int = 480
 ) -> Lasso:
-    """Show particles in two dimensions to draw around.
+    """Show particles in two dimensions, with a lasso to select them.
 
     Parameters
     ----------
     points
         Columns ``particle_id`` (unique), ``x``, ``y`` (`layouts.flat`).
     colour
-        A kind (text or whole numbers) or a number (float) per particle, indexed by particle id. Those that are missing (None,
-        NaN, NA) are grey.
+        A category (text or whole number) or a number (float) per particle, indexed by particle id. Missing ones (None, NaN, NA)
+        are grey.
     particles
         Particle table; its ``label``, ``tomogram`` and ``score`` columns, where present, show under the mouse.
     height
@@ -275,8 +275,8 @@ def _encoded(values: pd.Series) -> tuple[Any, dict[str, Any]]:
     """Give values as a column of the scatter, and how to colour them."""
     if not style.is_categorical(values):
         return _shaded(values)
-    kinds, palette = style.kinds(values)
-    return kinds, {"map": palette}
+    categories, palette = style.to_categorical(values)
+    return categories, {"map": palette}
 
 
 def _shaded(values: pd.Series) -> tuple[np.ndarray, dict[str, Any]]:
@@ -287,7 +287,7 @@ def _shaded(values: pd.Series) -> tuple[np.ndarray, dict[str, Any]]:
     high = high if high > low else low + 1.0
     if finite.all():
         return numbers, {"map": "viridis", "norm": (low, high)}
-    # The scatter divides the range into as many steps as there are colours; the first is for what is missing.
+    # The scatter divides the range into as many steps as there are colours; the first is for missing values.
     inks = [to_hex(ink) for ink in matplotlib.colormaps["viridis"](np.linspace(0, 1, SHADES))]
     below = low - (high - low) / (SHADES - 1)
     return np.where(finite, numbers, below), {"map": [style.LACKING, *inks], "norm": (below, high)}

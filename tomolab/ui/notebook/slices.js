@@ -1,8 +1,8 @@
-// A slice of a tomogram with the circles in which particles are cut; what is drawn or clicked there is sent to Python.
-const HINT = "drag: lasso · shift adds, alt takes away · wheel zooms · right drag moves · ↑ ↓ slices";
+// Draws a slice of a tomogram with the circles of the particles that it cuts; sends lassos and clicks to Python.
+const HINT = "drag: lasso · shift adds, alt removes · wheel zooms · right drag pans · ↑ ↓ slices";
 
-function values(view, kind) {
-  return new kind(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
+function values(view, TypedArray) {
+  return new TypedArray(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
 }
 
 function how(event) {
@@ -129,7 +129,7 @@ export default {
     canvas.addEventListener("pointerup", event => {
       if (!from) return;
       const moved = Math.hypot(...place(event).map((one, i) => one - from.at[i])) > 4 || trail.length > 8;
-      if (!from.moves) model.send(moved ? { kind: "lasso", at: trail, how: how(event) } : { kind: "click", at: trail, how: how(event) });
+      if (!from.moves) model.send(moved ? { type: "lasso", at: trail, how: how(event) } : { type: "click", at: trail, how: how(event) });
       from = null;
       trail = [];
       draw();
@@ -150,7 +150,7 @@ export default {
       if (!by) return;
       event.preventDefault();
       event.stopPropagation();
-      model.send({ kind: "step", by });
+      model.send({ type: "step", by });
     });
 
     const onSize = () => { if (fitted) fit(); draw(); };

@@ -1,4 +1,4 @@
-"""Takes an inspection, shows slices of its tomograms in the browser with the particles that they cut, to draw around.
+"""Takes an inspection, shows slices of its tomograms with the particles that they cut in a notebook; a lasso selects them.
 
 >>> view = Section(inspection)
 >>> view                                    # shows in a notebook; a slider moves the slice
@@ -25,7 +25,7 @@ ACROSS = {"z": (1, 2), "y": (0, 2), "x": (0, 1)}
 
 
 class Slice(anywidget.AnyWidget):  # type: ignore[misc]
-    """The canvas: a picture, circles on it, and messages of what is drawn and clicked, all in voxels of the slice."""
+    """The canvas: a picture with circles; it sends lassos and clicks in voxels of the slice."""
 
     _esm = Path(__file__).with_name("slices.js")
     height = Int(430).tag(sync=True)
@@ -39,8 +39,8 @@ class Slice(anywidget.AnyWidget):  # type: ignore[misc]
 class Section(VBox):  # type: ignore[misc]
     """A slice of a tomogram, and the particles of an inspection as the circles in which it cuts them.
 
-    x points right and y down, as everywhere else; across y and x, z points down. Shown is the mean of a quarter of a
-    particle's diameter. Clusters that are hidden and particles outside of the filters are left out.
+    x points right and y down; in slices across y and x, z points down. The picture is the mean over a quarter of a particle's
+    diameter. Hidden clusters and particles outside of the filters are not drawn.
 
     Parameters
     ----------
@@ -72,30 +72,30 @@ class Section(VBox):  # type: ignore[misc]
         for control in (self.tomogram, self.axis):
             control.observe(lambda _: self._turn(), "value")
         self.at.observe(lambda _: self._move(), "value")
-        self.slice.on_msg(self._heard)
+        self.slice.on_msg(self._receive)
         inspection.changed.connect(self._follow)
         super().__init__([self.slice, HBox([self.tomogram, self.axis, self.at])])
         self._turn()
 
     @property
     def volume(self) -> Volume:
-        """The tomogram that is shown."""
+        """The tomogram on the screen."""
         return self.inspection.tomograms[self.tomogram.value]
 
     @property
     def rows(self) -> np.ndarray:
-        """Rows of the particles that the slice cuts and that are visible."""
+        """Rows of the visible particles that the slice cuts."""
         off = np.abs(self._places[:, self._number] - self.at.value)
         inside = (off < self.inspection.diameter / 2) & (self._names == self.tomogram.value)
         return np.flatnonzero(inside & self.session.visible)
 
     def look(self, particle_id: int) -> None:
-        """Move to the slice through a particle, of whatever tomogram that is shown here.
+        """Move to the slice through a particle, in its tomogram if there is an image of it.
 
         Raises
         ------
         ValueError
-            If it is unknown.
+            If the particle is unknown.
         """
         row = np.flatnonzero(self.session.ids == particle_id)
         if not len(row):
@@ -109,7 +109,7 @@ class Section(VBox):  # type: ignore[misc]
         return "zyx".index(self.axis.value)
 
     def _turn(self) -> None:
-        """Another tomogram or axis: the slider is another one, and begins in the middle."""
+        """Show another tomogram or axis, from its middle."""
         voxel, last = self.volume.voxel_size, self.volume.shape[self._number] - 1
         self.at.max, self.at.step = last * voxel, voxel
         middle = (last + 1) // 2 * voxel
@@ -118,7 +118,7 @@ class Section(VBox):  # type: ignore[misc]
         self.at.value = middle
 
     def _move(self) -> None:
-        """Another slice."""
+        """Show another slice."""
         cut = slab(self.volume, self._number, at=self.at.value, thickness=self.inspection.diameter / 4)
         with self.slice.hold_sync():
             self.slice.picture, self.slice.size = images.png(cut, **self._greys[self.tomogram.value]), list(cut.shape)
@@ -126,7 +126,7 @@ class Section(VBox):  # type: ignore[misc]
             self._mark()
 
     def _mark(self) -> None:
-        """Circles of the particles, in their colours."""
+        """Draw the circles of the particles in their colours."""
         rows = self.rows
         away = self._places[rows, self._number] - self.at.value
         radii = np.sqrt((self.inspection.diameter / 2) ** 2 - away**2)
@@ -138,9 +138,9 @@ class Section(VBox):  # type: ignore[misc]
         self.slice.marks, self.slice.inks = marks.tobytes(), inks.tobytes()
 
     def _across(self, rows: np.ndarray) -> np.ndarray:
-        """Where particles lie in the picture, to the right and down (n, 2), in voxels from its corner."""
+        """Positions of particles in the picture (n, 2), right and down, in voxels from its corner."""
         down, right = ACROSS[self.axis.value]
-        # The middle of the first voxel lies half a voxel from the corner.
+        # The centre of the first voxel lies half a voxel from the corner.
         return self._places[rows][:, [right, down]] / self.volume.voxel_size + 0.5
 
     def _follow(self, changed: set[str]) -> None:
@@ -148,24 +148,24 @@ class Section(VBox):  # type: ignore[misc]
             with self.slice.hold_sync():
                 self._mark()
 
-    def _heard(self, _: Any, message: dict[str, Any], __: Any) -> None:
-        if message["kind"] == "step":
+    def _receive(self, _: Any, message: dict[str, Any], __: Any) -> None:
+        if message["type"] == "step":
             self.at.value += message["by"] * self.volume.voxel_size
             return
         rows = self.rows
         at = self._across(rows)
         drawn = np.asarray(message["at"], dtype=float).reshape(-1, 2)
-        if message["kind"] == "lasso":
+        if message["type"] == "lasso":
             inside = Outline(drawn).contains_points(at) if len(at) and len(drawn) > 2 else np.zeros(len(at), bool)
         else:
             away = np.hypot(*(at - drawn[0]).T)
             inside = (away == away.min(initial=np.inf)) & (away < self.inspection.diameter / 2 / self.volume.voxel_size)
-        if inside.any() or message["kind"] == "lasso":
-            self.session.select(self.session.ids[rows[inside]], f"{message['kind']} in the tomogram", how=message["how"])
+        if inside.any() or message["type"] == "lasso":
+            self.session.select(self.session.ids[rows[inside]], f"{message['type']} in the tomogram", how=message["how"])
 
 
 def slab(volume: Volume, axis: int, *, at: float, thickness: float) -> np.ndarray:
-    """Mean across an axis of the slices about a place.
+    """Mean of the slices around a position on an axis.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def slab(volume: Volume, axis: int, *, at: float, thickness: float) -> np.ndarra
     axis
         0, 1 or 2 for z, y or x.
     at, thickness
-        Å; at least one slice.
+        Å; the mean has at least one slice.
     """
     middle, half = round(at / volume.voxel_size), int(thickness / volume.voxel_size / 2)
     first, last = max(0, middle - half), min(volume.shape[axis], middle + half + 1)
@@ -184,5 +184,5 @@ def slab(volume: Volume, axis: int, *, at: float, thickness: float) -> np.ndarra
 
 
 def _grey(volume: Volume, thickness: float) -> dict[str, float]:
-    """Range of greys of a tomogram, from the slab in its middle."""
+    """Contrast limits of a tomogram, from the slab in its middle."""
     return images.limits(slab(volume, 0, at=volume.extent[0] / 2, thickness=thickness), 1, 99.8)

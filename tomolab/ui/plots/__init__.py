@@ -1,4 +1,4 @@
-"""Figures for the notebooks.
+"""Take volumes, particles, clusters and curves; give matplotlib figures for the notebooks.
 
 Each function returns a matplotlib Figure and needs no display. After the import a notebook shows the figures.
 

@@ -1,4 +1,4 @@
-"""Charts of how particles are divided: how many clusters, which of them are alike, which come back; matplotlib Figures.
+"""Takes validation tables and a cluster tree, draws criteria for k, a dendrogram and stability as matplotlib Figures.
 
 >>> criteria(validation.criteria(embedding, range(2, 16), seed=0))
 >>> dendrogram(tree, k=5, labels=labels, truth=truth)
@@ -25,12 +25,12 @@ TITLES = {
     "davies_bouldin": ("Davies-Bouldin", False),
     "bic": ("BIC of Gaussians", False),
 }
-"""What the columns of `validation.criteria` are called, and whether high is good."""
+"""Titles of the columns of `validation.criteria`, and whether high is good."""
 
 
 @styled
 def criteria(table: pd.DataFrame, *, chosen: int | None = None) -> Figure:
-    """Every criterion against the number of clusters, with the chosen number marked in all and each one's own proposal ringed.
+    """Every criterion against the number of clusters, with a line at the chosen number and a ring at its own optimum.
 
     Parameters
     ----------
@@ -64,8 +64,8 @@ def criteria(table: pd.DataFrame, *, chosen: int | None = None) -> Figure:
         ax.margins(y=0.12)
     strength = panels["strength"]
     strength.axhline(validation.STRONG, color=style.QUIET, linewidth=0.8, linestyle=(0, (4, 3)))
-    told = "no division repeats itself" if proposed["strength"] == 1 else f"{proposed['strength']} come back"
-    strength.set(ylim=(0, 1.04), title=f"Prediction strength: {told}", xlabel="clusters")
+    result = "no division repeats itself" if proposed["strength"] == 1 else f"{proposed['strength']} come back"
+    strength.set(ylim=(0, 1.04), title=f"Prediction strength: {result}", xlabel="clusters")
     figure.suptitle(f"{chosen} clusters", x=0.01, ha="left", fontsize=11)
     strength.annotate(f"{validation.STRONG}", (table.index.min(), validation.STRONG + 0.015), fontsize=8, color=style.QUIET)
     return figure
@@ -73,7 +73,7 @@ def criteria(table: pd.DataFrame, *, chosen: int | None = None) -> Figure:
 
 @styled
 def stability(table: pd.DataFrame) -> Figure:
-    """How well every cluster comes back: a bar to its mean Jaccard, and a line from its worst repeat.
+    """Stability of every cluster: a bar of its mean Jaccard index, and a line from its worst repeat.
 
     Parameters
     ----------
@@ -171,10 +171,10 @@ def _classes(ax: Axes, clusters: list[int], labels: pd.Series, truth: pd.Series)
     classes = style.aligned(truth, labels.index.to_numpy(), name="truth")
     counts = pd.crosstab(labels.to_numpy(), classes.to_numpy()).loc[clusters]
     left = np.zeros(len(counts))
-    for kind, ink in style.categories(classes).items():
-        if kind in counts:
-            share = (counts[kind] / counts.sum(axis=1)).to_numpy()
-            ax.barh(range(len(counts)), share, left=left, color=ink, label=str(kind), height=0.72)
+    for name, ink in style.categories(classes).items():
+        if name in counts:
+            share = (counts[name] / counts.sum(axis=1)).to_numpy()
+            ax.barh(range(len(counts)), share, left=left, color=ink, label=str(name), height=0.72)
             left += share
     ax.tick_params(axis="y", length=0, labelleft=False)
     ax.spines["left"].set_visible(False)

@@ -1,4 +1,4 @@
-"""Charts of particles and classes: embedding scatter, confusion, sizes and composition of clusters; matplotlib Figures.
+"""Takes points, labels and classes, draws scatter, confusion and composition of clusters as matplotlib Figures.
 
 >>> scatter(points, colour=particles.set_index("particle_id")["label"])
 >>> composition(labels, truth)
@@ -27,7 +27,7 @@ def scatter(points: pd.DataFrame, *, colour: pd.Series | None = None, title: str
     points
         Columns ``particle_id``, ``x``, ``y`` (`layouts.flat`).
     colour
-        A kind (text or whole numbers) or a number (float) per particle, indexed by particle id; particles where it is
+        A category (text or whole number) or a number (float) per particle, indexed by particle id; particles where it is
         missing (NaN) are grey.
     title
         Above the figure.
@@ -53,7 +53,7 @@ def scatter(points: pd.DataFrame, *, colour: pd.Series | None = None, title: str
     else:
         values = style.aligned(colour, points["particle_id"].to_numpy(), name="colour")
         if style.is_categorical(values):
-            _kinds(ax, points, values, dot)
+            _categories(ax, points, values, dot)
         else:
             inks = matplotlib.colormaps["viridis"].with_extremes(bad=style.LACKING)
             numbers = values.to_numpy(dtype=float, na_value=np.nan)
@@ -65,15 +65,15 @@ def scatter(points: pd.DataFrame, *, colour: pd.Series | None = None, title: str
     return figure
 
 
-def _kinds(ax: Axes, points: pd.DataFrame, values: pd.Series, dot: dict[str, Any]) -> None:
-    kinds, palette = style.kinds(values)
-    inks = np.array(list(palette.values()), dtype=object)[kinds.codes]
-    # In random order, or the last kind would cover the others.
+def _categories(ax: Axes, points: pd.DataFrame, values: pd.Series, dot: dict[str, Any]) -> None:
+    categories, palette = style.to_categorical(values)
+    inks = np.array(list(palette.values()), dtype=object)[categories.codes]
+    # In random order, or the last category would cover the others.
     order = np.random.default_rng(0).permutation(len(points))
     ax.scatter(points["x"].to_numpy()[order], points["y"].to_numpy()[order], color=inks[order], **dot)
-    counts = np.bincount(kinds.codes, minlength=len(palette))
-    for count, (kind, ink) in zip(counts, palette.items(), strict=True):
-        ax.scatter([], [], color=ink, s=28, label=f"{kind}  ({count:,})")
+    counts = np.bincount(categories.codes, minlength=len(palette))
+    for count, (name, ink) in zip(counts, palette.items(), strict=True):
+        ax.scatter([], [], color=ink, s=28, label=f"{name}  ({count:,})")
     columns = 1 + (len(palette) - 1) // 22
     ax.legend(
         loc="upper left", bbox_to_anchor=(1.0, 1.0), title=values.name, alignment="left", ncols=columns, handletextpad=0.2
@@ -82,12 +82,12 @@ def _kinds(ax: Axes, points: pd.DataFrame, values: pd.Series, dot: dict[str, Any
 
 @styled
 def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Confusion matrix: row by row, what share of a true class was taken for which.
+    """Confusion matrix with each row divided by its sum.
 
     Parameters
     ----------
     matrix
-        Counts (n, n), rows true, columns predicted, as of ``sklearn.metrics.confusion_matrix``.
+        Counts (n, n), rows true, columns predicted, as in ``sklearn.metrics.confusion_matrix``.
     classes
         Names (n,).
 
@@ -130,7 +130,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
 
 @styled
 def composition(labels: pd.Series, truth: pd.Series) -> Figure:
-    """What each cluster is made of: a bar per cluster, divided by true class.
+    """Composition of each cluster: a bar per cluster, divided by true class.
 
     Parameters
     ----------
@@ -150,18 +150,18 @@ def composition(labels: pd.Series, truth: pd.Series) -> Figure:
     figure = Figure((7, 1.0 + 0.24 * max(len(counts), len(palette) * 0.8)), layout="constrained")
     ax = figure.subplots()
     left = np.zeros(len(counts))
-    for kind, ink in palette.items():
+    for name, ink in palette.items():
         ax.barh(
             counts.index.astype(str),
-            counts[kind],
+            counts[name],
             left=left,
             color=ink,
-            label=str(kind),
+            label=str(name),
             height=0.78,
             edgecolor="white",
             linewidth=0.4,
         )
-        left += counts[kind].to_numpy()
+        left += counts[name].to_numpy()
     for row, (total, largest) in enumerate(zip(counts.sum(axis=1), counts.max(axis=1), strict=True)):
         ax.text(total, row, f" {100 * largest / total:.0f} %", va="center", fontsize=7.5, color=style.QUIET)
     ax.invert_yaxis()

@@ -1,4 +1,4 @@
-"""Twins: one structure as two programs, or two runs, made it, side by side.
+"""Takes two averages of one structure (of two programs or runs), draws them side by side as a matplotlib Figure.
 
 >>> two_averages({"tomolab": average, "RELION": relion.refine(folder, diameter=300)})
 """
@@ -19,7 +19,7 @@ from tomolab.ui.style import styled
 from tomolab.volumes import Volume
 
 HALF = 0.5
-"""Correlation of two whole maps at which they are usually said to agree no further."""
+"""Threshold of the FSC between two full maps."""
 
 
 @styled

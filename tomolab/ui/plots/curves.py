@@ -1,4 +1,4 @@
-"""Curves: Fourier shell correlation, power spectra, histograms and profiles as matplotlib Figures.
+"""Takes averages, volumes and tables, draws FSC, power spectra, histograms and profiles as matplotlib Figures.
 
 >>> fsc({"cluster 0": average})
 """
@@ -103,7 +103,7 @@ def power(spectra: Mapping[str, pd.DataFrame], *, between: tuple[float, float] =
     Parameters
     ----------
     spectra
-        What `statistics.power` returned, by name.
+        Results of `statistics.power`, by name.
     between
         Coarsest and finest resolution.
     """
@@ -128,7 +128,7 @@ def power(spectra: Mapping[str, pd.DataFrame], *, between: tuple[float, float] =
 
 @styled
 def histograms(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Histograms of grey values, a panel for each region; what `statistics.histograms` returned, by name."""
+    """Histograms of grey values, a panel for each region; results of `statistics.histograms`, by name."""
     regions = [column for column in next(iter(tables.values())) if column != "value"]
     figure = Figure((3.2 * len(regions), 2.5), layout="constrained")
     for ax, region in zip(figure.subplots(1, len(regions), squeeze=False, sharey=True)[0], regions, strict=True):
@@ -143,7 +143,7 @@ def histograms(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 @styled
 def profiles(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
-    """Mean grey values at distances in Å from particles: what `statistics.profile` returned, by name."""
+    """Mean grey values at distances in Å from particles: results of `statistics.profile`, by name."""
     figure = Figure((5.2, 2.8), layout="constrained")
     ax = figure.subplots()
     for (name, (radii, values)), ink in zip(curves.items(), style.colours(len(curves)), strict=True):

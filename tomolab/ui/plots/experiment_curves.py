@@ -1,4 +1,4 @@
-"""Conditions: how methods hold out as noise and missing wedge grow, as a matplotlib Figure.
+"""Takes results of an experiment, draws each measure over noise and missing wedge as a matplotlib Figure.
 
 >>> conditions(experiments.run(plan, methods, maps=maps, folder=folder))
 """
@@ -20,7 +20,7 @@ TITLES = {
     "novelty": "noticed as new\nAUROC, particles",
     "novelty_clusters": "noticed as new\nAUROC, clusters",
 }
-"""What is shown, from top to bottom, and what it says at its side."""
+"""Measures from top to bottom, and their axis labels."""
 
 
 @styled
@@ -33,9 +33,9 @@ def conditions(rows: pd.DataFrame, *, measures: Mapping[str, str] | None = None,
         From `experiments.run`: ``method``, ``split``, ``snr``, ``tilt`` and the measures. Lines are means over splits, bands
         reach from the worst split to the best.
     measures
-        Columns to show, and what to write beside each; those of `TITLES` by default.
+        Columns to show, and their axis labels; `TITLES` by default.
     highlight
-        Method whose line is thick and black.
+        Method with a thick black line.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def _lines(ax: Axes, rows: pd.DataFrame, measure: str, inks: Mapping[str, str], 
         ax.fill_between(values.index, values["min"], values["max"], color=ink, alpha=0.12, linewidth=0)
     levels = sorted(rows["snr"].unique(), reverse=True)
     ax.set_xscale("log")
-    # From easy to hard, as one reads.
+    # From easy to hard, left to right.
     ax.set_xlim(levels[0] * 1.3, levels[-1] / 1.3)
     ax.set_xticks(levels, [f"{level:g}" for level in levels])
     ax.xaxis.set_minor_locator(NullLocator())

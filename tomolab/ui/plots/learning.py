@@ -1,4 +1,4 @@
-"""Learning: how a training goes, drawn after it, or while it runs.
+"""Takes the history of a training, draws its curves as a matplotlib Figure, afterwards or while it runs.
 
 >>> training(history)
 >>> fit(network, data, watch=live_training(), ...)
@@ -14,12 +14,12 @@ from tomolab.ui import style
 from tomolab.ui.style import styled
 
 SHOWN = {"accuracy": "known classes", "novel_ari": "unknown classes (ARI)"}
-"""Columns of a history in the right panel, and what they are called there."""
+"""Columns of a history in the right panel, and their labels."""
 
 
 @styled
 def training(history: pd.DataFrame) -> Figure:
-    """Loss, and accuracy on known classes, over the epochs; where it was measured, how well unknown classes fall apart.
+    """Loss, and accuracy on known classes, over the epochs; where measured, the ARI of unknown classes.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def training(history: pd.DataFrame) -> Figure:
 
 
 def live_training() -> Callable[[pd.DataFrame], None]:
-    """Make a chart that draws itself anew, in place, for every history it is called with; outside notebooks it is silent."""
+    """Create a function that redraws the chart of a history in place; outside notebooks it does nothing."""
     from IPython import get_ipython
     from IPython.display import DisplayHandle
 

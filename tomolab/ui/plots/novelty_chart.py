@@ -1,4 +1,4 @@
-"""Discoveries: which clusters are unlike everything known, and in which order to average them, as a matplotlib Figure.
+"""Takes the novelty of clusters, draws them in the order in which to average them as a matplotlib Figure.
 
 >>> novelty(reference.clusters(embedding, labels))
 """
@@ -14,7 +14,7 @@ from tomolab.ui.style import styled
 
 @styled
 def novelty(table: pd.DataFrame, *, novel: float = 0.9, truth: pd.Series | None = None, limit: int = 30) -> Figure:
-    """Clusters in the order in which to average them, with a bar to how far each lies from everything known.
+    """Clusters in the order in which to average them, with a bar of the novelty of each.
 
     Parameters
     ----------
@@ -44,8 +44,8 @@ def novelty(table: pd.DataFrame, *, novel: float = 0.9, truth: pd.Series | None 
         text = f"novelty {row['novelty']:.2f}, nearest {row['class']}{known}"
         ax.annotate(text, (row["distance"], place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=7.5)
     ax.set_yticks(places, [f"cluster {cluster}, {row['size']:g}" for cluster, row in shown.iterrows()])
-    kinds = ((style.OKABE_ITO[5], f"novelty {novel:g} or more"), (style.OKABE_ITO[4], "like something known"))
-    figure.legend(handles=[Patch(color=ink, label=text) for ink, text in kinds], loc="outside lower center", ncols=2)
+    entries = ((style.OKABE_ITO[5], f"novelty {novel:g} or more"), (style.OKABE_ITO[4], "like something known"))
+    figure.legend(handles=[Patch(color=ink, label=text) for ink, text in entries], loc="outside lower center", ncols=2)
     ax.invert_yaxis()
     ax.set(
         xlim=(0, 1.45 * shown["distance"].max()),

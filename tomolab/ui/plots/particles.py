@@ -1,4 +1,4 @@
-"""Outlines of particles: circles where a slice of a tomogram cuts them, and their shaded surfaces; matplotlib Figures.
+"""Takes a tomogram and particles, or densities, draws circles in a slice, or shaded surfaces, as matplotlib Figures.
 
 >>> picks(tomogram, particles, diameter=250, colour=labels)
 >>> surface({"found": average.volume, "truth": density})
@@ -41,11 +41,11 @@ def picks(
     table
         Particle table of this tomogram.
     diameter
-        Of a particle, in Å: a particle is a sphere, and its circle is where the slice cuts it.
+        Of a particle, in Å; the slice cuts a sphere of this diameter in a circle.
     z
-        Height of the slice in Å; by default where most particles are cut.
+        Height of the slice in Å; by default the one that cuts most particles.
     colour
-        Kind of each particle, such as its cluster, indexed by particle id.
+        Category of each particle, such as its cluster, indexed by particle id.
     low_pass
         Show only detail coarser than this, in Å.
     width
@@ -70,20 +70,20 @@ def picks(
     off = np.abs(positions[:, 0] - height)
     cut = off < radius
     widths = 2 * np.sqrt(np.maximum(radius**2 - off**2, 0))
-    kinds = (
+    values = (
         pd.Series("", index=table["particle_id"])
         if colour is None
         else style.aligned(colour, table["particle_id"].to_numpy(), name="colour")
     )
-    names, palette = (kinds.to_numpy(), {"": style.OKABE_ITO[1]}) if colour is None else style.kinds(kinds)
-    for kind, strong in palette.items():
+    names, palette = (values.to_numpy(), {"": style.OKABE_ITO[1]}) if colour is None else style.to_categorical(values)
+    for name, strong in palette.items():
         ink = style.lighter(strong)
-        these = cut & (names == kind)
+        these = cut & (names == name)
         outline = {"units": "xy", "offsets": positions[these][:, [2, 1]], "transOffset": ax.transData}
         ax.add_collection(
             EllipseCollection(widths[these], widths[these], 0, facecolor="none", edgecolor=ink, linewidth=1.4, **outline)
         )
-        ax.plot([], [], "o", markerfacecolor="none", color=strong, label=f"{kind}  ({these.sum()})")
+        ax.plot([], [], "o", markerfacecolor="none", color=strong, label=f"{name}  ({these.sum()})")
     if colour is not None:
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), title=colour.name, alignment="left", handlelength=1.2)
     images.scale_bar(ax, share=0.2)
@@ -116,7 +116,7 @@ def specimen(model: Specimen, *, z: float | None = None, size: float = 4.0) -> F
         raise ValueError(f"z = {z:g} Å is outside the specimen, which is {volume.extent[0]:g} Å high")
     figure = Figure((2 * size + 1.6, 0.3 + size * volume.shape[1] / volume.shape[2]), layout="constrained")
     left, right = figure.subplots(1, 2)
-    # Gold would leave the rest of the picture black.
+    # Contrast without gold, which would leave the rest of the picture black.
     images.show(left, volume.data[layer], volume.voxel_size, **images.limits(volume.data[layer], 0.5, 99.5))
     palette = style.categories(model.names)
     colours = np.array([to_rgb("white"), *(to_rgb(palette[name]) for name in model.names)])
@@ -139,7 +139,7 @@ def _busiest(heights: np.ndarray, radius: float, volume: Volume) -> float:
         return float(levels[len(levels) // 2])
     ordered = np.sort(heights)
     counts = np.searchsorted(ordered, levels + radius) - np.searchsorted(ordered, levels - radius)
-    # Of slices that cut as many, the middle one.
+    # Of equal slices, the middle one.
     best = np.flatnonzero(counts == counts.max())
     return float(levels[best[len(best) // 2]])
 
@@ -153,14 +153,14 @@ def surface(
     columns: int = 5,
     size: float = 1.9,
 ) -> Figure:
-    """Shaded outlines: of one volume from the front, the side and the top, of several with their names, all to one scale.
+    """Shaded isosurfaces: one volume from front, side and top, or several with their names, all to one scale.
 
     Parameters
     ----------
     volumes
         A cubic volume, or volumes by name.
     threshold
-        Grey value of the outline, for all or by name; found by `surfaces.level` by default.
+        Grey value of the isosurface, for all or by name; by default that of `surfaces.level`.
     colours
         By name; one blue by default.
     columns
@@ -193,7 +193,7 @@ def surface(
 
 
 def _reach(volume: Volume, cut: float) -> float:
-    """Greatest distance in Å, along an axis, between the centre and what lies above the threshold."""
+    """Greatest distance in Å, along an axis, between the centre and a voxel above the threshold."""
     inside = np.argwhere(volume.data > cut)
     middle = np.array([centre(n) for n in volume.shape])
     return float(np.abs(inside - middle).max(initial=1) + 1) * volume.voxel_size

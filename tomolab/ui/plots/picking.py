@@ -1,4 +1,4 @@
-"""Scores of candidates, to choose a threshold by: a figure, and a slider with the picks in the tomogram beside it.
+"""Takes scored candidates, draws their scores, and shows a threshold slider beside the picks in the tomogram.
 
 >>> matched(matching.score(subtomograms, average))
 >>> scores(found, inverted=picking.candidates(volumes.invert(tomogram), diameter=250.0), score=5.0)
@@ -33,7 +33,7 @@ def scores(
     distance: float | None = None,
     width: float = 7.0,
 ) -> Figure:
-    """Histogram of the scores of all that could be picked, and how many picks each threshold gives.
+    """Histogram of the scores of all candidates, and the number of picks at each threshold.
 
     What is to be seen is a hump of noise and a shoulder or a second hump to its right; the threshold belongs between them. With
     the candidates of the inverted tomogram the hump of noise is drawn too, and below which share of the picks it would be. In
@@ -43,7 +43,7 @@ def scores(
     Parameters
     ----------
     found
-        What `picking.candidates` returned.
+        Result of `picking.candidates`.
     inverted
         The same of ``volumes.invert(tomogram)``.
     score
@@ -56,7 +56,7 @@ def scores(
     Raises
     ------
     ValueError
-        If nothing is free to be picked.
+        If there are no candidates.
     """
     ours = thresholds.choose(found, score=-np.inf, distance=distance)["score"].to_numpy()
     if len(ours) == 0:
@@ -75,12 +75,12 @@ def scores(
 
 @styled
 def matched(found: pd.DataFrame, *, share: float = 0.75, width: float = 7.0) -> Figure:
-    """Histogram of how well particles fit a structure and its mirror image, and from which score `matching.select` takes them.
+    """Histogram of the scores of particles with a structure and its mirror image, and the threshold of `matching.select`.
 
     Parameters
     ----------
     found
-        What `matching.score` returned.
+        Result of `matching.score`.
     share
         As in `matching.select`.
     width
@@ -145,11 +145,11 @@ class ThresholdSlider(VBox):  # type: ignore[misc]
     volume
         The tomogram.
     found
-        What `picking.candidates` returned for it.
+        Result of `picking.candidates` for it.
     inverted
-        The same of the inverted tomogram: tells the estimated share of noise too.
+        Candidates of the inverted tomogram: adds the estimated share of noise.
     score
-        Where to begin; by default as `picking.choose` does.
+        First threshold; by default that of `picking.choose`.
     diameter
         Å, of the circles; the median of the candidates by default.
     low_pass
@@ -158,7 +158,7 @@ class ThresholdSlider(VBox):  # type: ignore[misc]
     Raises
     ------
     ValueError
-        If nothing is free to be picked.
+        If there are no candidates.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class ThresholdSlider(VBox):  # type: ignore[misc]
         diameter: float | None = None,
         low_pass: float | None = None,
     ) -> None:
-        # Candidates are chosen from the best on, so every higher threshold keeps the first of these.
+        # Candidates are sorted, best first: a threshold keeps the first ones.
         self._all = thresholds.choose(found, score=-np.inf)
         if self._all.empty:
             raise ValueError(f"none of {len(found)} candidates is free to be picked")
@@ -201,24 +201,24 @@ class ThresholdSlider(VBox):  # type: ignore[misc]
             readout_format=".0f",
             layout=wide,
         )
-        self.told = HTML()
+        self.message = HTML()
         self.picture = Image(format="png", layout=Layout(max_width="700px"))
-        super().__init__([self.score, self.height, self.told, self.picture])
+        super().__init__([self.score, self.height, self.message, self.picture])
         for slider in (self.score, self.height):
             slider.observe(lambda _: self._draw(), "value")
         self._draw()
 
     @property
     def picks(self) -> pd.DataFrame:
-        """Particle table of what is picked at this score."""
+        """Particle table of the picks at this threshold."""
         return self._all[self._all["score"] >= self.score.value].reset_index(drop=True)
 
     def _draw(self) -> None:
         picks = self.picks
         noise = ""
         if self._share is not None and len(picks):
-            noise = f", of which the inverted tomogram lets expect {100 * self._share[len(picks) - 1]:.0f} % to be noise"
-        self.told.value = f"<b>{len(picks):,} picks</b>{noise}"
+            noise = f", of which the inverted tomogram predicts {100 * self._share[len(picks) - 1]:.0f} % to be noise"
+        self.message.value = f"<b>{len(picks):,} picks</b>{noise}"
         height = min(self.height.value, (self._volume.shape[0] - 1) * self._volume.voxel_size)
         figure = particles.picks(self._volume, picks, diameter=self._diameter, z=height, width=6.5)
         buffer = io.BytesIO()

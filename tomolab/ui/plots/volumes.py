@@ -1,4 +1,4 @@
-"""Pictures of volumes: slices, projections and galleries, each a matplotlib Figure that needs no display.
+"""Takes volumes and tilt images, draws slices, projections and galleries as matplotlib Figures.
 
 >>> slices(tomogram, low_pass=60)
 >>> gallery(subtomograms.take(ribosomes.ids), low_pass=40)
@@ -29,7 +29,7 @@ def slices(volume: Volume, *, at: Sequence[float] | None = None, low_pass: float
     at
         Point (z, y, x) in Å; the centre by default.
     low_pass
-        Show only detail coarser than this, in Å.
+        Low-pass filter in Å.
     width
         Width of the figure in inches.
 
@@ -70,7 +70,7 @@ def slices(volume: Volume, *, at: Sequence[float] | None = None, low_pass: float
 def beside(
     volumes: Mapping[str, Volume], *, z: float | None = None, low_pass: float | None = None, size: float = 3.2
 ) -> Figure:
-    """Slices of several volumes side by side, each in its own greys.
+    """Slices of several volumes side by side, each with its own contrast limits.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def beside(
     z
         Å, where to cut; the middle of each by default.
     low_pass
-        Show only detail coarser than this, in Å.
+        Low-pass filter in Å.
     size
         Width of a panel in inches.
 
@@ -106,7 +106,7 @@ def beside(
 
 @styled
 def tilt_images(series: TiltSeries, *, at: Sequence[float] = (-60, -30, 0, 30, 60), size: float = 1.9) -> Figure:
-    """Images of a tilt series at the tilts nearest to some angles, as they were recorded: protein is dark.
+    """Images of a tilt series at the tilts nearest to some angles, with the recorded contrast: protein is dark.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ def gallery(
     columns, limit
         Panels per row; most to show.
     low_pass
-        Show only detail coarser than this, in Å.
+        Low-pass filter in Å.
     voxel_size
         Å; needed with an array.
     size
@@ -187,7 +187,7 @@ def gallery(
     Raises
     ------
     ValueError
-        If there is nothing to show, an array comes without voxel size, or there are too few titles.
+        If there is nothing to show, an array has no voxel size, or there are too few titles.
     """
     arrays, spacing = (
         (subtomograms.volumes, subtomograms.voxel_size)
