@@ -267,6 +267,7 @@ def discover(
     """
     if iterations < 0:
         raise ValueError(f"iterations must be 0 or more, got {iterations}")
+    features = None if features is None else np.asarray(features)
     chosen, classes = _checked(subtomograms, labels, features)
     diameters = [_settings(chosen.take(ids), mask_diameter, max_shift)[1].diameter_voxels for ids in classes]
     box, settings = _settings(chosen, max(diameters) * chosen.voxel_size if mask_diameter is None else mask_diameter, max_shift)
