@@ -55,7 +55,7 @@ CHANGE_EVERY = 3
 SPLIT_ITERATIONS, SPLIT_STARTS = 6, 2
 """Iterations of two structures that start from random halves of one class, and how often that is tried."""
 CERTAIN = 3.0
-"""Standard errors by which the likelihood must rise for a structure to be divided."""
+"""Standard errors by which the likelihood of two structures must exceed that of one."""
 NOT_SCORED = -1e30
 """Log-likelihood of a subtomogram under structures other than its candidates; finite, because all candidates may be lost."""
 UNLIKELY = -10.0
@@ -493,7 +493,9 @@ class _Discoverer:
     def _merge(self, weights: Tensor) -> tuple[Tensor, int]:
         """Merge structures where one explains the subtomograms of two as well; weights after that, and how many went."""
         members = self._members(weights)
-        rival = {(a, b): float(weights[members[a], b].mean() + weights[members[b], a].mean()) for a, b in _pairs(members)}
+        # By the structures alone: features may tell apart two parts of one class.
+        likely = torch.softmax(self.evidence, dim=1)
+        rival = {(a, b): float(likely[members[a], b].mean() + likely[members[b], a].mean()) for a, b in _pairs(members)}
         done: set[int] = set()
         gone: list[int] = []
         for a, b in sorted(rival, key=lambda pair: -rival[pair])[: len(members)]:
@@ -505,7 +507,11 @@ class _Discoverer:
         return weights[:, kept], len(gone)
 
     def _merge_pair(self, a: int, b: int, weights: Tensor, members: list[Tensor]) -> bool:
-        """Merge structure b into the larger a if the likelihood of their subtomograms does not fall; whether it was done."""
+        """Merge structure b into the larger a unless two are better; whether it was done.
+
+        Mixed structures of the first iterations are merged only if the likelihood does not fall. Later two must be better for
+        certain: a subtomogram is in the better of both, so two structures of one complex seem a little better than one.
+        """
         rows = torch.cat([members[a], members[b]])
         first, second = self.structures[a], self.structures[b]
         larger = max(first.diameter_voxels, second.diameter_voxels)
@@ -514,7 +520,9 @@ class _Discoverer:
         both = weights[rows][:, [a, b]]
         parts = [self._of(first, rows), self._of(second, rows)]
         _, _, two = self._fit(rows, parts, both / both.sum(1, keepdim=True).clamp_min(1e-30), iterations=1)
-        if float((one - two).mean()) < 0:
+        rise = two - one
+        certain = 0.0 if len(self.history) < CHANGE_EVERY else CERTAIN
+        if float(rise.mean() / rise.std() * len(rise) ** 0.5) > certain:
             return False
         first.poses.put(rows, together[0].poses)
         first.diameter_voxels = larger

@@ -52,7 +52,7 @@ class Averages(VBox):  # type: ignore[misc]
         self.text = HTML()
         self.queue = VBox(layout=Layout(max_height="280px", overflow="hidden auto"))
         self.results = Results(inspection)
-        labels = {"by": self.engine, "classes": self.classes, "symmetry": self.symmetry, "mask (Å)": self.mask}
+        labels = {"by": self.engine, "classes": self.classes, "symmetry": self.symmetry, "mask (Å, 0: measured)": self.mask}
         options = [widget for name, control in labels.items() for widget in (HTML(style.span(name, style.QUIET)), control)]
         for control in labels.values():
             control.observe(lambda _: changed(), "value")
