@@ -157,8 +157,7 @@ class _Classifier:
         part = search.current
         found = self._reconstruct(self.data.take(rows[part.rows]), part.poses, part.fold)
         self.noise = part.noise if not self.references else self.noise
-        # Not all subtomograms have a fold in this search, so all are first compared with the same sum.
-        self.references.append(replace(found, grids=[coefficients.gradient_grids(found.density)] * FOLDS))
+        self.references.append(_for_all_folds(found))
         self._score()
 
     def iterate(self) -> References:
@@ -175,12 +174,7 @@ class _Classifier:
         """Classes by their size, and the most likely one of each subtomogram."""
         probability = torch.softmax(self.evidence, dim=1).cpu().numpy()
         order = np.argsort(-np.bincount(probability.argmax(1), minlength=probability.shape[1]), kind="stable")
-        index = pd.Index(chosen.ids, name="particle_id")
-        extent = self.data.box * chosen.voxel_size
-        densities = [self.references[k].density.cpu().numpy() for k in order]
-        labels = pd.Series(probability[:, order].argmax(1), index=index, name="class")
-        of_class = pd.Series(probability.max(1), index=index, name="probability")
-        return Classification(labels, of_class, [Volume(one, extent / len(one)) for one in densities])
+        return Classification(*_ordered(probability, order, self.references, chosen=chosen, box=self.data.box))
 
     def _score(self) -> None:
         shift = self.settings.max_shift_voxels
@@ -204,6 +198,24 @@ class _Classifier:
     def _reconstruct(self, data: Coefficients, poses: Poses, fold: Tensor) -> References:
         options: dict[str, Any] = {"noise": self.noise, "diameter_voxels": self.settings.diameter_voxels, "max_damping": 2.0}
         return reconstruction.make_references(data, poses, fold, **options)
+
+
+def _ordered(
+    probability: np.ndarray, order: Sequence[int] | np.ndarray, references: list[References], *, chosen: Subtomograms, box: int
+) -> tuple[pd.Series, pd.Series, list[Volume]]:
+    """Labels, their probability, and the maps of classes in an order, from the probability (n, classes) of each."""
+    index = pd.Index(chosen.ids, name="particle_id")
+    densities = [references[k].density.cpu().numpy() for k in order]
+    return (
+        pd.Series(probability[:, order].argmax(1), index=index, name="class"),
+        pd.Series(probability.max(1), index=index, name="probability"),
+        [Volume(one, box * chosen.voxel_size / len(one)) for one in densities],
+    )
+
+
+def _for_all_folds(reference: References) -> References:
+    """A reference of some subtomograms, for all: not all have a fold in its search, so all are compared with the same sum."""
+    return replace(reference, grids=[coefficients.gradient_grids(reference.density)] * FOLDS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -355,9 +367,8 @@ class _Discoverer:
             pass
         part = search.current
         data = self.data.take(rows[part.rows])
-        reference = reconstruction.make_references(data, part.poses, part.fold, **self._filter(diameter_voxels))
-        # Not all subtomograms have a fold in this search, so all are first compared with the same sum.
-        reference = replace(reference, grids=[coefficients.gradient_grids(reference.density)] * FOLDS)
+        found = reconstruction.make_references(data, part.poses, part.fold, **self._filter(diameter_voxels))
+        reference = _for_all_folds(found)
         self.references.append(reference)
         self.structures.append(
             _Structure(alignment.random_poses(len(self.data), KEEP, generator=self.generator), diameter_voxels)
@@ -401,16 +412,9 @@ class _Discoverer:
         probability = torch.softmax(self.posterior, dim=1).cpu().numpy()
         counts = np.bincount(probability.argmax(1), minlength=probability.shape[1])
         order = [k for k in np.argsort(-counts, kind="stable") if counts[k]]
-        index = pd.Index(chosen.ids, name="particle_id")
-        extent = self.data.box * chosen.voxel_size
-        densities = [self.references[k].density.cpu().numpy() for k in order]
         columns = ["structures", "moved", "merged", "divided", "score"]
-        return Discovery(
-            pd.Series(probability[:, order].argmax(1), index=index, name="class"),
-            pd.Series(probability.max(1), index=index, name="probability"),
-            [Volume(one, extent / len(one)) for one in densities],
-            pd.DataFrame(self.history, columns=columns).rename_axis("iteration"),
-        )
+        history = pd.DataFrame(self.history, columns=columns).rename_axis("iteration")
+        return Discovery(*_ordered(probability, order, self.references, chosen=chosen, box=self.data.box), history)
 
     def _note(self, moved: float, merged: int, divided: int) -> None:
         """Add to the history, and see whether two rounds of merging and dividing in turn changed nothing."""
