@@ -44,7 +44,10 @@ def discover(some: Subtomograms, labels: pd.Series, **options: Any) -> averaging
 def test_labels_that_mix_and_cut_classes_become_the_classes(mixed: Subtomograms, truth: pd.Series) -> None:
     start = rough(truth)
     seen: list[Progress] = []
-    found = discover(mixed, start, progress=seen.append)
+    watched: list[averaging.Discovery] = []
+    found = discover(mixed, start, progress=seen.append, watch=watched.append)
+    assert [len(one.history) for one in watched] == list(range(1, len(found.history) + 1))
+    pd.testing.assert_series_equal(watched[-1].labels, found.labels)
     assert adjusted_rand_score(truth, start) < 0.6
     assert adjusted_rand_score(truth[found.labels.index], found.labels) > 0.9
     assert len(found.volumes) == found.labels.nunique() == found.history["structures"].iloc[-1] == 2

@@ -244,6 +244,7 @@ def discover(
     mask_diameter: float | None = None,
     max_shift: float | None = None,
     progress: bool | Callable[[Progress], Any] = True,
+    watch: Callable[[Discovery], Any] | None = None,
     stop: Callable[[], bool] | None = None,
     device: str | None = None,
 ) -> Discovery:
@@ -266,6 +267,8 @@ def discover(
         change nothing any more.
     progress
         True shows a bar; a function is called with a `Progress` after every iteration, whose map is of the largest class.
+    watch
+        Called with the present `Discovery` after every iteration.
     stop
         Asked after every iteration; when it answers True, the present result is returned.
     mask_diameter, max_shift, device
@@ -302,6 +305,8 @@ def discover(
             if monitor.stopped or discoverer.settled:
                 break
             monitor.after(number, f"{len(discoverer.structures)} structures", discoverer.iterate())
+            if watch is not None:
+                watch(discoverer.result(chosen))
     return discoverer.result(chosen)
 
 
