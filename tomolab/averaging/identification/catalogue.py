@@ -20,8 +20,9 @@ import torch
 
 from tomolab import io, volumes
 from tomolab.averaging import half_maps
+from tomolab.averaging.fsc import resolution_at
 from tomolab.averaging.half_maps import Average
-from tomolab.averaging.matching import map_and_mask
+from tomolab.averaging.matching import HALF, map_and_mask
 from tomolab.conventions import centre
 from tomolab.io import safe_load
 from tomolab.volumes import Volume, apply_mask
@@ -99,8 +100,7 @@ class Catalogue:
         folder
             Where the maps are; folders in it are not read.
         voxel_size
-            Å; needed for files that do not state it. A file that states 1 Å needs it as well: many programs write 1 if they do
-            not know the voxel size.
+            Å; needed for files that do not state it, or state 1 Å, as many programs do that do not know it.
         about
             As in `from_maps`; by name of the file without suffix.
 
@@ -121,10 +121,6 @@ class Catalogue:
             if name in maps:
                 raise ValueError(f"{folder} has two maps that are called {name}: {sources[name]} and {path.name}")
             maps[name], sources[name] = io.read_volume(path, voxel_size=voxel_size), path.name
-            if voxel_size is None and maps[name].voxel_size == 1:
-                raise ValueError(
-                    f"{path} states voxels of 1 Å, which many programs write if they do not know the size: give voxel_size"
-                )
         known = pd.DataFrame({"source": sources}) if about is None else about.combine_first(pd.DataFrame({"source": sources}))
         return cls.from_maps(maps, about=known)
 
@@ -178,7 +174,7 @@ class Catalogue:
         name
             Of the structure.
         structure
-            A believable average, whose map is masked and counts to its resolution; or any map.
+            A believable average, whose map is masked and counts to where its FSC falls to 0.5; or any map.
         source, mass_kda
             As in the table.
 
@@ -192,7 +188,7 @@ class Catalogue:
         if isinstance(structure, Average):
             if not structure.believable:
                 raise ValueError(f"{structure} is no known structure: its halves do not agree")
-            about["resolution"] = structure.resolution
+            about["resolution"] = resolution_at(structure.fsc, HALF)
             if mask is not None:
                 masked = apply_mask(torch.from_numpy(volume.data), mask / volume.voxel_size)
                 volume, about["diameter"] = Volume(masked.numpy(), volume.voxel_size), mask
