@@ -1,6 +1,7 @@
 """Names: how well averages are told to be of a map of a catalogue, or of none, and how long that takes.
 
     python benchmarks/bench_identify.py --averages folder
+    python benchmarks/bench_identify.py --speed
     python benchmarks/bench_identify.py --maps folder/of/maps --name identify_others
 
 Averages of simulated subtomograms of the shipped complexes (and of the maps in a folder), each from random orientations. Half
@@ -39,7 +40,8 @@ def main() -> None:
     parser.add_argument("--name", default="identify", help="of the result")
     options = parser.parse_args()
     if options.speed:
-        return record.write("identify_speed", speed(), settings={"maps": 200, "box": 32, "resolution (Å)": 40.0})
+        record.write("identify_speed", speed(), settings={"maps": 200, "box": 32, "resolution (Å)": 40.0})
+        return
     everything = Catalogue.from_maps(simulation.load_densities(), about=simulation.catalogue().set_index("name"))
     if options.maps is not None:
         for name, one in Catalogue.from_folder(options.maps).maps.items():

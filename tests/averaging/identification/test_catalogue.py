@@ -95,7 +95,7 @@ def test_what_is_no_index_is_refused(saved: Path, text: str) -> None:
 def test_an_interrupted_write_leaves_the_old_catalogue(saved: Path) -> None:
     found = Catalogue.load(saved)
     broken = Catalogue(found.maps, found.table.astype({"source": object}))
-    broken.table.at["b", "source"] = object()
+    broken.table.loc["b", "source"] = object()
     with pytest.raises(TypeError):
         broken.save(saved)
     assert Catalogue.load(saved).table.loc["b", "source"] == "a test"
@@ -123,7 +123,7 @@ def test_a_map_of_unknown_scale_is_refused(tmp_path: Path) -> None:
     raw = bytearray((tmp_path / "one.mrc").read_bytes())
     raw[40:52] = bytes(12)  # no cell
     (tmp_path / "one.mrc").write_bytes(raw)
-    with pytest.raises(ValueError, match="voxel size"):
+    with pytest.raises(ValueError, match="give voxel_size"):
         Catalogue.from_folder(tmp_path)
 
 
