@@ -2,11 +2,15 @@
 
     python benchmarks/bench_discovery.py --seeds 3
     python benchmarks/bench_discovery.py --maps folder/of/maps --name others
+    python benchmarks/bench_discovery.py --believed 10 --name discovery_believed
 
 Simulated subtomograms of complexes that the shipped encoder has not seen, or of the maps (.mrc) in a folder. They are divided
 by k-means of the features, with the true number of clusters and with twice as many; by `averaging.discover`, which starts from
 the latter and is not told a number; and by an observer: every subtomogram is scored against references made of other
-subtomograms in their true classes and poses. ARI is the adjusted Rand index with the truth, 1 at best.
+subtomograms in their true classes and poses. ARI is the adjusted Rand index with the truth, 1 at best. Subtomograms that
+discovery leaves in no class count as a class of their own there.
+
+With `--believed N` it counts what is found where little can be: in pure noise, and in one complex alone, each with N seeds.
 """
 
 import argparse
@@ -27,6 +31,8 @@ from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
 
 BOX, VOXEL_SIZE = 20, 20.0
+ALONE = 100
+"""Subtomograms of pure noise, or of one complex."""
 
 
 def main() -> None:
@@ -39,8 +45,13 @@ def main() -> None:
         "--maps", type=Path, help="folder of maps (.mrc); by default the complexes left out of the encoder's training"
     )
     parser.add_argument("--name", default="discovery", help="of the result")
+    parser.add_argument("--believed", type=int, metavar="N", help="seeds of pure noise and of one complex, instead")
     options = parser.parse_args()
     network = learning.load_network("default")
+    if options.believed:
+        rows = [alone(network, kind, seed=seed) for seed in range(1, options.believed + 1) for kind in ("noise", "one complex")]
+        record.write(options.name, rows, settings={"count": ALONE, "box": BOX, "voxel size (Å)": VOXEL_SIZE, "SNR": 0.05})
+        return
     maps = unseen(network) if options.maps is None else from_folder(options.maps)
     rows = [
         divided(network, maps, count=options.count, snr=snr, seed=seed)
@@ -95,10 +106,32 @@ def divided(network: learning.Network, maps: dict[str, Volume], *, count: int, s
         "discovery ARI": ari(found.labels),
         "observer ARI": ari(observer(boxes, others)),
         "true": len(maps),
-        "found": found.labels.nunique(),
-        "purity": clusters.agreement(found.labels, truth)["purity"],
+        "found": len(found.volumes),
+        "in no class": float((found.labels < 0).mean()),
+        "purity": clusters.agreement(found.labels[found.labels >= 0], truth)["purity"],
         "iterations": len(found.history),
         "seconds": seconds,
+    }
+
+
+def alone(network: learning.Network, kind: str, *, seed: int) -> dict[str, Any]:
+    """How many structures are found in pure noise, or in one complex, from four clusters of features."""
+    name = sorted(unseen(network))[seed % len(unseen(network))]
+    maps = {name: unseen(network)[name]}
+    boxes = simulation.subtomograms(maps, ALONE, imaging=Imaging(snr=0.05), box=BOX, seed=seed, progress=False)
+    if kind == "noise":
+        noise = np.random.default_rng(seed).standard_normal(boxes.volumes.shape).astype(np.float32)
+        boxes = Subtomograms(noise, boxes.particles, boxes.voxel_size)
+    features = learning.embed(network, boxes, progress=False)
+    rough = clusters.kmeans(features, 4, seed=seed)
+    found = averaging.discover(boxes, rough, features=features.vectors, seed=seed, progress=False)
+    return {
+        "kind": kind,
+        "complex": name,
+        "seed": seed,
+        "found": len(found.volumes),
+        "in no class": float((found.labels < 0).mean()),
+        "iterations": len(found.history),
     }
 
 

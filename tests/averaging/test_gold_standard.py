@@ -221,7 +221,7 @@ def test_a_checkpoint_of_another_average_is_refused(data: tuple, tmp_path: Path)
     path = tmp_path / "state.safetensors"
     ids = data[0].ids
     averaging.average(data[0], ids[:16], seed=3, iterations=4, progress=False, checkpoint=path, stop=lambda: True, device="cpu")
-    with pytest.raises(ValueError, match="is of an average begun otherwise"):
+    with pytest.raises(ValueError, match="is of a call begun otherwise"):
         averaging.average(data[0], ids[1:17], seed=3, iterations=4, progress=False, checkpoint=path, device="cpu")
     with pytest.raises(ValueError, match=r"a checkpoint is a \.safetensors file, got state\.json"):
         averaging.average(data[0], ids[:16], seed=3, checkpoint=tmp_path / "state.json")

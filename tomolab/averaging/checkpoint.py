@@ -7,19 +7,27 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from safetensors.torch import save as to_bytes
+from torch import Tensor
 
 from tomolab import io
-from tomolab.averaging.refinement import Refinement
 from tomolab.io import paths, safe_load
 
 WRITE_INTERVAL = 5.0
 """Seconds between two writes."""
+
+
+class Stateful(Protocol):
+    """A refinement or a discovery, whose state is tensors by name."""
+
+    def state_dict(self) -> dict[str, Tensor]: ...  # noqa: D102 - as in torch
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...  # noqa: D102 - as in torch
 
 
 class Checkpoint:
@@ -43,19 +51,19 @@ class Checkpoint:
         """Keep other processes from this file as long as the block runs (`paths.lock`), or raise BlockingIOError."""
         return nullcontext() if self.path is None else paths.lock(f"{self.path}.work")
 
-    def restore(self, refinements: Sequence[Refinement]) -> None:
+    def restore(self, refinements: Sequence[Stateful]) -> None:
         """Restore refinements from the file, if there is one; ValueError if it is of another call."""
         if self.path is None or not self.exists:
             return
         tensors, metadata = safe_load.read_safetensors(self.path, "the state of refinements")
         about = metadata.get("about")
         if about != self.about:
-            raise ValueError(f"{self.path} is of an average begun otherwise: {about}; this one is {self.about}")
+            raise ValueError(f"{self.path} is of a call begun otherwise: {about}; this one is {self.about}")
         with safe_load.reading(self.path, "the state of refinements"):
             for number, one in enumerate(refinements):
                 one.load_state_dict({name[2:]: tensor for name, tensor in tensors.items() if name.startswith(f"{number}.")})
 
-    def write(self, refinements: Sequence[Refinement]) -> None:
+    def write(self, refinements: Sequence[Stateful]) -> None:
         """Write the file, unless it was written a few seconds ago."""
         if self.path is None or time.monotonic() - self.written < WRITE_INTERVAL:
             return
