@@ -6,6 +6,7 @@ from tomolab import attach
 
 __all__ = [
     "Average",
+    "Catalogue",
     "Discovery",
     "Poses",
     "align_map",
@@ -16,6 +17,7 @@ __all__ = [
     "correlate",
     "discover",
     "find_initial_model",
+    "identify",
     "load",
     "score_matches",
     "select_matches",
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from tomolab.averaging.gold_standard import average
     from tomolab.averaging.half_maps import Average, load
     from tomolab.averaging.handedness import compare_hands
+    from tomolab.averaging.identification.catalogue import Catalogue
+    from tomolab.averaging.identification.identity import identify
     from tomolab.averaging.initial_model import find as find_initial_model
     from tomolab.averaging.matching import score as score_matches
     from tomolab.averaging.matching import select as select_matches
@@ -47,6 +51,8 @@ else:
             "gold_standard": ["average"],
             "half_maps": ["Average", "load"],
             "handedness": ["compare_hands"],
+            "identification.catalogue": ["Catalogue"],
+            "identification.identity": ["identify"],
             "initial_model": ["find as find_initial_model"],
             "matching": ["select as select_matches", "score as score_matches"],
             "relion": [],
