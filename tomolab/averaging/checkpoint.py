@@ -25,9 +25,11 @@ WRITE_INTERVAL = 5.0
 class Stateful(Protocol):
     """A refinement or a discovery, whose state is tensors by name."""
 
-    def state_dict(self) -> dict[str, Tensor]: ...  # noqa: D102 - as in torch
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that `load_state_dict` needs to go on as if there had been no break."""
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...  # noqa: D102 - as in torch
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go back to a `state_dict` of the same work."""
 
 
 class Checkpoint:
