@@ -45,8 +45,10 @@ class Clusters(QAbstractTableModel):
     def _read(self) -> None:
         self.numbers = sorted(self.session.clusters)
         self._values = [column.values(self.inspection) for column in self.columns]
-        texts = (map(column.format, values.values()) for column, values in zip(self.columns, self._values, strict=True))
-        self.hidden = [one.optional and not any(of) for one, of in zip(self.columns, texts, strict=True)]
+        self.hidden = [
+            column.optional and not any(column.format(values[number]) for number in self.numbers)
+            for column, values in zip(self.columns, self._values, strict=True)
+        ]
         """Whether each column is hidden."""
         self.ticked = [one for one in self.ticked if one in self.session.clusters]
 
