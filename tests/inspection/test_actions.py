@@ -85,14 +85,12 @@ def test_every_screen_shows_every_action_with_its_title_keys_and_tooltip(work: I
 
 def test_an_action_needs_one_entry(work: Inspection, screen: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[Choice] = []
-    action = Action(
-        "Discover", "Find what nobody knows", "search", ("D",), "clusters", lambda *_: "", lambda _, choice: said.append(choice)
-    )
-    monkeypatch.setitem(ACTIONS, "discover", action)
+    action = Action("Sort", "Put into order", "sort", ("O",), "clusters", lambda *_: "", lambda _, choice: said.append(choice))
+    monkeypatch.setitem(ACTIONS, "sort", action)
     view, buttons, _ = screen(work)
-    assert buttons["discover"] == ("Discover", "Find what nobody knows (D)")
-    assert "D" in keys(view)
-    view.buttons["discover"].click()
+    assert buttons["sort"] == ("Sort", "Put into order (O)")
+    assert "O" in keys(view)
+    view.buttons["sort"].click()
     assert said == [Choice()]
 
 
@@ -139,6 +137,7 @@ def test_it_says_what_cannot_be_done_and_why(work: Inspection, boxes: Subtomogra
         ACTIONS["merge"].do(work, Choice([0]))
     work = Inspection(Session(boxes.particles), diameter=250)
     assert problems(Choice())["export"] == "there is no cluster"
+    assert problems(Choice())["discover"] == "there are no boxes to compare"
 
 
 def test_actions_change_the_session(work: Inspection) -> None:

@@ -23,7 +23,8 @@ GROUPS = ("history", "clusters", "averages", "export")
 class Choice:
     """The ticked clusters, in the order of ticking, and the values of the fields beside the buttons.
 
-    `n_clusters` is the number of clusters of a split. The others are options of `Inspection.average`.
+    `n_clusters` is the number of clusters of a split. The others are options of `Inspection.average`;
+    `Inspection.discover` takes symmetry and mask.
     """
 
     clusters: Sequence[int] = ()
@@ -100,6 +101,14 @@ def averaged(work: Inspection, choice: Choice) -> str:
     return f"of {', '.join(sets) or f'the selection ({session.selected.sum():,})'}"
 
 
+def discovered(work: Inspection, choice: Choice) -> str:
+    """The clusters in which structures would be searched for."""
+    session = work.session
+    if not session.clusters:
+        return f"of all {len(session.ids):,} particles, which are in no cluster"
+    return f"of {', '.join(map(session.title, choice.clusters)) or f'all {len(session.clusters)} clusters'}"
+
+
 ACTIONS = {
     "undo": Action(
         "Undo",
@@ -148,6 +157,25 @@ ACTIONS = {
         problem=lambda _, choice: "" if len(choice.clusters) > 1 else "tick two clusters or more",
         run=lambda work, choice: work.session.merge(choice.clusters),
     ),
+    "dissolve": Action(
+        "Dissolve",
+        "Remove the ticked clusters; their particles are then in no cluster",
+        "times",
+        ("X",),
+        "clusters",
+        problem=lambda _, choice: "" if choice.clusters else "tick one cluster or more",
+        run=lambda work, choice: work.session.dissolve(*choice.clusters),
+    ),
+    "discover": Action(
+        "Discover",
+        "Find the structures of the ticked clusters, or of all where none is ticked, as clusters with their averages",
+        "search",
+        ("D",),
+        "clusters",
+        problem=lambda work, choice: work.discover_problem(choice.clusters),
+        run=lambda work, choice: work.discover(choice.clusters, symmetry=choice.symmetry, mask_diameter=choice.mask_diameter),
+        detail=discovered,
+    ),
     "split": Action(
         "Split",
         "Divide the ticked cluster by k-means of its features, into as many clusters as the field says",
@@ -157,15 +185,6 @@ ACTIONS = {
         problem=lambda work, choice: work.split_problem(choice.clusters),
         run=_split,
         slow=True,
-    ),
-    "dissolve": Action(
-        "Dissolve",
-        "Remove the ticked clusters; their particles are then in no cluster",
-        "times",
-        ("X",),
-        "clusters",
-        problem=lambda _, choice: "" if choice.clusters else "tick one cluster or more",
-        run=lambda work, choice: work.session.dissolve(*choice.clusters),
     ),
     "average": Action(
         "Average",

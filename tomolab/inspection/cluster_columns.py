@@ -5,10 +5,12 @@ A new column needs one entry in `COLUMNS`.
 >>> column = Column("score", "Score", "Mean score of its particles", "number", mean_scores, "{:.2f}".format)
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tomolab.averaging.half_maps import Average
 from tomolab.inspection.model import Inspection
 from tomolab.inspection.session import Session
 
@@ -29,6 +31,8 @@ class Column:
         Text of a value.
     write
         Changes the value of a cluster, by its number; None for a read-only column.
+    optional
+        Whether the column is hidden while the texts of all clusters are empty.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Column:
     values: Callable[[Inspection], Mapping[int, Any]]
     format: Callable[[Any], str] = str
     write: Callable[[Session, int, Any], None] | None = None
+    optional: bool = False
 
 
 def _names(work: Inspection) -> dict[int, str]:
@@ -48,6 +53,30 @@ def _selected(work: Inspection) -> dict[int, int]:
     session = work.session
     counts = session.labels[session.selected].value_counts()
     return {number: int(counts.get(number, 0)) for number in session.clusters}
+
+
+def newest(work: Inspection) -> dict[int, tuple[str, Average]]:
+    """Name and value of the newest average of each cluster that has one."""
+    found = {average.record.get("cluster"): (name, average) for name, average in work.averages.items()}
+    return {number: found[number] for number in work.session.clusters if number in found}
+
+
+def _resolutions(work: Inspection) -> dict[int, float]:
+    averages = newest(work)
+    return {number: averages[number][1].resolution if number in averages else math.inf for number in work.session.clusters}
+
+
+def _identities(work: Inspection) -> dict[int, str]:
+    averages = newest(work)
+    return {number: _identity(averages[number][1]) if number in averages else "" for number in work.session.clusters}
+
+
+def _identity(average: Average) -> str:
+    """Verdict on an average and name of the known structure, if it was compared with a catalogue."""
+    identity = average.record.get("identity")
+    if not isinstance(identity, Mapping):
+        return ""
+    return ": ".join(str(identity[key]) for key in ("verdict", "name") if identity.get(key))
 
 
 COLUMNS = (
@@ -61,6 +90,16 @@ COLUMNS = (
     ),
     Column("count", "Particles", "Particles in the cluster", "number", lambda work: work.session.counts(), "{:,}".format),
     Column("selected", "Selected", "Selected particles in it", "number", _selected, lambda n: f"{n:,}" if n else ""),
+    Column(
+        "resolution",
+        "Å",
+        "Resolution of its newest average",
+        "number",
+        _resolutions,
+        lambda value: f"{value:.0f}" if math.isfinite(value) else "",
+        optional=True,
+    ),
+    Column("identity", "Identity", "Its newest average in a catalogue of known structures", "text", _identities, optional=True),
     Column(
         "note",
         "Note",

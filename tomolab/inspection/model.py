@@ -9,6 +9,7 @@ The inspectors of the browser and of napari show an inspection and change it by 
 >>> work.changed.connect(print)
 {'jobs'}
 {'averages'}
+>>> work.discover().result()                 # everything that is in a cluster
 >>> inspection.export(work, "ribosomes.star", [number])
 """
 
@@ -31,7 +32,8 @@ from tomolab.averaging.half_maps import Average
 from tomolab.averaging.relion import job as relion_job
 from tomolab.clusters import clustering
 from tomolab.clusters import labels as cluster_labels
-from tomolab.inspection import run_contents
+from tomolab.inspection import discovery, run_contents
+from tomolab.inspection.discovery import DiscoveryResult, DiscoveryTask
 from tomolab.inspection.run_contents import AVERAGES, SESSION, folder_name
 from tomolab.inspection.session import Session
 from tomolab.jobs import Job
@@ -220,6 +222,21 @@ class Inspection:
             return "; ".join(few)
         return self._no_relion if self.folder else "RELION works in files, and there is no run folder"
 
+    def discover_problem(self, clusters: Sequence[int] = ()) -> str:
+        """Why no structures can be searched for in these clusters, or in all where none is given; empty if they can."""
+        if self.subtomograms is None:
+            return "there are no boxes to compare"
+        labels = self._taking_part(clusters)
+        if len(labels) < discovery.FEWEST:
+            return f"a discovery needs {discovery.FEWEST} particles, and {len(labels)} take part"
+        few = labels.value_counts().max() < FEWEST
+        return f"a discovery needs a cluster of {FEWEST} particles to start from" if few else ""
+
+    def _taking_part(self, clusters: Sequence[int]) -> pd.Series:
+        """Cluster of the particles in some clusters; without any, in all; all particles where there is no cluster."""
+        labels, some = self.session.labels, list(clusters) or list(self.session.clusters)
+        return labels[labels.isin(some)] if some else labels
+
     @cached_property
     def _no_relion(self) -> str:
         programs = relion_job.available()
@@ -321,10 +338,7 @@ class Inspection:
         if classes < 1:
             raise ValueError(f"there must be at least one class, got {classes}")
         _refuse(self.average_problem([] if cluster is None else [cluster], engine=engine), "average")
-        name = symmetry.strip()
-        name = FIND if name.lower() == FIND else name.upper()
-        if name != FIND:
-            symmetries.group(name)
+        name = _symmetry(symmetry)
         boxes = self.subtomograms
         assert boxes is not None
         chosen = self.session.chosen("selection", "selected") if cluster is None else self.session.members(cluster)
@@ -341,8 +355,50 @@ class Inspection:
             options=options,
         )
         job: Job[dict[str, Average]] = jobs.start(title, task)
-        self.jobs.append(job)
-        self.changed.emit({"jobs"})
+        self._add_job(job)
+        return job
+
+    def discover(
+        self,
+        clusters: Sequence[int] = (),
+        *,
+        seed: int = 0,
+        iterations: int = 24,
+        mask_diameter: float | None = None,
+        symmetry: str = "C1",
+    ) -> Job[DiscoveryResult]:
+        """Find the structures of particles in a background job (`averaging.discover`).
+
+        The clusters are the start; more of them than structures is normal. They stay as they are while it runs. Then new
+        clusters replace them, one for each structure, in one step that can be undone; particles that are in none of the
+        structures are in no cluster, and particles that were moved meanwhile stay where they are. At last each structure is
+        averaged in two halves, as by `average`. If the job is stopped, the best structures so far become clusters.
+
+        Parameters
+        ----------
+        clusters
+            Their particles take part; by default those of all clusters, and all particles where there is no cluster.
+        seed
+            Of the structures and the averages.
+        iterations
+            Of the discovery, at most; it ends when its structures no longer change.
+        mask_diameter, symmetry
+            As in `averaging.average`; the symmetry is that of the averages.
+
+        Raises
+        ------
+        ValueError
+            If `discover_problem` gives a reason, a cluster is unknown, or an option is out of range.
+        """
+        for cluster in clusters:
+            self.session.title(cluster)
+        _refuse(self.discover_problem(clusters), "discover")
+        boxes, before = self.subtomograms, self._taking_part(clusters)
+        assert boxes is not None
+        options = {"seed": seed, "symmetry": _symmetry(symmetry), "mask_diameter": mask_diameter}
+        task = DiscoveryTask(self.session, before, boxes, self.features, self._keep_free, iterations, options)
+        job: Job[DiscoveryResult] = jobs.start(self._free("discovery"), task)
+        self._add_job(job)
         return job
 
     def save(self) -> Path:
@@ -373,6 +429,15 @@ class Inspection:
 
     # Helpers
 
+    def _add_job(self, job: Job) -> None:
+        self.jobs.append(job)
+        self.changed.emit({"jobs"})
+
+    def _keep_free(self, title: str, average: Average, cluster: int) -> str:
+        name = self._free(title)
+        self.keep(name, average, cluster=cluster)
+        return name
+
     def _free(self, title: str) -> str:
         """A title that no average and no job has."""
         taken = {folder_name(name) for name in (*self.averages, *(job.name for job in self.jobs))}
@@ -394,6 +459,15 @@ class Inspection:
 def _refuse(problem: str, action: str) -> None:
     if problem:
         raise ValueError(f"cannot {action}: {problem}")
+
+
+def _symmetry(text: str) -> str:
+    """Name of a symmetry as it was typed; ValueError if there is none of that name."""
+    name = text.strip()
+    if name.lower() == FIND:
+        return FIND
+    symmetries.group(name.upper())
+    return name.upper()
 
 
 def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) -> Inspection:  # noqa: A001 - inspection.open

@@ -3,7 +3,8 @@
 Screens show a session and change it by its methods. The signal `changed` sends the names of what changed; nothing is sent where
 nothing changed, so that two views that follow each other do not loop.
 
-Two kernels may work on one run folder. A session replaces only files that it has read or written itself.
+Changes may come from any thread. Two kernels may work on one run folder. A session replaces only files that it has read or
+written itself.
 
 >>> session = Session(particles, labels)
 >>> session.changed.connect(print)
@@ -18,10 +19,13 @@ Two kernels may work on one run folder. A session replaces only files that it ha
 import errno
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import wraps
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -48,6 +52,20 @@ class Cluster:
     note: str = ""
 
 
+Change = TypeVar("Change", bound=Callable[..., Any])
+
+
+def _one_at_a_time(change: Change) -> Change:
+    """Let a change wait until the change of another thread is done."""
+
+    @wraps(change)
+    def locked(session: "Session", *arguments: Any, **options: Any) -> Any:
+        with session._lock:
+            return change(session, *arguments, **options)
+
+    return cast(Change, locked)
+
+
 class Session:
     """Clusters, selection and filters of particles, and the history of changes.
 
@@ -68,14 +86,14 @@ class Session:
     """Sent after every change with the names of the changed values: labels, selected, clusters, filters."""
 
     def __init__(self, particles: pd.DataFrame, labels: pd.Series | None = None) -> None:
-        self.particles = particles
+        self.particles, self._lock = particles, threading.RLock()
         self._index = pd.Index(particles["particle_id"].to_numpy(dtype=np.int64))
         if not self._index.is_unique:
             raise ValueError(f"particle ids must be unique, but {self._index.duplicated().sum()} are repeated")
-        count = len(self._index)
-        given = np.full(count, NONE, dtype=np.int32) if labels is None else self._aligned(labels)
+        size = len(self._index)
+        given = np.full(size, NONE, dtype=np.int32) if labels is None else self._aligned(labels)
         clusters = {int(number): Cluster() for number in np.unique(given[given != NONE])}
-        self._values: dict[str, Any] = {"labels": given, "selected": np.zeros(count, dtype=bool)}
+        self._values: dict[str, Any] = {"labels": given, "selected": np.zeros(size, dtype=bool)}
         self._values |= {"clusters": clusters, "filters": {}}
         self.origin = hashlib.sha256(self.ids.tobytes() + given.tobytes()).hexdigest()
         """SHA-256 of the particle ids and their first labels."""
@@ -152,6 +170,7 @@ class Session:
 
     # Changes
 
+    @_one_at_a_time
     def select(self, ids: Iterable[int], by: str = "list", *, how: str = "replace") -> None:
         """Select particles.
 
@@ -177,6 +196,7 @@ class Session:
             raise ValueError(f"how must be one of {', '.join(ways)}, got {how!r}")
         self._do(f"select {ways[how].sum():,} particles ({by}, {how})", selected=ways[how])
 
+    @_one_at_a_time
     def new_cluster(self, name: str = "") -> int:
         """Move the selected particles to a new cluster; return its number. ValueError if nothing is selected."""
         rows, labels = self._rows(self._some()), self._values["labels"].copy()
@@ -187,6 +207,7 @@ class Session:
         )
         return number
 
+    @_one_at_a_time
     def merge(self, clusters: Iterable[int]) -> int:
         """Merge clusters into the first of them, which keeps its name; return its number.
 
@@ -205,6 +226,7 @@ class Session:
         self._do(f"merge {', '.join(map(self.title, known))}", labels=labels, clusters=rest)
         return first
 
+    @_one_at_a_time
     def split(self, cluster: int, labels: pd.Series) -> list[int]:
         """Divide a cluster; return the numbers of the clusters, the largest first, which keeps the old number.
 
@@ -236,6 +258,45 @@ class Session:
         self._do(f"split {self.title(cluster)} in {len(distinct)}", labels=after, clusters=self._with(new))
         return numbers
 
+    @_one_at_a_time
+    def relabel(self, labels: pd.Series, *, before: pd.Series, name: str, what: str) -> pd.Series:
+        """Move particles to new clusters, one for each label; return the new cluster of each moved particle, by its id.
+
+        Clusters that become empty are removed.
+
+        Parameters
+        ----------
+        labels
+            Label of each particle, by its id; particles of label -1 are then in no cluster.
+        before
+            Cluster of each of these particles when the labels were computed; a particle that is in another one now stays there.
+        name
+            Of the new clusters, followed by the first numbers that are free.
+        what
+            Reason, for the history.
+
+        Raises
+        ------
+        ValueError
+            If a particle is unknown.
+        """
+        rows, after = self._rows(labels.index), self._values["labels"].copy()
+        same = after[rows] == before[labels.index].to_numpy()
+        some = labels[same]
+        wanted = sorted(set(some) - {NONE})
+        numbers = dict(zip(wanted, self._new(len(wanted)), strict=True))
+        moved = some.map(numbers | {NONE: NONE}).astype(np.int32)
+        after[rows[same]] = moved.to_numpy()
+        empty = set(before) - set(after.tolist())
+        rest = {number: one for number, one in self.clusters.items() if number not in empty}
+        taken = {one.name for one in rest.values()}
+        free = (title for number in count(1) if (title := f"{name} {number}") not in taken)
+        new = {number: Cluster(title) for number, title in zip(numbers.values(), free, strict=False)}
+        stay = f"; {len(labels) - len(some):,} had left their cluster and stay" if len(some) < len(labels) else ""
+        self._do(f"{what}: {len(new)} clusters of {len(some):,} particles{stay}", labels=after, clusters=rest | new)
+        return moved
+
+    @_one_at_a_time
     def dissolve(self, *clusters: int) -> None:
         """Remove clusters; their particles are then in no cluster."""
         title, labels = ", ".join(map(self.title, clusters)), self._values["labels"].copy()
@@ -243,6 +304,7 @@ class Session:
         rest = {number: one for number, one in self.clusters.items() if number not in clusters}
         self._do(f"dissolve {title}", labels=labels, clusters=rest)
 
+    @_one_at_a_time
     def describe(self, cluster: int, **fields: Any) -> None:
         """Name, colour, hide or annotate a cluster.
 
@@ -265,6 +327,7 @@ class Session:
         words = ", ".join(f"{key} {value!r}" for key, value in fields.items())
         self._do(f"{self.title(cluster)}: {words}", clusters=self._with({number: replace(one, **fields)}))
 
+    @_one_at_a_time
     def filter(self, column: str, low: float = -np.inf, high: float = np.inf) -> None:
         """Show only particles with values from `low` to `high` in a column of the table; without limits, remove the filter.
 
@@ -281,10 +344,12 @@ class Session:
         limits = {} if np.isinf(low) and np.isinf(high) else {column: (float(low), float(high))}
         self._do(f"show {column} from {low:g} to {high:g}", filters=rest | limits)
 
+    @_one_at_a_time
     def undo(self) -> str:
         """Undo the last step; return its description. IndexError if there is none."""
         return self._apply(self.history.undo(), forward=False)
 
+    @_one_at_a_time
     def redo(self) -> str:
         """Redo the step that was undone last; return its description. IndexError if there is none."""
         return self._apply(self.history.redo(), forward=True)

@@ -1,5 +1,6 @@
-"""Takes a job or an average, gives its summary: a text, the share done, slices as PNG and the FSC curve as SVG."""
+"""Takes a job or an average, gives its summary: a text, the share done, pictures of the present maps and the FSC curve."""
 
+import base64
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from scipy import ndimage
 
 from tomolab.averaging.fsc import THRESHOLD
 from tomolab.averaging.half_maps import Average
+from tomolab.inspection.discovery import DiscoveryProgress, DiscoveryResult
 from tomolab.jobs import Job
 from tomolab.ui import images, style
 from tomolab.volumes import Volume
@@ -16,6 +18,8 @@ EVERY = 0.25
 """Seconds between two pictures, so that a fast job does not flood the browser."""
 SIDE = 96
 """Pixels of a slice."""
+STRUCTURE = 40
+"""Pixels of the slice of a structure while it forms."""
 COLOURS = {"done": style.OKABE_ITO[2], "failed": style.OKABE_ITO[5], "stopped": style.OKABE_ITO[1]}
 
 
@@ -31,8 +35,8 @@ def job_text(job: Job) -> str:
     text = repr(outcome)
     if isinstance(outcome, Average):
         text = average_text(outcome)
-    elif isinstance(outcome, dict):
-        text = "; ".join(average_text(one) for one in outcome.values())
+    elif isinstance(outcome, dict | DiscoveryResult):
+        text = "; ".join([*([] if isinstance(outcome, dict) else [str(outcome)]), *map(average_text, _averages(outcome))])
     return f"{'stopped; ' * (job.state == 'stopped')}{text}, {job.seconds:.0f} s"
 
 
@@ -76,19 +80,39 @@ def curve(table: pd.DataFrame | None, side: int) -> str:
 def picture(volume: Volume) -> bytes:
     """PNG of central slices across z, y and x, in one range of grey."""
     cuts, grey = images.central(volume)
-    low, high = grey["vmin"], grey["vmax"]
-    scale = SIDE / volume.shape[0]
-    # Cubic, so that a running average of a dozen voxels is seen as a density and not as tiles.
-    large = [np.clip(ndimage.zoom(cut, scale, order=3, mode="nearest"), low, high) for cut in cuts]
+    large = [_enlarged(cut, SIDE, grey) for cut in cuts]
     gap = np.full((len(large[0]), 4), np.nan)
-    return images.png(np.hstack([large[0], gap, large[1], gap, large[2]]), vmin=low, vmax=high)
+    return images.png(np.hstack([large[0], gap, large[1], gap, large[2]]), **grey)
+
+
+def structures(progress: Any) -> str:
+    """Central slice and number of particles of each structure of a discovery, as HTML; empty for other progress."""
+    if not isinstance(progress, DiscoveryProgress):
+        return ""
+    counts = progress.found.labels.value_counts()
+    pictures = []
+    for number, volume in enumerate(progress.found.volumes):
+        cuts, grey = images.central(volume)
+        address = base64.b64encode(images.png(_enlarged(cuts[0], STRUCTURE, grey), **grey)).decode()
+        image = f"<img style='display:inline; vertical-align:middle' src='data:image/png;base64,{address}' width='{STRUCTURE}'>"
+        pictures.append(f"{image}&nbsp;{counts.get(number, 0):,}")
+    return " &ensp; ".join(pictures)
+
+
+def _enlarged(cut: np.ndarray, side: int, grey: dict[str, float]) -> np.ndarray:
+    # Cubic, so that a running average of a dozen voxels is seen as a density and not as tiles.
+    return np.clip(ndimage.zoom(cut, side / len(cut), order=3, mode="nearest"), grey["vmin"], grey["vmax"])
+
+
+def _averages(outcome: Any) -> list[Average]:
+    return list((outcome.averages if isinstance(outcome, DiscoveryResult) else outcome).values())
 
 
 def _last(job: Job) -> Any:
     """The result (the last of several), or else the latest progress."""
     outcome = _outcome(job)
-    if isinstance(outcome, dict):
-        outcome = next(reversed(outcome.values()), None)
+    if isinstance(outcome, dict | DiscoveryResult):
+        outcome = next(reversed(_averages(outcome)), None)
     return job.progress if outcome is None else outcome
 
 

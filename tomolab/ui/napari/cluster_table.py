@@ -32,6 +32,7 @@ class Clusters(QAbstractTableModel):
     """
 
     tick_changed = Signal()
+    refreshed = Signal()
     refused = Signal(str)
     """Sent with the message of a refused edit."""
 
@@ -44,6 +45,11 @@ class Clusters(QAbstractTableModel):
     def _read(self) -> None:
         self.numbers = sorted(self.session.clusters)
         self._values = [column.values(self.inspection) for column in self.columns]
+        self.hidden = [
+            column.optional and not any(column.format(values[number]) for number in self.numbers)
+            for column, values in zip(self.columns, self._values, strict=True)
+        ]
+        """Whether each column is hidden."""
         self.ticked = [one for one in self.ticked if one in self.session.clusters]
 
     def refresh(self) -> None:
@@ -57,6 +63,7 @@ class Clusters(QAbstractTableModel):
         elif not same:
             self.endResetModel()
             self.tick_changed.emit()
+        self.refreshed.emit()
 
     def rowCount(self, parent: Index = NONE) -> int:  # noqa: N802 - Qt's name
         """Clusters."""
@@ -154,10 +161,16 @@ class ClusterTable(QTableView):
         self.verticalHeader().hide()
         self.verticalHeader().setDefaultSectionSize(22)
         for place, column in enumerate(self.clusters.columns):
-            wide = place > 0 and column.type == "text"
+            wide = place > 0 and column.write is not None and column.type == "text"
             mode = QHeaderView.ResizeMode.Stretch if wide else QHeaderView.ResizeMode.ResizeToContents
             self.horizontalHeader().setSectionResizeMode(place, mode)
         self.setMinimumHeight(78)
+        self.clusters.refreshed.connect(self._hide)
+        self._hide()
+
+    def _hide(self) -> None:
+        for place, hidden in enumerate(self.clusters.hidden):
+            self.setColumnHidden(place, hidden)
 
 
 def swatch(ink: str, size: int = 12) -> QPixmap:

@@ -128,7 +128,7 @@ class InspectorPanel(QWidget):
         split.setChildrenCollapsible(False)
         split.addWidget(_stack(_line(QLabel("Colour"), (self.colour, 1), *self._places()), self._scatter(), self.legend))
         groups = {group: [self.buttons[name] for name in ACTIONS if ACTIONS[name].group == group] for group in GROUPS}
-        edits = [*groups["clusters"], self.n_clusters, *groups["history"], *groups["export"]]
+        edits = [*groups["history"], *groups["clusters"], self.n_clusters, *groups["export"]]
         split.addWidget(_stack(self.table, self.counts, _grid(edits, columns=5)))
         options = [self.engine, self.symmetry, self.classes, self.diameter]
         split.addWidget(_stack(_grid([*groups["averages"], *options], columns=3), self.jobs))
@@ -173,7 +173,7 @@ class InspectorPanel(QWidget):
         if self._gone:
             return
         session = self.inspection.session
-        if changed & {"labels", "clusters"}:
+        if changed & {"labels", "clusters", "selected", "averages"}:
             self.table.clusters.refresh()
         if self.canvas is not None and changed & {"labels", "clusters", "selected", "filters"}:
             self.canvas.show_points(self._inks(), visible=session.visible, selected=session.selected)

@@ -31,17 +31,20 @@ class JobRow(QWidget):
     def __init__(self, job: Job) -> None:
         super().__init__()
         self.job, self._drawn = job, -job_summary.EVERY
-        self.title, self.text, self.slices = QLabel(f"<b>{html.escape(job.name)}</b>"), QLabel(), QLabel()
+        self.title, self.text = QLabel(f"<b>{html.escape(job.name)}</b>"), QLabel()
+        self.slices, self.structures = QLabel(), QLabel()
         self.title.setToolTip(job.name)
         self.bar, self.button = QProgressBar(), QPushButton("Stop")
         self.bar.setRange(0, 1000)
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(8)
-        self.button.setToolTip("Stop the job and keep the best average so far")
+        self.button.setToolTip("Stop the job and keep the best so far")
         self.button.setFixedWidth(52)
         self.button.clicked.connect(lambda: job.stop())
-        self.text.setWordWrap(True)
-        self.text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        for label in (self.text, self.structures):
+            label.setWordWrap(True)
+            label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.structures.hide()
         self.title.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.slices.setFixedSize(3 * HEIGHT + 4, HEIGHT)
         layout = QGridLayout(self)
@@ -52,12 +55,14 @@ class JobRow(QWidget):
         layout.addWidget(self.bar, 1, 0, 1, 2)
         layout.addWidget(self.text, 2, 0, 1, 2)
         layout.addWidget(self.slices, 0, 2, 3, 1)
+        layout.addWidget(self.structures, 3, 0, 1, 3)
         layout.setColumnStretch(0, 1)
         job.watch(self._follow)
 
     def _follow(self, job: Job) -> None:
         """Draw the picture in the thread of the job; `_show` runs in the thread of the window."""
-        due = time.monotonic() - self._drawn > job_summary.EVERY
+        structures = job_summary.structures(job.progress)
+        due = bool(structures) or time.monotonic() - self._drawn > job_summary.EVERY
         if not (due or job.over or job.state in ("waiting", "stopping")):
             return
         volume = job_summary.shown(job)
@@ -65,10 +70,10 @@ class JobRow(QWidget):
         self._drawn = time.monotonic()
         # Read the state now: the job may have changed it when the window shows it.
         state = job_summary.job_text(job), 1.0 if job.state == "done" else job_summary.share(job.progress), job.state, job.over
-        self._show(*state, picture)
+        self._show(*state, picture, structures)
 
     @threads.in_window
-    def _show(self, text: str, share: float, state: str, over: bool, picture: bytes) -> None:
+    def _show(self, text: str, share: float, state: str, over: bool, picture: bytes, structures: str) -> None:
         self.text.setText(text)
         self.bar.setValue(round(1000 * share))
         if over or state == "stopping":
@@ -77,6 +82,10 @@ class JobRow(QWidget):
             self.button.setToolTip("The job has ended" if over else "The job stops after this iteration")
         if over:
             self.bar.setStyleSheet(f"QProgressBar::chunk {{ background: {job_summary.COLOURS[state]} }}")
+        if structures:
+            # They stay while their averages are computed.
+            self.structures.setText(structures)
+            self.structures.show()
         if picture:
             image = QPixmap()
             image.loadFromData(picture)

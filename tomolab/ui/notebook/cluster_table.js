@@ -15,10 +15,11 @@ const STYLE = `
 .tomolab-clusters button { border: none; background: none; cursor: pointer; padding: 0 2px; color: inherit; font-size: 13px;
   font-variant-numeric: tabular-nums; }
 .tomolab-clusters button:hover { text-decoration: underline; }
+.tomolab-clusters .plain { display: block; max-width: 180px; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .tomolab-clusters .number { text-align: right; }
 .tomolab-clusters img { height: 24px; display: block; border-radius: 2px; }
 `;
-const WIDTHS = { name: "27%", text: "", number: "68px", check: "44px" };
+const WIDTHS = { name: "27%", resolution: "36px", text: "", number: "68px", check: "44px" };
 
 export default {
   render({ model, el }) {
@@ -40,6 +41,8 @@ export default {
     }
 
     function text(row, column) {
+      const plain = row.texts[column.name];
+      if (!column.edit) return make("span", { textContent: plain, title: plain, className: "plain" });
       const input = make("input", { type: "text", className: column.name, value: row[column.name], placeholder: column.name });
       input.addEventListener("focus", () => input.select());
       input.addEventListener("change", () => tell(row.cluster, { column: column.name, value: input.value }));
@@ -60,7 +63,9 @@ export default {
       return count;
     }
 
-    function line(row, pictures) {
+    const shown = () => model.get("columns").filter(one => !one.optional || model.get("rows").some(row => row.texts[one.name]));
+
+    function line(row, columns, pictures) {
       const tick = make("input", { type: "checkbox", className: "tick", checked: model.get("ticked").includes(row.cluster), ariaLabel: `tick ${row.title}` });
       tick.addEventListener("change", () => ticked(row.cluster, tick.checked));
       const ink = make("input", { type: "color", value: row.ink, title: `colour of ${row.title}`, ariaLabel: `colour of ${row.title}` });
@@ -69,7 +74,7 @@ export default {
       const add = (cell, type = "") => { const td = make("td", { className: type }); td.append(cell); tr.append(td); };
       add(tick);
       add(ink);
-      for (const column of model.get("columns")) {
+      for (const column of columns) {
         const cell = { text, check, number }[column.type](row, column);
         cell.ariaLabel = `${column.name} of ${row.title}`;
         add(cell, column.type);
@@ -88,17 +93,17 @@ export default {
     function draw() {
       const table = make("table"), head = make("tr"), at = box.scrollTop;
       const focus = box.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
-      const pictures = model.get("rows").some(row => row.image);
+      const columns = shown(), pictures = model.get("rows").some(row => row.image);
       const add = (width, options = {}) => { const th = make("th", options); th.style.width = width; head.append(th); return th; };
       add("22px");
       add("24px");
-      for (const { name, title, tooltip, type } of model.get("columns")) {
+      for (const { name, title, tooltip, type } of columns) {
         const arrow = name === order ? (down ? " ▾" : " ▴") : "";
         const th = add(WIDTHS[name] ?? WIDTHS[type], { textContent: title + arrow, title: tooltip, className: type });
         th.addEventListener("click", () => { down = order === name ? !down : type !== "text"; order = name; draw(); });
       }
       if (pictures) add("74px", { textContent: "Average" });
-      table.append(head, ...sorted().map(row => line(row, pictures)));
+      table.append(head, ...sorted().map(row => line(row, columns, pictures)));
       box.replaceChildren(table);
       box.scrollTop = at;
       if (focus) box.querySelector(`[aria-label="${focus.replace(/["\\]/g, "\\$&")}"]`)?.focus({ preventScroll: true });

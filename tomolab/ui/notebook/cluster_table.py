@@ -46,7 +46,11 @@ class ClusterTable(anywidget.AnyWidget):  # type: ignore[misc]
         self.inspection, self.session, self.say = inspection, inspection.session, say
         self._columns = {column.name: column for column in cluster_columns.COLUMNS}
         self._pictures: dict[str, str] = {}
-        shown = [{key: getattr(one, key) for key in ("name", "title", "tooltip", "type")} for one in self._columns.values()]
+        shown = [
+            {key: getattr(one, key) for key in ("name", "title", "tooltip", "type", "optional")}
+            | {"edit": one.write is not None}
+            for one in self._columns.values()
+        ]
         super().__init__(height=height, columns=shown)
         self.on_msg(self._receive)
         inspection.changed.connect(self._follow)
@@ -59,7 +63,7 @@ class ClusterTable(anywidget.AnyWidget):  # type: ignore[misc]
     def _fill(self) -> None:
         session, inks = self.session, style.inks(self.session.clusters)
         values = {name: column.values(self.inspection) for name, column in self._columns.items()}
-        latest = {average.record.get("cluster"): (name, average) for name, average in self.inspection.averages.items()}
+        newest = cluster_columns.newest(self.inspection)
         rows = []
         for number in session.clusters:
             texts = {name: column.format(values[name][number]) for name, column in self._columns.items()}
@@ -67,8 +71,8 @@ class ClusterTable(anywidget.AnyWidget):  # type: ignore[misc]
             row |= {
                 name: value.item() if isinstance(value := one[number], np.generic) else value for name, one in values.items()
             }
-            if number in latest:
-                name, average = latest[number]
+            if number in newest:
+                name, average = newest[number]
                 row |= {"image": self._picture(name, average), "about": f"{name}: {average.resolution:.0f} Å"}
             rows.append(row)
         with self.hold_sync():

@@ -32,15 +32,20 @@ class Panel(HBox):  # type: ignore[misc]
         self.job, self.side, self._drawn = job, side, -EVERY
         self.bar = FloatProgress(0.0, min=0.0, max=1.0, layout=Layout(width="100%", height="14px"))
         self.button = Button(description="Stop", icon="stop", layout=Layout(width="84px"))
-        self.button.tooltip = "Stop the job and keep the best average so far"
-        self.text, self.title = HTML(), HTML()
+        self.button.tooltip = "Stop the job and keep the best so far"
+        self.text, self.title, self.structures = HTML(), HTML(), HTML()
         # Hidden until there is a picture: a browser draws an empty one as a broken image.
         size = {"width": f"{3 * side + 8}px", "height": f"{side}px", "flex": "0 0 auto"}
         self.image = Image(format="png", layout=Layout(**size, visibility="hidden"))
         self.curve = HTML(layout=Layout(flex="0 0 auto", margin="0 0 0 8px"))
         self.button.on_click(lambda _: job.stop())
         words = VBox(
-            [HBox([self.title, self.button], layout=Layout(justify_content="space-between")), self.bar, self.text],
+            [
+                HBox([self.title, self.button], layout=Layout(justify_content="space-between")),
+                self.bar,
+                self.text,
+                self.structures,
+            ],
             layout=Layout(width="100%", padding="0 12px 0 0"),
         )
         super().__init__([words, self.image, self.curve], layout=Layout(max_width="920px", margin="2px 0 6px 0"))
@@ -65,6 +70,8 @@ class Panel(HBox):  # type: ignore[misc]
             self.bar.style.bar_color = COLOURS[job.state]
         elif job.state == "stopping":
             self.button.disabled, self.button.tooltip = True, "The job stops after this iteration"
+        # They stay while their averages are computed.
+        self.structures.value = job_summary.structures(job.progress) or self.structures.value
         volume = job_summary.shown(job)
         if volume is not None and (job.over or time.monotonic() - self._drawn > EVERY):
             self.image.value, self._drawn = job_summary.picture(volume), time.monotonic()
