@@ -64,7 +64,7 @@ def discovered(tmp_path_factory: pytest.TempPathFactory, mixed: Subtomograms) ->
     before, seen = work.session.labels.copy(), list[Any]()
     job = work.discover(mask_diameter=200.0, iterations=3)
     job.watch(lambda job: seen.append((job.progress, work.session.labels.copy())))
-    return work, job.result(180), before, seen, job
+    return work, job.result(600), before, seen, job
 
 
 def test_the_clusters_become_the_structures_each_with_its_average(discovered: Discovered) -> None:
@@ -115,17 +115,20 @@ def test_one_undo_brings_the_clusters_back_and_the_run_folder_shows_all(discover
     assert work.session.labels.equals(after)
 
 
-def test_the_table_shows_resolution_and_identity_of_the_newest_average(discovered: Discovered) -> None:
+def test_the_table_shows_resolution_and_identity_of_the_newest_average(discovered: Discovered, mixed: Subtomograms) -> None:
     work, _, _, _, _ = discovered
     columns = {column.name: column for column in cluster_columns.COLUMNS}
     resolutions = columns["resolution"].values(work)
     assert resolutions == {3: work.averages["structure 1"].resolution, 4: work.averages["structure 2"].resolution}
-    assert set(columns["identity"].values(work).values()) == {""}
+    for number, sentence in columns["identity"].values(work).items():
+        average = cluster_columns.newest(work)[number][1]
+        complexes = mixed.particles.set_index("particle_id")["label"].loc[average.particles["particle_id"]]
+        assert (complexes.mode()[0] in sentence) == average.believable
     average = half_maps.load(run_contents.io.inside(work.folder, "averages/structure_1"))
-    average.record["identity"] = {"verdict": "known", "name": "ribosome_70s"}
+    average.record["identity"] = {"verdict": "known", "sentence": "known: ribosome_70s (r 0.98, p 0.001)"}
     other = Inspection(work.session, diameter=200.0)
     other.keep("named", average, cluster=3)
-    assert columns["identity"].values(other) == {3: "known: ribosome_70s", 4: ""}
+    assert columns["identity"].values(other) == {3: "known: ribosome_70s (r 0.98, p 0.001)", 4: ""}
     assert columns["resolution"].format(columns["resolution"].values(other)[4]) == ""
 
 

@@ -72,11 +72,9 @@ def _identities(work: Inspection) -> dict[int, str]:
 
 
 def _identity(average: Average) -> str:
-    """Verdict on an average and name of the known structure, if it was compared with a catalogue."""
+    """What an average is, in a sentence, if it was compared with a catalogue (`averaging.identify`)."""
     identity = average.record.get("identity")
-    if not isinstance(identity, Mapping):
-        return ""
-    return ": ".join(str(identity[key]) for key in ("verdict", "name") if identity.get(key))
+    return str(identity.get("sentence", "")) if isinstance(identity, Mapping) else ""
 
 
 COLUMNS = (

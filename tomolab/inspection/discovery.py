@@ -1,6 +1,7 @@
 """Takes clusters of particles and their boxes, finds their structures in a job: new clusters, and an average of each.
 
-The structures of `averaging.discover` replace the clusters in one step that can be undone. Then each is averaged in two halves.
+The structures of `averaging.discover` replace the clusters in one step that can be undone. Then each is averaged in two halves,
+and named by a catalogue of known maps.
 
 >>> job = work.discover([0, 3])
 >>> job
@@ -16,9 +17,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tomolab.averaging import classification, gold_standard
-from tomolab.averaging.classification import MIN_PARTICLES, Discovery
+from tomolab import simulation
+from tomolab.averaging import discovery, gold_standard
+from tomolab.averaging.classification import MIN_PARTICLES
+from tomolab.averaging.discovery import Discovery
 from tomolab.averaging.half_maps import Average
+from tomolab.averaging.identification.catalogue import Catalogue
+from tomolab.averaging.identification.fitting import MIN_MAPS
+from tomolab.averaging.identification.identity import identify
 from tomolab.averaging.initial_model import InitialModel
 from tomolab.clusters import clustering
 from tomolab.inspection.session import NONE, Session
@@ -80,6 +86,8 @@ class DiscoveryTask:
     keep
         Called with the title, the average and the number of the cluster of every structure as soon as it is averaged; returns
         the name of the average.
+    catalogue
+        Known maps, which name the averages that are believable.
     iterations
         Of the discovery, at most.
     options
@@ -91,6 +99,7 @@ class DiscoveryTask:
     subtomograms: Subtomograms
     features: Embedding | None
     keep: Callable[[str, Average, int], str]
+    catalogue: Catalogue
     iterations: int
     options: dict[str, Any]
 
@@ -107,6 +116,7 @@ class DiscoveryTask:
         if stayed:
             warnings.warn(f"{stayed} particles left their cluster during the discovery, and stay where they are", stacklevel=2)
         averages: dict[str, Average] = {}
+        known = fitting(self.catalogue, self.subtomograms.box * self.subtomograms.voxel_size)
         clusters = sorted(set(moved) - {NONE})
         titles = {number: self.session.title(number) for number in clusters}
         for number, title in titles.items():
@@ -116,6 +126,8 @@ class DiscoveryTask:
             if len(ids) < MIN_PARTICLES:
                 continue
             average = self._average(ids, found.volumes[found.labels[ids[0]]], {"progress": progress, "stop": stop})
+            if average.believable and len(known) >= MIN_MAPS:
+                average = identify(average, known).add_to(average)
             averages[self.keep(title, average, number)] = average
         return DiscoveryResult(found, clusters, averages, stayed)
 
@@ -131,7 +143,7 @@ class DiscoveryTask:
             latest[:] = [now]
             progress(now)
 
-        return classification.discover(
+        return discovery.discover(
             self.subtomograms,
             labels,
             features=None if features is None else features.vectors,
@@ -150,3 +162,14 @@ class DiscoveryTask:
         start = InitialModel(volume, pd.Series(dtype=float), about | {"seed": self.options["seed"]})
         resolution = float(np.clip(START, 2 * boxes.voxel_size, boxes.box * boxes.voxel_size / 4))
         return gold_standard.average(boxes, ids, start=start, start_resolution=resolution, **self.options, **controls)
+
+
+def shipped() -> Catalogue:
+    """The catalogue of the shipped densities."""
+    about = simulation.catalogue().set_index("name")
+    return Catalogue.from_maps(simulation.load_densities(), about=about)
+
+
+def fitting(catalogue: Catalogue, extent: float) -> Catalogue:
+    """The maps of a catalogue that are not larger than a box of this edge in Å."""
+    return catalogue.choose(catalogue.table.index[catalogue.table["diameter"] <= extent])

@@ -29,6 +29,7 @@ from tomolab.averaging import classification, gold_standard
 from tomolab.averaging import symmetry as symmetries
 from tomolab.averaging.gold_standard import FIND
 from tomolab.averaging.half_maps import Average
+from tomolab.averaging.identification.catalogue import Catalogue
 from tomolab.averaging.relion import job as relion_job
 from tomolab.clusters import clustering
 from tomolab.clusters import labels as cluster_labels
@@ -139,6 +140,8 @@ class Inspection:
         Of a particle, in Å.
     folder
         Run folder, into which every change and every average is written at once; by default nothing is written.
+    catalogue
+        Known maps that name the structures of `discover`; the shipped ones by default.
 
     Raises
     ------
@@ -160,11 +163,13 @@ class Inspection:
         subtomograms: Subtomograms | None = None,
         tomograms: Mapping[str, Volume] | None = None,
         folder: str | Path | None = None,
+        catalogue: Catalogue | None = None,
     ) -> None:
         if not diameter > 0:
             raise ValueError(f"the diameter of a particle must be a positive number of Å, got {diameter}")
         self.session, self.diameter, self.features, self.subtomograms = session, float(diameter), features, subtomograms
         self.tomograms, self.folder = dict(tomograms or {}), None if folder is None else Path(folder)
+        self.catalogue = catalogue
         unknown = sorted(set(self.tomograms) - set(session.particles["tomogram"]))
         if unknown:
             raise ValueError(f"no particle lies in {', '.join(unknown)}; they lie in {', '.join(self.named)}")
@@ -396,7 +401,8 @@ class Inspection:
         boxes, before = self.subtomograms, self._taking_part(clusters)
         assert boxes is not None
         options = {"seed": seed, "symmetry": _symmetry(symmetry), "mask_diameter": mask_diameter}
-        task = DiscoveryTask(self.session, before, boxes, self.features, self._keep_free, iterations, options)
+        known = discovery.shipped() if self.catalogue is None else self.catalogue
+        task = DiscoveryTask(self.session, before, boxes, self.features, self._keep_free, known, iterations, options)
         job: Job[DiscoveryResult] = jobs.start(self._free("discovery"), task)
         self._add_job(job)
         return job

@@ -44,11 +44,12 @@ class Panel(HBox):  # type: ignore[misc]
                 HBox([self.title, self.button], layout=Layout(justify_content="space-between")),
                 self.bar,
                 self.text,
-                self.structures,
             ],
-            layout=Layout(width="100%", padding="0 12px 0 0"),
+            layout=Layout(flex="1 1 220px", padding="0 12px 0 0"),
         )
-        super().__init__([words, self.image, self.curve], layout=Layout(max_width="920px", margin="2px 0 6px 0"))
+        self.structures.layout.flex = "1 1 100%"
+        layout = Layout(max_width="920px", margin="2px 0 6px 0", flex_flow="row wrap")
+        super().__init__([words, self.image, self.curve, self.structures], layout=layout)
         job.watch(self._follow)
 
     def remove(self) -> None:
