@@ -12,7 +12,7 @@ from tomolab import inspection, io, simulation
 from tomolab.averaging import half_maps
 from tomolab.inspection import Inspection, Session, cluster_columns, run_contents
 from tomolab.inspection.actions import ACTIONS, Choice
-from tomolab.inspection.discovery import DiscoveryProgress, DiscoveryResult
+from tomolab.inspection.discovery import DiscoveryProgress, DiscoveryResult, DiscoveryTask, shipped
 from tomolab.jobs import Job
 from tomolab.learning import Embedding
 from tomolab.simulation import Imaging, densities
@@ -202,3 +202,28 @@ def test_it_says_why_it_cannot(work: Inspection, mixed: Subtomograms) -> None:
         "a discovery needs a cluster of 8 particles to start from"
     )
     assert Inspection(cut, diameter=9).discover_problem() == "there are no boxes to compare"
+
+
+def test_a_killed_discovery_continues_from_the_run_folder(work: Inspection, discovered: Discovered) -> None:
+    assert work.folder is not None
+
+    def killed(now: Any) -> None:
+        if isinstance(now, DiscoveryProgress):
+            raise KeyboardInterrupt
+
+    names = ("session", "before", "subtomograms", "features", "catalogue", "iterations", "options")
+    boxes, features = work.subtomograms, work.features
+    options = {"seed": 0, "symmetry": "C1", "mask_diameter": 200.0}
+    values = (work.session, work.session.labels, boxes, features, shipped(), 3, options)
+    task = DiscoveryTask(keep=lambda title, *_: title, folder=work.folder, **dict(zip(names, values, strict=True)))
+    with pytest.raises(KeyboardInterrupt):
+        task(progress=killed, stop=lambda: False)
+    assert len(list(work.folder.glob("discovery-*.safetensors"))) == 1
+    seen: list[Any] = []
+    result = work.discover(mask_diameter=200.0, iterations=3)
+    result.watch(lambda job: seen.append(job.progress))
+    found = result.result(600)
+    stages = [now.stage for now in seen if now is not None]
+    assert not any(stage.startswith("structure ") for stage in stages)
+    pd.testing.assert_frame_equal(found.found.history, discovered[1].found.history)
+    assert not list(work.folder.glob("discovery-*.safetensors"))

@@ -9,9 +9,11 @@ Job('discovery', running: 5 structures 7 of 30, 62 Å, 00:41 left; 12 % of the p
 >>> job.result().averages
 """
 
+import hashlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,6 +94,8 @@ class DiscoveryTask:
         Of the discovery, at most.
     options
         Of `averaging.average`: seed, symmetry, mask_diameter.
+    folder
+        Where the state of an unfinished discovery is kept; the same discovery continues from there. None keeps nothing.
     """
 
     session: Session
@@ -102,6 +106,7 @@ class DiscoveryTask:
     catalogue: Catalogue
     iterations: int
     options: dict[str, Any]
+    folder: Path | None = None
 
     def __call__(self, *, progress: Callable[[Any], Any], stop: Callable[[], bool]) -> DiscoveryResult:
         """Find the structures, change the clusters and average; if stopped, the best structures without more averages.
@@ -150,10 +155,17 @@ class DiscoveryTask:
             seed=self.options["seed"],
             iterations=self.iterations,
             mask_diameter=self.options["mask_diameter"],
+            checkpoint=self._checkpoint(labels),
             progress=report,
             watch=lambda found: progress(DiscoveryProgress(**vars(latest[0]), found=found)),
             stop=stop,
         )
+
+    def _checkpoint(self, labels: pd.Series) -> Path | None:
+        """A file for this discovery alone, so that another one does not meet its state."""
+        what = repr((labels.index.tolist(), labels.tolist(), self.options["seed"], self.options["mask_diameter"]))
+        name = f"discovery-{hashlib.sha256(what.encode()).hexdigest()[:12]}.safetensors"
+        return None if self.folder is None else self.folder / name
 
     def _average(self, ids: np.ndarray, volume: Any, controls: dict[str, Any]) -> Average:
         boxes = self.subtomograms
