@@ -377,8 +377,8 @@ class Inspection:
         The clusters are the start; more of them than structures is normal. They stay as they are while it runs. Then new
         clusters replace them, one for each structure, in one step that can be undone; particles that are in none of the
         structures are in no cluster, and particles that were moved meanwhile stay where they are. At last each structure is
-        averaged in two halves, as by `average`, and named. If the job is stopped, the best structures so far become clusters. If
-        the kernel dies, the same discovery continues from a file in the run folder.
+        averaged in two halves, as by `average`, and named. If the job is stopped, the best structures so far become clusters.
+        If the kernel dies, the same discovery continues from a file in the run folder.
 
         Parameters
         ----------
