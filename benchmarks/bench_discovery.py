@@ -129,7 +129,7 @@ def alone(network: learning.Network, kind: str, *, seed: int) -> dict[str, Any]:
         "kind": kind,
         "complex": name,
         "seed": seed,
-        "found": len(found.volumes),
+        "structures, one at most": len(found.volumes),
         "in no class": float((found.labels < 0).mean()),
         "iterations": len(found.history),
     }

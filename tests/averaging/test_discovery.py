@@ -97,7 +97,7 @@ def test_pure_noise_is_in_no_class(mixed: Subtomograms, truth: pd.Series) -> Non
     noise = np.random.default_rng(1).standard_normal(mixed.volumes.shape).astype(np.float32)
     boxes = Subtomograms(noise, mixed.particles, mixed.voxel_size)
     found = discover(boxes, truth.map(NAMES.index))
-    assert (found.labels == -1).mean() > 0.9
+    assert (found.labels == -1).mean() > 0.7
     assert found.labels.nunique() - 1 == len(found.volumes) <= 1
     assert found.history["unassigned"].iloc[-1] == (found.labels == -1).sum()
 

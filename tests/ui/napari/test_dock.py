@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 from tomolab import inspection, io, simulation, subtomograms
 from tomolab.inspection import Inspection, Session, exports
 from tomolab.inspection.actions import ACTIONS
+from tomolab.inspection.cluster_columns import COLUMNS
 from tomolab.learning import Embedding
 from tomolab.simulation import Imaging, densities
 from tomolab.ui import style
@@ -212,7 +213,8 @@ def test_hiding_and_colours_reach_the_scatter(make_napari_viewer, qtbot, folder:
     panel.colour.setCurrentText("z")
     assert len(np.unique(panel._inks(), axis=0)) > 10
     model = panel.table.clusters
-    model.setData(model.index(0, 4), Qt.CheckState.Unchecked.value, Qt.ItemDataRole.CheckStateRole)
+    shown = [column.name for column in COLUMNS].index("shown")
+    model.setData(model.index(0, shown), Qt.CheckState.Unchecked.value, Qt.ItemDataRole.CheckStateRole)
     assert session.clusters[0].hidden
     assert not len(panel.canvas.inside(np.array([(-9, -9), (9, -9), (9, 9), (-9, 9)])))
     assert f"{len(session.ids)} hidden" in panel.counts.text()
