@@ -209,7 +209,7 @@ def _settings(some: Subtomograms, mask_diameter: float | None, max_shift: float 
 
 @dataclass
 class _Structure:
-    """A structure: the poses of all subtomograms under it, the diameter of its mask, and which it could not be divided into."""
+    """Poses of all subtomograms under a structure, its diameter, and the (n,) subtomograms with which no division was better."""
 
     poses: Poses
     diameter_voxels: float
