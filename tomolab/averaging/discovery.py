@@ -209,7 +209,7 @@ def _settings(some: Subtomograms, mask_diameter: float | None, max_shift: float 
 
 @dataclass
 class _Structure:
-    """Poses of all subtomograms under a structure, its diameter, and the (n,) subtomograms with which no division was better."""
+    """Poses of all subtomograms under a structure, its diameter, and with which (n,) subtomograms no division was better."""
 
     poses: Poses
     diameter_voxels: float
