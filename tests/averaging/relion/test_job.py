@@ -235,3 +235,14 @@ def test_bad_input_is_refused(folder: Path, small: Volume, tmp_path: Path) -> No
             job.refine(folder, **OPTIONS | arguments)
     with pytest.raises(FileNotFoundError, match=r"make the folder with averaging\.relion\.write"):
         job.refine(tmp_path, **OPTIONS)
+
+
+@pytest.mark.parametrize("part", ["optimiser", "data", "sampling", "half1_model", "half2_model"])
+def test_an_iteration_is_not_finished_while_a_file_is_empty(tmp_path: Path, part: str) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("optimiser", "data", "sampling", "half1_model", "half2_model"):
+        (run / f"run_it001_{name}.star").write_text("" if name == part else "data_\n")
+    assert results.iterations(tmp_path) == []
+    (run / f"run_it001_{part}.star").write_text("data_\n")
+    assert results.iterations(tmp_path) == [1]

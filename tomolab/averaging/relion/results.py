@@ -73,12 +73,12 @@ def read(folder: str | Path, name: str = "run") -> Average:
 
 
 def iterations(folder: str | Path, name: str = "run") -> list[int]:
-    """Numbers of the iterations of which all files are there, in order."""
+    """Numbers of the iterations of which all files are there and none is empty, as RELION leaves it until it has written it."""
     there = []
     for path in sorted(Path(folder, name).glob("run_it*_optimiser.star")):
         start = str(path).removesuffix("_optimiser.star")
-        parts = ("data", "sampling", "half1_model", "half2_model")
-        if all(Path(f"{start}_{part}.star").is_file() for part in parts):
+        files = [Path(f"{start}_{part}.star") for part in ("optimiser", "data", "sampling", "half1_model", "half2_model")]
+        if all(file.is_file() and file.stat().st_size for file in files):
             there.append(int(start.rpartition("_it")[2]))
     return there
 
