@@ -414,8 +414,11 @@ class _Discoverer:
 
         With the noise of the whole box small structures are damped so much that they never divide.
         """
-        share = np.pi / 6 * diameter_voxels**3 / self.data.box**3
-        return {"noise": self.noise * share, "diameter_voxels": diameter_voxels, "max_damping": 2.0}
+        return {
+            "noise": self.noise * _mask_share(diameter_voxels, self.data.box),
+            "diameter_voxels": diameter_voxels,
+            "max_damping": 2.0,
+        }
 
     def _fit(
         self, rows: Tensor, structures: Sequence[_Structure], weights: Tensor, *, iterations: int
@@ -473,7 +476,7 @@ class _Discoverer:
         _, _, two = self._fit(rows, parts, both / both.sum(1, keepdim=True).clamp_min(1e-30), iterations=1)
         rise = two - one
         early = len(self.history) < CHANGE_EVERY
-        better = float(rise.mean() / rise.std() * len(rise) ** 0.5) > (0.0 if early else CERTAIN)
+        better = _standard_errors(rise) > (0.0 if early else CERTAIN)
         if better and (early or not _same_map(*(self._with_diameter(number) for number in (a, b)), box=self.data.box)):
             return False
         first.poses.put(rows, together[0].poses)
@@ -511,8 +514,7 @@ class _Discoverer:
         for _ in range(SPLIT_STARTS):
             halves = one_hot(torch.randperm(len(rows), generator=self.generator, device=rows.device) % 2, 2).float()
             pair, weights, two = self._fit(rows, [alone[0], alone[0]], halves, iterations=SPLIT_ITERATIONS)
-            gain = two - one
-            rise = float(gain.mean() / gain.std() * len(gain) ** 0.5)
+            rise = _standard_errors(two - one)
             fewest = int(torch.bincount(weights.argmax(1), minlength=2).min())
             if rise > best and fewest >= MIN_PARTICLES and not self._alike(rows, pair, weights):
                 best, found = rise, (pair, weights)
@@ -558,6 +560,16 @@ class _Discoverer:
         return torch.from_numpy(out).to(weights)
 
 
+def _standard_errors(rise: Tensor) -> float:
+    """Mean rise (n,) of the likelihood in standard errors of the mean."""
+    return float(rise.mean() / rise.std() * len(rise) ** 0.5)
+
+
+def _mask_share(diameter_voxels: float, box: int) -> float:
+    """Share of the box, and so of the power of its noise, that a spherical mask leaves."""
+    return np.pi / 6 * diameter_voxels**3 / box**3
+
+
 def _pairs(members: list[Tensor]) -> list[tuple[int, int]]:
     """Pairs of classes with enough subtomograms, the larger first."""
     large = [number for number, rows in enumerate(members) if len(rows) >= MIN_PARTICLES]
@@ -575,7 +587,7 @@ def _same_map(one: tuple[References, float], other: tuple[References, float], *,
     expected, weight = torch.ones(shells), torch.arange(1, shells + 1).float().square()
     for reference, diameter in one, other:
         halves = reference.fsc[:shells].cpu().clamp(0, 0.999)
-        ratio = 2 * halves / (1 - halves) / (np.pi / 6 * diameter**3 / box**3)
+        ratio = 2 * halves / (1 - halves) / _mask_share(diameter, box)
         expected = expected * (ratio / (1 + ratio)).sqrt()
     fixed, moving = (Volume(reference.density.cpu().numpy(), 1.0) for reference in (first, second))
     fit = alignment.align_map(moving, fixed, radius_cycles=float(shells))

@@ -18,6 +18,7 @@ from tomolab.averaging import alignment, coefficients
 from tomolab.averaging.alignment import Poses
 from tomolab.averaging.coefficients import Coefficients
 from tomolab.averaging.identification.catalogue import Catalogue, centred
+from tomolab.averaging.reconstruction import shell_index
 from tomolab.volumes import Volume, apply_mask
 
 SAME = 0.8
@@ -182,7 +183,7 @@ def _coefficients(densities: Tensor, radius: int) -> tuple[Coefficients, Tensor]
     """Coefficients of masked densities (n, box, box, box) up to a radius in cycles per box, and the shell of each."""
     whole = torch.full((len(densities),), -90.0), torch.full((len(densities),), 90.0)
     data = coefficients.transform(densities, *whole, radius_cycles=radius)
-    return data, data.points.norm(dim=1).round().long()
+    return data, shell_index(data)
 
 
 def _take(library: Library, rows: Tensor, shells: int) -> Coefficients:
@@ -197,7 +198,7 @@ def _shell_sums(values: Tensor, shell: Tensor) -> Tensor:
 
 def _shell_correlations(grid: Tensor, data: Coefficients, turns: Tensor, shifts: Tensor) -> Tensor:
     """Correlation (r, shells + 1) of the map behind a grid, in the pose of each row of the data, with this row."""
-    shell = data.points.norm(dim=1).round().long()
+    shell = shell_index(data)
     model = coefficients.in_pose(grid, turns, shifts, points=data.points, box=data.box)
     power = _shell_sums(model.abs().square(), shell) * _shell_sums(data.values.abs().square(), shell)
     return _shell_sums((model * data.values.conj()).real, shell) / power.sqrt().clamp_min(1e-20)
