@@ -161,7 +161,8 @@ def make_references(
     odd = torch.arange(len(sums), device=sums.device) % 2 == 1
     one, other = (inside * sums[w].sum(0) / (sampling[w].sum(0) + floor) for w in (odd, ~odd))
     signal = grid_shell_means((one * other.conj()).real, shell, last).clamp_min(1e-9)
-    damping = torch.maximum(torch.minimum(noise / signal, max_damping * density)[shell], floor)
+    inside_mask = noise * mask_share(diameter_voxels, data.box)
+    damping = torch.maximum(torch.minimum(inside_mask / signal, max_damping * density)[shell], floor)
     total, whole = sums.sum(0) * inside, sampling.sum(0)
     across = diameter_voxels / data.box * size
 
@@ -174,6 +175,11 @@ def make_references(
     resolved = float(below[0]) if len(below) else float(shells)
     fsc = fourier.shell_correlation(*(coefficients.to_density(each) for each in (one, other)))[1 : shells + 1]
     return References(grids, masked(total, whole), resolved, fsc)
+
+
+def mask_share(diameter_voxels: float, box: int) -> float:
+    """Share of the box, and so of the power of its noise, that a spherical mask leaves."""
+    return np.pi / 6 * diameter_voxels**3 / box**3
 
 
 def grid_shells(size: int, last: int, *, device: torch.device) -> Tensor:
