@@ -410,15 +410,7 @@ class _Discoverer:
         return reconstruction.make_references(data, poses.take(some), fold, **self._filter(structure.diameter_voxels))
 
     def _filter(self, diameter_voxels: float) -> dict[str, Any]:
-        """Wiener filter and mask of a reference: of the power of the noise the mask leaves its share of the box.
-
-        With the noise of the whole box small structures are damped so much that they never divide.
-        """
-        return {
-            "noise": self.noise * _mask_share(diameter_voxels, self.data.box),
-            "diameter_voxels": diameter_voxels,
-            "max_damping": 2.0,
-        }
+        return {"noise": self.noise, "diameter_voxels": diameter_voxels, "max_damping": 2.0}
 
     def _fit(
         self, rows: Tensor, structures: Sequence[_Structure], weights: Tensor, *, iterations: int
@@ -565,11 +557,6 @@ def _standard_errors(rise: Tensor) -> float:
     return float(rise.mean() / rise.std() * len(rise) ** 0.5)
 
 
-def _mask_share(diameter_voxels: float, box: int) -> float:
-    """Share of the box, and so of the power of its noise, that a spherical mask leaves."""
-    return np.pi / 6 * diameter_voxels**3 / box**3
-
-
 def _pairs(members: list[Tensor]) -> list[tuple[int, int]]:
     """Pairs of classes with enough subtomograms, the larger first."""
     large = [number for number, rows in enumerate(members) if len(rows) >= MIN_PARTICLES]
@@ -587,7 +574,7 @@ def _same_map(one: tuple[References, float], other: tuple[References, float], *,
     expected, weight = torch.ones(shells), torch.arange(1, shells + 1).float().square()
     for reference, diameter in one, other:
         halves = reference.fsc[:shells].cpu().clamp(0, 0.999)
-        ratio = 2 * halves / (1 - halves) / _mask_share(diameter, box)
+        ratio = 2 * halves / (1 - halves) / reconstruction.mask_share(diameter, box)
         expected = expected * (ratio / (1 + ratio)).sqrt()
     fixed, moving = (Volume(reference.density.cpu().numpy(), 1.0) for reference in (first, second))
     fit = alignment.align_map(moving, fixed, radius_cycles=float(shells))
