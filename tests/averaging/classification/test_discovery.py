@@ -75,7 +75,7 @@ def test_one_complex_in_two_labels_is_one_structure(mixed: Subtomograms, truth: 
 
 def test_particles_whose_structures_are_all_lost_find_another(mixed: Subtomograms, truth: pd.Series) -> None:
     """Six labels of eight: most structures lose their particles at once, among them all candidates of some particles."""
-    found = discover(mixed, pd.Series(np.arange(len(truth)) % 6, index=truth.index), seed=3, iterations=2)
+    found = discover(mixed, pd.Series(np.arange(len(truth)) % 6, index=truth.index), seed=3, iterations=3)
     assert found.probability.between(0.5, 1).all()
     assert np.isfinite(found.history["score"]).all()
     assert adjusted_rand_score(truth[found.labels.index], found.labels) > 0.8
