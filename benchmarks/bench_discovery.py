@@ -156,10 +156,9 @@ def observer(boxes: Subtomograms, others: Subtomograms) -> pd.Series:
             torch.ones(len(rows), 1),
         )
         diameter = refinement.choose_settings(others.take(others.ids[rows.numpy()]))[1].diameter_voxels
-        damped = noise * np.pi / 6 * diameter**3 / box**3
         fold = torch.arange(len(rows)) % refinement.FOLDS
         made = reconstruction.make_references(
-            known.take(rows), poses, fold, noise=damped, diameter_voxels=diameter, max_damping=2.0
+            known.take(rows), poses, fold, noise=noise, diameter_voxels=diameter, max_damping=2.0
         )
         found = refinement.global_search(
             asked,

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.cluster import KMeans
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.preprocessing import normalize
 from torch import Tensor
@@ -44,12 +45,14 @@ SEARCH_CYCLES = 4.0
 SEARCH_BOX = 14
 CANDIDATES = 4
 """Structures, the best by the exhaustive search, for which the poses of a subtomogram are refined."""
+UNLIKELY_BY = 8.0
+"""Log-likelihood by which a structure may fall behind the best one of the exhaustive search to remain a candidate."""
 KEEP, STEPS = 3, 2
 """Poses of a subtomogram that are kept for each structure, and steps by which they are refined."""
 CHANGE_EVERY = 3
 """Iterations between two rounds of merging and dividing."""
-SPLIT_ITERATIONS, SPLIT_STARTS = 6, 2
-"""Iterations of two structures that start from random halves of one class, and how often that is tried."""
+SPLIT_ITERATIONS = 6
+"""Iterations of two structures that start from two parts of one class."""
 CERTAIN = 3.0
 """Standard errors by which the likelihood of two structures must exceed that of one."""
 SAME_MAP = 0.1
@@ -238,6 +241,7 @@ class _Discoverer:
         self.coarse = data.inside(SEARCH_CYCLES * data.box / SEARCH_BOX)
         self.boxes = _Boxes(data, self.coarse, self.fold)
         self.shifts = refinement.search_shifts(self.coarse, settings.max_shift_voxels)[0]
+        self.near_shifts = refinement.near_shifts(self.coarse)
         variance = self.noise[shell_index(data)]
         self.prior: dict[str, Any] = {"noise": variance, "shift_sigma_voxels": settings.max_shift_voxels / 2}
         self.coarse_prior = self.prior | {"noise": variance[: len(self.coarse.points)]}
@@ -265,14 +269,25 @@ class _Discoverer:
         )
         return reference
 
-    def score(self) -> None:
-        """Score every subtomogram against every structure, and see which agree with none better than pure noise does."""
-        found, self.evidence = self._compare(self.boxes)
-        for structure, poses in zip(self.structures, found, strict=True):
-            structure.poses = poses
+    def score(self, *, everything: bool = True) -> None:
+        """Score the subtomograms against the structures, and see which agree with none better than pure noise does.
+
+        With everything, every subtomogram against every structure; or only against the structures that were most likely last.
+        """
+        asked = torch.ones(len(self.every), len(self.structures), dtype=torch.bool, device=self.every.device)
+        if not everything:
+            asked = _largest(self.posterior, CANDIDATES)
+        poses = [one.poses for one in self.structures]
+        self.evidence = self._compare(self.boxes, self.references, poses, asked=asked, near=bool(self.history))
         self.posterior = self.evidence
-        by_chance = self._compare(self.pure_noise)[1].amax(1)
+        by_chance = self._by_chance()
         self.unassigned = self.evidence.amax(1) < by_chance.mean() + NOISE_DEVIATIONS * by_chance.std()
+
+    def _by_chance(self) -> Tensor:
+        """Log-likelihood of boxes of pure noise under the structure that each agrees with most."""
+        poses = [alignment.random_poses(NOISE, KEEP, generator=self.generator) for _ in self.structures]
+        asked = torch.ones(NOISE, len(poses), dtype=torch.bool, device=self.every.device)
+        return self._compare(self.pure_noise, self.references, poses, asked=asked, near=False).amax(1)
 
     def iterate(self) -> References:
         """Make all structures again, perhaps merge or divide some, score everything, and return that of the largest class."""
@@ -280,12 +295,13 @@ class _Discoverer:
         self._keep((counts >= min(MIN_PARTICLES, int(counts.max()))).nonzero()[:, 0].tolist())
         weights = torch.softmax(self.posterior, dim=1) * self._used()[:, None]
         merged = divided = 0
-        if len(self.history) % CHANGE_EVERY == CHANGE_EVERY - 1:
+        changing = len(self.history) % CHANGE_EVERY == CHANGE_EVERY - 1
+        if changing:
             weights, merged = self._merge(weights)
             weights, divided = self._divide(weights)
         self.references = [self._reference(self.every, s, w) for s, w in zip(self.structures, weights.T, strict=True)]
         labels = weights.argmax(1)
-        self.score()
+        self.score(everything=changing)
         self.posterior = self.evidence + self._feature_prior(weights)
         after = self.posterior.argmax(1)
         self._note(float((after != labels)[self._used()].float().mean()), merged, divided)
@@ -350,37 +366,42 @@ class _Discoverer:
         self.references = [self.references[number] for number in numbers]
         self.posterior, self.evidence = self.posterior[:, numbers], self.evidence[:, numbers]
 
-    def _compare(self, boxes: _Boxes) -> tuple[list[Poses], Tensor]:
-        """Poses under every structure, and evidence (n, structures): searched with little detail, the best with all detail."""
-        every = torch.arange(len(boxes.fold), device=boxes.fold.device)
-        found = [self._search(every, reference, boxes) for reference in self.references]
-        coarse = torch.stack([poses.scores.logsumexp(1) for poses in found], dim=1)
-        best = coarse.topk(min(CANDIDATES, coarse.shape[1]), dim=1).indices
-        evidence = torch.full_like(coarse, NOT_SCORED)
-        for number, (poses, reference) in enumerate(zip(found, self.references, strict=True)):
-            rows = (best == number).any(1).nonzero()[:, 0]
-            poses.put(rows, self._refine(rows, reference, poses.take(rows), boxes))
-            evidence[rows, number] = poses.scores[rows].logsumexp(1)
-        return found, evidence
+    def _compare(
+        self, boxes: _Boxes, references: Sequence[References], poses: Sequence[Poses], *, asked: Tensor, near: bool
+    ) -> Tensor:
+        """Log-likelihood (n, structures) of boxes under the structures they are asked for; puts their `poses` in place.
 
-    def _search(self, rows: Tensor, reference: References, boxes: _Boxes | None = None) -> Poses:
-        some = boxes or self.boxes
+        They are searched with little detail, the best ones with all detail. `near` tries only shifts near those of `poses`.
+        """
+        evidence = torch.full(asked.shape, NOT_SCORED, device=asked.device)
+        for number, (found, reference) in enumerate(zip(poses, references, strict=True)):
+            rows = asked[:, number].nonzero()[:, 0]
+            shifts = found.shifts[rows, :1] + self.near_shifts if near else self.shifts.expand(len(rows), -1, -1)
+            found.put(rows, self._search(boxes, rows, reference, shifts))
+            evidence[rows, number] = found.scores[rows].logsumexp(1)
+        best = _largest(evidence, CANDIDATES) & (evidence > evidence.amax(1, keepdim=True) - UNLIKELY_BY)
+        for number, (found, reference) in enumerate(zip(poses, references, strict=True)):
+            rows = best[:, number].nonzero()[:, 0]
+            found.put(rows, self._refine(boxes, rows, reference, found.take(rows)))
+            evidence[rows, number] = found.scores[rows].logsumexp(1)
+        return evidence.where(best, NOT_SCORED)
+
+    def _search(self, boxes: _Boxes, rows: Tensor, reference: References, shifts: Tensor) -> Poses:
         turns = rotations.random(refinement.ROTATIONS, self.generator, device=rows.device)
-        options: dict[str, Any] = {"turns": turns, "shifts": self.shifts, "keep": KEEP} | self.coarse_prior
+        options: dict[str, Any] = {"turns": turns, "keep": KEEP} | self.coarse_prior
 
         def search(fold: int, at: Tensor) -> Poses:
-            return alignment.exhaustive_search(reference.grids[fold][0], some.coarse.take(rows[at]), **options)
+            data = boxes.coarse.take(rows[at])
+            return alignment.exhaustive_search(reference.grids[fold][0], data, shifts=shifts[at], **options)
 
-        return self._by_fold(some.fold[rows], search)
+        return self._by_fold(boxes.fold[rows], search)
 
-    def _refine(self, rows: Tensor, reference: References, poses: Poses, boxes: _Boxes | None = None) -> Poses:
-        some = boxes or self.boxes
-
+    def _refine(self, boxes: _Boxes, rows: Tensor, reference: References, poses: Poses) -> Poses:
         def refine(fold: int, at: Tensor) -> Poses:
-            data = some.data.take(rows[at])
+            data = boxes.data.take(rows[at])
             return alignment.refine_poses(reference.grids[fold], data, poses.take(at), steps=STEPS, **self.prior)
 
-        return self._by_fold(some.fold[rows], refine)
+        return self._by_fold(boxes.fold[rows], refine)
 
     def _by_fold(self, folds: Tensor, work: Callable[[int, Tensor], Poses]) -> Poses:
         """Poses of subtomograms in these folds, each scored against the reference that does not contain it."""
@@ -410,15 +431,7 @@ class _Discoverer:
         return reconstruction.make_references(data, poses.take(some), fold, **self._filter(structure.diameter_voxels))
 
     def _filter(self, diameter_voxels: float) -> dict[str, Any]:
-        """Wiener filter and mask of a reference: of the power of the noise the mask leaves its share of the box.
-
-        With the noise of the whole box small structures are damped so much that they never divide.
-        """
-        return {
-            "noise": self.noise * _mask_share(diameter_voxels, self.data.box),
-            "diameter_voxels": diameter_voxels,
-            "max_damping": 2.0,
-        }
+        return {"noise": self.noise, "diameter_voxels": diameter_voxels, "max_damping": 2.0}
 
     def _fit(
         self, rows: Tensor, structures: Sequence[_Structure], weights: Tensor, *, iterations: int
@@ -427,14 +440,13 @@ class _Discoverer:
 
         It ends early when a structure has lost its subtomograms.
         """
-        found = list(structures)
+        found = [replace(one, poses=one.poses.take(torch.arange(len(rows), device=rows.device))) for one in structures]
+        boxes = _Boxes(self.data.take(rows), self.coarse.take(rows), self.fold[rows])
+        asked = torch.ones_like(weights, dtype=torch.bool)
         for _ in range(iterations):
             share = weights.mean(0).clamp_min(1e-4).log()
-            for number, structure in enumerate(found):
-                reference = self._reference(rows, structure, weights[:, number])
-                poses = self._refine(rows, reference, self._search(rows, reference))
-                found[number] = _Structure(poses, structure.diameter_voxels)
-            evidence = torch.stack([one.poses.scores.logsumexp(1) for one in found], dim=1) + share
+            made = [self._reference(rows, one, part) for one, part in zip(found, weights.T, strict=True)]
+            evidence = self._compare(boxes, made, [one.poses for one in found], asked=asked, near=True) + share
             weights = torch.softmax(evidence, dim=1)
             if len(found) > 1 and float(weights.sum(0).min()) < MIN_PARTICLES / 2:
                 break
@@ -466,7 +478,7 @@ class _Discoverer:
         certain, and their maps must differ: a subtomogram is in the better of both, and the CTF and the strength of the signal
         vary, so two structures of one complex can be better than one.
         """
-        rows = torch.cat([members[a], members[b]])
+        rows = torch.cat([self._some(members[a]), self._some(members[b])])
         first, second = self.structures[a], self.structures[b]
         larger = max(first.diameter_voxels, second.diameter_voxels)
         whole = torch.ones(len(rows), 1, device=rows.device)
@@ -487,21 +499,22 @@ class _Discoverer:
     def _divide(self, weights: Tensor) -> tuple[Tensor, int]:
         """Divide structures whose subtomograms two explain better; weights after that, and how many were added."""
         added = []
-        for number, rows in enumerate(self._members(weights)):
-            structure = self.structures[number]
-            if len(rows) < 4 * MIN_PARTICLES or self._was_tried(structure, rows):
+        for number, members in enumerate(self._members(weights)):
+            structure, rows = self.structures[number], self._some(members)
+            if len(rows) < 4 * MIN_PARTICLES or self._was_tried(structure, members):
                 continue
             found = self._halves(self._of(structure, rows), rows)
-            structure.undivided = None if found else torch.zeros_like(self.unassigned).index_fill(0, rows, True)
+            structure.undivided = None if found else torch.zeros_like(self.unassigned).index_fill(0, members, True)
             if found is None:
                 continue
             (one, other), parts = found
             twin = _Structure(structure.poses.take(self.every), structure.diameter_voxels)
             structure.poses.put(rows, one.poses)
             twin.poses.put(rows, other.poses)
+            # Those that were not tried make neither structure; they are scored against both.
+            before, weights[:, number] = weights[rows, number], 0
             second = torch.zeros_like(weights[:, number])
-            second[rows] = weights[rows, number] * parts[:, 1]
-            weights[rows, number] *= parts[:, 0]
+            second[rows], weights[rows, number] = before * parts[:, 1], before * parts[:, 0]
             self.structures.append(twin)
             added.append(second)
         return torch.column_stack([weights, *added]), len(added)
@@ -511,14 +524,26 @@ class _Discoverer:
         whole = torch.ones(len(rows), 1, device=rows.device)
         alone, _, one = self._fit(rows, [structure], whole, iterations=2)
         best, found = CERTAIN, None
-        for _ in range(SPLIT_STARTS):
-            halves = one_hot(torch.randperm(len(rows), generator=self.generator, device=rows.device) % 2, 2).float()
-            pair, weights, two = self._fit(rows, [alone[0], alone[0]], halves, iterations=SPLIT_ITERATIONS)
+        for halves in self._starts(rows):
+            pair, weights, two = self._fit(rows, [alone[0], alone[0]], one_hot(halves, 2).float(), iterations=SPLIT_ITERATIONS)
             rise = _standard_errors(two - one)
             fewest = int(torch.bincount(weights.argmax(1), minlength=2).min())
             if rise > best and fewest >= MIN_PARTICLES and not self._alike(rows, pair, weights):
                 best, found = rise, (pair, weights)
         return found
+
+    def _starts(self, rows: Tensor) -> list[Tensor]:
+        """Divisions of subtomograms to start from: at random, and by their features if there are any."""
+        found = [torch.randperm(len(rows), generator=self.generator, device=rows.device) % 2]
+        if self.features is not None:
+            vectors = self.features[rows.cpu().numpy()]
+            found.append(torch.from_numpy(KMeans(2, n_init=3, random_state=0).fit_predict(vectors)).to(rows))
+        return found
+
+    def _some(self, rows: Tensor) -> Tensor:
+        """At most `refinement.SUBSET` of some subtomograms, by chance: enough to tell two structures from one."""
+        order = torch.randperm(len(rows), generator=self.generator, device=rows.device)
+        return rows[order[: refinement.SUBSET].sort().values]
 
     def _alike(self, rows: Tensor, pair: list[_Structure], weights: Tensor) -> bool:
         """Whether the maps of two structures of subtomograms in `rows` are the same."""
@@ -560,14 +585,15 @@ class _Discoverer:
         return torch.from_numpy(out).to(weights)
 
 
+def _largest(values: Tensor, count: int) -> Tensor:
+    """Whether each of the values (n, k) is among the `count` largest of its row."""
+    best = values.topk(min(count, values.shape[1]), dim=1).indices
+    return torch.zeros_like(values, dtype=torch.bool).scatter(1, best, True)
+
+
 def _standard_errors(rise: Tensor) -> float:
     """Mean rise (n,) of the likelihood in standard errors of the mean."""
     return float(rise.mean() / rise.std() * len(rise) ** 0.5)
-
-
-def _mask_share(diameter_voxels: float, box: int) -> float:
-    """Share of the box, and so of the power of its noise, that a spherical mask leaves."""
-    return np.pi / 6 * diameter_voxels**3 / box**3
 
 
 def _pairs(members: list[Tensor]) -> list[tuple[int, int]]:
@@ -587,7 +613,7 @@ def _same_map(one: tuple[References, float], other: tuple[References, float], *,
     expected, weight = torch.ones(shells), torch.arange(1, shells + 1).float().square()
     for reference, diameter in one, other:
         halves = reference.fsc[:shells].cpu().clamp(0, 0.999)
-        ratio = 2 * halves / (1 - halves) / _mask_share(diameter, box)
+        ratio = 2 * halves / (1 - halves) / reconstruction.mask_share(diameter, box)
         expected = expected * (ratio / (1 + ratio)).sqrt()
     fixed, moving = (Volume(reference.density.cpu().numpy(), 1.0) for reference in (first, second))
     fit = alignment.align_map(moving, fixed, radius_cycles=float(shells))
