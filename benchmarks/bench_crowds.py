@@ -28,7 +28,7 @@ from bench_discovery import BOX, VOXEL_SIZE, unseen
 from sklearn.metrics import adjusted_rand_score
 
 from tomolab import averaging, clusters, learning, rotations, simulation
-from tomolab.simulation import Imaging, fiducials, membranes, microscope, rendering
+from tomolab.simulation import Imaging, fiducials, microscope, rendering
 from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
 
