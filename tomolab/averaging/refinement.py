@@ -73,7 +73,7 @@ def choose_settings(
     chosen: Subtomograms,
     *,
     iterations: int = 20,
-    starts: int = 2,
+    starts: int = 1,
     given: bool = False,
     mask_diameter: float | None = None,
     max_shift: float | None = None,
