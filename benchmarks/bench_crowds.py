@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import record
 import torch
-from bench_discovery import BOX, VOXEL_SIZE, unseen
+from bench_discovery import unseen
 from sklearn.metrics import adjusted_rand_score
 
 from tomolab import averaging, clusters, learning, rotations, simulation
@@ -32,6 +32,7 @@ from tomolab.simulation import Imaging, fiducials, microscope, rendering
 from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
 
+BOX, VOXEL_SIZE = 20, 20.0
 JUNK = ("noise", "membrane", "neighbours", "gold")
 BEAD = 100.0
 """Diameter of a gold bead in Å."""
