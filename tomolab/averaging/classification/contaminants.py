@@ -77,12 +77,11 @@ def border_share(data: Coefficients, poses: Poses, fold: Tensor) -> float:
     """
     sums, sampling = reconstruction.back_project_folds(data, poses, fold)
     size, whole = sums.shape[-1], sampling.sum(0)
-    inside = distance(size, device=sums.device) <= float(data.points[-1].norm()) + 1e-3
+    radius = distance(size, device=sums.device)
+    inside, border = radius <= float(data.points[-1].norm()) + 1e-3, radius >= BORDER * size
     floor = REFERENCE_FLOOR * whole[inside].mean() + 0.5
     # They add to the average of all.
     parts = torch.stack([coefficients.to_density(one / (whole + floor) * inside) for one in sums])
-    radius = distance(size, device=sums.device)
-    border = radius >= BORDER * size
     uneven = torch.stack([one - _radial_mean(one, radius) for one in parts])[:, border]
     total = _shared(parts - parts[:, border].mean(1)[:, None, None, None]).sum()
     power = uneven.square().mean(1)
