@@ -1,5 +1,6 @@
 """Discovery in an inspection: the clusters become the structures in one step, each with its average, and all is kept."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from tomolab import inspection, io, simulation
+from tomolab import inspection, io, jobs, simulation
 from tomolab.averaging import half_maps
 from tomolab.inspection import Inspection, Session, cluster_columns, run_contents
 from tomolab.inspection.actions import ACTIONS, Choice
-from tomolab.inspection.discovery import DiscoveryProgress, DiscoveryResult, DiscoveryTask, shipped
+from tomolab.inspection.discovery import DiscoveryProgress, DiscoveryResult, DiscoveryTask, fitting, shipped
 from tomolab.jobs import Job
 from tomolab.learning import Embedding
 from tomolab.simulation import Imaging, densities
@@ -185,6 +186,18 @@ def test_without_clusters_it_starts_from_the_features(mixed: Subtomograms, work:
     result = job.result(120)
     assert bare.session.labels.isin(result.clusters).all()
     assert adjusted_rand_score(mixed.particles["label"], bare.session.labels) > 0.5
+
+
+def test_the_click_does_not_wait_for_the_catalogue_which_is_made_once(work: Inspection) -> None:
+    shipped.cache_clear()
+    gate = threading.Event()
+    before = jobs.start("before", lambda progress, stop: gate.wait(30))
+    work.discover().stop()
+    assert shipped.cache_info().misses == 0
+    gate.set()
+    before.result(30)
+    # A catalogue keeps what was prepared of its maps, so it must be the same one for every discovery.
+    assert fitting(shipped(), 400.0) is fitting(shipped(), 400.0)
 
 
 def test_it_says_why_it_cannot(work: Inspection, mixed: Subtomograms) -> None:

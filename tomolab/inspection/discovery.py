@@ -13,6 +13,7 @@ import hashlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ class DiscoveryTask:
         Called with the title, the average and the number of the cluster of every structure as soon as it is averaged; returns
         the name of the average.
     catalogue
-        Known maps, which name the averages that are believable.
+        Known maps, which name the averages that are believable; None for the shipped ones.
     iterations
         Of the discovery, at most.
     options
@@ -103,7 +104,7 @@ class DiscoveryTask:
     subtomograms: Subtomograms
     features: Embedding | None
     keep: Callable[[str, Average, int], str]
-    catalogue: Catalogue
+    catalogue: Catalogue | None
     iterations: int
     options: dict[str, Any]
     folder: Path | None = None
@@ -121,7 +122,7 @@ class DiscoveryTask:
         if stayed:
             warnings.warn(f"{stayed} particles left their cluster during the discovery, and stay where they are", stacklevel=2)
         averages: dict[str, Average] = {}
-        known = fitting(self.catalogue, self.subtomograms.box * self.subtomograms.voxel_size)
+        known = fitting(self.catalogue or shipped(), self.subtomograms.box * self.subtomograms.voxel_size)
         clusters = sorted(set(moved) - {NONE})
         titles = {number: self.session.title(number) for number in clusters}
         for number, title in titles.items():
@@ -176,12 +177,17 @@ class DiscoveryTask:
         return gold_standard.average(boxes, ids, start=start, start_resolution=resolution, **self.options, **controls)
 
 
+@cache
 def shipped() -> Catalogue:
     """The catalogue of the shipped densities."""
     about = simulation.catalogue().set_index("name")
     return Catalogue.from_maps(simulation.load_densities(), about=about)
 
 
+@lru_cache(maxsize=2)
 def fitting(catalogue: Catalogue, extent: float) -> Catalogue:
-    """The maps of a catalogue that are not larger than a box of this edge in Å."""
+    """The maps of a catalogue that are not larger than a box of this edge in Å.
+
+    The same ones again for the next average: a catalogue keeps what `identify` prepared of its maps.
+    """
     return catalogue.choose(catalogue.table.index[catalogue.table["diameter"] <= extent])

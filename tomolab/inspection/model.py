@@ -402,9 +402,8 @@ class Inspection:
         boxes, before = self.subtomograms, self._taking_part(clusters)
         assert boxes is not None
         options = {"seed": seed, "symmetry": _symmetry(symmetry), "mask_diameter": mask_diameter}
-        known = discovery.shipped() if self.catalogue is None else self.catalogue
         task = DiscoveryTask(
-            self.session, before, boxes, self.features, self._keep_free, known, iterations, options, self.folder
+            self.session, before, boxes, self.features, self._keep_free, self.catalogue, iterations, options, self.folder
         )
         job: Job[DiscoveryResult] = jobs.start(self._free("discovery"), task)
         self._add_job(job)
