@@ -141,6 +141,35 @@ def test_a_watcher_that_fails_is_left_out_and_ends_nothing(gate: threading.Event
     assert told[-2:] == [("running", 3), ("done", 3)]
 
 
+def test_a_watcher_may_stop_the_job_whatever_the_others_do(gate: threading.Event) -> None:
+    states: list[str] = []
+
+    def stopping(job: Job) -> None:
+        states.append(job.state)
+        if job.progress is not None:
+            job.stop()
+
+    def failing(job: Job) -> None:
+        if job.state == "stopping":
+            raise KeyError("the view is gone")
+
+    held = threading.Event()
+    before = jobs.start("before", lambda progress, stop: held.wait(20))
+    job, last = (jobs.start(name, counting, 5, gate) for name in ("count", "last"))
+    job.watch(stopping)
+    job.watch(failing)
+    last.watch(lambda job: job.stop())
+    assert last.state == "stopped"
+    gate.set()
+    with pytest.warns(UserWarning, match="the view is gone") as warned:
+        held.set()
+        assert job.result(20) == 1
+    assert len(warned) == 1
+    until(lambda: states[-1] == "stopped")
+    assert states == ["waiting", "running", "stopping", "stopped"]
+    assert before.over
+
+
 @pytest.fixture(scope="module")
 def few() -> Subtomograms:
     imaging = Imaging(snr=0.3, tilts=(-60.0, 60.0), shift=0.05)
