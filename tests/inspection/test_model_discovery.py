@@ -147,7 +147,10 @@ def stop_after(job: Job, iterations: int) -> None:
 def test_a_stop_gives_the_best_so_far_and_particles_that_were_moved_stay(work: Inspection) -> None:
     session = work.session
     before = session.labels.copy()
+    assert work.folder is not None
     job = work.discover([0, 1], mask_diameter=200.0)
+    written: list[bool] = []
+    job.watch(lambda _: written.append(any(work.folder.glob("discovery-*.safetensors"))))
     # The user works on: some particles of cluster 0 leave it while the job runs.
     moved = session.members(0).ids[:3]
     session.select(moved)
@@ -156,6 +159,8 @@ def test_a_stop_gives_the_best_so_far_and_particles_that_were_moved_stay(work: I
     with pytest.warns(UserWarning, match="3 particles left their cluster during the discovery, and stay where they are"):
         result = job.result(120)
     assert job.state == "stopped"
+    assert any(written)
+    assert not list(work.folder.glob("discovery-*"))
     assert not work.averages
     after = session.labels
     assert (after[moved] == mine).all()

@@ -9,7 +9,6 @@ Job('discovery', running: 5 structures 7 of 30, 62 Å, 00:41 left; 12 % of the p
 >>> job.result().averages
 """
 
-import hashlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from tomolab.averaging.identification.fitting import MIN_MAPS
 from tomolab.averaging.identification.identity import identify
 from tomolab.averaging.initial_model import InitialModel
 from tomolab.clusters import clustering
+from tomolab.inspection import run_contents
 from tomolab.inspection.session import NONE, Session
 from tomolab.jobs import Progress
 from tomolab.learning.embedding import Embedding
@@ -96,7 +96,7 @@ class DiscoveryTask:
     options
         Of `averaging.average`: seed, symmetry, mask_diameter.
     folder
-        Where the state of an unfinished discovery is kept; the same discovery continues from there. None keeps nothing.
+        Run folder for the state of the discovery (`run_contents.checkpoint`). None keeps nothing.
     """
 
     session: Session
@@ -149,24 +149,20 @@ class DiscoveryTask:
             latest[:] = [now]
             progress(now)
 
-        return discovery.discover(
-            self.subtomograms,
-            labels,
-            features=None if features is None else features.vectors,
-            seed=self.options["seed"],
-            iterations=self.iterations,
-            mask_diameter=self.options["mask_diameter"],
-            checkpoint=self._checkpoint(labels),
-            progress=report,
-            watch=lambda found: progress(DiscoveryProgress(**vars(latest[0]), found=found)),
-            stop=stop,
-        )
-
-    def _checkpoint(self, labels: pd.Series) -> Path | None:
-        """A file for this discovery alone, so that another one does not meet its state."""
-        what = repr((labels.index.tolist(), labels.tolist(), self.options["seed"], self.options["mask_diameter"]))
-        name = f"discovery-{hashlib.sha256(what.encode()).hexdigest()[:12]}.safetensors"
-        return None if self.folder is None else self.folder / name
+        options = {name: self.options[name] for name in ("seed", "mask_diameter")}
+        about = self.subtomograms.choose(ids).digest(), labels.tolist(), None if features is None else features.network
+        with run_contents.checkpoint(self.folder, "discovery", *about, options) as path:
+            return discovery.discover(
+                self.subtomograms,
+                labels,
+                features=None if features is None else features.vectors,
+                iterations=self.iterations,
+                checkpoint=path,
+                progress=report,
+                watch=lambda found: progress(DiscoveryProgress(**vars(latest[0]), found=found)),
+                stop=stop,
+                **options,
+            )
 
     def _average(self, ids: np.ndarray, volume: Any, controls: dict[str, Any]) -> Average:
         boxes = self.subtomograms

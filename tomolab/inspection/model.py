@@ -69,6 +69,8 @@ class AveragingTask:
         Called with the name and the value of every average as soon as it is ready.
     classes
         Number of classes into which the particles are sorted first; 1 does not sort.
+    folder
+        Run folder for the state of an unfinished average (`run_contents.checkpoint`). None keeps nothing.
     refine_in
         Folder in which RELION refines the average of tomolab; by default RELION does not run.
     options
@@ -84,10 +86,11 @@ class AveragingTask:
         keep: Callable[[str, Average], Any],
         options: dict[str, Any],
         classes: int = 1,
+        folder: Path | None = None,
         refine_in: Path | None = None,
     ) -> None:
         self.title, self.subtomograms, self.ids, self.keep = title, subtomograms, ids, keep
-        self.options, self.classes, self.refine_in = options, classes, refine_in
+        self.options, self.classes, self.folder, self.refine_in = options, classes, folder, refine_in
 
     def __call__(self, *, progress: Callable[[Any], Any], stop: Callable[[], bool]) -> dict[str, Average]:
         """Compute the averages, by name; if stopped, return those that are ready."""
@@ -112,7 +115,8 @@ class AveragingTask:
         return {name: ids for name, ids in sets.items() if len(ids) >= FEWEST}
 
     def _average(self, name: str, ids: np.ndarray, controls: dict[str, Any]) -> Average:
-        average = gold_standard.average(self.subtomograms, ids, **self.options, **controls)
+        with run_contents.checkpoint(self.folder, "average", self.subtomograms.choose(ids).digest(), self.options) as path:
+            average = gold_standard.average(self.subtomograms, ids, checkpoint=path, **self.options, **controls)
         if self.refine_in is None or controls["stop"]():
             return average
         folder = relion_job.write(self.subtomograms, self.refine_in / folder_name(name), ids=ids, progress=False)
@@ -356,6 +360,7 @@ class Inspection:
             ids,
             keep=partial(self.keep, cluster=cluster, quick=quick),
             classes=1 if quick else classes,
+            folder=self.folder,
             refine_in=self.folder / "relion" if self.folder and engine == "RELION" else None,
             options=options,
         )
