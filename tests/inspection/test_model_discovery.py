@@ -9,59 +9,40 @@ import pandas as pd
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from tomolab import inspection, io, jobs, simulation
+from tomolab import inspection, io, jobs
 from tomolab.averaging import half_maps
 from tomolab.inspection import Inspection, Session, cluster_columns, run_contents
 from tomolab.inspection.actions import ACTIONS, Choice
 from tomolab.inspection.discovery import DiscoveryProgress, DiscoveryResult, DiscoveryTask, fitting, shipped
 from tomolab.jobs import Job
 from tomolab.learning import Embedding
-from tomolab.simulation import Imaging, densities
 from tomolab.subtomograms import Subtomograms
 from tomolab.ui import job_summary
 
-NAMES = ["tric", "ruvab"]
 
-
-@pytest.fixture(scope="module")
-def mixed() -> Subtomograms:
-    """Twenty-four subtomograms of each of two complexes."""
-    maps = densities.load(NAMES, voxel_size=20.0, box=20)
-    imaging = Imaging(snr=0.3, tilts=(-60.0, 60.0), shift=0.05)
-    return simulation.subtomograms(maps, 24, imaging=imaging, box=20, seed=3, device="cpu")
-
-
-def rough(mixed: Subtomograms) -> np.ndarray:
-    """Two clusters for the first complex and one for the second; a fifth of all is wrong."""
-    generator = np.random.default_rng(4)
-    kind = mixed.particles["label"].map(NAMES.index).to_numpy()
-    labels = kind * 2 + (kind == 0) * generator.integers(2, size=len(kind))
-    return np.where(generator.uniform(size=len(kind)) > 0.2, labels, generator.integers(3, size=len(kind)))
-
-
-def write(folder: Path, mixed: Subtomograms) -> Path:
+def write(folder: Path, mixed: Subtomograms, rough: pd.Series) -> Path:
     """A run folder with the rough clusters, and features that tell the complexes apart a little."""
     vectors = np.random.default_rng(1).normal(size=(len(mixed), 6))
-    vectors[:, 0] += np.where(mixed.particles["label"] == NAMES[0], 1.0, -1.0)
+    vectors[:, 0] += np.where(mixed.particles["label"] == "tric", 1.0, -1.0)
     Embedding(mixed.ids, vectors, "of a test").save(folder / "embedding")
-    io.write_particles(mixed.particles.assign(cluster=rough(mixed)), folder / "clusters.csv")
+    io.write_particles(mixed.particles.assign(cluster=rough.to_numpy()), folder / "clusters.csv")
     mixed.save(folder / "subtomograms.zarr")
     pd.DataFrame({"particle_id": mixed.ids, "x": vectors[:, 0], "y": vectors[:, 1]}).to_csv(folder / "layout.csv", index=False)
     return folder
 
 
 @pytest.fixture
-def work(tmp_path: Path, mixed: Subtomograms) -> Inspection:
-    return inspection.open(write(tmp_path, mixed), diameter=200.0)
+def work(tmp_path: Path, mixed: Subtomograms, rough: pd.Series) -> Inspection:
+    return inspection.open(write(tmp_path, mixed, rough), diameter=200.0)
 
 
 Discovered = tuple[Inspection, DiscoveryResult, pd.Series, list[Any], Job[DiscoveryResult]]
 
 
 @pytest.fixture(scope="module")
-def discovered(tmp_path_factory: pytest.TempPathFactory, mixed: Subtomograms) -> Discovered:
+def discovered(tmp_path_factory: pytest.TempPathFactory, mixed: Subtomograms, rough: pd.Series) -> Discovered:
     """An inspection after a discovery: it, the result, the labels before, all progress, and the job."""
-    work = inspection.open(write(tmp_path_factory.mktemp("run"), mixed), diameter=200.0)
+    work = inspection.open(write(tmp_path_factory.mktemp("run"), mixed, rough), diameter=200.0)
     before, seen = work.session.labels.copy(), list[Any]()
     job = work.discover(mask_diameter=200.0, iterations=3)
     job.watch(lambda job: seen.append((job.progress, work.session.labels.copy())))
