@@ -262,7 +262,8 @@ def test_relion_refines_what_ours_began_with_and_its_average_lands_too(folder: P
     assert asked["symmetry"] == "C1"
     assert asked["place"] == folder / "relion" / "cluster_1_quick_RELION"
     assert len(to_relion.particles(asked["place"] / "particles.star")) == 16
-    assert work.averages[name].record == {"program": "RELION", "name": name, "cluster": second, "quick": True}
+    about = {"name": name, "cluster": second, "members": work.session.digest(second), "quick": True}
+    assert work.averages[name].record == {"program": "RELION"} | about
     bare = Inspection(work.session, subtomograms=work.subtomograms, diameter=250)
     assert bare.average_problem([0], engine="RELION") == "RELION works in files, and there is no run folder"
 

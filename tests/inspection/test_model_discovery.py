@@ -1,5 +1,6 @@
 """Discovery in an inspection: the clusters become the structures in one step, each with its average, and all is kept."""
 
+import math
 import threading
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,35 @@ def test_the_table_shows_resolution_and_identity_of_the_newest_average(discovere
     other.keep("named", average, cluster=3)
     assert columns["identity"].values(other) == {3: "known: ribosome_70s (r 0.98, p 0.001)", 4: ""}
     assert columns["resolution"].format(columns["resolution"].values(other)[4]) == ""
+
+
+def test_a_structure_can_be_accepted_merged_and_sent_back(discovered: Discovered) -> None:
+    work, _, before, _, _ = discovered
+    session, column = work.session, next(one for one in cluster_columns.COLUMNS if one.name == "resolution")
+
+    def resolutions() -> dict[int, float]:
+        return dict(column.values(work))
+
+    both, found = resolutions(), session.labels
+    assert math.isfinite(both[3] + both[4])
+    session.accept(3)
+    assert work.discover_problem() == ""
+    session.accept(4)
+    assert work.discover_problem() == "all clusters are accepted: tick those to search in"
+    assert work.discover_problem([3]) == ""
+    assert resolutions() == both
+    session.merge([3, 4])
+    assert resolutions() == {3: math.inf}
+    session.send_back(3)
+    assert resolutions() == both
+    session.send_back(4)
+    assert session.labels.equals(found.where(found == 3, before))
+    session.send_back(3)
+    assert session.labels.equals(before)
+    assert resolutions() == dict.fromkeys([0, 1, 2], math.inf)
+    for _ in range(6):
+        session.undo()
+    assert resolutions() == both
 
 
 def stop_after(job: Job, iterations: int) -> None:

@@ -56,9 +56,11 @@ def _selected(work: Inspection) -> dict[int, int]:
 
 
 def newest(work: Inspection) -> dict[int, tuple[str, Average]]:
-    """Name and value of the newest average of each cluster that has one."""
-    found = {average.record.get("cluster"): (name, average) for name, average in work.averages.items()}
-    return {number: found[number] for number in work.session.clusters if number in found}
+    """Name and value of the newest average of each cluster that has one, of exactly the particles that are in it now."""
+    found = {(one.record.get("cluster"), one.record.get("members")): (name, one) for name, one in work.averages.items()}
+    averaged = [number for number in work.session.clusters if any(number == cluster for cluster, _ in found)]
+    keys = {number: (number, work.session.digest(number)) for number in averaged}
+    return {number: found[key] for number, key in keys.items() if key in found}
 
 
 def _resolutions(work: Inspection) -> dict[int, float]:
@@ -91,13 +93,20 @@ COLUMNS = (
     Column(
         "resolution",
         "Å",
-        "Resolution of its newest average",
+        "Resolution of the newest average of these particles",
         "number",
         _resolutions,
         lambda value: f"{value:.0f}" if math.isfinite(value) else "",
         optional=True,
     ),
-    Column("identity", "Identity", "Its newest average in a catalogue of known structures", "text", _identities, optional=True),
+    Column(
+        "identity",
+        "Identity",
+        "The newest average of these particles in a catalogue of known structures",
+        "text",
+        _identities,
+        optional=True,
+    ),
     Column(
         "note",
         "Note",
@@ -105,6 +114,16 @@ COLUMNS = (
         "text",
         lambda work: {number: one.note for number, one in work.session.clusters.items()},
         write=lambda session, number, text: session.describe(number, note=text.strip()),
+    ),
+    Column(
+        "accepted",
+        "Accepted",
+        "Whether it is final, so that Discover leaves it out where no cluster is ticked",
+        "check",
+        lambda work: {number: one.accepted for number, one in work.session.clusters.items()},
+        lambda on: "yes" if on else "",
+        write=lambda session, number, on: session.describe(number, accepted=on),
+        optional=True,
     ),
     Column(
         "shown",

@@ -87,8 +87,8 @@ class DiscoveryTask:
     subtomograms, features
         Boxes and features of the particles.
     keep
-        Called with the title, the average and the number of the cluster of every structure as soon as it is averaged; returns
-        the name of the average.
+        Called with the title, the average, the number of the cluster and the ids of the particles of every structure as soon as
+        it is averaged; returns the name of the average.
     catalogue
         Known maps, which name the averages that are believable; None for the shipped ones.
     iterations
@@ -103,7 +103,7 @@ class DiscoveryTask:
     before: pd.Series
     subtomograms: Subtomograms
     features: Embedding | None
-    keep: Callable[[str, Average, int], str]
+    keep: Callable[[str, Average, int, np.ndarray], str]
     catalogue: Catalogue | None
     iterations: int
     options: dict[str, Any]
@@ -134,7 +134,7 @@ class DiscoveryTask:
             average = self._average(ids, found.volumes[found.labels[ids[0]]], {"progress": progress, "stop": stop})
             if average.believable and len(known) >= MIN_MAPS:
                 average = identify(average, known).add_to(average)
-            averages[self.keep(title, average, number)] = average
+            averages[self.keep(title, average, number, ids)] = average
         return DiscoveryResult(found, clusters, averages, stayed)
 
     def _discover(self, progress: Callable[[Any], Any], stop: Callable[[], bool]) -> Discovery:

@@ -19,7 +19,7 @@ const STYLE = `
 .tomolab-clusters .number { text-align: right; }
 .tomolab-clusters img { height: 24px; display: block; border-radius: 2px; }
 `;
-const WIDTHS = { name: "27%", resolution: "36px", text: "", number: "68px", check: "44px" };
+const WIDTHS = { name: "27%", resolution: "36px", text: "", number: "68px", accepted: "58px", check: "44px" };
 
 export default {
   render({ model, el }) {
