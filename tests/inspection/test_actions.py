@@ -179,7 +179,7 @@ def test_a_structure_is_accepted_merged_split_and_sent_back(work: Inspection, sc
     resolution = f"{work.averages['a'].resolution:.0f}"
     both = {0: resolution, second: resolution}
     assert shown(view, "resolution") == both
-    assert shown(view, "identity") == {0: "known: tric (r 0.98, p 0.001)", second: ""}
+    assert shown(view, "identity") == {0: "tric", second: ""}
     press(view, "accept", 0)
     assert shown(view, "resolution") == both
     assert session.clusters[0].accepted
@@ -203,7 +203,10 @@ def test_a_structure_is_accepted_merged_split_and_sent_back(work: Inspection, sc
     session.split(0, pd.Series(np.arange(16) % 2, index=session.members(0).ids))
     assert shown(view, "resolution") == {0: "", second: resolution, 2: ""}
     press(view, "undo")
-    assert shown(view, "identity")[0].startswith("known: tric")
+    assert shown(view, "identity")[0] == "tric"
+    work.averages["b"].record["identity"] = {"sentence": "novel: nearest tric, mirrored (r 0.5, p 0.2)"}
+    work.changed.emit({"averages"})
+    assert shown(view, "identity")[second] == "novel"
 
 
 def test_actions_change_the_session(work: Inspection) -> None:

@@ -79,6 +79,12 @@ def _identity(average: Average) -> str:
     return str(identity.get("sentence", "")) if isinstance(identity, Mapping) else ""
 
 
+def _short(sentence: str) -> str:
+    """The names that an identity gives, or its verdict if it is not known."""
+    verdict, _, names = sentence.partition(" (")[0].partition(": ")
+    return {"known": names, "novel": verdict}.get(verdict, sentence.partition(" (")[0])
+
+
 COLUMNS = (
     Column(
         "name",
@@ -89,7 +95,15 @@ COLUMNS = (
         write=lambda session, number, text: session.describe(number, name=text.strip()),
     ),
     Column("count", "Particles", "Particles in the cluster", "number", lambda work: work.session.counts(), "{:,}".format),
-    Column("selected", "Selected", "Selected particles in it", "number", _selected, lambda n: f"{n:,}" if n else ""),
+    Column(
+        "selected",
+        "Selected",
+        "Selected particles in it",
+        "number",
+        _selected,
+        lambda count: f"{count:,}" if count else "",
+        optional=True,
+    ),
     Column(
         "resolution",
         "Å",
@@ -105,6 +119,7 @@ COLUMNS = (
         "The newest average of these particles in a catalogue of known structures",
         "text",
         _identities,
+        _short,
         optional=True,
     ),
     Column(
