@@ -20,7 +20,7 @@ import record
 import torch
 
 from tomolab import averaging, particles, rotations, simulation, volumes
-from tomolab.averaging import Average, alignment, classification, fsc, symmetry
+from tomolab.averaging import Average, alignment, fsc, symmetry
 from tomolab.simulation import Imaging, densities
 from tomolab.subtomograms import Subtomograms
 from tomolab.volumes import Volume
@@ -158,7 +158,7 @@ def strangers(maps: dict[str, Volume], *, seed: int) -> dict[str, Any]:
     data = imaged({name: maps[name] for name in names}, {names[0]: 160, names[1]: 40}, snr=0.1, seed=seed)
     truth = data.particles.set_index("particle_id")["label"]
     start = time.perf_counter()
-    found = classification.classify(data, seed=seed, progress=False)
+    found = averaging.classify(data, seed=seed, progress=False)
     seconds = time.perf_counter() - start
     stranger = truth == names[1]
     sets = {"all": None, "sorted": found.labels.index[found.labels == 0], "pure": truth.index[~stranger]}

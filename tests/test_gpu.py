@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tomolab import averaging, rotations, simulation, tomograms, volumes
-from tomolab.averaging import alignment, classification
+from tomolab.averaging import alignment
 from tomolab.jobs import Progress
 from tomolab.learning import Embedding, baselines, embedding, networks, training
 from tomolab.simulation import Imaging, densities, microscope, specimen
@@ -109,7 +109,7 @@ def test_strangers_are_named_on_the_gpu() -> None:
     maps = densities.load(["tric", "ruvab"], voxel_size=20.0, box=20)
     imaging = Imaging(snr=0.2, tilts=(-60.0, 60.0), shift=0.05)
     mixed = simulation.subtomograms(maps, {"tric": 40, "ruvab": 10}, imaging=imaging, box=20, seed=3)
-    found = classification.classify(mixed, seed=1, iterations=3, device="cuda", progress=False)
+    found = averaging.classify(mixed, seed=1, iterations=3, device="cuda", progress=False)
     stranger = mixed.particles.set_index("particle_id")["label"] == "ruvab"
     assert found.labels[stranger].mean() > 0.85
     assert found.labels[~stranger].mean() < 0.1

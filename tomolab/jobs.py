@@ -221,7 +221,7 @@ def start(name: str, work: Callable[..., Result], *arguments: Any, **options: An
     name
         Shown to the user.
     work
-        A function that takes `progress` and `stop`, as `averaging.average`, `classification.classify` and `relion.refine` do.
+        A function that takes `progress` and `stop`, as `averaging.average`, `averaging.classify` and `relion.refine` do.
     arguments, options
         Its other arguments.
     """

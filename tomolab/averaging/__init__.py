@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from tomolab.averaging import relion as relion
     from tomolab.averaging.alignment import Poses, align_map
     from tomolab.averaging.alignment import apply as apply_fit
-    from tomolab.averaging.classification import classify
-    from tomolab.averaging.discovery import Discovery, discover
+    from tomolab.averaging.classification.classify import classify
+    from tomolab.averaging.classification.discovery import Discovery, discover
     from tomolab.averaging.fsc import correlate
     from tomolab.averaging.gold_standard import average
     from tomolab.averaging.half_maps import Average, load
@@ -45,8 +45,8 @@ else:
         __name__,
         {
             "alignment": ["Poses", "align_map", "apply as apply_fit"],
-            "classification": ["classify"],
-            "discovery": ["Discovery", "discover"],
+            "classification.classify": ["classify"],
+            "classification.discovery": ["Discovery", "discover"],
             "fsc": ["correlate"],
             "gold_standard": ["average"],
             "half_maps": ["Average", "load"],

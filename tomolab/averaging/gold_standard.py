@@ -35,6 +35,8 @@ from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
 
 FIND = "find"
+FROM_RANDOM, FROM_KNOWN = 40, 20
+"""Iterations by default, from random orientations, and from a map or from angles."""
 
 
 def average(
@@ -42,8 +44,8 @@ def average(
     ids: Any = None,
     *,
     seed: int,
-    iterations: int = 20,
-    starts: int = 2,
+    iterations: int | None = None,
+    starts: int = 1,
     given: bool = False,
     start: Volume | InitialModel | Average | None = None,
     start_resolution: float = 80.0,
@@ -73,7 +75,7 @@ def average(
     seed
         Of the split and all random orientations; the same seed gives the same average on the same machine.
     iterations
-        Two thirds search from random orientations, the rest refine locally.
+        Two thirds search, the rest refine locally. By default 40 from random orientations, and 20 from a map or from angles.
     starts
         Independent searches per half; the one with the best score is refined.
     given
@@ -125,6 +127,8 @@ def average(
     where, workers = parallel.pick_device(device), Workers(parallel.active(client), device)
     chosen = subtomograms if ids is None else subtomograms.choose(ids)
     lengths = {"mask_diameter": mask_diameter, "max_shift": max_shift, "finest": finest}
+    if iterations is None:
+        iterations = FROM_RANDOM if start is None and not given else FROM_KNOWN
     parameters: dict[str, Any] = {"iterations": iterations, "starts": starts, "given": given, **lengths}
     groups.group("C1" if symmetry == FIND else symmetry)
     if start is not None and given:

@@ -73,7 +73,7 @@ def choose_settings(
     chosen: Subtomograms,
     *,
     iterations: int = 20,
-    starts: int = 2,
+    starts: int = 1,
     given: bool = False,
     mask_diameter: float | None = None,
     max_shift: float | None = None,
@@ -338,8 +338,7 @@ class Refinement:
     def _score(self, now: _Subset, data: Coefficients, grids: list[Tensor], *, near: bool) -> Poses:
         shifts = search_shifts(data, self.settings.max_shift_voxels)
         if near:
-            step = _shift_step(data)
-            shifts = now.poses.shifts[:, :1] + alignment.shift_grid(1.5 * step, step, device=now.fold.device)
+            shifts = now.poses.shifts[:, :1] + near_shifts(data)
         options: dict[str, Any] = {"generator": self.generator, "workers": self.workers} | self._prior(now, data)
         return global_search(data, now.fold, grids, shifts=shifts, **options)
 
@@ -353,6 +352,12 @@ def search_shifts(data: Coefficients, max_shift_voxels: float) -> Tensor:
     """Shifts (n, s, 3) that a search over all of them tries, the same for every subtomogram."""
     shifts = alignment.shift_grid(max_shift_voxels, _shift_step(data), device=data.values.device)
     return shifts.expand(len(data), -1, -1)
+
+
+def near_shifts(data: Coefficients) -> Tensor:
+    """Shifts (s, 3) that a search tries near one that is known."""
+    step = _shift_step(data)
+    return alignment.shift_grid(1.5 * step, step, device=data.values.device)
 
 
 def global_search(

@@ -20,9 +20,10 @@ import numpy as np
 import pandas as pd
 
 from tomolab import simulation
-from tomolab.averaging import discovery, gold_standard
-from tomolab.averaging.classification import MIN_PARTICLES
-from tomolab.averaging.discovery import Discovery
+from tomolab.averaging import gold_standard
+from tomolab.averaging.classification import discovery
+from tomolab.averaging.classification.discovery import Discovery
+from tomolab.averaging.classification.split_merge import MIN_PARTICLES
 from tomolab.averaging.half_maps import Average
 from tomolab.averaging.identification.catalogue import Catalogue
 from tomolab.averaging.identification.fitting import MIN_MAPS

@@ -25,8 +25,9 @@ import pandas as pd
 from psygnal import Signal
 
 from tomolab import io, jobs
-from tomolab.averaging import classification, gold_standard
+from tomolab.averaging import gold_standard
 from tomolab.averaging import symmetry as symmetries
+from tomolab.averaging.classification.classify import classify
 from tomolab.averaging.gold_standard import FIND
 from tomolab.averaging.half_maps import Average
 from tomolab.averaging.identification.catalogue import Catalogue
@@ -108,7 +109,7 @@ class AveragingTask:
         if self.classes == 1:
             return {self.title: self.ids}
         options: dict[str, Any] = {name: self.options.get(name) for name in ("seed", "mask_diameter")}
-        found = classification.classify(self.subtomograms, self.ids, classes=self.classes, **options, **controls).labels
+        found = classify(self.subtomograms, self.ids, classes=self.classes, **options, **controls).labels
         sets = {f"{self.title}, class {k + 1}": found.index[found == k].to_numpy() for k in range(self.classes)}
         for name, ids in sets.items():
             if len(ids) < FEWEST:
@@ -337,7 +338,7 @@ class Inspection:
         quick
             Average only the 120 most typical particles, in fewer iterations, without sorting.
         classes
-            If more than one, sort the particles into classes first (`classification.classify`) and average each class.
+            If more than one, sort the particles into classes first (`averaging.classify`) and average each class.
         symmetry, mask_diameter, seed
             As in `averaging.average`.
 

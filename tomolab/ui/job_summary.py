@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from tomolab.averaging.discovery import Discovery
+from tomolab.averaging.classification.discovery import Discovery
 from tomolab.averaging.fsc import THRESHOLD
 from tomolab.averaging.half_maps import Average
 from tomolab.inspection.discovery import DiscoveryProgress, DiscoveryResult

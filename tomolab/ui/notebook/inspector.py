@@ -88,7 +88,7 @@ class Inspector(VBox):  # type: ignore[misc]
         self.colour.observe(lambda _: self._colour(), "value")
         self.tabs = Tab([self.gallery, self.averages, self.filters, self.export])
         self.tabs.titles = "Boxes", "Averages", "Filters", "Export"
-        self.tabs.layout = Layout(flex="1 1 560px", min_width="0")
+        self.tabs.layout = Layout(flex="1 1 530px", min_width="0")
         super().__init__([self._top(), HBox(self._views()), self._bottom(), self.keyboard], layout=Layout(max_width="1500px"))
         self.add_class("tomolab-inspector")
         inspection.changed.connect(self._follow)
@@ -121,7 +121,7 @@ class Inspector(VBox):  # type: ignore[misc]
         row = Layout(align_items="center", flex_flow="row wrap")
         line = HBox([*buttons, HBox([split, HTML("into"), self.n_clusters], layout=Layout(align_items="center"))], layout=row)
         # Side by side, or in a narrow window below one another.
-        clusters = VBox([line, self.table], layout=Layout(flex="1 1 500px", min_width="0", padding="0 8px 0 0"))
+        clusters = VBox([line, self.table], layout=Layout(flex="1 1 530px", min_width="0", padding="0 8px 0 0"))
         return HBox([clusters, self.tabs], layout=Layout(flex_flow="row wrap"))
 
     def say(self, text: str) -> None:

@@ -1,12 +1,11 @@
-"""Sorting: strangers in a set are named, whichever structure they have, and a pure set loses few to its second class."""
+"""Classification: strangers in a set are in a class of their own, also in a chosen part, and a stop gives what there is."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tomolab import simulation, subtomograms
-from tomolab.averaging import classification
+from tomolab import averaging, simulation, subtomograms
 from tomolab.jobs import Progress
 from tomolab.simulation import Imaging, densities
 from tomolab.subtomograms import Subtomograms
@@ -23,40 +22,39 @@ def mixed() -> Subtomograms:
 
 def test_strangers_are_named(mixed: Subtomograms) -> None:
     truth = mixed.particles.set_index("particle_id")["label"]
-    found = classification.classify(mixed, seed=1, iterations=3, progress=False, device="cpu")
+    found = averaging.classify(mixed, seed=1, iterations=3, progress=False, device="cpu")
     assert found.labels.name == "class"
     assert found.labels.index.tolist() == truth.index.tolist()
     assert found.labels[truth == "ruvab"].mean() > 0.85
     assert found.labels[truth == "tric"].mean() < 0.1
     assert found.probability.between(0.5, 1).all()
     assert len(found.volumes) == 2
-    # The largest class comes first, and a chosen part is sorted like a whole.
-    some = classification.classify(
+    # The largest class comes first, and a chosen part is divided like a whole.
+    some = averaging.classify(
         mixed, truth.index[truth == "ruvab"].append(truth.index[truth == "tric"][:8]), seed=1, iterations=2, progress=False
     )
     assert some.labels.value_counts().index[0] == 0
 
 
-def test_the_same_seed_sorts_alike_from_a_store(mixed: Subtomograms, tmp_path: Path) -> None:
+def test_the_same_seed_classifies_alike_from_a_store(mixed: Subtomograms, tmp_path: Path) -> None:
     few = mixed.take(mixed.ids[::2])
     few.save(tmp_path / "few.zarr")
     stored = subtomograms.open(tmp_path / "few.zarr")
     here = Subtomograms(np.asarray(stored.volumes[:], dtype=np.float32), few.particles, 20.0)
-    one, two = (classification.classify(data, seed=2, iterations=1, progress=False, device="cpu") for data in (here, stored))
+    one, two = (averaging.classify(data, seed=2, iterations=1, progress=False, device="cpu") for data in (here, stored))
     np.testing.assert_array_equal(one.labels, two.labels)
 
 
 def test_progress_is_told_and_a_stop_gives_what_there_is(mixed: Subtomograms) -> None:
-    few, seen = mixed.take(mixed.ids[::2]), list[Progress]()
-    classification.classify(few, seed=2, iterations=2, progress=seen.append, device="cpu")
+    few, seen = mixed.take(mixed.ids[-24:]), list[Progress]()
+    averaging.classify(few, seed=2, iterations=2, progress=seen.append, device="cpu")
     assert [now.iteration for now in seen] == list(range(1, seen[0].of + 1))
     assert list(dict.fromkeys(now.stage for now in seen)) == ["structure 1", "structure 2", "classification"]
     assert seen[-1].left == 0
-    # In the first structure, and in the second one.
-    for moment, classes in ((3, 1), (len(seen) // 2 + 3, 2)):
+    for moment, classes in ((1, 1), (2, 2), (3, 2)):
         told: list[Progress] = []
         options = {"progress": told.append, "stop": lambda told=told, moment=moment: len(told) == moment}
-        stopped = classification.classify(few, seed=2, iterations=2, device="cpu", **options)
+        stopped = averaging.classify(few, seed=2, iterations=2, device="cpu", **options)
         assert len(told) == moment
         assert len(stopped.volumes) == classes
         assert stopped.labels.index.tolist() == few.ids.tolist()
@@ -64,8 +62,8 @@ def test_progress_is_told_and_a_stop_gives_what_there_is(mixed: Subtomograms) ->
 
 def test_bad_input_is_refused(mixed: Subtomograms) -> None:
     with pytest.raises(ValueError, match="2 classes or more with 8 particles each, got 1 for 50"):
-        classification.classify(mixed, seed=1, classes=1)
+        averaging.classify(mixed, seed=1, classes=1)
     with pytest.raises(ValueError, match="got 2 for 10 particles"):
-        classification.classify(mixed, mixed.ids[:10], seed=1)
+        averaging.classify(mixed, mixed.ids[:10], seed=1)
     with pytest.raises(ValueError, match="max_shift must be over 0"):
-        classification.classify(mixed, seed=1, max_shift=-5.0)
+        averaging.classify(mixed, seed=1, max_shift=-5.0)

@@ -57,7 +57,7 @@ def test_one_complex_in_two_labels_is_one_structure(mixed: Subtomograms, truth: 
 
 def test_particles_whose_structures_are_all_lost_find_another(mixed: Subtomograms, truth: pd.Series) -> None:
     """Six labels of eight: most structures lose their particles at once, among them all candidates of some particles."""
-    found = discover(mixed, pd.Series(np.arange(len(truth)) % 6, index=truth.index), seed=3, iterations=2)
+    found = discover(mixed, pd.Series(np.arange(len(truth)) % 6, index=truth.index), seed=3, iterations=3)
     assert found.probability.between(0.5, 1).all()
     assert np.isfinite(found.history["score"]).all()
     assert adjusted_rand_score(truth[found.labels.index], found.labels) > 0.8
@@ -69,7 +69,7 @@ def test_features_make_certain_what_noise_leaves_open(mixed: Subtomograms, truth
     boxes = Subtomograms(mixed.volumes + 9 * noise * mixed.volumes.std(), mixed.particles, mixed.voxel_size)
     features = np.eye(2)[truth.map(NAMES.index)] + 0.2 * generator.standard_normal((len(truth), 2))
     plain, helped = (discover(boxes, rough, features=one, iterations=2) for one in (None, features))
-    assert helped.probability.mean() > plain.probability.mean() + 0.03
+    assert helped.probability.mean() > plain.probability.mean() + 0.02
     known = helped.labels[helped.labels >= 0]
     assert len(known) > 0.6 * len(truth)
     assert adjusted_rand_score(truth[known.index], known) > 0.9
