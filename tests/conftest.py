@@ -78,6 +78,24 @@ def boxes() -> Subtomograms:
     return Subtomograms(cut.volumes, table, cut.voxel_size)
 
 
+@pytest.fixture(scope="session")
+def mixed() -> Subtomograms:
+    """Twenty-four subtomograms of each of two complexes, tric and ruvab."""
+    maps = densities.load(["tric", "ruvab"], voxel_size=20.0, box=20)
+    imaging = Imaging(snr=0.3, tilts=(-60.0, 60.0), shift=0.05)
+    return simulation.subtomograms(maps, 24, imaging=imaging, box=20, seed=3, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def rough(mixed: Subtomograms) -> pd.Series:
+    """Labels of `mixed`, two for tric and one for ruvab; a fifth of all is wrong."""
+    generator = np.random.default_rng(4)
+    kind = mixed.particles["label"].map(["tric", "ruvab"].index).to_numpy()
+    labels = kind * 2 + (kind == 0) * generator.integers(2, size=len(kind))
+    wrong = generator.uniform(size=len(kind)) <= 0.2
+    return pd.Series(np.where(wrong, generator.integers(3, size=len(kind)), labels), index=mixed.ids, name="label")
+
+
 def write_run(folder: Path, boxes: Subtomograms) -> Path:
     """A run folder as the notebooks leave it: one cluster of two kinds of particles that are far apart in the embedding."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,12 +12,14 @@ import pandas as pd
 import pytest
 
 from tomolab import averaging, jobs, simulation
-from tomolab.averaging import Average
-from tomolab.jobs import Job
+from tomolab.averaging import Average, Discovery
+from tomolab.inspection.discovery import DiscoveryProgress
+from tomolab.jobs import Job, Progress
 from tomolab.simulation import Imaging, densities
 from tomolab.subtomograms import Subtomograms
-from tomolab.ui import job_summary
+from tomolab.ui import images, job_summary
 from tomolab.ui.notebook import jobs as job_widgets
+from tomolab.volumes import Volume
 
 
 @pytest.fixture
@@ -141,6 +143,39 @@ def test_a_watcher_that_fails_is_left_out_and_ends_nothing(gate: threading.Event
     assert told[-2:] == [("running", 3), ("done", 3)]
 
 
+def test_a_watcher_may_stop_the_job_whatever_the_others_do(gate: threading.Event) -> None:
+    states: list[str] = []
+
+    def stopping(job: Job) -> None:
+        states.append(job.state)
+        if job.progress is not None:
+            job.stop()
+
+    def failing(job: Job) -> None:
+        if job.state == "stopping":
+            raise KeyError("the view is gone")
+
+    held = threading.Event()
+    before = jobs.start("before", lambda progress, stop: held.wait(20))
+    job, last = (jobs.start(name, counting, 5, gate) for name in ("count", "last"))
+    job.watch(stopping)
+    job.watch(failing)
+    last.watch(lambda job: job.stop())
+    assert last.state == "stopped"
+    gate.set()
+
+    def go_on() -> int:
+        held.set()
+        return job.result(20)
+
+    with pytest.warns(UserWarning, match="the view is gone") as warned:
+        assert go_on() == 1
+    assert len(warned) == 1
+    until(lambda: states[-1] == "stopped")
+    assert states == ["waiting", "running", "stopping", "stopped"]
+    assert before.over
+
+
 @pytest.fixture(scope="module")
 def few() -> Subtomograms:
     imaging = Imaging(snr=0.3, tilts=(-60.0, 60.0), shift=0.05)
@@ -160,6 +195,32 @@ def test_an_average_in_the_background_is_the_one_made_in_front(few: Subtomograms
     assert panel.image.value == job_summary.picture(behind.volume)
     assert panel.image.layout.visibility == "visible"
     assert panel.curve.value == job_summary.curve(behind.fsc, panel.side)
+
+
+def test_structures_are_drawn_once_and_sent_when_they_change(gate: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    png = images.png
+    monkeypatch.setattr(images, "png", lambda cut, **limits: (drawn.append(len(cut)), png(cut, **limits))[1])
+    volume, curve = Volume(np.eye(8)[:, :, None] * np.ones(8), 10.0), pd.DataFrame({"resolution": [40.0], "fsc": [1.0]})
+    labels, history = pd.Series([0, 0, 1, -1], index=range(4)), pd.DataFrame({"moved": [0.25]})
+    shown = {"stage": "2 structures", "of": 6, "resolution": 40.0, "volume": volume, "fsc": curve, "seconds": 1.0, "left": 5.0}
+    first, second = (Discovery(labels, labels * 0.5, [volume] * n, history, []) for n in (2, 3))
+
+    def work(*, progress: Callable[[Any], Any], stop: Callable[[], bool]) -> None:
+        gate.wait(20)
+        for number, found in enumerate([first, first, None, first, second, None], 1):
+            now = {"iteration": number} | shown
+            progress(Progress(**now) if found is None else DiscoveryProgress(**now, found=found))
+
+    job = jobs.start("discovery", work)
+    one, other = job_widgets.watch(job, job).children
+    sent: list[str] = []
+    one.structures.observe(lambda change: sent.append(change["new"]), "value")
+    gate.set()
+    job.result(20)
+    assert drawn.count(job_summary.STRUCTURE) == 2 + 3
+    assert [text.count("<img") for text in sent] == [2, 3]
+    assert other.structures.value == one.structures.value == sent[-1]
 
 
 def test_a_curve_falls_where_the_correlation_does() -> None:

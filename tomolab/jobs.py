@@ -20,7 +20,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -156,8 +156,11 @@ class Job(Generic[Result]):
         return (self._ended or time.perf_counter()) - self._began if self._began else 0.0
 
     def stop(self) -> None:
-        """Ask it to stop: a waiting job never begins, a running one ends soon with the result so far."""
-        if self.over:
+        """Ask it to stop: a waiting job never begins, a running one ends soon with the result so far.
+
+        It may be called more than once, also by a watcher.
+        """
+        if self.over or self._asked.is_set():
             return
         self._asked.set()
         if not self._future.cancel():
@@ -196,10 +199,14 @@ class Job(Generic[Result]):
     def _notify(self, progress: Any = None) -> None:
         self.progress = self.progress if progress is None else progress
         for watcher in tuple(self._watchers):
+            # A watcher that stops the job comes here again, and so does another thread: a watcher may be gone meanwhile.
+            if watcher not in self._watchers:
+                continue
             try:
                 watcher(self)
             except Exception as error:  # noqa: BLE001 - a watcher that fails must not end the work
-                self._watchers.remove(watcher)
+                with suppress(ValueError):
+                    self._watchers.remove(watcher)
                 warnings.warn(f"{self.name} is no longer watched by {watcher!r}, which failed: {error!r}", stacklevel=2)
         if self.over:
             # No change follows: the watchers can be freed.

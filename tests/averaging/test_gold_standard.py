@@ -176,7 +176,7 @@ def test_a_cut_run_ends_as_an_unbroken_one(data: tuple, tmp_path: Path, monkeypa
     few, path = data[0].take(data[0].ids[:16]), tmp_path / "state.safetensors"
     options = {"seed": 3, "iterations": 5, "device": "cpu"}
     straight = averaging.average(few, progress=False, **options)
-    for moment in (2, 7):  # in the search, and in the local refinement
+    for moment in (2, 4):  # in the search, and in the local refinement
 
         def cut(now: Progress, moment: int = moment) -> None:
             if now.iteration == moment:
@@ -186,7 +186,7 @@ def test_a_cut_run_ends_as_an_unbroken_one(data: tuple, tmp_path: Path, monkeypa
             averaging.average(few, progress=cut, checkpoint=path, **options)
     seen: list[int] = []
     resumed = averaging.average(few, progress=lambda now: seen.append(now.iteration), checkpoint=path, **options)
-    assert seen == [8]
+    assert seen == [5]
     np.testing.assert_array_equal(resumed.volume.data, straight.volume.data)
     pd.testing.assert_frame_equal(resumed.particles, straight.particles)
     assert not path.exists()
@@ -324,13 +324,18 @@ def test_a_map_to_start_from_is_kept_to_its_resolution_and_recorded(small: Volum
     assert alignment.correlation(started.volume, small, radius_cycles=7) > 0.9
     found = particles.matrices(started.particles)
     angles = np.degrees(np.arccos(np.clip((np.einsum("nij,nij->n", found, turns) - 1) / 2, -1, 1)))
-    assert np.median(angles) < 9
+    assert np.median(angles) < 12
     mirrored = Volume(small.data[:, :, ::-1], small.voxel_size)
     with warnings.catch_warnings():
-        # Halves may or may not agree on a wrong structure.
+        # Halves may or may not agree on a wrong structure, which a longer search would leave.
         warnings.filterwarnings("ignore", message="the two halves")
-        wrong = averaging.average(data, seed=3, start=mirrored, start_resolution=60.0, mask_diameter=300.0, progress=False)
-    assert wrong.particles["score"].mean() < started.particles["score"].mean()
+        right, wrong = (
+            averaging.average(
+                data, seed=3, start=one, start_resolution=60.0, mask_diameter=300.0, iterations=3, progress=False, device="cpu"
+            )
+            for one in (small, mirrored)
+        )
+    assert wrong.particles["score"].mean() < right.particles["score"].mean()
 
 
 def test_a_start_that_cannot_be_one_is_refused(data: tuple[Subtomograms, np.ndarray, np.ndarray], small: Volume) -> None:

@@ -5,13 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from tomolab import inspection
+from tomolab.averaging import Average
 from tomolab.inspection import Inspection, Session, cluster_columns
 from tomolab.inspection.actions import ACTIONS, GROUPS, Action, Choice
 from tomolab.inspection.cluster_columns import COLUMNS, Column
 from tomolab.subtomograms import Subtomograms
+from tomolab.volumes import Volume
 
 # jupyter-scatter 1.0 sets pandas tables in place while it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")
@@ -127,6 +131,8 @@ def test_it_says_what_cannot_be_done_and_why(work: Inspection, boxes: Subtomogra
         "merge": "tick two clusters or more",
         "split": "tick one cluster",
         "dissolve": "tick one cluster or more",
+        "accept": "tick one cluster or more",
+        "send_back": "tick one cluster or more",
         "average": "the selection holds 0 particles, and an average needs 8",
         "quick": "the selection holds 0 particles, and an average needs 8",
     }
@@ -138,6 +144,69 @@ def test_it_says_what_cannot_be_done_and_why(work: Inspection, boxes: Subtomogra
     work = Inspection(Session(boxes.particles), diameter=250)
     assert problems(Choice())["export"] == "there is no cluster"
     assert problems(Choice())["discover"] == "there are no boxes to compare"
+
+
+def shown(view: Any, column: str) -> dict[int, str]:
+    """Texts of a column of the table of a screen, by cluster."""
+    if hasattr(view, "keyboard"):
+        return {row["cluster"]: row["texts"][column] for row in view.table.rows}
+    table = view.table.clusters
+    place = [one.name for one in table.columns].index(column)
+    return {number: table.data(table.index(row, place)) for row, number in enumerate(table.numbers)}
+
+
+def press(view: Any, name: str, *ticked: int) -> None:
+    """Tick these clusters only, and click a button."""
+    if hasattr(view, "keyboard"):
+        view.table.ticked = list(ticked)
+    else:
+        for one in view.inspection.session.clusters:
+            view.table.clusters.tick(one, on=False)
+        for one in ticked:
+            view.table.clusters.tick(one)
+    view.buttons[name].click()
+
+
+def test_a_structure_is_accepted_merged_split_and_sent_back(work: Inspection, screen: Callable) -> None:
+    session, volume = work.session, Volume(np.random.default_rng(0).normal(size=(8, 8, 8)), 20.0)
+    _, second = work.split(0)
+    fsc = pd.DataFrame({"resolution": [80.0, 40.0], "fsc": [1.0, 0.0]})
+    identity = {"identity": {"sentence": "known: tric (r 0.98, p 0.001)"}}
+    for number, name in ((0, "a"), (second, "b")):
+        table = session.table([number]).assign(half=1)
+        work.keep(name, Average(volume, volume, volume, fsc, table, identity if name == "a" else {}), cluster=number)
+    view, _, _ = screen(work)
+    resolution = f"{work.averages['a'].resolution:.0f}"
+    both = {0: resolution, second: resolution}
+    assert shown(view, "resolution") == both
+    assert shown(view, "identity") == {0: "tric", second: ""}
+    press(view, "accept", 0)
+    assert shown(view, "resolution") == both
+    assert session.clusters[0].accepted
+    assert not session.clusters[second].accepted
+    assert ACTIONS["discover"].help(work, Choice()).endswith("Now: of the 1 clusters that are not accepted")
+    # What is not of exactly these particles is not shown: another structure, or a part of it.
+    press(view, "merge", 0, second)
+    assert shown(view, "resolution") == shown(view, "identity") == {0: ""}
+    assert not session.clusters[0].accepted
+    press(view, "undo")
+    assert shown(view, "resolution") == both
+    press(view, "merge", 0, second)
+    press(view, "send_back", 0)
+    assert shown(view, "resolution") == both
+    assert session.history.past[-1].what == "send back 16 particles of cluster 0"
+    press(view, "send_back", second)
+    assert shown(view, "resolution") == {0: ""}
+    assert session.counts().to_dict() == {0: 32}
+    press(view, "undo")
+    assert shown(view, "resolution") == both
+    session.split(0, pd.Series(np.arange(16) % 2, index=session.members(0).ids))
+    assert shown(view, "resolution") == {0: "", second: resolution, 2: ""}
+    press(view, "undo")
+    assert shown(view, "identity")[0] == "tric"
+    work.averages["b"].record["identity"] = {"sentence": "novel: nearest tric, mirrored (r 0.5, p 0.2)"}
+    work.changed.emit({"averages"})
+    assert shown(view, "identity")[second] == "novel"
 
 
 def test_actions_change_the_session(work: Inspection) -> None:

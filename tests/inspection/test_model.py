@@ -18,6 +18,7 @@ from tomolab.averaging import Average, gold_standard
 from tomolab.averaging.relion import job as relion_job
 from tomolab.clusters import layouts
 from tomolab.inspection import Inspection, Session, model, run_contents, session
+from tomolab.inspection.model import AveragingTask
 from tomolab.learning import Embedding
 from tomolab.subtomograms import Subtomograms, to_relion
 
@@ -96,6 +97,40 @@ def test_an_average_lands_beside_its_cluster_and_in_the_run_folder_and_all_reope
     assert again.session.selected.tolist() == work.session.selected.tolist()
     assert again.session.undo().startswith("select")
     assert again.session.title(second) == "ribosomes"
+
+
+def test_a_killed_average_continues_and_a_stopped_one_leaves_no_file(folder: Path) -> None:
+    work = inspection.open(folder)
+    _, second = work.split(0)
+    assert work.subtomograms is not None
+
+    def killed(now: Any) -> None:
+        if now.iteration == 2:
+            raise KeyboardInterrupt
+
+    def files() -> list[Path]:
+        return list(folder.glob("average-*.safetensors"))
+
+    options = {"seed": 0, "symmetry": "C2", "mask_diameter": 250.0}
+    ids = work.session.members(second).ids
+    task = AveragingTask("killed", work.subtomograms, ids, keep=Mock(), folder=folder, options=options)
+    with pytest.raises(KeyboardInterrupt):
+        task(progress=killed, stop=lambda: False)
+    assert len(files()) == 1
+    seen: list[int] = []
+    job = work.average(second, symmetry="C2", mask_diameter=250.0)
+    job.watch(lambda job: seen.append(job.progress.iteration) if job.progress else None)
+    (name,) = job.result(180)
+    assert min(seen) > 1
+    assert work.averages[name].record["symmetry"] == "C2"
+    assert not files()
+    with pytest.raises(KeyboardInterrupt):
+        task(progress=killed, stop=lambda: False)
+    job = work.average(second, symmetry="C2", mask_diameter=250.0)
+    job.watch(lambda job: job.stop() if job.progress else None)
+    assert len(job.result(180)) == 1
+    assert job.state == "stopped"
+    assert not files()
 
 
 def test_new_clusters_begin_a_new_session_and_the_old_one_is_kept(folder: Path) -> None:
@@ -227,7 +262,8 @@ def test_relion_refines_what_ours_began_with_and_its_average_lands_too(folder: P
     assert asked["symmetry"] == "C1"
     assert asked["place"] == folder / "relion" / "cluster_1_quick_RELION"
     assert len(to_relion.particles(asked["place"] / "particles.star")) == 16
-    assert work.averages[name].record == {"program": "RELION", "name": name, "cluster": second, "quick": True}
+    about = {"name": name, "cluster": second, "members": work.session.digest(second), "quick": True}
+    assert work.averages[name].record == {"program": "RELION"} | about
     bare = Inspection(work.session, subtomograms=work.subtomograms, diameter=250)
     assert bare.average_problem([0], engine="RELION") == "RELION works in files, and there is no run folder"
 

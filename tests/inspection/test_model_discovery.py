@@ -1,5 +1,7 @@
 """Discovery in an inspection: the clusters become the structures in one step, each with its average, and all is kept."""
 
+import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -8,59 +10,40 @@ import pandas as pd
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from tomolab import inspection, io, simulation
+from tomolab import inspection, io, jobs
 from tomolab.averaging import half_maps
 from tomolab.inspection import Inspection, Session, cluster_columns, run_contents
 from tomolab.inspection.actions import ACTIONS, Choice
-from tomolab.inspection.discovery import DiscoveryProgress, DiscoveryResult, DiscoveryTask, shipped
+from tomolab.inspection.discovery import DiscoveryProgress, DiscoveryResult, DiscoveryTask, fitting, shipped
 from tomolab.jobs import Job
 from tomolab.learning import Embedding
-from tomolab.simulation import Imaging, densities
 from tomolab.subtomograms import Subtomograms
 from tomolab.ui import job_summary
 
-NAMES = ["tric", "ruvab"]
 
-
-@pytest.fixture(scope="module")
-def mixed() -> Subtomograms:
-    """Twenty-four subtomograms of each of two complexes."""
-    maps = densities.load(NAMES, voxel_size=20.0, box=20)
-    imaging = Imaging(snr=0.3, tilts=(-60.0, 60.0), shift=0.05)
-    return simulation.subtomograms(maps, 24, imaging=imaging, box=20, seed=3, device="cpu")
-
-
-def rough(mixed: Subtomograms) -> np.ndarray:
-    """Two clusters for the first complex and one for the second; a fifth of all is wrong."""
-    generator = np.random.default_rng(4)
-    kind = mixed.particles["label"].map(NAMES.index).to_numpy()
-    labels = kind * 2 + (kind == 0) * generator.integers(2, size=len(kind))
-    return np.where(generator.uniform(size=len(kind)) > 0.2, labels, generator.integers(3, size=len(kind)))
-
-
-def write(folder: Path, mixed: Subtomograms) -> Path:
+def write(folder: Path, mixed: Subtomograms, rough: pd.Series) -> Path:
     """A run folder with the rough clusters, and features that tell the complexes apart a little."""
     vectors = np.random.default_rng(1).normal(size=(len(mixed), 6))
-    vectors[:, 0] += np.where(mixed.particles["label"] == NAMES[0], 1.0, -1.0)
+    vectors[:, 0] += np.where(mixed.particles["label"] == "tric", 1.0, -1.0)
     Embedding(mixed.ids, vectors, "of a test").save(folder / "embedding")
-    io.write_particles(mixed.particles.assign(cluster=rough(mixed)), folder / "clusters.csv")
+    io.write_particles(mixed.particles.assign(cluster=rough.to_numpy()), folder / "clusters.csv")
     mixed.save(folder / "subtomograms.zarr")
     pd.DataFrame({"particle_id": mixed.ids, "x": vectors[:, 0], "y": vectors[:, 1]}).to_csv(folder / "layout.csv", index=False)
     return folder
 
 
 @pytest.fixture
-def work(tmp_path: Path, mixed: Subtomograms) -> Inspection:
-    return inspection.open(write(tmp_path, mixed), diameter=200.0)
+def work(tmp_path: Path, mixed: Subtomograms, rough: pd.Series) -> Inspection:
+    return inspection.open(write(tmp_path, mixed, rough), diameter=200.0)
 
 
 Discovered = tuple[Inspection, DiscoveryResult, pd.Series, list[Any], Job[DiscoveryResult]]
 
 
 @pytest.fixture(scope="module")
-def discovered(tmp_path_factory: pytest.TempPathFactory, mixed: Subtomograms) -> Discovered:
+def discovered(tmp_path_factory: pytest.TempPathFactory, mixed: Subtomograms, rough: pd.Series) -> Discovered:
     """An inspection after a discovery: it, the result, the labels before, all progress, and the job."""
-    work = inspection.open(write(tmp_path_factory.mktemp("run"), mixed), diameter=200.0)
+    work = inspection.open(write(tmp_path_factory.mktemp("run"), mixed, rough), diameter=200.0)
     before, seen = work.session.labels.copy(), list[Any]()
     job = work.discover(mask_diameter=200.0, iterations=3)
     job.watch(lambda job: seen.append((job.progress, work.session.labels.copy())))
@@ -132,6 +115,35 @@ def test_the_table_shows_resolution_and_identity_of_the_newest_average(discovere
     assert columns["resolution"].format(columns["resolution"].values(other)[4]) == ""
 
 
+def test_a_structure_can_be_accepted_merged_and_sent_back(discovered: Discovered) -> None:
+    work, _, before, _, _ = discovered
+    session, column = work.session, next(one for one in cluster_columns.COLUMNS if one.name == "resolution")
+
+    def resolutions() -> dict[int, float]:
+        return dict(column.values(work))
+
+    both, found = resolutions(), session.labels
+    assert math.isfinite(both[3] + both[4])
+    session.accept(3)
+    assert work.discover_problem() == ""
+    session.accept(4)
+    assert work.discover_problem() == "all clusters are accepted: tick those to search in"
+    assert work.discover_problem([3]) == ""
+    assert resolutions() == both
+    session.merge([3, 4])
+    assert resolutions() == {3: math.inf}
+    session.send_back(3)
+    assert resolutions() == both
+    session.send_back(4)
+    assert session.labels.equals(found.where(found == 3, before))
+    session.send_back(3)
+    assert session.labels.equals(before)
+    assert resolutions() == dict.fromkeys([0, 1, 2], math.inf)
+    for _ in range(6):
+        session.undo()
+    assert resolutions() == both
+
+
 def stop_after(job: Job, iterations: int) -> None:
     """Stop a job after some iterations of its discovery."""
 
@@ -146,7 +158,10 @@ def stop_after(job: Job, iterations: int) -> None:
 def test_a_stop_gives_the_best_so_far_and_particles_that_were_moved_stay(work: Inspection) -> None:
     session = work.session
     before = session.labels.copy()
+    assert work.folder is not None
     job = work.discover([0, 1], mask_diameter=200.0)
+    written: list[bool] = []
+    job.watch(lambda _: written.append(any(work.folder.glob("discovery-*.safetensors"))))
     # The user works on: some particles of cluster 0 leave it while the job runs.
     moved = session.members(0).ids[:3]
     session.select(moved)
@@ -155,6 +170,8 @@ def test_a_stop_gives_the_best_so_far_and_particles_that_were_moved_stay(work: I
     with pytest.warns(UserWarning, match="3 particles left their cluster during the discovery, and stay where they are"):
         result = job.result(120)
     assert job.state == "stopped"
+    assert any(written)
+    assert not list(work.folder.glob("discovery-*"))
     assert not work.averages
     after = session.labels
     assert (after[moved] == mine).all()
@@ -185,6 +202,18 @@ def test_without_clusters_it_starts_from_the_features(mixed: Subtomograms, work:
     result = job.result(120)
     assert bare.session.labels.isin(result.clusters).all()
     assert adjusted_rand_score(mixed.particles["label"], bare.session.labels) > 0.5
+
+
+def test_the_click_does_not_wait_for_the_catalogue_which_is_made_once(work: Inspection) -> None:
+    shipped.cache_clear()
+    gate = threading.Event()
+    before = jobs.start("before", lambda progress, stop: gate.wait(30))
+    work.discover().stop()
+    assert shipped.cache_info().misses == 0
+    gate.set()
+    before.result(30)
+    # A catalogue keeps what was prepared of its maps, so it must be the same one for every discovery.
+    assert fitting(shipped(), 400.0) is fitting(shipped(), 400.0)
 
 
 def test_it_says_why_it_cannot(work: Inspection, mixed: Subtomograms) -> None:

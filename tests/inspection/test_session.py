@@ -1,6 +1,7 @@
 """Sessions: every step does what it says, comes back by undo, and is there again after a restart."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,49 @@ def test_clusters_are_gathered_merged_split_and_dissolved() -> None:
     assert session.new_cluster() == 6
 
 
+def test_what_is_sent_back_goes_where_it_came_from() -> None:
+    session = made()
+    session.describe(0, name="first", note="good")
+    before = session.labels
+    ids, others = before.index[before == 0], before.index[before == 1]
+    # As a discovery does: all of cluster 0 and half of cluster 1 become one structure, the rest another.
+    found = pd.Series(0, index=[*ids, *others]).where(lambda labels: ~labels.index.isin(others[2:]), 1)
+    moved = session.relabel(found, before=before, name="structure", what="discover")
+    one, two = moved.iloc[0], moved.iloc[-1]
+    assert list(session.clusters) == [2, one, two]
+    session.describe(2, name="first")
+    session.send_back(one)
+    assert session.labels[ids].eq(0).all()
+    assert session.labels[others].tolist() == [1] * 2 + [two] * (len(others) - 2)
+    assert session.clusters[0].note == "good"
+    # Its name belongs to another cluster meanwhile.
+    assert session.title(0) == "cluster 0"
+    assert session.undo() == f"send back {len(ids) + 2} particles of structure 1"
+    session.merge([one, two])
+    session.send_back(one)
+    assert session.labels[others].tolist() == [one] * 2 + [two] * (len(others) - 2)
+    session.send_back(one, two)
+    assert session.labels.equals(before)
+    with pytest.raises(ValueError, match="no step brought particles into first"):
+        session.send_back(2)
+
+
+def test_an_accepted_cluster_is_so_until_it_is_another() -> None:
+    session = made()
+    session.accept(0, 1)
+    assert session.history.past[-1].what == "accept cluster 0, cluster 1"
+    session.accept(1, 2)
+    assert [one.accepted for one in session.clusters.values()] == [True, True, True]
+    session.accept(2, 1)
+    assert [one.accepted for one in session.clusters.values()] == [True, False, False]
+    held = session.members(0).ids
+    session.split(0, pd.Series(np.arange(len(held)) % 2, index=held))
+    assert not any(one.accepted for one in session.clusters.values())
+    session.undo()
+    session.merge([0, 1])
+    assert not session.clusters[0].accepted
+
+
 def test_what_is_counted_is_what_is_exported() -> None:
     session = made(200, 5)
     session.describe(2, name="chaperonin")
@@ -147,7 +191,7 @@ def test_watchers_hear_of_what_changed_and_two_of_them_come_to_rest() -> None:
     assert [step.what for step in session.history.past] == ["select 3 particles (list, replace)"]
 
 
-STEPS = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 2**31)), min_size=1, max_size=25)
+STEPS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2**31)), min_size=1, max_size=25)
 
 
 def act(session: Session, kind: int, seed: int) -> None:
@@ -171,6 +215,11 @@ def act(session: Session, kind: int, seed: int) -> None:
             session.filter("score", *sorted(rng.normal(size=2)))
         case 7 if clusters:
             session.dissolve(int(rng.choice(clusters)))
+        case 8 if clusters:
+            session.accept(*rng.choice(clusters, rng.integers(1, 3)).tolist())
+        case 9 if clusters:
+            with suppress(ValueError):
+                session.send_back(int(rng.choice(clusters)))
 
 
 @settings(max_examples=40, deadline=None)

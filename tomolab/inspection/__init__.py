@@ -9,6 +9,7 @@ __all__ = [
     "Selection",
     "Session",
     "export",
+    "from_tomogram",
     "load_selection",
     "open",
     "selection_from_cluster",
@@ -17,6 +18,7 @@ __all__ = [
 if TYPE_CHECKING:
     from tomolab.inspection.exports import export
     from tomolab.inspection.model import Inspection, open  # noqa: A004
+    from tomolab.inspection.new_run import from_tomogram
     from tomolab.inspection.selection import Selection
     from tomolab.inspection.selection import from_cluster as selection_from_cluster
     from tomolab.inspection.selection import load as load_selection
@@ -27,6 +29,7 @@ else:
         {
             "exports": ["export"],
             "model": ["Inspection", "open"],
+            "new_run": ["from_tomogram"],
             "selection": ["Selection", "from_cluster as selection_from_cluster", "load as load_selection"],
             "session": ["Session"],
         },

@@ -106,7 +106,13 @@ def discovered(work: Inspection, choice: Choice) -> str:
     session = work.session
     if not session.clusters:
         return f"of all {len(session.ids):,} particles, which are in no cluster"
-    return f"of {', '.join(map(session.title, choice.clusters)) or f'all {len(session.clusters)} clusters'}"
+    accepted = sum(one.accepted for one in session.clusters.values())
+    every = (
+        f"the {len(session.clusters) - accepted} clusters that are not accepted"
+        if accepted
+        else f"all {len(session.clusters)} clusters"
+    )
+    return f"of {', '.join(map(session.title, choice.clusters)) or every}"
 
 
 ACTIONS = {
@@ -168,13 +174,31 @@ ACTIONS = {
     ),
     "discover": Action(
         "Discover",
-        "Find the structures of the ticked clusters, or of all where none is ticked, as clusters with their averages",
+        "Find the structures of the ticked clusters, or of all that are not accepted, as clusters with their averages",
         "search",
         ("D",),
         "clusters",
         problem=lambda work, choice: work.discover_problem(choice.clusters),
         run=lambda work, choice: work.discover(choice.clusters, symmetry=choice.symmetry, mask_diameter=choice.mask_diameter),
         detail=discovered,
+    ),
+    "accept": Action(
+        "Accept",
+        "Mark the ticked clusters as final, so that Discover leaves them out where none is ticked; again to take it back",
+        "check",
+        ("K",),
+        "clusters",
+        problem=lambda _, choice: "" if choice.clusters else "tick one cluster or more",
+        run=lambda work, choice: work.session.accept(*choice.clusters),
+    ),
+    "send_back": Action(
+        "Send back",
+        "Return the particles of the ticked clusters to the clusters that they were in before they came here",
+        "reply",
+        ("B",),
+        "clusters",
+        problem=lambda _, choice: "" if choice.clusters else "tick one cluster or more",
+        run=lambda work, choice: work.session.send_back(*choice.clusters),
     ),
     "split": Action(
         "Split",

@@ -56,9 +56,11 @@ def _selected(work: Inspection) -> dict[int, int]:
 
 
 def newest(work: Inspection) -> dict[int, tuple[str, Average]]:
-    """Name and value of the newest average of each cluster that has one."""
-    found = {average.record.get("cluster"): (name, average) for name, average in work.averages.items()}
-    return {number: found[number] for number in work.session.clusters if number in found}
+    """Name and value of the newest average of each cluster that has one, of exactly the particles that are in it now."""
+    found = {(one.record.get("cluster"), one.record.get("members")): (name, one) for name, one in work.averages.items()}
+    averaged = [number for number in work.session.clusters if any(number == cluster for cluster, _ in found)]
+    keys = {number: (number, work.session.digest(number)) for number in averaged}
+    return {number: found[key] for number, key in keys.items() if key in found}
 
 
 def _resolutions(work: Inspection) -> dict[int, float]:
@@ -77,6 +79,12 @@ def _identity(average: Average) -> str:
     return str(identity.get("sentence", "")) if isinstance(identity, Mapping) else ""
 
 
+def _short(sentence: str) -> str:
+    """The names that an identity gives, or its verdict if it is not known."""
+    verdict, _, names = sentence.partition(" (")[0].partition(": ")
+    return {"known": names, "novel": verdict}.get(verdict, sentence.partition(" (")[0])
+
+
 COLUMNS = (
     Column(
         "name",
@@ -87,17 +95,33 @@ COLUMNS = (
         write=lambda session, number, text: session.describe(number, name=text.strip()),
     ),
     Column("count", "Particles", "Particles in the cluster", "number", lambda work: work.session.counts(), "{:,}".format),
-    Column("selected", "Selected", "Selected particles in it", "number", _selected, lambda n: f"{n:,}" if n else ""),
+    Column(
+        "selected",
+        "Selected",
+        "Selected particles in it",
+        "number",
+        _selected,
+        lambda count: f"{count:,}" if count else "",
+        optional=True,
+    ),
     Column(
         "resolution",
         "Å",
-        "Resolution of its newest average",
+        "Resolution of the newest average of these particles",
         "number",
         _resolutions,
         lambda value: f"{value:.0f}" if math.isfinite(value) else "",
         optional=True,
     ),
-    Column("identity", "Identity", "Its newest average in a catalogue of known structures", "text", _identities, optional=True),
+    Column(
+        "identity",
+        "Identity",
+        "The newest average of these particles in a catalogue of known structures",
+        "text",
+        _identities,
+        _short,
+        optional=True,
+    ),
     Column(
         "note",
         "Note",
@@ -105,6 +129,16 @@ COLUMNS = (
         "text",
         lambda work: {number: one.note for number, one in work.session.clusters.items()},
         write=lambda session, number, text: session.describe(number, note=text.strip()),
+    ),
+    Column(
+        "accepted",
+        "Accepted",
+        "Whether it is final, so that Discover leaves it out where no cluster is ticked",
+        "check",
+        lambda work: {number: one.accepted for number, one in work.session.clusters.items()},
+        lambda on: "yes" if on else "",
+        write=lambda session, number, on: session.describe(number, accepted=on),
+        optional=True,
     ),
     Column(
         "shown",

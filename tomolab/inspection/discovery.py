@@ -9,10 +9,10 @@ Job('discovery', running: 5 structures 7 of 30, 62 Å, 00:41 left; 12 % of the p
 >>> job.result().averages
 """
 
-import hashlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from tomolab.averaging.identification.fitting import MIN_MAPS
 from tomolab.averaging.identification.identity import identify
 from tomolab.averaging.initial_model import InitialModel
 from tomolab.clusters import clustering
+from tomolab.inspection import run_contents
 from tomolab.inspection.session import NONE, Session
 from tomolab.jobs import Progress
 from tomolab.learning.embedding import Embedding
@@ -87,24 +88,24 @@ class DiscoveryTask:
     subtomograms, features
         Boxes and features of the particles.
     keep
-        Called with the title, the average and the number of the cluster of every structure as soon as it is averaged; returns
-        the name of the average.
+        Called with the title, the average, the number of the cluster and the ids of the particles of every structure as soon as
+        it is averaged; returns the name of the average.
     catalogue
-        Known maps, which name the averages that are believable.
+        Known maps, which name the averages that are believable; None for the shipped ones.
     iterations
         Of the discovery, at most.
     options
         Of `averaging.average`: seed, symmetry, mask_diameter.
     folder
-        Where the state of an unfinished discovery is kept; the same discovery continues from there. None keeps nothing.
+        Run folder for the state of the discovery (`run_contents.checkpoint`). None keeps nothing.
     """
 
     session: Session
     before: pd.Series
     subtomograms: Subtomograms
     features: Embedding | None
-    keep: Callable[[str, Average, int], str]
-    catalogue: Catalogue
+    keep: Callable[[str, Average, int, np.ndarray], str]
+    catalogue: Catalogue | None
     iterations: int
     options: dict[str, Any]
     folder: Path | None = None
@@ -122,7 +123,7 @@ class DiscoveryTask:
         if stayed:
             warnings.warn(f"{stayed} particles left their cluster during the discovery, and stay where they are", stacklevel=2)
         averages: dict[str, Average] = {}
-        known = fitting(self.catalogue, self.subtomograms.box * self.subtomograms.voxel_size)
+        known = fitting(self.catalogue or shipped(), self.subtomograms.box * self.subtomograms.voxel_size)
         clusters = sorted(set(moved) - {NONE})
         titles = {number: self.session.title(number) for number in clusters}
         for number, title in titles.items():
@@ -134,7 +135,7 @@ class DiscoveryTask:
             average = self._average(ids, found.volumes[found.labels[ids[0]]], {"progress": progress, "stop": stop})
             if average.believable and len(known) >= MIN_MAPS:
                 average = identify(average, known).add_to(average)
-            averages[self.keep(title, average, number)] = average
+            averages[self.keep(title, average, number, ids)] = average
         return DiscoveryResult(found, clusters, averages, stayed)
 
     def _discover(self, progress: Callable[[Any], Any], stop: Callable[[], bool]) -> Discovery:
@@ -149,24 +150,20 @@ class DiscoveryTask:
             latest[:] = [now]
             progress(now)
 
-        return discovery.discover(
-            self.subtomograms,
-            labels,
-            features=None if features is None else features.vectors,
-            seed=self.options["seed"],
-            iterations=self.iterations,
-            mask_diameter=self.options["mask_diameter"],
-            checkpoint=self._checkpoint(labels),
-            progress=report,
-            watch=lambda found: progress(DiscoveryProgress(**vars(latest[0]), found=found)),
-            stop=stop,
-        )
-
-    def _checkpoint(self, labels: pd.Series) -> Path | None:
-        """A file for this discovery alone, so that another one does not meet its state."""
-        what = repr((labels.index.tolist(), labels.tolist(), self.options["seed"], self.options["mask_diameter"]))
-        name = f"discovery-{hashlib.sha256(what.encode()).hexdigest()[:12]}.safetensors"
-        return None if self.folder is None else self.folder / name
+        options = {name: self.options[name] for name in ("seed", "mask_diameter")}
+        about = self.subtomograms.choose(ids).digest(), labels.tolist(), None if features is None else features.network
+        with run_contents.checkpoint(self.folder, "discovery", *about, options) as path:
+            return discovery.discover(
+                self.subtomograms,
+                labels,
+                features=None if features is None else features.vectors,
+                iterations=self.iterations,
+                checkpoint=path,
+                progress=report,
+                watch=lambda found: progress(DiscoveryProgress(**vars(latest[0]), found=found)),
+                stop=stop,
+                **options,
+            )
 
     def _average(self, ids: np.ndarray, volume: Any, controls: dict[str, Any]) -> Average:
         boxes = self.subtomograms
@@ -177,12 +174,17 @@ class DiscoveryTask:
         return gold_standard.average(boxes, ids, start=start, start_resolution=resolution, **self.options, **controls)
 
 
+@cache
 def shipped() -> Catalogue:
     """The catalogue of the shipped densities."""
     about = simulation.catalogue().set_index("name")
     return Catalogue.from_maps(simulation.load_densities(), about=about)
 
 
+@lru_cache(maxsize=2)
 def fitting(catalogue: Catalogue, extent: float) -> Catalogue:
-    """The maps of a catalogue that are not larger than a box of this edge in Å."""
+    """The maps of a catalogue that are not larger than a box of this edge in Å.
+
+    The same ones again for the next average: a catalogue keeps what `identify` prepared of its maps.
+    """
     return catalogue.choose(catalogue.table.index[catalogue.table["diameter"] <= extent])

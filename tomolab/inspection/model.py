@@ -35,6 +35,7 @@ from tomolab.averaging.relion import job as relion_job
 from tomolab.clusters import clustering
 from tomolab.clusters import labels as cluster_labels
 from tomolab.inspection import discovery, run_contents
+from tomolab.inspection import session as sessions
 from tomolab.inspection.discovery import DiscoveryResult, DiscoveryTask
 from tomolab.inspection.run_contents import AVERAGES, SESSION, folder_name
 from tomolab.inspection.session import Session
@@ -70,6 +71,8 @@ class AveragingTask:
         Called with the name and the value of every average as soon as it is ready.
     classes
         Number of classes into which the particles are sorted first; 1 does not sort.
+    folder
+        Run folder for the state of an unfinished average (`run_contents.checkpoint`). None keeps nothing.
     refine_in
         Folder in which RELION refines the average of tomolab; by default RELION does not run.
     options
@@ -85,10 +88,11 @@ class AveragingTask:
         keep: Callable[[str, Average], Any],
         options: dict[str, Any],
         classes: int = 1,
+        folder: Path | None = None,
         refine_in: Path | None = None,
     ) -> None:
         self.title, self.subtomograms, self.ids, self.keep = title, subtomograms, ids, keep
-        self.options, self.classes, self.refine_in = options, classes, refine_in
+        self.options, self.classes, self.folder, self.refine_in = options, classes, folder, refine_in
 
     def __call__(self, *, progress: Callable[[Any], Any], stop: Callable[[], bool]) -> dict[str, Average]:
         """Compute the averages, by name; if stopped, return those that are ready."""
@@ -113,7 +117,8 @@ class AveragingTask:
         return {name: ids for name, ids in sets.items() if len(ids) >= FEWEST}
 
     def _average(self, name: str, ids: np.ndarray, controls: dict[str, Any]) -> Average:
-        average = gold_standard.average(self.subtomograms, ids, **self.options, **controls)
+        with run_contents.checkpoint(self.folder, "average", self.subtomograms.choose(ids).digest(), self.options) as path:
+            average = gold_standard.average(self.subtomograms, ids, checkpoint=path, **self.options, **controls)
         if self.refine_in is None or controls["stop"]():
             return average
         folder = relion_job.write(self.subtomograms, self.refine_in / folder_name(name), ids=ids, progress=False)
@@ -232,6 +237,8 @@ class Inspection:
         """Why no structures can be searched for in these clusters, or in all where none is given; empty if they can."""
         if self.subtomograms is None:
             return "there are no boxes to compare"
+        if self.session.clusters and not clusters and all(one.accepted for one in self.session.clusters.values()):
+            return "all clusters are accepted: tick those to search in"
         labels = self._taking_part(clusters)
         if len(labels) < discovery.FEWEST:
             return f"a discovery needs {discovery.FEWEST} particles, and {len(labels)} take part"
@@ -239,9 +246,10 @@ class Inspection:
         return f"a discovery needs a cluster of {FEWEST} particles to start from" if few else ""
 
     def _taking_part(self, clusters: Sequence[int]) -> pd.Series:
-        """Cluster of the particles in some clusters; without any, in all; all particles where there is no cluster."""
-        labels, some = self.session.labels, list(clusters) or list(self.session.clusters)
-        return labels[labels.isin(some)] if some else labels
+        """Cluster of the particles in some clusters, by default in all that are not accepted; without clusters, of all."""
+        labels, known = self.session.labels, self.session.clusters
+        some = list(clusters) or [number for number, one in known.items() if not one.accepted]
+        return labels[labels.isin(some)] if known else labels
 
     @cached_property
     def _no_relion(self) -> str:
@@ -355,8 +363,9 @@ class Inspection:
             title,
             boxes,
             ids,
-            keep=partial(self.keep, cluster=cluster, quick=quick),
+            keep=partial(self.keep, cluster=cluster, members=chosen.ids, quick=quick),
             classes=1 if quick else classes,
+            folder=self.folder,
             refine_in=self.folder / "relion" if self.folder and engine == "RELION" else None,
             options=options,
         )
@@ -384,7 +393,8 @@ class Inspection:
         Parameters
         ----------
         clusters
-            Their particles take part; by default those of all clusters, and all particles where there is no cluster.
+            Their particles take part; by default those of all clusters that are not accepted, and all particles where there is
+            no cluster.
         seed
             Of the structures and the averages.
         iterations
@@ -403,9 +413,8 @@ class Inspection:
         boxes, before = self.subtomograms, self._taking_part(clusters)
         assert boxes is not None
         options = {"seed": seed, "symmetry": _symmetry(symmetry), "mask_diameter": mask_diameter}
-        known = discovery.shipped() if self.catalogue is None else self.catalogue
         task = DiscoveryTask(
-            self.session, before, boxes, self.features, self._keep_free, known, iterations, options, self.folder
+            self.session, before, boxes, self.features, self._keep_free, self.catalogue, iterations, options, self.folder
         )
         job: Job[DiscoveryResult] = jobs.start(self._free("discovery"), task)
         self._add_job(job)
@@ -429,9 +438,23 @@ class Inspection:
                 warnings.warn(f"{other}; this one is kept as {beside.name}", stacklevel=2)
                 self._kept = beside.name
 
-    def keep(self, name: str, average: Average, *, cluster: int | None = None, quick: bool = False) -> None:
-        """Add an average of a cluster or of other particles, and write it into the run folder if there is one."""
-        average = replace(average, record=average.record | {"name": name, "cluster": cluster, "quick": quick})
+    def keep(
+        self,
+        name: str,
+        average: Average,
+        *,
+        cluster: int | None = None,
+        members: np.ndarray | None = None,
+        quick: bool = False,
+    ) -> None:
+        """Add an average of a cluster or of other particles, and write it into the run folder if there is one.
+
+        `members` are the ids of all particles that were in the cluster; by default those of the average. The cluster shows the
+        average as long as it has these particles.
+        """
+        ids = average.particles["particle_id"].to_numpy() if members is None else members
+        about = {"name": name, "cluster": cluster, "members": sessions.digest(ids), "quick": quick}
+        average = replace(average, record=average.record | about)
         if self.folder is not None:
             average.save(io.inside(self.folder, f"{AVERAGES}/{folder_name(name)}"))
         self.averages[name] = average
@@ -443,9 +466,9 @@ class Inspection:
         self.jobs.append(job)
         self.changed.emit({"jobs"})
 
-    def _keep_free(self, title: str, average: Average, cluster: int) -> str:
+    def _keep_free(self, title: str, average: Average, cluster: int, members: np.ndarray) -> str:
         name = self._free(title)
-        self.keep(name, average, cluster=cluster)
+        self.keep(name, average, cluster=cluster, members=members)
         return name
 
     def _free(self, title: str) -> str:

@@ -10,11 +10,13 @@ does not fit the particles.
 [('picked', 412), ('cut out', 400), ('embedded', 400), ('in clusters', 391), ('averaged', 120)]
 """
 
+import hashlib
 import itertools
 import json
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -294,6 +296,23 @@ def read(folder: str | Path, *, verify: bool = True) -> RunContents:
         selections=chosen,
         faults=faults,
     )
+
+
+@contextmanager
+def checkpoint(folder: Path | None, name: str, *what: Any) -> Iterator[Path | None]:
+    """A file in a run folder for the state of a job; after the block it is removed. None without a folder.
+
+    A job that is done or stopped has its result. Only that of a job that failed or was killed stays, for the same job to
+    continue from. `what` tells one job from another, so that none meets the state of another.
+    """
+    if folder is None:
+        yield None
+        return
+    path = folder / f"{name}-{hashlib.sha256(repr(what).encode()).hexdigest()[:12]}.safetensors"
+    yield path
+    # An average with symmetry has a second file beside the first.
+    for one in folder.glob(f"{path.stem}*.safetensors"):
+        one.unlink(missing_ok=True)
 
 
 def average_start(record: Mapping[str, Any]) -> str:

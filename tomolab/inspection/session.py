@@ -40,16 +40,22 @@ NONE = -1
 """Label of particles in no cluster."""
 FORMAT = 2
 """Version of the file."""
+SEND_BACK = "send back"
+"""How the description of such a step begins."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Description of a cluster; the colour is "#rrggbb", or empty for that of the palette."""
+    """Description of a cluster; the colour is "#rrggbb", or empty for that of the palette.
+
+    An `accepted` cluster is final: a discovery in all clusters leaves it out.
+    """
 
     name: str = ""
     colour: str = ""
     hidden: bool = False
     note: str = ""
+    accepted: bool = False
 
 
 Change = TypeVar("Change", bound=Callable[..., Any])
@@ -101,6 +107,7 @@ class Session:
         self._own_files: dict[Path, tuple[int, ...] | None] = {}
         # No number is used twice, so that an average of cluster 7 is never of another cluster 7.
         self._top = max(clusters, default=NONE)
+        self._digests: tuple[np.ndarray, dict[int, str]] = given, {}
 
     def __repr__(self) -> str:
         return f"Session({len(self._index):,} particles, {len(self.clusters)} clusters, {self.selected.sum():,} selected)"
@@ -168,6 +175,16 @@ class Session:
         self._known([cluster])
         return Selection(self.title(cluster), self.ids[self._values["labels"] == cluster], f"cluster {cluster} of a session")
 
+    def digest(self, cluster: int) -> str:
+        """The `digest` of the particle ids of a cluster; computed once while no particle moves."""
+        labels = self._values["labels"]
+        if self._digests[0] is not labels:
+            self._digests = labels, {}
+        known = self._digests[1]
+        if cluster not in known:
+            known[cluster] = digest(self.ids[labels == cluster])
+        return known[cluster]
+
     # Changes
 
     @_one_at_a_time
@@ -209,7 +226,7 @@ class Session:
 
     @_one_at_a_time
     def merge(self, clusters: Iterable[int]) -> int:
-        """Merge clusters into the first of them, which keeps its name; return its number.
+        """Merge clusters into the first of them, which keeps its name but is not accepted; return its number.
 
         Raises
         ------
@@ -223,6 +240,7 @@ class Session:
         labels = self._values["labels"].copy()
         labels[np.isin(labels, others)] = first
         rest = {number: one for number, one in self.clusters.items() if number not in others}
+        rest[first] = replace(rest[first], accepted=False)
         self._do(f"merge {', '.join(map(self.title, known))}", labels=labels, clusters=rest)
         return first
 
@@ -254,7 +272,7 @@ class Session:
         numbers = [cluster, *self._new(len(distinct) - 1)]
         after = self._values["labels"].copy()
         after[self._index.get_indexer(labels.index)] = labels.map(dict(zip(distinct, numbers, strict=True))).to_numpy()
-        new = {number: Cluster() for number in numbers[1:]}
+        new = {cluster: replace(self.clusters[cluster], accepted=False)} | {number: Cluster() for number in numbers[1:]}
         self._do(f"split {self.title(cluster)} in {len(distinct)}", labels=after, clusters=self._with(new))
         return numbers
 
@@ -305,6 +323,54 @@ class Session:
         self._do(f"dissolve {title}", labels=labels, clusters=rest)
 
     @_one_at_a_time
+    def send_back(self, *clusters: int) -> None:
+        """Return particles to the clusters from which the last step that brought some into these clusters took them.
+
+        A structure of a discovery so gives its particles back to the clusters before it, whatever was done since. Clusters that
+        are needed again come back as they were; those that become empty are removed.
+
+        Raises
+        ------
+        ValueError
+            If a cluster is unknown, or no step that can be undone brought particles into it.
+        """
+        labels, described, came = self._values["labels"].copy(), dict(self.clusters), 0
+        for number, _ in self._known(clusters):
+            rows, earlier, then = self._arrived(number)
+            labels[rows], came = earlier, came + len(rows)
+            taken = {one.name for one in described.values()}
+            for key in sorted(set(earlier.tolist()) - {NONE, *described}):
+                one = then.get(key, Cluster())
+                described[key] = replace(one, name="") if one.name in taken else one
+        empty = set(clusters) - set(labels.tolist())
+        rest = {number: one for number, one in described.items() if number not in empty}
+        title = ", ".join(map(self.title, clusters))
+        self._do(f"{SEND_BACK} {came:,} particles of {title}", labels=labels, clusters=rest)
+
+    def _arrived(self, cluster: int) -> tuple[np.ndarray, np.ndarray, Mapping[int, Cluster]]:
+        """Rows that the last step that brought any brought into a cluster; their labels and all clusters before that step."""
+        now = dict(self._values)
+        present = now["labels"] == cluster
+        for step in reversed(self.history.past):
+            if step.names & {"labels", "clusters"}:
+                before = now | step.applied(now, forward=False)
+                rows = np.flatnonzero(present & (now["labels"] == cluster) & (before["labels"] != cluster))
+                # Particles that were sent back do not return to where they were sent from.
+                if len(rows) and not step.what.startswith(SEND_BACK):
+                    return rows, before["labels"][rows], before["clusters"]
+                now = before
+        raise ValueError(f"no step brought particles into {self.title(cluster)}, so they cannot be sent back")
+
+    @_one_at_a_time
+    def accept(self, *clusters: int) -> None:
+        """Mark clusters as accepted, or as not accepted if all of them are."""
+        known = dict(self._known(clusters))
+        on = not all(one.accepted for one in known.values())
+        changed = {number: replace(one, accepted=on) for number, one in known.items()}
+        title = ", ".join(map(self.title, known))
+        self._do(f"{'accept' if on else 'no longer accept'} {title}", clusters=self._with(changed))
+
+    @_one_at_a_time
     def describe(self, cluster: int, **fields: Any) -> None:
         """Name, colour, hide or annotate a cluster.
 
@@ -313,7 +379,7 @@ class Session:
         cluster
             Its number.
         fields
-            Of `Cluster`: name, colour, hidden, note.
+            Of `Cluster`: name, colour, hidden, note, accepted.
 
         Raises
         ------
@@ -441,6 +507,11 @@ class Session:
         return dict(self.clusters) | dict(new)
 
 
+def digest(ids: np.ndarray) -> str:
+    """SHA-256 of particle ids, in any order."""
+    return hashlib.sha256(np.sort(ids).astype(np.int64).tobytes()).hexdigest()
+
+
 def load(path: str | Path, particles: pd.DataFrame) -> Session:
     """Read a session written by `Session.save`.
 
@@ -491,7 +562,7 @@ def _restored(name: str, value: Mapping[str, Any]) -> dict[Any, Any]:
     """The entries of "clusters" or "filters" from JSON, in which keys are text and pairs are lists."""
     if name == "clusters":
         for fields in value.values():
-            safe_load.check_types(asdict(Cluster()) | fields, name=str, colour=str, hidden=bool, note=str)
+            safe_load.check_types(asdict(Cluster()) | fields, name=str, colour=str, hidden=bool, note=str, accepted=bool)
         return {int(number): Cluster(**fields) for number, fields in value.items()}
     if name != "filters":
         raise ValueError(f"{name[:40]!r} is neither clusters nor filters")

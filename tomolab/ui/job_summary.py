@@ -1,12 +1,14 @@
 """Takes a job or an average, gives its summary: a text, the share done, pictures of the present maps and the FSC curve."""
 
 import base64
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from tomolab.averaging.classification.discovery import Discovery
 from tomolab.averaging.fsc import THRESHOLD
 from tomolab.averaging.half_maps import Average
 from tomolab.inspection.discovery import DiscoveryProgress, DiscoveryResult
@@ -87,11 +89,15 @@ def picture(volume: Volume) -> bytes:
 
 def structures(progress: Any) -> str:
     """Central slice and number of particles of each structure of a discovery, as HTML; empty for other progress."""
-    if not isinstance(progress, DiscoveryProgress):
-        return ""
-    counts = progress.found.labels.value_counts()
+    return _structures(progress.found) if isinstance(progress, DiscoveryProgress) else ""
+
+
+@lru_cache(maxsize=1)
+def _structures(found: Discovery) -> str:
+    # Drawn once: a job reports more often than its structures change, and to every screen.
+    counts = found.labels.value_counts()
     pictures = []
-    for number, volume in enumerate(progress.found.volumes):
+    for number, volume in enumerate(found.volumes):
         cuts, grey = images.central(volume)
         address = base64.b64encode(images.png(_enlarged(cuts[0], STRUCTURE, grey), **grey)).decode()
         image = f"<img style='display:inline; vertical-align:middle' src='data:image/png;base64,{address}' width='{STRUCTURE}'>"

@@ -27,6 +27,8 @@ MORE += ["#88CCEE", "#DDCC77", "#1B1B1B"]
 """Colours after those, mostly Tol's muted scheme."""
 INK, QUIET, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
 """Text; secondary text; lines that should stay behind the data."""
+QUIET_TEXT = f"var(--jp-ui-font-color2, {QUIET})"
+"""Secondary text of a notebook, readable in light and dark themes."""
 LACKING = "#bdbdbd"
 """Colour of missing values."""
 FEW = 40
@@ -88,8 +90,10 @@ def span(text: str, ink: str) -> str:
 
 
 def lighter(colour: str, share: float = 0.35) -> str:
-    """Mix a colour with white, so that it stands out on a grey image."""
-    red, green, blue = (value * (1 - share) + share for value in to_rgb(colour))
+    """Mix a colour with white, a dark one with more, so that it stands out on a grey image."""
+    red, green, blue = to_rgb(colour)
+    share = max(share, 0.75 - (0.3 * red + 0.59 * green + 0.11 * blue))
+    red, green, blue = (value * (1 - share) + share for value in (red, green, blue))
     return to_hex((red, green, blue))
 
 

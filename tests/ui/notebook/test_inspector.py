@@ -192,6 +192,11 @@ def test_the_table_of_clusters_names_colours_hides_and_selects(view: Inspector) 
     assert "16 hidden" in said(view)
 
 
+def test_a_cluster_without_an_average_is_sent_as_json(view: Inspector) -> None:
+    # JSON has no infinity, which is the resolution of a cluster without an average.
+    assert json.loads(json.dumps(view.table.rows, allow_nan=False))[0]["resolution"] is None
+
+
 def test_filters_leave_out_and_are_undone(view: Inspector) -> None:
     filters = view.filters
     filters.column.value = "score"

@@ -80,7 +80,7 @@ class Comparison:
             shifts = found.shifts[rows, :1] + self.near_shifts if near else self.shifts.expand(len(rows), -1, -1)
             found.put(rows, self._search(boxes, rows, reference, shifts))
             evidence[rows, number] = found.scores[rows].logsumexp(1)
-        best = largest(evidence, CANDIDATES) & (evidence > evidence.amax(1, keepdim=True) - BEHIND)
+        best = _largest(evidence, CANDIDATES) & (evidence > evidence.amax(1, keepdim=True) - BEHIND)
         for number, (found, reference) in enumerate(zip(poses, references, strict=True)):
             rows = best[:, number].nonzero()[:, 0]
             found.put(rows, self._refine(boxes, rows, reference, found.take(rows)))
@@ -114,7 +114,7 @@ class Comparison:
         return poses
 
 
-def largest(values: Tensor, count: int) -> Tensor:
+def _largest(values: Tensor, count: int) -> Tensor:
     """Whether each of the values (n, k) is among the `count` largest of its row."""
     best = values.topk(min(count, values.shape[1]), dim=1).indices
     return torch.zeros_like(values, dtype=torch.bool).scatter(1, best, True)

@@ -1,6 +1,7 @@
 """Takes subtomograms with rough labels; gives the structures they show, their number, and the structure of each subtomogram.
 
 The structure of every label is refined from random orientations. Then split and merge EM finds their number (`split_merge`).
+Structures whose density goes on to the border of the box are no classes (`contaminants`).
 
 >>> rough = clusters.kmeans(features, 24, seed=0)
 >>> found = discover(subtomograms, rough, features=features.vectors, seed=1)
@@ -20,11 +21,17 @@ import torch
 from tomolab import parallel
 from tomolab.averaging import coefficients, refinement
 from tomolab.averaging.checkpoint import Checkpoint
+from tomolab.averaging.classification.contaminants import Contaminant, border_share, separate
 from tomolab.averaging.classification.split_merge import HISTORY, MIN_PARTICLES, SplitMerge
 from tomolab.averaging.refinement import Monitor, Settings
 from tomolab.jobs import Progress, reporting
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
+
+NO_AGREEMENT = "agrees with no structure better than pure noise does"
+"""Why a subtomogram of no structure is in no class."""
+COARSEST = 3.0
+"""Detail in cycles per box with which the surroundings of a structure are looked at, if less of it is resolved."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +66,20 @@ class Discovery(Classification):
         By iteration: ``structures``, ``moved`` (share of the subtomograms that changed class), ``merged`` and ``divided``
         (structures), ``unassigned`` (subtomograms in no class), ``score`` (mean of the log-likelihood of a subtomogram,
         relative to noise without a structure).
+    contaminants
+        Structures that are no particles, the largest first, each with the reason. Their subtomograms have the label -1.
     """
 
     history: pd.DataFrame
+    contaminants: list[Contaminant]
+
+    @property
+    def reason(self) -> pd.Series:
+        """Why each subtomogram that is in no class is in none, by particle id."""
+        reason = pd.Series(NO_AGREEMENT, index=self.labels.index[self.labels < 0], name="reason", dtype=object)
+        for one in self.contaminants:
+            reason[one.ids] = one.reason
+        return reason
 
 
 def discover(
@@ -210,8 +228,17 @@ def classes_of(work: SplitMerge, chosen: Subtomograms) -> Classification:
 
 
 def _discovery(work: SplitMerge, chosen: Subtomograms) -> Discovery:
+    """Classes without the structures that are contaminants."""
+    found, likely = classes_of(work, chosen), work.posterior.argmax(1)
+    shares = []
+    for number in range(len(found.volumes)):
+        rows = torch.from_numpy(np.flatnonzero(found.labels == number)).to(likely.device)
+        structure = int(likely[rows[0]])
+        data = work.data.inside(max(work.references[structure].resolved_cycles, COARSEST)).take(rows)
+        shares.append(border_share(data, work.structures[structure].poses.take(rows), work.fold[rows]))
+    labels, volumes, contaminants = separate(found.labels, found.volumes, shares)
     history = pd.DataFrame(work.history, columns=HISTORY).rename_axis("iteration")
-    return Discovery(**vars(classes_of(work, chosen)), history=history)
+    return Discovery(labels, found.probability, volumes, history, contaminants)
 
 
 def _settings(some: Subtomograms, mask_diameter: float | None, max_shift: float | None) -> tuple[int, Settings]:

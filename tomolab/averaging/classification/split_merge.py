@@ -24,7 +24,7 @@ from torch.nn.functional import one_hot
 from tomolab import fourier
 from tomolab.averaging import alignment, coefficients, reconstruction, refinement
 from tomolab.averaging.alignment import Poses
-from tomolab.averaging.classification.comparison import CANDIDATES, Boxes, Comparison, largest
+from tomolab.averaging.classification.comparison import NOT_SCORED, Boxes, Comparison
 from tomolab.averaging.coefficients import Coefficients
 from tomolab.averaging.reconstruction import References, shell_index
 from tomolab.averaging.refinement import FOLDS, Refinement, Settings
@@ -107,11 +107,13 @@ class SplitMerge:
     def score(self) -> None:
         """Score the subtomograms against the structures, and see which agree with none better than pure noise does.
 
-        Between two rounds of changes only against the structures that were most likely last.
+        Between two rounds of changes only against the structures that could still be the best one in the last iteration.
         """
         asked = torch.ones(len(self.every), len(self.structures), dtype=torch.bool, device=self.every.device)
         if self.history and not self.change_is_due:
-            asked = largest(self.posterior, CANDIDATES)
+            known = self.posterior > NOT_SCORED / 2
+            # Of some subtomograms all structures were lost.
+            asked = known | ~known.any(1, keepdim=True)
         poses = [one.poses for one in self.structures]
         self.evidence = self.comparison.score(self.boxes, self.references, poses, asked=asked, near=bool(self.history))
         self.posterior = self.evidence

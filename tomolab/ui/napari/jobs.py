@@ -30,7 +30,7 @@ class JobRow(QWidget):
 
     def __init__(self, job: Job) -> None:
         super().__init__()
-        self.job, self._drawn = job, -job_summary.EVERY
+        self.job, self._drawn, self._structures = job, -job_summary.EVERY, ""
         self.title, self.text = QLabel(f"<b>{html.escape(job.name)}</b>"), QLabel()
         self.slices, self.structures = QLabel(), QLabel()
         self.title.setToolTip(job.name)
@@ -61,8 +61,9 @@ class JobRow(QWidget):
 
     def _follow(self, job: Job) -> None:
         """Draw the picture in the thread of the job; `_show` runs in the thread of the window."""
-        structures = job_summary.structures(job.progress)
-        due = bool(structures) or time.monotonic() - self._drawn > job_summary.EVERY
+        # They stay while their averages are computed.
+        before, self._structures = self._structures, job_summary.structures(job.progress) or self._structures
+        due = self._structures is not before or time.monotonic() - self._drawn > job_summary.EVERY
         if not (due or job.over or job.state in ("waiting", "stopping")):
             return
         volume = job_summary.shown(job)
@@ -70,7 +71,7 @@ class JobRow(QWidget):
         self._drawn = time.monotonic()
         # Read the state now: the job may have changed it when the window shows it.
         state = job_summary.job_text(job), 1.0 if job.state == "done" else job_summary.share(job.progress), job.state, job.over
-        self._show(*state, picture, structures)
+        self._show(*state, picture, self._structures)
 
     @threads.in_window
     def _show(self, text: str, share: float, state: str, over: bool, picture: bytes, structures: str) -> None:
@@ -82,8 +83,7 @@ class JobRow(QWidget):
             self.button.setToolTip("The job has ended" if over else "The job stops after this iteration")
         if over:
             self.bar.setStyleSheet(f"QProgressBar::chunk {{ background: {job_summary.COLOURS[state]} }}")
-        if structures:
-            # They stay while their averages are computed.
+        if structures != self.structures.text():
             self.structures.setText(structures)
             self.structures.show()
         if picture:

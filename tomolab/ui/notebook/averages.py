@@ -53,7 +53,7 @@ class Averages(VBox):  # type: ignore[misc]
         self.queue = VBox(layout=Layout(max_height="280px", overflow="hidden auto"))
         self.results = Results(inspection)
         labels = {"by": self.engine, "classes": self.classes, "symmetry": self.symmetry, "mask (Å, 0: measured)": self.mask}
-        options = [widget for name, control in labels.items() for widget in (HTML(style.span(name, style.QUIET)), control)]
+        options = [HBox([HTML(style.span(name, style.QUIET_TEXT)), control]) for name, control in labels.items()]
         for control in labels.values():
             control.observe(lambda _: changed(), "value")
         line = Layout(align_items="center", flex_flow="row wrap")
@@ -69,7 +69,7 @@ class Averages(VBox):  # type: ignore[misc]
 
     def tell(self, text: str) -> None:
         """Show a text beside the buttons: what would be averaged, or why averaging is disabled."""
-        self.text.value = style.span(text, style.QUIET)
+        self.text.value = style.span(text, style.QUIET_TEXT)
 
     def _follow(self, changed: set[str]) -> None:
         """Show the newest job first; keep existing panels except old finished ones."""
@@ -93,7 +93,8 @@ class Results(VBox):  # type: ignore[misc]
         self.text = HTML()
         self.choice.observe(lambda _: self._show(), "value")
         inspection.changed.connect(self._follow)
-        super().__init__([self.choice, HBox([VBox([self.slices, self.text], layout=Layout(flex="0 0 auto")), self.curve])])
+        facts = VBox([self.slices, self.text], layout=Layout(flex="0 0 auto"))
+        super().__init__([self.choice, HBox([facts, self.curve], layout=Layout(flex_flow="row wrap"))])
         self._follow({"averages"})
 
     def _follow(self, changed: set[str]) -> None:
@@ -122,4 +123,4 @@ def _facts(average: Average) -> str:
     ]
     if "mask" in record:
         facts.append(f"mask of {record['mask']:.0f} Å")
-    return f"<div style='color:{style.QUIET}; line-height:1.5'>{'<br>'.join(map(html.escape, facts))}</div>"
+    return f"<div style='color:{style.QUIET_TEXT}; line-height:1.5'>{'<br>'.join(map(html.escape, facts))}</div>"

@@ -3,8 +3,8 @@ const STYLE = `
 .tomolab-clusters { font-size: 13px; color: var(--jp-ui-font-color1, #222); overflow-y: auto; outline: none; }
 .tomolab-clusters table { border-collapse: collapse; width: 100%; }
 .tomolab-clusters th { position: sticky; top: 0; z-index: 1; background: var(--jp-layout-color1, white); text-align: left;
-  font-weight: 600; font-size: 11px; color: var(--jp-ui-font-color2, #6b6b6b); padding: 2px 4px; cursor: pointer; white-space: nowrap; }
-.tomolab-clusters td { padding: 1px 4px; border-top: 1px solid var(--jp-border-color2, #e0e0e0); height: 26px; }
+  font-weight: 600; font-size: 11px; color: var(--jp-ui-font-color2, #6b6b6b); padding: 2px 3px; cursor: pointer; white-space: nowrap; }
+.tomolab-clusters td { padding: 1px 3px; border-top: 1px solid var(--jp-border-color2, #e0e0e0); height: 26px; }
 .tomolab-clusters tr.ticked td { background: var(--jp-layout-color2, #eeeeee); }
 .tomolab-clusters tr.hidden td { opacity: 0.45; }
 .tomolab-clusters input[type=text] { border: 1px solid transparent; background: transparent; width: 100%; font-size: 13px;
@@ -15,11 +15,13 @@ const STYLE = `
 .tomolab-clusters button { border: none; background: none; cursor: pointer; padding: 0 2px; color: inherit; font-size: 13px;
   font-variant-numeric: tabular-nums; }
 .tomolab-clusters button:hover { text-decoration: underline; }
-.tomolab-clusters .plain { display: block; max-width: 180px; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.tomolab-clusters input.name { min-width: 84px; }
+.tomolab-clusters input.note { min-width: 44px; }
+.tomolab-clusters .plain { display: block; max-width: 150px; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .tomolab-clusters .number { text-align: right; }
 .tomolab-clusters img { height: 24px; display: block; border-radius: 2px; }
 `;
-const WIDTHS = { name: "27%", resolution: "36px", text: "", number: "68px", check: "44px" };
+const WIDTHS = { name: "27%", resolution: "36px", text: "", number: "60px", accepted: "58px", check: "44px" };
 
 export default {
   render({ model, el }) {
@@ -42,7 +44,7 @@ export default {
 
     function text(row, column) {
       const plain = row.texts[column.name];
-      if (!column.edit) return make("span", { textContent: plain, title: plain, className: "plain" });
+      if (!column.edit) return make("span", { textContent: plain, title: row[column.name], className: "plain" });
       const input = make("input", { type: "text", className: column.name, value: row[column.name], placeholder: column.name });
       input.addEventListener("focus", () => input.select());
       input.addEventListener("change", () => tell(row.cluster, { column: column.name, value: input.value }));
@@ -85,7 +87,7 @@ export default {
 
     function sorted() {
       const rows = [...model.get("rows")], sign = down ? -1 : 1;
-      const value = row => typeof row[order] === "boolean" ? Number(row[order]) : row[order];
+      const value = row => row[order] === null ? Infinity : typeof row[order] === "boolean" ? Number(row[order]) : row[order];
       if (order) rows.sort((a, b) => sign * (typeof value(a) === "number" ? value(a) - value(b) : value(a).localeCompare(value(b), "en", { numeric: true })));
       return rows;
     }

@@ -7,6 +7,7 @@ The columns are those of `cluster_columns`, between a tick and a colour on the l
 """
 
 import base64
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -68,9 +69,7 @@ class ClusterTable(anywidget.AnyWidget):  # type: ignore[misc]
         for number in session.clusters:
             texts = {name: column.format(values[name][number]) for name, column in self._columns.items()}
             row = {"cluster": number, "title": session.title(number), "ink": inks[number], "texts": texts}
-            row |= {
-                name: value.item() if isinstance(value := one[number], np.generic) else value for name, one in values.items()
-            }
+            row |= {name: _as_json(one[number]) for name, one in values.items()}
             if number in newest:
                 name, average = newest[number]
                 row |= {"image": self._picture(name, average), "about": f"{name}: {average.resolution:.0f} Å"}
@@ -101,6 +100,12 @@ class ClusterTable(anywidget.AnyWidget):  # type: ignore[misc]
                 # Sending the rows again replaces the refused text.
                 self.rows = []
                 self._fill()
+
+
+def _as_json(value: Any) -> Any:
+    """A value as it can stand in JSON, which has no infinity."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _strip(average: Average) -> str:

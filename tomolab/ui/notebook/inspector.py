@@ -63,7 +63,7 @@ class Inspector(VBox):  # type: ignore[misc]
         keys = {key: name for name, action in ACTIONS.items() for key in action.keys}
         self.keyboard = Keys(watched=list(keys))
         self.keyboard.on_msg(lambda _, message, __: self.act(keys[message["key"]]))
-        self.status = HTML(layout=Layout(flex="1 1 0", min_width="0", overflow="hidden"))
+        self.status = HTML(layout=Layout(flex="1 1 260px", min_width="0", overflow="hidden"))
         self.status.add_class("tomolab-said")
         self.buttons = {name: self._button(name) for name in ACTIONS}
         self.napari_button = Button(description="napari", icon="cube", layout=Layout(width="auto"))
@@ -87,7 +87,8 @@ class Inspector(VBox):  # type: ignore[misc]
         self.colour.layout = Layout(width="110px", flex="0 0 auto")
         self.colour.observe(lambda _: self._colour(), "value")
         self.tabs = Tab([self.gallery, self.averages, self.filters, self.export])
-        self.tabs.titles, self.tabs.layout.width = ("Boxes", "Averages", "Filters", "Export"), "54%"
+        self.tabs.titles = "Boxes", "Averages", "Filters", "Export"
+        self.tabs.layout = Layout(flex="1 1 530px", min_width="0")
         super().__init__([self._top(), HBox(self._views()), self._bottom(), self.keyboard], layout=Layout(max_width="1500px"))
         self.add_class("tomolab-inspector")
         inspection.changed.connect(self._follow)
@@ -106,7 +107,7 @@ class Inspector(VBox):  # type: ignore[misc]
 
     def _top(self) -> HBox:
         tools = [*self._group("history"), *self._group("export"), self.napari_button, self.axes, self.colour, self.status]
-        return HBox(tools, layout=Layout(align_items="center"))
+        return HBox(tools, layout=Layout(align_items="center", flex_flow="row wrap"))
 
     def _views(self) -> list[Any]:
         shown = [VBox([self.lasso.show()], layout=Layout(padding="0 8px 0 0"))] if self.lasso is not None else []
@@ -116,13 +117,12 @@ class Inspector(VBox):  # type: ignore[misc]
         return views
 
     def _bottom(self) -> HBox:
-        line = [
-            HBox(
-                [*self._group("clusters"), HTML("into"), self.n_clusters],
-                layout=Layout(align_items="center", flex_flow="row wrap"),
-            )
-        ]
-        return HBox([VBox([*line, self.table], layout=Layout(width="46%", padding="0 8px 0 0")), self.tabs])
+        *buttons, split = self._group("clusters")
+        row = Layout(align_items="center", flex_flow="row wrap")
+        line = HBox([*buttons, HBox([split, HTML("into"), self.n_clusters], layout=Layout(align_items="center"))], layout=row)
+        # Side by side, or in a narrow window below one another.
+        clusters = VBox([line, self.table], layout=Layout(flex="1 1 530px", min_width="0", padding="0 8px 0 0"))
+        return HBox([clusters, self.tabs], layout=Layout(flex_flow="row wrap"))
 
     def say(self, text: str) -> None:
         """Show an error message."""
@@ -209,7 +209,7 @@ class Inspector(VBox):  # type: ignore[misc]
         if unkept:
             self.say(f"NOT KEPT: {unkept}")
         else:
-            self.status.value = _line(text, style.QUIET)
+            self.status.value = _line(text, style.QUIET_TEXT)
         self._enable()
 
     def _enable(self) -> None:

@@ -64,7 +64,8 @@ class Panel(HBox):  # type: ignore[misc]
 
     def _follow(self, job: Job) -> None:
         self.title.value = f"<b>{html.escape(job.name)}</b>"
-        self.text.value = style.span(job_summary.job_text(job), style.QUIET)
+        text = style.span(job_summary.job_text(job), style.QUIET_TEXT)
+        self.text.value = f"<div style='line-height:1.4; margin:4px 0'>{text}</div>"
         self.bar.value = 1.0 if job.state == "done" else job_summary.share(job.progress)
         if job.over:
             self.button.disabled, self.button.tooltip = True, "The job has ended"
