@@ -2,6 +2,7 @@
 
 import math
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from tomolab import inspection, io, jobs
 from tomolab.averaging import half_maps
+from tomolab.averaging.classification.contaminants import Contaminant
 from tomolab.inspection import Inspection, Session, cluster_columns, run_contents
 from tomolab.inspection.actions import ACTIONS, Choice
 from tomolab.inspection.discovery import DiscoveryProgress, DiscoveryResult, DiscoveryTask, fitting, shipped
@@ -48,6 +50,17 @@ def discovered(tmp_path_factory: pytest.TempPathFactory, mixed: Subtomograms, ro
     job = work.discover(mask_diameter=200.0, iterations=3)
     job.watch(lambda job: seen.append((job.progress, work.session.labels.copy())))
     return work, job.result(600), before, seen, job
+
+
+def test_the_result_names_structures_that_are_no_particles(discovered: Discovered) -> None:
+    result = discovered[1]
+    other = Contaminant(result.found.volumes[0], result.found.labels.index[:5].to_numpy(), "it is a membrane")
+    found = replace(result.found, contaminants=[other])
+    assert str(result) == "2 structures"
+    assert (
+        str(replace(result, found=found))
+        == "2 structures; 1 more reach the border of the box: their 5 particles are in no cluster"
+    )
 
 
 def test_the_clusters_become_the_structures_each_with_its_average(discovered: Discovered) -> None:

@@ -67,11 +67,14 @@ class DiscoveryResult:
     stayed: int = 0
 
     def __str__(self) -> str:
-        if not self.clusters:
+        if self.found.history.empty:
             return "no cluster was changed"
-        many = "s" * (len(self.clusters) > 1)
-        stayed = f"; {self.stayed:,} particles had left their cluster meanwhile and stay" if self.stayed else ""
-        return f"{len(self.clusters)} structure{many}{stayed}"
+        text = f"{len(self.clusters)} structure{'s' * (len(self.clusters) != 1)}"
+        others = self.found.contaminants
+        if others:
+            count = sum(len(one.ids) for one in others)
+            text += f"; {len(others)} more reach the border of the box: their {count:,} particles are in no cluster"
+        return text + (f"; {self.stayed:,} particles had left their cluster meanwhile and stay" if self.stayed else "")
 
 
 @dataclass(frozen=True, eq=False)
