@@ -326,7 +326,7 @@ class Session:
     def send_back(self, *clusters: int) -> None:
         """Return particles to the clusters from which the last step that brought some into these clusters took them.
 
-        A structure of a discovery so gives its particles back to the clusters before it, whatever was done since. Clusters that
+        So a structure of a discovery gives its particles back to the clusters before it, whatever was done since. Clusters that
         are needed again come back as they were; those that become empty are removed.
 
         Raises
