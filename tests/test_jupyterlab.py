@@ -357,7 +357,9 @@ def test_an_inspection_by_hand_is_kept(page, lab, run):
     page.get_by_role("tab", name="Averages").click()
     page.get_by_role("button", name="Quick look").click()
     page.get_by_text(re.compile(r"^16 particles, halves agree to \d+ Å")).first.wait_for(timeout=120_000)
-    table.locator("img").nth(1).wait_for(timeout=20_000)
+    # The other cluster has lost particles, so its average is not of what it is now.
+    table.locator("img").first.wait_for(timeout=20_000)
+    assert table.locator("img").count() == 1
     page.wait_for_timeout(1000)
     photograph(page, "inspect")
     # All of it is in the run folder, and on the page when it is loaded again.
@@ -373,7 +375,7 @@ def test_an_inspection_by_hand_is_kept(page, lab, run):
     table.wait_for(timeout=60_000)
     expect("drawn by hand")
     assert table.get_by_label("name of drawn by hand").input_value() == "drawn by hand"
-    assert table.locator("img").count() == 2
+    assert table.locator("img").count() == 1
 
 
 def test_150_000_of_a_million_are_as_many_on_the_page_and_in_the_file(page, lab, run):
