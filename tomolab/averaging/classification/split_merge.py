@@ -107,18 +107,15 @@ class SplitMerge:
     def score(self) -> None:
         """Score the subtomograms against the structures, and see which agree with none better than pure noise does.
 
-        Between two rounds of changes only against the structures that could still be the best one in the last iteration, and
-        those in no class against none.
+        Between two rounds of changes only against the structures that could still be the best one in the last iteration.
         """
         asked = torch.ones(len(self.every), len(self.structures), dtype=torch.bool, device=self.every.device)
-        between = bool(self.history) and not self.change_is_due
-        if between:
+        if self.history and not self.change_is_due:
             known = self.posterior > NOT_SCORED / 2
             # Of some subtomograms all structures were lost.
-            asked = (known | ~known.any(1, keepdim=True)) & self._used()[:, None]
+            asked = known | ~known.any(1, keepdim=True)
         poses = [one.poses for one in self.structures]
-        found = self.comparison.score(self.boxes, self.references, poses, asked=asked, near=bool(self.history))
-        self.evidence = found.where(asked.any(1, keepdim=True), self.evidence) if between else found
+        self.evidence = self.comparison.score(self.boxes, self.references, poses, asked=asked, near=bool(self.history))
         self.posterior = self.evidence
         by_chance = self._by_chance()
         self.unassigned = self.evidence.amax(1) < by_chance.mean() + NOISE_DEVIATIONS * by_chance.std()
