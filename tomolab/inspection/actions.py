@@ -101,6 +101,11 @@ def averaged(work: Inspection, choice: Choice) -> str:
     return f"of {', '.join(sets) or f'the selection ({session.selected.sum():,})'}"
 
 
+def none_ticked(_: Inspection, choice: Choice) -> str:
+    """What to do if no cluster is ticked."""
+    return "" if choice.clusters else "tick one cluster or more"
+
+
 def discovered(work: Inspection, choice: Choice) -> str:
     """The clusters in which structures would be searched for."""
     session = work.session
@@ -169,7 +174,7 @@ ACTIONS = {
         "times",
         ("X",),
         "clusters",
-        problem=lambda _, choice: "" if choice.clusters else "tick one cluster or more",
+        problem=none_ticked,
         run=lambda work, choice: work.session.dissolve(*choice.clusters),
     ),
     "discover": Action(
@@ -188,7 +193,7 @@ ACTIONS = {
         "check",
         ("K",),
         "clusters",
-        problem=lambda _, choice: "" if choice.clusters else "tick one cluster or more",
+        problem=none_ticked,
         run=lambda work, choice: work.session.accept(*choice.clusters),
     ),
     "send_back": Action(
@@ -197,7 +202,7 @@ ACTIONS = {
         "reply",
         ("B",),
         "clusters",
-        problem=lambda _, choice: "" if choice.clusters else "tick one cluster or more",
+        problem=none_ticked,
         run=lambda work, choice: work.session.send_back(*choice.clusters),
     ),
     "split": Action(

@@ -82,7 +82,8 @@ def border_share(data: Coefficients, poses: Poses, fold: Tensor) -> float:
     floor = REFERENCE_FLOOR * whole[inside].mean() + 0.5
     # They add to the average of all.
     parts = torch.stack([coefficients.to_density(one / (whole + floor) * inside) for one in sums])
-    uneven = torch.stack([one - _radial_mean(one, radius) for one in parts])[:, border]
+    shell, last = radius.round().long(), int(radius.max().round())
+    uneven = torch.stack([one - reconstruction.grid_shell_means(one, shell, last)[shell] for one in parts])[:, border]
     total = _shared(parts - parts[:, border].mean(1)[:, None, None, None]).sum()
     power = uneven.square().mean(1)
     # Density with so much detail has fewer independent values than voxels.
@@ -95,10 +96,3 @@ def border_share(data: Coefficients, poses: Poses, fold: Tensor) -> float:
 def _shared(parts: Tensor) -> Tensor:
     """Power of the sum of some parts without that of each part by itself."""
     return parts.sum(0).square() - parts.square().sum(0)
-
-
-def _radial_mean(density: Tensor, radius: Tensor) -> Tensor:
-    """At every voxel the mean of the density at its distance from the middle."""
-    shell = radius.round().long()
-    count = torch.bincount(shell.flatten())
-    return (torch.bincount(shell.flatten(), weights=density.flatten()) / count)[shell]

@@ -242,4 +242,4 @@ def _discovery(work: SplitMerge, chosen: Subtomograms) -> Discovery:
 
 
 def _settings(some: Subtomograms, mask_diameter: float | None, max_shift: float | None) -> tuple[int, Settings]:
-    return refinement.choose_settings(some, starts=1, mask_diameter=mask_diameter, max_shift=max_shift)
+    return refinement.choose_settings(some, mask_diameter=mask_diameter, max_shift=max_shift)
