@@ -15,7 +15,7 @@ with the truth, 1 at best. Subtomograms that discovery leaves in no class count 
 true classes of which one structure holds more than half, where they are the most.
 
 With `--believed N` it counts what is found where little can be: in pure noise, and in one complex alone, each with N seeds. The
-result is written after every row, so that a run which is stopped leaves what it has.
+result is written after every row, so that a run which is stopped leaves what it has; `--more` adds the rows that it lacks.
 """
 
 import argparse
@@ -52,22 +52,28 @@ def main() -> None:
     parser.add_argument("--maps", type=Path, help="folder of maps (.mrc) instead")
     parser.add_argument("--draw", type=int, help="so many of them, another draw with every seed")
     parser.add_argument("--name", default="discovery", help="of the result")
+    parser.add_argument("--more", action="store_true", help="keep the rows of the result that exists")
     parser.add_argument("--believed", type=int, metavar="N", help="seeds of pure noise and of one complex, instead")
     options = parser.parse_args()
     network = learning.load_network(options.network)
     grid = {"network": options.network, "box": network.box, "voxel size (Å)": network.voxel_size}
-    rows: list[dict[str, Any]] = []
     if options.believed:
+        rows: list[dict[str, Any]] = []
         for seed in range(1, options.believed + 1):
             rows += [alone(network, kind, seed=seed) for kind in ("noise", "one complex")]
             record.write(options.name, rows, settings={"count": ALONE, "SNR": 0.05} | grid)
         return
     maps = chosen_maps(network, options.complexes, options.maps)
     settings = {"classes": list(maps), "count": options.count, "draw": options.draw} | grid
+    rows = record.earlier(options.name, settings=settings) if options.more else []
+    known = {(row["SNR"], row["seed"]) for row in rows}
     for snr in options.snr:
         for seed in range(1, options.seeds + 1):
+            if (snr, seed) in known:
+                continue
             some = {name: maps[name] for name in np.random.default_rng(seed).permutation(sorted(maps))[: options.draw]}
             rows.append(divided(network, some, count=options.count, snr=snr, seed=seed))
+            rows.sort(key=lambda row: (-row["SNR"], row["seed"]))
             record.write(options.name, rows, settings=settings)
 
 

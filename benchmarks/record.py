@@ -84,6 +84,17 @@ def committed(name: str) -> dict[str, Any] | None:
     return json.loads(told.stdout) if told.returncode == 0 else None
 
 
+def earlier(name: str, *, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of ``results/<name>.json``, to add others to them; none without that file. Its settings must be the same."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return []
+    result = json.loads(path.read_text())
+    if result["settings"] != json.loads(json.dumps(settings)):
+        raise SystemExit(f"{path} was measured with other settings: {result['settings']}; give another --name")
+    return result["rows"]
+
+
 def sense(row: str, column: str) -> int:
     """1 if more is better, by the name of a column or of the row of a ``value``; -1 if less is; 0 if nobody can say."""
     name = row if column == "value" else column
