@@ -329,7 +329,7 @@ def test_a_tomogram_is_sent_by_what_it_is_called(cell: tuple[Volume, pd.DataFram
 class Deep(nn.Module):
     """Two layers; kills its process once where it is told to."""
 
-    name, box, any_box, voxel_size = "deep", 16, False, 25.0
+    name, box, voxel_size = "deep", 16, 25.0
 
     def __init__(self, marker: Path | None = None) -> None:
         super().__init__()
