@@ -60,6 +60,10 @@ def test_what_cannot_be_a_run_is_refused(simulated: tuple[Volume, pd.DataFrame],
     tomogram, truth = simulated
     with pytest.raises(ValueError, match="contrast must be"):
         inspection.from_tomogram(tomogram, tmp_path, **OPTIONS | {"contrast": "unknown"})
+    with pytest.raises(ValueError, match=r'protein is bright in the tomogram.*: state contrast="bright"'):
+        inspection.from_tomogram(tomogram, tmp_path, **OPTIONS | {"contrast": "dark"})
+    with pytest.raises(ValueError, match=r'protein is dark in the tomogram.*: state contrast="dark"'):
+        inspection.from_tomogram(volumes.invert(tomogram), tmp_path, **OPTIONS)
     with pytest.raises(ValueError, match="tilts must be the lowest and the highest"):
         inspection.from_tomogram(tomogram, tmp_path, **OPTIONS | {"tilts": (60.0, -60.0)})
     two = truth.assign(tomogram=np.where(truth.index % 2, "a", "b"))

@@ -20,7 +20,9 @@ from tomolab.inspection import model
 from tomolab.inspection.model import Inspection
 from tomolab.inspection.run_contents import BOXES, EMBEDDING, PICKS, TABLE
 from tomolab.io.run_folder import Run
+from tomolab.io.volumes import tomogram as tomogram_files
 from tomolab.learning import embedding, networks
+from tomolab.subtomograms import contrast as contrasts
 from tomolab.subtomograms import extraction
 from tomolab.volumes import Volume
 
@@ -39,6 +41,7 @@ def from_tomogram(
     contrast: Literal["bright", "dark"],
     tilts: tuple[float, float],
     diameter: float,
+    check_contrast: bool = True,
     particles: pd.DataFrame | None = None,
     threshold: float = 3.0,
     network: str = "default",
@@ -60,6 +63,8 @@ def from_tomogram(
         Lowest and highest tilt in degrees, of which the missing wedge of every particle is computed.
     diameter
         Of a particle, in Å.
+    check_contrast
+        Measure the contrast of the tomogram where it can be told (`tomolab.subtomograms.contrast`), and refuse the other one.
     particles
         Particle table of this tomogram, positions in Å; by default particles are picked.
     threshold
@@ -78,8 +83,8 @@ def from_tomogram(
     FileExistsError
         If the folder has a particle table already.
     ValueError
-        If `contrast` is neither, the tilts or the diameter make no sense, the table is of several tomograms, or there are fewer
-        than 8 particles.
+        If `contrast` is neither, or clearly the wrong one, the tilts or the diameter make no sense, the table is of several
+        tomograms, or there are fewer than 8 particles.
     """
     run = Run(Path(folder))
     if (run.folder / TABLE).exists():
@@ -89,13 +94,22 @@ def from_tomogram(
     if not -90 <= tilts[0] < tilts[1] <= 90:
         raise ValueError(f"tilts must be the lowest and the highest in degrees, got {tilts}")
     trained = networks.load(network)
-    bright = _bright(tomogram, contrast)
+    volume = tomogram if isinstance(tomogram, Volume) else io.read_volume(tomogram)
+    if check_contrast:
+        contrasts.check(tomogram_files.of(volume), contrast)
+    bright = volumes.invert(volume) if contrast == "dark" else volume
     table = _picked(bright, diameter, tilts, threshold) if particles is None else _with_tilts(particles, tilts)
     if len(table) < model.FEWEST:
         hint = ": lower threshold=" if particles is None else ""
         raise ValueError(f"{model.FEWEST} particles or more are needed, got {len(table)}{hint}")
     boxes = extraction.extract(
-        bright, table, box=trained.box, voxel_size=trained.voxel_size, path=run.path(BOXES), progress=progress
+        bright,
+        table,
+        box=trained.box,
+        voxel_size=trained.voxel_size,
+        path=run.path(BOXES),
+        check_contrast=False,
+        progress=progress,
     )
     features = embedding.embed(trained, boxes, progress=progress)
     labels = clustering.kmeans(features, max(1, min(clusters, len(boxes) // PER_CLUSTER)), seed=seed)
@@ -108,11 +122,6 @@ def from_tomogram(
     about |= {"tomogram": str(tomogram), "picked": particles is None, "threshold": threshold}
     run.record(STAGE, parameters=about, files=["tomogram.mrc", PICKS, BOXES, EMBEDDING, TABLE], seed=seed)
     return model.open(run.folder, diameter=diameter, seed=seed)
-
-
-def _bright(tomogram: str | Path | Volume, contrast: str) -> Volume:
-    volume = tomogram if isinstance(tomogram, Volume) else io.read_volume(tomogram)
-    return volumes.invert(volume) if contrast == "dark" else volume
 
 
 def _picked(volume: Volume, diameter: float, tilts: tuple[float, float], threshold: float) -> pd.DataFrame:

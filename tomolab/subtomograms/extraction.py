@@ -20,6 +20,7 @@ from tomolab import parallel
 from tomolab import particles as tables
 from tomolab.io.volumes import tomogram as tomogram_files
 from tomolab.io.volumes.tomogram import Tomogram
+from tomolab.subtomograms import contrast as contrasts
 from tomolab.subtomograms import cropping, dataset, writer
 from tomolab.subtomograms.cropping import Cut
 from tomolab.subtomograms.dataset import Subtomograms
@@ -37,6 +38,7 @@ def extract(
     voxel_size: float | None = None,
     path: str | Path | None = None,
     contrast: Literal["bright", "dark"] = "bright",
+    check_contrast: bool = True,
     normalise: Literal["box", "outside"] = "box",
     diameter: float | None = None,
     edges: Literal["skip", "flag"] = "skip",
@@ -66,6 +68,8 @@ def extract(
         call resumes.
     contrast
         Of the tomogram. "dark" density is inverted, and the column ``contrast`` says so.
+    check_contrast
+        Measure the contrast of the tomogram where it can be told (`tomolab.subtomograms.contrast`), and refuse the other one.
     normalise
         "box" takes mean and deviation of the whole box, "outside" those of the voxels outside a centred sphere, as RELION's
         background circle.
@@ -91,7 +95,8 @@ def extract(
     Raises
     ------
     ValueError
-        If the box is larger than the volume, no particle can be cut, or a parameter is invalid.
+        If the box is larger than the volume, no particle can be cut, a parameter is invalid, or the tomogram clearly has the
+        other contrast.
     BlockingIOError
         If another process cuts into the same `path`.
     """
@@ -102,6 +107,8 @@ def extract(
     work = tasks(Path(tomogram.name).name, tomogram, particles, cut=cut)
     if not work:
         raise ValueError("the table of particles is empty")
+    if check_contrast:
+        contrasts.check(tomogram, contrast)
     if path is not None:
         work_key = key(repr(cut), particles, [tomogram])
         cut_store = store(path, work, key=work_key, resume=resume, progress=progress, client=parallel.active(client))

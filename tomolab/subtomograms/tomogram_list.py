@@ -23,6 +23,7 @@ from tomolab import particles as tables
 from tomolab.conventions import WEDGE
 from tomolab.io.lists.tomogram_names import match_names
 from tomolab.io.volumes.tomogram import Tomogram
+from tomolab.subtomograms import contrast as contrasts
 from tomolab.subtomograms import extraction
 from tomolab.subtomograms.cropping import Cut
 from tomolab.subtomograms.dataset import Subtomograms
@@ -137,6 +138,7 @@ def extract(
     box: int,
     path: str | Path,
     voxel_size: float | None = None,
+    check_contrast: bool = True,
     normalise: Literal["box", "outside"] = "box",
     diameter: float | None = None,
     edges: Literal["skip", "flag"] = "skip",
@@ -160,6 +162,8 @@ def extract(
         As in `subtomograms.extract`; without `voxel_size` all tomograms must have the same.
     path
         The store; an existing one is replaced when the new one is whole.
+    check_contrast
+        Measure the contrast of every tomogram where it can be told (`tomolab.subtomograms.contrast`), and refuse the other one.
     resume
         Resume interrupted work on `path` if particles, tomograms and parameters are the same.
     progress
@@ -176,7 +180,8 @@ def extract(
     Raises
     ------
     ValueError
-        If particles belong to unknown tomograms, `subtomograms.extract` would refuse, or no particle can be cut.
+        If particles belong to unknown tomograms, a tomogram clearly has the other contrast than the list says (where the list
+        says nothing, it is "bright"), `subtomograms.extract` would refuse, or no particle can be cut.
     """
     tomograms, particles = check(tomograms), tables.check(particles)
     groups = _groups(tomograms, particles)
@@ -187,6 +192,10 @@ def extract(
         name: Cut(box, size, contrast=known.loc[name, "contrast"], normalise=normalise, diameter=diameter, edges=edges)
         for name in groups
     }
+    if check_contrast:
+        for name in groups:
+            # Opened for this alone: a compressed tomogram stays in memory after it was read.
+            contrasts.check(open_tomogram(tomograms, name), known.loc[name, "contrast"])
     own = {name: _own(rows, known.loc[name]) for name, rows in groups.items()}
     used = tomograms.loc[tomograms["tomogram"].isin(groups), COLUMNS]
     parameters = used.to_csv() + repr((box, size, normalise, diameter, edges))
