@@ -25,6 +25,7 @@ from tomolab.averaging.classification.contaminants import Contaminant, border_sh
 from tomolab.averaging.classification.split_merge import HISTORY, MIN_PARTICLES, SplitMerge
 from tomolab.averaging.refinement import Monitor, Settings
 from tomolab.jobs import Progress, reporting
+from tomolab.parallel import Workers
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
 
@@ -96,6 +97,7 @@ def discover(
     watch: Callable[[Discovery], Any] | None = None,
     stop: Callable[[], bool] | None = None,
     device: str | None = None,
+    client: Any = None,
 ) -> Discovery:
     """Find the structures of subtomograms from rough labels, and the structure of each subtomogram.
 
@@ -123,7 +125,7 @@ def discover(
         Called with the present `Discovery` after every iteration.
     stop
         Asked after every iteration; when it answers True, the present result is returned.
-    mask_diameter, max_shift, device
+    mask_diameter, max_shift, device, client
         As in `averaging.average`; each structure has a mask of its own by default.
 
     Raises
@@ -139,7 +141,8 @@ def discover(
     features = None if features is None else np.asarray(features)
     chosen, classes = _checked(subtomograms, labels, features)
     lengths = {"mask_diameter": mask_diameter, "max_shift": max_shift}
-    work, diameters = prepare(chosen, classes, seed=seed, features=features, device=device, **lengths)
+    workers = Workers(parallel.active(client), device)
+    work, diameters = prepare(chosen, classes, seed=seed, features=features, workers=workers, **lengths)
     position = pd.Series(np.arange(len(chosen)), index=chosen.ids)
     total = len(classes) + iterations
     saved = Checkpoint(checkpoint, _about(chosen, labels, features) | {"seed": seed, **lengths})
@@ -200,16 +203,17 @@ def prepare(
     features: np.ndarray | None = None,
     mask_diameter: float | None,
     max_shift: float | None,
-    device: str | None,
+    workers: Workers,
 ) -> tuple[SplitMerge, list[float]]:
     """Read the subtomograms for split and merge EM; also gives the diameter of each class in voxels, from its ids."""
     diameters = [_settings(chosen.take(ids), mask_diameter, max_shift)[1].diameter_voxels for ids in classes]
     box, settings = _settings(chosen, max(diameters) * chosen.voxel_size if mask_diameter is None else mask_diameter, max_shift)
-    generator = torch.Generator(device=parallel.pick_device(device)).manual_seed(seed)
+    generator = torch.Generator(device=parallel.pick_device(workers.device)).manual_seed(seed)
     # As fine as the search for a first structure becomes.
     radius = min(settings.radius_cycles * refinement.GROWTH[-1] * max(diameters) / min(diameters), settings.max_radius_cycles)
     data = coefficients.read(chosen, box=box, radius_cycles=radius, device=generator.device)
-    return SplitMerge(data, replace(settings, max_radius_cycles=radius), generator, features), diameters
+    settings = replace(settings, max_radius_cycles=radius)
+    return SplitMerge(data, settings, generator=generator, features=features, workers=workers), diameters
 
 
 def classes_of(work: SplitMerge, chosen: Subtomograms) -> Classification:
