@@ -156,16 +156,18 @@ def discover(
                 if monitor.stopped:
                     break
             work.score()
+        found = None
         while len(work.history) < iterations and not monitor.stopped and not work.settled:
             largest = work.iterate(change=True)
             saved.write([work])
             number = len(classes) + len(work.history)
             monitor.after(number, f"{len(work.structures)} structures", largest)
             if watch is not None:
-                watch(_discovery(work, chosen))
+                found = _discovery(work, chosen)
+                watch(found)
         if not monitor.stopped:
             saved.remove()
-    return _discovery(work, chosen)
+    return found or _discovery(work, chosen)
 
 
 def _about(chosen: Subtomograms, labels: pd.Series, features: np.ndarray | None) -> dict[str, Any]:
@@ -218,14 +220,12 @@ def prepare(
 
 def classes_of(work: SplitMerge, chosen: Subtomograms) -> Classification:
     """Classes by their size, and the most likely one of each subtomogram."""
-    probability = torch.softmax(work.posterior, dim=1).cpu().numpy()
-    nowhere = work.unassigned.cpu().numpy()
-    counts = np.bincount(probability.argmax(1)[~nowhere], minlength=probability.shape[1])
-    order = np.argsort(-counts, kind="stable")
+    probability = torch.softmax(work.posterior[:, work.order], dim=1).cpu().numpy()
     index = pd.Index(chosen.ids, name="particle_id")
-    densities = [work.references[k].density.cpu().numpy() for k in order[: np.count_nonzero(counts)]]
+    labels = pd.Series(probability.argmax(1), index=index, name="class").mask(work.unassigned.cpu().numpy(), -1)
+    densities = [work.references[number].density.cpu().numpy() for number in work.order[: labels.max() + 1]]
     return Classification(
-        pd.Series(probability[:, order].argmax(1), index=index, name="class").mask(nowhere, -1),
+        labels,
         pd.Series(probability.max(1), index=index, name="probability"),
         [Volume(one, work.data.box * chosen.voxel_size / len(one)) for one in densities],
     )
@@ -233,11 +233,9 @@ def classes_of(work: SplitMerge, chosen: Subtomograms) -> Classification:
 
 def _discovery(work: SplitMerge, chosen: Subtomograms) -> Discovery:
     """Classes without the structures that are contaminants."""
-    found, likely = classes_of(work, chosen), work.posterior.argmax(1)
-    shares = []
-    for number in range(len(found.volumes)):
-        rows = torch.from_numpy(np.flatnonzero(found.labels == number)).to(likely.device)
-        structure = int(likely[rows[0]])
+    found, shares = classes_of(work, chosen), []
+    for number, structure in enumerate(work.order[: len(found.volumes)]):
+        rows = torch.from_numpy(np.flatnonzero(found.labels == number)).to(work.every)
         data = work.data.inside(max(work.references[structure].resolved_cycles, COARSEST)).take(rows)
         shares.append(border_share(data, work.structures[structure].poses.take(rows), work.fold[rows]))
     labels, volumes, contaminants = separate(found.labels, found.volumes, shares)

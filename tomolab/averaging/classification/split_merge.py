@@ -166,6 +166,12 @@ class SplitMerge:
         return float((self.posterior.argmax(1) != weights.argmax(1))[self._used()].float().mean())
 
     @property
+    def order(self) -> list[int]:
+        """Numbers of the structures, that with most subtomograms first."""
+        counts = torch.bincount(self.posterior.argmax(1)[~self.unassigned], minlength=len(self.structures))
+        return torch.argsort(counts, descending=True, stable=True).tolist()
+
+    @property
     def change_is_due(self) -> bool:
         """Whether the next iteration is one that merges and divides."""
         return len(self.history) % CHANGE_EVERY == CHANGE_EVERY - 1
