@@ -41,8 +41,8 @@ CERTAIN = 3.0
 """Standard errors by which the likelihood of two structures must exceed that of one."""
 SAME_MAP = 0.1
 """How far the correlation of two maps may fall short of that which their halves predict, if they are one structure."""
-NOISE = 64
-"""Boxes of pure noise that are compared with the structures."""
+NOISE, NOISE_DEVIATIONS = 64, 2.0
+"""Boxes of pure noise that are compared with the structures, and standard deviations by which a particle must exceed them."""
 CHANGED = 0.1
 """Share of the subtomograms of a structure that must have changed before it is tried again to divide it."""
 HISTORY = ("structures", "moved", "merged", "divided", "unassigned", "score")
@@ -126,7 +126,8 @@ class SplitMerge:
         poses = [one.poses for one in self.structures]
         self.evidence = self.comparison.score(self.boxes, self.references, poses, asked=asked, near=bool(self.history))
         self.posterior = self.evidence
-        self.unassigned = _like_noise(self.evidence.amax(1), self._by_chance())
+        by_chance = self._by_chance()
+        self.unassigned = self.evidence.amax(1) < by_chance.mean() + NOISE_DEVIATIONS * by_chance.std()
 
     def _by_chance(self) -> Tensor:
         """Log-likelihood of boxes of pure noise under the structure that each agrees with most."""
@@ -401,20 +402,6 @@ class SplitMerge:
             with np.errstate(divide="ignore"):
                 out[np.ix_(asked, model.classes_)] = np.maximum(model.predict_log_proba(self.features[asked]), UNLIKELY)
         return torch.from_numpy(out).to(weights)
-
-
-def _like_noise(scores: Tensor, by_chance: Tensor) -> Tensor:
-    """Which of the scores (n,) lie below the threshold with the fewest errors: noise above it, and particles below it.
-
-    `by_chance` are scores of pure noise. Of noise half lies below its mean, so the scores there tell how much noise there is
-    (Storey 2002). Where there is none, all scores are those of particles, however low they are.
-    """
-    chance = torch.distributions.Normal(by_chance.mean(), by_chance.std())
-    noise = min(2 * int((scores < chance.mean).sum()), len(scores))
-    sorted_scores = torch.cat([scores.sort().values, scores.new_full((1,), torch.inf)])
-    lower = torch.arange(len(scores) + 1, device=scores.device)
-    errors = lower - 2 * noise * chance.cdf(sorted_scores)
-    return scores < sorted_scores[errors.argmin()]
 
 
 def _standard_errors(rise: Tensor) -> float:
