@@ -11,7 +11,7 @@ NOTEBOOK_TIMEOUT := 1800
 LAB_OPTIONS ?= $(if $(filter 0,$(shell id -u)),--allow-root)
 
 # Threads of OpenMP that wait for each other sleep instead of keeping the cores from other processes.
-test-notebooks test-browser demo: export OMP_WAIT_POLICY := passive
+lab test-notebooks test-browser demo: export OMP_WAIT_POLICY := passive
 
 # Where a Python is named, the script has to see whether the environment is of that one.
 ASKED := $(if $(PYTHON),asked)

@@ -33,6 +33,7 @@ def test_healthy_machine_has_no_findings():
     assert words() == ""
     assert "Nothing is wrong." in doctor.report(HEALTHY, [])
     assert "RTX A4000, 15.0 GB of 16.0 GB free" in doctor.report(HEALTHY, [])
+    assert "2 cores; PyTorch uses 2 threads now" in doctor.report(HEALTHY, [])
 
 
 def test_laptop_without_gpu_has_no_findings():
@@ -55,6 +56,8 @@ def test_laptop_without_gpu_has_no_findings():
         ({"visible_devices": "", "torch_gpus": 0}, "limited: .*hidden by CUDA_VISIBLE_DEVICES=''"),
         ({"gpu_error": "no kernel image is available"}, "limited: .*PyTorch says: no kernel image"),
         ({"gpus": (replace(CARD, memory_free=1e9),)}, "limited: .*only 1.0 GB free: other programs"),
+        ({"cores_free": 0.2}, "limited: other programs keep all but 0.2 of the cores busy"),
+        ({"waiting": "ACTIVE"}, "limited: OMP_WAIT_POLICY=ACTIVE .*many times as long. Unset it; tomolab then sets PASSIVE"),
         ({"memory_free": 3e9}, "limited: only 3.0 GB of memory is free"),
         ({"disk_free": 1e9}, "limited: only 1.0 GB of disk"),
         ({"display": None, "opengl": None}, "limited: there is no display.*work in the browser"),

@@ -182,6 +182,16 @@ def test_notebook_cells_can_be_run_twice(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_leaves_what_the_inspector_wrote(path):
+    owned = {"session.npz", "layout.csv", "layout.json", "averages", "relion"}
+    saved = re.findall(
+        r"""run\.path\(f?["']([^"'/]+)|names = \[f["']([^"'/]+)""",
+        "\n".join("".join(cell["source"]) for cell in code_cells(path)),
+    )
+    assert not owned & {first or second for first, second in saved}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_is_committed_without_outputs(path):
     for cell in code_cells(path):
         kept = cell["metadata"].get("keep_output") or "keep_output" in cell["metadata"].get("tags", [])

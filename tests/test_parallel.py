@@ -5,6 +5,7 @@ import os
 import re
 import runpy
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -329,7 +330,7 @@ def test_a_tomogram_is_sent_by_what_it_is_called(cell: tuple[Volume, pd.DataFram
 class Deep(nn.Module):
     """Two layers; kills its process once where it is told to."""
 
-    name, box, any_box, voxel_size = "deep", 16, False, 25.0
+    name, box, voxel_size = "deep", 16, 25.0
 
     def __init__(self, marker: Path | None = None) -> None:
         super().__init__()
@@ -490,3 +491,57 @@ def test_precision_is_one_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
     assert answers == [True, True, False]
     with pytest.raises(ValueError, match="got 'bf16'"):
         parallel.use_bfloat16(torch.device("cpu"), "bf16")
+
+
+BUSY = "import time; end = time.time() + {seconds}\nwhile time.time() < end: pass"
+LOAD = """
+import os, torch
+from tomolab import parallel
+print(parallel.use_free_cores(), torch.get_num_threads())
+"""
+
+
+def torch_threads(**environment: str) -> list[str]:
+    """What a new process prints: the chosen threads and those of torch."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "MKL_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD], env=clean | environment, capture_output=True, text=True, check=True, timeout=120
+    )
+    return done.stdout.split()
+
+
+def test_beside_busy_processes_torch_leaves_their_cores_to_them():
+    busy = [subprocess.Popen([sys.executable, "-c", BUSY.format(seconds=100)]) for _ in range(os.cpu_count() or 1)]
+    try:
+        assert torch_threads() == ["1", "1"]
+        assert torch_threads(OMP_NUM_THREADS="2") == ["2", "2"], "what the user asks for stays"
+        assert parallel.busy_elsewhere(0.5) > 0.5
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def test_threads_that_were_set_by_hand_stay(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 3)
+    try:
+        parallel.pick_device("cpu")
+        assert torch.get_num_threads() == before + 3
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU OpenMP says what it read")
+def test_waiting_threads_sleep_unless_the_user_asks_for_more():
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")} | {"OMP_DISPLAY_ENV": "TRUE"}
+
+    def policy(**environment: str) -> str:
+        command = [sys.executable, "-c", "from tomolab import parallel"]
+        told = subprocess.run(command, env=clean | environment, capture_output=True, text=True, check=True, timeout=120).stderr
+        return next(line for line in told.splitlines() if "OMP_WAIT_POLICY" in line)
+
+    assert "PASSIVE" in policy()
+    assert "ACTIVE" in policy(OMP_WAIT_POLICY="ACTIVE")
+    assert "PASSIVE" not in policy(OMP_WAIT_POLICY="ACTIVE")

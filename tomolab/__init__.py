@@ -16,9 +16,14 @@ ui              figures, notebook widgets, napari
 The ``__init__`` of each package lists its public names. Notebooks import packages: ``from tomolab import simulation, io``.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+# Threads of OpenMP that wait for each other sleep instead of keeping the cores from other processes. OpenMP reads this when
+# PyTorch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 

@@ -53,7 +53,8 @@ class Facts:
     """What was found on a machine; memory and disk in bytes, None for what is absent.
 
     `packages` maps a requirement (``"numpy>=2.0"``) to the installed version; `extras` maps an extra to its packages that are
-    not installed; `cards` counts NVIDIA cards on the bus, with or without a driver; `opengl` names the renderer.
+    not installed; `cards` counts NVIDIA cards on the bus, with or without a driver; `opengl` names the renderer. `threads` are
+    those of PyTorch, `cores_free` the cores that other processes leave free, `waiting` what OpenMP's threads do meanwhile.
     """
 
     python: str = "3.11.0"
@@ -67,6 +68,9 @@ class Facts:
     torch_cuda: str | None = None
     torch_gpus: int = 0
     torch_error: str | None = None
+    threads: int = 2
+    cores_free: float = 2.0
+    waiting: str = "PASSIVE"
     gpu_error: str | None = None
     gpus: tuple[GPU, ...] = ()
     cards: int = 0
@@ -96,6 +100,7 @@ def look() -> Facts:
         **_torch(),
         gpus=gpus(),
         cards=cards(Path("/sys/bus/pci/devices")),
+        waiting=os.environ.get("OMP_WAIT_POLICY", "").upper(),
         visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
         display=display,
         opengl=renderer,
@@ -111,7 +116,10 @@ def _torch() -> dict[str, Any]:
         import torch
     except (ImportError, OSError) as error:
         return {"torch_error": str(error).splitlines()[0]}
+    from tomolab import parallel
+
     found: dict[str, Any] = {"torch": str(torch.__version__), "torch_cuda": torch.version.cuda, "torch_gpus": 0}
+    found |= {"threads": parallel.use_free_cores(), "cores_free": (os.cpu_count() or 1) - parallel.busy_elsewhere(1.0)}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -231,7 +239,7 @@ def report(facts: Facts, findings: list[Finding]) -> str:
         "PyTorch": f"{facts.torch}, {build}" if facts.torch else "cannot be imported",
         "GPU": "; ".join(gpus) or "none; everything runs on the CPU",
         "driver": facts.gpus[0].driver if facts.gpus else "none",
-        "CPU": f"{facts.cores} cores",
+        "CPU": f"{facts.cores} cores; PyTorch uses {facts.threads} thread{'s' * (facts.threads != 1)} now",
         "memory": f"{_gigabytes(facts.memory_free)} of {_gigabytes(facts.memory)} free",
         "disk": f"{_gigabytes(facts.disk_free)} free in this folder",
         "display": f"{facts.display}, OpenGL by {facts.opengl}" if facts.opengl else facts.display or "none",
@@ -300,6 +308,14 @@ def _unused(facts: Facts) -> str | None:
 
 def _room(facts: Facts) -> list[Finding]:
     findings = []
+    if facts.cores_free < 0.5:
+        text = f"other programs keep all but {max(facts.cores_free, 0):.1f} of the cores busy, so all work takes longer."
+        findings.append(Finding("limited", text))
+    if facts.waiting == "ACTIVE":
+        text = (
+            "OMP_WAIT_POLICY=ACTIVE lets waiting threads keep the cores busy: beside other programs an average takes many times"
+        )
+        findings.append(Finding("limited", f"{text} as long. Unset it; tomolab then sets PASSIVE."))
     memory, disk = _gigabytes(facts.memory_free), _gigabytes(facts.disk_free)
     if facts.memory_free < 4 * GIGABYTE:
         text = f"only {memory} of memory is free; the notebooks want 4 GB. Close other programs or kernels."

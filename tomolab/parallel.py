@@ -11,6 +11,7 @@ Dask always sends them; no file is ever read or written so. `Workers` do the sam
 >>> for found in Workers(client, "cuda").each(score, jobs, home=noise.device): ...
 """
 
+import os
 import sys
 import threading
 import time
@@ -23,18 +24,78 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:
-    """The torch device of that name, by default the first GPU, else the CPU; ValueError if torch sees no such GPU."""
+    """The torch device of that name, by default the first GPU, else the CPU; ValueError if torch sees no such GPU.
+
+    On the CPU, torch then uses the cores that other processes leave free (`use_free_cores`).
+    """
     chosen = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             f"device {str(chosen)!r} was asked for, but torch sees no GPU here; `tomolab doctor` says why, and 'cpu' works"
         )
+    if chosen.type == "cpu":
+        use_free_cores()
     return chosen
+
+
+_LOCK = threading.RLock()
+LOOK_AGAIN = 30.0
+"""Seconds for which a choice of threads holds."""
+LOOK_TIME = 0.2
+"""Seconds for which the processor is watched to choose the threads."""
+
+
+@dataclass
+class _Threads:
+    """Threads of torch: those that it began with, and those that were last set here, and when."""
+
+    most: int
+    chosen: int
+    looked: float = -LOOK_AGAIN
+
+
+_threads = _Threads(torch.get_num_threads(), torch.get_num_threads())
+
+
+def use_free_cores() -> int:
+    """Set the threads of torch to the cores that other processes leave free, at least 1, and return them.
+
+    Threads that share a core wait for each other: beside three busy processes on two cores, an average took 3 times as long
+    with two threads as with one. Threads that ``OMP_NUM_THREADS`` or ``torch.set_num_threads`` set stay. Results of different
+    numbers of threads differ by rounding.
+    """
+    with _LOCK:
+        now = torch.get_num_threads()
+        if "OMP_NUM_THREADS" in os.environ or now != _threads.chosen or _threads.most == 1:
+            return now
+        if time.monotonic() - _threads.looked >= LOOK_AGAIN:
+            free = round((os.cpu_count() or 1) - busy_elsewhere())
+            _threads.chosen = min(max(free, 1), _threads.most)
+            torch.set_num_threads(_threads.chosen)
+            _threads.looked = time.monotonic()
+        return _threads.chosen
+
+
+def busy_elsewhere(seconds: float = LOOK_TIME) -> float:
+    """Watch for some seconds how many cores of this machine processes other than this one keep busy."""
+    own = psutil.Process()
+
+    def used() -> np.ndarray:
+        all_cores, this = psutil.cpu_times(), own.cpu_times()
+        busy = all_cores.user + all_cores.system + getattr(all_cores, "nice", 0.0)
+        return np.array([busy - this.user - this.system, time.monotonic()])
+
+    before = used()
+    time.sleep(seconds)
+    spent, passed = used() - before
+    return max(float(spent / passed), 0.0)
 
 
 def fast_bfloat16(device: torch.device) -> bool:
@@ -54,8 +115,6 @@ def use_bfloat16(device: torch.device, precision: str) -> bool:
 
 REFRESH = 1.0
 """Seconds between two questions to the cluster how many threads it has."""
-_LOCK = threading.RLock()
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from tomolab import particles
 from tomolab.io import paths
-from tomolab.learning import Embedding, embedding
+from tomolab.learning import Embedding, embedding, networks
 from tomolab.learning.embedding import PartialArray
 from tomolab.subtomograms import Subtomograms
 
@@ -178,7 +178,7 @@ def test_a_description_without_its_array_is_begun_anew(tmp_path, monkeypatch: py
 class Moments(nn.Module):
     """Mean, maximum and a learned mean of every volume; notes how many volumes it was given at once."""
 
-    name, box, any_box, voxel_size = "moments", 8, False, 10.0
+    name, box, voxel_size = "moments", 8, 10.0
 
     def __init__(self) -> None:
         super().__init__()
@@ -265,10 +265,9 @@ def test_embed_shows_its_rate(subtomograms: Subtomograms, capsys: pytest.Capture
 def test_embed_refuses_what_the_network_was_not_made_for(subtomograms: Subtomograms) -> None:
     network = Moments()
     network.box = 12
-    with pytest.raises(ValueError, match="takes boxes of 12 voxels, the subtomograms have 8"):
+    with pytest.raises(ValueError, match="trained on boxes of 12 voxels, the subtomograms have 8: extract them with box=12"):
         embedding.embed(network, subtomograms)
-    network.any_box = True
-    assert len(embedding.embed(network, subtomograms, progress=False)) == 11
+    network.box = 8
     network.voxel_size = 13.5
     with pytest.raises(ValueError, match=r"trained on voxels of 13.5 Å, the subtomograms have 10 Å"):
         embedding.embed(network, subtomograms)
@@ -278,6 +277,14 @@ def test_embed_refuses_what_the_network_was_not_made_for(subtomograms: Subtomogr
         embedding.embed(Moments(), subtomograms, batch_size=0)
     with pytest.raises(ValueError, match=r"precision is .* got 'half'"):
         embedding.embed(Moments(), subtomograms, precision="half")
+
+
+@pytest.mark.parametrize(("box", "voxel_size"), [(32, 20.0), (40, 20.0), (12, 20.0), (20, 13.48), (20, 22.0)])
+def test_the_shipped_network_takes_only_the_boxes_that_it_was_trained_on(box: int, voxel_size: float) -> None:
+    volumes = np.random.default_rng(2).normal(size=(2, box, box, box))
+    wrong = Subtomograms(volumes, particles.table(np.zeros((2, 3))), voxel_size)
+    with pytest.raises(ValueError, match=r"trained on boxes of 20 voxels|trained on voxels of 20 Å"):
+        embedding.embed(networks.load("default"), wrong, progress=False)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is present")

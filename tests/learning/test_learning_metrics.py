@@ -61,5 +61,5 @@ def test_what_cannot_be_judged_is_refused(network: Network) -> None:
     with pytest.raises(ValueError, match="at least two classes that are not trained on, got 1 classes"):
         metrics.check(network, known, levels(["a", "a"], [0, 1]))
     small = Subtomograms(known.volumes[:, :6, :6, :6], known.particles, 10.0)
-    with pytest.raises(ValueError, match="takes boxes of 8 voxels"):
+    with pytest.raises(ValueError, match="trained on boxes of 8 voxels"):
         metrics.check(network, known, small)

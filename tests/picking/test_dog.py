@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.spatial import KDTree
 
-from tomolab import particles, picking, simulation, volumes
+from tomolab import particles, picking, simulation
 from tomolab.simulation import Imaging, densities
 from tomolab.volumes import Volume
 
@@ -243,23 +243,6 @@ def test_choosing_again_is_picking_again(noisy: Volume) -> None:
     assert "status" not in scored
     with pytest.raises(ValueError, match="there is no status"):
         picking.choose(scored)
-
-
-def test_the_inverted_tomogram_tells_how_many_picks_are_noise(noisy: Volume, places: np.ndarray) -> None:
-    found, inverted = (picking.candidates(one, diameter=250, edge=0) for one in (noisy, volumes.invert(noisy)))
-    told = picking.false_discovery(found, inverted)
-    assert told["score"].is_monotonic_decreasing
-    assert told["share"].is_monotonic_increasing
-    picks = picking.choose(found, score=-np.inf)
-    matched = picking.evaluate(picks, particles.table(places), distance=60)["matched"]["pick_id"]
-    false = 1 - picks["particle_id"].isin(matched).cumsum() / np.arange(1, len(picks) + 1)
-    assert told["share"][19] == false[19] == 0
-    # The dark rims of the balls count as noise too: too much, not too little.
-    assert (told["share"] >= false - 0.1)[:200].all()
-    noise = Volume(np.random.default_rng(8).normal(size=SHAPE), VOXEL)
-    nothing = picking.false_discovery(*(picking.candidates(one, diameter=250) for one in (noise, volumes.invert(noise))))
-    assert 0.6 < nothing["share"][60] <= 1
-    assert len(picking.false_discovery(found.iloc[:0], inverted)) == 0
 
 
 def test_evaluate_matches_one_to_one() -> None:

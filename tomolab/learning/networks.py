@@ -46,7 +46,7 @@ def create(name: str, *, box: int, classes: Sequence[str], voxel_size: float | N
     name
         One of `names()`.
     box
-        Edge of the subtomograms in voxels (``compact`` also takes other sizes later).
+        Edge of the subtomograms in voxels.
     classes
         Names of the training classes, at least two, each once.
     voxel_size
@@ -84,11 +84,12 @@ def check(network: nn.Module, *, box: int, voxel_size: float) -> None:
         If the box, or the voxel size by more than 1 %, is not that of the network.
     """
     name = getattr(network, "name", type(network).__name__)
-    wanted, any_box = getattr(network, "box", None), getattr(network, "any_box", False)
-    if wanted is not None and not any_box and wanted != box:
+    wanted = getattr(network, "box", None)
+    # A network that computes with any box still gives other features for one that it was not trained with.
+    if wanted is not None and wanted != box:
         raise ValueError(
-            f"network {name!r} takes boxes of {wanted} voxels, the subtomograms have {box}: "
-            f"extract them with box={wanted}, or use a network that takes any box"
+            f"network {name!r} was trained on boxes of {wanted} voxels, the subtomograms have {box}: "
+            f"extract them with box={wanted}"
         )
     trained = getattr(network, "voxel_size", None)
     if trained is not None and abs(voxel_size / trained - 1) > 0.01:

@@ -10,7 +10,6 @@ __all__ = [
     "choose",
     "count_status",
     "evaluate",
-    "false_discovery",
     "fiducial_mask",
     "inner_mask",
     "membrane_mask",
@@ -22,13 +21,13 @@ if TYPE_CHECKING:
     from tomolab.picking.masks import fiducial_mask
     from tomolab.picking.masks import inner as inner_mask
     from tomolab.picking.masks import membranes as membrane_mask
-    from tomolab.picking.thresholds import choose, count_status, evaluate, false_discovery
+    from tomolab.picking.thresholds import choose, count_status, evaluate
 else:
     __getattr__, __dir__ = attach(
         __name__,
         {
             "dog": ["candidates"],
             "masks": ["cell as cell_mask", "fiducial_mask", "inner as inner_mask", "membranes as membrane_mask"],
-            "thresholds": ["choose", "count_status", "evaluate", "false_discovery"],
+            "thresholds": ["choose", "count_status", "evaluate"],
         },
     )

@@ -99,21 +99,13 @@ def count_status(found: pd.DataFrame, picks: pd.DataFrame) -> pd.DataFrame:
     return table.astype(int).sort_values("as good as picks", ascending=False, kind="stable")
 
 
-def false_discovery(found: pd.DataFrame, inverted: pd.DataFrame, *, distance: float | None = None) -> pd.DataFrame:
-    """Estimate which share of picks is noise, from the candidates in the tomogram of inverted contrast.
-
-    Noise is as often dark as bright, so the inverted tomogram shows how many peaks of a score come from noise. Dark rims that
-    the CTF and the missing wedge leave about particles, membranes and gold count as noise too. So in a crowded tomogram the
-    estimate is too high rather than too low, and for a range of diameters it is useless; exclude gold in both tomograms. In
-    simulated tomograms (SNR 0.01 to 0.1, one diameter) 0.15, 0.17, 0.15 and 0.41 were estimated where 0.24, 0.27, 0.30 and 0.39
-    of 100 picks were false: a pick beside a particle is false, but it is not noise.
+def false_discovery_rate(scores: np.ndarray, noise: np.ndarray) -> pd.DataFrame:
+    """How many of the picks above each score noise alone would give, and the share of them.
 
     Parameters
     ----------
-    found, inverted
-        Candidates in the tomogram, and with the same settings in ``volumes.invert(tomogram)``.
-    distance
-        Å, as in `choose`.
+    scores, noise
+        Scores (n,), and those (m,) of the same number of trials in nothing but noise.
 
     Returns
     -------
@@ -121,13 +113,6 @@ def false_discovery(found: pd.DataFrame, inverted: pd.DataFrame, *, distance: fl
         From the highest score to the lowest: ``score``, ``picks`` that score as much or more, how many of them ``noise`` alone
         would give, and their ``share``, which never falls.
     """
-    return false_discovery_rate(
-        *(choose(table, score=-np.inf, distance=distance)["score"].to_numpy() for table in (found, inverted))
-    )
-
-
-def false_discovery_rate(scores: np.ndarray, noise: np.ndarray) -> pd.DataFrame:
-    """The table of `false_discovery` from scores (n,), and those (m,) of the same number of trials in nothing but noise."""
     scores, noise = np.sort(scores)[::-1], np.sort(noise)[::-1]
     picks = np.arange(1, len(scores) + 1)
     above = np.searchsorted(-noise, -scores, side="right")

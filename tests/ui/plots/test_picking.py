@@ -1,10 +1,10 @@
-"""The threshold slider picks what `choose` picks, says how many, and the figure of scores draws both tomograms."""
+"""The threshold slider picks what `choose` picks, says how many, and the figure of scores counts them."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tomolab import picking, volumes
+from tomolab import picking
 from tomolab.ui import plots
 from tomolab.ui.plots.picking import ThresholdSlider
 from tomolab.volumes import Volume
@@ -26,11 +26,6 @@ def found(tomogram: Volume) -> pd.DataFrame:
     return picking.candidates(tomogram, diameter=200.0)
 
 
-@pytest.fixture(scope="module")
-def inverted(tomogram: Volume) -> pd.DataFrame:
-    return picking.candidates(volumes.invert(tomogram), diameter=200.0)
-
-
 def test_every_position_of_the_slider_is_a_choice(tomogram, found) -> None:
     turning = ThresholdSlider(tomogram, found)
     pd.testing.assert_frame_equal(turning.picks, picking.choose(found))
@@ -38,32 +33,27 @@ def test_every_position_of_the_slider_is_a_choice(tomogram, found) -> None:
         turning.score.value = score
         pd.testing.assert_frame_equal(turning.picks, picking.choose(found, score=turning.score.value))
         assert f"<b>{len(turning.picks):,} picks</b>" in turning.message.value
-    assert "noise" not in turning.message.value
 
 
-def test_the_picture_follows_both_sliders(tomogram, found, inverted) -> None:
-    turning = ThresholdSlider(tomogram, found, inverted=inverted, low_pass=60.0, diameter=180.0, score=4.0)
+def test_the_picture_follows_both_sliders(tomogram, found) -> None:
+    turning = ThresholdSlider(tomogram, found, low_pass=60.0, diameter=180.0, score=4.0)
     seen = {bytes(turning.picture.value)}
     for slider, value in ((turning.height, 400.0), (turning.score, 1.0), (turning.height, 0.0), (turning.height, 580.0)):
         slider.value = value
         seen.add(bytes(turning.picture.value))
     assert len(seen) == 5
     assert all(picture.startswith(b"\x89PNG") for picture in seen)
-    assert "% to be noise" in turning.message.value
+    assert "noise" not in turning.message.value
     turning.score.value = turning.score.max
     assert len(turning.picks) == 1
 
 
-def test_the_figure_shows_both_and_the_threshold(found, inverted) -> None:
-    figure = plots.scores(found, inverted=inverted, score=4.0)
-    top, below, right = figure.axes
+def test_the_figure_shows_the_scores_and_the_threshold(found) -> None:
+    figure = plots.scores(found, score=4.0)
+    top, below = figure.axes
     assert top.get_title(loc="left") == f"{len(picking.choose(found, score=4.0)):,} picks from a score of 4 on"
-    assert [text.get_text() for text in top.get_legend().get_texts()][1].startswith("inverted")
-    share = right.lines[0].get_ydata()
-    assert 0 <= share.min() <= share.max() <= 1
     counts = below.lines[0].get_ydata()
     assert counts[-1] == len(picking.choose(found, score=-np.inf))
-    assert len(plots.scores(found).axes) == 2
 
 
 def test_without_candidates_there_is_nothing_to_choose(tomogram, found) -> None:

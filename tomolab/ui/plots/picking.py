@@ -1,7 +1,7 @@
 """Takes scored candidates, draws their scores, and shows a threshold slider beside the picks in the tomogram.
 
 >>> matched(matching.score(subtomograms, average))
->>> scores(found, inverted=picking.candidates(volumes.invert(tomogram), diameter=250.0), score=5.0)
+>>> scores(found, score=5.0)
 >>> slider = ThresholdSlider(tomogram, found)  # shows in a notebook
 >>> slider.picks
 """
@@ -28,24 +28,19 @@ BINS = 60
 def scores(
     found: pd.DataFrame,
     *,
-    inverted: pd.DataFrame | None = None,
     score: float | None = None,
     distance: float | None = None,
     width: float = 7.0,
 ) -> Figure:
     """Histogram of the scores of all candidates, and the number of picks at each threshold.
 
-    What is to be seen is a hump of noise and a shoulder or a second hump to its right; the threshold belongs between them. With
-    the candidates of the inverted tomogram the hump of noise is drawn too, and below which share of the picks it would be. In
-    simulated tomograms that share was right within 0.15 for one diameter as long as it was below a half, and far too high for a
-    range of diameters, since dark rims about particles are as wide as large particles (`picking.false_discovery`).
+    What is to be seen is a hump of noise and a shoulder or a second hump to its right; the threshold belongs between them.
+    Which share of the picks is noise cannot be told from the scores alone.
 
     Parameters
     ----------
     found
         Result of `picking.candidates`.
-    inverted
-        The same of ``volumes.invert(tomogram)``.
     score
         A threshold to mark.
     distance
@@ -61,11 +56,7 @@ def scores(
     ours = thresholds.choose(found, score=-np.inf, distance=distance)["score"].to_numpy()
     if len(ours) == 0:
         raise ValueError(f"none of {len(found)} candidates is free to be picked")
-    if inverted is None:
-        figure = _figure(ours, None, score=score, width=width)
-    else:
-        theirs = thresholds.choose(inverted, score=-np.inf, distance=distance)["score"].to_numpy()
-        figure = _figure(ours, theirs, score=score, width=width, names=("tomogram", "inverted: noise and dark rims", "noise"))
+    figure = _figure(ours, None, score=score, width=width)
     picked = "" if score is None else f"{int((ours >= score).sum()):,} picks from a score of {score:.3g} on"
     top, below = figure.axes[:2]
     top.set(ylabel="peaks", title=picked)
@@ -146,8 +137,6 @@ class ThresholdSlider(VBox):  # type: ignore[misc]
         The tomogram.
     found
         Result of `picking.candidates` for it.
-    inverted
-        Candidates of the inverted tomogram: adds the estimated share of noise.
     score
         First threshold; by default that of `picking.choose`.
     diameter
@@ -166,7 +155,6 @@ class ThresholdSlider(VBox):  # type: ignore[misc]
         volume: Volume,
         found: pd.DataFrame,
         *,
-        inverted: pd.DataFrame | None = None,
         score: float | None = None,
         diameter: float | None = None,
         low_pass: float | None = None,
@@ -177,7 +165,6 @@ class ThresholdSlider(VBox):  # type: ignore[misc]
             raise ValueError(f"none of {len(found)} candidates is free to be picked")
         self._volume = volume if low_pass is None else volumes.low_pass(volume, low_pass)
         self._diameter = float(self._all["diameter"].median()) if diameter is None else diameter
-        self._share = None if inverted is None else thresholds.false_discovery(found, inverted)["share"].to_numpy()
         values = self._all["score"].to_numpy()
         begin = thresholds.choose(found)["score"].min() if score is None else score
         wide = Layout(width="100%", max_width="700px")
@@ -215,10 +202,7 @@ class ThresholdSlider(VBox):  # type: ignore[misc]
 
     def _draw(self) -> None:
         picks = self.picks
-        noise = ""
-        if self._share is not None and len(picks):
-            noise = f", of which the inverted tomogram predicts {100 * self._share[len(picks) - 1]:.0f} % to be noise"
-        self.message.value = f"<b>{len(picks):,} picks</b>{noise}"
+        self.message.value = f"<b>{len(picks):,} picks</b>"
         height = min(self.height.value, (self._volume.shape[0] - 1) * self._volume.voxel_size)
         figure = particles.picks(self._volume, picks, diameter=self._diameter, z=height, width=6.5)
         buffer = io.BytesIO()
