@@ -33,7 +33,7 @@ export default {
     canvas.addEventListener("click", event => {
       const frame = canvas.getBoundingClientRect(), { columns, cell } = model.get("grid");
       const index = Math.floor((event.clientX - frame.left) / cell) + columns * Math.floor((event.clientY - frame.top) / cell);
-      model.send({ index, how: event.shiftKey ? "add" : event.altKey ? "remove" : "replace" });
+      model.send({ index, how: event.shiftKey ? "add" : event.altKey || event.ctrlKey ? "remove" : "replace" });
     });
     model.on("change:picture", load);
     model.on("change:flags", draw);

@@ -37,14 +37,17 @@ from tomolab.ui.notebook.slices import Section
 
 CLUSTER = "cluster"
 """What particles are coloured by at first."""
+LABEL = {"description_width": "initial"}
+"""Style of a field with a label as wide as its text."""
 
 
 class Keys(anywidget.AnyWidget):  # type: ignore[misc]
-    """Keys that are held and pressed."""
+    """Keys that are held and pressed; lets a scatter (its model's id) draw again what it refused to draw."""
 
     _esm = Path(__file__).with_name("keys.js")
     watched: Any = List([]).tag(sync=True)
     how = Unicode("replace").tag(sync=True)
+    scatter = Unicode("").tag(sync=True)
 
 
 class Inspector(VBox):  # type: ignore[misc]
@@ -78,13 +81,13 @@ class Inspector(VBox):  # type: ignore[misc]
         self.filters, self.export = Filters(self.session), Export(inspection, ticked=lambda: self.table.ticked, say=self.say)
         self.section = Section(inspection, height=height) if inspection.tomograms else None
         self.lasso = None if inspection.points is None else self._map(height)
-        self.axes = Dropdown(options=_axes(inspection), tooltip="Axes of the map")
-        self.axes.layout = Layout(width="130px", flex="0 0 auto", display=None if len(self.axes.options) > 1 else "none")
+        self.axes = Dropdown(options=_axes(inspection), description="axes", tooltip="Axes of the map", style=LABEL)
+        self.axes.layout = Layout(width="150px", flex="0 0 auto", display=None if len(self.axes.options) > 1 else "none")
         self.axes.observe(lambda _: self._place(), "value")
-        self.colour = Dropdown(
-            options=[CLUSTER, *style.colour_columns(inspection.session.particles)], tooltip="Column that colours the map"
-        )
-        self.colour.layout = Layout(width="110px", flex="0 0 auto")
+        columns = [CLUSTER, *style.colour_columns(inspection.session.particles)]
+        about = "Column that colours the particles, in all views"
+        self.colour = Dropdown(options=columns, description="colour by", tooltip=about, style=LABEL)
+        self.colour.layout = Layout(width="180px", flex="0 0 auto")
         self.colour.observe(lambda _: self._colour(), "value")
         self.tabs = Tab([self.gallery, self.averages, self.filters, self.export])
         self.tabs.titles = "Boxes", "Averages", "Filters", "Export"
@@ -173,10 +176,11 @@ class Inspector(VBox):  # type: ignore[misc]
         view = scatter.lasso(self.inspection.points, particles=self.session.particles, height=height - 4)
         view.scatter.mouse(mode="lasso").legend(False)
         view.on_change(self._drawn)
+        self.keyboard.scatter = view.widget.model_id
         return view
 
     def _drawn(self, held: np.ndarray) -> None:
-        # With Alt the scatter itself removes particles from its selection.
+        # With Alt or Ctrl the scatter itself removes particles from its selection.
         how = "add" if self.keyboard.how == "add" else "replace"
         self.session.select(self.session.ids[held], "lasso in the map", how=how)
 
