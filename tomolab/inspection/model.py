@@ -38,7 +38,7 @@ from tomolab.inspection import discovery, run_contents
 from tomolab.inspection import session as sessions
 from tomolab.inspection.discovery import DiscoveryResult, DiscoveryTask
 from tomolab.inspection.run_contents import AVERAGES, SESSION, folder_name
-from tomolab.inspection.session import Session
+from tomolab.inspection.session import Session, counted
 from tomolab.jobs import Job
 from tomolab.learning import pca
 from tomolab.learning.embedding import Embedding
@@ -224,10 +224,11 @@ class Inspection:
         """Why these clusters, or the selection if none is given, cannot be averaged with an engine; empty if they can."""
         if self.subtomograms is None:
             return "there are no boxes to average"
-        counts, selected = self.session.counts(), int(self.session.selected.sum())
-        sets = {self.session.title(one): int(counts[one]) for one in clusters} or {"the selection": selected}
+        session, counts = self.session, self.session.counts(visible=True)
+        sets = {session.title(one): int(counts[one]) for one in clusters} or {"the selection": int(session.chosen_rows.sum())}
+        held = "holds" if session.visible.all() else "shows"
         few = [
-            f"{name} holds {count} particles, and an average needs {FEWEST}" for name, count in sets.items() if count < FEWEST
+            f"{name} {held} {counted(count)}, and an average needs {FEWEST}" for name, count in sets.items() if count < FEWEST
         ]
         if few or engine != "RELION":
             return "; ".join(few)
@@ -241,13 +242,13 @@ class Inspection:
             return "all clusters are accepted: tick those to search in"
         labels = self._taking_part(clusters)
         if len(labels) < discovery.FEWEST:
-            return f"a discovery needs {discovery.FEWEST} particles, and {len(labels)} take part"
+            return f"a discovery needs {discovery.FEWEST} particles, and {len(labels):,} can take part"
         few = labels.value_counts().max() < FEWEST
         return f"a discovery needs a cluster of {FEWEST} particles to start from" if few else ""
 
     def _taking_part(self, clusters: Sequence[int]) -> pd.Series:
-        """Cluster of the particles in some clusters, by default in all that are not accepted; without clusters, of all."""
-        labels, known = self.session.labels, self.session.clusters
+        """Cluster of the visible particles in some clusters, by default in all not accepted ones; without clusters, of all."""
+        labels, known = self.session.labels[self.session.visible], self.session.clusters
         some = list(clusters) or [number for number, one in known.items() if not one.accepted]
         return labels[labels.isin(some)] if known else labels
 
@@ -329,6 +330,8 @@ class Inspection:
     ) -> Job[dict[str, Average]]:
         """Average a cluster, or the selection, in a background job; add the result to `averages` and the run folder.
 
+        Particles outside of the filters and in hidden clusters do not take part.
+
         Parameters
         ----------
         cluster
@@ -355,9 +358,13 @@ class Inspection:
         name = _symmetry(symmetry)
         boxes = self.subtomograms
         assert boxes is not None
-        chosen = self.session.chosen("selection", "selected") if cluster is None else self.session.members(cluster)
+        _check_mask(mask_diameter, boxes)
+        session = self.session
+        chosen = session.chosen("selection", "selected") if cluster is None else session.members(cluster, visible=True)
         ids = self.typical(chosen.ids)[:QUICK] if quick else chosen.ids
-        title = self._free(chosen.name + (", quick" if quick else "") + (", RELION" if engine == "RELION" else ""))
+        total = len(chosen) if cluster is None else session.counts()[cluster]
+        part = f", {len(chosen):,} of {total:,}" if len(chosen) < total else ""
+        title = self._free(chosen.name + part + (", quick" if quick else "") + (", RELION" if engine == "RELION" else ""))
         options = {"seed": seed, "symmetry": name, "mask_diameter": mask_diameter} | ({"iterations": 12} if quick else {})
         task = AveragingTask(
             title,
@@ -393,7 +400,7 @@ class Inspection:
         Parameters
         ----------
         clusters
-            Their particles take part; by default those of all clusters that are not accepted, and all particles where there is
+            Their visible particles take part; by default those of all clusters that are not accepted, and all where there is
             no cluster.
         seed
             Of the structures and the averages.
@@ -412,6 +419,7 @@ class Inspection:
         _refuse(self.discover_problem(clusters), "discover")
         boxes, before = self.subtomograms, self._taking_part(clusters)
         assert boxes is not None
+        _check_mask(mask_diameter, boxes)
         options = {"seed": seed, "symmetry": _symmetry(symmetry), "mask_diameter": mask_diameter}
         task = DiscoveryTask(
             self.session, before, boxes, self.features, self._keep_free, self.catalogue, iterations, options, self.folder
@@ -462,6 +470,13 @@ class Inspection:
 
     # Helpers
 
+    def remove_job(self, job: Job) -> None:
+        """Take a job that has ended from `jobs`; its averages stay. ValueError if it has not ended."""
+        if not job.over:
+            raise ValueError(f"{job.name} has not ended: stop it first")
+        self.jobs.remove(job)
+        self.changed.emit({"jobs"})
+
     def _add_job(self, job: Job) -> None:
         self.jobs.append(job)
         self.changed.emit({"jobs"})
@@ -492,6 +507,12 @@ class Inspection:
 def _refuse(problem: str, action: str) -> None:
     if problem:
         raise ValueError(f"cannot {action}: {problem}")
+
+
+def _check_mask(diameter: float | None, boxes: Subtomograms) -> None:
+    extent = boxes.box * boxes.voxel_size
+    if diameter is not None and not 0 < diameter <= extent:
+        raise ValueError(f"the mask is {diameter:g} Å wide, and must be over 0 and at most the box, {extent:g} Å")
 
 
 def _symmetry(text: str) -> str:

@@ -242,6 +242,22 @@ def test_an_average_lands_at_its_particles_as_they_lie(shown: Link, work: Inspec
     assert len(shown.surfaces["second"].data[0]) == 2 * len(reference)
 
 
+def test_an_average_is_only_at_the_visible_particles(shown: Link, work: Inspection, phantom: Volume, table) -> None:
+    size = len(surfaces.mesh(phantom)[0])
+    work.keep("first", average(phantom, table[:4]), cluster=None)
+    work.keep("second", average(phantom, table[3:6]), cluster=None)
+    assert [layer.visible for layer in shown.surfaces.values()] == [False, True]
+    work.session.describe(1, hidden=True)
+    assert {name: len(layer.data[0]) // size for name, layer in shown.surfaces.items()} == {"first": 2, "second": 2}
+    work.session.filter("score", 0.6)
+    assert {name: len(layer.data[0]) // size for name, layer in shown.surfaces.items()} == {"second": 1}
+    work.session.undo()
+    work.session.undo()
+    assert {name: len(layer.data[0]) // size for name, layer in shown.surfaces.items()} == {"first": 4, "second": 3}
+    assert {name: layer.visible for name, layer in shown.surfaces.items()} == {"first": False, "second": True}
+    assert sum(layer.name in ("first", "second") for layer in shown.viewer.layers) == 2
+
+
 def test_the_map_shows_averages_in_3d_and_back(shown: Link) -> None:
     shown.map(True)
     assert (shown.viewer.dims.ndisplay, shown.image.depiction, shown.points.visible) == (3, "plane", False)

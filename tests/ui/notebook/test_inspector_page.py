@@ -159,6 +159,58 @@ def test_keys_act_only_where_the_inspector_has_the_focus(shown: Shown) -> None:
     shown.expect("^\\s*0 of 32 particles selected")
 
 
+def test_what_is_exported_is_said_and_no_file_is_replaced_unasked(shown: Shown) -> None:
+    page, write = shown.page, shown.page.get_by_role("button", name="Write")
+    drag(page, shown.map, LEFT)
+    shown.expect("^\\s*16 of 32 particles selected")
+    page.get_by_role("tab", name="Export").click()
+    page.get_by_text("of the 16 selected").last.wait_for()
+    write.click()
+    page.get_by_text("16 particles are in chosen.star").wait_for()
+    first = (shown.run / "chosen.star").read_bytes()
+    # Hidden particles are on no view and in no list.
+    shown.table.locator("input.shown").first.uncheck()
+    shown.expect("^\\s*0 of 0 particles selected, 32 hidden")
+    page.wait_for_timeout(1500)
+    assert shown.colours() == set()
+    shown.table.locator("input.shown").first.check()
+    shown.expect("^\\s*16 of 32 particles selected")
+    shown.click("Clear")
+    page.get_by_text("all 32", exact=True).wait_for()
+    write.click()
+    shown.expect("chosen.star is there already")
+    assert (shown.run / "chosen.star").read_bytes() == first
+    page.get_by_label("replace a file of this name").check()
+    write.click()
+    page.get_by_text("32 particles are in chosen.star").wait_for()
+    shown.expect("^\\s*0 of 32 particles selected")
+
+
+def test_many_jobs_keep_their_names_and_buttons_and_failed_ones_are_red_and_removed(shown: Shown) -> None:
+    page = shown.page
+    page.get_by_role("tab", name="Averages").click()
+    shown.tick(0)
+    page.get_by_label("classes").fill("9")
+    page.keyboard.press("Tab")
+    for count in range(1, 7):
+        shown.click("Average")
+        page.get_by_text("failed: a classification needs").nth(count - 1).wait_for()
+    removes = page.get_by_role("button", name="Remove")
+    for one in [*removes.all(), *page.get_by_text(re.compile(r"^cluster 0( \(\d\))?$")).all()]:
+        frame = one.bounding_box()
+        assert frame is not None
+        assert frame["height"] > 12
+        assert frame["width"] > 30
+    assert removes.count() == 6
+    said = page.get_by_text("failed: a classification needs 2 classes or more with 8 particles each").first
+    red, green, blue = map(int, re.findall(r"\d+", said.evaluate("element => getComputedStyle(element).color"))[:3])
+    assert red > 1.5 * max(green, blue)
+    photograph(page, "six-jobs")
+    for left in range(5, -1, -1):
+        removes.first.click()
+        page.wait_for_function(f"document.querySelectorAll('.tomolab-inspector .widget-hprogress').length === {left}")
+
+
 def test_ctrl_takes_away_from_a_selection_as_alt_does(shown: Shown) -> None:
     page = shown.page
     drag(page, shown.map, LEFT)

@@ -55,8 +55,8 @@ class InspectorPanel(QWidget):
 
     def __init__(self, inspection: Inspection, link: Link, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.inspection, self.link, self._gone, self._busy = inspection, link, False, ""
-        self.table, self.jobs = ClusterTable(inspection), JobList()
+        self.inspection, self.link, self._gone, self._busy, self._fault = inspection, link, False, "", False
+        self.table, self.jobs = ClusterTable(inspection), JobList(inspection.remove_job)
         self.exports = ExportMenu(inspection, chosen=lambda: self.table.clusters.ticked, tell=self.tell, parent=self)
         self.canvas = None if inspection.points is None else Canvas(inspection.points[["x", "y"]].to_numpy())
         self.colour, self.tomogram, self.map = QComboBox(), QComboBox(), QPushButton("Cell map")
@@ -67,8 +67,6 @@ class InspectorPanel(QWidget):
         self._fill()
         self._arrange()
         self._connect()
-        for job in inspection.jobs:
-            self.jobs.add(job)
         self._update({"labels", "clusters", "selected", "filters"})
 
     # Layout
@@ -172,16 +170,15 @@ class InspectorPanel(QWidget):
     def _update(self, changed: set[str]) -> None:
         if self._gone:
             return
+        if self._fault and changed - {"jobs", "averages"}:
+            self.tell("")
         session = self.inspection.session
-        if changed & {"labels", "clusters", "selected", "averages"}:
+        if changed & {"labels", "clusters", "selected", "averages", "filters"}:
             self.table.clusters.refresh()
         if self.canvas is not None and changed & {"labels", "clusters", "selected", "filters"}:
             self.canvas.show_points(self._inks(), visible=session.visible, selected=session.selected)
-        followed = {id(row.job) for row in self.jobs.rows}
-        for job in self.inspection.jobs:
-            if id(job) not in followed:
-                self.jobs.add(job)
-        inside, chosen = int(session.counts().sum()), int(session.selected.sum())
+        self.jobs.show_only(self.inspection.jobs)
+        inside, chosen = int(session.counts().sum()), int(session.chosen_rows.sum())
         hidden = len(session.ids) - int(session.visible.sum())
         counts = [f"<b>{chosen:,} selected</b>", f"{inside:,} in {len(session.clusters)} clusters"]
         counts += [f"{len(session.ids) - inside:,} in none"] + ([f"{hidden:,} hidden"] if hidden else [])
@@ -229,6 +226,7 @@ class InspectorPanel(QWidget):
         colour = style.OKABE_ITO[1] if fault else style.OKABE_ITO[4]
         self.message.setText(style.span(f"{'⚠ ' * fault}{text}", colour))
         self.message.setVisible(bool(text))
+        self._fault = fault and bool(text)
 
     # Actions
 

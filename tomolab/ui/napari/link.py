@@ -60,6 +60,7 @@ class Link:
         self.points: Points | None = None
         self.surfaces: dict[str, Surface] = {}
         """Surface layers by the name of the average."""
+        self._copies: dict[str, tuple[np.ndarray, bool]] = {}
         self._table, self._rows = pd.DataFrame(), np.empty(0, dtype=np.intp)
         self._listener: Callable[[set[str]], Any] = self._update
         if hasattr(viewer, "window"):
@@ -133,7 +134,7 @@ class Link:
             rows = set(np.flatnonzero(session.selected[self._rows]).tolist())
             if rows != self.points.selected_data:
                 self.points.selected_data = rows
-        if "averages" in changed:
+        if changed & {"averages", "labels", "clusters", "filters"}:
             self._place()
         if "clusters" in changed:
             for name, layer in self.surfaces.items():
@@ -166,20 +167,34 @@ class Link:
         return np.where(chosen, self._inks() * [1, 1, 1, CHOSEN], viewer.faces(self._inks()))
 
     def _place(self) -> None:
-        """Add layers for new averages; a new one hides earlier ones of the same particles."""
+        """Show each average at its visible particles; a new one hides earlier ones of the same particles."""
+        visible = self.inspection.session.ids[self.inspection.session.visible]
         for name, average in self.inspection.averages.items():
-            table = average.particles[average.particles["tomogram"] == self.tomogram]
-            if name in self.surfaces or not len(table):
+            here = average.particles[average.particles["tomogram"] == self.tomogram]
+            table = here[here["particle_id"].isin(visible)]
+            ids = table["particle_id"].to_numpy()
+            before, on = self._copies.get(name, (np.empty(0, np.int64), True))
+            if np.array_equal(ids, before):
                 continue
-            volume = _sparing(average.volume, len(table))
-            ink = self._ink(average)
-            (layer,) = viewer.averages(self.viewer, {name: volume}, at={name: table}, colours={name: ink})
-            for other, earlier in self.surfaces.items():
-                if np.isin(self.inspection.averages[other].particles["particle_id"], table["particle_id"]).any():
-                    earlier.visible = False
-            self.surfaces[name] = layer
-            self._mark(layer)
-            self.viewer.layers.selection.active = self.points
+            on = self._remove(name) if name in self.surfaces else on
+            self._copies[name] = ids, on
+            if len(ids):
+                volume = _sparing(average.volume, len(ids))
+                (layer,) = viewer.averages(self.viewer, {name: volume}, at={name: table}, colours={name: self._ink(average)})
+                layer.visible = on
+                for other, earlier in () if len(before) else self.surfaces.items():
+                    if np.isin(self.inspection.averages[other].particles["particle_id"], ids).any():
+                        earlier.visible = False
+                self.surfaces[name] = layer
+                self._mark(layer)
+                self.viewer.layers.selection.active = self.points
+
+    def _remove(self, name: str) -> bool:
+        """Remove the surfaces of an average; return whether they were visible."""
+        layer = self.surfaces.pop(name)
+        if layer in self.viewer.layers:
+            self.viewer.layers.remove(layer)
+        return layer.visible
 
     def _ink(self, average: Average) -> str:
         cluster = average.record.get("cluster")
@@ -248,7 +263,7 @@ class Link:
     def _clear(self) -> None:
         layers = [self.image, self.points, *self.surfaces.values()]
         self.image = self.points = None
-        self.surfaces = {}
+        self.surfaces, self._copies = {}, {}
         for layer in layers:
             if layer is not None and layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)

@@ -60,7 +60,7 @@ export default {
 
     function number(row, column) {
       if (column.name !== "count") return make("span", { textContent: row.texts[column.name] });
-      const count = make("button", { textContent: row.texts.count, title: `select all of ${row.title} (shift adds)` });
+      const count = make("button", { textContent: row.texts.count, title: `select the visible particles of ${row.title} (shift adds)` });
       count.addEventListener("click", event => tell(row.cluster, { select: event.shiftKey ? "add" : "replace" }));
       return count;
     }

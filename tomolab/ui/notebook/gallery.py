@@ -74,7 +74,7 @@ class Gallery(VBox):  # type: ignore[misc]
         clusters = self.ticked()
         labels = self.session.labels.to_numpy()
         chosen = np.isin(labels, clusters) if clusters else self.session.selected
-        ids = self.inspection.typical(self.session.ids[chosen])
+        ids = self.inspection.typical(self.session.ids[chosen & self.session.visible])
         if not np.array_equal(ids, self._ids) or not self.text.value:
             # A subset of the old particles stays on its page; other particles start on the first.
             fewer = len(ids) and np.isin(ids, self._ids).all()
@@ -92,7 +92,7 @@ class Gallery(VBox):  # type: ignore[misc]
         self._draw()
 
     def _follow(self, changed: set[str]) -> None:
-        if changed & {"selected", "labels"}:
+        if changed & {"selected", "labels", "clusters", "filters"}:
             self.renew()
             self._frame()
 

@@ -22,10 +22,10 @@ from ipywidgets import HTML, BoundedIntText, Button, Dropdown, FloatRangeSlider,
 from traitlets import List, Unicode
 
 from tomolab.inspection import model as inspections
-from tomolab.inspection.actions import ACTIONS, Choice, averaged
+from tomolab.inspection.actions import ACTIONS, Choice, averaged, exported
 from tomolab.inspection.model import COMPONENTS, Inspection
 from tomolab.inspection.run_contents import SESSION
-from tomolab.inspection.session import NONE, Session
+from tomolab.inspection.session import NONE, Session, counted
 from tomolab.ui import style
 from tomolab.ui.napari import link, viewer
 from tomolab.ui.notebook import scatter
@@ -78,7 +78,8 @@ class Inspector(VBox):  # type: ignore[misc]
         self.table.observe(lambda _: self._ticked(), "ticked")
         self.averages = Averages(inspection, buttons=self._group("averages"), changed=self._enable)
         self.gallery = Gallery(inspection, ticked=lambda: self.table.ticked, went=self._go)
-        self.filters, self.export = Filters(self.session), Export(inspection, ticked=lambda: self.table.ticked, say=self.say)
+        self.filters = Filters(self.session)
+        self.export = Export(inspection, ticked=lambda: self.table.ticked, say=self.say, done=self._tell)
         self.section = Section(inspection, height=height) if inspection.tomograms else None
         self.lasso = None if inspection.points is None else self._map(height)
         self.axes = Dropdown(options=_axes(inspection), description="axes", tooltip="Axes of the map", style=LABEL)
@@ -129,7 +130,7 @@ class Inspector(VBox):  # type: ignore[misc]
 
     def say(self, text: str) -> None:
         """Show an error message."""
-        self.status.value = _line(html.escape(text), "#B00020", role="alert")
+        self.status.value = _line(html.escape(text), style.ERROR_TEXT, role="alert")
 
     def napari(self) -> link.Link:
         """Open napari on the same inspection: the tomogram in 3-D, particles, and averages at their places.
@@ -157,12 +158,16 @@ class Inspector(VBox):  # type: ignore[misc]
             ACTIONS[name].do(self.inspection, self.choice)
         except (ValueError, RuntimeError) as error:
             self.say(str(error))
+        else:
+            self._tell()
 
     def _open_napari(self) -> None:
         try:
             self.napari()
         except RuntimeError as error:
             self.say(str(error))
+        else:
+            self._tell()
 
     @cached_property
     def _no_display(self) -> str:
@@ -205,7 +210,7 @@ class Inspector(VBox):  # type: ignore[misc]
         """Show the counts and the last step."""
         session, past = self.session, self.session.history.past
         shown, count = int(session.visible.sum()), len(session.ids)
-        text = f"<b>{session.selected.sum():,}</b> of {count:,} particles selected"
+        text = f"<b>{session.chosen_rows.sum():,}</b> of {counted(shown)} selected"
         text += f", {count - shown:,} hidden" if shown < count else ""
         text += f" · {html.escape(past[-1].what)}" if past else ""
         kept, unkept = self.inspection.kept, self.inspection.unkept
@@ -222,6 +227,7 @@ class Inspector(VBox):  # type: ignore[misc]
             button.disabled, button.tooltip = bool(ACTIONS[name].problem(work, choice)), ACTIONS[name].help(work, choice)
         average = ACTIONS["average"]
         self.averages.tell(average.problem(work, choice) or averaged(work, choice))
+        self.export.tell(ACTIONS["export"].problem(work, choice) or exported(work, choice))
 
     def _colour(self) -> None:
         if self.lasso is None:

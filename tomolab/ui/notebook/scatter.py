@@ -262,7 +262,7 @@ def lasso(
     view.size(default=float(np.clip(120 / np.sqrt(max(1, len(ids))), 2, 8)))
     view.color(**how).legend(colour is not None).axes(False).background("white")
     view.tooltip(enable=True, properties=shown, histograms=False)
-    # An animation would mix the colours of two states, and ignore changes until its end. Esc would deselect from anywhere in the page.
+    # An animation would mix the colours of two states, and ignore changes until its end. Esc would deselect from anywhere.
     view.options(transition_points=False, regl_scatterplot_options={"deselectOnEscape": False})
     return Lasso(view, ids)
 
