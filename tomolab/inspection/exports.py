@@ -30,10 +30,10 @@ from tomolab import volumes as densities
 from tomolab.averaging.half_maps import Average
 from tomolab.averaging.relion import programs
 from tomolab.conventions import ANGLES, POSITION
+from tomolab.inspection.history import counted
 from tomolab.inspection.model import Inspection
 from tomolab.inspection.run_contents import folder_name
 from tomolab.inspection.selection import Selection
-from tomolab.inspection.session import counted
 from tomolab.io.lists import copick, formats, outdated
 from tomolab.io.volumes import em
 from tomolab.subtomograms import to_dynamo, to_relion

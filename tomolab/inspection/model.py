@@ -37,8 +37,9 @@ from tomolab.clusters import labels as cluster_labels
 from tomolab.inspection import discovery, run_contents
 from tomolab.inspection import session as sessions
 from tomolab.inspection.discovery import DiscoveryResult, DiscoveryTask
+from tomolab.inspection.history import counted
 from tomolab.inspection.run_contents import AVERAGES, SESSION, folder_name
-from tomolab.inspection.session import Session, counted
+from tomolab.inspection.session import Session
 from tomolab.jobs import Job
 from tomolab.learning import pca
 from tomolab.learning.embedding import Embedding
@@ -48,6 +49,8 @@ from tomolab.volumes import Volume
 ENGINES = ("tomolab", "RELION")
 FEWEST = 8
 """Minimum number of particles of an average."""
+CLUSTER = "cluster"
+"""What particles are coloured by at first."""
 QUICK = 120
 """Particles of a quick average: the most typical ones of its cluster."""
 COMPONENTS = 6
@@ -73,6 +76,8 @@ class AveragingTask:
         Number of classes into which the particles are sorted first; 1 does not sort.
     folder
         Run folder for the state of an unfinished average (`run_contents.checkpoint`). None keeps nothing.
+    name
+        Gives an average its name in a catalogue; by default it gets none.
     refine_in
         Folder in which RELION refines the average of tomolab; by default RELION does not run.
     options
@@ -89,17 +94,19 @@ class AveragingTask:
         options: dict[str, Any],
         classes: int = 1,
         folder: Path | None = None,
+        name: Callable[[Average], Average] = lambda average: average,
         refine_in: Path | None = None,
     ) -> None:
         self.title, self.subtomograms, self.ids, self.keep = title, subtomograms, ids, keep
-        self.options, self.classes, self.folder, self.refine_in = options, classes, folder, refine_in
+        self.options, self.classes, self.folder, self.name, self.refine_in = options, classes, folder, name, refine_in
 
     def __call__(self, *, progress: Callable[[Any], Any], stop: Callable[[], bool]) -> dict[str, Average]:
         """Compute the averages, by name; if stopped, return those that are ready."""
         controls = {"progress": progress, "stop": stop}
         averages: dict[str, Average] = {}
         for name, ids in self._sets(controls).items():
-            averages[name] = self._average(name, ids, controls)
+            average = self._average(name, ids, controls)
+            averages[name] = average if stop() else self.name(average)
             self.keep(name, averages[name])
             if stop():
                 break
@@ -147,7 +154,7 @@ class Inspection:
     folder
         Run folder, into which every change and every average is written at once; by default nothing is written.
     catalogue
-        Known maps that name the structures of `discover`; the shipped ones by default.
+        Known maps that name averages; the shipped ones by default.
 
     Raises
     ------
@@ -157,7 +164,7 @@ class Inspection:
     """
 
     changed = Signal(set)
-    """Sent with the names of what changed: those of `Session.changed`, "jobs", and "averages" (in the thread of the job)."""
+    """Sent with the names of what changed: those of `Session.changed`, "colours", "jobs", "averages" (in the job's thread)."""
 
     def __init__(
         self,
@@ -194,10 +201,24 @@ class Inspection:
         self.averages: dict[str, Average] = {}
         """Averages by name, oldest first."""
         self.jobs: list[Job] = []
+        self._colour_by = CLUSTER
         session.changed.connect(self._keep_session)
 
     def __repr__(self) -> str:
         return f"Inspection({self.session!r}, {len(self.averages)} averages)"
+
+    @property
+    def colour_by(self) -> str:
+        """Column whose values colour the particles in all views, or "cluster"."""
+        return self._colour_by
+
+    @colour_by.setter
+    def colour_by(self, column: str) -> None:
+        if column != CLUSTER and column not in self.session.particles:
+            raise ValueError(f"there is no column {column!r} to colour by; there are {', '.join(self.session.particles)}")
+        if column != self._colour_by:
+            self._colour_by = column
+            self.changed.emit({"colours"})
 
     @property
     def kept(self) -> Path | None:
@@ -373,6 +394,7 @@ class Inspection:
             keep=partial(self.keep, cluster=cluster, members=chosen.ids, quick=quick),
             classes=1 if quick else classes,
             folder=self.folder,
+            name=partial(discovery.named, catalogue=self.catalogue) if not quick else (lambda average: average),
             refine_in=self.folder / "relion" if self.folder and engine == "RELION" else None,
             options=options,
         )

@@ -32,7 +32,7 @@ import pandas as pd
 from psygnal import Signal
 
 from tomolab import io
-from tomolab.inspection.history import History, Step
+from tomolab.inspection.history import History, Step, counted
 from tomolab.inspection.selection import Selection
 from tomolab.io import safe_load
 
@@ -121,8 +121,10 @@ class Session:
 
     @property
     def labels(self) -> pd.Series:
-        """Cluster of each particle, named "cluster", indexed by particle id; -1 for none."""
-        return pd.Series(self._values["labels"], index=self._index.rename("particle_id"), name="cluster")
+        """Cluster of each particle, named "cluster", indexed by particle id; -1 for none. Figures take their own colours."""
+        labels = pd.Series(self._values["labels"], index=self._index.rename("particle_id"), name="cluster")
+        labels.attrs["colours"] = {number: one.colour for number, one in self.clusters.items() if one.colour}
+        return labels
 
     @property
     def selected(self) -> np.ndarray:
@@ -164,18 +166,12 @@ class Session:
         return pd.Series({number: sizes.get(number, 0) for number in self.clusters}, name="particles", dtype=np.int64)
 
     def table(self, chosen: Iterable[int] | Selection | None = None, *, visible: bool = False) -> pd.DataFrame:
-        """Particle table with the columns ``cluster`` and ``cluster_name`` added.
+        """Particle table of some clusters, by default of all, or of a `Selection`; with ``cluster`` and ``cluster_name`` added.
 
-        Parameters
-        ----------
-        chosen
-            Clusters, by default all, or a `Selection`.
-        visible
-            Whether to leave out particles outside of the filters and in hidden clusters.
+        `visible` leaves out particles outside of the filters and in hidden clusters.
         """
-        inside = np.zeros(len(self._index), dtype=bool)
         if isinstance(chosen, Selection):
-            inside[self._rows(chosen)] = True
+            inside = np.isin(np.arange(len(self._index)), self._rows(chosen))
         else:
             wanted = list(self.clusters) if chosen is None else [number for number, _ in self._known(chosen)]
             inside = np.isin(self._values["labels"], wanted)
@@ -191,9 +187,8 @@ class Session:
     def members(self, cluster: int, *, visible: bool = False) -> Selection:
         """The particles of a cluster, or only the visible ones, as a `Selection`."""
         self._known([cluster])
-        inside = self._values["labels"] == cluster
-        ids = self.ids[inside & self.visible] if visible else self.ids[inside]
-        return Selection(self.title(cluster), ids, f"cluster {cluster} of a session")
+        inside = (self._values["labels"] == cluster) & (self.visible if visible else True)
+        return Selection(self.title(cluster), self.ids[inside], f"cluster {cluster} of a session")
 
     def digest(self, cluster: int) -> str:
         """The `digest` of the particle ids of a cluster; computed once while no particle moves."""
@@ -523,11 +518,6 @@ class Session:
 
     def _with(self, new: Mapping[int, Cluster]) -> dict[int, Cluster]:
         return dict(self.clusters) | dict(new)
-
-
-def counted(number: int, things: str = "particles") -> str:
-    """A number of things in words: "1 particle", "1,200 particles"."""
-    return f"{number:,} {things.removesuffix('s') if number == 1 else things}"
 
 
 def digest(ids: np.ndarray) -> str:

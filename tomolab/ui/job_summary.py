@@ -12,7 +12,7 @@ from tomolab.averaging.classification.discovery import Discovery
 from tomolab.averaging.fsc import THRESHOLD
 from tomolab.averaging.half_maps import Average
 from tomolab.inspection.discovery import DiscoveryProgress, DiscoveryResult
-from tomolab.inspection.session import counted
+from tomolab.inspection.history import counted
 from tomolab.jobs import Job
 from tomolab.ui import images, style
 from tomolab.volumes import Volume

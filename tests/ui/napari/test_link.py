@@ -90,6 +90,17 @@ def test_what_happens_to_clusters_is_seen(shown: Link, work: Inspection) -> None
     assert shown.points.shown.all()
 
 
+def test_particles_are_coloured_by_a_column_in_every_view(shown: Link, work: Inspection) -> None:
+    work.colour_by = "score"
+    inks = style.lighten(style.particle_inks(work.session, "score")[:6], 0.2)
+    np.testing.assert_allclose(shown.points.border_color, inks, atol=1e-6)
+    assert len(set(drawn(shown))) == 6
+    with pytest.raises(ValueError, match="there is no column 'kind' to colour by"):
+        work.colour_by = "kind"
+    work.colour_by = "cluster"
+    assert len(set(drawn(shown))) == 4
+
+
 def test_a_selection_goes_both_ways_once(shown: Link, work: Inspection) -> None:
     work.session.select([8, 2, 42], "scatter")
     assert set(shown.points.selected_data) == {2, 4}

@@ -135,7 +135,7 @@ def test_a_lasso_in_the_map_is_one_step_and_is_seen_in_every_view(view: Inspecto
     assert np.flatnonzero(session.selected).tolist() == [3, 4, 5]
     assert view.table.rows[0]["selected"] == 3
     assert "<b>3</b> of 32 particles selected" in said(view)
-    assert "of 3, the most typical first" in view.gallery.text.value
+    assert "of 3, typical first" in view.gallery.text.value
     section = view.section
     assert circles(section)[1][:, 3].sum() == np.isin(section.rows, [3, 4, 5]).sum()
     draw(view, [8], how="add")
@@ -216,7 +216,7 @@ def test_what_is_hidden_is_in_no_view_and_no_count(view: Inspector) -> None:
     view.filters.column.value = "score"
     view.filters.range.value = (0.0, 9.0)
     assert set(view.gallery._ids) == set(session.ids[low])
-    assert "of 10, the most typical" in view.gallery.text.value
+    assert "of 10, typical" in view.gallery.text.value
     assert "of cluster 0 (10 of 32, the others are hidden)" in view.averages.text.value
     assert "of cluster 0 (10 of 32, the others are hidden)" in view.export.subject.value
     tell(view.table, cluster=0, select="replace")
@@ -357,7 +357,15 @@ def test_colours_are_those_of_the_clusters_or_of_a_column(view: Inspector) -> No
     view.colour.value = "label"
     palette = style.categories(view.session.particles["label"])
     assert drawn() == [palette[label].lower() for label in view.session.particles["label"]]
-    view.colour.value = "score"
+    # In the slice and around boxes too.
+    section = view.section
+    assert [style.to_hex(ink[:3] / 255) for ink in circles(section)[1]] == [
+        style.lighter(palette[label], 0.2) for label in view.session.particles["label"].to_numpy()[section.rows]
+    ]
+    view.session.select(view.session.ids[:2])
+    assert set(view.gallery.boxes.flags) == {palette[view.session.particles["label"].iloc[0]].lower()}
+    view.inspection.colour_by = "score"
+    assert view.colour.value == "score"
     np.testing.assert_allclose(widget.points[:, 2], np.arange(32) / 31)
     assert widget.color_title == "score"
 
@@ -380,7 +388,7 @@ def test_the_map_shows_any_two_components(view: Inspector) -> None:
     assert sorted(widget.selection.tolist()) == [1, 2]
     assert len(view.session.history.past) == 1
     np.testing.assert_array_equal(widget.points[:, 2], colours)
-    view.axes.value = None
+    view.axes.value = ()
     np.testing.assert_allclose(widget.points[:, :2], before)
     with pytest.raises(ValueError, match="components are counted from 1 to 6, got 0 and 9"):
         view.inspection.components(0, 9)

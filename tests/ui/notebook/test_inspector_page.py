@@ -108,6 +108,11 @@ def test_colours_of_the_map_are_those_of_the_session_after_quick_changes(shown: 
     page, first, both = shown.page, {style.OKABE_ITO[0]}, set(style.OKABE_ITO[:2])
     axes, colour = page.get_by_label("axes"), page.get_by_label("colour by")
     assert shown.colours() == first
+    # Selected particles keep their colour.
+    drag(page, shown.map, LEFT)
+    page.wait_for_timeout(1000)
+    assert shown.colours() == first
+    shown.click("Clear")
     shown.tick(0)
     shown.click("Split")
     page.wait_for_timeout(2500)
@@ -209,6 +214,24 @@ def test_many_jobs_keep_their_names_and_buttons_and_failed_ones_are_red_and_remo
     for left in range(5, -1, -1):
         removes.first.click()
         page.wait_for_function(f"document.querySelectorAll('.tomolab-inspector .widget-hprogress').length === {left}")
+
+
+def test_a_notebook_that_is_opened_without_its_kernel_shows_a_picture(shown: Shown) -> None:
+    page, picture = shown.page, shown.page.locator(".tomolab-picture")
+    assert picture.count() == 1
+    assert not picture.is_visible()
+    page.keyboard.press("Control+s")
+    page.wait_for_timeout(2000)
+    page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
+    page.wait_for_timeout(2000)
+    page.goto(page.url.split("?")[0], timeout=90_000)
+    picture.wait_for(timeout=90_000)
+    assert "Run the cell to open it" in picture.inner_text()
+    assert "cluster 0: 32" in picture.inner_text()
+    assert picture.locator("img").evaluate("image => image.naturalWidth") > 300
+    page.wait_for_timeout(5000)
+    assert not page.get_by_text("model not found").is_visible()
 
 
 def test_ctrl_takes_away_from_a_selection_as_alt_does(shown: Shown) -> None:

@@ -23,7 +23,6 @@ import pandas as pd
 from tomolab import particles, volumes
 from tomolab.averaging.half_maps import Average
 from tomolab.inspection.model import Inspection
-from tomolab.inspection.session import NONE, Session
 from tomolab.ui import style, surfaces
 from tomolab.ui.napari import viewer
 from tomolab.volumes import Volume
@@ -142,9 +141,9 @@ class Link:
 
     def _colour(self, points: "Points", changed: set[str]) -> None:
         """Update colours, features and visibility of the points."""
-        if changed & {"labels", "clusters"}:
+        if changed & {"labels", "clusters", "colours"}:
             points.border_color = self._inks()
-        if changed & {"labels", "clusters", "selected"}:
+        if changed & {"labels", "clusters", "selected", "colours"}:
             points.face_color = self._faces()
         if "labels" in changed:
             points.features = self._features()
@@ -159,7 +158,7 @@ class Link:
         return self._table.assign(cluster=labels, cluster_name=pd.Series(labels).map(names).to_numpy())
 
     def _inks(self) -> np.ndarray:
-        return inks(self.inspection.session, light=0.2)[self._rows]
+        return style.lighten(style.particle_inks(self.inspection.session, self.inspection.colour_by)[self._rows], 0.2)
 
     def _faces(self) -> np.ndarray:
         """Fill colours of the particles; selected ones are more opaque, since napari outlines all of them in one colour."""
@@ -267,21 +266,6 @@ class Link:
         for layer in layers:
             if layer is not None and layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)
-
-
-def inks(session: Session, *, light: float = 0.0) -> np.ndarray:
-    """Colour (n, 4) of every particle of a session by its cluster.
-
-    Parameters
-    ----------
-    session
-        Session of n particles.
-    light
-        Share of white in the colours, for a dark background.
-    """
-    palette = {NONE: style.FAINT} | style.inks(session.clusters)
-    light_palette = {number: style.lighter(ink, light) for number, ink in palette.items()}
-    return style.painted(session.labels.to_numpy(), light_palette)
 
 
 def _sparing(volume: Volume, copies: int) -> Volume:

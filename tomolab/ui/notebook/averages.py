@@ -91,7 +91,7 @@ class Results(VBox):  # type: ignore[misc]
 
     def __init__(self, inspection: Inspection) -> None:
         self.inspection = inspection
-        self.choice = Dropdown(layout=Layout(width="320px"), tooltip="Average to show")
+        self.choice = Dropdown(description="average", style=style.LABEL, layout=Layout(width="360px"))
         self.slices = Image(format="png", layout=Layout(width="236px", height="77px", flex="0 0 auto"))
         self.curve = Image(format="png", layout=Layout(flex="0 0 auto"))
         self.text = HTML()
@@ -113,7 +113,7 @@ class Results(VBox):  # type: ignore[misc]
         if average is None:
             return
         self.slices.value = job_summary.picture(average.volume)
-        figure = curves.fsc(average, width=3.0)
+        figure = curves.fsc(average, width=2.6)
         self.curve.value, size = style.png(figure)
         self.curve.width, self.curve.height = str(size["width"]), str(size["height"])
         self.text.value = _facts(average)

@@ -41,10 +41,15 @@ class Export(VBox):  # type: ignore[misc]
     ) -> None:
         self.inspection, self.ticked, self.say, self.done = inspection, ticked, say, done
         about = "File or folder, in the run folder unless the path is absolute"
-        self.format = Dropdown(options=[(one.title, one) for one in FORMATS], layout=Layout(width="190px"))
-        self.name = Text("chosen", layout=Layout(width="140px"), tooltip=about)
+        formats = [(one.title, one) for one in FORMATS]
+        self.format = Dropdown(options=formats, description="format", style=style.LABEL, layout=Layout(width="280px"))
+        self.name = Text("chosen", description="name", style=style.LABEL, layout=Layout(width="190px"), tooltip=about)
         self.source = Text(
-            "", layout=Layout(width="434px"), placeholder="the list from which the particles were read, such as ours.star"
+            "",
+            description="your list",
+            style=style.LABEL,
+            layout=Layout(width="95%", max_width="480px"),
+            placeholder="from which the particles were read, such as ours.star",
         )
         self.poses = Checkbox(
             True,

@@ -18,27 +18,24 @@ from typing import Any
 import anywidget
 import numpy as np
 import pandas as pd
+from IPython.display import display
 from ipywidgets import HTML, BoundedIntText, Button, Dropdown, FloatRangeSlider, HBox, Layout, Tab, VBox
 from traitlets import List, Unicode
 
 from tomolab.inspection import model as inspections
 from tomolab.inspection.actions import ACTIONS, Choice, averaged, exported
-from tomolab.inspection.model import COMPONENTS, Inspection
+from tomolab.inspection.history import counted
+from tomolab.inspection.model import CLUSTER, COMPONENTS, Inspection
 from tomolab.inspection.run_contents import SESSION
-from tomolab.inspection.session import NONE, Session, counted
+from tomolab.inspection.session import NONE, Session
 from tomolab.ui import style
 from tomolab.ui.napari import link, viewer
-from tomolab.ui.notebook import scatter
+from tomolab.ui.notebook import picture, scatter
 from tomolab.ui.notebook.averages import Averages
 from tomolab.ui.notebook.cluster_table import ClusterTable
 from tomolab.ui.notebook.export import Export
 from tomolab.ui.notebook.gallery import Gallery
 from tomolab.ui.notebook.slices import Section
-
-CLUSTER = "cluster"
-"""What particles are coloured by at first."""
-LABEL = {"description_width": "initial"}
-"""Style of a field with a label as wide as its text."""
 
 
 class Keys(anywidget.AnyWidget):  # type: ignore[misc]
@@ -82,18 +79,21 @@ class Inspector(VBox):  # type: ignore[misc]
         self.export = Export(inspection, ticked=lambda: self.table.ticked, say=self.say, done=self._tell)
         self.section = Section(inspection, height=height) if inspection.tomograms else None
         self.lasso = None if inspection.points is None else self._map(height)
-        self.axes = Dropdown(options=_axes(inspection), description="axes", tooltip="Axes of the map", style=LABEL)
+        self.axes = Dropdown(options=_axes(inspection), description="axes", tooltip="Axes of the map", style=style.LABEL)
         self.axes.layout = Layout(width="150px", flex="0 0 auto", display=None if len(self.axes.options) > 1 else "none")
         self.axes.observe(lambda _: self._place(), "value")
         columns = [CLUSTER, *style.colour_columns(inspection.session.particles)]
         about = "Column that colours the particles, in all views"
-        self.colour = Dropdown(options=columns, description="colour by", tooltip=about, style=LABEL)
+        self.colour = Dropdown(options=columns, description="colour by", tooltip=about, style=style.LABEL)
         self.colour.layout = Layout(width="180px", flex="0 0 auto")
-        self.colour.observe(lambda _: self._colour(), "value")
+        self.colour.observe(lambda _: setattr(inspection, "colour_by", self.colour.value), "value")
         self.tabs = Tab([self.gallery, self.averages, self.filters, self.export])
         self.tabs.titles = "Boxes", "Averages", "Filters", "Export"
         self.tabs.layout = Layout(flex="1 1 530px", min_width="0")
-        super().__init__([self._top(), HBox(self._views()), self._bottom(), self.keyboard], layout=Layout(max_width="1500px"))
+        super().__init__(
+            [self._top(), HBox(self._views(), layout=Layout(flex_flow="row wrap")), self._bottom(), self.keyboard],
+            layout=Layout(max_width="1500px"),
+        )
         self.add_class("tomolab-inspector")
         inspection.changed.connect(self._follow)
         self._follow({"labels", "selected", "filters"})
@@ -117,7 +117,8 @@ class Inspector(VBox):  # type: ignore[misc]
         shown = [VBox([self.lasso.show()], layout=Layout(padding="0 8px 0 0"))] if self.lasso is not None else []
         views = shown if self.section is None else [*shown, self.section]
         for one in views:
-            one.layout.width = f"{100 / len(views):g}%"
+            # Below one another where both are narrower than the map is high, which would cut it.
+            one.layout.flex, one.layout.min_width = "1 1 400px", "0"
         return views
 
     def _bottom(self) -> HBox:
@@ -127,6 +128,11 @@ class Inspector(VBox):  # type: ignore[misc]
         # Side by side, or in a narrow window below one another.
         clusters = VBox([line, self.table], layout=Layout(flex="1 1 530px", min_width="0", padding="0 8px 0 0"))
         return HBox([clusters, self.tabs], layout=Layout(flex_flow="row wrap"))
+
+    def _ipython_display_(self) -> None:
+        # The first output stays in a saved notebook, in which the second cannot be shown without the kernel.
+        display({"text/html": picture.picture(self.inspection), "text/plain": repr(self.inspection)}, raw=True)
+        display(self._repr_mimebundle_(), raw=True)
 
     def say(self, text: str) -> None:
         """Show an error message."""
@@ -193,9 +199,11 @@ class Inspector(VBox):  # type: ignore[misc]
         if changed & {"labels", "clusters", "filters", "selected"}:
             # First, since the colours of a million particles are slow in the browser.
             self._tell()
+        if self.inspection.colour_by in self.colour.options:
+            self.colour.value = self.inspection.colour_by
         if self.lasso is None:
             return
-        if changed & {"labels", "clusters"} and self.colour.value == CLUSTER:
+        if "colours" in changed or (changed & {"labels", "clusters"} and self.colour.value == CLUSTER):
             self._colour()
         if changed & {"labels", "clusters", "filters"}:
             self.lasso.show_only(self.session.visible)
@@ -236,7 +244,7 @@ class Inspector(VBox):  # type: ignore[misc]
             self.lasso.recolour(*_cluster_colours(self.session))
         else:
             values = self.session.particles[self.colour.value]
-            if not _varies(values):
+            if not style.varies(values):
                 categories, inks = style.to_categorical(values)
                 self.lasso.recolour(categories, list(inks.values()), name=self.colour.value)
             else:
@@ -247,7 +255,7 @@ class Inspector(VBox):  # type: ignore[misc]
     def _place(self) -> None:
         if self.lasso is not None:
             chosen = self.axes.value
-            self.lasso.place(self.inspection.points if chosen is None else self.inspection.components(*chosen))
+            self.lasso.place(self.inspection.components(*chosen) if chosen else self.inspection.points)
 
     def _go(self, particle: int) -> None:
         if self.section is not None:
@@ -260,8 +268,8 @@ class Filters(VBox):  # type: ignore[misc]
     def __init__(self, session: Session) -> None:
         self.session = session
         table = session.particles
-        names = [name for name in table if _varies(table[name])]
-        self.column = Dropdown(options=names, layout=Layout(width="150px"))
+        names = [name for name in table if style.varies(table[name])]
+        self.column = Dropdown(options=names, description="column", style=style.LABEL, layout=Layout(width="190px"))
         self.range = FloatRangeSlider(continuous_update=False, readout_format=".3g", layout=Layout(width="100%"))
         self.all = Button(
             description="Show all",
@@ -309,11 +317,6 @@ def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) ->
     return Inspector(inspections.open(folder, diameter=diameter, seed=seed))
 
 
-def _varies(values: pd.Series) -> bool:
-    """Whether the values are floats that differ."""
-    return pd.api.types.is_float_dtype(values) and values.min() < values.max()
-
-
 def _line(text: str, ink: str, *, role: str = "status") -> str:
     """One line, cut to the width, with the full text as its tooltip, so that a long text does not move the widgets below."""
     whole = re.sub("<[^>]*>", "", text)
@@ -321,11 +324,11 @@ def _line(text: str, ink: str, *, role: str = "status") -> str:
     return f'<div role="{role}" title="{whole}" style="{how}">{text}</div>'
 
 
-def _axes(inspection: Inspection) -> list[tuple[str, tuple[int, int] | None]]:
-    """Choices for the axes of the map: its own, and pairs of principal components."""
+def _axes(inspection: Inspection) -> list[tuple[str, tuple[int, ...]]]:
+    """Choices for the axes of the map: its own, and pairs of components; a list would show None as no choice."""
     most = 0 if inspection.features is None else min(COMPONENTS, *inspection.features.vectors.shape)
     pairs = itertools.combinations(range(1, most + 1), 2)
-    return [("map", None), *((f"PC {first}, {second}", (first, second)) for first, second in pairs)]
+    return [("map", ()), *((f"PC {first}, {second}", (first, second)) for first, second in pairs)]
 
 
 def _cluster_colours(session: Session) -> tuple[pd.Categorical, list[str]]:

@@ -174,7 +174,10 @@ class Lasso:
         # The scatter counts only categories that occur: unused ones would shift the colours.
         used = values.remove_unused_categories()
         palette = dict(zip(values.categories, inks, strict=True))
-        self._colour(name, by=used, map=[palette[category] for category in used.categories])
+        shown = [palette[category] for category in used.categories]
+        # A single colour would give way to that of a selection.
+        one = {"selected": shown[0], "hover": shown[0]} if len(shown) == 1 else {}
+        self._colour(name, by=used, map=shown, **one)
 
     def shade(self, values: np.ndarray, name: str) -> None:
         """Colour particles by a number, (n,) in the order of the scatter, from dark to bright, with a legend of this name.

@@ -77,7 +77,7 @@ export default {
       context.shadowBlur = 3;
       context.fillRect(12, y, pixels, 3);
       context.font = "bold 12px sans-serif";
-      context.fillText(length >= 100 ? `${length / 10} nm` : `${length} Å`, 12, y - 5);
+      context.fillText(`${length.toLocaleString("en")} Å`, 12, y - 5);
       context.shadowBlur = 0;
     }
 
