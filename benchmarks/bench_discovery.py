@@ -141,7 +141,8 @@ def recovered(labels: pd.Series, truth: pd.Series) -> int:
     counts = pd.crosstab(labels[labels >= 0], truth)
     held = counts / truth.value_counts()[counts.columns]
     return sum(
-        held.loc[structure].max() > 0.5 and held.loc[structure].idxmax() == row.idxmax() for structure, row in counts.iterrows()
+        bool(held.loc[structure].max() > 0.5 and held.loc[structure].idxmax() == row.idxmax())
+        for structure, row in counts.iterrows()
     )
 
 

@@ -120,7 +120,7 @@ def test_what_goes_wrong_is_raised_where_the_result_is_asked_for() -> None:
         job.result(20)
     assert job.state == "failed"
     assert repr(job) == "Job('nothing', failed: there are no particles)"
-    assert job_summary.job_text(job) == "there are no particles"
+    assert job_summary.job_text(job) == "failed: there are no particles"
 
 
 def test_a_watcher_that_fails_is_left_out_and_ends_nothing(gate: threading.Event) -> None:

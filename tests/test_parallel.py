@@ -26,6 +26,7 @@ from torch import nn
 
 from tomolab import io, parallel, particles, simulation, tomograms
 from tomolab.averaging import gold_standard, initial_model, matching
+from tomolab.averaging.classification import discovery
 from tomolab.ctf import Lens
 from tomolab.io.volumes.tomogram import Tomogram
 from tomolab.learning import embedding
@@ -431,6 +432,15 @@ def test_first_structure_and_matches(noisy: Subtomograms, client: Client, tmp_pa
     for held in (noisy, stored):
         score = partial(matching.score, held, here, held.ids[6::-1], resolution=90.0, progress=False, device="cpu")
         pd.testing.assert_frame_equal(score(client=False), score(client=client))
+
+
+def test_discover(noisy: Subtomograms, client: Client) -> None:
+    labels = pd.Series(0, index=noisy.ids)
+    find = partial(discovery.discover, noisy, labels, seed=1, iterations=1, progress=False, device="cpu")
+    here, there = find(client=False), find(client=client)
+    pd.testing.assert_series_equal(here.labels, there.labels)
+    pd.testing.assert_series_equal(here.probability, there.probability)
+    np.testing.assert_array_equal(here.volumes[0].data, there.volumes[0].data)
 
 
 def test_the_script_for_slurm_asks_for_what_the_page_says() -> None:

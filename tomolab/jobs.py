@@ -132,8 +132,7 @@ class Job(Generic[Result]):
         self._future.add_done_callback(lambda _: self._notify())
 
     def __repr__(self) -> str:
-        error = self._future.exception() if self.state == "failed" else None
-        about = error or (None if self.over else self.progress)
+        about = self.error or (None if self.over else self.progress)
         return f"Job({self.name!r}, {self.state}{'' if about is None else f': {about}'})"
 
     @property
@@ -144,6 +143,11 @@ class Job(Generic[Result]):
         if not self._future.cancelled() and self._future.exception():
             return "failed"
         return "stopped" if self._asked.is_set() else "done"
+
+    @property
+    def error(self) -> BaseException | None:
+        """What the work raised, if it failed."""
+        return self._future.exception() if self.state == "failed" else None
 
     @property
     def over(self) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 from tomolab import inspection
 from tomolab.averaging import Average
-from tomolab.inspection import Inspection, Session, cluster_columns
+from tomolab.inspection import Inspection, Session, cluster_columns, exports
 from tomolab.inspection.actions import ACTIONS, GROUPS, Action, Choice
 from tomolab.inspection.cluster_columns import COLUMNS, Column
 from tomolab.subtomograms import Subtomograms
@@ -142,7 +142,7 @@ def test_it_says_what_cannot_be_done_and_why(work: Inspection, boxes: Subtomogra
     with pytest.raises(ValueError, match="tick two clusters or more"):
         ACTIONS["merge"].do(work, Choice([0]))
     work = Inspection(Session(boxes.particles), diameter=250)
-    assert problems(Choice())["export"] == "there is no cluster"
+    assert problems(Choice())["export"] == "there is no cluster, and nothing is selected"
     assert problems(Choice())["discover"] == "there are no boxes to compare"
 
 
@@ -207,6 +207,54 @@ def test_a_structure_is_accepted_merged_split_and_sent_back(work: Inspection, sc
     work.averages["b"].record["identity"] = {"sentence": "novel: nearest tric, mirrored (r 0.5, p 0.2)"}
     work.changed.emit({"averages"})
     assert shown(view, "identity")[second] == "novel"
+
+
+def test_only_visible_particles_are_counted_averaged_and_exported(work: Inspection, screen: Callable, tmp_path: Path) -> None:
+    session, ids = work.session, work.session.ids
+    work.split(0)
+    view, _, _ = screen(work)
+    assert shown(view, "visible") == {0: "", 1: ""}
+    low = session.particles["score"].to_numpy() > 5
+    first = (session.labels == 0).to_numpy()
+    session.select(ids[first | low])
+    session.filter("score", 5.5)
+    inside, other = int((low & first).sum()), int((low & ~first).sum())
+    assert shown(view, "visible") == {0: str(inside), 1: str(other)}
+    assert shown(view, "selected") == {0: str(inside), 1: str(other)}
+    assert ACTIONS["average"].help(work, Choice([0])).endswith(f"Now: of cluster 0 ({inside} of 16, the others are hidden)")
+    assert ACTIONS["export"].help(work, Choice()).endswith("Now: of the 26 selected")
+    assert set(exports.taken(work, [])) == set(ids[low])
+    written = tmp_path / "one.csv"
+    told = exports.export_as(work, exports.FORMATS[10], written, chosen=[0])
+    assert told == f"{inside} particles are in one.csv; {16 - inside} hidden particles left out"
+    assert set(pd.read_csv(written)["particle_id"]) == set(ids[first & low])
+    assert set(work._taking_part([]).index) == set(ids[low])
+    job = work.average(0, quick=True)
+    job.stop()
+    assert job.name == f"cluster 0, {inside} of 16, quick"
+    # A hidden cluster takes part in nothing, not even where its particles are selected.
+    session.describe(1, hidden=True)
+    assert shown(view, "visible")[1] == "0"
+    assert "cluster 1 shows 0 particles, and an average needs 8" in ACTIONS["average"].problem(work, Choice([1]))
+    with pytest.raises(ValueError, match="no particle is visible"):
+        exports.export_as(work, exports.FORMATS[10], tmp_path / "none.csv", chosen=[1])
+    number = session.new_cluster()
+    assert set(session.members(number)) == set(ids[first & low])
+    session.select([])
+    assert ACTIONS["export"].help(work, Choice()).endswith(f"Now: the {inside} visible of 32")
+    session.filter("score")
+    session.describe(1, hidden=False)
+    assert ACTIONS["export"].help(work, Choice()).endswith("Now: all 32")
+
+
+def test_an_existing_file_is_not_written_over_unasked(work: Inspection, tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("dear")
+    for wanted in (exports.FORMATS[10], exports.FORMATS[11]):
+        with pytest.raises(FileExistsError, match=r"mine\.csv is there already"):
+            exports.export_as(work, wanted, tmp_path / "mine", source="other.csv")
+    assert (tmp_path / "mine.csv").read_text() == "dear"
+    exports.export_as(work, exports.FORMATS[10], tmp_path / "mine", replace=True)
+    assert len(pd.read_csv(tmp_path / "mine.csv")) == 32
 
 
 def test_actions_change_the_session(work: Inspection) -> None:

@@ -233,7 +233,7 @@ def test_it_says_why_it_cannot(work: Inspection, mixed: Subtomograms) -> None:
     assert work.discover_problem() == work.discover_problem([0, 2]) == ""
     work.session.select(mixed.ids[:9])
     few = work.session.new_cluster()
-    with pytest.raises(ValueError, match="cannot discover: a discovery needs 16 particles, and 9 take part"):
+    with pytest.raises(ValueError, match="cannot discover: a discovery needs 16 particles, and 9 can take part"):
         work.discover([few])
     with pytest.raises(ValueError, match="there is no cluster"):
         work.discover([99])

@@ -202,7 +202,7 @@ def act(session: Session, kind: int, seed: int) -> None:
     match kind:
         case 0 | 1:
             session.select(some, how=str(rng.choice(["replace", "add", "remove", "intersect"])))
-        case 2 if session.selected.any():
+        case 2 if session.chosen_rows.any():
             session.new_cluster()
         case 3 if len(clusters) > 1:
             session.merge(rng.choice(clusters, 2, replace=False))

@@ -298,12 +298,12 @@ class Refinement:
         references = self._references(now, data, max_damping=20.0)
         now.noise = reconstruction.measure_noise(data, now.poses, now.fold, references=references, noise=now.noise)
         now.poses = now.poses.best(max(1, 3 - step))
-        prior, blocks = self._prior(now, data), _blocks(now.fold)
+        prior, parts = self._prior(now, data), blocks(now.fold)
         jobs = (
             {"grids": references.grids[one], "data": data.take(rows), "poses": now.poses.take(rows), "prior": prior}
-            for one, rows in blocks
+            for one, rows in parts
         )
-        for (_, rows), found in zip(blocks, self.workers.each(_refine_block, jobs, home=now.fold.device), strict=True):
+        for (_, rows), found in zip(parts, self.workers.each(_refine_block, jobs, home=now.fold.device), strict=True):
             now.poses.put(rows, found)
         self.radius_cycles = min(max(self.radius_cycles, references.resolved_cycles + 2), self.settings.max_radius_cycles)
         now.score = float(now.poses.scores[:, 0].mean())
@@ -378,20 +378,19 @@ def global_search(
     """
     turns = rotations.random(ROTATIONS, generator, device=fold.device)
     poses = alignment.random_poses(len(data), KEEP, generator=generator)
-    blocks, prior = _blocks(fold), {"noise": noise, "shift_sigma_voxels": shift_sigma_voxels}
+    parts, prior = blocks(fold), {"noise": noise, "shift_sigma_voxels": shift_sigma_voxels}
     jobs = (
         {"grids": grids[one], "data": data.take(rows), "turns": turns, "shifts": shifts[rows], "prior": prior}
-        for one, rows in blocks
+        for one, rows in parts
     )
-    for (_, rows), found in zip(blocks, (workers or Workers()).each(_search_block, jobs, home=fold.device), strict=True):
+    for (_, rows), found in zip(parts, (workers or Workers()).each(_search_block, jobs, home=fold.device), strict=True):
         poses.put(rows, found)
     return poses
 
 
-def _blocks(fold: Tensor) -> list[tuple[int, Tensor]]:
+def blocks(fold: Tensor) -> list[tuple[int, Tensor]]:
     """Rows that are scored at a time, each with their fold."""
-    folds = range(int(fold.max()) + 1)
-    return [(one, rows) for one in folds for rows in (fold == one).nonzero()[:, 0].split(BLOCK) if len(rows)]
+    return [(one, rows) for one in fold.unique().tolist() for rows in (fold == one).nonzero()[:, 0].split(BLOCK)]
 
 
 def _search_block(job: dict[str, Any]) -> Poses:

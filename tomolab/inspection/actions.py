@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from tomolab.inspection import exports
 from tomolab.inspection.model import ENGINES, QUICK, Inspection
 
 GROUPS = ("history", "clusters", "averages", "export")
@@ -96,9 +97,12 @@ def _average(work: Inspection, choice: Choice, **options: Any) -> None:
 
 def averaged(work: Inspection, choice: Choice) -> str:
     """The particles that would be averaged: the ticked clusters, or the selection, with their numbers of particles."""
-    session, counts = work.session, work.session.counts()
-    sets = [f"{session.title(one)} ({counts[one]:,})" for one in choice.clusters]
-    return f"of {', '.join(sets) or f'the selection ({session.selected.sum():,})'}"
+    return exports.taken_text(work, choice.clusters)
+
+
+def exported(work: Inspection, choice: Choice) -> str:
+    """The particles that would be exported: the ticked clusters, or the selection, or all."""
+    return exports.taken_text(work, choice.clusters, every=True)
 
 
 def none_ticked(_: Inspection, choice: Choice) -> str:
@@ -109,15 +113,16 @@ def none_ticked(_: Inspection, choice: Choice) -> str:
 def discovered(work: Inspection, choice: Choice) -> str:
     """The clusters in which structures would be searched for."""
     session = work.session
+    hidden = "" if session.visible.all() else "; hidden particles do not take part"
     if not session.clusters:
-        return f"of all {len(session.ids):,} particles, which are in no cluster"
+        return f"of all {len(session.ids):,} particles, which are in no cluster{hidden}"
     accepted = sum(one.accepted for one in session.clusters.values())
     every = (
         f"the {len(session.clusters) - accepted} clusters that are not accepted"
         if accepted
         else f"all {len(session.clusters)} clusters"
     )
-    return f"of {', '.join(map(session.title, choice.clusters)) or every}"
+    return f"of {', '.join(map(session.title, choice.clusters)) or every}{hidden}"
 
 
 ACTIONS = {
@@ -156,7 +161,7 @@ ACTIONS = {
         "plus",
         ("N",),
         "clusters",
-        problem=lambda work, _: "" if work.session.selected.any() else "select particles first",
+        problem=lambda work, _: "" if work.session.chosen_rows.any() else "select particles first",
         run=lambda work, _: work.session.new_cluster(),
     ),
     "merge": Action(
@@ -237,11 +242,12 @@ ACTIONS = {
     ),
     "export": Action(
         "Export…",
-        "Write the particles of the ticked clusters, or of all where none is ticked, for other programs",
+        "Write the particles of the ticked clusters, or else the selection, or else of all clusters, for other programs",
         "download",
         ("E",),
         "export",
-        problem=lambda work, _: "" if work.session.clusters else "there is no cluster",
+        problem=lambda work, _: exports.problem(work),
+        detail=exported,
     ),
 }
 """The actions of an inspector by name, in the order of the screen."""

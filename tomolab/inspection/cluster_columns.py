@@ -51,8 +51,14 @@ def _names(work: Inspection) -> dict[int, str]:
 
 def _selected(work: Inspection) -> dict[int, int]:
     session = work.session
-    counts = session.labels[session.selected].value_counts()
+    counts = session.labels[session.chosen_rows].value_counts()
     return {number: int(counts.get(number, 0)) for number in session.clusters}
+
+
+def _visible(work: Inspection) -> Mapping[int, int | None]:
+    """Number of visible particles, or None while nothing is hidden."""
+    session = work.session
+    return dict.fromkeys(session.clusters) if session.visible.all() else session.counts(visible=True).to_dict()
 
 
 def newest(work: Inspection) -> dict[int, tuple[str, Average]]:
@@ -95,6 +101,15 @@ COLUMNS = (
         write=lambda session, number, text: session.describe(number, name=text.strip()),
     ),
     Column("count", "Particles", "Particles in the cluster", "number", lambda work: work.session.counts(), "{:,}".format),
+    Column(
+        "visible",
+        "Visible",
+        "Particles in it that are within the filters and not hidden: averages and exports take only these",
+        "number",
+        _visible,
+        lambda count: "" if count is None else f"{count:,}",
+        optional=True,
+    ),
     Column(
         "selected",
         "Selected",

@@ -126,7 +126,6 @@ class DiscoveryTask:
         if stayed:
             warnings.warn(f"{stayed} particles left their cluster during the discovery, and stay where they are", stacklevel=2)
         averages: dict[str, Average] = {}
-        known = fitting(self.catalogue or shipped(), self.subtomograms.box * self.subtomograms.voxel_size)
         clusters = sorted(set(moved) - {NONE})
         titles = {number: self.session.title(number) for number in clusters}
         for number, title in titles.items():
@@ -136,8 +135,7 @@ class DiscoveryTask:
             if len(ids) < MIN_PARTICLES:
                 continue
             average = self._average(ids, found.volumes[found.labels[ids[0]]], {"progress": progress, "stop": stop})
-            if average.believable and len(known) >= MIN_MAPS:
-                average = identify(average, known).add_to(average)
+            average = named(average, self.catalogue)
             averages[self.keep(title, average, number, ids)] = average
         return DiscoveryResult(found, clusters, averages, stayed)
 
@@ -175,6 +173,12 @@ class DiscoveryTask:
         start = InitialModel(volume, pd.Series(dtype=float), about | {"seed": self.options["seed"]})
         resolution = float(np.clip(START, 2 * boxes.voxel_size, boxes.box * boxes.voxel_size / 4))
         return gold_standard.average(boxes, ids, start=start, start_resolution=resolution, **self.options, **controls)
+
+
+def named(average: Average, catalogue: Catalogue | None) -> Average:
+    """The average with its name in a catalogue, by default of the shipped maps, if it is believable and enough maps fit."""
+    known = fitting(catalogue or shipped(), average.volume.shape[0] * average.volume.voxel_size)
+    return identify(average, known).add_to(average) if average.believable and len(known) >= MIN_MAPS else average
 
 
 @cache

@@ -30,8 +30,10 @@ from tomolab import volumes as densities
 from tomolab.averaging.half_maps import Average
 from tomolab.averaging.relion import programs
 from tomolab.conventions import ANGLES, POSITION
+from tomolab.inspection.history import counted
 from tomolab.inspection.model import Inspection
 from tomolab.inspection.run_contents import folder_name
+from tomolab.inspection.selection import Selection
 from tomolab.io.lists import copick, formats, outdated
 from tomolab.io.volumes import em
 from tomolab.subtomograms import to_dynamo, to_relion
@@ -41,7 +43,7 @@ from tomolab.volumes import Volume
 TABLE = "table"
 """Stands for the name of an average where particles have the poses of the particle table."""
 POSES = ("average", TABLE)
-COPY = "copy"
+COPY, COPICK = "copy", "copick"
 PROGRAMS = ("RELION", "Dynamo")
 LONGEST = 80
 """Maximum number of characters of a folder name."""
@@ -69,7 +71,7 @@ FORMATS = (
     ExportFormat("AV3 motive list (.em)", ".em"),
     ExportFormat("IMOD model (.mod)", ".mod"),
     ExportFormat("CryoET Data Portal (.ndjson)", ".ndjson"),
-    ExportFormat("copick (project folder)", "", "copick"),
+    ExportFormat("copick (project folder)", "", COPICK),
     ExportFormat("all columns (.csv)", ".csv"),
     ExportFormat("your own list, these only", "", COPY),
     ExportFormat("RELION, a folder a class", "", "RELION"),
@@ -91,7 +93,7 @@ class Exported:
     """Columns that were dropped because they describe other poses or half sets."""
 
     def __str__(self) -> str:
-        text = f"{self.count:,} particles are in {self.path.name}"
+        text = f"{counted(self.count)} {'is' if self.count == 1 else 'are'} in {self.path.name}"
         names = {name: "the particle table" if name == TABLE else f'"{name}"' for name in self.poses}
         if set(self.poses) - {TABLE}:
             text += ", in the poses of " + " and of ".join(f"{names[name]} ({count:,})" for name, count in self.poses.items())
@@ -113,22 +115,44 @@ class ParticleClass:
     about: str = ""
 
 
-def problem(work: Inspection, wanted: ExportFormat) -> str:
-    """Why one of `FORMATS` cannot be exported now; empty if it can be."""
-    if not work.session.clusters:
-        return "there is no cluster"
+def taken(work: Inspection, ticked: Sequence[int]) -> Sequence[int] | Selection | None:
+    """What an inspector exports: the ticked clusters, or else the selection, or else None for all clusters."""
+    return ticked or (work.session.chosen("selection", "selected") if work.session.chosen_rows.any() else None)
+
+
+def taken_text(work: Inspection, ticked: Sequence[int], *, every: bool = False) -> str:
+    """The same in words, with numbers of particles; `every` if all clusters are meant where nothing is ticked or selected."""
+    session, selected = work.session, int(work.session.chosen_rows.sum())
+    counts, shown = session.counts(), session.counts(visible=True)
+
+    def number(few: int, of: int) -> str:
+        return f"{few:,}" if few == of else f"{few:,} of {of:,}, the others are hidden"
+
+    if ticked:
+        return "of " + ", ".join(f"{session.title(one)} ({number(shown[one], counts[one])})" for one in ticked)
+    if selected or not every:
+        return f"of the {selected:,} selected"
+    return f"all {shown.sum():,}" if shown.sum() == counts.sum() else f"the {shown.sum():,} visible of {counts.sum():,}"
+
+
+def problem(work: Inspection, wanted: ExportFormat | None = None) -> str:
+    """Why nothing can be exported now, or not in one of `FORMATS`; empty if it can be."""
+    if not work.session.clusters and not work.session.chosen_rows.any():
+        return "there is no cluster, and nothing is selected"
+    if wanted is None:
+        return ""
     return "there are no boxes to write" if wanted.format in PROGRAMS and work.subtomograms is None else ""
 
 
 def export(
     work: Inspection,
     path: str | Path,
-    chosen: Iterable[int] | None = None,
+    chosen: Iterable[int] | Selection | None = None,
     *,
     format: str | None = None,  # noqa: A002 - as in files
     poses: str = "average",
 ) -> Exported:
-    """Write the particles of some clusters, by default of all, as a particle list.
+    """Write the visible particles of some clusters, by default of all, or of a `Selection`, as a particle list.
 
     Parameters
     ----------
@@ -137,7 +161,7 @@ def export(
     path
         As in `io.write_particles`; for the format "copick", the overlay root of a project (`copick.write`).
     chosen
-        Clusters.
+        Clusters, or a `Selection`. Particles outside of the filters and in hidden clusters are left out.
     format
         As in `io.write_particles`, or "copick".
     poses
@@ -153,10 +177,10 @@ def export(
     if poses not in POSES:
         raise ValueError(f"poses is one of {', '.join(POSES)}, got {poses!r}")
     averages = work.averages if poses == "average" else {}
-    listed = work.session.table(chosen)
+    listed = work.session.table(chosen, visible=True)
     table, used = posed(listed, averages, reach=work.diameter)
     left_out = _left_out(listed, table)
-    if format == "copick":
+    if format == COPICK:
         copick.write(table, path)
         return Exported(path, len(table), used, left_out=left_out)
     added = to_dynamo.tags_from(work.session.ids) if path.suffix == ".tbl" else 0
@@ -166,8 +190,10 @@ def export(
     return Exported(path, len(table), used, added, left_out)
 
 
-def folders(work: Inspection, folder: str | Path, chosen: Iterable[int] | None = None, *, program: str) -> list[Exported]:
-    """Write a folder for each cluster with all files that RELION or Dynamo needs (`write_class_folders`); all or nothing.
+def folders(
+    work: Inspection, folder: str | Path, chosen: Iterable[int] | Selection | None = None, *, program: str
+) -> list[Exported]:
+    """Write a folder for each cluster, or one for a selection, with all files that RELION or Dynamo needs; all or nothing.
 
     The reference of a cluster is the average with most of its particles. Only its poses are used, so that a folder has one
     frame. A quick average is the reference only where there is no other.
@@ -179,7 +205,7 @@ def folders(work: Inspection, folder: str | Path, chosen: Iterable[int] | None =
     folder
         The folder to write; it must not exist.
     chosen
-        Clusters; by default all that have particles.
+        Clusters, by default all that have visible particles, or a `Selection`. Hidden particles are left out.
     program
         "RELION" or "Dynamo".
 
@@ -192,17 +218,22 @@ def folders(work: Inspection, folder: str | Path, chosen: Iterable[int] | None =
     """
     if work.subtomograms is None:
         raise ValueError("there are no boxes to write")
-    counts = work.session.counts()
-    wanted = counts.index[counts > 0].tolist() if chosen is None else list(chosen)
+    session, counts = work.session, work.session.counts(visible=True)
+    wanted: list[tuple[str, Selection | list[int]]]
+    if isinstance(chosen, Selection):
+        wanted = [(chosen.name, chosen)]
+    else:
+        clusters = counts.index[counts > 0].tolist() if chosen is None else chosen
+        wanted = [(session.title(number), [number]) for number in clusters]
     sets, written = [], []
-    for cluster in wanted:
-        table = work.session.table([cluster])
+    for title, members in wanted:
+        table = session.table(members, visible=True)
         name, reference = _best(table, work.averages)
         found, used = posed(table, {} if reference is None else {name: reference}, reach=work.diameter)
         about = "" if reference is None else f"Average {name!r} is the reference; {used.get(name, 0)} particles have its poses."
         left_out = _left_out(table, found)
         about += f"\nLeft out: {', '.join(left_out)}, which describe other poses or half sets." if left_out else ""
-        sets.append(ParticleClass(work.session.title(cluster), found, reference, about))
+        sets.append(ParticleClass(title, found, reference, about))
         written.append((used, left_out))
     places = write_class_folders(sets, work.subtomograms, folder, program=program, diameter=1.2 * work.diameter)
     return [
@@ -216,9 +247,10 @@ def export_as(
     wanted: ExportFormat,
     path: str | Path,
     *,
-    chosen: Iterable[int] | None = None,
+    chosen: Iterable[int] | Selection | None = None,
     poses: str = "average",
     source: str = "",
+    replace: bool = False,
 ) -> str:
     """Export one of `FORMATS`; return a message for the user.
 
@@ -229,32 +261,55 @@ def export_as(
     wanted
         One of `FORMATS`.
     path
-        File or folder; a missing suffix is added.
+        File or folder; a missing suffix is added (`place`).
     chosen
-        Clusters; all by default.
+        As in `export`.
     poses
         As in `export`.
     source
         The user's own list, for the format `COPY`.
+    replace
+        Whether a file that is there may be replaced.
 
     Raises
     ------
+    FileExistsError
+        If the file is there already and may not be replaced.
     OSError, ValueError
-        As in `export`, `io.filter_particles` and `folders`.
+        If no particle is visible, or as in `export`, `io.filter_particles` and `folders`.
     """
-    path, own = Path(path), Path(source).expanduser()
-    suffix = own.suffix if wanted.format == COPY else wanted.suffix
-    path = path if path.suffix == suffix else path.with_name(path.name + suffix)
+    if wanted.format == COPY and not source:
+        raise ValueError("give the list from which the particles were read")
+    path = place(wanted, path, source)
+    if path.is_file() and not replace:
+        raise FileExistsError(f"{path.name} is there already; choose another name, or tick that it may be replaced")
+    table = work.session.table(chosen, visible=True)
+    if not len(table):
+        raise ValueError("no particle is visible: filters or hidden clusters leave out all of them")
+    hidden = len(work.session.table(chosen)) - len(table)
+    return _write_as(work, wanted, path, chosen, poses, source) + (
+        f"; {counted(hidden, 'hidden particles')} left out" if hidden else ""
+    )
+
+
+def place(wanted: ExportFormat, path: str | Path, source: str = "") -> Path:
+    """File or folder that `export_as` writes: `path` with the suffix of the format, or of the user's own list."""
+    path, suffix = Path(path), Path(source).suffix if wanted.format == COPY else wanted.suffix
+    return path if path.suffix == suffix else path.with_name(path.name + suffix)
+
+
+def _write_as(
+    work: Inspection, wanted: ExportFormat, path: Path, chosen: Iterable[int] | Selection | None, poses: str, source: str
+) -> str:
     if wanted.format == COPY:
-        if not source:
-            raise ValueError("give the list from which the particles were read")
-        done = io.filter_particles(own, work.session.table(chosen), path)
+        own = Path(source).expanduser()
+        done = io.filter_particles(own, work.session.table(chosen, visible=True), path)
         other = f"; {done.elsewhere:,} are of other lists" if done.elsewhere else ""
-        return f"{done.kept:,} of {done.kept + done.dropped:,} particles of {own.name} are in {path.name}{other}"
+        return f"{done.kept:,} of {counted(done.kept + done.dropped)} of {own.name} are in {path.name}{other}"
     if wanted.format in PROGRAMS:
         found = folders(work, path, chosen, program=wanted.format)
-        many = f"{len(found)} folder{'s' * (len(found) > 1)}"
-        return f"{sum(one.count for one in found):,} particles are in {many} in {path.name}; see README.txt there"
+        many = counted(len(found), "folders")
+        return f"{counted(sum(one.count for one in found))} are in {many} in {path.name}; see README.txt there"
     return str(export(work, path, chosen, format=wanted.format, poses=poses))
 
 

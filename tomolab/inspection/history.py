@@ -25,6 +25,11 @@ OVERHEAD = 1024
 """Bytes counted for the description of a step and its changes of clusters."""
 
 
+def counted(number: int, things: str = "particles") -> str:
+    """A number of things in words: "1 particle", "1,200 particles"."""
+    return f"{number:,} {things.removesuffix('s') if number == 1 else things}"
+
+
 @dataclass(frozen=True, eq=False)
 class Step:
     """One change: its description, its time (UTC) and the values that it changed.

@@ -37,6 +37,7 @@ from tomolab.clusters import labels as cluster_labels
 from tomolab.inspection import discovery, run_contents
 from tomolab.inspection import session as sessions
 from tomolab.inspection.discovery import DiscoveryResult, DiscoveryTask
+from tomolab.inspection.history import counted
 from tomolab.inspection.run_contents import AVERAGES, SESSION, folder_name
 from tomolab.inspection.session import Session
 from tomolab.jobs import Job
@@ -48,6 +49,8 @@ from tomolab.volumes import Volume
 ENGINES = ("tomolab", "RELION")
 FEWEST = 8
 """Minimum number of particles of an average."""
+CLUSTER = "cluster"
+"""What particles are coloured by at first."""
 QUICK = 120
 """Particles of a quick average: the most typical ones of its cluster."""
 COMPONENTS = 6
@@ -73,6 +76,8 @@ class AveragingTask:
         Number of classes into which the particles are sorted first; 1 does not sort.
     folder
         Run folder for the state of an unfinished average (`run_contents.checkpoint`). None keeps nothing.
+    name
+        Gives an average its name in a catalogue; by default it gets none.
     refine_in
         Folder in which RELION refines the average of tomolab; by default RELION does not run.
     options
@@ -89,17 +94,19 @@ class AveragingTask:
         options: dict[str, Any],
         classes: int = 1,
         folder: Path | None = None,
+        name: Callable[[Average], Average] = lambda average: average,
         refine_in: Path | None = None,
     ) -> None:
         self.title, self.subtomograms, self.ids, self.keep = title, subtomograms, ids, keep
-        self.options, self.classes, self.folder, self.refine_in = options, classes, folder, refine_in
+        self.options, self.classes, self.folder, self.name, self.refine_in = options, classes, folder, name, refine_in
 
     def __call__(self, *, progress: Callable[[Any], Any], stop: Callable[[], bool]) -> dict[str, Average]:
         """Compute the averages, by name; if stopped, return those that are ready."""
         controls = {"progress": progress, "stop": stop}
         averages: dict[str, Average] = {}
         for name, ids in self._sets(controls).items():
-            averages[name] = self._average(name, ids, controls)
+            average = self._average(name, ids, controls)
+            averages[name] = average if stop() else self.name(average)
             self.keep(name, averages[name])
             if stop():
                 break
@@ -147,7 +154,7 @@ class Inspection:
     folder
         Run folder, into which every change and every average is written at once; by default nothing is written.
     catalogue
-        Known maps that name the structures of `discover`; the shipped ones by default.
+        Known maps that name averages; the shipped ones by default.
 
     Raises
     ------
@@ -157,7 +164,7 @@ class Inspection:
     """
 
     changed = Signal(set)
-    """Sent with the names of what changed: those of `Session.changed`, "jobs", and "averages" (in the thread of the job)."""
+    """Sent with the names of what changed: those of `Session.changed`, "colours", "jobs", "averages" (in the job's thread)."""
 
     def __init__(
         self,
@@ -194,10 +201,24 @@ class Inspection:
         self.averages: dict[str, Average] = {}
         """Averages by name, oldest first."""
         self.jobs: list[Job] = []
+        self._colour_by = CLUSTER
         session.changed.connect(self._keep_session)
 
     def __repr__(self) -> str:
         return f"Inspection({self.session!r}, {len(self.averages)} averages)"
+
+    @property
+    def colour_by(self) -> str:
+        """Column whose values colour the particles in all views, or "cluster"."""
+        return self._colour_by
+
+    @colour_by.setter
+    def colour_by(self, column: str) -> None:
+        if column != CLUSTER and column not in self.session.particles:
+            raise ValueError(f"there is no column {column!r} to colour by; there are {', '.join(self.session.particles)}")
+        if column != self._colour_by:
+            self._colour_by = column
+            self.changed.emit({"colours"})
 
     @property
     def kept(self) -> Path | None:
@@ -224,10 +245,11 @@ class Inspection:
         """Why these clusters, or the selection if none is given, cannot be averaged with an engine; empty if they can."""
         if self.subtomograms is None:
             return "there are no boxes to average"
-        counts, selected = self.session.counts(), int(self.session.selected.sum())
-        sets = {self.session.title(one): int(counts[one]) for one in clusters} or {"the selection": selected}
+        session, counts = self.session, self.session.counts(visible=True)
+        sets = {session.title(one): int(counts[one]) for one in clusters} or {"the selection": int(session.chosen_rows.sum())}
+        held = "holds" if session.visible.all() else "shows"
         few = [
-            f"{name} holds {count} particles, and an average needs {FEWEST}" for name, count in sets.items() if count < FEWEST
+            f"{name} {held} {counted(count)}, and an average needs {FEWEST}" for name, count in sets.items() if count < FEWEST
         ]
         if few or engine != "RELION":
             return "; ".join(few)
@@ -241,13 +263,13 @@ class Inspection:
             return "all clusters are accepted: tick those to search in"
         labels = self._taking_part(clusters)
         if len(labels) < discovery.FEWEST:
-            return f"a discovery needs {discovery.FEWEST} particles, and {len(labels)} take part"
+            return f"a discovery needs {discovery.FEWEST} particles, and {len(labels):,} can take part"
         few = labels.value_counts().max() < FEWEST
         return f"a discovery needs a cluster of {FEWEST} particles to start from" if few else ""
 
     def _taking_part(self, clusters: Sequence[int]) -> pd.Series:
-        """Cluster of the particles in some clusters, by default in all that are not accepted; without clusters, of all."""
-        labels, known = self.session.labels, self.session.clusters
+        """Cluster of the visible particles in some clusters, by default in all not accepted ones; without clusters, of all."""
+        labels, known = self.session.labels[self.session.visible], self.session.clusters
         some = list(clusters) or [number for number, one in known.items() if not one.accepted]
         return labels[labels.isin(some)] if known else labels
 
@@ -329,6 +351,8 @@ class Inspection:
     ) -> Job[dict[str, Average]]:
         """Average a cluster, or the selection, in a background job; add the result to `averages` and the run folder.
 
+        Particles outside of the filters and in hidden clusters do not take part.
+
         Parameters
         ----------
         cluster
@@ -355,9 +379,13 @@ class Inspection:
         name = _symmetry(symmetry)
         boxes = self.subtomograms
         assert boxes is not None
-        chosen = self.session.chosen("selection", "selected") if cluster is None else self.session.members(cluster)
+        _check_mask(mask_diameter, boxes)
+        session = self.session
+        chosen = session.chosen("selection", "selected") if cluster is None else session.members(cluster, visible=True)
         ids = self.typical(chosen.ids)[:QUICK] if quick else chosen.ids
-        title = self._free(chosen.name + (", quick" if quick else "") + (", RELION" if engine == "RELION" else ""))
+        total = len(chosen) if cluster is None else session.counts()[cluster]
+        part = f", {len(chosen):,} of {total:,}" if len(chosen) < total else ""
+        title = self._free(chosen.name + part + (", quick" if quick else "") + (", RELION" if engine == "RELION" else ""))
         options = {"seed": seed, "symmetry": name, "mask_diameter": mask_diameter} | ({"iterations": 12} if quick else {})
         task = AveragingTask(
             title,
@@ -366,6 +394,7 @@ class Inspection:
             keep=partial(self.keep, cluster=cluster, members=chosen.ids, quick=quick),
             classes=1 if quick else classes,
             folder=self.folder,
+            name=partial(discovery.named, catalogue=self.catalogue) if not quick else (lambda average: average),
             refine_in=self.folder / "relion" if self.folder and engine == "RELION" else None,
             options=options,
         )
@@ -393,7 +422,7 @@ class Inspection:
         Parameters
         ----------
         clusters
-            Their particles take part; by default those of all clusters that are not accepted, and all particles where there is
+            Their visible particles take part; by default those of all clusters that are not accepted, and all where there is
             no cluster.
         seed
             Of the structures and the averages.
@@ -412,6 +441,7 @@ class Inspection:
         _refuse(self.discover_problem(clusters), "discover")
         boxes, before = self.subtomograms, self._taking_part(clusters)
         assert boxes is not None
+        _check_mask(mask_diameter, boxes)
         options = {"seed": seed, "symmetry": _symmetry(symmetry), "mask_diameter": mask_diameter}
         task = DiscoveryTask(
             self.session, before, boxes, self.features, self._keep_free, self.catalogue, iterations, options, self.folder
@@ -462,6 +492,13 @@ class Inspection:
 
     # Helpers
 
+    def remove_job(self, job: Job) -> None:
+        """Take a job that has ended from `jobs`; its averages stay. ValueError if it has not ended."""
+        if not job.over:
+            raise ValueError(f"{job.name} has not ended: stop it first")
+        self.jobs.remove(job)
+        self.changed.emit({"jobs"})
+
     def _add_job(self, job: Job) -> None:
         self.jobs.append(job)
         self.changed.emit({"jobs"})
@@ -492,6 +529,12 @@ class Inspection:
 def _refuse(problem: str, action: str) -> None:
     if problem:
         raise ValueError(f"cannot {action}: {problem}")
+
+
+def _check_mask(diameter: float | None, boxes: Subtomograms) -> None:
+    extent = boxes.box * boxes.voxel_size
+    if diameter is not None and not 0 < diameter <= extent:
+        raise ValueError(f"the mask is {diameter:g} Å wide, and must be over 0 and at most the box, {extent:g} Å")
 
 
 def _symmetry(text: str) -> str:

@@ -32,7 +32,7 @@ import pandas as pd
 from psygnal import Signal
 
 from tomolab import io
-from tomolab.inspection.history import History, Step
+from tomolab.inspection.history import History, Step, counted
 from tomolab.inspection.selection import Selection
 from tomolab.io import safe_load
 
@@ -121,8 +121,10 @@ class Session:
 
     @property
     def labels(self) -> pd.Series:
-        """Cluster of each particle, named "cluster", indexed by particle id; -1 for none."""
-        return pd.Series(self._values["labels"], index=self._index.rename("particle_id"), name="cluster")
+        """Cluster of each particle, named "cluster", indexed by particle id; -1 for none. Figures take their own colours."""
+        labels = pd.Series(self._values["labels"], index=self._index.rename("particle_id"), name="cluster")
+        labels.attrs["colours"] = {number: one.colour for number, one in self.clusters.items() if one.colour}
+        return labels
 
     @property
     def selected(self) -> np.ndarray:
@@ -138,6 +140,11 @@ class Session:
         return shown
 
     @property
+    def chosen_rows(self) -> np.ndarray:
+        """Whether each particle is selected and visible, (n,): those that actions on the selection take."""
+        return self.selected & self.visible
+
+    @property
     def clusters(self) -> Mapping[int, Cluster]:
         """Description of each cluster, by its number."""
         return self._values["clusters"]
@@ -151,29 +158,37 @@ class Session:
         """Name of a cluster, or its number where it has none."""
         return self._known([cluster])[0][1].name or f"cluster {cluster}"
 
-    def counts(self) -> pd.Series:
-        """Number of particles of every cluster, indexed by its number; empty clusters count 0."""
-        labels = self._values["labels"]
+    def counts(self, *, visible: bool = False) -> pd.Series:
+        """Number of particles, or of the visible ones, of every cluster, by its number; empty clusters count 0."""
+        labels = self._values["labels"][self.visible] if visible else self._values["labels"]
         # Not bincount: the cluster numbers of a table may be huge.
         sizes = pd.Series(labels).value_counts().to_dict()
         return pd.Series({number: sizes.get(number, 0) for number in self.clusters}, name="particles", dtype=np.int64)
 
-    def table(self, clusters: Iterable[int] | None = None) -> pd.DataFrame:
-        """Particle table of some clusters, by default of all, with the columns ``cluster`` and ``cluster_name`` added."""
-        wanted = list(self.clusters) if clusters is None else [number for number, _ in self._known(clusters)]
-        inside = np.isin(self._values["labels"], wanted)
+    def table(self, chosen: Iterable[int] | Selection | None = None, *, visible: bool = False) -> pd.DataFrame:
+        """Particle table of some clusters, by default of all, or of a `Selection`; with ``cluster`` and ``cluster_name`` added.
+
+        `visible` leaves out particles outside of the filters and in hidden clusters.
+        """
+        if isinstance(chosen, Selection):
+            inside = np.isin(np.arange(len(self._index)), self._rows(chosen))
+        else:
+            wanted = list(self.clusters) if chosen is None else [number for number, _ in self._known(chosen)]
+            inside = np.isin(self._values["labels"], wanted)
+        inside = inside & self.visible if visible else inside
         labels = self._values["labels"][inside]
-        names = {number: self.title(number) for number in wanted}
+        names = {NONE: "none"} | {number: self.title(number) for number in self.clusters}
         return self.particles[inside].assign(cluster=labels, cluster_name=pd.Series(labels).map(names).to_numpy())
 
     def chosen(self, name: str, reason: str) -> Selection:
-        """The selected particles as a `Selection`; ValueError if nothing is selected."""
+        """The selected particles that are visible as a `Selection`; ValueError if there are none."""
         return Selection(name, self._some(), reason)
 
-    def members(self, cluster: int) -> Selection:
-        """The particles of a cluster, as a `Selection`."""
+    def members(self, cluster: int, *, visible: bool = False) -> Selection:
+        """The particles of a cluster, or only the visible ones, as a `Selection`."""
         self._known([cluster])
-        return Selection(self.title(cluster), self.ids[self._values["labels"] == cluster], f"cluster {cluster} of a session")
+        inside = (self._values["labels"] == cluster) & (self.visible if visible else True)
+        return Selection(self.title(cluster), self.ids[inside], f"cluster {cluster} of a session")
 
     def digest(self, cluster: int) -> str:
         """The `digest` of the particle ids of a cluster; computed once while no particle moves."""
@@ -211,17 +226,15 @@ class Session:
         ways = {"replace": mask, "add": now | mask, "remove": now & ~mask, "intersect": now & mask}
         if how not in ways:
             raise ValueError(f"how must be one of {', '.join(ways)}, got {how!r}")
-        self._do(f"select {ways[how].sum():,} particles ({by}, {how})", selected=ways[how])
+        self._do(f"select {counted(ways[how].sum())} ({by}, {how})", selected=ways[how])
 
     @_one_at_a_time
     def new_cluster(self, name: str = "") -> int:
-        """Move the selected particles to a new cluster; return its number. ValueError if nothing is selected."""
+        """Move the selected particles that are visible to a new cluster; return its number. ValueError if there are none."""
         rows, labels = self._rows(self._some()), self._values["labels"].copy()
         (number,) = self._new()
         labels[rows] = number
-        self._do(
-            f"new cluster of {self.selected.sum():,} particles", labels=labels, clusters=self._with({number: Cluster(name)})
-        )
+        self._do(f"new cluster of {counted(len(rows))}", labels=labels, clusters=self._with({number: Cluster(name)}))
         return number
 
     @_one_at_a_time
@@ -311,7 +324,7 @@ class Session:
         free = (title for number in count(1) if (title := f"{name} {number}") not in taken)
         new = {number: Cluster(title) for number, title in zip(numbers.values(), free, strict=False)}
         stay = f"; {len(labels) - len(some):,} had left their cluster and stay" if len(some) < len(labels) else ""
-        self._do(f"{what}: {len(new)} clusters of {len(some):,} particles{stay}", labels=after, clusters=rest | new)
+        self._do(f"{what}: {counted(len(new), 'clusters')} of {counted(len(some))}{stay}", labels=after, clusters=rest | new)
         return moved
 
     @_one_at_a_time
@@ -345,7 +358,7 @@ class Session:
         empty = set(clusters) - set(labels.tolist())
         rest = {number: one for number, one in described.items() if number not in empty}
         title = ", ".join(map(self.title, clusters))
-        self._do(f"{SEND_BACK} {came:,} particles of {title}", labels=labels, clusters=rest)
+        self._do(f"{SEND_BACK} {counted(came)} of {title}", labels=labels, clusters=rest)
 
     def _arrived(self, cluster: int) -> tuple[np.ndarray, np.ndarray, Mapping[int, Cluster]]:
         """Rows that the last step that brought any brought into a cluster; their labels and all clusters before that step."""
@@ -486,9 +499,9 @@ class Session:
         return rows
 
     def _some(self) -> np.ndarray:
-        ids = self.ids[self.selected]
+        ids = self.ids[self.chosen_rows]
         if not len(ids):
-            raise ValueError("nothing is selected")
+            raise ValueError("all selected particles are hidden" if self.selected.any() else "nothing is selected")
         return ids
 
     def _known(self, clusters: Iterable[int]) -> list[tuple[int, Cluster]]:

@@ -12,6 +12,7 @@ from tomolab.averaging.classification.discovery import Discovery
 from tomolab.averaging.fsc import THRESHOLD
 from tomolab.averaging.half_maps import Average
 from tomolab.inspection.discovery import DiscoveryProgress, DiscoveryResult
+from tomolab.inspection.history import counted
 from tomolab.jobs import Job
 from tomolab.ui import images, style
 from tomolab.volumes import Volume
@@ -22,7 +23,9 @@ SIDE = 96
 """Pixels of a slice."""
 STRUCTURE = 40
 """Pixels of the slice of a structure while it forms."""
-COLOURS = {"done": style.OKABE_ITO[2], "failed": style.OKABE_ITO[5], "stopped": style.OKABE_ITO[1]}
+COLOURS = {"done": style.OKABE_ITO[2], "failed": style.ERROR, "stopped": style.OKABE_ITO[1]}
+WORDS = {"mask_diameter": "the mask", "max_shift": "the shift"}
+"""What screens call the options of an average."""
 
 
 def job_text(job: Job) -> str:
@@ -30,7 +33,7 @@ def job_text(job: Job) -> str:
     if job.state == "waiting":
         return "waits for the jobs before it"
     if job.state == "failed":
-        return repr(job).partition("failed: ")[2][:-1]
+        return f"failed: {_reason(job.error)}"
     outcome = _outcome(job)
     if outcome is None:
         return job.state if job.over or job.progress is None else f"{'stopping: ' * (job.state == 'stopping')}{job.progress}"
@@ -42,10 +45,20 @@ def job_text(job: Job) -> str:
     return f"{'stopped; ' * (job.state == 'stopped')}{text}, {job.seconds:.0f} s"
 
 
+def _reason(error: BaseException | None) -> str:
+    """An error in the words of the screens."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "out of memory" in text.lower():
+        return "not enough memory: end other programs, or take fewer particles or a smaller mask"
+    for name, words in WORDS.items():
+        text = text.replace(name, words)
+    return text if isinstance(error, ValueError | RuntimeError | OSError) and text else f"{type(error).__name__} {text}".strip()
+
+
 def average_text(average: Average) -> str:
     """Number of particles and resolution of an average, in words."""
     belief = "" if average.believable else ": do not believe it"
-    return f"{len(average.particles)} particles, halves agree to {average.resolution:.0f} Å{belief}"
+    return f"{counted(len(average.particles))}, halves agree to {average.resolution:.0f} Å{belief}"
 
 
 def share(progress: Any) -> float:

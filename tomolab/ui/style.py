@@ -14,11 +14,11 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgb, to_rgba_array
+from matplotlib.colors import to_hex, to_rgba_array
 from matplotlib.figure import Figure
 
 from tomolab.conventions import BOX, READ_POSE, SOURCE
-from tomolab.inspection.session import Cluster
+from tomolab.inspection.session import NONE, Cluster, Session
 
 OKABE_ITO = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"]
 """Palette for colour blindness (Okabe and Ito 2008), without black."""
@@ -27,8 +27,13 @@ MORE += ["#88CCEE", "#DDCC77", "#1B1B1B"]
 """Colours after those, mostly Tol's muted scheme."""
 INK, QUIET, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
 """Text; secondary text; lines that should stay behind the data."""
+LABEL = {"description_width": "initial"}
+"""Style of a field of a notebook with a label as wide as its text."""
 QUIET_TEXT = f"var(--jp-ui-font-color2, {QUIET})"
 """Secondary text of a notebook, readable in light and dark themes."""
+ERROR = "#d32f2f"
+ERROR_TEXT = f"var(--jp-error-color1, {ERROR})"
+"""An error; the same as text of a notebook."""
 LACKING = "#bdbdbd"
 """Colour of missing values."""
 FEW = 40
@@ -91,15 +96,31 @@ def span(text: str, ink: str) -> str:
 
 def lighter(colour: str, share: float = 0.35) -> str:
     """Mix a colour with white, a dark one with more, so that it stands out on a grey image."""
-    red, green, blue = to_rgb(colour)
-    share = max(share, 0.75 - (0.3 * red + 0.59 * green + 0.11 * blue))
-    red, green, blue = (value * (1 - share) + share for value in (red, green, blue))
-    return to_hex((red, green, blue))
+    return hexadecimal(lighten(to_rgba_array(colour), share)[0])
+
+
+def hexadecimal(ink: np.ndarray) -> str:
+    """A colour (3 or 4 values, 0 to 1) as "#rrggbb"."""
+    return to_hex((float(ink[0]), float(ink[1]), float(ink[2])))
+
+
+def lighten(inks: np.ndarray, share: float) -> np.ndarray:
+    """The same for colours (n, 4), 0 to 1."""
+    most = np.maximum(share, 0.75 - inks[:, :3] @ [0.3, 0.59, 0.11])[:, None]
+    return np.column_stack([inks[:, :3] * (1 - most) + most, inks[:, 3]])
 
 
 def categories(values: Iterable) -> dict[Any, str]:
-    """Colour of every distinct value, in sorted order, without missing values."""
+    """Colour of every distinct value, in sorted order, without missing values.
+
+    Whole numbers, such as clusters, have the colours of the inspector: that of the number, or the user's own (attribute
+    "colours" of `Session.labels`), and a faint one for -1, no cluster.
+    """
     distinct = sorted(pd.Series(values).dropna().unique().tolist(), key=lambda value: (isinstance(value, str), value))
+    if all(isinstance(value, int) and value >= NONE for value in distinct):
+        return {value: FAINT if value == NONE else _colour(value) for value in distinct} | {
+            value: ink for value, ink in getattr(values, "attrs", {}).get("colours", {}).items() if value in distinct
+        }
     return dict(zip(distinct, colours(len(distinct)), strict=True))
 
 
@@ -139,6 +160,36 @@ def painted(labels: np.ndarray, palette: Mapping[int, str]) -> np.ndarray:
     numbers = np.array(sorted(palette))
     inks = to_rgba_array([palette[number] for number in numbers.tolist()])
     return inks[np.searchsorted(numbers, labels)]
+
+
+def particle_inks(session: Session, column: str) -> np.ndarray:
+    """Colour (n, 4), 0 to 1, of every particle of a session by its cluster or by a column, in all views."""
+    if column == "cluster":
+        return painted(session.labels.to_numpy(), {NONE: FAINT} | inks(session.clusters))
+    return _column_inks(session, column)
+
+
+@lru_cache(maxsize=1)
+def _column_inks(session: Session, column: str) -> np.ndarray:
+    values = session.particles[column].reset_index(drop=True)
+    if not varies(values):
+        found, palette = to_categorical(values)
+        return to_rgba_array(list(palette.values()))[found.codes]
+    numbers = values.to_numpy(dtype=float, na_value=np.nan)
+    low, high = limits(numbers)
+    shares = (np.where(np.isfinite(numbers), numbers, low) - low) / (high - low)
+    return np.where(np.isfinite(numbers)[:, None], matplotlib.colormaps["viridis"](shares), to_rgba_array(LACKING))
+
+
+def limits(numbers: np.ndarray) -> tuple[float, float]:
+    """Least and greatest finite number; 0 and 1 where there is none."""
+    finite = numbers[np.isfinite(numbers)]
+    return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+
+
+def varies(values: pd.Series) -> bool:
+    """Whether values are numbers on a scale (floats) that differ."""
+    return not is_categorical(values) and bool(values.min() < values.max())
 
 
 def is_categorical(values: pd.Series) -> bool:

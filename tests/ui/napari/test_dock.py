@@ -156,7 +156,7 @@ def test_the_whole_journey_of_a_run_folder(make_napari_viewer, qtbot, folder: Pa
     qtbot.waitUntil(lambda: "ribosomes, quick" in dock.link.surfaces, timeout=60_000)
     qtbot.waitUntil(lambda: "halves agree" in row.text.text(), timeout=10_000)
     assert row.bar.value() == 1000
-    assert not row.button.isVisible()
+    assert row.button.text() == "Remove"
     assert row.slices.pixmap().width() > 100
     assert view.layers["ribosomes, quick"] is dock.link.surfaces["ribosomes, quick"]
     panel.map.setChecked(True)

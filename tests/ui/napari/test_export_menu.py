@@ -35,13 +35,14 @@ def choose(menu: ExportMenu, kind: str) -> None:
 
 
 def test_every_kind_is_offered(menu: ExportMenu, folder: Path, boxes: Subtomograms) -> None:
-    titles = [action.text().removesuffix("…") for action in menu.actions()]
+    titles = [action.text().removesuffix("…") for action in menu.actions()[1:]]
     assert titles[: len(exports.FORMATS)] == [kind.title for kind in exports.FORMATS]
     menu.aboutToShow.emit()
-    assert all(action.isEnabled() for action in menu.actions())
+    assert menu.actions()[0].text() == "of cluster 1 (16)"
+    assert all(action.isEnabled() for action in menu.actions()[1:])
     menu.inspection = Inspection(menu.inspection.session, diameter=250)
     menu.aboutToShow.emit()
-    off = [action.text() for action in menu.actions() if not action.isEnabled() and not action.isSeparator()]
+    off = [action.text() for action in menu.actions()[1:] if not action.isEnabled() and not action.isSeparator()]
     assert off[:2] == ["RELION, a folder a class…", "Dynamo, a folder a class…"]
     assert "report.html" in off[2]
 
@@ -73,7 +74,15 @@ def test_what_is_chosen_is_written_and_told(
     qtbot.waitUntil(lambda: len(told) > 6, timeout=10_000)
     assert told[-1][1]
     assert "copies are made of .star and .tbl, got .csv" in told[-1][0]
+    # The dialog was asked for "out", so nobody was asked whether to replace out.star.
+    choose(menu, "RELION 4")
+    qtbot.waitUntil(lambda: len(told) > 7, timeout=10_000)
+    assert told[-1] == ("out.star is there already; choose another name, or tick that it may be replaced", True)
+    answers["save"] = str(tmp_path / "out.star")
+    choose(menu, "RELION 4")
+    qtbot.waitUntil(lambda: len(told) > 8, timeout=10_000)
+    assert told[-1] == ("16 particles are in out.star", False)
     answers["save"] = ""
     choose(menu, "STOPGAP")
     qtbot.wait(50)
-    assert len(told) == 7
+    assert len(told) == 9

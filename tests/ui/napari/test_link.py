@@ -90,6 +90,17 @@ def test_what_happens_to_clusters_is_seen(shown: Link, work: Inspection) -> None
     assert shown.points.shown.all()
 
 
+def test_particles_are_coloured_by_a_column_in_every_view(shown: Link, work: Inspection) -> None:
+    work.colour_by = "score"
+    inks = style.lighten(style.particle_inks(work.session, "score")[:6], 0.2)
+    np.testing.assert_allclose(shown.points.border_color, inks, atol=1e-6)
+    assert len(set(drawn(shown))) == 6
+    with pytest.raises(ValueError, match="there is no column 'kind' to colour by"):
+        work.colour_by = "kind"
+    work.colour_by = "cluster"
+    assert len(set(drawn(shown))) == 4
+
+
 def test_a_selection_goes_both_ways_once(shown: Link, work: Inspection) -> None:
     work.session.select([8, 2, 42], "scatter")
     assert set(shown.points.selected_data) == {2, 4}
@@ -240,6 +251,22 @@ def test_an_average_lands_at_its_particles_as_they_lie(shown: Link, work: Inspec
     shown.show("TS_2")
     assert list(shown.surfaces) == ["second"]
     assert len(shown.surfaces["second"].data[0]) == 2 * len(reference)
+
+
+def test_an_average_is_only_at_the_visible_particles(shown: Link, work: Inspection, phantom: Volume, table) -> None:
+    size = len(surfaces.mesh(phantom)[0])
+    work.keep("first", average(phantom, table[:4]), cluster=None)
+    work.keep("second", average(phantom, table[3:6]), cluster=None)
+    assert [layer.visible for layer in shown.surfaces.values()] == [False, True]
+    work.session.describe(1, hidden=True)
+    assert {name: len(layer.data[0]) // size for name, layer in shown.surfaces.items()} == {"first": 2, "second": 2}
+    work.session.filter("score", 0.6)
+    assert {name: len(layer.data[0]) // size for name, layer in shown.surfaces.items()} == {"second": 1}
+    work.session.undo()
+    work.session.undo()
+    assert {name: len(layer.data[0]) // size for name, layer in shown.surfaces.items()} == {"first": 4, "second": 3}
+    assert {name: layer.visible for name, layer in shown.surfaces.items()} == {"first": False, "second": True}
+    assert sum(layer.name in ("first", "second") for layer in shown.viewer.layers) == 2
 
 
 def test_the_map_shows_averages_in_3d_and_back(shown: Link) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 
 from tomolab import particles, rotations
 from tomolab.ui import style, surfaces
@@ -45,7 +46,7 @@ def test_a_tomogram_and_its_particles_lie_in_angstrom(tomogram: Volume, table: p
     assert points.features["cluster"].tolist() == [7, 1, 0, 7]
     palette = style.categories(labels)
     for ink, kind in zip(points.border_color, [7, 1, 0, 7], strict=True):
-        np.testing.assert_allclose(ink[:3], style.to_rgb(style.lighter(palette[kind], 0.2)), atol=1e-6)
+        np.testing.assert_allclose(ink[:3], to_rgb(style.lighter(palette[kind], 0.2)), atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [object, "string", "category"])
@@ -53,7 +54,7 @@ def test_particles_without_a_kind_are_grey(tomogram: Volume, table: pd.DataFrame
     kinds = pd.Series(["a", None, "b", None], index=[11, 5, 8, 30], name="kind").astype(dtype)
     _, points = viewer.tomogram(viewer.model(), tomogram, table, colour=kinds, diameter=250)
     expected = [style.lighter(ink, 0.2) for ink in (style.OKABE_ITO[0], style.LACKING, style.OKABE_ITO[1], style.LACKING)]
-    np.testing.assert_allclose(points.border_color[:, :3], [style.to_rgb(ink) for ink in expected], atol=1e-6)
+    np.testing.assert_allclose(points.border_color[:, :3], [to_rgb(ink) for ink in expected], atol=1e-6)
     assert points.features["kind"].isna().tolist() == [False, True, False, True]
 
 

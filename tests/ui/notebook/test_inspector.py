@@ -135,7 +135,7 @@ def test_a_lasso_in_the_map_is_one_step_and_is_seen_in_every_view(view: Inspecto
     assert np.flatnonzero(session.selected).tolist() == [3, 4, 5]
     assert view.table.rows[0]["selected"] == 3
     assert "<b>3</b> of 32 particles selected" in said(view)
-    assert "of 3, the most typical first" in view.gallery.text.value
+    assert "of 3, typical first" in view.gallery.text.value
     section = view.section
     assert circles(section)[1][:, 3].sum() == np.isin(section.rows, [3, 4, 5]).sum()
     draw(view, [8], how="add")
@@ -209,6 +209,21 @@ def test_filters_leave_out_and_are_undone(view: Inspector) -> None:
     assert view.lasso.widget.filter is None
 
 
+def test_what_is_hidden_is_in_no_view_and_no_count(view: Inspector) -> None:
+    session, low = view.session, np.arange(32) < 10
+    view.table.ticked = [0]
+    assert len(view.gallery._ids) == 32
+    view.filters.column.value = "score"
+    view.filters.range.value = (0.0, 9.0)
+    assert set(view.gallery._ids) == set(session.ids[low])
+    assert "of 10, typical" in view.gallery.text.value
+    assert "of cluster 0 (10 of 32, the others are hidden)" in view.averages.text.value
+    assert "of cluster 0 (10 of 32, the others are hidden)" in view.export.subject.value
+    tell(view.table, cluster=0, select="replace")
+    assert set(session.ids[session.selected]) == set(session.ids[low])
+    assert "<b>10</b> of 10 particles selected, 22 hidden" in said(view)
+
+
 def test_boxes_are_those_of_the_particles_the_most_typical_first(view: Inspector, boxes: Subtomograms) -> None:
     went: list[int] = []
     view.gallery.went = went.append
@@ -248,7 +263,7 @@ def test_an_average_is_launched_watched_and_lands_beside_its_cluster(view: Inspe
     (job,) = view.inspection.jobs
     panel = view.averages.queue.children[0]
     job.result(120)
-    until(lambda: panel.button.disabled and "halves agree" in panel.text.value)
+    until(lambda: panel.button.description == "Remove" and "halves agree" in panel.text.value)
     until(lambda: bool(view.table.rows[1].get("image")))
     assert view.table.rows[0].get("image") is None
     results = view.averages.results
@@ -259,6 +274,31 @@ def test_an_average_is_launched_watched_and_lands_beside_its_cluster(view: Inspe
     assert again.table.rows == view.table.rows
     assert again.session.labels.equals(view.session.labels)
     assert "split cluster 0" in said(again)
+
+
+def test_a_failed_job_says_why_and_is_removed_and_an_error_leaves_with_a_success(view: Inspector) -> None:
+    view.table.ticked = [0]
+    view.averages.classes.value = 9
+    view.buttons["average"].click()
+    (panel,) = view.averages.queue.children
+    until(lambda: panel.button.description == "Remove")
+    assert "failed: a classification needs 2 classes or more with 8 particles each" in panel.text.value
+    assert style.ERROR_TEXT in panel.text.value
+    assert panel.bar.style.bar_color == style.ERROR
+    panel.button.click()
+    assert not view.averages.queue.children
+    assert not view.inspection.jobs
+    # The mask is refused before the job begins, in the words of the screen.
+    view.averages.mask.value = 900
+    view.buttons["average"].click()
+    assert "the mask is 900 Å wide, and must be over 0 and at most the box, 400 Å" in said(view)
+    assert not view.inspection.jobs
+    view.averages.mask.value, view.averages.classes.value = 0, 9
+    view.buttons["average"].click()
+    assert "of 32 particles selected" in said(view)
+    (job,) = view.inspection.jobs
+    with pytest.raises(ValueError, match="a classification needs"):
+        job.result(60)
 
 
 def test_what_is_shown_is_what_is_exported(view: Inspector, folder: Path) -> None:
@@ -277,6 +317,10 @@ def test_what_is_shown_is_what_is_exported(view: Inspector, folder: Path) -> Non
     assert picks.name == "tomolab_0_cluster-1.json"
     assert len(json.loads(picks.read_text())["points"]) == 16
     export.format.value, export.name.value = formats["RELION 5 (.star)"], "lists/one"
+    export.button.click()
+    assert "one.star is there already" in said(view)
+    assert listed.equals(tomolab_io.read_particles(folder / "lists" / "one.star"))
+    export.replace.value = True
     export.button.click()
     assert len(tomolab_io.read_particles(folder / "lists" / "one.star", voxel_size=20.0, tomogram_shape=(40, 60, 80))) == 16
     # A copy of one's own list asks which that is, and only that.
@@ -313,7 +357,15 @@ def test_colours_are_those_of_the_clusters_or_of_a_column(view: Inspector) -> No
     view.colour.value = "label"
     palette = style.categories(view.session.particles["label"])
     assert drawn() == [palette[label].lower() for label in view.session.particles["label"]]
-    view.colour.value = "score"
+    # In the slice and around boxes too.
+    section = view.section
+    assert [style.to_hex(ink[:3] / 255) for ink in circles(section)[1]] == [
+        style.lighter(palette[label], 0.2) for label in view.session.particles["label"].to_numpy()[section.rows]
+    ]
+    view.session.select(view.session.ids[:2])
+    assert set(view.gallery.boxes.flags) == {palette[view.session.particles["label"].iloc[0]].lower()}
+    view.inspection.colour_by = "score"
+    assert view.colour.value == "score"
     np.testing.assert_allclose(widget.points[:, 2], np.arange(32) / 31)
     assert widget.color_title == "score"
 
@@ -336,7 +388,7 @@ def test_the_map_shows_any_two_components(view: Inspector) -> None:
     assert sorted(widget.selection.tolist()) == [1, 2]
     assert len(view.session.history.past) == 1
     np.testing.assert_array_equal(widget.points[:, 2], colours)
-    view.axes.value = None
+    view.axes.value = ()
     np.testing.assert_allclose(widget.points[:, :2], before)
     with pytest.raises(ValueError, match="components are counted from 1 to 6, got 0 and 9"):
         view.inspection.components(0, 9)

@@ -10,6 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from tomolab import particles, tomograms
+from tomolab.inspection import Session
 from tomolab.simulation import specimen
 from tomolab.subtomograms import Subtomograms
 from tomolab.tomograms import TiltSeries, statistics
@@ -278,9 +279,24 @@ def test_the_canvas_has_a_grey_kind_for_what_is_missing(dtype: object) -> None:
     pytest.importorskip("qtpy.QtWidgets", exc_type=ImportError)
     from tomolab.ui.napari import scatter
 
-    inks, legend = scatter.inks(pd.Series(["a", None, "<b>"]).astype(dtype))
+    table = particles.table(np.zeros((3, 3))).assign(kind=pd.Series(["a", None, "<b>"]).astype(dtype))
+    session = Session(table.assign(number=pd.Series([1.0, None, 2.0], dtype="Float64")))
+    inks, legend = style.particle_inks(session, "kind"), scatter.legend(session.particles["kind"])
     np.testing.assert_allclose(inks[:, :3], [to_rgb(ink) for ink in (style.OKABE_ITO[1], style.LACKING, style.OKABE_ITO[0])])
     assert legend.endswith("missing")
     assert "&lt;b&gt;" in legend
-    inks, _ = scatter.inks(pd.Series([1.0, None, 2.0], dtype="Float64"))
+    inks = style.particle_inks(session, "number")
     assert [tuple(ink) == to_rgb(style.LACKING) for ink in inks[:, :3]] == [False, True, False]
+
+
+def test_a_cluster_has_the_colour_of_the_inspector_in_figures() -> None:
+    table = particles.table(np.zeros((4, 3)))
+    session = Session(table, pd.Series([2, 5, -1, 7], index=table["particle_id"]))
+    session.describe(7, colour="#123456")
+    wanted = {-1: style.FAINT} | style.inks(session.clusters)
+    assert style.categories(session.labels) == wanted
+    found, palette = style.to_categorical(style.aligned(session.labels, table["particle_id"].to_numpy()[::-1], name="colour"))
+    assert [palette[name] for name in found] == [wanted[number] for number in (7, -1, 5, 2)]
+    assert [style.hexadecimal(ink) for ink in style.particle_inks(session, "cluster")] == [
+        wanted[number].lower() for number in (2, 5, -1, 7)
+    ]

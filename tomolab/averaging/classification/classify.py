@@ -11,10 +11,12 @@ subtomograms two explain better by most, until there are as many as asked for. A
 from collections.abc import Callable
 from typing import Any
 
+from tomolab import parallel
 from tomolab.averaging.classification.discovery import Classification, classes_of, prepare
 from tomolab.averaging.classification.split_merge import MIN_PARTICLES
 from tomolab.averaging.refinement import Monitor
 from tomolab.jobs import Progress, reporting
+from tomolab.parallel import Workers
 from tomolab.subtomograms.dataset import Subtomograms
 
 
@@ -30,6 +32,7 @@ def classify(
     progress: bool | Callable[[Progress], Any] = True,
     stop: Callable[[], bool] | None = None,
     device: str | None = None,
+    client: Any = None,
 ) -> Classification:
     """Divide subtomograms among structures that are found on the way.
 
@@ -43,7 +46,7 @@ def classify(
         How often all subtomograms are scored against all structures.
     stop
         Asked after every iteration; when it answers True, the present result is returned, perhaps with fewer classes.
-    subtomograms, ids, mask_diameter, max_shift, progress, device
+    subtomograms, ids, mask_diameter, max_shift, progress, device, client
         As in `averaging.average`; the map in `progress` is of the class that was made last, or of the largest.
 
     Raises
@@ -57,8 +60,9 @@ def classify(
             f"a classification needs 2 classes or more with {MIN_PARTICLES} particles each, "
             f"got {classes} for {len(chosen)} particles"
         )
+    workers = Workers(parallel.active(client), device)
     work, (diameter,) = prepare(
-        chosen, [chosen.ids], seed=seed, mask_diameter=mask_diameter, max_shift=max_shift, device=device
+        chosen, [chosen.ids], seed=seed, mask_diameter=mask_diameter, max_shift=max_shift, workers=workers
     )
     total = classes + iterations
     with reporting(progress, total, "classification") as report:

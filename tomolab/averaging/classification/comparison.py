@@ -16,7 +16,7 @@ from tomolab.averaging import alignment, refinement
 from tomolab.averaging.alignment import Poses
 from tomolab.averaging.coefficients import Coefficients
 from tomolab.averaging.reconstruction import References, shell_index
-from tomolab.averaging.refinement import FOLDS
+from tomolab.parallel import Workers
 
 SEARCH_CYCLES = 4.0
 """Finest detail of the exhaustive search, in cycles per `SEARCH_BOX` voxels; all detail counts when poses are refined."""
@@ -53,15 +53,17 @@ class Boxes:
 
 
 class Comparison:
-    """Compares subtomograms with references, under noise of a variance in every shell and a prior of the shifts."""
+    """Compares subtomograms with references by `workers`, under noise of a variance in each shell and a prior of shifts."""
 
-    def __init__(self, boxes: Boxes, *, noise: Tensor, max_shift_voxels: float, generator: torch.Generator) -> None:
+    def __init__(
+        self, boxes: Boxes, *, noise: Tensor, max_shift_voxels: float, generator: torch.Generator, workers: Workers
+    ) -> None:
         variance = noise[shell_index(boxes.data)]
         self.prior: dict[str, Any] = {"noise": variance, "shift_sigma_voxels": max_shift_voxels / 2}
         self.coarse_prior = self.prior | {"noise": variance[: len(boxes.coarse.points)]}
         self.shifts = refinement.search_shifts(boxes.coarse, max_shift_voxels)[0]
         self.near_shifts = refinement.near_shifts(boxes.coarse)
-        self.generator = generator
+        self.generator, self.workers = generator, workers
 
     def random_poses(self, count: int) -> Poses:
         """Poses of so many subtomograms under a reference, before any comparison."""
@@ -89,29 +91,37 @@ class Comparison:
 
     def _search(self, boxes: Boxes, rows: Tensor, reference: References, shifts: Tensor) -> Poses:
         turns = rotations.random(refinement.ROTATIONS, self.generator, device=rows.device)
-        options: dict[str, Any] = {"turns": turns, "keep": KEEP} | self.coarse_prior
 
-        def search(fold: int, at: Tensor) -> Poses:
+        def job(fold: int, at: Tensor) -> dict[str, Any]:
             data = boxes.coarse.take(rows[at])
-            return alignment.exhaustive_search(reference.grids[fold][0], data, shifts=shifts[at], **options)
+            return {"grid": reference.grids[fold][0], "data": data, "turns": turns, "shifts": shifts[at]} | self.coarse_prior
 
-        return self._by_fold(boxes.fold[rows], search)
+        return self._by_fold(boxes.fold[rows], _search_block, job)
 
     def _refine(self, boxes: Boxes, rows: Tensor, reference: References, poses: Poses) -> Poses:
-        def refine(fold: int, at: Tensor) -> Poses:
+        def job(fold: int, at: Tensor) -> dict[str, Any]:
             data = boxes.data.take(rows[at])
-            return alignment.refine_poses(reference.grids[fold], data, poses.take(at), steps=STEPS, **self.prior)
+            return {"grids": reference.grids[fold], "data": data, "poses": poses.take(at)} | self.prior
 
-        return self._by_fold(boxes.fold[rows], refine)
+        return self._by_fold(boxes.fold[rows], _refine_block, job)
 
-    def _by_fold(self, folds: Tensor, work: Callable[[int, Tensor], Poses]) -> Poses:
-        """Poses of subtomograms in these folds, each from the reference of its fold."""
-        poses = self.random_poses(len(folds))
-        for fold in range(FOLDS):
-            for some in (folds == fold).nonzero()[:, 0].split(refinement.BLOCK):
-                if len(some):
-                    poses.put(some, work(fold, some))
+    def _by_fold(
+        self, folds: Tensor, work: Callable[[dict[str, Any]], Poses], job: Callable[[int, Tensor], dict[str, Any]]
+    ) -> Poses:
+        """Poses of subtomograms in these folds, by the workers, a block of a fold at a time."""
+        poses, blocks = self.random_poses(len(folds)), refinement.blocks(folds)
+        jobs = (job(fold, some) for fold, some in blocks)
+        for (_, some), found in zip(blocks, self.workers.each(work, jobs, home=folds.device), strict=True):
+            poses.put(some, found)
         return poses
+
+
+def _search_block(job: dict[str, Any]) -> Poses:
+    return alignment.exhaustive_search(job.pop("grid"), job.pop("data"), keep=KEEP, **job)
+
+
+def _refine_block(job: dict[str, Any]) -> Poses:
+    return alignment.refine_poses(job.pop("grids"), job.pop("data"), job.pop("poses"), steps=STEPS, **job)
 
 
 def _largest(values: Tensor, count: int) -> Tensor:

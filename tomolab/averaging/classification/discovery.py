@@ -25,6 +25,7 @@ from tomolab.averaging.classification.contaminants import Contaminant, border_sh
 from tomolab.averaging.classification.split_merge import HISTORY, MIN_PARTICLES, SplitMerge
 from tomolab.averaging.refinement import Monitor, Settings
 from tomolab.jobs import Progress, reporting
+from tomolab.parallel import Workers
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
 
@@ -96,6 +97,7 @@ def discover(
     watch: Callable[[Discovery], Any] | None = None,
     stop: Callable[[], bool] | None = None,
     device: str | None = None,
+    client: Any = None,
 ) -> Discovery:
     """Find the structures of subtomograms from rough labels, and the structure of each subtomogram.
 
@@ -123,7 +125,7 @@ def discover(
         Called with the present `Discovery` after every iteration.
     stop
         Asked after every iteration; when it answers True, the present result is returned.
-    mask_diameter, max_shift, device
+    mask_diameter, max_shift, device, client
         As in `averaging.average`; each structure has a mask of its own by default.
 
     Raises
@@ -139,7 +141,8 @@ def discover(
     features = None if features is None else np.asarray(features)
     chosen, classes = _checked(subtomograms, labels, features)
     lengths = {"mask_diameter": mask_diameter, "max_shift": max_shift}
-    work, diameters = prepare(chosen, classes, seed=seed, features=features, device=device, **lengths)
+    workers = Workers(parallel.active(client), device)
+    work, diameters = prepare(chosen, classes, seed=seed, features=features, workers=workers, **lengths)
     position = pd.Series(np.arange(len(chosen)), index=chosen.ids)
     total = len(classes) + iterations
     saved = Checkpoint(checkpoint, _about(chosen, labels, features) | {"seed": seed, **lengths})
@@ -153,16 +156,18 @@ def discover(
                 if monitor.stopped:
                     break
             work.score()
+        found = None
         while len(work.history) < iterations and not monitor.stopped and not work.settled:
             largest = work.iterate(change=True)
             saved.write([work])
             number = len(classes) + len(work.history)
             monitor.after(number, f"{len(work.structures)} structures", largest)
             if watch is not None:
-                watch(_discovery(work, chosen))
+                found = _discovery(work, chosen)
+                watch(found)
         if not monitor.stopped:
             saved.remove()
-    return _discovery(work, chosen)
+    return found or _discovery(work, chosen)
 
 
 def _about(chosen: Subtomograms, labels: pd.Series, features: np.ndarray | None) -> dict[str, Any]:
@@ -200,28 +205,27 @@ def prepare(
     features: np.ndarray | None = None,
     mask_diameter: float | None,
     max_shift: float | None,
-    device: str | None,
+    workers: Workers,
 ) -> tuple[SplitMerge, list[float]]:
     """Read the subtomograms for split and merge EM; also gives the diameter of each class in voxels, from its ids."""
     diameters = [_settings(chosen.take(ids), mask_diameter, max_shift)[1].diameter_voxels for ids in classes]
     box, settings = _settings(chosen, max(diameters) * chosen.voxel_size if mask_diameter is None else mask_diameter, max_shift)
-    generator = torch.Generator(device=parallel.pick_device(device)).manual_seed(seed)
+    generator = torch.Generator(device=parallel.pick_device(workers.device)).manual_seed(seed)
     # As fine as the search for a first structure becomes.
     radius = min(settings.radius_cycles * refinement.GROWTH[-1] * max(diameters) / min(diameters), settings.max_radius_cycles)
     data = coefficients.read(chosen, box=box, radius_cycles=radius, device=generator.device)
-    return SplitMerge(data, replace(settings, max_radius_cycles=radius), generator, features), diameters
+    settings = replace(settings, max_radius_cycles=radius)
+    return SplitMerge(data, settings, generator=generator, features=features, workers=workers), diameters
 
 
 def classes_of(work: SplitMerge, chosen: Subtomograms) -> Classification:
     """Classes by their size, and the most likely one of each subtomogram."""
-    probability = torch.softmax(work.posterior, dim=1).cpu().numpy()
-    nowhere = work.unassigned.cpu().numpy()
-    counts = np.bincount(probability.argmax(1)[~nowhere], minlength=probability.shape[1])
-    order = np.argsort(-counts, kind="stable")
+    probability = torch.softmax(work.posterior[:, work.order], dim=1).cpu().numpy()
     index = pd.Index(chosen.ids, name="particle_id")
-    densities = [work.references[k].density.cpu().numpy() for k in order[: np.count_nonzero(counts)]]
+    labels = pd.Series(probability.argmax(1), index=index, name="class").mask(work.unassigned.cpu().numpy(), -1)
+    densities = [work.references[number].density.cpu().numpy() for number in work.order[: labels.max() + 1]]
     return Classification(
-        pd.Series(probability[:, order].argmax(1), index=index, name="class").mask(nowhere, -1),
+        labels,
         pd.Series(probability.max(1), index=index, name="probability"),
         [Volume(one, work.data.box * chosen.voxel_size / len(one)) for one in densities],
     )
@@ -229,11 +233,9 @@ def classes_of(work: SplitMerge, chosen: Subtomograms) -> Classification:
 
 def _discovery(work: SplitMerge, chosen: Subtomograms) -> Discovery:
     """Classes without the structures that are contaminants."""
-    found, likely = classes_of(work, chosen), work.posterior.argmax(1)
-    shares = []
-    for number in range(len(found.volumes)):
-        rows = torch.from_numpy(np.flatnonzero(found.labels == number)).to(likely.device)
-        structure = int(likely[rows[0]])
+    found, shares = classes_of(work, chosen), []
+    for number, structure in enumerate(work.order[: len(found.volumes)]):
+        rows = torch.from_numpy(np.flatnonzero(found.labels == number)).to(work.every)
         data = work.data.inside(max(work.references[structure].resolved_cycles, COARSEST)).take(rows)
         shares.append(border_share(data, work.structures[structure].poses.take(rows), work.fold[rows]))
     labels, volumes, contaminants = separate(found.labels, found.volumes, shares)

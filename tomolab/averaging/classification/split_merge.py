@@ -28,6 +28,7 @@ from tomolab.averaging.classification.comparison import NOT_SCORED, Boxes, Compa
 from tomolab.averaging.coefficients import Coefficients
 from tomolab.averaging.reconstruction import References, shell_index
 from tomolab.averaging.refinement import FOLDS, Refinement, Settings
+from tomolab.parallel import Workers
 from tomolab.volumes import Volume
 
 MIN_PARTICLES = 8
@@ -69,9 +70,17 @@ class _Division:
 
 
 class SplitMerge:
-    """Structures and the log-likelihood (n, structures) of every subtomogram under each."""
+    """Structures and the log-likelihood (n, structures) of every subtomogram under each. `workers` score."""
 
-    def __init__(self, data: Coefficients, settings: Settings, generator: torch.Generator, features: np.ndarray | None) -> None:
+    def __init__(
+        self,
+        data: Coefficients,
+        settings: Settings,
+        *,
+        generator: torch.Generator,
+        features: np.ndarray | None,
+        workers: Workers,
+    ) -> None:
         self.data, self.settings, self.generator = data, settings, generator
         self.features = None if features is None else normalize(np.asarray(features, dtype=np.float64))
         count, device = len(data), data.values.device
@@ -80,7 +89,7 @@ class SplitMerge:
         self.noise = reconstruction.shell_means(data, data.values.abs().square().sum(0))
         self.boxes = Boxes.of(data, self.fold)
         options: dict[str, Any] = {"noise": self.noise, "max_shift_voxels": settings.max_shift_voxels}
-        self.comparison = Comparison(self.boxes, generator=generator, **options)
+        self.comparison = Comparison(self.boxes, generator=generator, workers=workers, **options)
         self.structures: list[Structure] = []
         self.references: list[References] = []
         self.evidence = self.posterior = torch.zeros(count, 0, device=device)
@@ -92,7 +101,7 @@ class SplitMerge:
         """Find the structure of some subtomograms from random orientations."""
         radius = max(4.0, 3 * self.data.box / diameter_voxels)
         settings = replace(self.settings, diameter_voxels=diameter_voxels, radius_cycles=radius, local_iterations=0)
-        search = Refinement(self.data.take(rows), settings, generator=self.generator)
+        search = Refinement(self.data.take(rows), settings, generator=self.generator, workers=self.comparison.workers)
         for _ in search:
             pass
         part = search.current
@@ -155,6 +164,12 @@ class SplitMerge:
         self.score()
         self.posterior = self.evidence + self._feature_prior(weights)
         return float((self.posterior.argmax(1) != weights.argmax(1))[self._used()].float().mean())
+
+    @property
+    def order(self) -> list[int]:
+        """Numbers of the structures, that with most subtomograms first."""
+        counts = torch.bincount(self.posterior.argmax(1)[~self.unassigned], minlength=len(self.structures))
+        return torch.argsort(counts, descending=True, stable=True).tolist()
 
     @property
     def change_is_due(self) -> bool:

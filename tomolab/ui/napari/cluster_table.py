@@ -161,9 +161,12 @@ class ClusterTable(QTableView):
         self.verticalHeader().hide()
         self.verticalHeader().setDefaultSectionSize(22)
         for place, column in enumerate(self.clusters.columns):
-            wide = place > 0 and column.write is not None and column.type == "text"
+            # Texts share what numbers and checks leave.
+            wide = column.type == "text"
             mode = QHeaderView.ResizeMode.Stretch if wide else QHeaderView.ResizeMode.ResizeToContents
             self.horizontalHeader().setSectionResizeMode(place, mode)
+        self.horizontalHeader().setMinimumSectionSize(24)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setMinimumHeight(78)
         self.clusters.refreshed.connect(self._hide)
         self._hide()

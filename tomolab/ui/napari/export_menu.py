@@ -25,7 +25,7 @@ class ExportMenu(QMenu):
     inspection
         Whose particles.
     chosen
-        Returns the clusters to export; all if it is empty.
+        Returns the clusters to export; if it is empty, the selection or else all clusters are exported.
     tell
         Called with a message, and with fault=False if it reports success.
     parent
@@ -42,6 +42,8 @@ class ExportMenu(QMenu):
     ) -> None:
         super().__init__(parent)
         self.inspection, self.chosen, self.tell = inspection, chosen, tell
+        self.subject = self.addAction("")
+        self.subject.setEnabled(False)
         for wanted in FORMATS:
             self.addAction(f"{wanted.title}…").triggered.connect(partial(self._ask, wanted))
         self.addSeparator()
@@ -54,10 +56,11 @@ class ExportMenu(QMenu):
 
     def _allow(self) -> None:
         """Enable the formats that can be exported."""
-        for action, wanted in zip(self.actions(), FORMATS, strict=False):
+        for action, wanted in zip(self.actions()[1:], FORMATS, strict=False):
             problem = exports.problem(self.inspection, wanted)
             action.setEnabled(not problem)
             action.setToolTip(problem)
+        self.subject.setText(exports.taken_text(self.inspection, self.chosen(), every=True))
         self.report_action.setEnabled(self.inspection.folder is not None)
 
     def _ask(self, wanted: ExportFormat, *_ignored: object) -> None:
@@ -79,7 +82,7 @@ class ExportMenu(QMenu):
             self.export(wanted, path, source=source)
 
     def export(self, wanted: ExportFormat, path: str | Path, *, source: str = "") -> None:
-        """Export the particles of the chosen clusters, or of all, in a background thread, and show a message.
+        """Export the particles of the chosen clusters, the selection or all in a background thread, and show a message.
 
         Parameters
         ----------
@@ -91,7 +94,9 @@ class ExportMenu(QMenu):
             The user's own list, for the format `COPY`.
         """
         poses = POSES[0] if self.poses.isChecked() else POSES[1]
-        options: dict[str, Any] = {"chosen": self.chosen() or None, "poses": poses, "source": source}
+        options: dict[str, Any] = {"chosen": exports.taken(self.inspection, self.chosen()), "poses": poses, "source": source}
+        # The dialog has asked whether to replace the file of that name, but not one whose suffix is added.
+        options["replace"] = exports.place(wanted, path, source) == Path(path)
         self._later(lambda: exports.export_as(self.inspection, wanted, path, **options))
 
     def report(self) -> None:

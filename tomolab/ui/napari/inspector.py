@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import (  # type: ignore[attr-defined]
@@ -27,9 +26,8 @@ from qtpy.QtWidgets import (  # type: ignore[attr-defined]
 )
 
 from tomolab.inspection.actions import ACTIONS, GROUPS, Action, Choice
-from tomolab.inspection.model import ENGINES, Inspection
+from tomolab.inspection.model import CLUSTER, ENGINES, Inspection
 from tomolab.ui import style
-from tomolab.ui.napari import link as napari_link
 from tomolab.ui.napari import scatter, threads
 from tomolab.ui.napari.cluster_table import ClusterTable
 from tomolab.ui.napari.export_menu import ExportMenu
@@ -55,8 +53,8 @@ class InspectorPanel(QWidget):
 
     def __init__(self, inspection: Inspection, link: Link, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.inspection, self.link, self._gone, self._busy = inspection, link, False, ""
-        self.table, self.jobs = ClusterTable(inspection), JobList()
+        self.inspection, self.link, self._gone, self._busy, self._fault = inspection, link, False, "", False
+        self.table, self.jobs = ClusterTable(inspection), JobList(inspection.remove_job)
         self.exports = ExportMenu(inspection, chosen=lambda: self.table.clusters.ticked, tell=self.tell, parent=self)
         self.canvas = None if inspection.points is None else Canvas(inspection.points[["x", "y"]].to_numpy())
         self.colour, self.tomogram, self.map = QComboBox(), QComboBox(), QPushButton("Cell map")
@@ -67,8 +65,6 @@ class InspectorPanel(QWidget):
         self._fill()
         self._arrange()
         self._connect()
-        for job in inspection.jobs:
-            self.jobs.add(job)
         self._update({"labels", "clusters", "selected", "filters"})
 
     # Layout
@@ -83,8 +79,8 @@ class InspectorPanel(QWidget):
         return button
 
     def _fill(self) -> None:
-        self.colour.addItems(["cluster", *style.colour_columns(self.inspection.session.particles)])
-        self.colour.setToolTip("Column that colours the scatter")
+        self.colour.addItems([CLUSTER, *style.colour_columns(self.inspection.session.particles)])
+        self.colour.setToolTip("Column that colours the particles, in all views")
         self.tomogram.addItems(self.inspection.named)
         self.tomogram.setCurrentText(self.link.tomogram)
         self.tomogram.setToolTip("The tomogram that napari shows")
@@ -161,7 +157,7 @@ class InspectorPanel(QWidget):
             self.canvas.drawn.connect(self._drawn)
         self.table.clusters.tick_changed.connect(self._enable)
         self.table.clusters.refused.connect(self.tell)
-        self.colour.currentTextChanged.connect(lambda: self._update({"labels"}))
+        self.colour.currentTextChanged.connect(lambda column: setattr(self.inspection, "colour_by", column))
         self.tomogram.currentTextChanged.connect(self._go)
         self.map.toggled.connect(self.link.map)
         self.engine.currentTextChanged.connect(self._enable)
@@ -172,16 +168,16 @@ class InspectorPanel(QWidget):
     def _update(self, changed: set[str]) -> None:
         if self._gone:
             return
+        if self._fault and changed - {"jobs", "averages", "colours"}:
+            self.tell("")
         session = self.inspection.session
-        if changed & {"labels", "clusters", "selected", "averages"}:
+        if changed & {"labels", "clusters", "selected", "averages", "filters"}:
             self.table.clusters.refresh()
-        if self.canvas is not None and changed & {"labels", "clusters", "selected", "filters"}:
+        self.colour.setCurrentText(self.inspection.colour_by)
+        if self.canvas is not None and changed & {"labels", "clusters", "selected", "filters", "colours"}:
             self.canvas.show_points(self._inks(), visible=session.visible, selected=session.selected)
-        followed = {id(row.job) for row in self.jobs.rows}
-        for job in self.inspection.jobs:
-            if id(job) not in followed:
-                self.jobs.add(job)
-        inside, chosen = int(session.counts().sum()), int(session.selected.sum())
+        self.jobs.show_only(self.inspection.jobs)
+        inside, chosen = int(session.counts().sum()), int(session.chosen_rows.sum())
         hidden = len(session.ids) - int(session.visible.sum())
         counts = [f"<b>{chosen:,} selected</b>", f"{inside:,} in {len(session.clusters)} clusters"]
         counts += [f"{len(session.ids) - inside:,} in none"] + ([f"{hidden:,} hidden"] if hidden else [])
@@ -192,14 +188,11 @@ class InspectorPanel(QWidget):
 
     def _inks(self) -> np.ndarray:
         """Colours of the particles by the chosen column; updates the legend."""
-        session, column = self.inspection.session, self.colour.currentText()
-        if column == "cluster":
-            self.legend.hide()
-            return napari_link.inks(session)
-        inks, legend = scatter.inks(pd.Series(session.particles[column].to_numpy()))
-        self.legend.setText(legend)
-        self.legend.show()
-        return inks
+        session, column = self.inspection.session, self.inspection.colour_by
+        self.legend.setVisible(column != CLUSTER)
+        if column != CLUSTER:
+            self.legend.setText(scatter.legend(session.particles[column]))
+        return style.particle_inks(session, column)
 
     @property
     def choice(self) -> Choice:
@@ -229,6 +222,7 @@ class InspectorPanel(QWidget):
         colour = style.OKABE_ITO[1] if fault else style.OKABE_ITO[4]
         self.message.setText(style.span(f"{'⚠ ' * fault}{text}", colour))
         self.message.setVisible(bool(text))
+        self._fault = fault and bool(text)
 
     # Actions
 

@@ -6,13 +6,15 @@
 
 import html
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QPixmap
 from qtpy.QtWidgets import QGridLayout, QLabel, QProgressBar, QPushButton, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
 from tomolab.jobs import Job
-from tomolab.ui import job_summary
+from tomolab.ui import job_summary, style
 from tomolab.ui.napari import threads
 
 HEIGHT = 42
@@ -26,9 +28,11 @@ class JobRow(QWidget):
     ----------
     job
         Of `jobs.start`.
+    discard
+        Called with the job when it has ended and the user removes it.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, discard: Callable[[Job], Any]) -> None:
         super().__init__()
         self.job, self._drawn, self._structures = job, -job_summary.EVERY, ""
         self.title, self.text = QLabel(f"<b>{html.escape(job.name)}</b>"), QLabel()
@@ -39,8 +43,8 @@ class JobRow(QWidget):
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(8)
         self.button.setToolTip("Stop the job and keep the best so far")
-        self.button.setFixedWidth(52)
-        self.button.clicked.connect(lambda: job.stop())
+        self.button.setFixedWidth(64)
+        self.button.clicked.connect(lambda: discard(job) if job.over else job.stop())
         for label in (self.text, self.structures):
             label.setWordWrap(True)
             label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
@@ -75,13 +79,14 @@ class JobRow(QWidget):
 
     @threads.in_window
     def _show(self, text: str, share: float, state: str, over: bool, picture: bytes, structures: str) -> None:
-        self.text.setText(text)
+        self.text.setText(style.span(text, style.lighter(style.ERROR)) if state == "failed" else text)
         self.bar.setValue(round(1000 * share))
         if over or state == "stopping":
-            self.button.setEnabled(False)
-            self.button.setVisible(not over)
-            self.button.setToolTip("The job has ended" if over else "The job stops after this iteration")
+            self.button.setEnabled(over)
+            self.button.setToolTip("The job stops after this iteration")
         if over:
+            self.button.setText("Remove")
+            self.button.setToolTip("Remove the job from the list; its averages stay")
             self.bar.setStyleSheet(f"QProgressBar::chunk {{ background: {job_summary.COLOURS[state]} }}")
         if structures != self.structures.text():
             self.structures.setText(structures)
@@ -97,13 +102,15 @@ class JobList(QScrollArea):
 
     Parameters
     ----------
+    discard
+        Called with a job that the user removes.
     parent
         Widget that it belongs to.
     """
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self, discard: Callable[[Job], Any] = lambda _: None, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.rows: list[JobRow] = []
+        self.discard, self.rows = discard, list[JobRow]()
         inner = QWidget()
         self._layout = QVBoxLayout(inner)
         self._layout.setContentsMargins(0, 0, 0, 0)
@@ -122,5 +129,18 @@ class JobList(QScrollArea):
     def add(self, job: Job) -> None:
         """Add a job on top."""
         self.empty.hide()
-        self.rows.append(JobRow(job))
+        self.rows.append(JobRow(job, self.discard))
         self._layout.insertWidget(0, self.rows[-1])
+
+    def show_only(self, jobs: Sequence[Job]) -> None:
+        """Add jobs that have no row, and remove the rows of others."""
+        for row in [one for one in self.rows if one.job not in jobs]:
+            self.rows.remove(row)
+            self._layout.removeWidget(row)
+            row.hide()
+            row.deleteLater()
+        followed = [row.job for row in self.rows]
+        for job in jobs:
+            if job not in followed:
+                self.add(job)
+        self.empty.setVisible(not self.rows)

@@ -23,7 +23,6 @@ import pandas as pd
 from tomolab import particles, volumes
 from tomolab.averaging.half_maps import Average
 from tomolab.inspection.model import Inspection
-from tomolab.inspection.session import NONE, Session
 from tomolab.ui import style, surfaces
 from tomolab.ui.napari import viewer
 from tomolab.volumes import Volume
@@ -60,6 +59,7 @@ class Link:
         self.points: Points | None = None
         self.surfaces: dict[str, Surface] = {}
         """Surface layers by the name of the average."""
+        self._copies: dict[str, tuple[np.ndarray, bool]] = {}
         self._table, self._rows = pd.DataFrame(), np.empty(0, dtype=np.intp)
         self._listener: Callable[[set[str]], Any] = self._update
         if hasattr(viewer, "window"):
@@ -133,7 +133,7 @@ class Link:
             rows = set(np.flatnonzero(session.selected[self._rows]).tolist())
             if rows != self.points.selected_data:
                 self.points.selected_data = rows
-        if "averages" in changed:
+        if changed & {"averages", "labels", "clusters", "filters"}:
             self._place()
         if "clusters" in changed:
             for name, layer in self.surfaces.items():
@@ -141,9 +141,9 @@ class Link:
 
     def _colour(self, points: "Points", changed: set[str]) -> None:
         """Update colours, features and visibility of the points."""
-        if changed & {"labels", "clusters"}:
+        if changed & {"labels", "clusters", "colours"}:
             points.border_color = self._inks()
-        if changed & {"labels", "clusters", "selected"}:
+        if changed & {"labels", "clusters", "selected", "colours"}:
             points.face_color = self._faces()
         if "labels" in changed:
             points.features = self._features()
@@ -158,7 +158,7 @@ class Link:
         return self._table.assign(cluster=labels, cluster_name=pd.Series(labels).map(names).to_numpy())
 
     def _inks(self) -> np.ndarray:
-        return inks(self.inspection.session, light=0.2)[self._rows]
+        return style.lighten(style.particle_inks(self.inspection.session, self.inspection.colour_by)[self._rows], 0.2)
 
     def _faces(self) -> np.ndarray:
         """Fill colours of the particles; selected ones are more opaque, since napari outlines all of them in one colour."""
@@ -166,20 +166,34 @@ class Link:
         return np.where(chosen, self._inks() * [1, 1, 1, CHOSEN], viewer.faces(self._inks()))
 
     def _place(self) -> None:
-        """Add layers for new averages; a new one hides earlier ones of the same particles."""
+        """Show each average at its visible particles; a new one hides earlier ones of the same particles."""
+        visible = self.inspection.session.ids[self.inspection.session.visible]
         for name, average in self.inspection.averages.items():
-            table = average.particles[average.particles["tomogram"] == self.tomogram]
-            if name in self.surfaces or not len(table):
+            here = average.particles[average.particles["tomogram"] == self.tomogram]
+            table = here[here["particle_id"].isin(visible)]
+            ids = table["particle_id"].to_numpy()
+            before, on = self._copies.get(name, (np.empty(0, np.int64), True))
+            if np.array_equal(ids, before):
                 continue
-            volume = _sparing(average.volume, len(table))
-            ink = self._ink(average)
-            (layer,) = viewer.averages(self.viewer, {name: volume}, at={name: table}, colours={name: ink})
-            for other, earlier in self.surfaces.items():
-                if np.isin(self.inspection.averages[other].particles["particle_id"], table["particle_id"]).any():
-                    earlier.visible = False
-            self.surfaces[name] = layer
-            self._mark(layer)
-            self.viewer.layers.selection.active = self.points
+            on = self._remove(name) if name in self.surfaces else on
+            self._copies[name] = ids, on
+            if len(ids):
+                volume = _sparing(average.volume, len(ids))
+                (layer,) = viewer.averages(self.viewer, {name: volume}, at={name: table}, colours={name: self._ink(average)})
+                layer.visible = on
+                for other, earlier in () if len(before) else self.surfaces.items():
+                    if np.isin(self.inspection.averages[other].particles["particle_id"], ids).any():
+                        earlier.visible = False
+                self.surfaces[name] = layer
+                self._mark(layer)
+                self.viewer.layers.selection.active = self.points
+
+    def _remove(self, name: str) -> bool:
+        """Remove the surfaces of an average; return whether they were visible."""
+        layer = self.surfaces.pop(name)
+        if layer in self.viewer.layers:
+            self.viewer.layers.remove(layer)
+        return layer.visible
 
     def _ink(self, average: Average) -> str:
         cluster = average.record.get("cluster")
@@ -248,25 +262,10 @@ class Link:
     def _clear(self) -> None:
         layers = [self.image, self.points, *self.surfaces.values()]
         self.image = self.points = None
-        self.surfaces = {}
+        self.surfaces, self._copies = {}, {}
         for layer in layers:
             if layer is not None and layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)
-
-
-def inks(session: Session, *, light: float = 0.0) -> np.ndarray:
-    """Colour (n, 4) of every particle of a session by its cluster.
-
-    Parameters
-    ----------
-    session
-        Session of n particles.
-    light
-        Share of white in the colours, for a dark background.
-    """
-    palette = {NONE: style.FAINT} | style.inks(session.clusters)
-    light_palette = {number: style.lighter(ink, light) for number, ink in palette.items()}
-    return style.painted(session.labels.to_numpy(), light_palette)
 
 
 def _sparing(volume: Volume, copies: int) -> Volume:

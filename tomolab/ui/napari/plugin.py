@@ -80,7 +80,7 @@ def read_run(path: str | Path) -> list[Layer]:
         if found.name == LISTS[0] and (folder / SESSION).is_file():
             session = sessions.load(folder / SESSION, table)
         inside = (table["tomogram"] == (name or table["tomogram"].iloc[0])).to_numpy()
-        colours = link.inks(session, light=0.2)[inside]
+        colours = style.lighten(style.particle_inks(session, "cluster")[inside], 0.2)
         layers.append(spheres(table.assign(cluster=session.labels.to_numpy())[inside], colours))
     for _, options, _ in layers:
         options["metadata"] = {link.MARK: str(folder.resolve())}

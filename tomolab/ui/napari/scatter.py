@@ -12,6 +12,7 @@ import html
 import weakref
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.colors import to_hex, to_rgba
 from matplotlib.path import Path
@@ -191,26 +192,18 @@ class Canvas(QWidget):
         self.scene.close()
 
 
-def inks(values: Any) -> tuple[np.ndarray, str]:
-    """Colours (n, 4) of values, and a legend as rich text.
+def legend(values: Any) -> str:
+    """What the colours of values mean (`style.particle_inks`), as rich text.
 
     Parameters
     ----------
     values
         A pandas Series: categories (text, whole numbers) or numbers (float).
     """
-    import matplotlib
-
-    if style.is_categorical(values):
-        categories, palette = style.to_categorical(values)
-        colours = np.array([to_rgba(ink) for ink in palette.values()]).reshape(-1, 4)
+    if not style.varies(values):
+        _, palette = style.to_categorical(values)
         names = [f"{style.span('■', ink)} {html.escape(name)}" for name, ink in list(palette.items())[:12]]
-        return colours[categories.codes], "&ensp;".join(names) + (f" and {len(palette) - 12} more" if len(palette) > 12 else "")
-    numbers = values.to_numpy(dtype=float, na_value=np.nan)
-    finite = np.isfinite(numbers)
-    low, high = np.nanpercentile(numbers[finite], [1, 99]).tolist() if finite.any() else (0.0, 1.0)
-    viridis = matplotlib.colormaps["viridis"]
-    shares = np.clip((np.where(finite, numbers, low) - low) / ((high - low) or 1.0), 0, 1)
-    colours = np.where(finite[:, None], viridis(shares), to_rgba(style.LACKING))
-    bar = "".join(style.span("■", to_hex(viridis(k / 9))) for k in range(10))
-    return colours, f"{low:.3g} {bar} {high:.3g}"
+        return "&ensp;".join(names) + (f" and {len(palette) - 12} more" if len(palette) > 12 else "")
+    low, high = style.limits(values.to_numpy(dtype=float, na_value=np.nan))
+    bar = "".join(style.span("■", to_hex(matplotlib.colormaps["viridis"](k / 9))) for k in range(10))
+    return f"{low:.3g} {bar} {high:.3g}"

@@ -39,26 +39,28 @@ class Averages(VBox):  # type: ignore[misc]
         self, inspection: Inspection, *, buttons: Sequence[Button] = (), changed: Callable[[], Any] = lambda: None
     ) -> None:
         self.inspection = inspection
-        self.engine = Dropdown(options=ENGINES, layout=Layout(width="108px"), tooltip="Program that computes the average")
+        self.engine = Dropdown(options=ENGINES, layout=Layout(width="134px"), tooltip="Program that computes the average")
         self.classes = BoundedIntText(
-            value=1, min=1, max=9, layout=Layout(width="48px"), tooltip="Number of classes to sort the particles into first"
+            value=1, min=1, max=9, layout=Layout(width="104px"), tooltip="Number of classes to sort the particles into first"
         )
         self.symmetry = Text(
-            "C1", layout=Layout(width="50px"), tooltip="C1, C2 .. D2 .. T, O, I, or find", continuous_update=False
+            "C1", layout=Layout(width="124px"), tooltip="C1, C2 .. D2 .. T, O, I, or find", continuous_update=False
         )
         self.mask = BoundedFloatText(
-            value=0, min=0, max=5000, step=10, layout=Layout(width="72px"), tooltip="Diameter of the mask in Å; 0: measured"
+            value=0, min=0, max=5000, step=10, layout=Layout(width="230px"), tooltip="Diameter of the mask in Å; 0: measured"
         )
         self.text = HTML()
         self.queue = VBox(layout=Layout(max_height="280px", overflow="hidden auto"))
         self.results = Results(inspection)
         labels = {"by": self.engine, "classes": self.classes, "symmetry": self.symmetry, "mask (Å, 0: measured)": self.mask}
-        options = [HBox([HTML(style.span(name, style.QUIET_TEXT)), control]) for name, control in labels.items()]
-        for control in labels.values():
+        for name, control in labels.items():
+            control.description, control.style.description_width = name, "initial"
             control.observe(lambda _: changed(), "value")
         line = Layout(align_items="center", flex_flow="row wrap")
         inspection.changed.connect(self._follow)
-        super().__init__([HBox([*buttons, self.text], layout=line), HBox(options, layout=line), self.queue, self.results])
+        super().__init__(
+            [HBox([*buttons, self.text], layout=line), HBox(list(labels.values()), layout=line), self.queue, self.results]
+        )
         self._follow({"jobs"})
 
     @property
@@ -77,7 +79,9 @@ class Averages(VBox):  # type: ignore[misc]
             return
         held = {panel.job: panel for panel in self.queue.children}
         jobs = [job for place, job in enumerate(reversed(self.inspection.jobs)) if place < LISTED or not job.over]
-        self.queue.children = [held.get(job) or job_widgets.Panel(job, side=64) for job in jobs]
+        self.queue.children = [
+            held.get(job) or job_widgets.Panel(job, side=64, discard=self.inspection.remove_job) for job in jobs
+        ]
         for job in held.keys() - set(jobs):
             held[job].remove()
 
@@ -87,7 +91,7 @@ class Results(VBox):  # type: ignore[misc]
 
     def __init__(self, inspection: Inspection) -> None:
         self.inspection = inspection
-        self.choice = Dropdown(layout=Layout(width="320px"), tooltip="Average to show")
+        self.choice = Dropdown(description="average", style=style.LABEL, layout=Layout(width="360px"))
         self.slices = Image(format="png", layout=Layout(width="236px", height="77px", flex="0 0 auto"))
         self.curve = Image(format="png", layout=Layout(flex="0 0 auto"))
         self.text = HTML()
@@ -109,7 +113,7 @@ class Results(VBox):  # type: ignore[misc]
         if average is None:
             return
         self.slices.value = job_summary.picture(average.volume)
-        figure = curves.fsc(average, width=3.0)
+        figure = curves.fsc(average, width=2.6)
         self.curve.value, size = style.png(figure)
         self.curve.width, self.curve.height = str(size["width"]), str(size["height"])
         self.text.value = _facts(average)

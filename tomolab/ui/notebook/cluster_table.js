@@ -60,7 +60,7 @@ export default {
 
     function number(row, column) {
       if (column.name !== "count") return make("span", { textContent: row.texts[column.name] });
-      const count = make("button", { textContent: row.texts.count, title: `select all of ${row.title} (shift adds)` });
+      const count = make("button", { textContent: row.texts.count, title: `select the visible particles of ${row.title} (shift adds)` });
       count.addEventListener("click", event => tell(row.cluster, { select: event.shiftKey ? "add" : "replace" }));
       return count;
     }
@@ -102,7 +102,11 @@ export default {
       for (const { name, title, tooltip, type } of columns) {
         const arrow = name === order ? (down ? " ▾" : " ▴") : "";
         const th = add(WIDTHS[name] ?? WIDTHS[type], { textContent: title + arrow, title: tooltip, className: type });
-        th.addEventListener("click", () => { down = order === name ? !down : type !== "text"; order = name; draw(); });
+        const sort = () => { down = order === name ? !down : type !== "text"; order = name; draw(); };
+        th.tabIndex = 0;
+        th.ariaLabel = `sort by ${title}`;
+        th.addEventListener("click", sort);
+        th.addEventListener("keydown", event => { if (event.key === "Enter") sort(); });
       }
       if (pictures) add("74px", { textContent: "Average" });
       table.append(head, ...sorted().map(row => line(row, columns, pictures)));

@@ -58,7 +58,7 @@ class ClusterTable(anywidget.AnyWidget):  # type: ignore[misc]
         self._fill()
 
     def _follow(self, changed: set[str]) -> None:
-        if changed & {"labels", "clusters", "selected", "averages"}:
+        if changed & {"labels", "clusters", "selected", "averages", "filters"}:
             self._fill()
 
     def _fill(self) -> None:
@@ -86,7 +86,7 @@ class ClusterTable(anywidget.AnyWidget):  # type: ignore[misc]
     def _receive(self, _: Any, message: dict[str, Any], __: Any) -> None:
         cluster = message["cluster"]
         if "select" in message:
-            members = self.session.members(cluster)
+            members = self.session.members(cluster, visible=True)
             self.session.select(members.ids, members.name, how=message["select"])
         elif "colour" in message:
             self.session.describe(cluster, colour=message["colour"])

@@ -11,13 +11,13 @@ from typing import Any
 from ipywidgets import HTML, Button, Checkbox, Dropdown, HBox, Layout, Text, VBox
 
 from tomolab.inspection import exports
-from tomolab.inspection.exports import COPY, FORMATS, POSES, PROGRAMS
+from tomolab.inspection.exports import COPICK, COPY, FORMATS, POSES, PROGRAMS
 from tomolab.inspection.model import Inspection
-from tomolab.ui import report
+from tomolab.ui import report, style
 
 
 class Export(VBox):  # type: ignore[misc]
-    """Form that exports the ticked clusters, or all, into the run folder or another place.
+    """Form that exports the ticked clusters, or the selection, or all, into the run folder or another place.
 
     Parameters
     ----------
@@ -27,15 +27,29 @@ class Export(VBox):  # type: ignore[misc]
         Returns the ticked clusters.
     say
         Called with error messages.
+    done
+        Called after a success.
     """
 
-    def __init__(self, inspection: Inspection, *, ticked: Callable[[], list[int]], say: Callable[[str], Any]) -> None:
-        self.inspection, self.ticked, self.say = inspection, ticked, say
+    def __init__(
+        self,
+        inspection: Inspection,
+        *,
+        ticked: Callable[[], list[int]],
+        say: Callable[[str], Any],
+        done: Callable[[], Any] = lambda: None,
+    ) -> None:
+        self.inspection, self.ticked, self.say, self.done = inspection, ticked, say, done
         about = "File or folder, in the run folder unless the path is absolute"
-        self.format = Dropdown(options=[(one.title, one) for one in FORMATS], layout=Layout(width="190px"))
-        self.name = Text("chosen", layout=Layout(width="140px"), tooltip=about)
+        formats = [(one.title, one) for one in FORMATS]
+        self.format = Dropdown(options=formats, description="format", style=style.LABEL, layout=Layout(width="280px"))
+        self.name = Text("chosen", description="name", style=style.LABEL, layout=Layout(width="190px"), tooltip=about)
         self.source = Text(
-            "", layout=Layout(width="434px"), placeholder="the list from which the particles were read, such as ours.star"
+            "",
+            description="your list",
+            style=style.LABEL,
+            layout=Layout(width="95%", max_width="480px"),
+            placeholder="from which the particles were read, such as ours.star",
         )
         self.poses = Checkbox(
             True,
@@ -44,24 +58,38 @@ class Export(VBox):  # type: ignore[misc]
             layout=Layout(width="auto"),
             tooltip="Otherwise in the poses of the particle table",
         )
+        self.replace = Checkbox(
+            False,
+            description="replace a file of this name",
+            indent=False,
+            layout=Layout(width="auto"),
+            tooltip="Otherwise a file that is there already stays",
+        )
         self.button = Button(description="Write", icon="download", layout=Layout(width="90px"))
-        self.button.tooltip = "Write the particles of the ticked clusters, or of all where none is ticked"
+        self.button.tooltip = "Write the particles of the ticked clusters, or else the selection, or else of all clusters"
         self.report_button = Button(description="Report", icon="file-text", layout=Layout(width="90px"))
-        self.report_button.tooltip = f"Write {report.PAGE} into the run folder: what was done, with pictures, as one page"
+        self.report_button.tooltip = f"Write {report.PAGE} into the run folder, anew: what was done, with pictures, as one page"
         self.report_button.disabled = inspection.folder is None
-        self.text = HTML()
+        self.text, self.subject = HTML(), HTML()
         self.button.on_click(lambda _: self._do(self._write))
         self.report_button.on_click(lambda _: self._do(self._report))
         self.format.observe(lambda _: self._show(), "value")
-        line = HBox([self.format, self.name, self.button, self.report_button], layout=Layout(flex_flow="row wrap"))
-        super().__init__([line, self.source, self.poses, self.text])
+        wrap = Layout(flex_flow="row wrap")
+        line = HBox([self.format, self.name, self.button, self.report_button], layout=wrap)
+        checks = HBox([self.poses, self.replace], layout=wrap)
+        super().__init__([line, self.subject, self.source, checks, self.text])
         self._show()
+
+    def tell(self, text: str) -> None:
+        """Show which particles would be written, or why none can be."""
+        self.subject.value = style.span(text, style.QUIET_TEXT)
 
     def _show(self) -> None:
         """Show only the fields of the chosen format."""
         name = self.format.value.format
         self.source.layout.display = None if name == COPY else "none"
         self.poses.layout.display = "none" if name in (COPY, *PROGRAMS) else None
+        self.replace.layout.display = "none" if name in (COPICK, *PROGRAMS) else None
 
     def _do(self, work: Callable[[], str]) -> None:
         self.text.value = "…"
@@ -70,6 +98,8 @@ class Export(VBox):  # type: ignore[misc]
         except (ValueError, OSError) as error:
             self.text.value = ""
             self.say(str(error))
+        else:
+            self.done()
 
     def _write(self) -> str:
         name, source = self.name.value.strip(), self.source.value.strip()
@@ -77,7 +107,8 @@ class Export(VBox):  # type: ignore[misc]
             raise ValueError("give the name of the file or folder")
         path = (self.inspection.folder or Path()) / name
         poses = POSES[0] if self.poses.value else POSES[1]
-        options: dict[str, Any] = {"chosen": self.ticked() or None, "poses": poses, "source": source}
+        chosen = exports.taken(self.inspection, self.ticked())
+        options: dict[str, Any] = {"chosen": chosen, "poses": poses, "source": source, "replace": self.replace.value}
         return f"{exports.export_as(self.inspection, self.format.value, path, **options)} (folder: {path.parent})"
 
     def _report(self) -> str:

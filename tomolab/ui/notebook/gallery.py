@@ -51,9 +51,10 @@ class Gallery(VBox):  # type: ignore[misc]
         self.boxes, self.text = Boxes(), HTML()
         self.boxes.add_class("tomolab-boxes")
         self.view = Dropdown(
-            options=images.VIEWS, layout=Layout(width="110px"), tooltip="mean of the central slices, or of all"
+            options=images.VIEWS, description="view", style=style.LABEL, tooltip="mean of the central slices, or of all"
         )
-        self.detail = Dropdown(options=self._details(), layout=Layout(width="110px"), tooltip="low-pass filter")
+        self.detail = Dropdown(options=self._details(), description="detail", style=style.LABEL, tooltip="low-pass filter")
+        self.view.layout, self.detail.layout = Layout(width="142px"), Layout(width="146px")
         self.back = Button(icon="chevron-left", tooltip="previous page", layout=Layout(width="36px"))
         self.forth = Button(icon="chevron-right", tooltip="next page", layout=Layout(width="36px"))
         self.back.on_click(lambda _: self._turn(-1))
@@ -62,7 +63,10 @@ class Gallery(VBox):  # type: ignore[misc]
             control.observe(lambda _: self._draw(), "value")
         self.boxes.on_msg(self._receive)
         inspection.changed.connect(self._follow)
-        controls = HBox([self.view, self.detail, self.back, self.forth, self.text], layout=Layout(align_items="center"))
+        controls = HBox(
+            [self.view, self.detail, self.back, self.forth, self.text],
+            layout=Layout(align_items="center", flex_flow="row wrap"),
+        )
         super().__init__([controls, self.boxes])
         self.renew()
 
@@ -74,7 +78,7 @@ class Gallery(VBox):  # type: ignore[misc]
         clusters = self.ticked()
         labels = self.session.labels.to_numpy()
         chosen = np.isin(labels, clusters) if clusters else self.session.selected
-        ids = self.inspection.typical(self.session.ids[chosen])
+        ids = self.inspection.typical(self.session.ids[chosen & self.session.visible])
         if not np.array_equal(ids, self._ids) or not self.text.value:
             # A subset of the old particles stays on its page; other particles start on the first.
             fewer = len(ids) and np.isin(ids, self._ids).all()
@@ -92,7 +96,7 @@ class Gallery(VBox):  # type: ignore[misc]
         self._draw()
 
     def _follow(self, changed: set[str]) -> None:
-        if changed & {"selected", "labels"}:
+        if changed & {"selected", "labels", "clusters", "filters", "colours"}:
             self.renew()
             self._frame()
 
@@ -104,7 +108,7 @@ class Gallery(VBox):  # type: ignore[misc]
         count = len(self._shown)
         self.text.value = "tick clusters or select particles to see their boxes"
         if count:
-            order = ", the most typical first" if self.inspection.features is not None else ""
+            order = ", typical first" if self.inspection.features is not None else ""
             self.text.value = f"{first + 1:,}–{first + count:,} of {len(self._ids):,}{order}"
         rows = -(-count // COLUMNS)
         with self.boxes.hold_sync():
@@ -113,12 +117,12 @@ class Gallery(VBox):  # type: ignore[misc]
             self._frame()
 
     def _frame(self) -> None:
-        """Frame the selected particles in the colours of their clusters."""
-        inks = style.inks(self.session.clusters)
+        """Frame the selected particles in their colours."""
         rows = self._index.get_indexer(self._shown)
-        labels = self.session.labels.to_numpy()[rows]
-        selected = self.session.selected[rows]
-        self.boxes.flags = [inks.get(int(label), style.QUIET) if on else "" for label, on in zip(labels, selected, strict=True)]
+        inks = style.particle_inks(self.session, self.inspection.colour_by)[rows]
+        self.boxes.flags = [
+            style.hexadecimal(ink) if on else "" for ink, on in zip(inks, self.session.selected[rows], strict=True)
+        ]
 
     def _picture(self, rows: int) -> bytes:
         assert self.inspection.subtomograms is not None

@@ -18,33 +18,33 @@ from typing import Any
 import anywidget
 import numpy as np
 import pandas as pd
+from IPython.display import display
 from ipywidgets import HTML, BoundedIntText, Button, Dropdown, FloatRangeSlider, HBox, Layout, Tab, VBox
 from traitlets import List, Unicode
 
 from tomolab.inspection import model as inspections
-from tomolab.inspection.actions import ACTIONS, Choice, averaged
-from tomolab.inspection.model import COMPONENTS, Inspection
+from tomolab.inspection.actions import ACTIONS, Choice, averaged, exported
+from tomolab.inspection.history import counted
+from tomolab.inspection.model import CLUSTER, COMPONENTS, Inspection
 from tomolab.inspection.run_contents import SESSION
 from tomolab.inspection.session import NONE, Session
 from tomolab.ui import style
 from tomolab.ui.napari import link, viewer
-from tomolab.ui.notebook import scatter
+from tomolab.ui.notebook import picture, scatter
 from tomolab.ui.notebook.averages import Averages
 from tomolab.ui.notebook.cluster_table import ClusterTable
 from tomolab.ui.notebook.export import Export
 from tomolab.ui.notebook.gallery import Gallery
 from tomolab.ui.notebook.slices import Section
 
-CLUSTER = "cluster"
-"""What particles are coloured by at first."""
-
 
 class Keys(anywidget.AnyWidget):  # type: ignore[misc]
-    """Keys that are held and pressed."""
+    """Keys that are held and pressed; lets a scatter (its model's id) draw again what it refused to draw."""
 
     _esm = Path(__file__).with_name("keys.js")
     watched: Any = List([]).tag(sync=True)
     how = Unicode("replace").tag(sync=True)
+    scatter = Unicode("").tag(sync=True)
 
 
 class Inspector(VBox):  # type: ignore[misc]
@@ -75,21 +75,25 @@ class Inspector(VBox):  # type: ignore[misc]
         self.table.observe(lambda _: self._ticked(), "ticked")
         self.averages = Averages(inspection, buttons=self._group("averages"), changed=self._enable)
         self.gallery = Gallery(inspection, ticked=lambda: self.table.ticked, went=self._go)
-        self.filters, self.export = Filters(self.session), Export(inspection, ticked=lambda: self.table.ticked, say=self.say)
+        self.filters = Filters(self.session)
+        self.export = Export(inspection, ticked=lambda: self.table.ticked, say=self.say, done=self._tell)
         self.section = Section(inspection, height=height) if inspection.tomograms else None
         self.lasso = None if inspection.points is None else self._map(height)
-        self.axes = Dropdown(options=_axes(inspection), tooltip="Axes of the map")
-        self.axes.layout = Layout(width="130px", flex="0 0 auto", display=None if len(self.axes.options) > 1 else "none")
+        self.axes = Dropdown(options=_axes(inspection), description="axes", tooltip="Axes of the map", style=style.LABEL)
+        self.axes.layout = Layout(width="150px", flex="0 0 auto", display=None if len(self.axes.options) > 1 else "none")
         self.axes.observe(lambda _: self._place(), "value")
-        self.colour = Dropdown(
-            options=[CLUSTER, *style.colour_columns(inspection.session.particles)], tooltip="Column that colours the map"
-        )
-        self.colour.layout = Layout(width="110px", flex="0 0 auto")
-        self.colour.observe(lambda _: self._colour(), "value")
+        columns = [CLUSTER, *style.colour_columns(inspection.session.particles)]
+        about = "Column that colours the particles, in all views"
+        self.colour = Dropdown(options=columns, description="colour by", tooltip=about, style=style.LABEL)
+        self.colour.layout = Layout(width="180px", flex="0 0 auto")
+        self.colour.observe(lambda _: setattr(inspection, "colour_by", self.colour.value), "value")
         self.tabs = Tab([self.gallery, self.averages, self.filters, self.export])
         self.tabs.titles = "Boxes", "Averages", "Filters", "Export"
         self.tabs.layout = Layout(flex="1 1 530px", min_width="0")
-        super().__init__([self._top(), HBox(self._views()), self._bottom(), self.keyboard], layout=Layout(max_width="1500px"))
+        super().__init__(
+            [self._top(), HBox(self._views(), layout=Layout(flex_flow="row wrap")), self._bottom(), self.keyboard],
+            layout=Layout(max_width="1500px"),
+        )
         self.add_class("tomolab-inspector")
         inspection.changed.connect(self._follow)
         self._follow({"labels", "selected", "filters"})
@@ -113,7 +117,8 @@ class Inspector(VBox):  # type: ignore[misc]
         shown = [VBox([self.lasso.show()], layout=Layout(padding="0 8px 0 0"))] if self.lasso is not None else []
         views = shown if self.section is None else [*shown, self.section]
         for one in views:
-            one.layout.width = f"{100 / len(views):g}%"
+            # Below one another where both are narrower than the map is high, which would cut it.
+            one.layout.flex, one.layout.min_width = "1 1 400px", "0"
         return views
 
     def _bottom(self) -> HBox:
@@ -124,9 +129,14 @@ class Inspector(VBox):  # type: ignore[misc]
         clusters = VBox([line, self.table], layout=Layout(flex="1 1 530px", min_width="0", padding="0 8px 0 0"))
         return HBox([clusters, self.tabs], layout=Layout(flex_flow="row wrap"))
 
+    def _ipython_display_(self) -> None:
+        # The first output stays in a saved notebook, in which the second cannot be shown without the kernel.
+        display({"text/html": picture.picture(self.inspection), "text/plain": repr(self.inspection)}, raw=True)
+        display(self._repr_mimebundle_(), raw=True)
+
     def say(self, text: str) -> None:
         """Show an error message."""
-        self.status.value = _line(html.escape(text), "#B00020", role="alert")
+        self.status.value = _line(html.escape(text), style.ERROR_TEXT, role="alert")
 
     def napari(self) -> link.Link:
         """Open napari on the same inspection: the tomogram in 3-D, particles, and averages at their places.
@@ -154,12 +164,16 @@ class Inspector(VBox):  # type: ignore[misc]
             ACTIONS[name].do(self.inspection, self.choice)
         except (ValueError, RuntimeError) as error:
             self.say(str(error))
+        else:
+            self._tell()
 
     def _open_napari(self) -> None:
         try:
             self.napari()
         except RuntimeError as error:
             self.say(str(error))
+        else:
+            self._tell()
 
     @cached_property
     def _no_display(self) -> str:
@@ -173,10 +187,11 @@ class Inspector(VBox):  # type: ignore[misc]
         view = scatter.lasso(self.inspection.points, particles=self.session.particles, height=height - 4)
         view.scatter.mouse(mode="lasso").legend(False)
         view.on_change(self._drawn)
+        self.keyboard.scatter = view.widget.model_id
         return view
 
     def _drawn(self, held: np.ndarray) -> None:
-        # With Alt the scatter itself removes particles from its selection.
+        # With Alt or Ctrl the scatter itself removes particles from its selection.
         how = "add" if self.keyboard.how == "add" else "replace"
         self.session.select(self.session.ids[held], "lasso in the map", how=how)
 
@@ -184,9 +199,11 @@ class Inspector(VBox):  # type: ignore[misc]
         if changed & {"labels", "clusters", "filters", "selected"}:
             # First, since the colours of a million particles are slow in the browser.
             self._tell()
+        if self.inspection.colour_by in self.colour.options:
+            self.colour.value = self.inspection.colour_by
         if self.lasso is None:
             return
-        if changed & {"labels", "clusters"} and self.colour.value == CLUSTER:
+        if "colours" in changed or (changed & {"labels", "clusters"} and self.colour.value == CLUSTER):
             self._colour()
         if changed & {"labels", "clusters", "filters"}:
             self.lasso.show_only(self.session.visible)
@@ -201,7 +218,7 @@ class Inspector(VBox):  # type: ignore[misc]
         """Show the counts and the last step."""
         session, past = self.session, self.session.history.past
         shown, count = int(session.visible.sum()), len(session.ids)
-        text = f"<b>{session.selected.sum():,}</b> of {count:,} particles selected"
+        text = f"<b>{session.chosen_rows.sum():,}</b> of {counted(shown)} selected"
         text += f", {count - shown:,} hidden" if shown < count else ""
         text += f" · {html.escape(past[-1].what)}" if past else ""
         kept, unkept = self.inspection.kept, self.inspection.unkept
@@ -218,6 +235,7 @@ class Inspector(VBox):  # type: ignore[misc]
             button.disabled, button.tooltip = bool(ACTIONS[name].problem(work, choice)), ACTIONS[name].help(work, choice)
         average = ACTIONS["average"]
         self.averages.tell(average.problem(work, choice) or averaged(work, choice))
+        self.export.tell(ACTIONS["export"].problem(work, choice) or exported(work, choice))
 
     def _colour(self) -> None:
         if self.lasso is None:
@@ -226,7 +244,7 @@ class Inspector(VBox):  # type: ignore[misc]
             self.lasso.recolour(*_cluster_colours(self.session))
         else:
             values = self.session.particles[self.colour.value]
-            if not _varies(values):
+            if not style.varies(values):
                 categories, inks = style.to_categorical(values)
                 self.lasso.recolour(categories, list(inks.values()), name=self.colour.value)
             else:
@@ -237,7 +255,7 @@ class Inspector(VBox):  # type: ignore[misc]
     def _place(self) -> None:
         if self.lasso is not None:
             chosen = self.axes.value
-            self.lasso.place(self.inspection.points if chosen is None else self.inspection.components(*chosen))
+            self.lasso.place(self.inspection.components(*chosen) if chosen else self.inspection.points)
 
     def _go(self, particle: int) -> None:
         if self.section is not None:
@@ -250,8 +268,8 @@ class Filters(VBox):  # type: ignore[misc]
     def __init__(self, session: Session) -> None:
         self.session = session
         table = session.particles
-        names = [name for name in table if _varies(table[name])]
-        self.column = Dropdown(options=names, layout=Layout(width="150px"))
+        names = [name for name in table if style.varies(table[name])]
+        self.column = Dropdown(options=names, description="column", style=style.LABEL, layout=Layout(width="190px"))
         self.range = FloatRangeSlider(continuous_update=False, readout_format=".3g", layout=Layout(width="100%"))
         self.all = Button(
             description="Show all",
@@ -299,11 +317,6 @@ def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) ->
     return Inspector(inspections.open(folder, diameter=diameter, seed=seed))
 
 
-def _varies(values: pd.Series) -> bool:
-    """Whether the values are floats that differ."""
-    return pd.api.types.is_float_dtype(values) and values.min() < values.max()
-
-
 def _line(text: str, ink: str, *, role: str = "status") -> str:
     """One line, cut to the width, with the full text as its tooltip, so that a long text does not move the widgets below."""
     whole = re.sub("<[^>]*>", "", text)
@@ -311,11 +324,11 @@ def _line(text: str, ink: str, *, role: str = "status") -> str:
     return f'<div role="{role}" title="{whole}" style="{how}">{text}</div>'
 
 
-def _axes(inspection: Inspection) -> list[tuple[str, tuple[int, int] | None]]:
-    """Choices for the axes of the map: its own, and pairs of principal components."""
+def _axes(inspection: Inspection) -> list[tuple[str, tuple[int, ...]]]:
+    """Choices for the axes of the map: its own, and pairs of components; a list would show None as no choice."""
     most = 0 if inspection.features is None else min(COMPONENTS, *inspection.features.vectors.shape)
     pairs = itertools.combinations(range(1, most + 1), 2)
-    return [("map", None), *((f"PC {first}, {second}", (first, second)) for first, second in pairs)]
+    return [("map", ()), *((f"PC {first}, {second}", (first, second)) for first, second in pairs)]
 
 
 def _cluster_colours(session: Session) -> tuple[pd.Categorical, list[str]]:

@@ -1,19 +1,22 @@
-// Sends which of shift and alt were held at the last use of the mouse, and the keys pressed while the inspector has the focus and no text field has.
+// Sends which of shift, alt and ctrl were held at the last use of the mouse, and the keys pressed while the inspector has the focus and no text field has.
 export default {
   render({ model, el }) {
     el.style.display = "none";
-    let used = false, moved = 0;
+    let used = false, moved = 0, again = null;
+    // Another inspector of the page has keys of its own.
+    const own = target => Boolean(target.closest?.(".tomolab-inspector")?.contains(el));
+    const drawn = target => own(target) && target.matches?.("canvas");
     const hold = event => {
       if (event.type === "pointerdown") moved = 0;
-      used = Boolean(event.target.closest?.(".tomolab-inspector"));
-      const held = event.shiftKey ? "add" : event.altKey ? "remove" : "replace";
+      used = own(event.target);
+      const held = event.shiftKey ? "add" : event.altKey || event.ctrlKey ? "remove" : "replace";
       if (held === model.get("how")) return;
       model.set("how", held);
       model.save_changes();
     };
     const press = event => {
       // Buttons that become disabled and rows that are drawn anew leave the focus to the page.
-      const inside = event.target.closest?.(".tomolab-inspector") || (used && event.target === document.body);
+      const inside = own(event.target) || (used && event.target === document.body);
       if (!inside || event.target.matches("input[type=text], input[type=number], textarea, select")) return;
       const key = (event.ctrlKey || event.metaKey ? "Ctrl+" : "") + (event.shiftKey ? "Shift+" : "") + (event.key === "Escape" ? "Esc" : event.key.length > 1 ? event.key : event.key.toUpperCase());
       if (!model.get("watched").includes(key)) return;
@@ -23,22 +26,45 @@ export default {
       model.send({ key });
     };
     // JupyterLab would take the mouse with shift to mean a range of cells, and keep its moves to itself.
-    const grab = event => { if (event.shiftKey && event.target.matches?.(".tomolab-inspector canvas")) event.preventDefault(); };
+    const grab = event => {
+      if (event.shiftKey && drawn(event.target)) event.preventDefault();
+      asAlt(event);
+    };
+    // A scatter removes with alt alone, which many window managers keep to themselves.
+    const asAlt = event => {
+      if (event.ctrlKey && used) Object.defineProperty(event, "altKey", { value: true });
+    };
     // A scatter would take the end of a lasso that closes where it began for a click on the particle there.
     const move = event => { moved += Math.abs(event.movementX) + Math.abs(event.movementY); };
     const click = event => {
-      if (moved > 12 && event.target.matches?.(".tomolab-inspector canvas")) event.stopImmediatePropagation();
+      if (moved > 12 && drawn(event.target)) event.stopImmediatePropagation();
+      asAlt(event);
+    };
+    // A scatter refuses a change while it still draws the one before. It then draws the latest state as soon as it can.
+    const refused = event => {
+      if (!event.reason?.message?.startsWith("Ignoring draw call")) return;
+      event.preventDefault();
+      again ??= setTimeout(redraw, 50);
+    };
+    const redraw = async () => {
+      again = null;
+      const scatter = model.get("scatter") && await model.widget_manager.get_model(model.get("scatter"));
+      if (!scatter) return;
+      // The refused change may have moved particles.
+      const still = scatter.get("non_spatial_points_update");
+      scatter.attributes.non_spatial_points_update = false;
+      scatter.trigger("change:points", scatter, scatter.get("points"));
+      scatter.attributes.non_spatial_points_update = still;
     };
     // A scatter reports a lasso some time after the release of the mouse, and perhaps of the key.
-    const moves = ["pointerdown", "pointerup"];
-    window.addEventListener("keydown", press, true);
-    const others = { mousedown: grab, pointermove: move, click };
-    for (const [name, listener] of Object.entries(others)) window.addEventListener(name, listener, true);
-    moves.forEach(name => window.addEventListener(name, hold, true));
+    const listeners = [
+      ["keydown", press], ["mousedown", grab], ["mouseup", asAlt], ["pointermove", move], ["click", click],
+      ["pointerdown", hold], ["pointerup", hold], ["unhandledrejection", refused],
+    ];
+    for (const [name, listener] of listeners) window.addEventListener(name, listener, true);
     return () => {
-      window.removeEventListener("keydown", press, true);
-      for (const [name, listener] of Object.entries(others)) window.removeEventListener(name, listener, true);
-      moves.forEach(name => window.removeEventListener(name, hold, true));
+      clearTimeout(again);
+      for (const [name, listener] of listeners) window.removeEventListener(name, listener, true);
     };
   },
 };

@@ -174,8 +174,10 @@ class Lasso:
         # The scatter counts only categories that occur: unused ones would shift the colours.
         used = values.remove_unused_categories()
         palette = dict(zip(values.categories, inks, strict=True))
-        self.scatter.color(by=used, map=[palette[category] for category in used.categories])
-        self._send(name)
+        shown = [palette[category] for category in used.categories]
+        # A single colour would give way to that of a selection.
+        one = {"selected": shown[0], "hover": shown[0]} if len(shown) == 1 else {}
+        self._colour(name, by=used, map=shown, **one)
 
     def shade(self, values: np.ndarray, name: str) -> None:
         """Colour particles by a number, (n,) in the order of the scatter, from dark to bright, with a legend of this name.
@@ -183,15 +185,17 @@ class Lasso:
         Those without a number are grey.
         """
         numbers, how = _shaded(pd.Series(values))
-        self.scatter.color(by=numbers, **how)
-        self._send(name)
+        self._colour(name, by=numbers, **how)
 
-    def _send(self, name: str) -> None:
-        self.scatter.update_widget("color_title", name)
-        # The scatter does not send new colours by itself if another array gave the old ones.
-        for trait in ("prevent_filter_reset", "non_spatial_points_update"):
-            self.scatter.update_widget(trait, True)
-        self.scatter.update_widget("points", self.scatter.get_point_list())
+    def _colour(self, name: str, **how: Any) -> None:
+        # In one message, so that the browser draws no state between.
+        with self.widget.hold_sync():
+            self.scatter.color(**how)
+            self.scatter.update_widget("color_title", name)
+            # The scatter does not send new colours by itself if another array gave the old ones.
+            for trait in ("prevent_filter_reset", "non_spatial_points_update"):
+                self.scatter.update_widget(trait, True)
+            self.scatter.update_widget("points", self.scatter.get_point_list())
 
     def on_change(self, function: Callable[[np.ndarray], None]) -> None:
         """Call `function` with the mask `held` after every change of the selection."""
@@ -261,6 +265,8 @@ def lasso(
     view.size(default=float(np.clip(120 / np.sqrt(max(1, len(ids))), 2, 8)))
     view.color(**how).legend(colour is not None).axes(False).background("white")
     view.tooltip(enable=True, properties=shown, histograms=False)
+    # An animation would mix the colours of two states, and ignore changes until its end. Esc would deselect from anywhere.
+    view.options(transition_points=False, regl_scatterplot_options={"deselectOnEscape": False})
     return Lasso(view, ids)
 
 

@@ -1,12 +1,12 @@
 // Draws a slice of a tomogram with the circles of the particles that it cuts; sends lassos and clicks to Python.
-const HINT = "drag: lasso · shift adds, alt removes · wheel zooms · right drag pans · ↑ ↓ slices";
+const HINT = "drag: lasso · shift adds, ctrl or alt removes · wheel zooms · right drag pans · ↑ ↓ slices";
 
 function values(view, TypedArray) {
   return new TypedArray(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
 }
 
 function how(event) {
-  return event.shiftKey ? "add" : event.altKey ? "remove" : "replace";
+  return event.shiftKey ? "add" : event.altKey || event.ctrlKey ? "remove" : "replace";
 }
 
 export default {
@@ -77,7 +77,7 @@ export default {
       context.shadowBlur = 3;
       context.fillRect(12, y, pixels, 3);
       context.font = "bold 12px sans-serif";
-      context.fillText(length >= 100 ? `${length / 10} nm` : `${length} Å`, 12, y - 5);
+      context.fillText(`${length.toLocaleString("en")} Å`, 12, y - 5);
       context.shadowBlur = 0;
     }
 

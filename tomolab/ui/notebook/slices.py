@@ -10,13 +10,12 @@ from typing import Any
 
 import anywidget
 import numpy as np
-from ipywidgets import Dropdown, FloatSlider, HBox, Layout, ToggleButtons, VBox
+from ipywidgets import HTML, Dropdown, FloatSlider, HBox, Layout, ToggleButtons, VBox
 from matplotlib.path import Path as Outline
 from traitlets import Bytes, Float, Int, List
 
 from tomolab import particles
 from tomolab.inspection.model import Inspection
-from tomolab.inspection.session import NONE
 from tomolab.ui import images, style
 from tomolab.volumes import Volume
 
@@ -62,7 +61,8 @@ class Section(VBox):  # type: ignore[misc]
         self._places = particles.positions(self.session.particles)
         self._names = self.session.particles["tomogram"].to_numpy()
         self._greys = {name: _grey(volume, inspection.diameter / 4) for name, volume in inspection.tomograms.items()}
-        self.tomogram = Dropdown(options=list(inspection.tomograms), layout=Layout(width="150px"))
+        names = list(inspection.tomograms)
+        self.tomogram = Dropdown(options=names, description="tomogram", style=style.LABEL, layout=Layout(width="210px"))
         self.tomogram.layout.display = None if len(inspection.tomograms) > 1 else "none"
         self.axis = ToggleButtons(options=list(ACROSS), style={"button_width": "28px"}, layout=Layout(flex="0 0 auto"))
         self.axis.tooltips = [f"slices across {axis}" for axis in ACROSS]
@@ -74,7 +74,7 @@ class Section(VBox):  # type: ignore[misc]
         self.at.observe(lambda _: self._move(), "value")
         self.slice.on_msg(self._receive)
         inspection.changed.connect(self._follow)
-        super().__init__([self.slice, HBox([self.tomogram, self.axis, self.at])])
+        super().__init__([self.slice, HBox([self.tomogram, self.axis, self.at, HTML("Å")])])
         self._turn()
 
     @property
@@ -131,9 +131,8 @@ class Section(VBox):  # type: ignore[misc]
         away = self._places[rows, self._number] - self.at.value
         radii = np.sqrt((self.inspection.diameter / 2) ** 2 - away**2)
         marks = np.column_stack([self._across(rows), radii / self.volume.voxel_size]).astype(np.float32)
-        labels = self.session.labels.to_numpy()[rows]
-        palette = {number: style.lighter(ink, 0.2) for number, ink in style.inks(self.session.clusters).items()}
-        inks = np.round(255 * style.painted(labels, {NONE: style.FAINT} | palette)).astype(np.uint8)
+        colours = style.particle_inks(self.session, self.inspection.colour_by)[rows]
+        inks = np.round(255 * style.lighten(colours, 0.2)).astype(np.uint8)
         inks[:, 3] = self.session.selected[rows]
         self.slice.marks, self.slice.inks = marks.tobytes(), inks.tobytes()
 
@@ -144,7 +143,7 @@ class Section(VBox):  # type: ignore[misc]
         return self._places[rows][:, [right, down]] / self.volume.voxel_size + 0.5
 
     def _follow(self, changed: set[str]) -> None:
-        if changed & {"labels", "selected", "clusters", "filters"}:
+        if changed & {"labels", "selected", "clusters", "filters", "colours"}:
             with self.slice.hold_sync():
                 self._mark()
 
