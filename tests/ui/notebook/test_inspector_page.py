@@ -168,7 +168,7 @@ def test_what_is_exported_is_said_and_no_file_is_replaced_unasked(shown: Shown) 
     page, write = shown.page, shown.page.get_by_role("button", name="Write")
     drag(page, shown.map, LEFT)
     shown.expect("^\\s*16 of 32 particles selected")
-    page.get_by_role("tab", name="Export").click()
+    page.get_by_role("tab", name="Export", exact=True).click()
     page.get_by_text("of the 16 selected").last.wait_for()
     write.click()
     page.get_by_text("16 particles are in chosen.star").wait_for()
@@ -201,7 +201,7 @@ def test_many_jobs_keep_their_names_and_buttons_and_failed_ones_are_red_and_remo
         shown.click("Average")
         page.get_by_text("failed: a classification needs").nth(count - 1).wait_for()
     removes = page.get_by_role("button", name="Remove")
-    for one in [*removes.all(), *page.get_by_text(re.compile(r"^cluster 0( \(\d\))?$")).all()]:
+    for one in [*removes.all(), *page.locator(".tomolab-inspector").get_by_text(re.compile(r"^cluster 0( \(\d\))?$")).all()]:
         frame = one.bounding_box()
         assert frame is not None
         assert frame["height"] > 12
