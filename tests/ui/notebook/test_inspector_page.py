@@ -87,7 +87,7 @@ class Shown:
     def colours(self, canvas: Locator | None = None) -> set[str]:
         """Those colours of the clusters that the map or another canvas shows."""
         pixels = np.asarray(Image.open(io.BytesIO((canvas or self.map).screenshot())).convert("RGB"), dtype=float)
-        palette = {ink: 255 * np.array(to_rgb(ink)) for ink in [*style.OKABE_ITO, style.FAINT]}
+        palette = {ink: 255 * np.array(to_rgb(ink)) for ink in style.OKABE_ITO}
         near = {ink: (np.abs(pixels - wanted).max(axis=2) < 12).sum() for ink, wanted in palette.items()}
         return {ink for ink, count in near.items() if count > 20}
 
