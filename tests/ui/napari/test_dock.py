@@ -221,6 +221,26 @@ def test_hiding_and_colours_reach_the_scatter(make_napari_viewer, qtbot, folder:
     assert not dock.link.points.shown.any()
 
 
+def test_all_columns_of_the_clusters_fit_the_dock(qtbot, folder: Path) -> None:
+    from tomolab.ui.napari.cluster_table import ClusterTable
+
+    work = inspection.open(folder)
+    work.split(0)
+    work.session.select(work.session.ids[:3])
+    work.session.filter("z", float(work.session.particles["z"].median()))
+    work.session.accept(0)
+    table = ClusterTable(work)
+    qtbot.addWidget(table)
+    table.resize(380, 200)
+    table.show()
+    assert [column.name for column, hidden in zip(table.clusters.columns, table.clusters.hidden, strict=True) if hidden] == [
+        "resolution",
+        "identity",
+    ]
+    assert table.horizontalScrollBar().maximum() == 0
+    assert sum(table.columnWidth(place) for place in range(len(table.clusters.columns))) <= 380
+
+
 def test_the_wheel_zooms_and_the_right_button_moves(make_napari_viewer, qtbot, folder: Path) -> None:
     from qtpy.QtCore import QPoint, QPointF, Qt
     from qtpy.QtGui import QWheelEvent
