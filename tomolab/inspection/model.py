@@ -105,11 +105,15 @@ class AveragingTask:
         controls = {"progress": progress, "stop": stop}
         averages: dict[str, Average] = {}
         for name, ids in self._sets(controls).items():
-            average = self._average(name, ids, controls)
-            averages[name] = average if stop() else self.name(average)
+            averages[name] = self._average(name, ids, controls)
             self.keep(name, averages[name])
             if stop():
                 break
+            # The first name of a kernel takes long, and the average is shown without it meanwhile.
+            named = self.name(averages[name])
+            if named is not averages[name]:
+                averages[name] = named
+                self.keep(name, named)
         return averages
 
     def _sets(self, controls: dict[str, Any]) -> dict[str, np.ndarray]:
