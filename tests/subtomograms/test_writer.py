@@ -141,6 +141,32 @@ def adding(path: Path, first: int, times: int, begun: object) -> None:
         subtomograms.append(path, some(3, first + 3 * number))
 
 
+@pytest.mark.parametrize("removed", range(4))
+def test_a_finish_that_was_killed_while_it_tidied_goes_on(tmp_path: Path, monkeypatch, removed: int) -> None:
+    path, unlink, left = tmp_path / "cut.zarr", Path.unlink, [removed]
+
+    def killed(one: Path, **options: bool) -> None:
+        if one.name.startswith("rows-") or one.name == writer.JOURNAL:
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+        unlink(one, **options)
+
+    def finish() -> None:
+        journal = writer.begin(path, "key", box=BOX, voxel_size=20.0)
+        for number in range(len(journal.done), 3):
+            one = some(20, 20 * number)
+            journal = writer.add(journal, str(number), [(one.volumes, one.particles)], skipped=[])
+        writer.finish(journal, path)
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        finish()
+    monkeypatch.setattr(Path, "unlink", unlink)
+    finish()
+    check(path, list(range(60)))
+
+
 def test_processes_take_turns_and_the_killed_one_adds_nothing_half(tmp_path: Path) -> None:
     path = some(10, 0).save(tmp_path / "made.zarr")
     context = multiprocessing.get_context("spawn")

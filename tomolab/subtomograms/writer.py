@@ -362,6 +362,21 @@ def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
         If it holds no subtomogram.
     """
     folder, place = journal.folder, Folder(journal.folder)
+    _check_present(place)
+    # If it is whole, a finish was killed while it removed the files that are no longer needed.
+    if place.size(store.GROUP) is None:
+        _join(journal)
+    skipped = store.read_skipped(folder)
+    for one in (*folder.glob("rows-*.parquet"), *folder.glob("skipped-*.parquet"), folder / JOURNAL):
+        one.unlink()
+    with atomic(path) as temporary:
+        os.rename(folder, temporary)
+    return skipped
+
+
+def _join(journal: Journal) -> None:
+    """Write the tables of an unfinished store from those of its names, and what makes it a store."""
+    folder, place = journal.folder, Folder(journal.folder)
     names = {stem: [f"{stem}-{n}.parquet" for n in range(len(journal.done))] for stem in ("rows", "skipped")}
     names = {stem: [name for name in several if place.size(name) is not None] for stem, several in names.items()}
     skipped = joined(read_table(place, name) for name in names["skipped"])
@@ -372,13 +387,7 @@ def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
         table = particles.check(joined(read_table(place, name) for name in names["rows"]))
     if len(table) != journal.count:
         raise ValueError(f"{folder} holds {len(table)} particles, but {journal.count} volumes; delete it to begin anew")
-    _check_present(place)
     _finish(place, journal.layout, table, voxel_size=journal.voxel_size, skipped=skipped)
-    for name in (*names["rows"], *names["skipped"], JOURNAL):
-        (folder / name).unlink()
-    with atomic(path) as temporary:
-        os.rename(folder, temporary)
-    return skipped
 
 
 def reasons(skipped: pd.DataFrame) -> str:
