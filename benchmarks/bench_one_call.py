@@ -59,6 +59,7 @@ def found(*, count: int, snr: float, seed: int) -> list[dict[str, Any]]:
     maps = simulation.load_densities(list(SPECIES), voxel_size=VOXEL_SIZE, box=BOX)
     imaging = Imaging(snr=snr)
     tomogram, truth = simulation.tomogram(maps, count, shape=SHAPE, imaging=imaging, seed=seed)
+    truth = truth.assign(tomogram="tomogram")  # as picks of a volume without a name
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
         options: dict[str, Any] = {"contrast": "bright", "tilts": imaging.tilts, "diameter": DIAMETER, "seed": seed}
