@@ -79,7 +79,8 @@ def species(work: Inspection, truth: pd.DataFrame) -> list[dict[str, Any]]:
     table = work.session.table().set_index("particle_id")
     matched = picking.evaluate(work.session.particles, truth, distance=DISTANCE)["matched"]
     label = matched["truth_id"].map(truth.set_index("particle_id")["label"])
-    counts = pd.crosstab(table.loc[matched["pick_id"], "cluster"].to_numpy(), label.to_numpy())
+    cluster = table["cluster"].reindex(matched["pick_id"], fill_value=-1)  # the table has only particles of clusters
+    counts = pd.crosstab(cluster.to_numpy(), label.to_numpy())
     counts = counts[counts.index >= 0]
     rows = []
     for name, number in truth["label"].value_counts().items():
