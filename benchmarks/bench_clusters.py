@@ -44,7 +44,7 @@ RULES: dict[str, Callable[[pd.DataFrame], int]] = {
 class Reshaping(torch.nn.Module):
     """A network that costs nothing: the voxels are the features."""
 
-    name, box, any_box, voxel_size = "reshaping", 4, False, 10.0
+    name, box, voxel_size = "reshaping", 4, 10.0
 
     def features(self, volumes: torch.Tensor) -> torch.Tensor:
         """Voxels of each volume."""

@@ -94,7 +94,7 @@ class AveragingTask:
         options: dict[str, Any],
         classes: int = 1,
         folder: Path | None = None,
-        name: Callable[[Average], Average] = lambda average: average,
+        name: Callable[[Average], Average] | None = None,
         refine_in: Path | None = None,
     ) -> None:
         self.title, self.subtomograms, self.ids, self.keep = title, subtomograms, ids, keep
@@ -110,7 +110,7 @@ class AveragingTask:
             if stop():
                 break
             # The first name of a kernel takes long, and the average is shown without it meanwhile.
-            named = self.name(averages[name])
+            named = averages[name] if self.name is None else self.name(averages[name])
             if named is not averages[name]:
                 averages[name] = named
                 self.keep(name, named)
@@ -398,7 +398,7 @@ class Inspection:
             keep=partial(self.keep, cluster=cluster, members=chosen.ids, quick=quick),
             classes=1 if quick else classes,
             folder=self.folder,
-            name=partial(discovery.named, catalogue=self.catalogue) if not quick else (lambda average: average),
+            name=None if quick else partial(discovery.named, catalogue=self.catalogue),
             refine_in=self.folder / "relion" if self.folder and engine == "RELION" else None,
             options=options,
         )

@@ -220,10 +220,11 @@ def prepare(
 
 def classes_of(work: SplitMerge, chosen: Subtomograms) -> Classification:
     """Classes by their size, and the most likely one of each subtomogram."""
-    probability = torch.softmax(work.posterior[:, work.order], dim=1).cpu().numpy()
+    order = work.order
+    probability = torch.softmax(work.posterior[:, order], dim=1).cpu().numpy()
     index = pd.Index(chosen.ids, name="particle_id")
     labels = pd.Series(probability.argmax(1), index=index, name="class").mask(work.unassigned.cpu().numpy(), -1)
-    densities = [work.references[number].density.cpu().numpy() for number in work.order[: labels.max() + 1]]
+    densities = [work.references[number].density.cpu().numpy() for number in order[: labels.max() + 1]]
     return Classification(
         labels,
         pd.Series(probability.max(1), index=index, name="probability"),
