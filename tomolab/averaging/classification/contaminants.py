@@ -22,7 +22,7 @@ from tomolab.volumes import Volume, distance
 
 BORDER = 0.45
 """Distance from the middle of the box, in edges of the box, from which on density is at its border."""
-MAX_SHARE = 0.1
+MAX_SHARE = 0.07
 """Largest share of the power of a particle that lies at the border of its box."""
 SIGNIFICANT = 5.0
 """Standard deviations of noise by which the power at the border may be too high by chance, or because poses follow noise."""
