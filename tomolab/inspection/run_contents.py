@@ -40,11 +40,10 @@ from tomolab.learning import embedding
 from tomolab.learning.embedding import Embedding
 from tomolab.subtomograms import dataset, store
 from tomolab.subtomograms.dataset import Subtomograms
+from tomolab.subtomograms.tomogram_list import ENDINGS
 from tomolab.volumes import Volume
 
 TABLE, EMBEDDING, BOXES = "clusters.csv", "embedding", "subtomograms.zarr"
-ENDINGS = (".mrc", ".rec", ".map", ".mrc.gz", ".rec.gz", ".mrc.bz2", ".rec.bz2", ".zarr")
-"""Suffixes of tomograms; where several files share a name, the first of these suffixes is read."""
 SESSION, LAYOUT, LAYOUT_OF, AVERAGES = "session.npz", "layout.csv", "layout.json", "averages"
 PICKS = "picks.star"
 NOTHING = ("", "none", "random", "reference-free")
