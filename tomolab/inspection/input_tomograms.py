@@ -42,12 +42,15 @@ class InputTomogram:
         "bright" or "dark".
     tilts
         Lowest and highest in degrees; None if not known.
+    row
+        Of the list of tomograms, with the voxel size and the contrast.
     """
 
     name: str
     voxels: Tomogram
     contrast: str
     tilts: tuple[float, float] | None
+    row: Mapping[str, Any]
 
 
 def read_inputs(
@@ -87,7 +90,8 @@ def read_inputs(
             raise ValueError(_ask_contrast(name, voxels))
         if check_contrast:
             contrasts.check(voxels, stated)
-        out.append(InputTomogram(name, voxels, stated, ranges[name]))
+        row |= {"voxel_size": size, "contrast": stated}
+        out.append(InputTomogram(name, voxels, stated, ranges[name], row))
     return out
 
 
