@@ -1,8 +1,9 @@
-"""The command line: ``tomolab doctor``, ``tomolab notebooks``, ``tomolab --version``, also as ``python -m tomolab``."""
+"""The command line: ``tomolab doctor``, ``inspect``, ``notebooks`` and ``--version``, also as ``python -m tomolab``."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tomolab import __version__, doctor
@@ -24,9 +25,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     copying = commands.add_parser("notebooks", help="copy the notebooks into a folder, to work with them")
     copying.add_argument("folder", nargs="?", type=Path, default=Path("notebooks"), metavar="FOLDER", help="default: notebooks")
     copying.add_argument("--force", action="store_true", help="replace notebooks there that were changed")
+    inspecting = commands.add_parser("inspect", help="open the inspector of a run folder in the browser, without a notebook")
+    inspecting.add_argument("folder", type=Path, metavar="DIR", help="run folder")
+    inspecting.add_argument(
+        "--port", type=int, help="port of the page on this machine; default: the first that is free from 8866"
+    )
+    inspecting.add_argument("--no-browser", action="store_true", help="print the address, and what to type on your laptop")
     given = parser.parse_args(arguments)
     if given.command == "doctor":
         return _doctor()
+    if given.command == "inspect":
+        return _inspect(given.folder, port=given.port, browser=not given.no_browser)
     try:
         return _notebooks(given.folder, force=given.force)
     except OSError as error:
@@ -39,6 +48,17 @@ def _doctor() -> int:
     findings = doctor.diagnose(facts)
     print(doctor.report(facts, findings))
     return int(any(finding.severity == "broken" for finding in findings))
+
+
+def _inspect(folder: Path, *, port: int | None, browser: bool) -> int:
+    from tomolab.ui.notebook import server
+
+    try:
+        server.serve(folder, port=port, browser=browser, say=partial(print, flush=True))
+    except OSError as error:
+        print(f"tomolab inspect: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _notebooks(folder: Path, *, force: bool) -> int:
