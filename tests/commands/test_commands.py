@@ -82,7 +82,7 @@ def test_pick_extract_and_embed(data: Path, tmp_path: Path, capsys: pytest.Captu
     assert boxes.take(boxes.ids[:20]).volumes[:, 9:12, 9:12, 9:12].mean() > 0.5
     words = ["--csv", tmp_path / "z.csv", "-o", tmp_path / "embedding", "--device", "cpu"]
     shown = result(capsys, "embed", tmp_path / "boxes.zarr", *words)
-    assert shown["particles"] == shown["particles"] == len(boxes)
+    assert shown["particles"] == len(boxes)
     found = learning.read_features(tmp_path / "z.csv")
     assert np.allclose(found.vectors, learning.embed(learning.load_network("default"), boxes, progress=False).vectors)
     for words in (
