@@ -40,6 +40,7 @@ TEXTS = sorted(
 )
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*.py")])
 PAGES.remove(ROOT / "CHANGELOG.md")  # tells names of older versions
+PAGES.remove(ROOT / "docs" / "conf.py")  # is no example
 SUFFIXES = {
     "csv",
     "em",
