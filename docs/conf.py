@@ -46,7 +46,7 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-html_sidebars = dict.fromkeys(("index", "start", "your_data", "formats", "faq"), [])
+html_sidebars = {name: [] for name in ("index", "start", "your_data", "formats", "faq")}
 
 # Reference: what the packages offer, by their docstrings
 autosummary_generate = True
@@ -99,7 +99,7 @@ def copy_notebooks() -> None:
     shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
 
 
-def mend_links(app: object, name: str, source: list[str]) -> None:
+def mend_links(_: object, __: str, source: list[str]) -> None:
     """Make links that lead out of this folder, which are for readers of the checkout, lead to a page or be text."""
     text = source[0]
     text = re.sub(r"\]\(\.\./notebooks/(\w+)\.ipynb\)", r"](notebooks/\1.ipynb)", text)
