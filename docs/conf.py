@@ -102,6 +102,7 @@ def copy_notebooks() -> None:
 def mend_links(_: object, __: str, source: list[str]) -> None:
     """Make links that lead out of this folder, which are for readers of the checkout, lead to a page or be text."""
     text = source[0]
+    text = text.replace("](../README.md#start)", "](start.md)")
     text = re.sub(r"\]\(\.\./notebooks/(\w+)\.ipynb\)", r"](notebooks/\1.ipynb)", text)
     source[0] = re.sub(r"\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", text)
 

@@ -1,7 +1,7 @@
 """Makes the pictures of the inspector in docs/ anew: `python scripts/pictures.py [FOLDER]`.
 
-A tomogram of three complexes is simulated, embedded and clustered; `tomolab inspect` shows it, and Chromium draws a lasso, averages
-the group and discovers the structures, as a person would.
+A tomogram of three complexes is simulated, embedded and clustered. `tomolab inspect` shows it, and Chromium draws a lasso,
+averages the group and discovers the structures, as a person would.
 """
 
 import argparse
@@ -102,7 +102,10 @@ def main() -> None:
         run = Path(place, "cell")
         write_run(run)
         words = [sys.executable, "-m", "tomolab", "inspect", str(run), "--no-browser"]
-        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as command, browser.opened() as chromium:
+        with (
+            subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as command,
+            browser.opened() as chromium,
+        ):
             url = next(found[0] for line in command.stdout if (found := re.search(r"http://\S+", line)))
             page = chromium.new_page(viewport=WINDOW, color_scheme="light")
             try:

@@ -9,7 +9,7 @@ __all__ = [
     "Selection",
     "Session",
     "export",
-    "from_tomogram",
+    "import_data",
     "load_selection",
     "open",
     "selection_from_cluster",
@@ -17,8 +17,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from tomolab.inspection.exports import export
+    from tomolab.inspection.importing import import_data
     from tomolab.inspection.model import Inspection, open  # noqa: A004
-    from tomolab.inspection.new_run import from_tomogram
     from tomolab.inspection.selection import Selection
     from tomolab.inspection.selection import from_cluster as selection_from_cluster
     from tomolab.inspection.selection import load as load_selection
@@ -28,8 +28,8 @@ else:
         __name__,
         {
             "exports": ["export"],
+            "importing": ["import_data"],
             "model": ["Inspection", "open"],
-            "new_run": ["from_tomogram"],
             "selection": ["Selection", "from_cluster as selection_from_cluster", "load as load_selection"],
             "session": ["Session"],
         },

@@ -61,7 +61,7 @@ def serve(folder: str | Path, *, port: int | None = None, browser: bool = True, 
         raise FileNotFoundError(f"there is no folder {folder}")
     if not (folder / TABLE).is_file():
         problem = f"{folder} is no run folder that can be inspected: it has no {TABLE}"
-        raise FileNotFoundError(f"{problem}, which the notebook 05_clusters writes, and each import of your own data")
+        raise FileNotFoundError(f"{problem}, which tomolab import and the notebook 05_clusters write")
     port = _free(port)
     token = secrets.token_urlsafe(24)
     url = f"http://{ADDRESS}:{port}/?token={token}"
@@ -92,7 +92,7 @@ def serve(folder: str | Path, *, port: int | None = None, browser: bool = True, 
             say("and open the same address.")
         say("Press Ctrl-C here to end it.")
         server.start()
-    say("\nThe inspector has ended; every step is saved in the run folder.")
+    say("")
 
 
 def _end_by_signals(server: Voila) -> None:
