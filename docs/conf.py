@@ -12,6 +12,9 @@ DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 sys.path.insert(0, str(ROOT))
 
+import nbformat  # noqa: E402
+from nbclient import NotebookClient  # noqa: E402
+
 import tomolab  # noqa: E402 - of this checkout
 
 project, author = "tomolab", "tomolab developers"
@@ -55,15 +58,10 @@ autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 PACKAGES = [*tomolab.PACKAGES, "io.tilts", "averaging.relion", "ui.notebook", "ui.napari", "ui.plots"]
 
-# Notebooks
-nb_execution_mode = "off" if os.environ.get("DOCS_NOTEBOOKS") == "off" else "force"
-nb_execution_timeout = 3600
-nb_execution_raise_on_error = True
-nb_execution_show_tb = True
+# Notebooks are executed below, before they are read.
+nb_execution_mode = "off"
 nb_merge_streams = True
-# A widget needs its kernel, and its script would be fetched from elsewhere.
 nb_ipywidgets_js = {}
-nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
 
 NAMES = """{title}
 {line}
@@ -92,11 +90,31 @@ def write_api() -> None:
         (folder / f"{name}.rst").write_text(text, encoding="utf-8")
 
 
-def copy_notebooks() -> None:
-    """Copy the notebooks beside the pages, which are read from one folder."""
+def write_notebooks() -> None:
+    """Copy the notebooks beside the pages, which are read from one folder, and execute them unless that is turned off."""
     folder = DOCS / "notebooks"
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    folder.mkdir()
+    execute = os.environ.get("DOCS_NOTEBOOKS") != "off"
+    with tempfile.TemporaryDirectory(prefix="tomolab-docs-") as runs:
+        os.environ.setdefault("TOMOLAB_SCALE", "tiny")
+        os.environ.setdefault("NAPARI_APPLICATION_IPY_INTERACTIVE", "0")
+        os.environ["TOMOLAB_RUNS"] = runs
+        os.environ.pop("MPLBACKEND", None)
+        for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+            notebook = nbformat.read(path, as_version=4)
+            if execute:
+                print(f"executing {path.stem}", flush=True)  # noqa: T201 - this takes minutes
+                NotebookClient(notebook, timeout=3600, kernel_name="python3", store_widget_state=False).execute()
+            for cell in notebook.cells:
+                if cell.cell_type == "code":
+                    cell.outputs = [output for output in cell.outputs if is_shown(output)]
+            nbformat.write(notebook, folder / path.name)
+
+
+def is_shown(output: nbformat.NotebookNode) -> bool:
+    """Whether a page can show an output: no widget, which needs its kernel, and no progress bar."""
+    return output.get("name") != "stderr" and "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
 
 
 def mend_links(_: object, __: str, source: list[str]) -> None:
@@ -108,12 +126,7 @@ def mend_links(_: object, __: str, source: list[str]) -> None:
 
 
 def setup(app: object) -> None:
-    """Prepare what is not committed; run notebooks in a folder of their own."""
+    """Write what is not committed."""
     write_api()
-    copy_notebooks()
-    if nb_execution_mode != "off":
-        os.environ.setdefault("TOMOLAB_SCALE", "tiny")
-        os.environ.setdefault("TOMOLAB_RUNS", tempfile.mkdtemp(prefix="tomolab-docs-"))
-        os.environ.setdefault("NAPARI_APPLICATION_IPY_INTERACTIVE", "0")
-        os.environ.pop("MPLBACKEND", None)
+    write_notebooks()
     app.connect("source-read", mend_links)
