@@ -1,8 +1,9 @@
-"""Commands that work on a run folder: inspect, discover, average, report, napari."""
+"""Commands that work on a run folder: discover, average, report, inspect, napari."""
 
 import sys
 import time
 from argparse import ArgumentParser, Namespace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,24 +17,6 @@ if TYPE_CHECKING:
 
 def _folder(parser: ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a run folder, made by tomolab import or the notebooks")
-
-
-def _inspect_arguments(parser: ArgumentParser) -> None:
-    _folder(parser)
-    parser.add_argument("--port", type=int, help="of the page on this machine; default: the first that is free from 8866")
-    parser.add_argument("--no-browser", action="store_true", help="print the address, and what to type on your laptop")
-
-
-def _inspect(given: Namespace) -> Result:
-    from tomolab.ui.notebook import server
-
-    def tell(text: str) -> None:
-        # Also with --quiet: without the address there is no page.
-        sys.stderr.write(f"{text}\n")
-        sys.stderr.flush()
-
-    server.serve(given.folder, port=given.port, browser=not given.no_browser, say=tell)
-    return Result("The inspector has ended; every step is saved in the run folder.", {"folder": given.folder})
 
 
 def _discover_arguments(parser: ArgumentParser) -> None:
@@ -165,6 +148,19 @@ def _report(given: Namespace) -> Result:
     return Result(f"the report is {path}", {"report": path})
 
 
+def _inspect_arguments(parser: ArgumentParser) -> None:
+    _folder(parser)
+    parser.add_argument("--port", type=int, help="of the page on this machine; default: the first that is free from 8866")
+    parser.add_argument("--no-browser", action="store_true", help="print the address, and what to type on your laptop")
+
+
+def _inspect(given: Namespace) -> Result:
+    from tomolab.ui.notebook import server
+
+    server.serve(given.folder, port=given.port, browser=not given.no_browser, say=partial(print, file=sys.stderr, flush=True))
+    return Result("\nThe inspector has ended; every step is saved in the run folder.", {"folder": given.folder})
+
+
 def _napari_arguments(parser: ArgumentParser) -> None:
     _folder(parser)
     parser.add_argument("--screenshot", type=Path, metavar="PNG", help="write a picture of the canvas and close")
@@ -189,13 +185,6 @@ def _napari(given: Namespace) -> Result:
 
 COMMANDS = (
     Command(
-        "inspect",
-        "Open the inspector of a run folder in the browser, without a notebook.",
-        "tomolab inspect runs/mine\ntomolab inspect runs/mine --no-browser",
-        _inspect_arguments,
-        _inspect,
-    ),
-    Command(
         "discover",
         "Find the structures among the particles of a run folder, average and name them.",
         "tomolab discover runs/mine --seed 1",
@@ -215,6 +204,13 @@ COMMANDS = (
         "tomolab report runs/mine",
         _report_arguments,
         _report,
+    ),
+    Command(
+        "inspect",
+        "Open the inspector of a run folder in the browser, without a notebook.",
+        "tomolab inspect runs/mine\ntomolab inspect runs/mine --no-browser",
+        _inspect_arguments,
+        _inspect,
     ),
     Command(
         "napari",

@@ -107,7 +107,6 @@ def serve(folder: str | Path, *, port: int | None = None, browser: bool = True, 
             say("and open the same address.")
         say("Press Ctrl-C here to end it.")
         server.start()
-    say("")
 
 
 def _end_by_signals(server: Voila) -> None:
