@@ -35,7 +35,8 @@ TEXTS = sorted(
         "*/**/*.md",
     )
     for path in ROOT.glob(pattern)
-    if not {"runs", ".ipynb_checkpoints", "build", "dist"} & set(path.relative_to(ROOT).parts)
+    if not {"runs", ".ipynb_checkpoints", "build", "dist", "_build"} & set(path.relative_to(ROOT).parts)
+    and path.parent != ROOT / "docs" / "notebooks"
     and not path.relative_to(ROOT).parts[0].startswith(".venv")
 )
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*.py")])
