@@ -76,6 +76,8 @@ def journey(page: Page, outline: list[tuple[float, float]], pictures: Path) -> N
     page.locator(".tomolab-said", has_text="lasso in the map").wait_for(timeout=20_000)
     photograph("inspector_lasso")
     click("New cluster")
+    page.locator(".tomolab-said", has_text="new cluster of").wait_for(timeout=20_000)
+    page.wait_for_timeout(1000)
     table.locator("input.name").last.fill("what I drew around")
     page.keyboard.press("Enter")
     table.locator("input.tick").last.check()
@@ -88,7 +90,8 @@ def journey(page: Page, outline: list[tuple[float, float]], pictures: Path) -> N
     table.locator("input.tick").last.uncheck()
     click("Discover")
     page.locator(".tomolab-clusters", has_text="structure 1").wait_for(timeout=900_000)
-    page.wait_for_timeout(60_000)
+    # The averages of the structures follow.
+    table.locator("img").nth(len(COMPLEXES) - 1).wait_for(timeout=900_000)
     table.locator("input.tick").first.check()
     photograph("inspector")
 
