@@ -20,22 +20,22 @@ class Page(VBox):  # type: ignore[misc]
 
     def __init__(self, folder: str | Path) -> None:
         self.view: inspector.Inspector | None = None
-        window = Window()
+        self.window = Window()
         try:
             self.inspection = inspection.open(folder)
         except (OSError, ValueError) as error:
             text = html.escape(f"{folder} cannot be inspected: {error}")
             super().__init__([HTML(f"<p role='alert' style='color:{style.ERROR_TEXT}'>{text}</p>")])
         else:
-            super().__init__([window])
-            window.observe(lambda change: self._fit(change["new"]), "height")
+            super().__init__([self.window])
+            self.window.observe(lambda change: self._fit(change["new"]), "height")
 
     def _fit(self, height: int) -> None:
         room = max(LOWEST, height - OTHERS)
         if self.view is None:
             # Now, since a map does not follow a change of its height.
             self.view = inspector.Inspector(self.inspection, height=round(SHARE * room))
-            self.children = [self.view, *self.children]
+            self.children = [self.view, self.window]
         self.view.table.height = room - round(SHARE * room)
 
 
