@@ -27,7 +27,8 @@ from tomolab.inspection.actions import ACTIONS, Choice, averaged, exported
 from tomolab.inspection.history import counted
 from tomolab.inspection.model import CLUSTER, COMPONENTS, Inspection
 from tomolab.inspection.run_contents import SESSION
-from tomolab.inspection.session import NONE, Session
+from tomolab.inspection.session import Session
+from tomolab.inspection.session_values import NONE
 from tomolab.ui import style
 from tomolab.ui.napari import link, viewer
 from tomolab.ui.notebook import picture, scatter
