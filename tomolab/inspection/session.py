@@ -121,8 +121,7 @@ class Session:
 
     @property
     def visible(self) -> np.ndarray:
-        """Whether each particle is within all filters and in no hidden cluster, (n,)."""
-        # Every view asks at every change; the values are replaced where they change, never edited.
+        """Whether each particle is within all filters and in no hidden cluster, (n,); kept until one of these is replaced."""
         state = [self._values[name] for name in ("labels", "clusters", "filters")]
         if not all(map(operator.is_, state, self._visible[0])):
             shown = ~np.isin(self._values["labels"], [number for number, one in self.clusters.items() if one.hidden])
@@ -436,10 +435,11 @@ class Session:
 
     @_one_at_a_time
     def show_only(self, *clusters: int) -> None:
-        """Hide all clusters but these; without any, show all."""
+        """Hide all clusters but these; without any, show all particles: no cluster is hidden, and there is no filter."""
         shown = dict(self._known(clusters or self.clusters))
         changed = {number: replace(one, hidden=number not in shown) for number, one in self.clusters.items()}
-        self._do(f"show only {', '.join(map(self.title, clusters))}" if clusters else "show all clusters", clusters=changed)
+        what = f"show only {', '.join(map(self.title, clusters))}" if clusters else "show all"
+        self._do(what, clusters=changed, filters=self.filters if clusters else {})
 
     @_one_at_a_time
     def delete_average(self, name: str, *, on: bool = True) -> None:

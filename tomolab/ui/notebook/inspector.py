@@ -19,7 +19,7 @@ import anywidget
 import numpy as np
 import pandas as pd
 from IPython.display import display
-from ipywidgets import HTML, BoundedIntText, Button, Dropdown, FloatRangeSlider, HBox, Layout, Tab, VBox
+from ipywidgets import HTML, BoundedIntText, Button, Dropdown, HBox, Layout, Tab, VBox
 from traitlets import List, Unicode
 
 from tomolab.inspection import model as inspections
@@ -34,7 +34,9 @@ from tomolab.ui.napari import link, viewer
 from tomolab.ui.notebook import picture, scatter
 from tomolab.ui.notebook.averages import Averages
 from tomolab.ui.notebook.cluster_table import ClusterTable
+from tomolab.ui.notebook.counts import Counts
 from tomolab.ui.notebook.export import Export
+from tomolab.ui.notebook.filters import Filters
 from tomolab.ui.notebook.gallery import Gallery
 from tomolab.ui.notebook.slices import Section
 
@@ -76,7 +78,7 @@ class Inspector(VBox):  # type: ignore[misc]
         self.table.observe(lambda _: self._ticked(), "ticked")
         self.averages = Averages(inspection, buttons=self._group("averages"), changed=self._enable)
         self.gallery = Gallery(inspection, ticked=lambda: self.table.ticked, went=self._go)
-        self.filters = Filters(self.session)
+        self.filters = Filters(self.session, say=self.say)
         self.export = Export(inspection, ticked=lambda: self.table.ticked, say=self.say, done=self._tell)
         self.section = Section(inspection, height=height) if inspection.tomograms else None
         self.lasso = None if inspection.points is None else self._map(height)
@@ -88,8 +90,9 @@ class Inspector(VBox):  # type: ignore[misc]
         self.colour = Dropdown(options=columns, description="colour by", tooltip=about, style=style.LABEL)
         self.colour.layout = Layout(width="180px", flex="0 0 auto")
         self.colour.observe(lambda _: setattr(inspection, "colour_by", self.colour.value), "value")
-        self.tabs = Tab([self.gallery, self.averages, self.filters, self.export])
-        self.tabs.titles = "Boxes", "Averages", "Filters", "Export"
+        self.counts = Counts(inspection, say=self.say)
+        self.tabs = Tab([self.gallery, self.averages, self.filters, self.counts, self.export])
+        self.tabs.titles = "Boxes", "Averages", "Filters", "Counts", "Export"
         self.tabs.layout = Layout(flex="1 1 530px", min_width="0")
         super().__init__(
             [self._top(), HBox(self._views(), layout=Layout(flex_flow="row wrap")), self._bottom(), self.keyboard],
@@ -261,56 +264,6 @@ class Inspector(VBox):  # type: ignore[misc]
     def _go(self, particle: int) -> None:
         if self.section is not None:
             self.section.look(particle)
-
-
-class Filters(VBox):  # type: ignore[misc]
-    """Range of values for each column of numbers; all views hide particles outside of it."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        table = session.particles
-        names = [name for name in table if style.varies(table[name])]
-        self.column = Dropdown(options=names, description="column", style=style.LABEL, layout=Layout(width="190px"))
-        self.range = FloatRangeSlider(continuous_update=False, readout_format=".3g", layout=Layout(width="100%"))
-        self.all = Button(
-            description="Show all",
-            icon="eye",
-            layout=Layout(width="120px", flex="0 0 auto"),
-            tooltip="Remove the filter of this column",
-        )
-        self.text = HTML()
-        self.column.observe(lambda _: self._turn(), "value")
-        self.range.observe(lambda _: self._set(), "value")
-        self.all.on_click(lambda _: self.session.filter(self.column.value))
-        session.changed.connect(self._follow)
-        controls = [HBox([self.column, self.range, self.all]), self.text]
-        super().__init__(controls if names else [HTML("no column of the particle table holds different numbers")])
-        if names:
-            self._turn()
-
-    def _turn(self) -> None:
-        """Show another column, or limits that another view changed."""
-        values = self.session.particles[self.column.value]
-        low, high = float(values.min()), float(values.max())
-        wanted = self.session.filters.get(self.column.value, (low, high))
-        with self.range.hold_trait_notifications():
-            self.range.min, self.range.max = min(low, self.range.max), max(high, self.range.min)
-            self.range.min, self.range.max, self.range.step = low, high, (high - low) / 200
-            self.range.value = tuple(np.clip(wanted, low, high).tolist())
-        self.text.value = "<br>".join(
-            f"{html.escape(name)}: {a:.4g} to {b:.4g}" for name, (a, b) in self.session.filters.items()
-        )
-
-    def _set(self) -> None:
-        column, (low, high) = self.column.value, self.range.value
-        whole = low <= self.range.min and high >= self.range.max
-        now = self.session.filters.get(column, (self.range.min, self.range.max))
-        if not np.allclose(now, (low, high)):
-            self.session.filter(column) if whole else self.session.filter(column, low, high)
-
-    def _follow(self, changed: set[str]) -> None:
-        if "filters" in changed:
-            self._turn()
 
 
 def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) -> Inspector:  # noqa: A001 - inspector.open
