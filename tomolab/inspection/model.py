@@ -39,6 +39,7 @@ from tomolab.inspection.discovery import DiscoveryResult, DiscoveryTask
 from tomolab.inspection.history import counted
 from tomolab.inspection.run_contents import AVERAGES, SESSION, folder_name
 from tomolab.inspection.session import Session
+from tomolab.inspection.session_values import NONE
 from tomolab.jobs import Job
 from tomolab.learning import pca
 from tomolab.learning.embedding import Embedding
@@ -173,6 +174,12 @@ class Inspection:
         few = self.session.counts()[clusters[0]] < 2
         return f"{self.session.title(clusters[0])} has fewer than two particles" if few else ""
 
+    def similar_problem(self) -> str:
+        """Why no particles similar to the selected ones can be found; empty if they can."""
+        if self.features is None:
+            return "there is no embedding to compare"
+        return "" if self.session.chosen_rows.any() else "select a particle first"
+
     def average_problem(self, clusters: Sequence[int], *, engine: str = "tomolab") -> str:
         """Why these clusters, or the selection if none is given, cannot be averaged with an engine; empty if they can."""
         if self.subtomograms is None:
@@ -269,6 +276,34 @@ class Inspection:
             return np.concatenate([self.typical(given[drawn]), given[~drawn]])
         distance = cluster_labels.nearest(self.features, pd.Series(0, index=given))
         return given[np.argsort(distance.to_numpy(), kind="stable")]
+
+    def similar(self, ids: Iterable[int], count: int) -> np.ndarray:
+        """The visible particles whose features are nearest to the mean of some particles, nearest first, without these.
+
+        Distances are between directions of features, as in the clusters.
+
+        Raises
+        ------
+        ValueError
+            If `similar_problem` gives a reason, or no or an unknown particle is given.
+        """
+        given = self.session.rows(ids)
+        if not len(given) or self.features is None:
+            raise ValueError("give one particle or more, and an embedding, to find similar ones")
+        labels = pd.Series(NONE, index=self.session.ids)
+        labels.iloc[given] = 0
+        middle = cluster_labels.centres(self.features, labels).to_numpy()[0]
+        others = self.session.visible.copy()
+        others[given] = False
+        candidates = self.session.ids[others]
+        distances = np.concatenate(
+            [
+                np.linalg.norm(clustering.directions(self.features.take(candidates[i : i + MOST]), True) - middle, axis=1)
+                for i in range(0, len(candidates), MOST)
+            ]
+            or [np.empty(0)]
+        )
+        return candidates[np.argsort(distances, kind="stable")[:count]]
 
     def average(
         self,

@@ -168,7 +168,7 @@ class Session:
         `visible` leaves out particles outside of the filters and in hidden clusters.
         """
         if isinstance(chosen, Selection):
-            inside = np.isin(np.arange(len(self._index)), self._rows(chosen))
+            inside = np.isin(np.arange(len(self._index)), self.rows(chosen))
         else:
             wanted = list(self.clusters) if chosen is None else [number for number, _ in self._known(chosen)]
             inside = np.isin(self._values["labels"], wanted)
@@ -183,7 +183,6 @@ class Session:
 
     def members(self, cluster: int, *, visible: bool = False) -> Selection:
         """The particles of a cluster, or only the visible ones, as a `Selection`."""
-        self._known([cluster])
         inside = (self._values["labels"] == cluster) & (self.visible if visible else True)
         return Selection(self.title(cluster), self.ids[inside], f"cluster {cluster} of a session")
 
@@ -218,7 +217,7 @@ class Session:
             If a particle is unknown, or `how` is none of these.
         """
         mask = np.zeros(len(self._index), dtype=bool)
-        mask[self._rows(ids)] = True
+        mask[self.rows(ids)] = True
         now = self.selected
         ways = {"replace": mask, "add": now | mask, "remove": now & ~mask, "intersect": now & mask}
         if how not in ways:
@@ -228,7 +227,7 @@ class Session:
     @_one_at_a_time
     def new_cluster(self, name: str = "") -> int:
         """Move the selected particles that are visible to a new cluster; return its number. ValueError if there are none."""
-        rows, labels = self._rows(self._some()), self._values["labels"].copy()
+        rows, labels = self.rows(self._some()), self._values["labels"].copy()
         (number,) = self._new()
         labels[rows] = number
         self._do(f"new cluster of {counted(len(rows))}", labels=labels, clusters=self._with({number: Cluster(name)}))
@@ -308,7 +307,7 @@ class Session:
         ValueError
             If a particle is unknown.
         """
-        rows, after = self._rows(labels.index), self._values["labels"].copy()
+        rows, after = self.rows(labels.index), self._values["labels"].copy()
         same = after[rows] == before[labels.index].to_numpy()
         some = labels[same]
         wanted = sorted(set(some) - {NONE})
@@ -430,8 +429,8 @@ class Session:
 
     def _filter(self, column: str, kept: Filter | None) -> None:
         rest = {name: one for name, one in self.filters.items() if name != column}
-        what = f"show {column}: all" if kept is None else f"show {session_values.describe(column, kept)}"
-        self._do(what, filters=rest if kept is None else rest | {column: kept})
+        what = f"{column}: all" if kept is None else session_values.describe(column, kept)
+        self._do(f"show {what}", filters=rest if kept is None else rest | {column: kept})
 
     @_one_at_a_time
     def show_only(self, *clusters: int) -> None:
@@ -514,9 +513,10 @@ class Session:
             raise ValueError(f"clusters are whole numbers up to {whole.max:,}, got {labels.dtype}")
         return numbers.astype(np.int32)
 
-    def _rows(self, ids: Iterable[int]) -> np.ndarray:
-        given = ids.ids if isinstance(ids, Selection) else ids
-        wanted = np.asarray(given if isinstance(given, np.ndarray) else list(given), dtype=np.int64)
+    def rows(self, ids: Iterable[int]) -> np.ndarray:
+        """Rows of particles in the table, in the order of the ids; ValueError if one is unknown."""
+        given = ids.ids if isinstance(ids, Selection) else ids if isinstance(ids, np.ndarray) else list(ids)
+        wanted = np.asarray(given, dtype=np.int64)
         rows = self._index.get_indexer(wanted)
         unknown = wanted[rows < 0]
         if len(unknown):

@@ -64,16 +64,13 @@ class Filters(VBox):  # type: ignore[misc]
         self.range = FloatRangeSlider(continuous_update=False, readout_format=".3g", layout=Layout(width="100%"))
         self.all = Button(description="Whole column", icon="eye", layout=Layout(width="140px", flex="0 0 auto"))
         self.all.tooltip = "Remove the filter of this column"
-        self.everything = Button(description="Show all", icon="globe", layout=Layout(width="110px", flex="0 0 auto"))
-        self.everything.tooltip = "Remove all filters, and show hidden clusters"
         self.about, self.text = HTML(), HTML()
         self.column.observe(lambda _: self._turn(), "value")
         self.range.observe(lambda _: self._set(self.range.value), "value")
         self.all.on_click(lambda _: self._clear())
-        self.everything.on_click(lambda _: self.session.show_only())
         self.plot.on_msg(lambda _, message, __: self._receive(message))
         session.changed.connect(self._follow)
-        line = HBox([self.column, self.all, self.everything], layout=Layout(flex_flow="row wrap"))
+        line = HBox([self.column, self.all], layout=Layout(flex_flow="row wrap"))
         super().__init__([line, self.about, self.plot, self.range, self.text])
         self._turn()
 
@@ -94,7 +91,6 @@ class Filters(VBox):  # type: ignore[misc]
         hidden = [one for one in self.session.clusters if self.session.clusters[one].hidden]
         lines += [f"hidden: {html.escape(', '.join(map(self.session.title, hidden)))}"] if hidden else []
         self.text.value = f"<div style='line-height:1.5; color:{style.QUIET_TEXT}'>{'<br>'.join(lines)}</div>"
-        self.everything.disabled = not lines
 
     def _draw_range(self) -> None:
         numbers = self.session.particles[self.column.value].to_numpy(float, na_value=np.nan)
