@@ -40,6 +40,7 @@ from tomolab.ui.notebook.filters import Filters
 from tomolab.ui.notebook.gallery import Gallery
 from tomolab.ui.notebook.particle import Card
 from tomolab.ui.notebook.slices import Section
+from tomolab.ui.notebook.structures import Structures
 
 
 class Keys(anywidget.AnyWidget):  # type: ignore[misc]
@@ -85,7 +86,7 @@ class Inspector(VBox):  # type: ignore[misc]
         self.card = Card(inspection, found=self._find, say=self.say)
         self.section = Section(inspection, height=height, hovered=self.card.show) if inspection.tomograms else None
         self.lasso = None if inspection.points is None else self._map(height)
-        self.keyboard.observe(lambda _: self._colour(), "dark")
+        self.keyboard.observe(lambda _: self._darken(), "dark")
         self.n_similar = BoundedIntText(
             value=50, min=1, max=100_000, layout=Layout(width="66px"), tooltip="Number of similar ones"
         )
@@ -105,8 +106,10 @@ class Inspector(VBox):  # type: ignore[misc]
         self.colour.layout = Layout(width="220px", flex="0 0 auto")
         self.colour.observe(lambda _: setattr(inspection, "colour_by", self.colour.value), "value")
         self.counts = Counts(inspection, say=self.say)
-        self.tabs = Tab([self.gallery, self.averages, self.filters, self.counts, self.export])
-        self.tabs.titles = "Boxes", "Averages", "Filters", "Counts", "Export"
+        self.structures = Structures(inspection, say=self.say)
+        self.tabs = Tab([self.gallery, self.averages, self.structures, self.filters, self.counts, self.export])
+        self.tabs.titles = "Boxes", "Averages", "3-D", "Filters", "Counts", "Export"
+        self.tabs.observe(lambda _: self._turn(), "selected_index")
         self.tabs.layout = Layout(flex="1 1 530px", min_width="0")
         super().__init__(
             [self._top(), HBox(self._views(), layout=Layout(flex_flow="row wrap")), self.card, self._bottom(), self.keyboard],
@@ -249,7 +252,12 @@ class Inspector(VBox):  # type: ignore[misc]
         if "selected" in changed:
             self.lasso.choose(self.session.selected)
 
+    def _turn(self) -> None:
+        if self.tabs.children[self.tabs.selected_index] is self.structures:
+            self.structures.show()
+
     def _ticked(self) -> None:
+        self.structures.put(self.table.ticked)
         self.gallery.renew()
         self._enable()
 
@@ -290,6 +298,11 @@ class Inspector(VBox):  # type: ignore[misc]
                 self.lasso.shade(values.to_numpy(float, na_value=np.nan), self.colour.value)
         # The list of clusters below shows their colours.
         self._dress()
+
+    def _darken(self) -> None:
+        self.structures.dark = self.keyboard.dark
+        self._turn()
+        self._colour()
 
     def _dress(self) -> None:
         if self.lasso is not None:
