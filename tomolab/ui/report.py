@@ -21,7 +21,7 @@ from matplotlib.colors import is_color_like, to_hex
 
 from tomolab import __version__, io
 from tomolab.averaging.half_maps import Average
-from tomolab.inspection import context, run_contents
+from tomolab.inspection import context, methods, run_contents
 from tomolab.inspection.model import Inspection
 from tomolab.inspection.run_contents import RunContents
 from tomolab.inspection.session import Session
@@ -92,6 +92,7 @@ def page(found: RunContents, *, verified: bool = True) -> str:
         most=max((step.count for step in found.steps), default=0) or 1,
         figures=[one for one in shown if isinstance(one, dict)],
         averages=[_card(name, one, pictures=place < SHOWN) for place, (name, one) in enumerate(found.averages.items())],
+        methods=methods.text(found).split("\n"),
         decisions=decisions[-STEPS:],
         first=max(1, len(decisions) - STEPS + 1),
         stages=[_stage(name, entry) for name, entry in found.stages.items()],

@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from test_exports import average_of
 from test_inspector import circles, draw, picture, said, tell
 
 from tomolab import inspection
 from tomolab import io as tomolab_io
+from tomolab.inspection import Inspection, Session
 from tomolab.subtomograms import Subtomograms
+from tomolab.ui import view_figure
 from tomolab.ui.notebook import inspector
 from tomolab.ui.notebook.inspector import Inspector
 
@@ -187,3 +190,30 @@ def test_a_dark_page_has_a_dark_map_and_legends_have_titles(view: Inspector) -> 
     assert widget.legend_encoding["color"]["variable"] == "map_density"
     view.keyboard.dark = False
     assert tuple(widget.background_color) == (1, 1, 1, 1)
+
+
+def test_the_whole_view_is_written_as_a_figure_and_the_methods_as_words(view: Inspector, folder: Path) -> None:
+    export, work = view.export, view.inspection
+    members = work.session.members(1)
+    work.keep("rings", average_of(work.session.table([1]), turn=0.0), cluster=1, members=members.ids)
+    work.session.describe(1, name="$x^{$ rings")
+    view.section.at.value = 300.0
+    export.figure_button.click()
+    assert "the figure is in view.png and view.pdf" in export.text.value
+    first = (folder / "view.png").read_bytes()
+    assert picture(first).shape[1] == 2000
+    assert (folder / "view.pdf").read_bytes().startswith(b"%PDF")
+    work.session.describe(0, hidden=True)
+    export.figure_button.click()
+    assert "view.png and view.pdf is there already" in said(view)
+    assert (folder / "view.png").read_bytes() == first
+    export.replace.value = True
+    export.figure_button.click()
+    assert (folder / "view.png").read_bytes() != first
+    export.methods_button.click()
+    assert "32 particles were taken from a list in 2 tomograms" in export.methods.value
+    assert "$x^{$ rings (16)" in export.methods.value
+    with pytest.raises(ValueError, match="there is no tomogram 'TS_9'; there are cell"):
+        view_figure.draw(work, tomogram="TS_9")
+    bare = Inspection(Session(work.session.particles), diameter=250.0)
+    assert len(view_figure.draw(bare).axes) == 2

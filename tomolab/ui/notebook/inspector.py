@@ -82,7 +82,7 @@ class Inspector(VBox):  # type: ignore[misc]
         self.averages = Averages(inspection, buttons=self._group("averages"), changed=self._enable)
         self.gallery = Gallery(inspection, ticked=lambda: self.table.ticked, went=self._go)
         self.filters = Filters(self.session, say=self.say)
-        self.export = Export(inspection, ticked=lambda: self.table.ticked, say=self.say, done=self._tell)
+        self.export = Export(inspection, ticked=lambda: self.table.ticked, say=self.say, done=self._tell, shown=self._slice)
         self.card = Card(inspection, found=self._find, say=self.say)
         self.section = Section(inspection, height=height, hovered=self.card.show) if inspection.tomograms else None
         self.lasso = None if inspection.points is None else self._map(height)
@@ -238,7 +238,7 @@ class Inspector(VBox):  # type: ignore[misc]
             self._dress()
 
     def _follow(self, changed: set[str]) -> None:
-        if changed & {"labels", "clusters", "filters", "selected"}:
+        if changed & {"labels", "clusters", "filters", "selected", "deleted"}:
             # First, since the colours of a million particles are slow in the browser.
             self._tell()
         if self.inspection.colour_by in self.colour.options:
@@ -255,6 +255,9 @@ class Inspector(VBox):  # type: ignore[misc]
     def _turn(self) -> None:
         if self.tabs.children[self.tabs.selected_index] is self.structures:
             self.structures.show()
+
+    def _slice(self) -> dict[str, Any]:
+        return {} if self.section is None else self.section.shown
 
     def _ticked(self) -> None:
         self.structures.put(self.table.ticked)

@@ -116,6 +116,12 @@ class Section(VBox):  # type: ignore[misc]
         inside = (off < self.inspection.diameter / 2) & (self._names == self.tomogram.value)
         return np.flatnonzero(inside & self.session.visible)
 
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The slice as options of `view_figure.draw`."""
+        looks = {"thickness": self.thickness.value, "contrast": self.contrast.value}
+        return {"tomogram": self.tomogram.value, "axis": self._number, "at": self.at.value, **looks}
+
     def look(self, particle_id: int) -> None:
         """Move to the slice through a particle, in its tomogram if there is an image of it.
 
@@ -146,7 +152,7 @@ class Section(VBox):  # type: ignore[misc]
 
     def _move(self) -> None:
         """Show another slice."""
-        cut = slab(self.volume, self._number, at=self.at.value, thickness=self.thickness.value)
+        cut = images.slab(self.volume, self._number, at=self.at.value, thickness=self.thickness.value)
         with self.slice.hold_sync():
             self.slice.picture, self.slice.size = images.png(cut, **self._grey()), list(cut.shape)
             self.slice.voxel_size = self.volume.voxel_size
@@ -156,7 +162,7 @@ class Section(VBox):  # type: ignore[misc]
         """Contrast limits of the tomogram, from the slab in its middle, so that they are the same in all slices."""
         key = self.tomogram.value, self.thickness.value, self.contrast.value
         if key not in self._greys:
-            middle = slab(self.volume, 0, at=self.volume.extent[0] / 2, thickness=self.thickness.value)
+            middle = images.slab(self.volume, 0, at=self.volume.extent[0] / 2, thickness=self.thickness.value)
             self._greys = {key: images.limits(middle, *self.contrast.value)}
         return self._greys[key]
 
@@ -200,22 +206,3 @@ class Section(VBox):  # type: ignore[misc]
             inside = (away == away.min(initial=np.inf)) & (away < self.inspection.diameter / 2 / self.volume.voxel_size)
         if inside.any() or message["type"] == "lasso":
             self.session.select(self.session.ids[rows[inside]], f"{message['type']} in the tomogram", how=message["how"])
-
-
-def slab(volume: Volume, axis: int, *, at: float, thickness: float) -> np.ndarray:
-    """Mean of the slices around a position on an axis.
-
-    Parameters
-    ----------
-    volume
-        A tomogram.
-    axis
-        0, 1 or 2 for z, y or x.
-    at, thickness
-        Å; the mean has at least one slice.
-    """
-    middle, half = round(at / volume.voxel_size), int(thickness / volume.voxel_size / 2)
-    first, last = max(0, middle - half), min(volume.shape[axis], middle + half + 1)
-    where = [slice(None)] * 3
-    where[axis] = slice(first, last)
-    return np.asarray(volume.data[tuple(where)], dtype=np.float32).mean(axis)
