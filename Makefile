@@ -16,7 +16,7 @@ lab test-notebooks test-browser demo: export OMP_WAIT_POLICY := passive
 # Where a Python is named, the script has to see whether the environment is of that one.
 ASKED := $(if $(PYTHON),asked)
 
-.PHONY: asked help lab test test-unit test-notebooks test-browser test-oldest test-newest check demo bench constraints clean
+.PHONY: asked help lab test test-unit test-notebooks test-browser test-oldest test-newest check docs demo bench constraints clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-15s %s\n' "$$name" "$$text"; done
@@ -78,6 +78,11 @@ check: .venv/.tomolab-check  ## format, lint, types, layers, clean notebooks, li
 .venv-oldest/.tomolab-oldest: pyproject.toml scripts/environment.sh $(ASKED)
 	@scripts/environment.sh oldest
 
+docs: export TOMOLAB_SCALE ?= tiny
+docs: .venv/.tomolab-docs  ## build the documentation in docs/_build/html, with notebooks executed (DOCS_NOTEBOOKS=off: not executed)
+	@scripts/libraries.sh lab
+	$(if $(shell command -v xvfb-run),$(DISPLAY_RUN)) $(PYTHON_BIN)/python -m sphinx -M html docs docs/_build --fail-on-warning --keep-going --quiet
+
 demo: .venv/.tomolab-lab  ## execute the notebooks in order and leave a report with pictures in runs/demo
 	@scripts/libraries.sh lab
 	QT_QPA_PLATFORM=xcb $(if $(shell command -v xvfb-run),$(DISPLAY_RUN)) $(PYTHON_BIN)/python scripts/demo.py
@@ -87,9 +92,9 @@ bench: .venv/.tomolab-test  ## run the benchmarks, each of which writes JSON, an
 	@$(PYTHON_BIN)/python benchmarks/summary.py
 
 constraints: .venv/.tomolab-check  ## write constraints.txt again, keeping pins that still fit
-	$(PYTHON_BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --group test --group check --no-annotate \
+	$(PYTHON_BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --group test --group docs --group check --no-annotate \
 	    --custom-compile-command "make constraints" --output-file constraints.txt pyproject.toml
 
 clean:  ## remove the environments and everything that tools leave behind; runs/ stays
-	rm -rf .venv .venv-oldest .venv-newest .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf .venv .venv-oldest .venv-newest .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist docs/_build docs/api docs/notebooks
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -4,7 +4,7 @@
     python benchmarks/bench_one_call.py --snr 0.05 --count 150 --name one_call_noisy
 
 Eight species in random poses, picked without a template and at one diameter, cut out, embedded and clustered by
-`inspection.from_tomogram`, divided and named by `Inspection.discover`, with default settings and the shipped catalogue. A row
+`inspection.import_data`, divided and named by `Inspection.discover`, with default settings and the shipped catalogue. A row
 is a species: the structure that holds most of its particles, the share of all its particles in it (recall), the share of
 the structure that is this species (precision), and the name that the structure got. Picks that are no particles count against
 precision.
@@ -63,7 +63,7 @@ def found(*, count: int, snr: float, seed: int) -> list[dict[str, Any]]:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
         options: dict[str, Any] = {"contrast": "bright", "tilts": imaging.tilts, "diameter": DIAMETER, "seed": seed}
-        work = inspection.from_tomogram(tomogram, Path(folder) / "run", progress=False, **options)
+        work = inspection.import_data(tomogram, Path(folder) / "run", progress=False, **options)
         work.discover(seed=seed).result()
         minutes = (time.perf_counter() - began) / 60
         rows = species(work, truth)

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 # Builds .venv in this checkout and installs tomolab with all its extras into it, with the pins of constraints.txt.
-#   scripts/environment.sh lab|test|check      (lab: what the notebooks need; test, check: with that dependency group)
+#   scripts/environment.sh lab|test|docs|check     (lab: what the notebooks need; the others: with that dependency group)
 # Or an environment of its own, without pins, to try the ranges of pyproject.toml:
 #   scripts/environment.sh oldest|newest       (.venv-oldest, .venv-newest: the oldest or newest versions, with the group test)
 # PYTHON names another interpreter (3.11 to 3.13), and no other is taken then. PIP_FIND_LINKS and PIP_INDEX_URL are honoured.
 # TORCH=2.13.0 holds torch at this version in the last two, for machines where another one would bring gigabytes of CUDA along.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-usage="usage: scripts/environment.sh lab|test|check|oldest|newest"
+usage="usage: scripts/environment.sh lab|test|docs|check|oldest|newest"
 group=${1:?$usage}
 parts=(--editable ".[all]")
 case $group in
     lab) folder=.venv pythons=(python3 python3.13 python3.12 python3.11) ;;
-    test | check) folder=.venv pythons=(python3 python3.13 python3.12 python3.11) parts+=(--group "$group") ;;
+    test | docs | check) folder=.venv pythons=(python3 python3.13 python3.12 python3.11) parts+=(--group "$group") ;;
     oldest) folder=.venv-oldest pythons=(python3.11 python3.12 python3.13) parts+=(--group test) ;;
     newest) folder=.venv-newest pythons=(python3.13 python3.12 python3.11) parts+=(--group test) ;;
     *) echo "$usage" >&2; exit 1 ;;

@@ -1,12 +1,32 @@
-"""The command line: ``tomolab doctor``, ``tomolab notebooks``, ``tomolab --version``, also as ``python -m tomolab``."""
+"""The command line: ``tomolab COMMAND``, also as ``python -m tomolab``.
 
-import argparse
+The result goes to stdout, as text or with ``--json`` as JSON; progress, warnings and errors go to stderr. Exit codes: 0 done,
+1 failed with one line that says why, 2 wrong use, 130 interrupted.
+"""
+
+import json
+import re
 import sys
+import traceback
+import warnings
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from tomolab import __version__, doctor
-from tomolab.io import paths
+from tomolab import __version__
+from tomolab.commands import COMMANDS
+from tomolab.commands.command import Result, UsageError
+
+WORDS = {
+    "tomograms={NAME IN THE LIST: PATH}": "NAME_IN_THE_LIST=PATH instead of PATH",
+    "tomograms={NAME: PATH}": "NAME=PATH",
+    "particles={TOMOGRAM: LIST}": "--particles TOMOGRAM=LIST",
+    "open it with inspection.open": "open it as it is",
+    "such as by table.assign(particle_id=table['particle_id'] + 1)": "with --renumber",
+}
+"""What messages for Python say, and what a command says instead."""
+EXIT_CODES = "exit codes: 0 done, 1 failed with one line that says why, 2 wrong use, 130 interrupted"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,45 +37,91 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments
         Words after the program's name; those of the process by default.
     """
-    parser = argparse.ArgumentParser(prog="tomolab", description="From cryo-electron tomograms to clusters and averages.")
-    parser.add_argument("--version", action="version", version=f"tomolab {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("doctor", help="report what this machine has, and what is wrong")
-    copying = commands.add_parser("notebooks", help="copy the notebooks into a folder, to work with them")
-    copying.add_argument("folder", nargs="?", type=Path, default=Path("notebooks"), metavar="FOLDER", help="default: notebooks")
-    copying.add_argument("--force", action="store_true", help="replace notebooks there that were changed")
+    parser = _parser()
     given = parser.parse_args(arguments)
-    if given.command == "doctor":
-        return _doctor()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        result = _run(given)
+    noted = list(dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, UserWarning)))
+    for text in noted:
+        print(f"warning: {_as_options(text, given)}", file=sys.stderr)
+    if given.json:
+        print(json.dumps({"command": given.command, "exit_code": result.code, "warnings": noted, **_plain(result.values)}))
+    elif result.text:
+        print(result.text, file=sys.stderr if "error" in result.values else sys.stdout)
+    return result.code
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="tomolab",
+        description="From cryo-electron tomograms to clusters of unknown complexes and their averages.",
+        epilog=f"tomolab COMMAND --help shows an example of each command. {EXIT_CODES}",
+    )
+    parser.add_argument("--version", action="version", version=f"tomolab {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for one in COMMANDS:
+        epilog = "\n  ".join(["example:", *one.example.split("\n")]) + f"\n\n{EXIT_CODES}"
+        added = commands.add_parser(
+            one.name,
+            help=one.about,
+            description=one.about,
+            epilog=epilog,
+            formatter_class=RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        one.add_arguments(added)
+        added.add_argument("--json", action="store_true", help="print the result as JSON; progress stays on stderr")
+        added.add_argument("--quiet", action="store_true", help="show no progress")
+        added.add_argument("--debug", action="store_true", help="show where in the program an error came from")
+        added.set_defaults(run=one.run)
+    return parser
+
+
+def _run(given: Namespace) -> Result:
     try:
-        return _notebooks(given.folder, force=given.force)
-    except OSError as error:
-        print(f"the notebooks could not be copied: {error}", file=sys.stderr)
-        return 1
+        return given.run(given)
+    except KeyboardInterrupt:
+        text, code = "interrupted; the same command continues where that is possible", 130
+    except UsageError as error:
+        text, code = str(error), 2
+    except (ValueError, OSError, ImportError, RuntimeError, MemoryError, KeyError) as error:
+        if given.debug:
+            traceback.print_exc()
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        text, code = " ".join(_as_options(str(message), given).split()) or type(error).__name__, 1
+    print(f"tomolab {given.command}: {text}", file=sys.stderr)
+    return Result("", {"error": text}, code)
 
 
-def _doctor() -> int:
-    facts = doctor.look()
-    findings = doctor.diagnose(facts)
-    print(doctor.report(facts, findings))
-    return int(any(finding.severity == "broken" for finding in findings))
+def _as_options(message: str, given: Namespace) -> str:
+    """A message with the arguments of a function written as those of the command: ``tilts=(`` becomes ``--tilts``."""
+    for name in sorted(vars(given), key=len, reverse=True):
+        option = f"--{name.replace('_', '-')}"
+        if name == "check_contrast":
+            option = "--no-check-contrast"
+        message = re.sub(rf"(?<![\w-]){name}=\((\w+), (\w+)\)", rf"{option} \1 \2", message)
+        message = re.sub(rf"(?<![\w-]){name}=(?:True|False)\b", option, message)
+        message = re.sub(rf"(?<![\w-]){name}=(['\"]?)([\w.]+)\1", rf"{option} \2", message)
+        message = re.sub(rf"(?<![\w-]){name}=(?![{{\w])", option, message)
+    for ours, theirs in WORDS.items():
+        message = message.replace(ours, theirs)
+    return message
 
 
-def _notebooks(folder: Path, *, force: bool) -> int:
-    """Copy the shipped notebooks into a folder; copy nothing and return 1 if some there differ, unless `force` is True."""
-    shipped = {one.name: one.read_bytes() for one in paths.notebook_folder().glob("*.ipynb")}
-    there = {name for name in shipped if (folder / name).exists()}
-    changed = sorted(name for name in there if (folder / name).read_bytes() != shipped[name])
-    if changed and not force:
-        problem = f"{folder} has notebooks that were changed, or are of another version: {', '.join(changed)}."
-        print(f"{problem} Name another folder, or replace them with --force; nothing was copied.", file=sys.stderr)
-        return 1
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in sorted(set(shipped) - there | set(changed)):
-        with paths.atomic(folder / name) as temporary:
-            temporary.write_bytes(shipped[name])
-    print(f"{len(shipped)} notebooks are in {folder}. Open them with: jupyter lab {folder / '00_tour.ipynb'}")
-    return 0
+def _plain(value: Any) -> Any:
+    """Values that JSON can hold; a number that is none becomes null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and value not in (float("inf"), float("-inf")) and value == value:
+        return value
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return _plain(value.item()) if hasattr(value, "item") else None
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from tomolab.inspection import Inspection, Session, averaging_task, run_contents
 from tomolab.inspection.averaging_task import AveragingTask
 from tomolab.learning import Embedding
 from tomolab.subtomograms import Subtomograms, to_relion
+from tomolab.volumes import Volume
 
 
 def test_a_split_tells_apart_what_the_features_tell_apart(folder: Path, boxes: Subtomograms) -> None:
@@ -298,3 +299,20 @@ def test_a_tomogram_of_any_kind_is_found(folder: Path, name: str) -> None:
     assert list(found) == ["cell"]
     np.testing.assert_array_equal(found["cell"].data, volume.data)
     assert list(run_contents.tomogram_files(folder)) == ["cell" if "/" in name else ""]
+
+
+def test_tomograms_are_read_when_they_are_shown_and_the_latest_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {name: tmp_path / f"{name}.mrc" for name in ("a", "b", "c")}
+    for number, path in enumerate(files.values()):
+        io.write_volume(Volume(np.full((4, 4, 4), number, dtype=np.float32), 10.0), path)
+    found = run_contents.StoredTomograms(files)
+    assert [one.shape for one in found.headers.values()] == [(4, 4, 4)] * 3
+    monkeypatch.setattr(run_contents, "MEMORY", 2 * 4 * 64)
+    kept = found["a"]
+    assert found["b"].data[0, 0, 0] == 1
+    assert found["a"] is kept
+    assert found["c"].data[0, 0, 0] == 2  # and "b" goes, the one that was not used for longest
+    assert found["a"] is kept
+    (tmp_path / "b.mrc").unlink()
+    with pytest.raises(FileNotFoundError):
+        found["b"]

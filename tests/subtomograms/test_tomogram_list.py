@@ -164,7 +164,7 @@ def test_a_list_may_be_a_table(place: Path) -> None:
     assert found["tomogram"].tolist() == ["TS_01", "B"]
     assert found["path"].tolist() == [str(place / "TS_01.mrc"), "https://server.org/B.zarr"]
     assert found["flipped"].tolist() == [False, None]
-    assert found["contrast"].tolist() == ["bright", "bright"]
+    assert found["contrast"].tolist() == [None, None]  # and is "bright" where boxes are cut
     paths = [place / "TS_01.mrc", place / "TS_02.mrc.gz"]
     made = tomogram_list.check(pd.DataFrame({"tomogram": ["A", "B"], "path": paths, "tilt_min": -60, "tilt_max": 50}))
     assert made["tilt_max"].tolist() == [50, 50]

@@ -10,7 +10,7 @@ __all__ = [
     "Session",
     "add_context",
     "export",
-    "from_tomogram",
+    "import_data",
     "load_selection",
     "open",
     "selection_from_cluster",
@@ -20,8 +20,8 @@ __all__ = [
 if TYPE_CHECKING:
     from tomolab.inspection.context import add as add_context
     from tomolab.inspection.exports import export
+    from tomolab.inspection.importing import import_data
     from tomolab.inspection.model import Inspection, open  # noqa: A004
-    from tomolab.inspection.new_run import from_tomogram
     from tomolab.inspection.run_contents import write_mask
     from tomolab.inspection.selection import Selection
     from tomolab.inspection.selection import from_cluster as selection_from_cluster
@@ -33,8 +33,8 @@ else:
         {
             "context": ["add as add_context"],
             "exports": ["export"],
+            "importing": ["import_data"],
             "model": ["Inspection", "open"],
-            "new_run": ["from_tomogram"],
             "run_contents": ["write_mask"],
             "selection": ["Selection", "from_cluster as selection_from_cluster", "load as load_selection"],
             "session": ["Session"],

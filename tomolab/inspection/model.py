@@ -104,7 +104,8 @@ class Inspection:
         if not diameter > 0:
             raise ValueError(f"the diameter of a particle must be a positive number of Å, got {diameter}")
         self.session, self.diameter, self.features, self.subtomograms = session, float(diameter), features, subtomograms
-        self.tomograms, self.folder = dict(tomograms or {}), None if folder is None else Path(folder)
+        self.tomograms: Mapping[str, Volume] = {} if tomograms is None else tomograms
+        self.folder = None if folder is None else Path(folder)
         self.catalogue = catalogue
         unknown = sorted(set(self.tomograms) - set(session.particles["tomogram"]))
         if unknown:

@@ -36,15 +36,15 @@ from tomolab.inspection.session import Session
 from tomolab.io import safe_load
 from tomolab.io.lists import filtering
 from tomolab.io.run_folder import Run
+from tomolab.io.volumes.tomogram import Tomogram
 from tomolab.learning import embedding
 from tomolab.learning.embedding import Embedding
 from tomolab.subtomograms import dataset, store
 from tomolab.subtomograms.dataset import Subtomograms
+from tomolab.subtomograms.tomogram_list import ENDINGS
 from tomolab.volumes import Volume
 
 TABLE, EMBEDDING, BOXES = "clusters.csv", "embedding", "subtomograms.zarr"
-ENDINGS = (".mrc", ".rec", ".map", ".mrc.gz", ".rec.gz", ".mrc.bz2", ".rec.bz2", ".zarr")
-"""Suffixes of tomograms; where several files share a name, the first of these suffixes is read."""
 SESSION, LAYOUT, LAYOUT_OF, AVERAGES = "session.npz", "layout.csv", "layout.json", "averages"
 PICKS = "picks.star"
 MASKS = "masks"
@@ -53,6 +53,8 @@ NOTHING = ("", "none", "random", "reference-free")
 """Values of ``start`` in the record of an average that had no start."""
 POINTS = ("particle_id", "x", "y")
 """Columns of a layout."""
+MEMORY = 2**31
+"""Bytes of tomograms that stay in memory after they were read."""
 
 
 @dataclass(frozen=True)
@@ -178,9 +180,43 @@ def _hashes(source: Path) -> dict[str, str]:
     return {name: io.sha256(io.inside(source, name)) for name in (embedding.IDS, embedding.VECTORS)}
 
 
-def read_tomograms(folder: Path, particles: pd.DataFrame) -> dict[str, Volume]:
-    """Read the tomograms of these particles that are in the folder, by name."""
-    return {name: io.read_volume(path) for name, path in tomogram_files(folder, particles).items()}
+class StoredTomograms(Mapping[str, Volume]):
+    """Tomograms by name that are read when they are asked for; memory holds the latest ones, up to `MEMORY` bytes.
+
+    Parameters
+    ----------
+    files
+        Their files by name.
+
+    Raises
+    ------
+    ValueError
+        If a file is no tomogram.
+    """
+
+    def __init__(self, files: Mapping[str, Path]) -> None:
+        self._files, self._read = dict(files), dict[str, Volume]()
+        self.headers: dict[str, Tomogram] = {name: io.open_volume(path) for name, path in self._files.items()}
+        """The opened files by name, which say shapes and voxel sizes."""
+
+    def __getitem__(self, name: str) -> Volume:
+        volume = self._read.pop(name, None)
+        volume = io.read_volume(self._files[name]) if volume is None else volume
+        while self._read and sum(one.data.nbytes for one in self._read.values()) + volume.data.nbytes > MEMORY:
+            self._read.pop(next(iter(self._read)))
+        self._read[name] = volume
+        return volume
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def read_tomograms(folder: Path, particles: pd.DataFrame) -> StoredTomograms:
+    """Find the tomograms of these particles that are in the folder, by name."""
+    return StoredTomograms(tomogram_files(folder, particles))
 
 
 def tomogram_files(folder: Path, particles: pd.DataFrame | None = None) -> dict[str, Path]:

@@ -8,10 +8,13 @@ needed ``voxel_size`` (Å), ``tilt_min`` and ``tilt_max`` (degrees) or ``tilts``
     TS_01,TS_01.rec,13.48,TS_01.tlt,dark,rotate
     TS_02,https://server.org/TS_02.zarr,,TS_02.tlt,dark,
 
+>>> write(find("tomograms"), "tomograms.csv")      # then fill in contrast and tilts
 >>> tomograms = read("tomograms.csv")
 >>> cut = extract(tomograms, picks, box=40, voxel_size=20.0, path="subtomograms.zarr")
 """
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +24,7 @@ import pandas as pd
 from tomolab import io, parallel
 from tomolab import particles as tables
 from tomolab.conventions import WEDGE
-from tomolab.io.lists.tomogram_names import match_names
+from tomolab.io.lists.tomogram_names import match_names, without_endings
 from tomolab.io.volumes.tomogram import Tomogram
 from tomolab.subtomograms import contrast as contrasts
 from tomolab.subtomograms import extraction
@@ -33,6 +36,54 @@ COLUMNS = ["tomogram", "path", "voxel_size", *WEDGE, "contrast", "flipped", "nea
 LARGEST = 2**26
 """Largest file of a list of tomograms, in bytes."""
 EMPTY = ("", "none", "nan", "null")
+ENDINGS = (".mrc", ".rec", ".map", ".mrc.gz", ".rec.gz", ".mrc.bz2", ".rec.bz2", ".zarr")
+"""Suffixes of tomograms."""
+TILT_FILES = (".tlt", ".rawtlt")
+"""Suffixes of files of tilts beside a tomogram, the first that is there counts."""
+
+
+def find(places: str | Path | Iterable[str | Path]) -> pd.DataFrame:
+    """List tomograms with what is known of them: a template of a list, for `write`.
+
+    Parameters
+    ----------
+    places
+        A folder with tomograms (`ENDINGS`), one tomogram, or several files, folders or addresses.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``tomogram`` (the name of the file without its ending), ``path``, ``voxel_size`` (Å by the header, NaN if it
+        does not say it), ``tilts`` (the file NAME.tlt or NAME.rawtlt beside it, else empty) and ``contrast`` (empty).
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file, or the folder has no tomogram.
+    """
+    rows = []
+    for place in [places] if isinstance(places, str | Path) else places:
+        for path in _files(place):
+            name = without_endings(path)
+            beside = [] if "://" in path else [Path(path).with_name(name + end) for end in TILT_FILES]
+            tilts = next((str(one) for one in beside if one.is_file()), "")
+            rows.append({"tomogram": name, "path": path, "voxel_size": _stated_size(path), "tilts": tilts, "contrast": ""})
+    return pd.DataFrame(rows)
+
+
+def write(tomograms: pd.DataFrame, path: str | Path) -> Path:
+    """Write a list of tomograms as CSV, with paths relative to its folder; FileExistsError if there is a file already."""
+    path = Path(path)
+    if path.exists():
+        raise FileExistsError(f"{path} is there already: name another file, or delete it")
+
+    def relative(one: Any) -> str:
+        return str(one) if _unset(one) or "://" in str(one) else os.path.relpath(one, path.parent)
+
+    named = {name: tomograms[name].map(relative) for name in ("path", "tilts") if name in tomograms}
+    with io.atomic(path) as temporary:
+        tomograms.assign(**named).to_csv(temporary, index=False)
+    return path
 
 
 def read(path: str | Path) -> pd.DataFrame:
@@ -62,7 +113,7 @@ def read(path: str | Path) -> pd.DataFrame:
     if "path" not in found:
         raise ValueError(f"{path} has no column path; it has {', '.join(map(str, found.columns)) or 'none'}")
     if "tomogram" not in found:
-        found["tomogram"] = found["name"] if "name" in found else [_stem(str(one)) for one in found["path"]]
+        found["tomogram"] = found["name"] if "name" in found else [without_endings(str(one)) for one in found["path"]]
     for name in {"path", "tilts"} & set(found.columns):
         found[name] = [one if _unset(one) else _beside(path.parent, str(one)) for one in found[name]]
     try:
@@ -96,7 +147,10 @@ def check(tomograms: pd.DataFrame) -> pd.DataFrame:
     names = [row["tomogram"] for row in rows]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"{len(twice)} tomograms occur more than once: {', '.join(twice[:5])}")
+        raise ValueError(
+            f"{len(twice)} tomograms occur more than once: {', '.join(twice[:5])}; give each its own name, or leave out the "
+            "files that are the same tomogram in another format"
+        )
     rest = [name for name in tomograms.columns if name not in (*COLUMNS, "tilts")]
     out = pd.DataFrame(rows, columns=COLUMNS)
     for name in ("voxel_size", *WEDGE, "near"):
@@ -183,7 +237,7 @@ def extract(
         If particles belong to unknown tomograms, a tomogram clearly has the other contrast than the list says (where the list
         says nothing, it is "bright"), `subtomograms.extract` would refuse, or no particle can be cut.
     """
-    tomograms, particles = check(tomograms), tables.check(particles)
+    tomograms, particles = check(tomograms).fillna({"contrast": "bright"}), tables.check(particles)
     groups = _groups(tomograms, particles)
     opened = {name: open_tomogram(tomograms, name) for name in groups}
     size = _size(opened) if voxel_size is None else voxel_size
@@ -248,10 +302,8 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
         if not (np.isnan(out[key]) or out[key] > 0):
             raise ValueError(f"{name}: {key} must be a positive number of Å, got {out[key]:g}")
     out |= dict(zip(WEDGE, _tilts(row, name), strict=True))
-    contrast = "bright" if _unset(row.get("contrast")) else str(row["contrast"]).strip().lower()
-    if contrast not in ("bright", "dark"):
-        raise ValueError(f"{name}: contrast must be 'bright' or 'dark', got {contrast!r}")
-    out["contrast"] = contrast
+    contrasts_known = {"bright": "bright", "dark": "dark"}
+    out["contrast"] = _word(row.get("contrast"), contrasts_known, f"{name}: contrast must be 'bright' or 'dark'")
     flips = {"false": False, "no": False, "swap": "swap", "rotate": "rotate"}
     out["flipped"] = _word(row.get("flipped"), flips, f"{name}: flipped must be False, 'swap' or 'rotate'")
     out["averaged"] = _word(row.get("averaged"), {"true": True, "false": False}, f"{name}: averaged must be True or False")
@@ -293,8 +345,30 @@ def _word(value: Any, words: dict[str, Any], fault: str) -> Any:
     return words[text]
 
 
-def _stem(path: str | Path) -> str:
-    return str(path).rstrip("/").rsplit("/", 1)[-1].split(".")[0]
+def _files(place: str | Path) -> list[str]:
+    """A tomogram itself, or the tomograms in a folder, one for each name."""
+    folder = Path(place)
+    if "://" in str(place) or folder.is_file() or (folder.is_dir() and _is_zarr(folder)):
+        return [str(place)]
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no tomogram {place}")
+    # A store of subtomograms is no tomogram.
+    found = {path for end in ENDINGS for path in folder.glob(f"*{end}") if not (path / "particles.parquet").exists()}
+    if not found:
+        raise FileNotFoundError(f"the folder {place} has no tomograms: files that end in {', '.join(ENDINGS)}")
+    return sorted(map(str, found))
+
+
+def _is_zarr(folder: Path) -> bool:
+    return folder.suffix == ".zarr" or any((folder / name).is_file() for name in ("zarr.json", ".zattrs", ".zgroup", ".zarray"))
+
+
+def _stated_size(path: str) -> float:
+    try:
+        return io.open_volume(path).voxel_size
+    except ValueError:
+        # It is asked for when the tomogram is opened for work.
+        return float("nan")
 
 
 def _beside(folder: Path, place: str) -> str:

@@ -21,12 +21,12 @@ from matplotlib.colors import is_color_like, to_hex
 
 from tomolab import __version__, io
 from tomolab.averaging.half_maps import Average
-from tomolab.inspection import context, methods, run_contents
+from tomolab.inspection import context, run_contents
 from tomolab.inspection.model import Inspection
 from tomolab.inspection.run_contents import RunContents
 from tomolab.inspection.session import Session
 from tomolab.inspection.session_values import NONE
-from tomolab.ui import job_summary, report_figures, style
+from tomolab.ui import job_summary, methods, report_figures, style
 
 PAGE = "report.html"
 SHOWN, BOXES, STEPS = 20, 8, 80

@@ -22,10 +22,10 @@ from tomolab.volumes import Volume, distance
 
 BORDER = 0.45
 """Distance from the middle of the box, in edges of the box, from which on density is at its border."""
-MAX_SHARE = 0.1
+MAX_SHARE = 0.07
 """Largest share of the power of a particle that lies at the border of its box."""
 SIGNIFICANT = 5.0
-"""Standard deviations by which the power at the border must exceed that of noise."""
+"""Standard deviations of noise by which the power at the border may be too high by chance, or because poses follow noise."""
 REASON = "density goes on to the border of the box: a membrane, gold, a neighbour, or a box that is too small"
 
 
@@ -61,7 +61,7 @@ def separate(labels: pd.Series, maps: list[Volume], shares: list[float]) -> tupl
 
 
 def border_share(data: Coefficients, poses: Poses, fold: Tensor) -> float:
-    """Share of the power of a structure that lies at the border of the box; 0 if it does not exceed noise.
+    """Share of the power of a structure that lies at the border of the box for certain; 0 if it does not exceed noise.
 
     Only what differs along a sphere about the middle of the box counts there, because the CTF and the normalisation of the
     boxes put a ring or a constant around every particle.
@@ -89,8 +89,8 @@ def border_share(data: Coefficients, poses: Poses, fold: Tensor) -> float:
     # Density with so much detail has fewer independent values than voxels.
     independent = border.sum() * inside.float().mean()
     scatter = (2 * (power.sum().square() - power.square().sum()) / independent).sqrt() * border.sum()
-    at_border = _shared(uneven).sum()
-    return float(at_border / total) if at_border > SIGNIFICANT * scatter and total > 0 else 0.0
+    certain = _shared(uneven).sum() - SIGNIFICANT * scatter
+    return float(certain.clamp_min(0) / total) if total > 0 else 0.0
 
 
 def _shared(parts: Tensor) -> Tensor:

@@ -41,8 +41,10 @@ CERTAIN = 3.0
 """Standard errors by which the likelihood of two structures must exceed that of one."""
 SAME_MAP = 0.1
 """How far the correlation of two maps may fall short of that which their halves predict, if they are one structure."""
-NOISE, NOISE_DEVIATIONS = 64, 2.0
-"""Boxes of pure noise that are compared with the structures, and standard deviations by which a particle must exceed them."""
+NOISE = 64
+"""Boxes of pure noise that are compared with the structures."""
+NOISE_DEVIATIONS = 2.0
+"""Standard deviations above the mean score of noise below which subtomograms are counted to estimate how many are noise."""
 CHANGED = 0.1
 """Share of the subtomograms of a structure that must have changed before it is tried again to divide it."""
 HISTORY = ("structures", "moved", "merged", "divided", "unassigned", "score")
@@ -126,8 +128,7 @@ class SplitMerge:
         poses = [one.poses for one in self.structures]
         self.evidence = self.comparison.score(self.boxes, self.references, poses, asked=asked, near=bool(self.history))
         self.posterior = self.evidence
-        by_chance = self._by_chance()
-        self.unassigned = self.evidence.amax(1) < by_chance.mean() + NOISE_DEVIATIONS * by_chance.std()
+        self.unassigned = _like_noise(self.evidence.amax(1), self._by_chance())
 
     def _by_chance(self) -> Tensor:
         """Log-likelihood of boxes of pure noise under the structure that each agrees with most."""
@@ -402,6 +403,22 @@ class SplitMerge:
             with np.errstate(divide="ignore"):
                 out[np.ix_(asked, model.classes_)] = np.maximum(model.predict_log_proba(self.features[asked]), UNLIKELY)
         return torch.from_numpy(out).to(weights)
+
+
+def _like_noise(scores: Tensor, by_chance: Tensor) -> Tensor:
+    """Which of the scores (n,) lie below the threshold with the fewest errors: noise above it, and particles below it.
+
+    `by_chance` are scores of pure noise. How many boxes are noise follows from the scores that are as low as nearly all noise
+    is (as in Storey 2002). Particles may be among those, so there is less noise than that. Where few scores are low, hardly any
+    is noise, and only the lowest are left out.
+    """
+    chance = torch.distributions.Normal(by_chance.mean(), by_chance.std())
+    low = chance.mean + NOISE_DEVIATIONS * chance.stddev
+    noise = ((scores < low).sum() / chance.cdf(low)).clamp_max(len(scores))
+    thresholds = torch.cat([scores.sort().values, scores.new_full((1,), torch.inf)])
+    below = torch.arange(len(thresholds), device=scores.device)
+    errors = noise * (1 - chance.cdf(thresholds)) + below - noise * chance.cdf(thresholds)
+    return scores < thresholds[errors.argmin()]
 
 
 def _standard_errors(rise: Tensor) -> float:

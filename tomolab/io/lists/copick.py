@@ -24,7 +24,7 @@ import pandas as pd
 from tomolab import particles, rotations
 from tomolab.conventions import ANGLES, POSITION, WEDGE
 from tomolab.io import paths, safe_load
-from tomolab.io.lists.options import ReadOptions
+from tomolab.io.lists.options import MissingOptionError, ReadOptions
 from tomolab.io.lists.tomogram_names import Tilts, tilts_of
 from tomolab.io.paths import atomic, inside
 
@@ -122,7 +122,7 @@ def _table(found: dict[str, Any], run: Any) -> pd.DataFrame:
     if found.get("unit", "angstrom") != "angstrom":
         raise ValueError(f"locations must be in angstrom, got {found['unit']!r}")
     if not run:
-        raise ValueError("the picks do not name their run; give tomogram=")
+        raise MissingOptionError("the picks do not name their run; give tomogram=", "tomogram")
     points = found["points"] or []
     try:
         places = np.array([[point["location"][axis] for axis in "zyx"] for point in points], dtype=float).reshape(-1, 3)

@@ -26,7 +26,7 @@ from tomolab import particles as tables
 from tomolab import rotations
 from tomolab.conventions import ANGLES, POSITION, SOURCE, TEXTS, WEDGE
 from tomolab.io import paths
-from tomolab.io.lists.options import ReadOptions
+from tomolab.io.lists.options import MissingOptionError, ReadOptions
 from tomolab.io.lists.star import parsing
 from tomolab.io.lists.star.parsing import floats
 from tomolab.io.lists.tomogram_names import NAMELESS, nameless
@@ -310,7 +310,7 @@ def _foreign(rows: pd.DataFrame, options: ReadOptions) -> pd.DataFrame:
     scale = _scale(places, options)
     own = _tomogram(rows, options.tomogram)
     if own is None and options.tomogram is None:
-        raise ValueError("no column names the tomogram; give tomogram=")
+        raise MissingOptionError("no column names the tomogram; give tomogram=", "tomogram")
     _check_frames(rows, places, named=own is not None)
     angles = _angles(rows)
     moving = _not_neutral(rows, SHIFTS)
@@ -391,9 +391,10 @@ def _ids(column: pd.Series, *, renumber: bool, own: bool = False) -> pd.Series |
     if bad.any() and not renumber:
         first = int(np.argmax(bad))
         value = "nothing" if pd.isna(column.iloc[first]) else repr(column.iloc[first])
-        raise ValueError(
+        raise MissingOptionError(
             f"column {column.name}: {bad.sum()} of {len(column)} ids are no whole numbers, first that of row {first}: {value}; "
-            "give renumber=True to number all particles from 0 and keep these in the column original_id"
+            "give renumber=True to number all particles from 0 and keep these in the column original_id",
+            "renumber",
         )
     return parsing.typed(column)
 

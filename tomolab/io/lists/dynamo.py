@@ -19,7 +19,7 @@ from tomolab import rotations
 from tomolab.conventions import ANGLES, AXIS, POSITION, VOXEL_SIZE, WEDGE
 from tomolab.io import paths
 from tomolab.io.lists import outdated
-from tomolab.io.lists.options import ReadOptions, check_voxel_size
+from tomolab.io.lists.options import MissingOptionError, ReadOptions, check_voxel_size
 from tomolab.io.lists.star import parsing
 from tomolab.io.volumes.mrc import TOLERANCE
 
@@ -207,7 +207,8 @@ def _rows(path: Path) -> pd.DataFrame:
 def _voxel_size(numbers: pd.DataFrame, stated: float | None) -> float:
     sizes = sorted({float(size) for size in numbers["apix"] if size > 0}) if "apix" in numbers else []
     if stated is None and len(sizes) != 1:
-        raise ValueError(f"column 36 does not say one pixel size, but {sizes or 'none'}; give voxel_size=")
+        message = f"column 36 does not say one pixel size, but {sizes or 'none'}; give voxel_size="
+        raise ValueError(message) if sizes else MissingOptionError(message, "voxel_size")
     if stated is not None and any(abs(size / stated - 1) > TOLERANCE for size in sizes):
         raise ValueError(f"column 36 is {', '.join(f'{size:g}' for size in sizes)} Å, but voxel_size={stated:g} was given")
     return sizes[0] if stated is None else stated

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from tomolab.conventions import ANGLES, POSITION, centre
-from tomolab.io.lists.options import ReadOptions, check_voxel_size
+from tomolab.io.lists.options import MissingOptionError, ReadOptions, check_voxel_size
 from tomolab.io.lists.star import parsing
 
 BOXES, CLASSES, UNBINNED, CURVES = "boxes_3d", "class_list", "apix_unbin", "curves"
@@ -44,14 +44,15 @@ def read(path: Path, content: dict[str, Any], options: ReadOptions) -> pd.DataFr
         raise ValueError(f"{BOXES} of EMAN2 must be a list, got a {type(content[BOXES]).__name__}")
     name = options.tomogram or path.stem.removesuffix(ENDING)
     if not name:
-        raise ValueError("the name of the file does not name the tomogram; give tomogram=")
+        raise MissingOptionError("the name of the file does not name the tomogram; give tomogram=", "tomogram")
     size, shape = options.size("a list of EMAN2"), options.tomogram_shape
     boxes, classes = _boxes(content), _classes(content)
     places = parsing.numbers(boxes, ["z", "y", "x"])
     positions = places * size
     if UNBINNED in content:
         if shape is None:
-            raise ValueError("boxes of EMAN2 count from the middle of the tomogram; give tomogram_shape= (z, y, x)")
+            message = "boxes of EMAN2 count from the middle of the tomogram; give tomogram_shape= (z, y, x)"
+            raise MissingOptionError(message, "tomogram_shape")
         voxels = shape.get(name) if isinstance(shape, Mapping) else shape
         if voxels is None or len(voxels) != 3:
             raise ValueError(f"tomogram_shape= must be (z, y, x) of the tomogram {name!r}, got {shape}")

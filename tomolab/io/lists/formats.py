@@ -28,7 +28,7 @@ import pandas as pd
 from tomolab import particles as tables
 from tomolab.conventions import SOURCE, VOXEL_SIZE, WEDGE
 from tomolab.io.lists import copick, cryolo, csv, dynamo, em, eman2, imod, outdated, portal, pytom, stopgap
-from tomolab.io.lists.options import ReadOptions, Shape
+from tomolab.io.lists.options import MissingOptionError, ReadOptions, Shape
 from tomolab.io.lists.star import parsing, relion, relion_sets
 from tomolab.io.lists.star.columns import VERSIONS
 from tomolab.io.lists.tomogram_names import Tilts, each, match_names, tilts_of
@@ -128,8 +128,8 @@ def read_particles(
         if tilts is not None:
             found[WEDGE] = tilts_of(tilts, found["tomogram"])
         elif not set(WEDGE) <= set(found):
-            raise ValueError(
-                "the file does not say between which tilts the particles were observed; give tilts=(lowest, highest)"
+            raise MissingOptionError(
+                "the file does not say between which tilts the particles were observed; give tilts=(lowest, highest)", "tilts"
             )
         # A CSV file of ours keeps what it says; an optimisation set is not the list itself.
         if path.suffix.lower() != ".csv" and not set(SOURCE) <= set(found):
@@ -138,6 +138,8 @@ def read_particles(
         tables.check_extent(found, _extents(found, voxel_size, tomogram_shape))
         if path.suffix.lower() != ".csv" or unit is not None:
             tables.check_apart(found, voxel_size or stated)
+    except MissingOptionError as error:
+        raise MissingOptionError(f"{path}: {error}", *error.names) from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if tomograms is not None:
@@ -257,9 +259,10 @@ def _different(found: pd.DataFrame) -> pd.DataFrame:
     repeated = found["particle_id"].duplicated(keep=False)
     if repeated.any():
         some = ", ".join(str(number).removesuffix(".0") for number in found["particle_id"][repeated].head(5))
-        raise ValueError(
+        raise MissingOptionError(
             f"column particle_id: {repeated.sum()} of {len(found)} particles (particle_id {some}) have an id that another row "
-            "has too; give renumber=True to number all from 0 and keep the ids of the file in the column original_id"
+            "has too; give renumber=True to number all from 0 and keep the ids of the file in the column original_id",
+            "renumber",
         )
     return found
 

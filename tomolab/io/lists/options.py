@@ -13,6 +13,14 @@ Shape = tuple[int, int, int] | Mapping[str, tuple[int, int, int]]
 """Voxels (z, y, x) of all tomograms, or of each by name."""
 
 
+class MissingOptionError(ValueError):
+    """A list does not say something that it needs; `names` are the parameters of `io.read_particles` that can say it."""
+
+    def __init__(self, message: str, *names: str) -> None:
+        super().__init__(message)
+        self.names = names
+
+
 @dataclass(frozen=True)
 class ReadOptions:
     """Parameters of `io.read_particles`; None where they are not given."""
@@ -32,7 +40,7 @@ class ReadOptions:
     def name(self, what: str) -> str:
         """Name of the tomogram, for a list that does not say it; a ValueError that names the list if it was not given."""
         if self.tomogram is None:
-            raise ValueError(f"{what} does not name its tomogram; give tomogram=")
+            raise MissingOptionError(f"{what} does not name its tomogram; give tomogram=", "tomogram")
         return self.tomogram
 
 
@@ -49,5 +57,6 @@ def only_tomogram(particles: pd.DataFrame, what: str) -> str:
 def check_voxel_size(voxel_size: float | None, what: str) -> float:
     """Give the voxel size back; a ValueError that names `what` needs it if it is not a positive number."""
     if voxel_size is None or not (np.isfinite(voxel_size) and voxel_size > 0):
-        raise ValueError(f"{what} needs voxel_size=, the Å per voxel of the tomogram, got {voxel_size}")
+        message = f"{what} needs voxel_size=, the Å per voxel of the tomogram, got {voxel_size}"
+        raise MissingOptionError(message, "voxel_size") if voxel_size is None else ValueError(message)
     return float(voxel_size)

@@ -17,7 +17,7 @@ from tomolab import rotations
 from tomolab.conventions import ANGLES, POSITION
 from tomolab.io import paths
 from tomolab.io.lists import dynamo
-from tomolab.io.lists.options import ReadOptions
+from tomolab.io.lists.options import MissingOptionError, ReadOptions
 from tomolab.io.lists.star import parsing
 from tomolab.io.lists.tomogram_names import nameless
 from tomolab.io.xml import parsed
@@ -61,7 +61,8 @@ def _tomograms(origins: pd.Series, tomogram: str | None) -> pd.Series:
     """Names of the tomograms; where the list names them, no other may be given."""
     unknown = nameless(origins)
     if unknown.any() and tomogram is None:
-        raise ValueError(f"{unknown.sum()} of {len(origins)} particles do not name their tomogram; give tomogram=")
+        message = f"{unknown.sum()} of {len(origins)} particles do not name their tomogram; give tomogram="
+        raise MissingOptionError(message, "tomogram")
     tables.check_named(origins[~unknown], tomogram, "PickPosition")
     return origins.where(~unknown, tomogram)
 

@@ -70,6 +70,14 @@ def nameless(names: pd.Series) -> np.ndarray:
     return (names.isna() | names.astype(str).str.strip().str.lower().isin(NAMELESS)).to_numpy()
 
 
+def without_endings(path: str) -> str:
+    """Name of a tomogram by its file or address: without folders and endings."""
+    out = re.split(r"[/\\]", str(path).rstrip("/"))[-1]
+    while (shorter := ENDING.sub("", out)) not in ("", out):
+        out = shorter
+    return out
+
+
 def _stem(name: str) -> str:
     """Name without folders, endings and additions."""
     out = re.split(r"[/\\]", str(name))[-1]

@@ -29,7 +29,8 @@ export default {
     sheet.textContent = STYLE;
     const box = document.createElement("div");
     box.className = "tomolab-clusters";
-    box.style.height = `${model.get("height")}px`;
+    const resize = () => { box.style.height = `${model.get("height")}px`; };
+    resize();
     el.append(sheet, box);
     let order = "", down = false;
 
@@ -117,6 +118,7 @@ export default {
 
     model.on("change:rows", draw);
     model.on("change:ticked", draw);
+    model.on("change:height", resize);
     draw();
     return () => { model.off("change:rows", draw); model.off("change:ticked", draw); };
   },

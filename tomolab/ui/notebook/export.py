@@ -11,10 +11,10 @@ from typing import Any
 from ipywidgets import HTML, Button, Checkbox, Dropdown, HBox, Layout, Text, Textarea, VBox
 
 from tomolab import io
-from tomolab.inspection import exports, methods, run_contents
+from tomolab.inspection import exports, run_contents
 from tomolab.inspection.exports import COPICK, COPY, FORMATS, POSES, PROGRAMS
 from tomolab.inspection.model import Inspection
-from tomolab.ui import report, style, view_figure
+from tomolab.ui import methods, report, style, view_figure
 
 
 class Export(VBox):  # type: ignore[misc]

@@ -67,20 +67,24 @@ export default {
       ["pointerdown", hold], ["pointerup", hold], ["unhandledrejection", refused],
     ];
     for (const [name, listener] of listeners) window.addEventListener(name, listener, true);
-    // JupyterLab says on its page whether its theme is light; another page follows the system.
+    // The background that the page has now, in JupyterLab and in the page of one inspector, which follows the system.
+    el.style.color = "var(--jp-layout-color0, white)";
     const theme = () => {
-      const said = document.body.dataset.jpThemeLight;
-      const dark = said ? said === "false" : window.matchMedia("(prefers-color-scheme: dark)").matches && !document.body.dataset.jpThemeName;
+      const [red, green, blue] = getComputedStyle(el).color.match(/[\d.]+/g).map(Number);
+      const dark = red + green + blue < 384;
       if (dark === model.get("dark")) return;
       model.set("dark", dark);
       model.save_changes();
     };
-    const themes = new MutationObserver(theme);
+    // The colours come after the name of the theme.
+    const themes = new MutationObserver(() => setTimeout(theme, 500)), system = window.matchMedia("(prefers-color-scheme: dark)");
     themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
+    system.addEventListener("change", theme);
     theme();
     return () => {
       clearTimeout(again);
       themes.disconnect();
+      system.removeEventListener("change", theme);
       for (const [name, listener] of listeners) window.removeEventListener(name, listener, true);
     };
   },

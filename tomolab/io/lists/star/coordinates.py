@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from tomolab import rotations
-from tomolab.io.lists.options import ReadOptions, Shape
+from tomolab.io.lists.options import MissingOptionError, ReadOptions, Shape
 from tomolab.io.lists.star import parsing, pixel_sizes
 from tomolab.io.lists.star.columns import (
     CENTRED,
@@ -173,9 +173,11 @@ def extents(
     if voxel_size is not None and shape is not None:
         return each(shape, names, "tomogram_shape").reshape(-1, 3) * voxel_size
     if listed is None or not set("zyx") <= set(listed):
-        raise ValueError(
+        raise MissingOptionError(
             f"coordinates are {what}; give voxel_size= and tomogram_shape= (z, y, x), or tomogram_list=, a tomograms.star that "
-            "has the sizes rlnTomoSizeX, Y, Z"
+            "has the sizes rlnTomoSizeX, Y, Z",
+            "voxel_size",
+            "tomogram_shape",
         )
     found = listed_for(listed, names)
     return found[["z", "y", "x"]].to_numpy() * found[["pixel_size"]].to_numpy()
@@ -203,7 +205,7 @@ def _origin_size(rows: pd.DataFrame, name: str, size: np.ndarray | float | None)
             raise ValueError(f"{name} counts pixels of the images, whose size is not a number in row {wrong[0]}")
         return images[:, None]
     if size is None:
-        raise ValueError(f"the file does not say the pixel size of {name}; give voxel_size=")
+        raise MissingOptionError(f"the file does not say the pixel size of {name}; give voxel_size=", "voxel_size")
     if IMAGE_NAME in rows:
         warnings.warn(
             f"{name} counts pixels of the images, whose size the file does not say; that of the coordinates is taken",

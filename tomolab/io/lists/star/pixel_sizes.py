@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from tomolab.io.lists.options import MissingOptionError
 from tomolab.io.lists.star.columns import (
     BINNING,
     DETECTOR,
@@ -103,7 +104,7 @@ def of_coordinates(
         _check_given(file, exported, found, voxel_size)
         return np.full((len(rows), 1), voxel_size)
     if unsure.any():
-        raise ValueError(_question(file, unsure))
+        raise _question(file, unsure)
     if (found <= 0).any():
         raise ValueError(
             f"pixel sizes must be positive numbers, got {found[found <= 0][0]:g} in row {int(np.argmax(found <= 0))}"
@@ -298,20 +299,21 @@ def _sizes(sizes: np.ndarray) -> str:
     return ", ".join(f"{size:g}" for size in np.unique(sizes[np.isfinite(sizes)]))
 
 
-def _question(file: FileSizes, unsure: np.ndarray) -> str:
+def _question(file: FileSizes, unsure: np.ndarray) -> ValueError:
     rows = file.rows
     ask = "give voxel_size=, Å per pixel of the coordinates"
     images, stated = file.images[unsure], file.stated[unsure]
     if np.isfinite(stated).any():
         others = f"{_sizes(images)} Å" if np.isfinite(images).any() else "of another size by their names"
-        return (
+        return ValueError(
             f"it is not clear which pixels coordinates count: those of the tilt series ({file.source}, {_sizes(stated)} Å) "
             f"as in RELION, or those of the images ({others}) as in Warp; {ask}"
         )
     if not np.isfinite(images).any():
-        return "the file does not say the pixel size of its coordinates; give voxel_size= or tomogram_list="
+        message = "the file does not say the pixel size of its coordinates; give voxel_size= or tomogram_list="
+        return MissingOptionError(message, "voxel_size")
     original = f"; {ORIGINAL} is that of movies before binning" if ORIGINAL in rows else ""
-    return (
+    return ValueError(
         "the file does not say the pixel size of its coordinates: they count pixels of the tomogram or micrograph, and only "
         f"that of images which were cut from it, and may have been rescaled, is there ({_sizes(images)} Å){original}; {ask}"
     )

@@ -20,7 +20,7 @@ from tomolab import particles as tables
 from tomolab import rotations
 from tomolab.conventions import ANGLES, BOX, POSITION, READ_POSE, SOURCE, TEXTS, WEDGE
 from tomolab.io.lists import outdated
-from tomolab.io.lists.options import ReadOptions, Shape, check_voxel_size
+from tomolab.io.lists.options import MissingOptionError, ReadOptions, Shape, check_voxel_size
 from tomolab.io.lists.star import coordinates, parsing, pixel_sizes, relion_boxes, relion_sets
 from tomolab.io.lists.star.columns import (
     CENTRED,
@@ -121,7 +121,7 @@ def _names(rows: pd.DataFrame, tomogram: str | None) -> tuple[str | None, pd.Ser
     """Column that names the tomograms, if there is one, and the name of each row."""
     name = next((name for name in NAMES if name in rows), None)
     if name is None and tomogram is None:
-        raise ValueError("there is neither rlnTomoName nor rlnMicrographName; give tomogram=")
+        raise MissingOptionError("there is neither rlnTomoName nor rlnMicrographName; give tomogram=", "tomogram")
     if name is None:
         return None, pd.Series(tomogram, index=rows.index, dtype=object)
     names = rows[name]
@@ -131,7 +131,8 @@ def _names(rows: pd.DataFrame, tomogram: str | None) -> tuple[str | None, pd.Ser
     if len(missing):
         some = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
         way = "; give tomogram=, the name of the one of all rows" if len(missing) == len(rows) else ""
-        raise ValueError(f"{name} names no tomogram in {len(missing)} of {len(rows)} rows (missing or nan), rows {some}{way}")
+        message = f"{name} names no tomogram in {len(missing)} of {len(rows)} rows (missing or nan), rows {some}{way}"
+        raise MissingOptionError(message, "tomogram") if way else ValueError(message)
     tables.check_named(names, tomogram, name)
     return name, names
 

@@ -6,8 +6,9 @@ import pytest
 from test_exports import average_of
 
 from tomolab import inspection
-from tomolab.inspection import methods, run_contents
+from tomolab.inspection import run_contents
 from tomolab.io.run_folder import Run
+from tomolab.ui import methods
 
 
 def test_it_says_what_was_done_with_numbers_and_references(folder: Path) -> None:

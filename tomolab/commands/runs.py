@@ -1,0 +1,222 @@
+"""Commands that work on a run folder: discover, average, report, inspect, napari."""
+
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tomolab.commands.command import Command, Result, UsageError, free_output, positive, say
+
+if TYPE_CHECKING:
+    from tomolab.averaging.half_maps import Average
+    from tomolab.inspection.model import Inspection
+    from tomolab.jobs import Job
+
+
+def _folder(parser: ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a run folder, made by tomolab import or the notebooks")
+
+
+def _discover_arguments(parser: ArgumentParser) -> None:
+    _folder(parser)
+    parser.add_argument(
+        "--clusters", type=int, nargs="+", default=(), metavar="N", help="whose particles take part; default: all"
+    )
+    parser.add_argument("--iterations", type=int, default=24, help="at most; default: 24")
+    _averaging(parser)
+
+
+def _averaging(parser: ArgumentParser) -> None:
+    parser.add_argument("--symmetry", default="C1", help="of the averages, such as C4, or find; default: C1")
+    parser.add_argument("--mask-diameter", type=positive, metavar="Å", help="by default measured")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def _discover(given: Namespace) -> Result:
+    from tomolab import inspection
+
+    work = inspection.open(given.folder)
+    options = {name: getattr(given, name) for name in ("iterations", "symmetry", "mask_diameter", "seed")}
+    found = _wait(work.discover(given.clusters, **options), given)
+    structures = [
+        {"cluster": number, "name": work.session.title(number), "particles": int(work.session.counts()[number])}
+        | next((_about(name, one) for name, one in found.averages.items() if one.record.get("cluster") == number), {})
+        for number in found.clusters
+    ]
+    lines = [f"{one['name']}: {one['particles']:,} particles{_resolution(one)}" for one in structures]
+    return Result("\n".join([f"{found}, in {given.folder}", *lines]), {"folder": given.folder, "structures": structures})
+
+
+def _average_arguments(parser: ArgumentParser) -> None:
+    _folder(parser)
+    chosen = parser.add_mutually_exclusive_group(required=True)
+    chosen.add_argument("--clusters", type=int, nargs="+", default=[], metavar="N", help="each is averaged")
+    chosen.add_argument("--all", action="store_true", help="one average of all particles")
+    parser.add_argument(
+        "--quick", action="store_true", help="only the 120 most typical particles of a cluster, fewer iterations"
+    )
+    _averaging(parser)
+    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="also write the maps here, as NAME.mrc")
+    parser.add_argument("--force", action="store_true", help="replace maps that are there")
+
+
+def _average(given: Namespace) -> Result:
+    from tomolab import inspection, io
+    from tomolab.inspection import run_contents
+
+    work = inspection.open(given.folder)
+    unknown = sorted(set(given.clusters) - set(work.session.clusters))
+    if unknown:
+        counts = ", ".join(f"{number} ({count:,})" for number, count in work.session.counts().items())
+        raise ValueError(f"there is no cluster {unknown[0]} in {given.folder}; its clusters and their particles: {counts}")
+    options = {name: getattr(given, name) for name in ("quick", "symmetry", "mask_diameter", "seed")}
+    done: dict[str, Average] = {}
+    for cluster in given.clusters:
+        done |= _wait(work.average(cluster, **options), given)
+    if given.all:
+        done |= _wait(_average_all(work, options), given)
+    averages = [_about(name, one) for name, one in done.items()]
+    if given.output is not None:
+        given.output.mkdir(parents=True, exist_ok=True)
+        for about, one in zip(averages, done.values(), strict=True):
+            about["map"] = given.output / f"{run_contents.folder_name(about['average'])}.mrc"
+            free_output(Namespace(output=about["map"], force=given.force))
+            io.write_volume(one.volume, about["map"])
+    lines = [f"{one['average']}: {one['particles']:,} particles{_resolution(one)}" for one in averages]
+    return Result("\n".join([*lines, f"saved in {given.folder / run_contents.AVERAGES}"]), {"averages": averages})
+
+
+def _average_all(work: "Inspection", options: dict[str, Any]) -> "Job[dict[str, Average]]":
+    """Start an average of all particles, whatever is selected in the session."""
+    from tomolab import jobs
+    from tomolab.inspection.averaging_task import AveragingTask
+
+    problem = work.average_problem(list(work.session.clusters)[:1])
+    if options.pop("quick"):
+        raise UsageError("--quick is for clusters: its particles are those nearest to the mean of their cluster")
+    if work.subtomograms is None:
+        raise ValueError(problem)
+    titles = ("all particles" + (f" ({number})" if number > 1 else "") for number in range(1, len(work.averages) + 2))
+    title = next(one for one in titles if one not in work.averages)
+    task = AveragingTask(title, work.subtomograms, work.session.ids, keep=work.keep, folder=work.folder, options=options)
+    return jobs.start(title, task)
+
+
+def _about(name: str, average: "Average") -> dict[str, Any]:
+    return {
+        "average": name,
+        "particles": len(average.particles),
+        "resolution": average.resolution,
+        "reliable": average.believable,
+        "identity": average.record.get("identity", {}).get("sentence"),
+    }
+
+
+def _resolution(about: dict[str, Any]) -> str:
+    if "resolution" not in about:
+        return ", not averaged"
+    reliable = "" if about["reliable"] else " (not reliable)"
+    return f", {about['resolution']:.1f} Å{reliable}" + (f", {about['identity']}" if about["identity"] else "")
+
+
+def _wait(job: "Job[Any]", given: Namespace) -> Any:
+    """Result of a job, with lines of progress; Ctrl+C keeps the best so far, a second one ends the program."""
+    shown = ""
+    try:
+        while not job.over:
+            time.sleep(0.1)
+            if job.progress is not None and str(job.progress) != shown:
+                shown = str(job.progress)
+                say(given, f"{job.name}: {shown}")
+    except KeyboardInterrupt:
+        say(given, f"{job.name} is stopped; the best so far is kept")
+        job.stop()
+    return job.result()
+
+
+def _report_arguments(parser: ArgumentParser) -> None:
+    _folder(parser)
+    parser.add_argument("--no-verify", dest="verify", action="store_false", help="do not compare files with their hashes")
+
+
+def _report(given: Namespace) -> Result:
+    from tomolab import ui
+
+    path = ui.write_report(given.folder, verify=given.verify)
+    return Result(f"the report is {path}", {"report": path})
+
+
+def _inspect_arguments(parser: ArgumentParser) -> None:
+    _folder(parser)
+    parser.add_argument("--port", type=int, help="of the page on this machine; default: the first that is free from 8866")
+    parser.add_argument("--no-browser", action="store_true", help="print the address, and what to type on your laptop")
+
+
+def _inspect(given: Namespace) -> Result:
+    from tomolab.ui.notebook import server
+
+    server.serve(given.folder, port=given.port, browser=not given.no_browser, say=partial(print, file=sys.stderr, flush=True))
+    return Result("\nThe inspector has ended; every step is saved in the run folder.", {"folder": given.folder})
+
+
+def _napari_arguments(parser: ArgumentParser) -> None:
+    _folder(parser)
+    parser.add_argument("--screenshot", type=Path, metavar="PNG", help="write a picture of the canvas and close")
+
+
+def _napari(given: Namespace) -> Result:
+    from tomolab import inspection
+    from tomolab.ui import napari, require
+
+    work = inspection.open(given.folder)
+    window = napari.open_viewer()
+    from tomolab.ui.napari.dock import Inspector
+
+    window.window.add_dock_widget(Inspector(window, work), name="tomolab", area="right")
+    if given.screenshot is not None:
+        napari.screenshot(window, given.screenshot)
+        window.close()
+        return Result(f"the picture is {given.screenshot}", {"screenshot": given.screenshot})
+    require("napari").run()
+    return Result(f"every change is saved in {given.folder}", {"folder": given.folder})
+
+
+COMMANDS = (
+    Command(
+        "discover",
+        "Find the structures among the particles of a run folder, average and name them.",
+        "tomolab discover runs/mine --seed 1",
+        _discover_arguments,
+        _discover,
+    ),
+    Command(
+        "average",
+        "Average clusters of a run folder without a reference.",
+        "tomolab average runs/mine --clusters 0 3 -o maps\ntomolab average runs/mine --all --symmetry C1",
+        _average_arguments,
+        _average,
+    ),
+    Command(
+        "report",
+        "Write one page about what was done in a run folder.",
+        "tomolab report runs/mine",
+        _report_arguments,
+        _report,
+    ),
+    Command(
+        "inspect",
+        "Open the inspector of a run folder in the browser, without a notebook.",
+        "tomolab inspect runs/mine\ntomolab inspect runs/mine --no-browser",
+        _inspect_arguments,
+        _inspect,
+    ),
+    Command(
+        "napari",
+        "Open the inspector of a run folder in napari.",
+        "tomolab napari runs/mine",
+        _napari_arguments,
+        _napari,
+    ),
+)
