@@ -410,7 +410,7 @@ class Session:
         ValueError
             If there is no such column of numbers, or `low` is greater than `high`.
         """
-        session_values.check_range(self.particles, column, low, high)
+        session_values.check_range(self.particles, column, low=low, high=high)
         self._filter(column, None if np.isinf(low) and np.isinf(high) else (float(low), float(high)))
 
     @_one_at_a_time

@@ -55,7 +55,7 @@ def as_text(values: pd.Series) -> pd.Series:
     return pd.Series(np.array([str(one) for one in distinct], dtype=object)[codes], index=values.index)
 
 
-def check_range(particles: pd.DataFrame, column: str, low: float, high: float) -> None:
+def check_range(particles: pd.DataFrame, column: str, *, low: float, high: float) -> None:
     """Raise ValueError if there is no such column of numbers, or `low` is greater than `high`."""
     if not _is_number(particles, column):
         raise ValueError(f"there is no column of numbers called {column!r}")
