@@ -46,8 +46,7 @@ def reader(path: str | Sequence[str]) -> Callable[[Any], list[Layer]] | None:
     Parameters
     ----------
     path
-        A run folder, a store of subtomograms (.zarr), a tomogram (.mrc and its like) or a particle list; several are not read at
-    once.
+        A run folder, a store of subtomograms (.zarr), a tomogram (.mrc and its like) or a particle list.
     """
     if not isinstance(path, str | Path):
         return None
