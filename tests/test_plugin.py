@@ -54,7 +54,11 @@ def test_the_manifest_is_valid_and_what_it_names_is_there(plugins: PluginManager
 
 def test_only_what_is_ours_is_claimed(plugins: PluginManager, tmp_path: Path) -> None:
     assert [one.command for one in plugins.iter_compatible_readers(["a.star"])] == ["tomolab.read"]
-    assert not list(plugins.iter_compatible_readers(["a.mrc"]))
+    assert [one.command for one in plugins.iter_compatible_readers(["a.mrc"])] == ["tomolab.read"]
+    assert not list(plugins.iter_compatible_readers(["a.tif"]))
+    for name, text in {"a.csv": "x,y\n1,2\n", "a.json": "{}", "a.xml": "<svg/>"}.items():
+        (tmp_path / name).write_text(text)
+        assert plugin.reader(str(tmp_path / name)) is None
     assert plugin.reader(str(tmp_path)) is None
     assert plugin.reader(["a.star", "b.star"]) is None
     (tmp_path / "zarr.json").write_text("{}")
@@ -119,6 +123,34 @@ def test_a_particle_list_takes_what_it_lacks_from_the_tomogram_beside_it(folder:
     np.testing.assert_allclose(plugin.read_list(moved)[0][0], points)
     own = io.write_particles(table, folder / "own.star", voxel_size=7.0)
     np.testing.assert_allclose(plugin.read_list(own)[0][0], particles.positions(table), atol=1e-3)
+
+
+def test_a_tomogram_opens_in_its_own_size_and_one_without_voxel_size_with_a_warning(folder: Path) -> None:
+    path = folder / "tomogram.mrc"
+    ((data, options, kind),) = plugin.reader(str(path))(str(path))
+    assert (kind, options["name"], list(options["scale"])) == ("image", "tomogram.mrc", [12.0] * 3)
+    np.testing.assert_array_equal(data, io.read_volume(path).data)
+    raw = bytearray(path.read_bytes())
+    raw[40:52] = bytes(12)
+    (folder / "bare.rec").write_bytes(raw)
+    with pytest.warns(UserWarning, match="bare.rec does not say its voxel size, and is shown with voxels of 1 Å"):
+        ((bare, options, _),) = plugin.read_tomogram(folder / "bare.rec")
+    assert list(options["scale"]) == [1.0] * 3
+    np.testing.assert_array_equal(bare, data)
+    (folder / "text.mrc").write_text("no map")
+    with pytest.raises(ValueError, match=r"text\.mrc"):
+        plugin.read_tomogram(folder / "text.mrc")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tbl", ".em", ".mod", ".ndjson"])
+def test_every_list_opens_at_the_places_of_its_particles(folder: Path, table: pd.DataFrame, suffix: str) -> None:
+    path = folder / f"list{suffix}"
+    whole = {} if suffix == ".csv" else {"voxel_size": 12.0}
+    shape = {"tomogram_shape": (20, 40, 50)} if suffix == ".mod" else {}
+    io.write_particles(table.assign(particle_id=[1, 2, 3]), path, **whole, **shape)
+    ((points, _, kind),) = plugin.reader(str(path))(str(path))
+    assert kind == "points"
+    np.testing.assert_allclose(points, particles.positions(table), atol=12.0)
 
 
 def test_subtomograms_open_as_a_stack_about_their_middle(tmp_path: Path, table: pd.DataFrame) -> None:

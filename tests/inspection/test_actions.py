@@ -127,6 +127,9 @@ def test_it_says_what_cannot_be_done_and_why(work: Inspection, boxes: Subtomogra
         "undo": "there is nothing to undo",
         "redo": "nothing was undone",
         "clear": "nothing is selected",
+        "similar": "select a particle first",
+        "only": "tick one cluster or more",
+        "all": "no filter is set, and no cluster is hidden",
         "new_cluster": "select particles first",
         "merge": "tick two clusters or more",
         "split": "tick one cluster",
@@ -136,9 +139,9 @@ def test_it_says_what_cannot_be_done_and_why(work: Inspection, boxes: Subtomogra
         "average": "the selection holds 0 particles, and an average needs 8",
         "quick": "the selection holds 0 particles, and an average needs 8",
     }
-    assert set(problems(Choice([0]))) == {"undo", "redo", "clear", "new_cluster", "merge"}
+    assert set(problems(Choice([0]))) == {"undo", "redo", "clear", "similar", "all", "new_cluster", "merge"}
     work.session.select(boxes.ids[:3])
-    assert set(problems(Choice([0]))) == {"redo", "merge"}
+    assert set(problems(Choice([0]))) == {"redo", "all", "merge"}
     with pytest.raises(ValueError, match="tick two clusters or more"):
         ACTIONS["merge"].do(work, Choice([0]))
     work = Inspection(Session(boxes.particles), diameter=250)

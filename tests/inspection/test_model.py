@@ -17,8 +17,8 @@ from tomolab import inspection, io
 from tomolab.averaging import Average, gold_standard
 from tomolab.averaging.relion import job as relion_job
 from tomolab.clusters import layouts
-from tomolab.inspection import Inspection, Session, model, run_contents, session
-from tomolab.inspection.model import AveragingTask
+from tomolab.inspection import Inspection, Session, averaging_task, run_contents, session
+from tomolab.inspection.averaging_task import AveragingTask
 from tomolab.learning import Embedding
 from tomolab.subtomograms import Subtomograms, to_relion
 from tomolab.volumes import Volume
@@ -225,7 +225,7 @@ def test_classes_are_sorted_first_and_averaged_each(folder: Path, boxes: Subtomo
         assert options["classes"] == 3
         return SimpleNamespace(labels=labels)
 
-    monkeypatch.setattr(model, "classify", classify)
+    monkeypatch.setattr(averaging_task, "classify", classify)
     with pytest.warns(UserWarning, match="cluster 0, class 3 holds 3 particles and is not averaged: that needs 8"):
         made = inspection.open(folder).average(0, classes=3).result(180)
     assert {name: len(average.particles) for name, average in made.items()} == {

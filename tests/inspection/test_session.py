@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tomolab import particles
 from tomolab.inspection import Session
 from tomolab.inspection import session as sessions
-from tomolab.inspection.session import Cluster
+from tomolab.inspection.session_values import Cluster
 
 
 def made(count: int = 12, clusters: int = 3, seed: int = 0) -> Session:

@@ -232,3 +232,31 @@ def test_chromium_shows_all_of_it_and_asks_for_nothing(run: Path) -> None:
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         page.set_viewport_size({"width": 420, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_surroundings_of_clusters_and_their_counts_in_each_tomogram_are_told(run: Path, boxes: Subtomograms) -> None:
+    table = tomolab_io.read_particles(run / "clusters.csv")
+    table["tomogram"] = ["cell", "other"] * 16
+    tomolab_io.write_particles(table, run / "clusters.csv")
+    (run / "tomograms").mkdir()
+    (run / "tomogram.mrc").rename(run / "tomograms" / "cell.mrc")
+    inspection.write_mask(
+        run, "membrane", lambda volume: np.arange(volume.shape[1])[None, :, None] * np.ones(volume.shape) < 30
+    )
+    found = run_contents.read(run)
+    page = Page(report.page(found))
+    assert found.session is not None
+    inside = found.session.table([0])
+    assert f"median depth {inside['depth'].median():,.0f} Å" in page.text
+    share = 100 * inside["in_membrane"].dropna().astype(bool).mean()
+    assert f"{share:.0f} % in membrane" in page.text
+    counts = inside["tomogram"].value_counts()
+    assert re.search(rf"cluster 0\s*{counts['cell']}\s*{counts['other']}\s*{len(inside)}", page.text)
+
+
+def test_a_deleted_average_is_left_out(run: Path) -> None:
+    work = inspection.open(run)
+    work.delete_average("from a map")
+    assert list(run_contents.read(run).averages) == [HOSTILE]
+    work.session.undo()
+    assert list(run_contents.read(run).averages) == [HOSTILE, "from a map"]

@@ -91,7 +91,7 @@ def _average(given: Namespace) -> Result:
 def _average_all(work: "Inspection", options: dict[str, Any]) -> "Job[dict[str, Average]]":
     """Start an average of all particles, whatever is selected in the session."""
     from tomolab import jobs
-    from tomolab.inspection.model import AveragingTask
+    from tomolab.inspection.averaging_task import AveragingTask
 
     problem = work.average_problem(list(work.session.clusters)[:1])
     if options.pop("quick"):

@@ -14,9 +14,10 @@ from functools import partial
 from typing import Any
 
 from tomolab.inspection import exports
+from tomolab.inspection.history import counted
 from tomolab.inspection.model import ENGINES, QUICK, Inspection
 
-GROUPS = ("history", "clusters", "averages", "export")
+GROUPS = ("history", "selection", "clusters", "averages", "export")
 """Groups of buttons, in the order of the screen."""
 
 
@@ -24,12 +25,13 @@ GROUPS = ("history", "clusters", "averages", "export")
 class Choice:
     """The ticked clusters, in the order of ticking, and the values of the fields beside the buttons.
 
-    `n_clusters` is the number of clusters of a split. The others are options of `Inspection.average`;
-    `Inspection.discover` takes symmetry and mask.
+    `n_clusters` is the number of clusters of a split, `n_similar` that of similar particles. The others are options of
+    `Inspection.average`; `Inspection.discover` takes symmetry and mask.
     """
 
     clusters: Sequence[int] = ()
     n_clusters: int = 2
+    n_similar: int = 50
     engine: str = ENGINES[0]
     classes: int = 1
     symmetry: str = "C1"
@@ -89,6 +91,12 @@ def _split(work: Inspection, choice: Choice) -> Callable[[], Any]:
     return partial(work.session.split, choice.clusters[0], work.split_labels(choice.clusters[0], choice.n_clusters))
 
 
+def _select_similar(work: Inspection, choice: Choice) -> None:
+    given = work.session.chosen("selection", "selected").ids
+    found = work.similar(given, choice.n_similar)
+    work.session.select([*given.tolist(), *found.tolist()], f"similar to {counted(len(given))}")
+
+
 def _average(work: Inspection, choice: Choice, **options: Any) -> None:
     clusters: Sequence[int | None] = choice.clusters or (None,)
     for cluster in clusters:
@@ -103,6 +111,10 @@ def averaged(work: Inspection, choice: Choice) -> str:
 def exported(work: Inspection, choice: Choice) -> str:
     """The particles that would be exported: the ticked clusters, or the selection, or all."""
     return exports.taken_text(work, choice.clusters, every=True)
+
+
+def _is_narrowed(work: Inspection) -> bool:
+    return bool(work.session.filters) or any(one.hidden for one in work.session.clusters.values())
 
 
 def none_ticked(_: Inspection, choice: Choice) -> str:
@@ -154,6 +166,42 @@ ACTIONS = {
         "history",
         problem=lambda work, _: "" if work.session.selected.any() else "nothing is selected",
         run=lambda work, _: work.session.select([], "cleared"),
+    ),
+    "select_shown": Action(
+        "Select shown",
+        "Select all particles that are shown: those within the filters and in no hidden cluster",
+        "check-square",
+        ("Ctrl+A",),
+        "selection",
+        problem=lambda work, _: "" if work.session.visible.any() else "all particles are hidden",
+        run=lambda work, _: work.session.select(work.session.ids[work.session.visible], "all that are shown"),
+    ),
+    "similar": Action(
+        "Find similar",
+        "Select the particles whose features are nearest to the selected ones, as many as the field says, and these",
+        "binoculars",
+        ("F",),
+        "selection",
+        problem=lambda work, _: work.similar_problem(),
+        run=_select_similar,
+    ),
+    "only": Action(
+        "Show only",
+        "Hide all clusters but the ticked ones",
+        "eye",
+        ("O",),
+        "selection",
+        problem=none_ticked,
+        run=lambda work, choice: work.session.show_only(*choice.clusters),
+    ),
+    "all": Action(
+        "Show all",
+        "Remove all filters, and show hidden clusters",
+        "globe",
+        ("Shift+O",),
+        "selection",
+        problem=lambda work, _: "" if _is_narrowed(work) else "no filter is set, and no cluster is hidden",
+        run=lambda work, _: work.session.show_only(),
     ),
     "new_cluster": Action(
         "New cluster",

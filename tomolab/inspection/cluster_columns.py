@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from tomolab.averaging.half_maps import Average
 from tomolab.inspection.model import Inspection
 from tomolab.inspection.session import Session
+from tomolab.inspection.session_values import NONE, as_text
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,40 @@ def _visible(work: Inspection) -> Mapping[int, int | None]:
     """Number of visible particles, or None while nothing is hidden."""
     session = work.session
     return dict.fromkeys(session.clusters) if session.visible.all() else session.counts(visible=True).to_dict()
+
+
+def counts_by(session: Session, column: str) -> pd.DataFrame:
+    """Number of visible particles of every cluster (rows) by the values of a column, such as the tomogram, as text.
+
+    Raises
+    ------
+    ValueError
+        If there is no such column.
+    """
+    if column not in session.particles:
+        raise ValueError(f"there is no column called {column!r}")
+    labels, values = session.labels.to_numpy(), as_text(session.particles[column]).to_numpy()
+    inside = session.visible & (labels != NONE)
+    counts = pd.crosstab(labels[inside], values[inside])
+    return counts.reindex(index=list(session.clusters), fill_value=0).rename_axis(index="cluster", columns=column)
+
+
+def quartiles_by(session: Session, column: str) -> pd.DataFrame:
+    """Quartiles and median of a column of numbers over the visible particles of every cluster (rows); missing without any.
+
+    Raises
+    ------
+    ValueError
+        If there is no such column.
+    """
+    if column not in session.particles:
+        raise ValueError(f"there is no column called {column!r}")
+    labels, values = session.labels.to_numpy(), session.particles[column].to_numpy(float, na_value=math.nan)
+    inside = session.visible & (labels != NONE)
+    groups = pd.Series(values[inside]).groupby(labels[inside])
+    shares = {"quarter below": 0.25, "median": 0.5, "quarter above": 0.75}
+    found = pd.DataFrame({name: groups.quantile(share) for name, share in shares.items()})
+    return found.reindex(list(session.clusters)).rename_axis(index="cluster")
 
 
 def newest(work: Inspection) -> dict[int, tuple[str, Average]]:

@@ -31,7 +31,8 @@ from tomolab.averaging.identification.identity import identify
 from tomolab.averaging.initial_model import InitialModel
 from tomolab.clusters import clustering
 from tomolab.inspection import run_contents
-from tomolab.inspection.session import NONE, Session
+from tomolab.inspection.session import Session
+from tomolab.inspection.session_values import NONE
 from tomolab.jobs import Progress
 from tomolab.learning.embedding import Embedding
 from tomolab.subtomograms.dataset import Subtomograms

@@ -14,20 +14,17 @@ The inspectors of the browser and of napari show an inspection and change it by 
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from psygnal import Signal
 
 from tomolab import io, jobs
-from tomolab.averaging import gold_standard
 from tomolab.averaging import symmetry as symmetries
-from tomolab.averaging.classification.classify import classify
 from tomolab.averaging.gold_standard import FIND
 from tomolab.averaging.half_maps import Average
 from tomolab.averaging.identification.catalogue import Catalogue
@@ -36,10 +33,13 @@ from tomolab.clusters import clustering
 from tomolab.clusters import labels as cluster_labels
 from tomolab.inspection import discovery, run_contents
 from tomolab.inspection import session as sessions
+from tomolab.inspection.averaging_task import FEWEST as FEWEST
+from tomolab.inspection.averaging_task import AveragingTask
 from tomolab.inspection.discovery import DiscoveryResult, DiscoveryTask
 from tomolab.inspection.history import counted
 from tomolab.inspection.run_contents import AVERAGES, SESSION, folder_name
 from tomolab.inspection.session import Session
+from tomolab.inspection.session_values import NONE
 from tomolab.jobs import Job
 from tomolab.learning import pca
 from tomolab.learning.embedding import Embedding
@@ -47,8 +47,6 @@ from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume
 
 ENGINES = ("tomolab", "RELION")
-FEWEST = 8
-"""Minimum number of particles of an average."""
 CLUSTER = "cluster"
 """What particles are coloured by at first."""
 QUICK = 120
@@ -57,85 +55,6 @@ COMPONENTS = 6
 """Number of principal components to plot."""
 MOST = 20_000
 """Maximum number of particles to sort by their features, so that a lasso around a million stays fast."""
-
-
-class AveragingTask:
-    """One set of particles to average, as `jobs.start` calls it.
-
-    Parameters
-    ----------
-    title
-        Name of the average; the names of classes add a number.
-    subtomograms
-        Boxes of the particles.
-    ids
-        Ids of the particles (n,).
-    keep
-        Called with the name and the value of every average as soon as it is ready.
-    classes
-        Number of classes into which the particles are sorted first; 1 does not sort.
-    folder
-        Run folder for the state of an unfinished average (`run_contents.checkpoint`). None keeps nothing.
-    name
-        Gives an average its name in a catalogue; by default it gets none.
-    refine_in
-        Folder in which RELION refines the average of tomolab; by default RELION does not run.
-    options
-        Of `averaging.average`: seed, and optionally symmetry, mask_diameter and iterations.
-    """
-
-    def __init__(
-        self,
-        title: str,
-        subtomograms: Subtomograms,
-        ids: np.ndarray,
-        *,
-        keep: Callable[[str, Average], Any],
-        options: dict[str, Any],
-        classes: int = 1,
-        folder: Path | None = None,
-        name: Callable[[Average], Average] | None = None,
-        refine_in: Path | None = None,
-    ) -> None:
-        self.title, self.subtomograms, self.ids, self.keep = title, subtomograms, ids, keep
-        self.options, self.classes, self.folder, self.name, self.refine_in = options, classes, folder, name, refine_in
-
-    def __call__(self, *, progress: Callable[[Any], Any], stop: Callable[[], bool]) -> dict[str, Average]:
-        """Compute the averages, by name; if stopped, return those that are ready."""
-        controls = {"progress": progress, "stop": stop}
-        averages: dict[str, Average] = {}
-        for name, ids in self._sets(controls).items():
-            averages[name] = self._average(name, ids, controls)
-            self.keep(name, averages[name])
-            if stop():
-                break
-            # The first name of a kernel takes long, and the average is shown without it meanwhile.
-            named = averages[name] if self.name is None else self.name(averages[name])
-            if named is not averages[name]:
-                averages[name] = named
-                self.keep(name, named)
-        return averages
-
-    def _sets(self, controls: dict[str, Any]) -> dict[str, np.ndarray]:
-        if self.classes == 1:
-            return {self.title: self.ids}
-        options: dict[str, Any] = {name: self.options.get(name) for name in ("seed", "mask_diameter")}
-        found = classify(self.subtomograms, self.ids, classes=self.classes, **options, **controls).labels
-        sets = {f"{self.title}, class {k + 1}": found.index[found == k].to_numpy() for k in range(self.classes)}
-        for name, ids in sets.items():
-            if len(ids) < FEWEST:
-                warnings.warn(f"{name} holds {len(ids)} particles and is not averaged: that needs {FEWEST}", stacklevel=2)
-        return {name: ids for name, ids in sets.items() if len(ids) >= FEWEST}
-
-    def _average(self, name: str, ids: np.ndarray, controls: dict[str, Any]) -> Average:
-        with run_contents.checkpoint(self.folder, "average", self.subtomograms.choose(ids).digest(), self.options) as path:
-            average = gold_standard.average(self.subtomograms, ids, checkpoint=path, **self.options, **controls)
-        if self.refine_in is None or controls["stop"]():
-            return average
-        folder = relion_job.write(self.subtomograms, self.refine_in / folder_name(name), ids=ids, progress=False)
-        diameter = self.options.get("mask_diameter") or average.record["mask"]
-        options = {key: self.options[key] for key in ("seed", "symmetry") if key in self.options}
-        return relion_job.refine(folder, diameter=diameter, reference=average.volume, **options, **controls)
 
 
 class Inspection:
@@ -203,8 +122,7 @@ class Inspection:
         self._kept = SESSION
         self.unkept = ""
         """Why the last change could not be written into the run folder; empty if it was written or there is no folder."""
-        self.averages: dict[str, Average] = {}
-        """Averages by name, oldest first."""
+        self._averages: dict[str, Average] = {}
         self.jobs: list[Job] = []
         self._colour_by = CLUSTER
         session.changed.connect(self._keep_session)
@@ -226,6 +144,17 @@ class Inspection:
             self.changed.emit({"colours"})
 
     @property
+    def averages(self) -> dict[str, Average]:
+        """Averages by name, oldest first, without those that were deleted."""
+        return {name: one for name, one in self._averages.items() if name not in self.session.deleted}
+
+    def delete_average(self, name: str) -> None:
+        """Delete an average, which `Session.undo` brings back: its files stay. ValueError if there is none of this name."""
+        if name not in self.averages:
+            raise ValueError(f"there is no average {name!r}; there are {', '.join(self.averages) or 'none'}")
+        self.session.delete_average(name)
+
+    @property
     def kept(self) -> Path | None:
         """File of the session; None without a run folder."""
         return None if self.folder is None else self.folder / self._kept
@@ -245,6 +174,12 @@ class Inspection:
             return "tick one cluster"
         few = self.session.counts()[clusters[0]] < 2
         return f"{self.session.title(clusters[0])} has fewer than two particles" if few else ""
+
+    def similar_problem(self) -> str:
+        """Why no particles similar to the selected ones can be found; empty if they can."""
+        if self.features is None:
+            return "there is no embedding to compare"
+        return "" if self.session.chosen_rows.any() else "select a particle first"
 
     def average_problem(self, clusters: Sequence[int], *, engine: str = "tomolab") -> str:
         """Why these clusters, or the selection if none is given, cannot be averaged with an engine; empty if they can."""
@@ -342,6 +277,34 @@ class Inspection:
             return np.concatenate([self.typical(given[drawn]), given[~drawn]])
         distance = cluster_labels.nearest(self.features, pd.Series(0, index=given))
         return given[np.argsort(distance.to_numpy(), kind="stable")]
+
+    def similar(self, ids: Iterable[int], count: int) -> np.ndarray:
+        """The visible particles whose features are nearest to the mean of some particles, nearest first, without these.
+
+        Distances are between directions of features, as in the clusters.
+
+        Raises
+        ------
+        ValueError
+            If `similar_problem` gives a reason, or no or an unknown particle is given.
+        """
+        given = self.session.rows(ids)
+        if not len(given) or self.features is None:
+            raise ValueError("give one particle or more, and an embedding, to find similar ones")
+        labels = pd.Series(NONE, index=self.session.ids)
+        labels.iloc[given] = 0
+        middle = cluster_labels.centres(self.features, labels).to_numpy()[0]
+        others = self.session.visible.copy()
+        others[given] = False
+        candidates = self.session.ids[others]
+        distances = np.concatenate(
+            [
+                np.linalg.norm(clustering.directions(self.features.take(candidates[i : i + MOST]), True) - middle, axis=1)
+                for i in range(0, len(candidates), MOST)
+            ]
+            or [np.empty(0)]
+        )
+        return candidates[np.argsort(distances, kind="stable")[:count]]
 
     def average(
         self,
@@ -492,7 +455,9 @@ class Inspection:
         average = replace(average, record=average.record | about)
         if self.folder is not None:
             average.save(io.inside(self.folder, f"{AVERAGES}/{folder_name(name)}"))
-        self.averages[name] = average
+        self._averages[name] = average
+        if name in self.session.deleted:
+            self.session.delete_average(name, on=False)
         self.changed.emit({"averages"})
 
     # Helpers
@@ -515,7 +480,7 @@ class Inspection:
 
     def _free(self, title: str) -> str:
         """A title that no average and no job has."""
-        taken = {folder_name(name) for name in (*self.averages, *(job.name for job in self.jobs))}
+        taken = {folder_name(name) for name in (*self._averages, *(job.name for job in self.jobs))}
         tries = (title if number == 1 else f"{title} ({number})" for number in range(1, len(taken) + 2))
         return next(name for name in tries if folder_name(name) not in taken)
 
@@ -528,7 +493,7 @@ class Inspection:
             # The next change writes the whole session again: only a crash before it loses this one.
             self.unkept = str(error)
             warnings.warn(f"the session could not be kept in {self.folder}: {error}", stacklevel=2)
-        self.changed.emit(changed)
+        self.changed.emit(changed | ({"averages"} if "deleted" in changed else set()))
 
 
 def _refuse(problem: str, action: str) -> None:
@@ -559,7 +524,8 @@ def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) ->
     folder
         With ``clusters.csv`` (particles with a column ``cluster``) and optionally ``embedding``, ``subtomograms.zarr``,
         ``tomogram.mrc`` or ``tomograms/NAME.mrc``, ``averages/``, and the files of an earlier inspection: ``session.npz`` and
-        ``layout.csv`` (if missing, it is computed from the embedding by UMAP).
+        ``layout.csv`` (if missing, it is computed from the embedding by UMAP). Tomograms, masks (`write_mask`) and layout give
+        columns about the surroundings of each particle (`context.add`).
     diameter
         Of a particle, in Å; by default that of the table, or half of the box.
     seed
@@ -575,15 +541,17 @@ def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) ->
     folder = Path(folder)
     table = run_contents.read_table(folder)
     features, boxes = run_contents.read_features(folder), run_contents.read_boxes(folder)
+    points = run_contents.read_layout(folder, features, seed=seed)
+    table = run_contents.read_context(folder, table, points)
     labels = table.set_index("particle_id")["cluster"] if "cluster" in table else None
     work = Inspection(
         run_contents.read_session(folder, Session(table, labels)),
         diameter=diameter or run_contents.particle_diameter(table, boxes),
-        points=run_contents.read_layout(folder, features, seed=seed),
+        points=points,
         features=features,
         subtomograms=boxes,
         tomograms=run_contents.read_tomograms(folder, table),
         folder=folder,
     )
-    work.averages |= run_contents.read_averages(folder)
+    work._averages |= run_contents.read_averages(folder)
     return work

@@ -1,7 +1,7 @@
 """Takes a run folder at any stage, gives its contents (particles, boxes, session, averages) and the count of each step.
 
 Reading changes no file, with two exceptions: `read_layout` computes a missing layout, and `read_session` renames a session that
-does not fit the particles.
+does not fit the particles. `write_mask` adds a mask.
 
 >>> table = run_contents.read_table("runs/first")
 >>> session = run_contents.read_session("runs/first", Session(table))
@@ -29,7 +29,7 @@ from tomolab import io
 from tomolab.averaging import half_maps
 from tomolab.averaging.half_maps import Average
 from tomolab.clusters import layouts
-from tomolab.inspection import selection
+from tomolab.inspection import context, selection
 from tomolab.inspection import session as sessions
 from tomolab.inspection.selection import Selection
 from tomolab.inspection.session import Session
@@ -47,6 +47,8 @@ from tomolab.volumes import Volume
 TABLE, EMBEDDING, BOXES = "clusters.csv", "embedding", "subtomograms.zarr"
 SESSION, LAYOUT, LAYOUT_OF, AVERAGES = "session.npz", "layout.csv", "layout.json", "averages"
 PICKS = "picks.star"
+MASKS = "masks"
+"""Folder of masks: ``masks/TOMOGRAM/NAME.mrc``, or ``masks/NAME.mrc`` for a single tomogram."""
 NOTHING = ("", "none", "random", "reference-free")
 """Values of ``start`` in the record of an average that had no start."""
 POINTS = ("particle_id", "x", "y")
@@ -237,6 +239,71 @@ def tomogram_files(folder: Path, particles: pd.DataFrame | None = None) -> dict[
     return {name: path for name, path in found.items() if path is not None}
 
 
+def read_context(folder: Path, table: pd.DataFrame, points: pd.DataFrame | None) -> pd.DataFrame:
+    """Particle table with the columns about the surroundings of each particle (`context.add`) for which there are files."""
+    shapes = {name: io.open_volume(path) for name, path in tomogram_files(folder, table).items()}
+    return context.add(table, shapes=shapes, masks=mask_files(folder, table), points=points)
+
+
+def mask_files(folder: Path, particles: pd.DataFrame) -> dict[str, dict[str, Path]]:
+    """Files of masks by the name of the mask, then by tomogram; the suffixes are those of tomograms."""
+    found: dict[str, dict[str, Path]] = {}
+    names = particles["tomogram"].unique().tolist()
+    for tomogram in names:
+        places = [io.inside(folder, f"{MASKS}/{tomogram}"), *([io.inside(folder, MASKS)] if len(names) == 1 else [])]
+        for place in places:
+            for path in map_files(place):
+                found.setdefault(_stem(path), {}).setdefault(tomogram, path)
+    return found
+
+
+def write_mask(
+    folder: str | Path, name: str, mask: np.ndarray | Callable[[Volume], np.ndarray], *, tomogram: str | None = None
+) -> list[Path]:
+    """Write a mask of the tomograms of a run folder; the next `inspection.open` gives its columns to every particle.
+
+    Parameters
+    ----------
+    folder
+        Run folder.
+    name
+        Of the mask: letters, digits, underscores.
+    mask
+        Bool (z, y, x) of a tomogram, or a function that finds it in one, such as `picking.membranes`.
+    tomogram
+        Its name; by default the only one, or all for a function.
+
+    Raises
+    ------
+    ValueError
+        If the name is not such a word, the tomogram is unknown or not the only one, or the shapes differ.
+    """
+    if not name.isidentifier():
+        raise ValueError(f"the name of a mask is letters, digits and underscores, such as membrane, got {name!r}")
+    table = read_table(Path(folder))
+    files = tomogram_files(Path(folder), table)
+    if tomogram is not None and tomogram not in files:
+        raise ValueError(f"there is no tomogram {tomogram!r} in {folder}; there are {', '.join(files) or 'none'}")
+    chosen = files if tomogram is None else {tomogram: files[tomogram]}
+    if not chosen or (len(chosen) > 1 and not callable(mask)):
+        raise ValueError(f"{folder} has {len(files)} tomograms with particles: name one by tomogram=")
+    written = []
+    for one, path in chosen.items():
+        volume = io.read_volume(path)
+        found = np.asarray(mask(volume) if callable(mask) else mask)
+        if found.shape != volume.shape:
+            raise ValueError(f"the mask of {one} has shape {found.shape}, but the tomogram {volume.shape}")
+        place = io.inside(Path(folder), f"{MASKS}/{one}/{name}.mrc")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        io.write_volume(Volume((found > 0.5).astype(np.float32), volume.voxel_size), place)
+        written.append(place)
+    return written
+
+
+def _stem(path: Path) -> str:
+    return next(path.name.removesuffix(end) for end in ENDINGS if path.name.endswith(end))
+
+
 def folder_name(name: str) -> str:
     """Folder name of letters, digits, underscores, dots and hyphens; an underscore replaces all else."""
     return re.sub(r"[^\w.-]+", "_", name).strip("._") or "average"
@@ -304,8 +371,12 @@ def read(folder: str | Path, *, verify: bool = True) -> RunContents:
     stages = run.manifest()["stages"]
     boxes, features = tried(lambda: read_boxes(folder)), tried(lambda: read_features(folder))
     table = tried(lambda: read_table(folder)) if (folder / TABLE).is_file() else None
+    points = tried(lambda: _layout(folder))
+    if (plain := table) is not None and (wider := tried(lambda: read_context(folder, plain, points))) is not None:
+        table = wider
     session = None if table is None else tried(lambda: _saved_session(folder, table)) or tried(lambda: _first_session(table))
-    averages = tried(lambda: _averages(folder)) or {}
+    deleted = set() if session is None else set(session.deleted)
+    averages = {name: one for name, one in (tried(lambda: _averages(folder)) or {}).items() if name not in deleted}
     listed = tried(lambda: _selections(folder)) or []
     chosen = [one for one in (tried(partial(selection.load, place)) for place in listed) if one is not None]
     picked = tried(lambda: _picked(folder))
@@ -327,7 +398,7 @@ def read(folder: str | Path, *, verify: bool = True) -> RunContents:
         session=session,
         features=features,
         boxes=boxes,
-        points=tried(lambda: _layout(folder)),
+        points=points,
         averages=averages,
         selections=chosen,
         faults=faults,

@@ -19,9 +19,10 @@ written itself.
 import errno
 import hashlib
 import json
+import operator
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import wraps
 from itertools import count
 from pathlib import Path
@@ -32,30 +33,16 @@ import pandas as pd
 from psygnal import Signal
 
 from tomolab import io
+from tomolab.inspection import session_values
 from tomolab.inspection.history import History, Step, counted
 from tomolab.inspection.selection import Selection
+from tomolab.inspection.session_values import NONE, Cluster, Filter
 from tomolab.io import safe_load
 
-NONE = -1
-"""Label of particles in no cluster."""
-FORMAT = 2
+FORMAT = 3
 """Version of the file."""
 SEND_BACK = "send back"
 """How the description of such a step begins."""
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Description of a cluster; the colour is "#rrggbb", or empty for that of the palette.
-
-    An `accepted` cluster is final: a discovery in all clusters leaves it out.
-    """
-
-    name: str = ""
-    colour: str = ""
-    hidden: bool = False
-    note: str = ""
-    accepted: bool = False
 
 
 Change = TypeVar("Change", bound=Callable[..., Any])
@@ -89,7 +76,7 @@ class Session:
     """
 
     changed = Signal(set)
-    """Sent after every change with the names of the changed values: labels, selected, clusters, filters."""
+    """Sent after every change with the names of the changed values: labels, selected, clusters, filters, deleted."""
 
     def __init__(self, particles: pd.DataFrame, labels: pd.Series | None = None) -> None:
         self.particles, self._lock = particles, threading.RLock()
@@ -100,7 +87,7 @@ class Session:
         given = np.full(size, NONE, dtype=np.int32) if labels is None else self._aligned(labels)
         clusters = {int(number): Cluster() for number in np.unique(given[given != NONE])}
         self._values: dict[str, Any] = {"labels": given, "selected": np.zeros(size, dtype=bool)}
-        self._values |= {"clusters": clusters, "filters": {}}
+        self._values |= {"clusters": clusters, "filters": {}, "deleted": {}}
         self.origin = hashlib.sha256(self.ids.tobytes() + given.tobytes()).hexdigest()
         """SHA-256 of the particle ids and their first labels."""
         self.history = History()
@@ -108,6 +95,7 @@ class Session:
         # No number is used twice, so that an average of cluster 7 is never of another cluster 7.
         self._top = max(clusters, default=NONE)
         self._digests: tuple[np.ndarray, dict[int, str]] = given, {}
+        self._visible: tuple[list[Any], np.ndarray] = [None] * 3, np.empty(0, dtype=bool)
 
     def __repr__(self) -> str:
         return f"Session({len(self._index):,} particles, {len(self.clusters)} clusters, {self.selected.sum():,} selected)"
@@ -133,11 +121,15 @@ class Session:
 
     @property
     def visible(self) -> np.ndarray:
-        """Whether each particle is within all filters and in no hidden cluster, (n,)."""
-        shown = ~np.isin(self._values["labels"], [number for number, one in self.clusters.items() if one.hidden])
-        for column, (low, high) in self.filters.items():
-            shown &= self.particles[column].between(low, high).to_numpy()
-        return shown
+        """Whether each particle is within all filters and in no hidden cluster, (n,); kept until one of these is replaced."""
+        state = [self._values[name] for name in ("labels", "clusters", "filters")]
+        if not all(map(operator.is_, state, self._visible[0])):
+            shown = ~np.isin(self._values["labels"], [number for number, one in self.clusters.items() if one.hidden])
+            for column, kept in self.filters.items():
+                shown &= session_values.keeps(self.particles[column], kept)
+            shown.setflags(write=False)
+            self._visible = state, shown
+        return self._visible[1]
 
     @property
     def chosen_rows(self) -> np.ndarray:
@@ -150,9 +142,14 @@ class Session:
         return self._values["clusters"]
 
     @property
-    def filters(self) -> Mapping[str, tuple[float, float]]:
-        """Range of values, ends included, by column of the particle table."""
+    def filters(self) -> Mapping[str, Filter]:
+        """Range of numbers, ends included, or values that are shown, by column of the particle table."""
         return self._values["filters"]
+
+    @property
+    def deleted(self) -> Mapping[str, bool]:
+        """Names of deleted averages."""
+        return self._values["deleted"]
 
     def title(self, cluster: int) -> str:
         """Name of a cluster, or its number where it has none."""
@@ -171,7 +168,7 @@ class Session:
         `visible` leaves out particles outside of the filters and in hidden clusters.
         """
         if isinstance(chosen, Selection):
-            inside = np.isin(np.arange(len(self._index)), self._rows(chosen))
+            inside = np.isin(np.arange(len(self._index)), self.rows(chosen))
         else:
             wanted = list(self.clusters) if chosen is None else [number for number, _ in self._known(chosen)]
             inside = np.isin(self._values["labels"], wanted)
@@ -186,7 +183,6 @@ class Session:
 
     def members(self, cluster: int, *, visible: bool = False) -> Selection:
         """The particles of a cluster, or only the visible ones, as a `Selection`."""
-        self._known([cluster])
         inside = (self._values["labels"] == cluster) & (self.visible if visible else True)
         return Selection(self.title(cluster), self.ids[inside], f"cluster {cluster} of a session")
 
@@ -221,7 +217,7 @@ class Session:
             If a particle is unknown, or `how` is none of these.
         """
         mask = np.zeros(len(self._index), dtype=bool)
-        mask[self._rows(ids)] = True
+        mask[self.rows(ids)] = True
         now = self.selected
         ways = {"replace": mask, "add": now | mask, "remove": now & ~mask, "intersect": now & mask}
         if how not in ways:
@@ -231,7 +227,7 @@ class Session:
     @_one_at_a_time
     def new_cluster(self, name: str = "") -> int:
         """Move the selected particles that are visible to a new cluster; return its number. ValueError if there are none."""
-        rows, labels = self._rows(self._some()), self._values["labels"].copy()
+        rows, labels = self.rows(self._some()), self._values["labels"].copy()
         (number,) = self._new()
         labels[rows] = number
         self._do(f"new cluster of {counted(len(rows))}", labels=labels, clusters=self._with({number: Cluster(name)}))
@@ -311,7 +307,7 @@ class Session:
         ValueError
             If a particle is unknown.
         """
-        rows, after = self._rows(labels.index), self._values["labels"].copy()
+        rows, after = self.rows(labels.index), self._values["labels"].copy()
         same = after[rows] == before[labels.index].to_numpy()
         some = labels[same]
         wanted = sorted(set(some) - {NONE})
@@ -380,8 +376,7 @@ class Session:
         known = dict(self._known(clusters))
         on = not all(one.accepted for one in known.values())
         changed = {number: replace(one, accepted=on) for number, one in known.items()}
-        title = ", ".join(map(self.title, known))
-        self._do(f"{'accept' if on else 'no longer accept'} {title}", clusters=self._with(changed))
+        self._do(f"{'' if on else 'no longer '}accept {', '.join(map(self.title, known))}", clusters=self._with(changed))
 
     @_one_at_a_time
     def describe(self, cluster: int, **fields: Any) -> None:
@@ -408,20 +403,48 @@ class Session:
 
     @_one_at_a_time
     def filter(self, column: str, low: float = -np.inf, high: float = np.inf) -> None:
-        """Show only particles with values from `low` to `high` in a column of the table; without limits, remove the filter.
+        """Show only particles with numbers from `low` to `high` in a column of the table; without limits, remove the filter.
 
         Raises
         ------
         ValueError
             If there is no such column of numbers, or `low` is greater than `high`.
         """
-        if not _is_number(self.particles, column):
-            raise ValueError(f"there is no column of numbers called {column!r}")
-        if not low <= high:
-            raise ValueError(f"a range goes from low to high, got {low} to {high}")
-        rest = {name: limits for name, limits in self.filters.items() if name != column}
-        limits = {} if np.isinf(low) and np.isinf(high) else {column: (float(low), float(high))}
-        self._do(f"show {column} from {low:g} to {high:g}", filters=rest | limits)
+        session_values.check_range(self.particles, column, low=low, high=high)
+        self._filter(column, None if np.isinf(low) and np.isinf(high) else (float(low), float(high)))
+
+    @_one_at_a_time
+    def filter_values(self, column: str, values: Iterable[Any] | None) -> None:
+        """Show only particles with some values in a column of the table; with None, remove the filter.
+
+        Raises
+        ------
+        ValueError
+            If there is no such column, or it has none of these values.
+        """
+        kept = None if values is None else tuple(sorted({str(one) for one in values}))
+        if kept is not None:
+            session_values.check_values(self.particles, column, kept)
+        self._filter(column, kept)
+
+    def _filter(self, column: str, kept: Filter | None) -> None:
+        rest = {name: one for name, one in self.filters.items() if name != column}
+        what = f"{column}: all" if kept is None else session_values.describe(column, kept)
+        self._do(f"show {what}", filters=rest if kept is None else rest | {column: kept})
+
+    @_one_at_a_time
+    def show_only(self, *clusters: int) -> None:
+        """Hide all clusters but these; without any, show all particles: no cluster is hidden, and there is no filter."""
+        shown = dict(self._known(clusters or self.clusters))
+        changed = {number: replace(one, hidden=number not in shown) for number, one in self.clusters.items()}
+        what = f"show only {', '.join(map(self.title, clusters))}" if clusters else "show all"
+        self._do(what, clusters=changed, filters=self.filters if clusters else {})
+
+    @_one_at_a_time
+    def delete_average(self, name: str, *, on: bool = True) -> None:
+        """Mark an average as deleted, or not; its files stay, so that the step can be undone."""
+        names = set(self.deleted) | {name} if on else set(self.deleted) - {name}
+        self._do(f"{'delete' if on else 'restore'} the average {name}", deleted=dict.fromkeys(sorted(names), True))
 
     @_one_at_a_time
     def undo(self) -> str:
@@ -445,7 +468,8 @@ class Session:
         """
         steps, bits = self.history.packed()
         about = {"format": FORMAT, "origin": self.origin, "top": self._top, "steps": steps}
-        text = json.dumps(about | {"clusters": self.clusters, "filters": self.filters}, default=asdict).encode()
+        about |= {name: self._values[name] for name in session_values.DESCRIBED}
+        text = json.dumps(about, default=asdict).encode()
         arrays = {"ids": self.ids, "labels": self._values["labels"], "selected": self.selected, "steps": bits}
         place = Path(path).absolute()
         with io.atomic(path) as temporary:
@@ -489,9 +513,10 @@ class Session:
             raise ValueError(f"clusters are whole numbers up to {whole.max:,}, got {labels.dtype}")
         return numbers.astype(np.int32)
 
-    def _rows(self, ids: Iterable[int]) -> np.ndarray:
-        given = ids.ids if isinstance(ids, Selection) else ids
-        wanted = np.asarray(given if isinstance(given, np.ndarray) else list(given), dtype=np.int64)
+    def rows(self, ids: Iterable[int]) -> np.ndarray:
+        """Rows of particles in the table, in the order of the ids; ValueError if one is unknown."""
+        given = ids.ids if isinstance(ids, Selection) else ids if isinstance(ids, np.ndarray) else list(ids)
+        wanted = np.asarray(given, dtype=np.int64)
         rows = self._index.get_indexer(wanted)
         unknown = wanted[rows < 0]
         if len(unknown):
@@ -548,16 +573,20 @@ def load(path: str | Path, particles: pd.DataFrame) -> Session:
     arrays = safe_load.read_npz(path, what)
     with safe_load.reading(path, what):
         about = safe_load.parse_json(arrays["about"].tobytes())
-        safe_load.check_types(about, format=int, origin=str, top=int, clusters=dict, filters=dict, steps=dict)
+        safe_load.check_types(
+            about, format=int, origin=str, top=int, steps=dict, **dict.fromkeys(session_values.DESCRIBED, dict)
+        )
         if about["format"] != FORMAT:
             raise ValueError(f"it has format {about['format']}, and {FORMAT} is read")
         session = Session(particles, pd.Series(arrays["labels"], index=arrays["ids"]))
         if not np.array_equal(session.ids, arrays["ids"]):
             raise ValueError("it is of the same particles in another order")
         values = session._values
-        values |= {name: _restored(name, about[name]) for name in ("clusters", "filters")} | {"selected": arrays["selected"]}
-        _check(values, particles, top=about["top"])
-        session.history = History.unpacked(about["steps"], arrays["steps"], values=values, restored=_restored)
+        values |= {name: session_values.restored(name, about[name]) for name in session_values.DESCRIBED} | {
+            "selected": arrays["selected"]
+        }
+        session_values.check(values, particles, top=about["top"])
+        session.history = History.unpacked(about["steps"], arrays["steps"], values=values, restored=session_values.restored)
     session._top, session.origin, session._own_files = about["top"], about["origin"], {Path(path).absolute(): identity}
     return session
 
@@ -569,32 +598,3 @@ def _identity(path: Path) -> tuple[int, ...] | None:
     except FileNotFoundError:
         return None
     return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
-
-
-def _restored(name: str, value: Mapping[str, Any]) -> dict[Any, Any]:
-    """The entries of "clusters" or "filters" from JSON, in which keys are text and pairs are lists."""
-    if name == "clusters":
-        for fields in value.values():
-            safe_load.check_types(asdict(Cluster()) | fields, name=str, colour=str, hidden=bool, note=str, accepted=bool)
-        return {int(number): Cluster(**fields) for number, fields in value.items()}
-    if name != "filters":
-        raise ValueError(f"{name[:40]!r} is neither clusters nor filters")
-    return {column: (float(low), float(high)) for column, (low, high) in value.items()}
-
-
-def _check(values: Mapping[str, Any], particles: pd.DataFrame, *, top: int) -> None:
-    """Refuse values of a file that contradict each other; `top` is the highest number that a cluster has or had."""
-    numbers = {*values["clusters"], *np.unique(values["labels"]).tolist()} - {NONE}
-    if not numbers <= set(values["clusters"]) or not all(0 <= number <= top < 2**31 for number in numbers):
-        raise ValueError(f"particles are in clusters {str(sorted(numbers))[:80]}, but not all of these are listed, up to {top}")
-    columns = [name for name in values["filters"] if _is_number(particles, name)]
-    if len(columns) < len(values["filters"]):
-        raise ValueError(f"it filters by {str(list(values['filters']))[:80]}, not all of which are columns of numbers")
-    selected = values["selected"]
-    if selected.dtype != bool or selected.shape != (len(particles),):
-        got = f"{selected.dtype} of shape {selected.shape}"
-        raise ValueError(f"the selection is {got}, expected {len(particles)} times yes or no")
-
-
-def _is_number(particles: pd.DataFrame, column: str) -> bool:
-    return column in particles and pd.api.types.is_numeric_dtype(particles[column])

@@ -15,7 +15,7 @@ LAB, NAPARI = "pip install 'tomolab[lab]'", "pip install 'tomolab[napari]'"
 INSTALL = {
     **dict.fromkeys(("jinja2", "matplotlib"), f"{LAB}, or {NAPARI}"),
     **dict.fromkeys(
-        ("IPython", "anywidget", "ipywidgets", "jscatter", "jupyter_server", "nbformat", "traitlets", "voila"), LAB
+        ("IPython", "anywidget", "ipywidgets", "jscatter", "jupyter_server", "k3d", "nbformat", "traitlets", "voila"), LAB
     ),
     **dict.fromkeys(("napari", "qtpy"), NAPARI),
 }

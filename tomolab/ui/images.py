@@ -35,6 +35,25 @@ def central(volume: Volume) -> tuple[list[np.ndarray], dict[str, float]]:
     return cuts, limits(np.stack(cuts), 1, 99.8)
 
 
+def slab(volume: Volume, axis: int, *, at: float, thickness: float) -> np.ndarray:
+    """Mean of the slices around a position on an axis.
+
+    Parameters
+    ----------
+    volume
+        A tomogram.
+    axis
+        0, 1 or 2 for z, y or x.
+    at, thickness
+        Å; the mean has at least one slice.
+    """
+    middle, half = round(at / volume.voxel_size), int(thickness / volume.voxel_size / 2)
+    first, last = max(0, middle - half), min(volume.shape[axis], middle + half + 1)
+    where = [slice(None)] * 3
+    where[axis] = slice(first, last)
+    return np.asarray(volume.data[tuple(where)], dtype=np.float32).mean(axis)
+
+
 def png(image: np.ndarray, *, vmin: float, vmax: float) -> bytes:
     """PNG of a grey image, one pixel per value; NaN is transparent."""
     buffer = io.BytesIO()

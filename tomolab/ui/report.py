@@ -15,16 +15,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.colors import is_color_like, to_hex
 
 from tomolab import __version__, io
 from tomolab.averaging.half_maps import Average
-from tomolab.inspection import run_contents
+from tomolab.inspection import context, run_contents
 from tomolab.inspection.model import Inspection
 from tomolab.inspection.run_contents import RunContents
 from tomolab.inspection.session import Session
-from tomolab.ui import job_summary, report_figures, style
+from tomolab.inspection.session_values import NONE
+from tomolab.ui import job_summary, methods, report_figures, style
 
 PAGE = "report.html"
 SHOWN, BOXES, STEPS = 20, 8, 80
@@ -90,6 +92,7 @@ def page(found: RunContents, *, verified: bool = True) -> str:
         most=max((step.count for step in found.steps), default=0) or 1,
         figures=[one for one in shown if isinstance(one, dict)],
         averages=[_card(name, one, pictures=place < SHOWN) for place, (name, one) in enumerate(found.averages.items())],
+        methods=methods.text(found).split("\n"),
         decisions=decisions[-STEPS:],
         first=max(1, len(decisions) - STEPS + 1),
         stages=[_stage(name, entry) for name, entry in found.stages.items()],
@@ -150,7 +153,7 @@ def _clusters(found: RunContents, palette: dict[int, str]) -> dict[str, Any]:
     """Rows of the table of clusters, the largest first, and the header of its pictures."""
     session = found.session
     if session is None:
-        return {"clusters": None, "boxes_are": ""}
+        return {"clusters": None, "boxes_are": "", "by_tomogram": None}
     held = found.boxes if found.boxes is not None and set(session.ids) <= set(found.boxes.ids) else None
     features = found.features if found.features is not None and set(session.ids) <= set(found.features.ids) else None
     work, rows = Inspection(session, features=features, diameter=1.0), []
@@ -158,9 +161,21 @@ def _clusters(found: RunContents, palette: dict[int, str]) -> dict[str, Any]:
         row = {"title": session.title(cluster), "ink": palette[cluster], "note": session.clusters[cluster].note, "count": count}
         if held is not None and count and place < SHOWN:
             row["boxes"] = report_figures.boxes(held, work.typical(session.members(cluster).ids)[:BOXES])
+        row["context"] = ", ".join(context.summary(session.table([cluster])))
         rows.append({"boxes": b""} | row)
     order = "the most typical first" if features is not None else "in the order of the table"
-    return {"clusters": rows, "boxes_are": f"boxes, {order}" if held is not None else ""}
+    counts = _by_tomogram(session)
+    return {"clusters": rows, "boxes_are": f"boxes, {order}" if held is not None else "", "by_tomogram": counts}
+
+
+def _by_tomogram(session: Session) -> dict[str, Any] | None:
+    """Clusters and the number of their particles in each tomogram; None for a single one."""
+    labels = session.labels
+    counts = pd.crosstab(labels[labels != NONE].to_numpy(), session.particles["tomogram"].to_numpy()[labels != NONE])
+    if counts.shape[1] < 2:
+        return None
+    rows = [(session.title(number), row.tolist(), int(row.sum())) for number, row in counts.iterrows()]
+    return {"tomograms": counts.columns.tolist(), "rows": rows}
 
 
 def _card(name: str, average: Average, *, pictures: bool) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from scipy import ndimage
 
 from tomolab import particles
 from tomolab.averaging.half_maps import Average
-from tomolab.inspection.session import NONE, Session
+from tomolab.inspection.session import Session
+from tomolab.inspection.session_values import NONE
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.ui import images, style
 from tomolab.ui.plots import curves

@@ -18,7 +18,8 @@ from matplotlib.colors import to_hex, to_rgba_array
 from matplotlib.figure import Figure
 
 from tomolab.conventions import BOX, READ_POSE, SOURCE
-from tomolab.inspection.session import NONE, Cluster, Session
+from tomolab.inspection.session import Session
+from tomolab.inspection.session_values import NONE, Cluster
 
 OKABE_ITO = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"]
 """Palette for colour blindness (Okabe and Ito 2008), without black."""

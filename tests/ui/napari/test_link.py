@@ -332,3 +332,17 @@ print(work.session.ids[work.session.selected], "PySide6" in sys.modules or "qtpy
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[1] False", done.stderr
+
+
+def test_a_deleted_average_leaves_the_viewer_and_comes_back_by_undo(
+    shown: Link, work: Inspection, phantom: Volume, table: pd.DataFrame
+) -> None:
+    work.keep("first", average(phantom, table[:3]))
+    assert list(shown.surfaces) == ["first"]
+    work.delete_average("first")
+    assert list(shown.surfaces) == []
+    assert [layer.name for layer in shown.viewer.layers] == ["tomogram", "particles"]
+    work.session.describe(0, colour="#123456")
+    work.session.undo()
+    work.session.undo()
+    assert list(shown.surfaces) == ["first"]

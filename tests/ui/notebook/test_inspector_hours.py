@@ -6,7 +6,7 @@ import bench_inspector_hours
 import pandas as pd
 import pytest
 
-from tomolab.inspection.model import AveragingTask
+from tomolab.inspection.averaging_task import AveragingTask
 from tomolab.ui.notebook import averages, inspector
 
 # jupyter-scatter 1.0 sets pandas tables in place while it is imported.

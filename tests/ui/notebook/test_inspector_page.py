@@ -248,3 +248,52 @@ def test_ctrl_takes_away_from_a_selection_as_alt_does(shown: Shown) -> None:
     shown.expect("lasso in the tomogram, replace")
     drag(page, shown.slice, LEFT, key="Control")
     shown.expect("^\\s*0 of 32 particles selected.*remove")
+
+
+AVERAGED = """table = view.session.table([0])
+from tomolab.averaging import Average
+import numpy as np, pandas as pd
+from tomolab.volumes import Volume
+z, y, x = np.indices((20, 20, 20)) - 10
+ball = Volume((np.hypot(np.hypot(z, y), x) < 5).astype("float32"), 20.0)
+view.inspection.keep("ball", Average(ball, ball, ball, pd.DataFrame({"resolution": [40.0], "fsc": [1.0]}), table, {}))"""
+
+
+@pytest.mark.parametrize("shown", [AVERAGED], indirect=True)
+def test_histogram_click_in_the_map_keys_and_the_view_in_3d(shown: Shown) -> None:
+    page = shown.page
+    # A range drawn in the histogram is the range of the session.
+    page.get_by_role("tab", name="Filters").click()
+    page.get_by_label("column").select_option("score")
+    plot = page.locator(".tomolab-filter canvas")
+    drag_along(page, plot, 0.25, 0.55)
+    shown.expect(r"^\s*0 of \d+ particles selected, 2[0-4] hidden · show score from 7\.\d+ to 1[67]")
+    # After a click in the map the keys are those of the inspector, though JupyterLab gives the focus to the cell.
+    frame = shown.map.bounding_box()
+    assert frame is not None
+    page.mouse.click(frame["x"] + 0.5 * frame["width"], frame["y"] + 0.1 * frame["height"])
+    page.keyboard.press("Shift+O")
+    shown.expect(r"^\s*0 of 32 particles selected · show all")
+    page.keyboard.press("Control+a")
+    shown.expect(r"^\s*32 of 32 particles selected · select 32 particles \(all that are shown")
+    page.get_by_label("particle", exact=True).fill("4")
+    page.keyboard.press("Enter")
+    shown.expect(r"^\s*1 of 32 particles selected · select 1 particle \(id")
+    page.locator(".tomolab-particle b").get_by_text("4", exact=True).wait_for()
+    # The surface is drawn by the browser, and follows the slider without the kernel.
+    page.get_by_role("tab", name="3-D").click()
+    surface = page.locator(".tomolab-inspector .k3d-target canvas, .tomolab-inspector canvas").last
+    page.wait_for_timeout(5000)
+    assert is_drawn(surface)
+    photograph(page, "in-3d")
+
+
+def drag_along(page: Page, canvas: Locator, first: float, last: float) -> None:
+    canvas.scroll_into_view_if_needed()
+    frame = canvas.bounding_box()
+    assert frame is not None
+    height = frame["y"] + 0.5 * frame["height"]
+    page.mouse.move(frame["x"] + first * frame["width"], height)
+    page.mouse.down()
+    page.mouse.move(frame["x"] + last * frame["width"], height, steps=6)
+    page.mouse.up()

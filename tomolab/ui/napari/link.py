@@ -168,6 +168,9 @@ class Link:
     def _place(self) -> None:
         """Show each average at its visible particles; a new one hides earlier ones of the same particles."""
         visible = self.inspection.session.ids[self.inspection.session.visible]
+        for name in self.surfaces.keys() - self.inspection.averages.keys():
+            self._remove(name)
+            del self._copies[name]
         for name, average in self.inspection.averages.items():
             here = average.particles[average.particles["tomogram"] == self.tomogram]
             table = here[here["particle_id"].isin(visible)]

@@ -1,8 +1,9 @@
-"""Takes a run folder, a particle list or subtomograms, gives napari layers; also gives two sample data sets.
+"""Takes a tomogram, a run folder, a particle list or subtomograms, gives napari layers; also gives two sample data sets.
 
 All layers are in Å. The metadata of layers of a run folder has its path, so that the inspector finds it.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,11 @@ from tomolab.volumes import Volume
 
 Layer = tuple[Any, dict[str, Any], str]
 """Data, keyword arguments and layer type, as in napari's plugins."""
+VOLUMES = tuple(f"{end}{packed}" for end in (".mrc", ".rec", ".map") for packed in ("", ".gz", ".bz2"))
+"""What the names of tomograms end with."""
+MARKS = dict.fromkeys((".star", ".tbl", ".em", ".mod", ".ndjson", ".cbox", ".coords", ".tloc"), b"")
+MARKS |= {".csv": b"particle_id", ".json": b'"points"', ".xml": b"ParticleList"}
+"""What the beginning of a particle list holds, by suffix; anything where that is empty."""
 LISTS = ("clusters.csv", "picks.star", "truth.csv")
 """Particle lists of a run folder; the first that exists is shown."""
 SAMPLE = {"ribosome_70s": 14, "tric": 14, "apoferritin": 14}
@@ -40,18 +46,53 @@ def reader(path: str | Sequence[str]) -> Callable[[Any], list[Layer]] | None:
     Parameters
     ----------
     path
-        A run folder, a store of subtomograms (.zarr) or a particle list (.star); several are not read at once.
+        A run folder, a store of subtomograms (.zarr), a tomogram (.mrc and its like) or a particle list.
     """
     if not isinstance(path, str | Path):
         return None
     place = Path(path)
-    if place.suffix == ".star":
+    if place.name.lower().endswith(VOLUMES):
+        return read_tomogram
+    if _is_list(place):
         return read_list
     if (place / "zarr.json").is_file() and (place / "particles.parquet").is_file():
         return read_boxes
     if place.is_dir() and (run_contents.tomogram_files(place) or any((place / name).is_file() for name in LISTS)):
         return read_run
     return None
+
+
+def _is_list(place: Path) -> bool:
+    """Whether a file is a particle list; many programs use some of the suffixes, so what is in the file decides there."""
+    mark = MARKS.get(place.suffix.lower())
+    if mark is None or not mark:
+        return mark is not None
+    with place.open("rb") as file:
+        return mark in file.read(4096)
+
+
+def read_tomogram(path: str | Path) -> list[Layer]:
+    """Layer of a tomogram or another map, in Å; without a voxel size it is shown with voxels of 1 Å, and a warning.
+
+    Parameters
+    ----------
+    path
+        As in `io.read_volume`.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    place = Path(path)
+    try:
+        volume = io.read_volume(place)
+    except ValueError as error:
+        if "voxel_size=" not in str(error):
+            raise
+        volume = io.read_volume(place, voxel_size=1.0)
+        warnings.warn(f"{place.name} does not say its voxel size, and is shown with voxels of 1 Å: {error}", stacklevel=2)
+    return [density(volume, name=place.name)]
 
 
 def read_run(path: str | Path) -> list[Layer]:
@@ -88,12 +129,12 @@ def read_run(path: str | Path) -> list[Layer]:
 
 
 def read_list(path: str | Path) -> list[Layer]:
-    """Layer of the particles of a STAR file, in Å.
+    """Layer of the particles of a list, in Å.
 
     Parameters
     ----------
     path
-        List of RELION, Warp or STOPGAP. A missing voxel size or tomogram shape is read from the tomogram beside it.
+        As in `io.read_particles`. A missing voxel size or tomogram shape is read from the tomogram beside it.
 
     Raises
     ------

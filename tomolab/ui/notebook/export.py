@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ipywidgets import HTML, Button, Checkbox, Dropdown, HBox, Layout, Text, VBox
+from ipywidgets import HTML, Button, Checkbox, Dropdown, HBox, Layout, Text, Textarea, VBox
 
-from tomolab.inspection import exports
+from tomolab import io
+from tomolab.inspection import exports, run_contents
 from tomolab.inspection.exports import COPICK, COPY, FORMATS, POSES, PROGRAMS
 from tomolab.inspection.model import Inspection
-from tomolab.ui import report, style
+from tomolab.ui import methods, report, style, view_figure
 
 
 class Export(VBox):  # type: ignore[misc]
@@ -29,6 +30,8 @@ class Export(VBox):  # type: ignore[misc]
         Called with error messages.
     done
         Called after a success.
+    shown
+        Returns the slice that is shown, as options of `view_figure.draw`.
     """
 
     def __init__(
@@ -38,7 +41,9 @@ class Export(VBox):  # type: ignore[misc]
         ticked: Callable[[], list[int]],
         say: Callable[[str], Any],
         done: Callable[[], Any] = lambda: None,
+        shown: Callable[[], dict[str, Any]] = dict,
     ) -> None:
+        self.shown = shown
         self.inspection, self.ticked, self.say, self.done = inspection, ticked, say, done
         about = "File or folder, in the run folder unless the path is absolute"
         formats = [(one.title, one) for one in FORMATS]
@@ -70,14 +75,24 @@ class Export(VBox):  # type: ignore[misc]
         self.report_button = Button(description="Report", icon="file-text", layout=Layout(width="90px"))
         self.report_button.tooltip = f"Write {report.PAGE} into the run folder, anew: what was done, with pictures, as one page"
         self.report_button.disabled = inspection.folder is None
+        self.figure_button = Button(description="Figure", icon="image", layout=Layout(width="90px"))
+        self.figure_button.tooltip = "Write map, slice and averages as they are shown as one figure: view.png and view.pdf"
+        self.methods_button = Button(description="Methods", icon="align-left", layout=Layout(width="100px"))
+        self.methods_button.tooltip = "What was done to get here, in words, with references, to copy"
+        self.methods = Textarea(layout=Layout(width="96%", height="150px", display="none"))
+        for button in (self.figure_button, self.methods_button):
+            button.disabled = inspection.folder is None
+        self.figure_button.on_click(lambda _: self._do(self._figure))
+        self.methods_button.on_click(lambda _: self._do(self._methods))
         self.text, self.subject = HTML(), HTML()
         self.button.on_click(lambda _: self._do(self._write))
         self.report_button.on_click(lambda _: self._do(self._report))
         self.format.observe(lambda _: self._show(), "value")
         wrap = Layout(flex_flow="row wrap")
-        line = HBox([self.format, self.name, self.button, self.report_button], layout=wrap)
+        line = HBox([self.format, self.name, self.button], layout=wrap)
+        whole = HBox([self.report_button, self.figure_button, self.methods_button], layout=wrap)
         checks = HBox([self.poses, self.replace], layout=wrap)
-        super().__init__([line, self.subject, self.source, checks, self.text])
+        super().__init__([line, self.subject, self.source, checks, whole, self.text, self.methods])
         self._show()
 
     def tell(self, text: str) -> None:
@@ -110,6 +125,24 @@ class Export(VBox):  # type: ignore[misc]
         chosen = exports.taken(self.inspection, self.ticked())
         options: dict[str, Any] = {"chosen": chosen, "poses": poses, "source": source, "replace": self.replace.value}
         return f"{exports.export_as(self.inspection, self.format.value, path, **options)} (folder: {path.parent})"
+
+    def _figure(self) -> str:
+        assert self.inspection.folder is not None
+        paths = [self.inspection.folder / f"view{suffix}" for suffix in (".png", ".pdf")]
+        there = [path.name for path in paths if path.exists()]
+        if there and not self.replace.value:
+            raise FileExistsError(f"{' and '.join(there)} is there already; rename it, or tick that it may be replaced")
+        figure = view_figure.draw(self.inspection, **self.shown())
+        for path in paths:
+            with io.atomic(path) as temporary:
+                figure.savefig(temporary, format=path.suffix[1:], dpi=200)
+        return f"the figure is in {paths[0].name} and {paths[1].name} (folder: {paths[0].parent})"
+
+    def _methods(self) -> str:
+        assert self.inspection.folder is not None
+        self.methods.value = methods.text(run_contents.read(self.inspection.folder, verify=False))
+        self.methods.layout.display = None
+        return "check it before you use it: it says what the run folder records"
 
     def _report(self) -> str:
         assert self.inspection.folder is not None

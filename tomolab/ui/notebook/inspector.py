@@ -19,23 +19,28 @@ import anywidget
 import numpy as np
 import pandas as pd
 from IPython.display import display
-from ipywidgets import HTML, BoundedIntText, Button, Dropdown, FloatRangeSlider, HBox, Layout, Tab, VBox
-from traitlets import List, Unicode
+from ipywidgets import HTML, BoundedIntText, Button, Dropdown, HBox, Layout, Tab, VBox
+from traitlets import Bool, List, Unicode
 
 from tomolab.inspection import model as inspections
 from tomolab.inspection.actions import ACTIONS, Choice, averaged, exported
 from tomolab.inspection.history import counted
 from tomolab.inspection.model import CLUSTER, COMPONENTS, Inspection
 from tomolab.inspection.run_contents import SESSION
-from tomolab.inspection.session import NONE, Session
+from tomolab.inspection.session import Session
+from tomolab.inspection.session_values import NONE
 from tomolab.ui import style
 from tomolab.ui.napari import link, viewer
 from tomolab.ui.notebook import picture, scatter
 from tomolab.ui.notebook.averages import Averages
 from tomolab.ui.notebook.cluster_table import ClusterTable
+from tomolab.ui.notebook.counts import Counts
 from tomolab.ui.notebook.export import Export
+from tomolab.ui.notebook.filters import Filters
 from tomolab.ui.notebook.gallery import Gallery
+from tomolab.ui.notebook.particle import Card
 from tomolab.ui.notebook.slices import Section
+from tomolab.ui.notebook.structures import Structures
 
 
 class Keys(anywidget.AnyWidget):  # type: ignore[misc]
@@ -44,6 +49,7 @@ class Keys(anywidget.AnyWidget):  # type: ignore[misc]
     _esm = Path(__file__).with_name("keys.js")
     watched: Any = List([]).tag(sync=True)
     how = Unicode("replace").tag(sync=True)
+    dark = Bool(False).tag(sync=True)
     scatter = Unicode("").tag(sync=True)
 
 
@@ -75,23 +81,38 @@ class Inspector(VBox):  # type: ignore[misc]
         self.table.observe(lambda _: self._ticked(), "ticked")
         self.averages = Averages(inspection, buttons=self._group("averages"), changed=self._enable)
         self.gallery = Gallery(inspection, ticked=lambda: self.table.ticked, went=self._go)
-        self.filters = Filters(self.session)
-        self.export = Export(inspection, ticked=lambda: self.table.ticked, say=self.say, done=self._tell)
-        self.section = Section(inspection, height=height) if inspection.tomograms else None
+        self.filters = Filters(self.session, say=self.say)
+        self.export = Export(inspection, ticked=lambda: self.table.ticked, say=self.say, done=self._tell, shown=self._slice)
+        self.card = Card(inspection, found=self._find, say=self.say)
+        self.section = Section(inspection, height=height, hovered=self.card.show) if inspection.tomograms else None
         self.lasso = None if inspection.points is None else self._map(height)
+        self.keyboard.observe(lambda _: self._darken(), "dark")
+        self.n_similar = BoundedIntText(
+            value=50, min=1, max=100_000, layout=Layout(width="66px"), tooltip="Number of similar ones"
+        )
+        sizes = [("auto", 0.0), *((f"{size} px", float(size)) for size in (1, 2, 3, 5, 8, 12, 20))]
+        self.size = Dropdown(options=sizes, description="points", style=style.LABEL, layout=Layout(width="118px"))
+        shares = [("by density", 0.0), *((f"{share:.0%}", share) for share in (1.0, 0.7, 0.4, 0.2, 0.1, 0.05))]
+        self.opacity = Dropdown(options=shares, description="opacity", style=style.LABEL, layout=Layout(width="160px"))
+        self.size.tooltip, self.opacity.tooltip = "Size of the points of the map", "Opacity of the points of the map"
+        for look in (self.size, self.opacity):
+            look.observe(lambda _: self._draw_points(), "value")
         self.axes = Dropdown(options=_axes(inspection), description="axes", tooltip="Axes of the map", style=style.LABEL)
         self.axes.layout = Layout(width="150px", flex="0 0 auto", display=None if len(self.axes.options) > 1 else "none")
         self.axes.observe(lambda _: self._place(), "value")
         columns = [CLUSTER, *style.colour_columns(inspection.session.particles)]
         about = "Column that colours the particles, in all views"
         self.colour = Dropdown(options=columns, description="colour by", tooltip=about, style=style.LABEL)
-        self.colour.layout = Layout(width="180px", flex="0 0 auto")
+        self.colour.layout = Layout(width="220px", flex="0 0 auto")
         self.colour.observe(lambda _: setattr(inspection, "colour_by", self.colour.value), "value")
-        self.tabs = Tab([self.gallery, self.averages, self.filters, self.export])
-        self.tabs.titles = "Boxes", "Averages", "Filters", "Export"
+        self.counts = Counts(inspection, say=self.say)
+        self.structures = Structures(inspection, say=self.say)
+        self.tabs = Tab([self.gallery, self.averages, self.structures, self.filters, self.counts, self.export])
+        self.tabs.titles = "Boxes", "Averages", "3-D", "Filters", "Counts", "Export"
+        self.tabs.observe(lambda _: self._turn(), "selected_index")
         self.tabs.layout = Layout(flex="1 1 530px", min_width="0")
         super().__init__(
-            [self._top(), HBox(self._views(), layout=Layout(flex_flow="row wrap")), self._bottom(), self.keyboard],
+            [self._top(), HBox(self._views(), layout=Layout(flex_flow="row wrap")), self.card, self._bottom(), self.keyboard],
             layout=Layout(max_width="1500px"),
         )
         self.add_class("tomolab-inspector")
@@ -110,15 +131,21 @@ class Inspector(VBox):  # type: ignore[misc]
         return [button for name, button in self.buttons.items() if ACTIONS[name].group == group]
 
     def _top(self) -> HBox:
-        tools = [*self._group("history"), *self._group("export"), self.napari_button, self.axes, self.colour, self.status]
-        return HBox(tools, layout=Layout(align_items="center", flex_flow="row wrap"))
+        select, similar, *show = self._group("selection")
+        pair = HBox([similar, self.n_similar], layout=Layout(align_items="center"))
+        tools = [*self._group("history"), select, pair, *show, *self._group("export"), self.napari_button]
+        colour = [] if self.lasso is not None else [self.colour]
+        return HBox([*tools, *colour, self.status], layout=Layout(align_items="center", flex_flow="row wrap"))
 
     def _views(self) -> list[Any]:
-        shown = [VBox([self.lasso.show()], layout=Layout(padding="0 8px 0 0"))] if self.lasso is not None else []
+        looks = HBox([self.size, self.opacity, self.axes, self.colour], layout=Layout(flex_flow="row wrap"))
+        shown = [VBox([self.lasso.show(), looks], layout=Layout(padding="0 8px 0 0"))] if self.lasso is not None else []
         views = shown if self.section is None else [*shown, self.section]
         for one in views:
             # Below one another where both are narrower than the map is high, which would cut it.
             one.layout.flex, one.layout.min_width = "1 1 400px", "0"
+        for one in shown:
+            one.add_class("tomolab-map")
         return views
 
     def _bottom(self) -> HBox:
@@ -153,7 +180,8 @@ class Inspector(VBox):  # type: ignore[misc]
     @property
     def choice(self) -> Choice:
         """The ticked clusters and the values of the fields."""
-        return Choice(tuple(self.table.ticked), n_clusters=self.n_clusters.value, **self.averages.options)
+        numbers = {"n_clusters": self.n_clusters.value, "n_similar": self.n_similar.value}
+        return Choice(tuple(self.table.ticked), **numbers, **self.averages.options)
 
     def act(self, name: str) -> None:
         """Run an action, as its button or key does; show its error beside the buttons."""
@@ -187,16 +215,30 @@ class Inspector(VBox):  # type: ignore[misc]
         view = scatter.lasso(self.inspection.points, particles=self.session.particles, height=height - 4)
         view.scatter.mouse(mode="lasso").legend(False)
         view.on_change(self._drawn)
+        view.on_hover(self.card.show)
         self.keyboard.scatter = view.widget.model_id
         return view
 
     def _drawn(self, held: np.ndarray) -> None:
         # With Alt or Ctrl the scatter itself removes particles from its selection.
         how = "add" if self.keyboard.how == "add" else "replace"
-        self.session.select(self.session.ids[held], "lasso in the map", how=how)
+        ids = self.session.ids[held]
+        self.session.select(ids, "click in the map" if len(ids) == 1 else "lasso in the map", how=how)
+        if len(ids) == 1:
+            self._go(int(ids[0]))
+
+    def _find(self, particle: int) -> None:
+        self.session.select([particle], "id")
+        self._go(particle)
+
+    def _draw_points(self) -> None:
+        if self.lasso is not None:
+            self.lasso.draw_points(size=self.size.value or None, opacity=self.opacity.value or None)
+            # A new size takes the title from the legend.
+            self._dress()
 
     def _follow(self, changed: set[str]) -> None:
-        if changed & {"labels", "clusters", "filters", "selected"}:
+        if changed & {"labels", "clusters", "filters", "selected", "deleted"}:
             # First, since the colours of a million particles are slow in the browser.
             self._tell()
         if self.inspection.colour_by in self.colour.options:
@@ -210,7 +252,15 @@ class Inspector(VBox):  # type: ignore[misc]
         if "selected" in changed:
             self.lasso.choose(self.session.selected)
 
+    def _turn(self) -> None:
+        if self.tabs.children[self.tabs.selected_index] is self.structures:
+            self.structures.show()
+
+    def _slice(self) -> dict[str, Any]:
+        return {} if self.section is None else self.section.shown
+
     def _ticked(self) -> None:
+        self.structures.put(self.table.ticked)
         self.gallery.renew()
         self._enable()
 
@@ -241,7 +291,7 @@ class Inspector(VBox):  # type: ignore[misc]
         if self.lasso is None:
             return
         if self.colour.value == CLUSTER:
-            self.lasso.recolour(*_cluster_colours(self.session))
+            self.lasso.recolour(*_cluster_colours(self.session, dark=self.keyboard.dark))
         else:
             values = self.session.particles[self.colour.value]
             if not style.varies(values):
@@ -250,7 +300,16 @@ class Inspector(VBox):  # type: ignore[misc]
             else:
                 self.lasso.shade(values.to_numpy(float, na_value=np.nan), self.colour.value)
         # The list of clusters below shows their colours.
-        self.lasso.scatter.legend(self.colour.value != CLUSTER)
+        self._dress()
+
+    def _darken(self) -> None:
+        self.structures.dark = self.keyboard.dark
+        self._turn()
+        self._colour()
+
+    def _dress(self) -> None:
+        if self.lasso is not None:
+            self.lasso.dress(dark=self.keyboard.dark, legend="" if self.colour.value == CLUSTER else self.colour.value)
 
     def _place(self) -> None:
         if self.lasso is not None:
@@ -258,58 +317,9 @@ class Inspector(VBox):  # type: ignore[misc]
             self.lasso.place(self.inspection.components(*chosen) if chosen else self.inspection.points)
 
     def _go(self, particle: int) -> None:
+        self.card.show(particle)
         if self.section is not None:
             self.section.look(particle)
-
-
-class Filters(VBox):  # type: ignore[misc]
-    """Range of values for each column of numbers; all views hide particles outside of it."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        table = session.particles
-        names = [name for name in table if style.varies(table[name])]
-        self.column = Dropdown(options=names, description="column", style=style.LABEL, layout=Layout(width="190px"))
-        self.range = FloatRangeSlider(continuous_update=False, readout_format=".3g", layout=Layout(width="100%"))
-        self.all = Button(
-            description="Show all",
-            icon="eye",
-            layout=Layout(width="120px", flex="0 0 auto"),
-            tooltip="Remove the filter of this column",
-        )
-        self.text = HTML()
-        self.column.observe(lambda _: self._turn(), "value")
-        self.range.observe(lambda _: self._set(), "value")
-        self.all.on_click(lambda _: self.session.filter(self.column.value))
-        session.changed.connect(self._follow)
-        controls = [HBox([self.column, self.range, self.all]), self.text]
-        super().__init__(controls if names else [HTML("no column of the particle table holds different numbers")])
-        if names:
-            self._turn()
-
-    def _turn(self) -> None:
-        """Show another column, or limits that another view changed."""
-        values = self.session.particles[self.column.value]
-        low, high = float(values.min()), float(values.max())
-        wanted = self.session.filters.get(self.column.value, (low, high))
-        with self.range.hold_trait_notifications():
-            self.range.min, self.range.max = min(low, self.range.max), max(high, self.range.min)
-            self.range.min, self.range.max, self.range.step = low, high, (high - low) / 200
-            self.range.value = tuple(np.clip(wanted, low, high).tolist())
-        self.text.value = "<br>".join(
-            f"{html.escape(name)}: {a:.4g} to {b:.4g}" for name, (a, b) in self.session.filters.items()
-        )
-
-    def _set(self) -> None:
-        column, (low, high) = self.column.value, self.range.value
-        whole = low <= self.range.min and high >= self.range.max
-        now = self.session.filters.get(column, (self.range.min, self.range.max))
-        if not np.allclose(now, (low, high)):
-            self.session.filter(column) if whole else self.session.filter(column, low, high)
-
-    def _follow(self, changed: set[str]) -> None:
-        if "filters" in changed:
-            self._turn()
 
 
 def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) -> Inspector:  # noqa: A001 - inspector.open
@@ -331,11 +341,12 @@ def _axes(inspection: Inspection) -> list[tuple[str, tuple[int, ...]]]:
     return [("map", ()), *((f"PC {first}, {second}", (first, second)) for first, second in pairs)]
 
 
-def _cluster_colours(session: Session) -> tuple[pd.Categorical, list[str]]:
+def _cluster_colours(session: Session, *, dark: bool) -> tuple[pd.Categorical, list[str]]:
     """Cluster of each particle, and the colour of each category; particles in no cluster are the first, in a faint colour."""
+    faint = "#4a4a4a" if dark else style.FAINT
     inks = style.inks(session.clusters)
     numbers = np.array(sorted(inks), dtype=np.int64)
     labels = session.labels.to_numpy()
     codes = np.where(labels == NONE, 0, np.searchsorted(numbers, labels) + 1)
     names = ["none", *(str(number) for number in numbers)]
-    return pd.Categorical.from_codes(codes, categories=names), [style.FAINT, *(inks[number] for number in numbers.tolist())]
+    return pd.Categorical.from_codes(codes, categories=names), [faint, *(inks[number] for number in numbers.tolist())]

@@ -1,7 +1,11 @@
-// Sends which of shift, alt and ctrl were held at the last use of the mouse, and the keys pressed while the inspector has the focus and no text field has.
+// Sends whether the page is dark, which of shift, alt and ctrl were held at the last use of the mouse, and the keys pressed while the inspector has the focus and no text field has.
 export default {
   render({ model, el }) {
     el.style.display = "none";
+    // The buttons of the scatter would stay white in a dark theme.
+    const sheet = document.createElement("style");
+    sheet.textContent = ".tomolab-map [class*='jss:w-9'] { background: transparent !important; }";
+    el.append(sheet);
     let used = false, moved = 0, again = null;
     // Another inspector of the page has keys of its own.
     const own = target => Boolean(target.closest?.(".tomolab-inspector")?.contains(el));
@@ -15,9 +19,10 @@ export default {
       model.save_changes();
     };
     const press = event => {
-      // Buttons that become disabled and rows that are drawn anew leave the focus to the page.
-      const inside = own(event.target) || (used && event.target === document.body);
-      if (!inside || event.target.matches("input[type=text], input[type=number], textarea, select")) return;
+      // Buttons that become disabled and rows that are drawn anew leave the focus to the page, and a click in the map leaves it to
+      // the cell, until a key is pressed or the mouse used elsewhere.
+      used = own(event.target) || (used && event.target.contains(el));
+      if (!used || event.target.matches("input[type=text], input[type=number], textarea, select")) return;
       const key = (event.ctrlKey || event.metaKey ? "Ctrl+" : "") + (event.shiftKey ? "Shift+" : "") + (event.key === "Escape" ? "Esc" : event.key.length > 1 ? event.key : event.key.toUpperCase());
       if (!model.get("watched").includes(key)) return;
       // JupyterLab would take the same keys as commands for the notebook.
@@ -62,8 +67,24 @@ export default {
       ["pointerdown", hold], ["pointerup", hold], ["unhandledrejection", refused],
     ];
     for (const [name, listener] of listeners) window.addEventListener(name, listener, true);
+    // The background that the page has now, in JupyterLab and in the page of one inspector, which follows the system.
+    el.style.color = "var(--jp-layout-color0, white)";
+    const theme = () => {
+      const [red, green, blue] = getComputedStyle(el).color.match(/[\d.]+/g).map(Number);
+      const dark = red + green + blue < 384;
+      if (dark === model.get("dark")) return;
+      model.set("dark", dark);
+      model.save_changes();
+    };
+    // The colours come after the name of the theme.
+    const themes = new MutationObserver(() => setTimeout(theme, 500)), system = window.matchMedia("(prefers-color-scheme: dark)");
+    themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
+    system.addEventListener("change", theme);
+    theme();
     return () => {
       clearTimeout(again);
+      themes.disconnect();
+      system.removeEventListener("change", theme);
       for (const [name, listener] of listeners) window.removeEventListener(name, listener, true);
     };
   },

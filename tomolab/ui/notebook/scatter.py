@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgba
 
 from tomolab.inspection.selection import Selection
 from tomolab.ui import require, style
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from jscatter import Scatter
 
 
+DARK, LIFTED = "#111111", "#333333"
+"""Background of the map, and of what lies over it, in a dark theme."""
 SHADES = 255
 """Number of colours of a range of numbers."""
 
@@ -201,6 +203,33 @@ class Lasso:
         """Call `function` with the mask `held` after every change of the selection."""
         self.widget.observe(lambda _: function(self.held), names="selection")
 
+    def on_hover(self, function: Callable[[int], None]) -> None:
+        """Call `function` with the id of a particle whenever the mouse comes to it."""
+
+        def follow(change: Any) -> None:
+            if change["new"] is not None and 0 <= change["new"] < len(self._index):
+                function(int(self._index[change["new"]]))
+
+        self.widget.observe(follow, names="hovering")
+
+    def draw_points(self, *, size: float | None = None, opacity: float | None = None) -> None:
+        """Draw the points in a size in pixels and an opacity; by default as many as there are need, and by their density."""
+        self.scatter.size(default=_size(len(self._index)) if size is None else size)
+        self.scatter.opacity(by="density") if opacity is None else self.scatter.opacity(by=None, default=opacity)
+
+    def dress(self, *, dark: bool, legend: str = "") -> None:
+        """Draw on a dark or a white background, with a legend of the colours under a title, or without it."""
+        ink, paper = ("white", DARK) if dark else ("black", "white")
+        # Not by `background` of the scatter, which shows hidden axes and the legend.
+        self.widget.background_color, self.widget.reticle_color = to_rgba(paper), to_rgba(ink, 0.2)
+        self.widget.tooltip_color = to_rgba(LIFTED if dark else "white")
+        if legend:
+            self.widget.legend_color = to_rgba(ink)
+        self.scatter.legend(bool(legend))
+        if legend:
+            shown = self.widget.legend_encoding
+            self.widget.legend_encoding = {channel: one | {"variable": legend} for channel, one in shown.items()}
+
     def show(self) -> Any:
         """Give the scatter with its buttons, for display."""
         return self.scatter.show()
@@ -251,7 +280,9 @@ def lasso(
     if particles is not None:
         rows = particles.set_index("particle_id")
         for column in [name for name in ("label", "tomogram", "score") if name in rows]:
-            data[column] = style.aligned(rows[column], ids, name=column).to_numpy()
+            values = style.aligned(rows[column], ids, name=column)
+            # As precise as one reads it under the mouse.
+            data[column] = (values.round(3) if pd.api.types.is_float_dtype(values) else values).to_numpy()
             shown.append(column)
     how: dict[str, Any] = {"default": style.OKABE_ITO[0]}
     if colour is not None:
@@ -261,13 +292,17 @@ def lasso(
     # use_index=False: selections are row numbers, which are translated and checked here.
     view = jscatter.Scatter(data=data, x="x", y="y", data_use_index=False, height=height)
     view.x(scale=_domain(data["x"])).y(scale=_domain(data["y"]))
-    # Few points are drawn large enough to be hit, many small enough to leave gaps.
-    view.size(default=float(np.clip(120 / np.sqrt(max(1, len(ids))), 2, 8)))
+    view.size(default=_size(len(ids)))
     view.color(**how).legend(colour is not None).axes(False).background("white")
     view.tooltip(enable=True, properties=shown, histograms=False)
     # An animation would mix the colours of two states, and ignore changes until its end. Esc would deselect from anywhere.
     view.options(transition_points=False, regl_scatterplot_options={"deselectOnEscape": False})
     return Lasso(view, ids)
+
+
+def _size(count: int) -> float:
+    """Size of a point in pixels: few are drawn large enough to be hit, many small enough to leave gaps."""
+    return float(np.clip(120 / np.sqrt(max(1, count)), 2, 8))
 
 
 def _domain(values: pd.Series) -> tuple[float, float]:

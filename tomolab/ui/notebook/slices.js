@@ -21,7 +21,7 @@ export default {
     canvas.title = "double click: the whole slice again";
     el.append(canvas, hint);
     const context = canvas.getContext("2d");
-    let image = null, scale = 1, left = 0, top = 0, fitted = true, trail = [], from = null;
+    let image = null, scale = 1, left = 0, top = 0, fitted = true, trail = [], from = null, under = -1;
 
     const size = () => model.get("size");
     const place = event => {
@@ -115,8 +115,20 @@ export default {
       from = { at: place(event), moves: event.button !== 0 };
       trail = from.moves ? [] : [toVoxels(from.at)];
     });
+    // The particle under the mouse, if it is another one than before.
+    function hover(event) {
+      const [x, y] = toVoxels(place(event)), marks = values(model.get("marks"), Float32Array);
+      let nearest = -1, least = Infinity;
+      for (let i = 0; i < marks.length / 3; i++) {
+        const away = Math.hypot(marks[3 * i] - x, marks[3 * i + 1] - y);
+        if (away < Math.max(marks[3 * i + 2], 4 / scale) && away < least) [nearest, least] = [i, away];
+      }
+      if (nearest !== under && nearest >= 0) model.send({ type: "hover", index: nearest });
+      under = nearest;
+    }
+
     canvas.addEventListener("pointermove", event => {
-      if (!from) return;
+      if (!from) return hover(event);
       const at = place(event);
       if (from.moves) {
         left += at[0] - from.at[0];

@@ -5,12 +5,13 @@
 >>> view.look(particle_id)
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anywidget
 import numpy as np
-from ipywidgets import HTML, Dropdown, FloatSlider, HBox, Layout, ToggleButtons, VBox
+from ipywidgets import HTML, Dropdown, FloatRangeSlider, FloatSlider, HBox, Layout, ToggleButtons, VBox
 from matplotlib.path import Path as Outline
 from traitlets import Bytes, Float, Int, List
 
@@ -38,8 +39,8 @@ class Slice(anywidget.AnyWidget):  # type: ignore[misc]
 class Section(VBox):  # type: ignore[misc]
     """A slice of a tomogram, and the particles of an inspection as the circles in which it cuts them.
 
-    x points right and y down; in slices across y and x, z points down. The picture is the mean over a quarter of a particle's
-    diameter. Hidden clusters and particles outside of the filters are not drawn.
+    x points right and y down; in slices across y and x, z points down. The picture is the mean over a thickness, a quarter of a
+    particle's diameter by default. Hidden clusters and particles outside of the filters are not drawn.
 
     Parameters
     ----------
@@ -47,6 +48,8 @@ class Section(VBox):  # type: ignore[misc]
         With at least one tomogram.
     height
         Of the slice, in pixels.
+    hovered
+        Called with the id of a particle when the mouse comes to it.
 
     Raises
     ------
@@ -54,27 +57,51 @@ class Section(VBox):  # type: ignore[misc]
         If there is no tomogram.
     """
 
-    def __init__(self, inspection: Inspection, *, height: int = 430) -> None:
+    def __init__(self, inspection: Inspection, *, height: int = 430, hovered: Callable[[int], Any] = lambda _: None) -> None:
         if not inspection.tomograms:
             raise ValueError("there is no tomogram to show")
-        self.inspection, self.session = inspection, inspection.session
+        self.inspection, self.session, self.hovered = inspection, inspection.session, hovered
         self._places = particles.positions(self.session.particles)
         self._names = self.session.particles["tomogram"].to_numpy()
-        self._greys = {name: _grey(volume, inspection.diameter / 4) for name, volume in inspection.tomograms.items()}
+        self._greys: dict[tuple, dict[str, float]] = {}
         names = list(inspection.tomograms)
         self.tomogram = Dropdown(options=names, description="tomogram", style=style.LABEL, layout=Layout(width="210px"))
         self.tomogram.layout.display = None if len(inspection.tomograms) > 1 else "none"
         self.axis = ToggleButtons(options=list(ACROSS), style={"button_width": "28px"}, layout=Layout(flex="0 0 auto"))
         self.axis.tooltips = [f"slices across {axis}" for axis in ACROSS]
         self.at = FloatSlider(readout_format=".0f", layout=Layout(width="100%"))
+        self.thickness = FloatSlider(
+            value=inspection.diameter / 4,
+            min=0,
+            max=2 * inspection.diameter,
+            step=inspection.diameter / 40,
+            description="thickness (Å)",
+            readout_format=".0f",
+            style=style.LABEL,
+            layout=Layout(flex="1 1 230px", width="auto", min_width="0"),
+            tooltip="The picture is the mean over this length, of one slice at least",
+        )
+        self.contrast = FloatRangeSlider(
+            value=(1.0, 99.8),
+            min=0,
+            max=100,
+            step=0.2,
+            description="contrast (%)",
+            readout_format=".1f",
+            style=style.LABEL,
+            layout=Layout(flex="1 1 230px", width="auto", min_width="0"),
+            tooltip="Shares of the voxels that are darker than black and than white in the picture",
+        )
         self.slice = Slice(height=height)
         self.slice.add_class("tomolab-slice")
         for control in (self.tomogram, self.axis):
             control.observe(lambda _: self._turn(), "value")
-        self.at.observe(lambda _: self._move(), "value")
+        for control in (self.at, self.thickness, self.contrast):
+            control.observe(lambda _: self._move(), "value")
         self.slice.on_msg(self._receive)
         inspection.changed.connect(self._follow)
-        super().__init__([self.slice, HBox([self.tomogram, self.axis, self.at, HTML("Å")])])
+        looks = HBox([self.thickness, self.contrast], layout=Layout(flex_flow="row wrap"))
+        super().__init__([self.slice, HBox([self.tomogram, self.axis, self.at, HTML("Å")]), looks])
         self._turn()
 
     @property
@@ -88,6 +115,12 @@ class Section(VBox):  # type: ignore[misc]
         off = np.abs(self._places[:, self._number] - self.at.value)
         inside = (off < self.inspection.diameter / 2) & (self._names == self.tomogram.value)
         return np.flatnonzero(inside & self.session.visible)
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The slice as options of `view_figure.draw`."""
+        looks = {"thickness": self.thickness.value, "contrast": self.contrast.value}
+        return {"tomogram": self.tomogram.value, "axis": self._number, "at": self.at.value, **looks}
 
     def look(self, particle_id: int) -> None:
         """Move to the slice through a particle, in its tomogram if there is an image of it.
@@ -119,11 +152,19 @@ class Section(VBox):  # type: ignore[misc]
 
     def _move(self) -> None:
         """Show another slice."""
-        cut = slab(self.volume, self._number, at=self.at.value, thickness=self.inspection.diameter / 4)
+        cut = images.slab(self.volume, self._number, at=self.at.value, thickness=self.thickness.value)
         with self.slice.hold_sync():
-            self.slice.picture, self.slice.size = images.png(cut, **self._greys[self.tomogram.value]), list(cut.shape)
+            self.slice.picture, self.slice.size = images.png(cut, **self._grey()), list(cut.shape)
             self.slice.voxel_size = self.volume.voxel_size
             self._mark()
+
+    def _grey(self) -> dict[str, float]:
+        """Contrast limits of the tomogram, from the slab in its middle, so that they are the same in all slices."""
+        key = self.tomogram.value, self.thickness.value, self.contrast.value
+        if key not in self._greys:
+            middle = images.slab(self.volume, 0, at=self.volume.extent[0] / 2, thickness=self.thickness.value)
+            self._greys = {key: images.limits(middle, *self.contrast.value)}
+        return self._greys[key]
 
     def _mark(self) -> None:
         """Draw the circles of the particles in their colours."""
@@ -152,6 +193,10 @@ class Section(VBox):  # type: ignore[misc]
             self.at.value += message["by"] * self.volume.voxel_size
             return
         rows = self.rows
+        if message["type"] == "hover":
+            if message["index"] < len(rows):
+                self.hovered(int(self.session.ids[rows[message["index"]]]))
+            return
         at = self._across(rows)
         drawn = np.asarray(message["at"], dtype=float).reshape(-1, 2)
         if message["type"] == "lasso":
@@ -161,27 +206,3 @@ class Section(VBox):  # type: ignore[misc]
             inside = (away == away.min(initial=np.inf)) & (away < self.inspection.diameter / 2 / self.volume.voxel_size)
         if inside.any() or message["type"] == "lasso":
             self.session.select(self.session.ids[rows[inside]], f"{message['type']} in the tomogram", how=message["how"])
-
-
-def slab(volume: Volume, axis: int, *, at: float, thickness: float) -> np.ndarray:
-    """Mean of the slices around a position on an axis.
-
-    Parameters
-    ----------
-    volume
-        A tomogram.
-    axis
-        0, 1 or 2 for z, y or x.
-    at, thickness
-        Å; the mean has at least one slice.
-    """
-    middle, half = round(at / volume.voxel_size), int(thickness / volume.voxel_size / 2)
-    first, last = max(0, middle - half), min(volume.shape[axis], middle + half + 1)
-    where = [slice(None)] * 3
-    where[axis] = slice(first, last)
-    return np.asarray(volume.data[tuple(where)], dtype=np.float32).mean(axis)
-
-
-def _grey(volume: Volume, thickness: float) -> dict[str, float]:
-    """Contrast limits of a tomogram, from the slab in its middle."""
-    return images.limits(slab(volume, 0, at=volume.extent[0] / 2, thickness=thickness), 1, 99.8)

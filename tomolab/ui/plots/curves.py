@@ -3,7 +3,7 @@
 >>> fsc({"cluster 0": average})
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,11 +35,16 @@ def fsc(averages: Any, *, width: float = 5.2) -> Figure:
     ValueError
         If a table lacks a column.
     """
-    named = _by_name(averages)
     figure = Figure((width, 0.6 * width), layout="constrained")
-    ax = figure.subplots()
+    draw_fsc(figure.subplots(), averages)
+    return figure
+
+
+def draw_fsc(ax: Axes, averages: Any, *, inks: Sequence[str] | None = None) -> None:
+    """The same on given axes, and in given colours."""
+    named = _by_name(averages)
     finest, coarsest = np.inf, 0.0
-    for (name, average), ink in zip(named.items(), style.colours(len(named)), strict=True):
+    for (name, average), ink in zip(named.items(), inks or style.colours(len(named)), strict=True):
         curve = average if isinstance(average, pd.DataFrame) else average.fsc
         style.require(curve, ["resolution", "fsc"], "an FSC curve")
         # Shell 0 has no resolution (infinite).
@@ -57,7 +62,6 @@ def fsc(averages: Any, *, width: float = 5.2) -> Figure:
     resolution_axis(ax, finest, coarsest)
     ax.set(ylabel="FSC", ylim=(-0.1, 1.05))
     ax.legend(loc="lower left", bbox_to_anchor=(0.01, 0.28))
-    return figure
 
 
 def resolution_axis(ax: Axes, finest: float, coarsest: float) -> None:
