@@ -250,7 +250,7 @@ def test_a_failure_is_one_line_that_names_the_option(data: Path, tmp_path: Path,
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    name=st.sampled_from([one for one in NAMES if one not in ("tour", "doctor", "notebooks", "napari")]),
+    name=st.sampled_from([one for one in NAMES if one not in ("tour", "doctor", "notebooks", "napari", "inspect")]),
     words=st.lists(
         st.one_of(st.sampled_from(["-o", "--seed", "--box", "1", "-1", "nan", "", "a.star", "."]), st.text()), max_size=5
     ),
