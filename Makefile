@@ -13,6 +13,9 @@ LAB_OPTIONS ?= $(if $(filter 0,$(shell id -u)),--allow-root)
 # Threads of OpenMP that wait for each other sleep instead of keeping the cores from other processes.
 lab test-notebooks test-browser demo: export OMP_WAIT_POLICY := passive
 
+# Warnings are errors, so links that lead nowhere are.
+SPHINX := $(PYTHON_BIN)/python -m sphinx -M html docs docs/_build --fail-on-warning --keep-going --quiet
+
 # Where a Python is named, the script has to see whether the environment is of that one.
 ASKED := $(if $(PYTHON),asked)
 
@@ -66,22 +69,24 @@ test-newest:  ## the modules with the newest versions of today (TORCH=2.13.0 hol
 	@scripts/libraries.sh test
 	$(DISPLAY_RUN) .venv-newest/bin/python -m pytest -n 2 --dist loadfile -m "not browser and not network" tests
 
-check: .venv/.tomolab-check  ## format, lint, types, layers, clean notebooks, licences, known vulnerabilities
+check: .venv/.tomolab-check .venv/.tomolab-docs  ## format, lint, types, layers, clean notebooks, documentation, licences, known vulnerabilities
 	$(PYTHON_BIN)/ruff format --check .
 	$(PYTHON_BIN)/ruff check .
 	$(PYTHON_BIN)/mypy
 	$(PYTHON_BIN)/lint-imports --no-logo
 	$(PYTHON_BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
+	DOCS_NOTEBOOKS=off $(SPHINX)
 	$(PYTHON_BIN)/python scripts/licences.py
 	$(PYTHON_BIN)/python scripts/audit.py
 
 .venv-oldest/.tomolab-oldest: pyproject.toml scripts/environment.sh $(ASKED)
 	@scripts/environment.sh oldest
 
-docs: export TOMOLAB_SCALE ?= tiny
-docs: .venv/.tomolab-docs  ## build the documentation in docs/_build/html, with notebooks executed (DOCS_NOTEBOOKS=off: not executed)
+docs: export QT_QPA_PLATFORM := xcb
+docs: export OMP_WAIT_POLICY := passive
+docs: .venv/.tomolab-docs  ## build the documentation in docs/_build/html; DOCS_NOTEBOOKS=off: notebooks are shown and not executed
 	@scripts/libraries.sh lab
-	$(if $(shell command -v xvfb-run),$(DISPLAY_RUN)) $(PYTHON_BIN)/python -m sphinx -M html docs docs/_build --fail-on-warning --keep-going --quiet
+	$(if $(shell command -v xvfb-run),$(DISPLAY_RUN)) $(SPHINX)
 
 demo: .venv/.tomolab-lab  ## execute the notebooks in order and leave a report with pictures in runs/demo
 	@scripts/libraries.sh lab

@@ -35,11 +35,13 @@ TEXTS = sorted(
         "*/**/*.md",
     )
     for path in ROOT.glob(pattern)
-    if not {"runs", ".ipynb_checkpoints", "build", "dist"} & set(path.relative_to(ROOT).parts)
+    if not {"runs", ".ipynb_checkpoints", "build", "dist", "_build"} & set(path.relative_to(ROOT).parts)
+    and path.parent != ROOT / "docs" / "notebooks"
     and not path.relative_to(ROOT).parts[0].startswith(".venv")
 )
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*.py")])
 PAGES.remove(ROOT / "CHANGELOG.md")  # tells names of older versions
+PAGES.remove(ROOT / "docs" / "conf.py")  # is no example
 SUFFIXES = {
     "csv",
     "em",

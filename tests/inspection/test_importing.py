@@ -74,7 +74,7 @@ def test_a_tomogram_becomes_a_run_folder_with_its_particles(simulated: tuple[Vol
     assert steps["picked"] >= steps["cut out"] == steps["embedded"] == len(picked)
     assert (contents.changed, contents.faults) == ([], [])
     # The same call opens it with what was done since; another call is refused.
-    work.session.select(picked[:, 0] > 0, "all")
+    work.session.select(work.session.ids, "all")
     work.session.new_cluster("mine")
     same = inspection.import_data(tmp_path / "dark.mrc", tmp_path / "run", **OPTIONS | {"contrast": "dark"})
     assert same.session.labels.equals(work.session.labels)

@@ -21,6 +21,7 @@ __all__ = [
     "load",
     "score_matches",
     "select_matches",
+    "validate_cluster",
     "with_poses",
 ]
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from tomolab.averaging.alignment import apply as apply_fit
     from tomolab.averaging.classification.classify import classify
     from tomolab.averaging.classification.discovery import Discovery, discover
+    from tomolab.averaging.cluster_validation import validate_cluster
     from tomolab.averaging.fsc import correlate
     from tomolab.averaging.gold_standard import average
     from tomolab.averaging.half_maps import Average, load
@@ -47,6 +49,7 @@ else:
             "alignment": ["Poses", "align_map", "apply as apply_fit"],
             "classification.classify": ["classify"],
             "classification.discovery": ["Discovery", "discover"],
+            "cluster_validation": ["validate_cluster"],
             "fsc": ["correlate"],
             "gold_standard": ["average"],
             "half_maps": ["Average", "load"],

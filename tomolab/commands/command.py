@@ -104,6 +104,11 @@ def named(words: list[str]) -> Any:
     return words[0] if len(words) == 1 else words
 
 
+def count(number: int, noun: str) -> str:
+    """A number with its noun: "1 particle", "2,000 particles"."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def positive(text: str) -> float:
     """A number above 0 from text, as argparse asks for it."""
     value = float(text)

@@ -11,6 +11,7 @@ from tomolab.commands.command import (
     add_output,
     add_particles,
     add_tomograms,
+    count,
     free_output,
     named,
     positive,
@@ -45,7 +46,7 @@ def _import(given: Namespace) -> Result:
     if given.template is not None:
         listed = subtomograms.find_tomograms(tomograms)
         path = subtomograms.write_tomogram_list(listed, given.template)
-        text = f"{path} lists {len(listed)} tomograms. Fill in contrast and tilts, then: tomolab import {path} ..."
+        text = f"{path} lists {count(len(listed), 'tomogram')}. Fill in contrast and tilts, then: tomolab import {path} ..."
         return Result(text, {"template": path, "tomograms": len(listed)})
     if given.output is None or given.diameter is None:
         raise UsageError("give --output, the run folder, and --diameter, that of a particle in Å")
@@ -60,8 +61,9 @@ def _import(given: Namespace) -> Result:
     work = inspection.import_data(tomograms, given.output, progress=show_progress(given), **options)
     counts = {"particles": len(work.session.ids), "tomograms": len(work.named), "clusters": len(work.session.clusters)}
     text = (
-        f"{given.output} has {counts['particles']:,} particles of {counts['tomograms']} tomograms in {counts['clusters']} "
-        f"clusters. Next: tomolab discover {given.output}, or notebook.open_inspector({str(given.output)!r})"
+        f"{given.output} has {count(counts['particles'], 'particle')} of {count(counts['tomograms'], 'tomogram')} in "
+        f"{count(counts['clusters'], 'cluster')}. Next: tomolab inspect {given.output}, tomolab discover {given.output}, or "
+        f"tomolab average {given.output} --all"
     )
     return Result(text, {"folder": given.output, **counts})
 
@@ -101,7 +103,7 @@ def _pick(given: Namespace) -> Result:
     table = table.assign(particle_id=np.arange(len(table)))
     io.write_particles(table, path, voxel_size=None if path.suffix == ".csv" else inputs[0].voxels.voxel_size)
     counts = table["tomogram"].value_counts(sort=False).to_dict()
-    return Result(f"{len(table):,} picks are in {path}", {"list": path, "picks": len(table), "by_tomogram": counts})
+    return Result(f"{path} has {count(len(table), 'pick')}", {"list": path, "picks": len(table), "by_tomogram": counts})
 
 
 def _extract_arguments(parser: ArgumentParser) -> None:
@@ -155,7 +157,7 @@ def _embed(given: Namespace) -> Result:
         with io.atomic(given.csv) as temporary:
             table.to_csv(temporary, index=False)
     values = {"embedding": path, "particles": len(found), "features": found.vectors.shape[1], "network": found.network}
-    return Result(f"{path} has {found.vectors.shape[1]} features of {len(found):,} particles", values)
+    return Result(f"{path} has {found.vectors.shape[1]} features of {count(len(found), 'particle')}", values)
 
 
 def _convert_arguments(parser: ArgumentParser) -> None:
@@ -199,7 +201,7 @@ def _convert(given: Namespace) -> Result:
     known |= {"tomogram_shape": shape, "tomogram_list": given.tomogram_list}
     uses = formats.options(path, given.format)
     io.write_particles(table, path, format=given.format, **{name: value for name, value in known.items() if name in uses})
-    text = f"{len(table):,} particles of {table['tomogram'].nunique()} tomograms are in {path}"
+    text = f"{path} has {count(len(table), 'particle')} of {count(table['tomogram'].nunique(), 'tomogram')}"
     return Result(text, {"list": path, "particles": len(table), "tomograms": table["tomogram"].nunique()})
 
 

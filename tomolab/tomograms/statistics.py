@@ -28,7 +28,7 @@ def power(volume: Volume, region: np.ndarray | None = None, *, edge: float = 100
     Returns
     -------
     DataFrame
-        frequency (1/Å), resolution (Å), power: the mean of |F|² over a shell, per voxel of the region.
+        frequency (1/Å), resolution (Å), power: the mean of the squared moduli over a shell, per voxel of the region.
 
     Raises
     ------

@@ -14,7 +14,9 @@ from tomolab import attach
 LAB, NAPARI = "pip install 'tomolab[lab]'", "pip install 'tomolab[napari]'"
 INSTALL = {
     **dict.fromkeys(("jinja2", "matplotlib"), f"{LAB}, or {NAPARI}"),
-    **dict.fromkeys(("IPython", "anywidget", "ipywidgets", "jscatter", "k3d", "nbformat", "traitlets", "voila"), LAB),
+    **dict.fromkeys(
+        ("IPython", "anywidget", "ipywidgets", "jscatter", "jupyter_server", "k3d", "nbformat", "traitlets", "voila"), LAB
+    ),
     **dict.fromkeys(("napari", "qtpy"), NAPARI),
 }
 """Command that installs each optional package."""

@@ -70,6 +70,12 @@ def test_a_run_folder_is_inspected_on_a_page_that_needs_its_token(command, brows
     status_line.filter(has_text=re.compile(r"^\s*16 of 32 particles selected")).wait_for(timeout=20_000)
     page.get_by_role("button", name="New cluster").click()
     status_line.filter(has_text="new cluster of 16 particles").wait_for(timeout=20_000)
+    # What a job sends while it runs reaches the page.
+    table.locator("input.tick").last.check()
+    page.get_by_role("tab", name="Averages").click()
+    page.get_by_role("button", name="Quick look", disabled=False).click()
+    page.get_by_text(re.compile(r"^16 particles, halves agree to \d+ Å")).first.wait_for(timeout=120_000)
+    table.locator("img").first.wait_for(timeout=20_000)
     # It has the whole window, and nothing else.
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.locator(".tomolab-inspector").bounding_box()["width"] > 1230

@@ -20,15 +20,15 @@ class Page(VBox):  # type: ignore[misc]
 
     def __init__(self, folder: str | Path) -> None:
         self.view: inspector.Inspector | None = None
-        self.window = window = Window()
+        self.window = Window()
         try:
             self.inspection = inspection.open(folder)
         except (OSError, ValueError) as error:
             text = html.escape(f"{folder} cannot be inspected: {error}")
             super().__init__([HTML(f"<p role='alert' style='color:{style.ERROR_TEXT}'>{text}</p>")])
         else:
-            super().__init__([window])
-            window.observe(lambda change: self._fit(change["new"]), "height")
+            super().__init__([self.window])
+            self.window.observe(lambda change: self._fit(change["new"]), "height")
 
     def _fit(self, height: int) -> None:
         room = max(LOWEST, height - OTHERS)

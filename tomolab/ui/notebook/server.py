@@ -16,10 +16,13 @@ import tempfile
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nbformat
+from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
 from traitlets.config import Config
 from voila.app import Voila
+from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 
 ADDRESS = "127.0.0.1"
 PORTS = range(8866, 8886)
@@ -33,6 +36,18 @@ SETTINGS = {
     # It is ended at once: every file is written completely or not at all, and averages go on from their last state.
     "KernelManager": {"transport": "ipc", "shutdown_wait_time": 1.0},
 }
+
+
+class Server(Voila):  # type: ignore[misc]
+    """Voilà with the channels of Jupyter.
+
+    Its own hide the source of cells, of which there is none here, and read for ever in some messages that hold arrays.
+    """
+
+    def init_handlers(self) -> list[Any]:
+        """The handlers by address."""
+        ours = {VoilaKernelWebsocketHandler: KernelWebsocketHandler}
+        return [(address, ours.get(handler, handler), *options) for address, handler, *options in super().init_handlers()]
 
 
 def serve(folder: str | Path, *, port: int | None = None, browser: bool = True, say: Callable[[str], object] = print) -> None:
@@ -61,14 +76,14 @@ def serve(folder: str | Path, *, port: int | None = None, browser: bool = True, 
         raise FileNotFoundError(f"there is no folder {folder}")
     if not (folder / TABLE).is_file():
         problem = f"{folder} is no run folder that can be inspected: it has no {TABLE}"
-        raise FileNotFoundError(f"{problem}, which the notebook 05_clusters writes, and each import of your own data")
+        raise FileNotFoundError(f"{problem}, which tomolab import and the notebook 05_clusters write")
     port = _free(port)
     token = secrets.token_urlsafe(24)
     url = f"http://{ADDRESS}:{port}/?token={token}"
     with tempfile.TemporaryDirectory(prefix="tomolab-", ignore_cleanup_errors=True) as place:
         path = Path(place, "inspector.ipynb")
         nbformat.write(_notebook(folder), path)
-        server = Voila(
+        server = Server(
             notebook_path=str(path),
             port=port,
             token=token,
