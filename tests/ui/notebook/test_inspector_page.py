@@ -269,9 +269,8 @@ def test_histogram_click_in_the_map_keys_and_the_view_in_3d(shown: Shown) -> Non
     drag_along(page, plot, 0.25, 0.55)
     shown.expect(r"^\s*0 of \d+ particles selected, 2[0-4] hidden · show score from 7\.\d+ to 1[67]")
     # After a click in the map the keys are those of the inspector, though JupyterLab gives the focus to the cell.
-    frame = shown.map.bounding_box()
-    assert frame is not None
-    page.mouse.click(frame["x"] + 0.5 * frame["width"], frame["y"] + 0.1 * frame["height"])
+    shown.map.click(position={"x": 250, "y": 20})
+    page.wait_for_timeout(500)
     page.keyboard.press("Shift+O")
     shown.expect(r"^\s*0 of 32 particles selected · show all")
     page.keyboard.press("Control+a")
@@ -282,8 +281,8 @@ def test_histogram_click_in_the_map_keys_and_the_view_in_3d(shown: Shown) -> Non
     page.locator(".tomolab-particle b").get_by_text("4", exact=True).wait_for()
     # The surface is drawn by the browser, and follows the slider without the kernel.
     page.get_by_role("tab", name="3-D").click()
-    surface = page.locator(".tomolab-inspector .k3d-target canvas, .tomolab-inspector canvas").last
-    page.wait_for_timeout(5000)
+    surface = page.locator(".tomolab-surface canvas").first
+    surface.wait_for(timeout=60_000)
     assert is_drawn(surface)
     photograph(page, "in-3d")
 

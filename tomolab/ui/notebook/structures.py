@@ -57,6 +57,7 @@ class Surface(VBox):  # type: ignore[misc]
         self.threshold = FloatSlider(description="threshold (σ)", style=style.LABEL, layout=wide, **LIMITS)
         self.threshold.tooltip = "Density of the surface, in standard deviations above the mean of the map"
         self.view, self.text = VBox(layout=Layout(min_width="0")), HTML()
+        self.view.add_class("tomolab-surface")
         self.slices = Image(format="png", layout=Layout(width="236px", height="77px"))
         layout = Layout(flex="1 1 250px", min_width="0", overflow="hidden")
         super().__init__([self.choice, self.view, self.threshold, self.slices, self.text], layout=layout)
