@@ -71,7 +71,8 @@ def test_features_make_certain_what_noise_leaves_open(mixed: Subtomograms, truth
     plain, helped = (discover(boxes, rough, features=one, iterations=2) for one in (None, features))
     assert helped.probability.mean() > plain.probability.mean() + 0.02
     known = helped.labels[helped.labels >= 0]
-    assert len(known) > 0.6 * len(truth)
+    # Noisy particles among which is no pure noise stay.
+    assert len(known) > 0.85 * len(truth)
     assert adjusted_rand_score(truth[known.index], known) > 0.9
 
 
