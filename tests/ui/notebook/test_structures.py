@@ -113,3 +113,15 @@ def test_the_threshold_divides_dense_from_empty(phantom: Volume) -> None:
     data, cut = structures.in_deviations(phantom, 320.0)
     share = (data > cut).mean()
     assert 0.001 < share < 0.1
+
+
+def test_a_map_without_a_surface_says_so_and_the_other_is_drawn(panel: Structures) -> None:
+    heard: list[str] = []
+    panel.say = heard.append
+    work = panel.inspection
+    flat = Volume(np.zeros((20, 20, 20), dtype=np.float32), 10.0)
+    work.keep("flat", Average(**{**vars(work.averages["turned"]), "volume": flat, "record": {}}))
+    panel.first.choice.value, panel.second.choice.value = "flat", "straight"
+    panel.show()
+    assert "flat cannot be drawn in 3-D: a constant volume" in heard[-1]
+    assert panel.second.mesh is not None

@@ -205,8 +205,11 @@ class Structures(VBox):  # type: ignore[misc]
             return
         names = self.first.choice.value, self.second.choice.value
         done = self.comparison[2] if self.comparison is not None and self.comparison[:2] == names else None
-        self.first.draw(dark=self.dark)
-        self.second.draw(None if done is None else done.known, dark=self.dark)
+        for surface, volume in ((self.first, None), (self.second, None if done is None else done.known)):
+            try:
+                surface.draw(volume, dark=self.dark)
+            except ValueError as error:
+                self.say(f"{surface.choice.value} cannot be drawn in 3-D: {error}")
         if self._cameras is None and self.first.plot is not None and self.second.plot is not None:
             # Turning one turns the other.
             self._cameras = jslink((self.first.plot, "camera"), (self.second.plot, "camera"))
