@@ -20,7 +20,7 @@ from tomolab.volumes import Volume
 
 
 @styled
-def fsc(averages: Any, *, width: float = 5.2) -> Figure:
+def fsc(averages: Any, *, width: float = 5.2, inks: Sequence[str] | None = None) -> Figure:
     """Fourier shell correlation between half maps, with the resolution at 0.143 (Rosenthal and Henderson 2003).
 
     Parameters
@@ -29,6 +29,8 @@ def fsc(averages: Any, *, width: float = 5.2) -> Figure:
         An average, or averages by name; also tables with the columns ``resolution`` (Å) and ``fsc``.
     width
         In inches.
+    inks
+        Colour of each curve; by default those of the palette.
 
     Raises
     ------
@@ -36,7 +38,7 @@ def fsc(averages: Any, *, width: float = 5.2) -> Figure:
         If a table lacks a column.
     """
     figure = Figure((width, 0.6 * width), layout="constrained")
-    draw_fsc(figure.subplots(), averages)
+    draw_fsc(figure.subplots(), averages, inks=inks)
     return figure
 
 
