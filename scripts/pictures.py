@@ -24,7 +24,7 @@ import test_jupyterlab as browser  # noqa: E402 - of the tests
 
 COMPLEXES = ("ribosome_70s", "tric", "ruvab")
 PER_COMPLEX = 70
-WINDOW = {"width": 1280, "height": 860}
+WINDOW = {"width": 1280, "height": 960}
 
 
 def write_run(folder: Path) -> None:

@@ -11,7 +11,7 @@ from tomolab import inspection
 from tomolab.ui import style
 from tomolab.ui.notebook import inspector
 
-OTHERS, LOWEST, SHARE = 190, 500, 0.6
+OTHERS, LOWEST, SHARE = 290, 500, 0.6
 """Pixels of buttons and margins; least height of all else, and the share of it for map and slices, the rest for the list."""
 
 
