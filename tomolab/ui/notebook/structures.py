@@ -223,9 +223,7 @@ class Structures(VBox):  # type: ignore[misc]
             self.text.value = style.span(text, style.QUIET_TEXT)
         self.curve.layout.display = None if shown else "none"
         if shown:
-            inks = [_ink(self.inspection, found) for found in (one, other) if found is not None] + [style.INK] * (
-                done is not None
-            )
+            inks = [_ink(self.inspection, one) if isinstance(one, Average) else style.INK for one in shown.values()]
             self.curve.value, size = style.png(curves.fsc(shown, width=4.4, inks=inks))
             self.curve.width, self.curve.height = str(size["width"]), str(size["height"])
 
