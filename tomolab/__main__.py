@@ -38,7 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Words after the program's name; those of the process by default.
     """
     parser = _parser()
-    given = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words:
+        parser.print_help(sys.stderr)
+        return 2
+    given = parser.parse_args(words)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         result = _run(given)
