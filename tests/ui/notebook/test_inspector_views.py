@@ -217,3 +217,16 @@ def test_the_whole_view_is_written_as_a_figure_and_the_methods_as_words(view: In
         view_figure.draw(work, tomogram="TS_9")
     bare = Inspection(Session(work.session.particles), diameter=250.0)
     assert len(view_figure.draw(bare).axes) == 2
+
+
+def test_all_particles_can_be_hidden(view: Inspector) -> None:
+    for number in view.session.clusters:
+        view.session.describe(number, hidden=True)
+    for panel in view.counts, view.filters:
+        for column in panel.column.options:
+            panel.column.value = column
+    for column in view.colour.options:
+        view.colour.value = column
+    assert "<b>0</b> of 0 particles selected, 32 hidden" in said(view)
+    view.session.show_only()
+    assert "of 32 particles selected" in said(view)

@@ -68,7 +68,8 @@ class Counts(VBox):  # type: ignore[misc]
         self.text.value = style.span(context.tooltip(self.column.value), style.QUIET_TEXT)
         found, session = self.found, self.inspection.session
         inks, numbers = style.inks(session.clusters), is_scale(session.particles[self.column.value])
-        most = 1 if numbers or not found.size else max(1, int(found.drop(columns="all", errors="ignore").to_numpy().max()))
+        # Without a visible particle there is no column.
+        most = 1 if numbers else int(found.drop(columns="all", errors="ignore").to_numpy().max(initial=1))
         shown = found.iloc[:, :WIDEST]
         rows = [
             f"<tr><th style='text-align:left'>{style.span('■', inks[number])} {html.escape(session.title(number))}</th>"
