@@ -43,7 +43,8 @@ def test_a_mask_of_other_voxels_fits_and_one_of_another_tomogram_is_refused() ->
     coarse[:, 5:7] = 1
     found = context.add(table, shapes={"tomogram": volume}, masks={"wall": {"tomogram": Volume(coarse, 20.0)}})
     assert found["in_wall"].tolist() == [True, False]
-    np.testing.assert_allclose(found["distance_to_wall"], [-10, 190], atol=10)
+    # To the nearest voxel of the surface: centres lie at 105 and 125 Å along y, and 5 Å beside the particles along z and x.
+    np.testing.assert_allclose(found["distance_to_wall"], [-np.sqrt(75), np.hypot(185, np.sqrt(50))], atol=0.01)
     with pytest.raises(ValueError, match=r"the mask wall of tomogram is 100 × 200 × 300 Å large .* but its tomogram 200 × 400"):
         context.add(table, shapes={"tomogram": volume}, masks={"wall": {"tomogram": Volume(coarse, 10.0)}})
     empty = Volume(np.zeros((20, 40, 60), np.float32), 10.0)

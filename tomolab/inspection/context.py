@@ -78,8 +78,11 @@ def add(
         distance = np.full(len(table), np.nan)
         inside = np.full(len(table), None, dtype=object)
         for name in rows.keys() & of.keys():
-            some = rows[name]
-            distance[some], inside[some] = _from_mask(places[some], _mask(mask, of[name], name, shapes.get(name)))
+            some, tomogram = rows[name], shapes.get(name)
+            volume = _mask(mask, of[name], name, tomogram)
+            # Both begin at the same corner, and position 0 is the centre of the first voxel of the tomogram.
+            shift = 0.0 if tomogram is None else (tomogram.voxel_size - volume.voxel_size) / 2
+            distance[some], inside[some] = _from_mask(places[some] + shift, volume)
         columns |= {f"in_{mask}": inside, f"distance_to_{mask}": distance}
     if points is not None:
         columns[DENSITY] = density(points.set_index("particle_id").loc[table["particle_id"], ["x", "y"]].to_numpy(float))
