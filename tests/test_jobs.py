@@ -188,7 +188,8 @@ def test_an_average_in_the_background_is_the_one_made_in_front(few: Subtomograms
     job: Job[Average] = jobs.start("tric", averaging.average, few, **options)
     panel = job_widgets.watch(job).children[0]
     behind, front = job.result(120), averaging.average(few, progress=False, **options)
-    assert (behind.volume.data == front.volume.data).all()
+    # Up to rounding: sums depend on how arrays lie in memory.
+    np.testing.assert_allclose(behind.volume.data, front.volume.data, atol=1e-3)
     until(lambda: panel.button.disabled)
     assert panel.bar.value == 1
     assert "24 particles, halves agree to" in panel.text.value

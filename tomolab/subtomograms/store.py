@@ -300,18 +300,27 @@ class Volumes:
         """Compare the size and the index of a shard with its layout; a ValueError if it is missing or damaged."""
         if number in self._checked:
             return
-        name = shard_name(number)
+        size, fault = self._look_at_shard(number)
+        # Another process may have put a larger shard in its place after its size was read.
+        while fault and self.place.size(shard_name(number)) != size:
+            size, fault = self._look_at_shard(number)
+        if fault:
+            raise ValueError(f"{self.place}/{shard_name(number)} is {fault}")
+        self._checked.add(number)
+
+    def _look_at_shard(self, number: int) -> tuple[int | None, str]:
+        """The size of a shard in bytes, and what is wrong with it, or nothing."""
+        name, index = shard_name(number), self.layout.index_bytes
         size = self.place.size(name)
         if size is None:
-            raise ValueError(f"{self.place}/{name} is missing; it holds some of the {len(self)} volumes")
-        index = self.layout.index_bytes
+            return None, f"missing; it holds some of the {len(self)} volumes"
         chunks, rest = divmod(size - index, self.layout.chunk * self.layout.row_bytes)
         needed = -(-min(self.layout.shard, len(self) - number * self.layout.shard) // self.layout.chunk)
         if rest or not needed <= chunks <= self.layout.shard // self.layout.chunk:
-            raise ValueError(f"{self.place}/{name} is damaged: its {size:,} bytes are not those of {needed} chunks or more")
+            return size, f"damaged: its {size:,} bytes are not those of {needed} chunks or more"
         if bytes(self.place.ranges(name, [size - index], [index])[0]) != self.layout.index(chunks):
-            raise ValueError(f"{self.place}/{name} is damaged: its index is not that of {chunks} chunks")
-        self._checked.add(number)
+            return size, f"damaged: its index is not that of {chunks} chunks"
+        return size, ""
 
     def _of_shard(self, rows: np.ndarray) -> np.ndarray:
         """Volumes of rows in one shard; consecutive ones are read together."""
