@@ -89,8 +89,7 @@ def journey(page: Page, outline: list[tuple[float, float]], pictures: Path) -> N
     photograph("inspector_average")
     table.locator("input.tick").last.uncheck()
     click("Discover")
-    page.locator(".tomolab-clusters", has_text="structure 1").wait_for(timeout=900_000)
-    # The averages of the structures follow.
+    # The structures and then their averages replace the clusters.
     table.locator("img").nth(len(COMPLEXES) - 1).wait_for(timeout=900_000)
     table.locator("input.tick").first.check()
     photograph("inspector")
