@@ -82,15 +82,14 @@ def _pick(given: Namespace) -> Result:
     from tqdm import tqdm
 
     from tomolab import io, picking, volumes
+    from tomolab.inspection import input_tomograms
 
     if len(given.diameter) > 2:
         raise UsageError(f"--diameter is one number of Å or the lowest and the highest, got {len(given.diameter)}")
     path = free_output(given)
     diameter = given.diameter[0] if len(given.diameter) == 1 else tuple(given.diameter)
     inputs = _tomograms(given)
-    lacking = [one.name for one in inputs if one.tilts is None]
-    if lacking:
-        raise ValueError(f"between which tilts was {lacking[0]} recorded? Give tilts=(lowest, highest) in degrees")
+    input_tomograms.require_tilts(inputs)
     tables = []
     for one in tqdm(inputs, desc="tomograms", disable=not show_progress(given)):
         volume = one.voxels.load()

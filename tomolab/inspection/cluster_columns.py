@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tomolab.averaging.half_maps import Average
@@ -72,11 +73,8 @@ def counts_by(session: Session, column: str) -> pd.DataFrame:
     ValueError
         If there is no such column.
     """
-    if column not in session.particles:
-        raise ValueError(f"there is no column called {column!r}")
-    labels, values = session.labels.to_numpy(), as_text(session.particles[column]).to_numpy()
-    inside = session.visible & (labels != NONE)
-    counts = pd.crosstab(labels[inside], values[inside])
+    labels, values = _clustered(session, column)
+    counts = pd.crosstab(labels, as_text(values).to_numpy())
     return counts.reindex(index=list(session.clusters), fill_value=0).rename_axis(index="cluster", columns=column)
 
 
@@ -88,14 +86,20 @@ def quartiles_by(session: Session, column: str) -> pd.DataFrame:
     ValueError
         If there is no such column.
     """
-    if column not in session.particles:
-        raise ValueError(f"there is no column called {column!r}")
-    labels, values = session.labels.to_numpy(), session.particles[column].to_numpy(float, na_value=math.nan)
-    inside = session.visible & (labels != NONE)
-    groups = pd.Series(values[inside]).groupby(labels[inside])
+    labels, values = _clustered(session, column)
+    groups = pd.Series(values.to_numpy(float, na_value=math.nan)).groupby(labels)
     shares = {"quarter below": 0.25, "median": 0.5, "quarter above": 0.75}
     found = pd.DataFrame({name: groups.quantile(share) for name, share in shares.items()})
     return found.reindex(list(session.clusters)).rename_axis(index="cluster")
+
+
+def _clustered(session: Session, column: str) -> tuple[np.ndarray, pd.Series]:
+    """Cluster and value of a column of the visible particles that are in a cluster; a ValueError if there is no such column."""
+    if column not in session.particles:
+        raise ValueError(f"there is no column called {column!r}")
+    labels = session.labels.to_numpy()
+    inside = session.visible & (labels != NONE)
+    return labels[inside], session.particles[column][inside]
 
 
 def newest(work: Inspection) -> dict[int, tuple[str, Average]]:

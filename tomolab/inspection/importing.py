@@ -279,10 +279,8 @@ def _check_number(count: int, hint: str) -> None:
 
 def _in_use(inputs: list[InputTomogram], listed: pd.DataFrame | None) -> list[InputTomogram]:
     """Tomograms that have particles, or in which they can be picked."""
-    lacking = [one.name for one in inputs if one.tilts is None]
-    if listed is None and lacking:
-        raise ValueError(f"between which tilts was {lacking[0]} recorded? Give tilts=(lowest, highest) in degrees")
     if listed is None:
+        input_tomograms.require_tilts(inputs)
         return inputs
     _check_number(len(listed), "")
     return [one for one in inputs if (listed["tomogram"] == one.name).any()]

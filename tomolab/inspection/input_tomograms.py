@@ -162,6 +162,13 @@ def _tilts(known: pd.DataFrame, given: Tilts | None) -> dict[str, tuple[float, f
     return listed
 
 
+def require_tilts(inputs: Iterable[InputTomogram]) -> None:
+    """Refuse tomograms whose tilts are not known: a ValueError that names the first."""
+    lacking = [one.name for one in inputs if one.tilts is None]
+    if lacking:
+        raise ValueError(f"between which tilts was {lacking[0]} recorded? Give tilts=(lowest, highest) in degrees")
+
+
 def _ask_contrast(name: str, voxels: Tomogram) -> str:
     measured = contrasts.measure(voxels)
     seems = f" Its densities look {measured}." if measured else ""

@@ -542,7 +542,8 @@ def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) ->
     table = run_contents.read_table(folder)
     features, boxes = run_contents.read_features(folder), run_contents.read_boxes(folder)
     points = run_contents.read_layout(folder, features, seed=seed)
-    table = run_contents.read_context(folder, table, points)
+    tomograms = run_contents.read_tomograms(folder, table)
+    table = run_contents.read_context(folder, table, points, tomograms=tomograms)
     labels = table.set_index("particle_id")["cluster"] if "cluster" in table else None
     work = Inspection(
         run_contents.read_session(folder, Session(table, labels)),
@@ -550,7 +551,7 @@ def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) ->
         points=points,
         features=features,
         subtomograms=boxes,
-        tomograms=run_contents.read_tomograms(folder, table),
+        tomograms=tomograms,
         folder=folder,
     )
     work._averages |= run_contents.read_averages(folder)

@@ -239,10 +239,9 @@ def tomogram_files(folder: Path, particles: pd.DataFrame | None = None) -> dict[
     return {name: path for name, path in found.items() if path is not None}
 
 
-def read_context(folder: Path, table: pd.DataFrame, points: pd.DataFrame | None) -> pd.DataFrame:
+def read_context(folder: Path, table: pd.DataFrame, points: pd.DataFrame | None, *, tomograms: StoredTomograms) -> pd.DataFrame:
     """Particle table with the columns about the surroundings of each particle (`context.add`) for which there are files."""
-    shapes = {name: io.open_volume(path) for name, path in tomogram_files(folder, table).items()}
-    return context.add(table, shapes=shapes, masks=mask_files(folder, table), points=points)
+    return context.add(table, shapes=tomograms.headers, masks=mask_files(folder, table), points=points)
 
 
 def mask_files(folder: Path, particles: pd.DataFrame) -> dict[str, dict[str, Path]]:
@@ -269,7 +268,7 @@ def write_mask(
     name
         Of the mask: letters, digits, underscores.
     mask
-        Bool (z, y, x) of a tomogram, or a function that finds it in one, such as `picking.membranes`.
+        Bool (z, y, x) of a tomogram, or a function that finds it in one, such as `picking.membrane_mask`.
     tomogram
         Its name; by default the only one, or all for a function.
 
@@ -372,8 +371,9 @@ def read(folder: str | Path, *, verify: bool = True) -> RunContents:
     boxes, features = tried(lambda: read_boxes(folder)), tried(lambda: read_features(folder))
     table = tried(lambda: read_table(folder)) if (folder / TABLE).is_file() else None
     points = tried(lambda: _layout(folder))
-    if (plain := table) is not None and (wider := tried(lambda: read_context(folder, plain, points))) is not None:
-        table = wider
+    if (plain := table) is not None:
+        wider = tried(lambda: read_context(folder, plain, points, tomograms=read_tomograms(folder, plain)))
+        table = plain if wider is None else wider
     session = None if table is None else tried(lambda: _saved_session(folder, table)) or tried(lambda: _first_session(table))
     deleted = set() if session is None else set(session.deleted)
     averages = {name: one for name, one in (tried(lambda: _averages(folder)) or {}).items() if name not in deleted}
