@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from tomolab import __main__, averaging, inspection, io, learning, picking, simulation, subtomograms, volumes
 from tomolab.commands import COMMANDS
-from tomolab.inspection import run_contents
 from tomolab.simulation import Imaging, densities
 
 KNOWN = ["--contrast", "dark", "--tilts", "-60", "60"]
@@ -139,7 +138,7 @@ def test_all_particles_are_averaged_whatever_is_selected(folder: Path, capsys: p
 def test_maps_that_are_there_are_refused_before_anything_is_averaged(folder: Path, tmp_path: Path, capsys) -> None:
     before = inspection.open(folder)
     name = before.average_name(inspection.Selection("all particles", before.session.ids, "all"), quick=True)
-    path = tmp_path / f"{run_contents.folder_name(name)}.mrc"
+    path = tmp_path / f"{io.file_name(name)}.mrc"
     path.write_text("of another program")
     words = ["average", folder, "--all", "--quick", "--symmetry", "C1", "-o", tmp_path]
     assert __main__.main([*map(str, words)]) == 1

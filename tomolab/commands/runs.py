@@ -76,7 +76,7 @@ def _average(given: Namespace) -> Result:
     maps: dict[str, Path] = {}
     if given.output is not None:
         names = [work.average_name(one, quick=given.quick) for one in chosen]
-        maps = {name: given.output / f"{run_contents.folder_name(name)}.mrc" for name in names}
+        maps = {name: given.output / f"{io.file_name(name)}.mrc" for name in names}
         given.output.mkdir(parents=True, exist_ok=True)
         for path in maps.values():
             free_output(Namespace(output=path, force=given.force))

@@ -37,10 +37,11 @@ from tomolab.inspection.averaging_task import FEWEST as FEWEST
 from tomolab.inspection.averaging_task import AveragingTask
 from tomolab.inspection.discovery import DiscoveryResult, DiscoveryTask
 from tomolab.inspection.history import counted
-from tomolab.inspection.run_contents import AVERAGES, SESSION, folder_name
+from tomolab.inspection.run_contents import AVERAGES, SESSION
 from tomolab.inspection.selection import Selection
 from tomolab.inspection.session import Session
 from tomolab.inspection.session_values import NONE
+from tomolab.io import paths
 from tomolab.jobs import Job
 from tomolab.learning import pca
 from tomolab.learning.embedding import Embedding
@@ -466,7 +467,7 @@ class Inspection:
         about = {"name": name, "cluster": cluster, "members": sessions.digest(ids), "quick": quick}
         average = replace(average, record=average.record | about)
         if self.folder is not None:
-            average.save(io.inside(self.folder, f"{AVERAGES}/{folder_name(name)}"))
+            average.save(io.inside(self.folder, f"{AVERAGES}/{paths.file_name(name)}"))
         self._averages[name] = average
         if name in self.session.deleted:
             self.session.delete_average(name, on=False)
@@ -492,9 +493,14 @@ class Inspection:
 
     def _free(self, title: str) -> str:
         """A title that no average and no job has."""
-        taken = {folder_name(name) for name in (*self._averages, *(job.name for job in self.jobs))}
+        # Names that differ in case only are one file on some systems.
+        taken = {name.casefold() for name in (*self._averages, *(job.name for job in self.jobs))}
         tries = (title if number == 1 else f"{title} ({number})" for number in range(1, len(taken) + 2))
-        return next(name for name in tries if folder_name(name) not in taken)
+        name = next(one for one in tries if one.casefold() not in taken)
+        if self.folder is not None:
+            # Refused now rather than when the work is done.
+            io.inside(self.folder, f"{AVERAGES}/{paths.file_name(name)}")
+        return name
 
     def _keep_session(self, changed: set[str]) -> None:
         self.unkept = ""
