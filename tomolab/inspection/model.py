@@ -25,6 +25,7 @@ from psygnal import Signal
 
 from tomolab import io, jobs
 from tomolab.averaging import symmetry as symmetries
+from tomolab.averaging.classification.discovery import check_limits
 from tomolab.averaging.gold_standard import FIND
 from tomolab.averaging.half_maps import Average
 from tomolab.averaging.identification.catalogue import Catalogue
@@ -389,6 +390,8 @@ class Inspection:
         *,
         seed: int = 0,
         iterations: int = 24,
+        min_particles: int = FEWEST,
+        max_particles: int | None = None,
         mask_diameter: float | None = None,
         symmetry: str = "C1",
     ) -> Job[DiscoveryResult]:
@@ -409,6 +412,8 @@ class Inspection:
             Of the structures and the averages.
         iterations
             Of the discovery, at most; it ends when its structures no longer change.
+        min_particles, max_particles
+            As in `averaging.discover`: fewest of a structure, and most that are used to find the structures.
         mask_diameter, symmetry
             As in `averaging.average`; the symmetry is that of the averages.
 
@@ -423,9 +428,11 @@ class Inspection:
         boxes, before = self.subtomograms, self._taking_part(clusters)
         assert boxes is not None
         _check_mask(mask_diameter, boxes)
+        check_limits(iterations, min_particles=min_particles, max_particles=max_particles)
+        search = {"iterations": iterations, "min_particles": min_particles, "max_particles": max_particles}
         options = {"seed": seed, "symmetry": _symmetry(symmetry), "mask_diameter": mask_diameter}
         task = DiscoveryTask(
-            self.session, before, boxes, self.features, self._keep_free, self.catalogue, iterations, options, self.folder
+            self.session, before, boxes, self.features, self._keep_free, self.catalogue, search, options, self.folder
         )
         job: Job[DiscoveryResult] = jobs.start(self._free("discovery"), task)
         self._add_job(job)

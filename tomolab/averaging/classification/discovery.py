@@ -141,11 +141,7 @@ def discover(
     BlockingIOError
         If another process uses the same checkpoint.
     """
-    least = {"iterations": (iterations, 0), "min_particles": (min_particles, MIN_PARTICLES)}
-    least |= {} if max_particles is None else {"max_particles": (max_particles, 2 * min_particles)}
-    for name, (value, limit) in least.items():
-        if value < limit:
-            raise ValueError(f"{name} must be {limit} or more, got {value}")
+    check_limits(iterations, min_particles=min_particles, max_particles=max_particles)
     features = None if features is None else np.asarray(features)
     chosen = _checked(subtomograms, labels, features)
     some = _draw(labels, max_particles, seed)
@@ -160,8 +156,8 @@ def discover(
     work, diameters = prepare(chosen, classes, seed=seed, workers=workers, **lengths, **options)
     position = pd.Series(np.arange(len(chosen)), index=chosen.ids)
     total = len(classes) + iterations
-    limits = {"min_particles": min_particles, "max_particles": max_particles}
-    saved = Checkpoint(checkpoint, _about(chosen, labels, features) | {"seed": seed, **lengths, **limits})
+    about = _about(chosen, labels, features) | {"min_particles": min_particles, "max_particles": max_particles}
+    saved = Checkpoint(checkpoint, about | {"seed": seed, **lengths})
     with saved.lock(), reporting(progress, total, "discovery") as report:
         monitor = Monitor(report, stop, total, work.data.box * chosen.voxel_size)
         saved.restore([work])
@@ -183,6 +179,15 @@ def discover(
             work.complete()
             saved.remove()
     return _discovery(work, chosen)
+
+
+def check_limits(iterations: int, *, min_particles: int, max_particles: int | None) -> None:
+    """Refuse numbers of `discover` that are out of range, with a ValueError."""
+    least = {"iterations": (iterations, 0), "min_particles": (min_particles, MIN_PARTICLES)}
+    least |= {} if max_particles is None else {"max_particles": (max_particles, 2 * min_particles)}
+    for name, (value, limit) in least.items():
+        if value < limit:
+            raise ValueError(f"{name} must be {limit} or more, got {value}")
 
 
 def _draw(labels: pd.Series, most: int | None, seed: int) -> np.ndarray:
