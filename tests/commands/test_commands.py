@@ -144,14 +144,15 @@ def test_maps_that_are_there_are_refused_before_anything_is_averaged(folder: Pat
     assert __main__.main([*map(str, words)]) == 1
     assert f"{path} is there already" in capsys.readouterr().err
     assert inspection.open(folder).averages.keys() == before.averages.keys()
-    (about,) = result(capsys, *words, "--force")["averages"]
-    assert (about["map"], about["average"]) == (str(path), name)
+    assert __main__.main([*map(str, words), "--force"]) == 0
+    assert f"saved in {folder / 'averages'} and as {path}" in capsys.readouterr().out
     assert np.allclose(io.read_volume(path).data, inspection.open(folder).averages[name].volume.data)
 
 
 @pytest.mark.display
-def test_napari_shows_a_run_folder(folder: Path, tmp_path: Path) -> None:
-    script = [sys.executable, "-m", "tomolab", "napari", str(folder), "--screenshot", str(tmp_path / "a.png")]
+@pytest.mark.parametrize("name", ["run", "TS_1.mrc"])
+def test_napari_shows_a_run_folder_and_a_tomogram(folder: Path, name: str, tmp_path: Path) -> None:
+    script = [sys.executable, "-m", "tomolab", "napari", str(folder.parent / name), "--screenshot", str(tmp_path / "a.png")]
     done = subprocess.run(script, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

@@ -281,7 +281,7 @@ def test_what_is_exported_is_what_is_counted(folder: Path, tmp_path: Path) -> No
 
 
 def test_a_folder_without_clusters_says_which_notebook_makes_them(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="run the notebook 05_clusters first"):
+    with pytest.raises(FileNotFoundError, match="run tomolab import, or the notebook 05_clusters, first"):
         inspection.open(tmp_path)
 
 

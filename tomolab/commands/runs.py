@@ -89,7 +89,11 @@ def _average(given: Namespace) -> Result:
         about["map"] = maps[about["average"]]
         io.write_volume(done[about["average"]].volume, about["map"])
     lines = [f"{one['average']}: {one['particles']:,} particles{_resolution(one)}" for one in averages]
-    return Result("\n".join([*lines, f"saved in {given.folder / run_contents.AVERAGES}"]), {"averages": averages})
+    lines.append(f"saved in {given.folder / run_contents.AVERAGES}{''.join(f' and as {path}' for path in maps.values())}")
+    finest = 2 * next(iter(done.values())).volume.voxel_size if done else 0.0
+    if any(one.resolution < 1.05 * finest for one in done.values()):
+        lines.append(f"finer than {finest:g} Å needs boxes of finer voxels: tomolab import --box-voxel-size, another folder")
+    return Result("\n".join(lines), {"averages": averages})
 
 
 def _about(name: str, average: "Average") -> dict[str, Any]:
@@ -150,25 +154,29 @@ def _inspect(given: Namespace) -> Result:
 
 
 def _napari_arguments(parser: ArgumentParser) -> None:
-    _folder(parser)
+    parser.add_argument("path", type=Path, metavar="PATH", help="a run folder, or a tomogram to pick particles in")
     parser.add_argument("--screenshot", type=Path, metavar="PNG", help="write a picture of the canvas and close")
 
 
 def _napari(given: Namespace) -> Result:
     from tomolab import inspection
+    from tomolab.inspection import run_contents
     from tomolab.ui import napari, require
 
-    work = inspection.open(given.folder)
+    is_run = (given.path / run_contents.TABLE).is_file() or not given.path.exists()
+    work = inspection.open(given.path) if is_run else None
     window = napari.open_viewer()
-    from tomolab.ui.napari.dock import Inspector
+    from tomolab.ui.napari import dock, plugin
 
-    window.window.add_dock_widget(Inspector(window, work), name="tomolab", area="right")
+    if work is None:
+        plugin.open_path(window, given.path)
+    window.window.add_dock_widget(dock.Inspector(window, work), name="tomolab", area="right")
     if given.screenshot is not None:
         napari.screenshot(window, given.screenshot)
         window.close()
         return Result(f"the picture is {given.screenshot}", {"screenshot": given.screenshot})
     require("napari").run()
-    return Result(f"every change is saved in {given.folder}", {"folder": given.folder})
+    return Result("napari is closed", {"path": given.path})
 
 
 COMMANDS = (
@@ -202,8 +210,8 @@ COMMANDS = (
     ),
     Command(
         "napari",
-        "Open the inspector of a run folder in napari.",
-        "tomolab napari runs/mine",
+        "Open the inspector of a run folder in napari, or a tomogram to pick particles in.",
+        "tomolab napari runs/mine\ntomolab napari TS_01.mrc",
         _napari_arguments,
         _napari,
     ),

@@ -104,9 +104,9 @@ class RunContents:
 
 
 def read_table(folder: Path) -> pd.DataFrame:
-    """Read the particle table; FileNotFoundError, naming the notebook that writes it, if there is none."""
+    """Read the particle table; FileNotFoundError, naming what writes it, if there is none."""
     if not io.inside(folder, TABLE).is_file():
-        raise FileNotFoundError(f"there is no {TABLE} in {folder}: run the notebook 05_clusters first")
+        raise FileNotFoundError(f"there is no {TABLE} in {folder}: run tomolab import, or the notebook 05_clusters, first")
     return io.read_particles(folder / TABLE)
 
 

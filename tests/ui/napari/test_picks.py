@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from napari.components import ViewerModel
-from napari.layers import Layer
 from napari.utils.interactions import mouse_press_callbacks, mouse_release_callbacks
 
 from tomolab import inspection, io, particles, subtomograms
@@ -23,10 +22,7 @@ PLACES = np.array([[40.3, 500.125, 300.875], [210.0, 101.5, 612.25], [0.0, 0.0, 
 def opened(path: Path) -> tuple[ViewerModel, Picks]:
     """A viewer with what the plugin gives of a path, and picks in its tomogram."""
     view = viewer.model()
-    read = plugin.reader(str(path))
-    assert read is not None
-    for data, options, kind in read(str(path)):
-        view.add_layer(Layer.create(data, options, kind))
+    plugin.open_path(view, path)
     picks = Picks(view, diameter=250.0)
     picks.show(next(layer for layer in view.layers if PLACE in layer.metadata))
     return view, picks

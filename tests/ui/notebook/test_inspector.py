@@ -423,5 +423,5 @@ def test_what_there_is_not_is_left_out(boxes: Subtomograms) -> None:
     assert view.buttons["undo"].disabled
     with pytest.raises(ValueError, match="there is no tomogram to show"):
         Section(view.inspection)
-    with pytest.raises(FileNotFoundError, match="run the notebook 05_clusters first"):
+    with pytest.raises(FileNotFoundError, match="run tomolab import, or the notebook 05_clusters, first"):
         inspection.open("nowhere")

@@ -6,7 +6,7 @@ All layers are in Å. The metadata of layers of a run folder has its path, so th
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,9 @@ from tomolab.ui import style
 from tomolab.ui.napari import link, picks, viewer
 from tomolab.volumes import Volume
 
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
 Layer = tuple[Any, dict[str, Any], str]
 """Data, keyword arguments and layer type, as in napari's plugins."""
 VOLUMES = tuple(f"{end}{packed}" for end in (".mrc", ".rec", ".map") for packed in ("", ".gz", ".bz2"))
@@ -41,7 +44,7 @@ DIAMETER = 200.0
 """Diameter in Å of particles whose list has none."""
 
 
-def reader(path: str | Sequence[str]) -> Callable[[Any], list[Layer]] | None:
+def reader(path: str | Path | Sequence[str]) -> Callable[[Any], list[Layer]] | None:
     """Give the function that reads a path, or None if tomolab cannot.
 
     Parameters
@@ -61,6 +64,17 @@ def reader(path: str | Sequence[str]) -> Callable[[Any], list[Layer]] | None:
     if place.is_dir() and (run_contents.tomogram_files(place) or any((place / name).is_file() for name in LISTS)):
         return read_run
     return None
+
+
+def open_path(view: "ViewerModel", path: str | Path) -> None:
+    """Add the layers of a path to a viewer, as File, Open does; ValueError if tomolab cannot read it."""
+    from napari.layers import Layer as NapariLayer
+
+    read = reader(path)
+    if read is None:
+        raise ValueError(f"{path} is no run folder, tomogram, particle list or store of subtomograms")
+    for one in read(path):
+        view.add_layer(NapariLayer.create(*one))
 
 
 def _is_list(place: Path) -> bool:
