@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from importlib import import_module
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -119,7 +120,18 @@ def test_computing_loads_nothing_that_only_an_extra_brings():
 
 
 def test_looking_loads_napari_and_scatter_only_when_asked():
-    modules = ("inspector", "scatter", "dock", "cluster_table", "export_menu", "jobs", "threads")
+    modules = (
+        "inspector",
+        "scatter",
+        "dock",
+        "cluster_table",
+        "export_menu",
+        "jobs",
+        "threads",
+        "filters",
+        "gallery",
+        "pick_panel",
+    )
     windows = {f"tomolab.ui.napari.{name}" for name in modules}
     screens = [name for name in MODULES if name.startswith("tomolab.ui.") and name not in windows]
     assert loaded("".join(f"import {name}\n" for name in screens)) & {"napari", "PySide6", "jscatter"} == set()
@@ -313,6 +325,18 @@ def test_links_lead_somewhere(path):
         target = path.parent / file if file else path
         faults += [] if target.exists() and (not heading or heading in headings(target)) else [link]
     assert faults == []
+
+
+def test_links_to_the_web_are_whole_and_each_is_written_in_one_way() -> None:
+    found: dict[str, set[str]] = {}
+    for path in (one for one in TEXTS if one.suffix in (".md", ".ipynb")):
+        for link in re.findall(r"\w+://[^\s)>\"'`\\]+", path.read_text(encoding="utf-8")):
+            address = urlsplit(link.rstrip(".,;:"))
+            if address.scheme in ("http", "https") and address.hostname not in ("localhost", "127.0.0.1"):
+                assert re.fullmatch(r"https://[a-z0-9-]+(\.[a-z0-9-]+)+(/[\w./~%#?=&+-]*)?", address.geturl()), (path, link)
+                found.setdefault(f"{address.hostname}{address.path.rstrip('/')}".casefold(), set()).add(address.geturl())
+    assert found
+    assert not {key: ways for key, ways in found.items() if len({way.partition("#")[0] for way in ways}) > 1}
 
 
 def test_packages_are_loaded_when_they_are_asked_for():
