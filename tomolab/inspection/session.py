@@ -324,12 +324,12 @@ class Session:
         return moved
 
     @_one_at_a_time
-    def dissolve(self, *clusters: int) -> None:
+    def unassign(self, *clusters: int) -> None:
         """Remove clusters; their particles are then in no cluster."""
         title, labels = ", ".join(map(self.title, clusters)), self._values["labels"].copy()
         labels[np.isin(labels, clusters)] = NONE
         rest = {number: one for number, one in self.clusters.items() if number not in clusters}
-        self._do(f"dissolve {title}", labels=labels, clusters=rest)
+        self._do(f"unassign {title}", labels=labels, clusters=rest)
 
     @_one_at_a_time
     def send_back(self, *clusters: int) -> None:

@@ -257,7 +257,7 @@ import numpy as np, pandas as pd
 from tomolab.volumes import Volume
 z, y, x = np.indices((20, 20, 20)) - 10
 ball = Volume(np.exp(-(z**2 + y**2 + x**2) / 18).astype("float32"), 20.0)
-view.inspection.keep("ball", Average(ball, ball, ball, pd.DataFrame({"resolution": [40.0], "fsc": [1.0]}), table, {}))"""
+view.inspection.add_average("ball", Average(ball, ball, ball, pd.DataFrame({"resolution": [40.0], "fsc": [1.0]}), table, {}))"""
 
 
 @pytest.mark.parametrize("shown", [AVERAGED], indirect=True)

@@ -195,7 +195,7 @@ def test_a_dark_page_has_a_dark_map_and_legends_have_titles(view: Inspector) -> 
 def test_the_whole_view_is_written_as_a_figure_and_the_methods_as_words(view: Inspector, folder: Path) -> None:
     export, work = view.export, view.inspection
     members = work.session.members(1)
-    work.keep("rings", average_of(work.session.table([1]), turn=0.0), cluster=1, members=members.ids)
+    work.add_average("rings", average_of(work.session.table([1]), turn=0.0), cluster=1, members=members.ids)
     work.session.describe(1, name="$x^{$ rings")
     view.section.at.value = 300.0
     export.figure_button.click()

@@ -271,10 +271,10 @@ class Inspector(VBox):  # type: ignore[misc]
         text = f"<b>{session.chosen_rows.sum():,}</b> of {counted(shown)} selected"
         text += f", {count - shown:,} hidden" if shown < count else ""
         text += f" · {html.escape(past[-1].what)}" if past else ""
-        kept, unkept = self.inspection.kept, self.inspection.unkept
-        text += "" if kept is None else " · kept" if kept.name == SESSION else f" · kept as {html.escape(kept.name)}"
-        if unkept:
-            self.say(f"NOT KEPT: {unkept}")
+        path, unsaved = self.inspection.session_path, self.inspection.unsaved
+        text += "" if path is None else " · saved" if path.name == SESSION else f" · saved as {html.escape(path.name)}"
+        if unsaved:
+            self.say(f"NOT SAVED: {unsaved}")
         else:
             self.status.value = _line(text, style.QUIET_TEXT)
         self._enable()
