@@ -57,6 +57,17 @@ def test_selecting_adds_removes_and_intersects() -> None:
     assert session.chosen("one", "test").ids.tolist() == [ids[3]]
     with pytest.raises(ValueError, match=r"1 of 2 particles are unknown here, such as \[-4\]"):
         session.select([ids[0], -4])
+    # A mask is of all particles, in the order of the session or by its index.
+    for mask in (session.particles["score"] > 0, (session.particles["score"] > 0).tolist(), session.labels == 1):
+        session.select(mask)
+        assert session.selected.tolist() == list(mask)
+    session.select((session.labels == 1).sample(frac=1, random_state=1))
+    assert session.selected.tolist() == (session.labels == 1).tolist()
+    for wrong, why in (([True, False], "12 particles, got 2"), ([True, 5], "booleans among numbers"), ([0.5], "type float64")):
+        with pytest.raises(ValueError, match=why):
+            session.select(wrong)
+    with pytest.raises(ValueError, match=r"there is no cluster \[True\]"):
+        session.merge([True, 0])
     with pytest.raises(ValueError, match="how must be one of replace, add, remove, intersect, got 'xor'"):
         session.select([], how="xor")
 

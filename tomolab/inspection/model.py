@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from psygnal import Signal
 
-from tomolab import io, jobs
+from tomolab import io, jobs, particles
 from tomolab.averaging import symmetry as symmetries
 from tomolab.averaging.gold_standard import FIND
 from tomolab.averaging.half_maps import Average
@@ -268,7 +268,7 @@ class Inspection:
 
         Of more than 20,000 particles a random 20,000 are sorted; the others follow in the given order.
         """
-        given = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), dtype=np.int64)
+        given = particles.as_ids(ids, self.session.ids)
         if self.features is None or not len(given):
             return given
         if len(given) > MOST:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex, to_rgba
 
+from tomolab import particles as tables
 from tomolab.inspection.selection import Selection
 from tomolab.ui import require, style
 
@@ -106,7 +107,7 @@ class Lasso:
         ValueError
             If a particle is not in the scatter.
         """
-        wanted = np.fromiter(ids, dtype=np.int64)
+        wanted = tables.as_ids(ids, self._index.to_numpy())
         rows = self._index.get_indexer(wanted)
         unknown = wanted[rows < 0]
         if len(unknown):
