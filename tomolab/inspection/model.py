@@ -40,6 +40,7 @@ from tomolab.inspection.history import counted
 from tomolab.inspection.run_contents import AVERAGES, SESSION, folder_name
 from tomolab.inspection.session import Session
 from tomolab.inspection.session_values import NONE
+from tomolab.io.volumes.tomogram import Tomogram
 from tomolab.jobs import Job
 from tomolab.learning import pca
 from tomolab.learning.embedding import Embedding
@@ -158,6 +159,11 @@ class Inspection:
     def session_path(self) -> Path | None:
         """File of the session; None without a run folder."""
         return None if self.folder is None else self.folder / self._session_name
+
+    @property
+    def headers(self) -> Mapping[str, Volume | Tomogram]:
+        """Tomograms by name, for their shapes and voxel sizes; no voxels are read."""
+        return self.tomograms.headers if isinstance(self.tomograms, run_contents.StoredTomograms) else self.tomograms
 
     @property
     def named(self) -> list[str]:

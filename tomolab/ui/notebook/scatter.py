@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from jscatter import Scatter
 
 
-DARK, LIFTED = "#111111", "#333333"
-"""Background of the map, and of what lies over it, in a dark theme."""
+LIFTED = "#333333"
+"""Background of what lies over the map in a dark theme."""
 SHADES = 255
 """Number of colours of a range of numbers."""
 
@@ -220,7 +220,7 @@ class Lasso:
 
     def dress(self, *, dark: bool, legend: str = "") -> None:
         """Draw on a dark or a white background, with a legend of the colours under a title, or without it."""
-        ink, paper = ("white", DARK) if dark else ("black", "white")
+        ink, paper = ("white", style.DARK) if dark else ("black", "white")
         # Not by `background` of the scatter, which shows hidden axes and the legend.
         self.widget.background_color, self.widget.reticle_color = to_rgba(paper), to_rgba(ink, 0.2)
         self.widget.tooltip_color = to_rgba(LIFTED if dark else "white")
