@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import divide_run
 from test_exports import average_of
 from test_inspector import circles, draw, picture, said, tell
 
 from tomolab import inspection
-from tomolab import io as tomolab_io
 from tomolab.inspection import Inspection, Session
 from tomolab.subtomograms import Subtomograms
 from tomolab.ui import view_figure
@@ -23,11 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")
 @pytest.fixture
 def view(folder: Path) -> Inspector:
     """The run folder with particles in two tomograms, in clusters of their kinds, and with a mask."""
-    table = tomolab_io.read_particles(folder / "clusters.csv")
-    table["tomogram"] = ["cell", "other"] * 16
-    tomolab_io.write_particles(table.assign(cluster=(table["label"] == "tric").astype(int)), folder / "clusters.csv")
-    (folder / "tomograms").mkdir()
-    (folder / "tomogram.mrc").rename(folder / "tomograms" / "cell.mrc")
+    divide_run(folder)
     inspection.write_mask(folder, "membrane", lambda volume: np.arange(80) < 30 * np.ones(volume.shape))
     return inspector.open(folder)
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import divide_run
 from matplotlib.colors import to_rgb
 
 from tomolab import inspection
-from tomolab import io as tomolab_io
 from tomolab.ui import style
 from tomolab.ui.notebook.positions import Positions
 
@@ -16,12 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")
 
 @pytest.fixture
 def panel(folder: Path) -> Positions:
-    """Particles in two tomograms, of which one has an image; in clusters of their kinds."""
-    table = tomolab_io.read_particles(folder / "clusters.csv")
-    table["tomogram"] = ["cell", "other"] * 16
-    tomolab_io.write_particles(table.assign(cluster=(table["label"] == "tric").astype(int)), folder / "clusters.csv")
-    (folder / "tomograms").mkdir()
-    (folder / "tomogram.mrc").rename(folder / "tomograms" / "cell.mrc")
+    divide_run(folder)
     return Positions(inspection.open(folder))
 
 

@@ -67,9 +67,10 @@ function keyboardLasso(map) {
 export default {
   render({ model, el }) {
     el.style.display = "none";
-    // The buttons of the scatter would stay white in a dark theme.
+    // The buttons of the scatter would stay white in a dark theme, and titles of tabs would be cut in a narrow window.
     const sheet = document.createElement("style");
-    sheet.textContent = ".tomolab-map [class*='jss:w-9'] { background: transparent !important; }";
+    sheet.textContent = ".tomolab-map [class*='jss:w-9'] { background: transparent !important; }"
+      + ".tomolab-inspector .widget-tab > .lm-TabBar .lm-TabBar-tab { flex: 1 1 auto; min-width: max-content; padding: 0 6px; }";
     el.append(sheet);
     let used = false, moved = 0, again = null, map = null, lasso = null;
     // The scatter comes after this.

@@ -48,7 +48,7 @@ class Positions(VBox):  # type: ignore[misc]
         self._names = self.session.particles["tomogram"].to_numpy()
         self._places = particles.positions(self.session.particles)[:, ::-1].astype(np.float32)
         self.tomogram = Dropdown(
-            options=inspection.named, description="tomogram", style=style.LABEL, layout=Layout(width="210px")
+            options=inspection.named, description="tomogram", style=style.LABEL, layout=Layout(width="auto", max_width="320px")
         )
         diameter = inspection.diameter
         looks = {
