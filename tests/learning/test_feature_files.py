@@ -214,7 +214,7 @@ def test_utf_16_is_read(tmp_path) -> None:
 def test_what_is_kept_by_pickle_is_refused_with_the_way_out(tmp_path) -> None:
     for name in ("z.pkl", "a.temb", "a.tloc", "a.pickle", "a.joblib", "a.pt"):
         (tmp_path / name).write_bytes(b"\x80\x04N.")
-        with pytest.raises(ValueError, match=rf"{name} is kept by pickle, .*to_parquet\(.*numpy.savez"):
+        with pytest.raises(ValueError, match=rf"{name} was saved by pickle, .*to_parquet\(.*numpy.savez"):
             read_features(tmp_path / name)
     np.savez(tmp_path / "a.npz", ids=IDS, vectors=VECTORS.astype(object))
     with pytest.raises(ValueError, match="expected numbers or text"):

@@ -100,7 +100,7 @@ def _average_all(work: "Inspection", options: dict[str, Any]) -> "Job[dict[str, 
         raise ValueError(problem)
     titles = ("all particles" + (f" ({number})" if number > 1 else "") for number in range(1, len(work.averages) + 2))
     title = next(one for one in titles if one not in work.averages)
-    task = AveragingTask(title, work.subtomograms, work.session.ids, keep=work.keep, folder=work.folder, options=options)
+    task = AveragingTask(title, work.subtomograms, work.session.ids, add=work.add_average, folder=work.folder, options=options)
     return jobs.start(title, task)
 
 
@@ -131,7 +131,7 @@ def _wait(job: "Job[Any]", given: Namespace) -> Any:
                 shown = str(job.progress)
                 say(given, f"{job.name}: {shown}")
     except KeyboardInterrupt:
-        say(given, f"{job.name} is stopped; the best so far is kept")
+        say(given, f"{job.name} is stopped; the best so far is saved")
         job.stop()
     return job.result()
 

@@ -65,13 +65,13 @@ def read_features(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is kept by pickle or of another kind, ids are missing, repeated or no whole numbers, are not those of the
+        If the file was saved by pickle or of another kind, ids are missing, repeated or no whole numbers, are not those of the
         particle table, a feature is no finite number, or it is not clear which columns are features.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix in PICKLED:
-        raise ValueError(f"{path} is kept by pickle, which runs what it reads, and is not opened; {HOW}")
+        raise ValueError(f"{path} was saved by pickle, which runs what it reads, and is not opened; {HOW}")
     if suffix not in TABLES + ARRAYS:
         raise ValueError(f"{path} is none of {', '.join(TABLES + ARRAYS)}; {HOW}")
     with safe_load.reading(path, "features"):
