@@ -112,6 +112,14 @@ def write_run(folder: Path, boxes: Subtomograms) -> Path:
     return folder
 
 
+def divide_run(folder: Path) -> None:
+    """Put the particles of `write_run` into two tomograms, of which one has an image, and into clusters of their kinds."""
+    table = io.read_particles(folder / "clusters.csv").assign(tomogram=["cell", "other"] * 16)
+    io.write_particles(table.assign(cluster=(table["label"] == "tric").astype(int)), folder / "clusters.csv")
+    (folder / "tomograms").mkdir()
+    (folder / "tomogram.mrc").rename(folder / "tomograms" / "cell.mrc")
+
+
 @pytest.fixture
 def folder(tmp_path: Path, boxes: Subtomograms) -> Path:
     """A run folder of two kinds of particles (`write_run`)."""

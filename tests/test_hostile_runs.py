@@ -256,7 +256,7 @@ def test_what_an_inspection_finds_does_not_lead_out(name: str, folder: Path, tmp
     outside = tmp_path_factory.mktemp("outside")
     work = inspection.open(folder, diameter=250)
     work.session.select(work.session.ids[:3], "list")
-    work.keep("a", average_of(work))
+    work.add_average("a", average_of(work))
     (folder / name).rename(outside / f"bait {name}")
     (folder / name).symlink_to(outside / f"bait {name}")
     before = sorted(outside.rglob("*"))
@@ -267,7 +267,7 @@ def test_what_an_inspection_finds_does_not_lead_out(name: str, folder: Path, tmp
     assert sorted(outside.rglob("*")) == before
     if name == "averages":
         with pytest.raises(ValueError, match="leads out of"):
-            work.keep("b", average_of(work))
+            work.add_average("b", average_of(work))
 
 
 def test_a_part_does_not_write_through_a_link(tmp_path: Path) -> None:
@@ -292,9 +292,9 @@ def test_names_lead_nowhere_else(folder: Path) -> None:
     made = average_of(work)
     for name in OUT:
         if len(name) < 200:
-            work.keep(name, made)
+            work.add_average(name, made)
     with pytest.raises(ValueError, match="longer than file names can be"):
-        work.keep("x" * 300, made)
+        work.add_average("x" * 300, made)
     assert {path for path in folder.parent.rglob("*") if folder not in path.parents} == outside
     assert {path.parent for path in folder.rglob("record.json")} == set((folder / "averages").iterdir())
 
@@ -315,7 +315,7 @@ def test_a_report_of_a_hostile_folder_holds_no_markup_of_it(folder: Path) -> Non
     """Whatever can hold text holds a script; the folder is one of somebody else."""
     work = inspection.open(folder, diameter=250)
     made = average_of(work)
-    work.keep(
+    work.add_average(
         SCRIPT,
         averaging.Average(
             made.volume,
@@ -354,7 +354,7 @@ def test_a_report_of_a_hostile_folder_holds_no_markup_of_it(folder: Path) -> Non
 def test_a_report_tells_what_could_not_be_read(name: str, folder: Path) -> None:
     """A damaged file of a folder is a fault on the page, and all else is there."""
     work = inspection.open(folder, diameter=250)
-    work.keep("a", average_of(work))
+    work.add_average("a", average_of(work))
     work.session.chosen("b", "c") if work.session.selected.any() else selection.Selection("b", [1], "c").save(folder / "b.json")
     place = {
         "session": "session.npz",

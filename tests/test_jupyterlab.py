@@ -393,7 +393,7 @@ def test_150_000_of_a_million_are_as_many_on_the_page_and_in_the_file(page, lab,
     assert row.inner_text().split()[:2] == ["150,000", "150,000"]
     row.locator("input.tick").check()
     # What can be done with a ticked cluster can be done as soon as the kernel knows of the tick.
-    page.get_by_role("button", name="Dissolve", disabled=False).wait_for(timeout=60_000)
+    page.get_by_role("button", name="Unassign", disabled=False).wait_for(timeout=60_000)
     page.get_by_role("tab", name="Export").click()
     page.locator(".tomolab-inspector select", has_text="Dynamo").select_option("all columns (.csv)")
     page.get_by_role("button", name="Write").click()

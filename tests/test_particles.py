@@ -43,6 +43,11 @@ def test_rows_follow_the_ids_asked_for() -> None:
     table = some()
     assert particles.rows(table, [9, 7]).tolist() == [2, 0]
     assert particles.rows(table, []).tolist() == []
+    assert particles.rows(table, table["particle_id"] > 7).tolist() == [
+        n for n in range(len(table)) if table["particle_id"][n] > 7
+    ]
+    with pytest.raises(ValueError, match=rf"one boolean for each of the {len(table)} particles, got 1"):
+        particles.rows(table, [True])
     with pytest.raises(ValueError, match=r"2 of 3 particle ids are not in this table of 4: 100, -1"):
         particles.rows(table, [9, 100, -1])
     with pytest.raises(ValueError, match="more than once: 9"):

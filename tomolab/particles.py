@@ -214,18 +214,16 @@ def geometries(particles: pd.DataFrame) -> np.ndarray:
 
 
 def rows(particles: pd.DataFrame, ids: Any) -> np.ndarray:
-    """Row numbers, in the order of `ids`, of the particles with these ids.
+    """Row numbers, in the order of `ids`, of the particles with these ids, or where a mask is true (`as_ids`).
 
     Raises
     ------
     ValueError
-        If an id is not in the table or asked for twice.
+        If an id is not in the table or asked for twice, or `as_ids` refuses them.
     """
-    wanted = np.asarray(ids).reshape(-1)
-    if wanted.size and wanted.dtype.kind not in "iu":
-        raise ValueError(f"particle ids are whole numbers, got values of type {wanted.dtype}")
     index = pd.Index(particles["particle_id"])
-    found = index.get_indexer(wanted.astype(np.int64))
+    wanted = as_ids(ids, index.to_numpy())
+    found = index.get_indexer(wanted)
     if (found < 0).any():
         unknown = wanted[found < 0]
         raise ValueError(
@@ -235,6 +233,36 @@ def rows(particles: pd.DataFrame, ids: Any) -> np.ndarray:
         values, counts = np.unique(wanted, return_counts=True)
         raise ValueError(f"{(counts > 1).sum()} particle ids are asked for more than once: {_first(values[counts > 1])}")
     return found
+
+
+def as_ids(given: Any, known: np.ndarray) -> np.ndarray:
+    """Particle ids (m,), int64: the given ones, or those of the particles where a mask is true.
+
+    Parameters
+    ----------
+    given
+        Whole numbers; or a mask: booleans in the order of `known`, or a Series of booleans with the index ``particle_id``.
+    known
+        Ids of all particles (n,).
+
+    Raises
+    ------
+    ValueError
+        If the mask does not have one value for each particle, or values are neither whole numbers nor a mask.
+    """
+    if isinstance(given, pd.Series) and given.dtype == bool and given.index.name == "particle_id":
+        return given.index[given].to_numpy(dtype=np.int64)
+    values = given if hasattr(given, "__array__") or not np.iterable(given) else list(given)
+    found = np.asarray(values).reshape(-1)
+    mixed = isinstance(values, list) and any(isinstance(one, bool | np.bool_) for one in values)
+    if found.dtype.kind == "b" and len(found) == len(known):
+        return np.asarray(known)[found]
+    if found.dtype.kind == "b":
+        raise ValueError(f"a mask has one boolean for each of the {len(known)} particles, got {len(found)}")
+    if mixed or (found.size and found.dtype.kind not in "iu"):
+        what = "booleans among numbers" if mixed else f"values of type {found.dtype}"
+        raise ValueError(f"particle ids are whole numbers, or a mask of one boolean for each particle, got {what}")
+    return found.astype(np.int64, copy=False)
 
 
 def _ids(column: pd.Series) -> np.ndarray:

@@ -133,7 +133,7 @@ def test_it_says_what_cannot_be_done_and_why(work: Inspection, boxes: Subtomogra
         "new_cluster": "select particles first",
         "merge": "tick two clusters or more",
         "split": "tick one cluster",
-        "dissolve": "tick one cluster or more",
+        "unassign": "tick one cluster or more",
         "accept": "tick one cluster or more",
         "send_back": "tick one cluster or more",
         "average": "the selection holds 0 particles, and an average needs 8",
@@ -177,7 +177,7 @@ def test_a_structure_is_accepted_merged_split_and_sent_back(work: Inspection, sc
     identity = {"identity": {"sentence": "known: tric (r 0.98, p 0.001)"}}
     for number, name in ((0, "a"), (second, "b")):
         table = session.table([number]).assign(half=1)
-        work.keep(name, Average(volume, volume, volume, fsc, table, identity if name == "a" else {}), cluster=number)
+        work.add_average(name, Average(volume, volume, volume, fsc, table, identity if name == "a" else {}), cluster=number)
     view, _, _ = screen(work)
     resolution = f"{work.averages['a'].resolution:.0f}"
     both = {0: resolution, second: resolution}
@@ -268,7 +268,7 @@ def test_actions_change_the_session(work: Inspection) -> None:
     session.describe(2, name="third")
     ACTIONS["merge"].do(work, Choice([2, 0]))
     assert [session.title(one) for one in session.clusters] == ["cluster 1", "third"]
-    ACTIONS["dissolve"].do(work, Choice([1, 2]))
+    ACTIONS["unassign"].do(work, Choice([1, 2]))
     assert not session.clusters
     for _ in range(2):
         ACTIONS["undo"].do(work, Choice())

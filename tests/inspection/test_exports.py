@@ -44,8 +44,8 @@ def work(folder: Path) -> Inspection:
     work.session.describe(1, name="ribosomes")
     table = work.session.particles
     first = table[table["particle_id"].isin(work.session.members(1).ids)]
-    work.keep("whole", average_of(first[:12], turn=40.0))
-    work.keep("glance", average_of(first[8:14], turn=70.0), quick=True)
+    work.add_average("whole", average_of(first[:12], turn=40.0))
+    work.add_average("glance", average_of(first[8:14], turn=70.0), quick=True)
     return work
 
 
@@ -111,7 +111,7 @@ def test_the_users_own_list_comes_back_with_the_chosen_rows(folder: Path, boxes:
     listed = read.assign(particle_id=boxes.ids, cluster=np.repeat([0, 1], 16))
     io.write_particles(listed, folder / "clusters.csv")
     work = inspection.open(folder, diameter=250)
-    work.keep("average", average_of(work.session.table([1]), turn=30.0))
+    work.add_average("average", average_of(work.session.table([1]), turn=30.0))
     done = io.filter_particles(own, work.session.table([1]), tmp_path / "some.star")
     assert (done.kept, done.dropped, done.elsewhere) == (16, 16, 0)
     wanted = listed.loc[listed["cluster"] == 1, "theirNumber"]

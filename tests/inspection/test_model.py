@@ -114,7 +114,7 @@ def test_a_killed_average_continues_and_a_stopped_one_leaves_no_file(folder: Pat
 
     options = {"seed": 0, "symmetry": "C2", "mask_diameter": 250.0}
     ids = work.session.members(second).ids
-    task = AveragingTask("killed", work.subtomograms, ids, keep=Mock(), folder=folder, options=options)
+    task = AveragingTask("killed", work.subtomograms, ids, add=Mock(), folder=folder, options=options)
     with pytest.raises(KeyboardInterrupt):
         task(progress=killed, stop=lambda: False)
     assert len(files()) == 1
@@ -140,7 +140,7 @@ def test_new_clusters_begin_a_new_session_and_the_old_one_is_kept(folder: Path) 
     table = io.read_particles(folder / "clusters.csv")
     io.write_particles(table.assign(cluster=7), folder / "clusters.csv")
     with pytest.warns(
-        UserWarning, match=r"clusters\.csv is not what it began with\. A new one begins; it is kept as session-1\.npz"
+        UserWarning, match=r"clusters\.csv is not what it began with\. A new one begins; the old one is saved as session-1\.npz"
     ):
         again = inspection.open(folder)
     assert list(again.session.clusters) == [7]
@@ -153,13 +153,13 @@ def test_new_clusters_begin_a_new_session_and_the_old_one_is_kept(folder: Path) 
 def test_two_kernels_in_one_run_folder_keep_both_sessions(folder: Path) -> None:
     first, second = inspection.open(folder), inspection.open(folder)
     first.split(0)
-    with pytest.warns(UserWarning, match=r"has kept its session as session\.npz; this one is kept as session-1\.npz"):
+    with pytest.warns(UserWarning, match=r"has saved its session as session\.npz; this one is saved as session-1\.npz"):
         second.session.select(second.session.ids[:3])
     second.session.select(second.session.ids[:4])
     first.session.merge([0, 1])
-    assert (first.kept, second.kept) == (folder / "session.npz", folder / "session-1.npz")
+    assert (first.session_path, second.session_path) == (folder / "session.npz", folder / "session-1.npz")
     for one in (first, second):
-        kept = session.load(one.kept, one.session.particles)
+        kept = session.load(one.session_path, one.session.particles)
         assert len(kept.history.past) == 2
         assert kept.selected.tolist() == one.session.selected.tolist()
 
@@ -167,25 +167,25 @@ def test_two_kernels_in_one_run_folder_keep_both_sessions(folder: Path) -> None:
 def test_a_run_folder_may_come_later_and_one_that_takes_nothing_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = inspection.open(folder)
     work = inspection.Inspection(there.session, diameter=100.0)
-    assert work.kept is None
+    assert work.session_path is None
     assert work.average_problem([0], engine="RELION") == "there are no boxes to average"
     with pytest.raises(ValueError, match="no run folder"):
         work.save()
     work.folder = folder / "later"
     work.folder.mkdir()
     work.session.select(work.session.ids[:3])
-    assert work.kept == folder / "later" / "session.npz"
+    assert work.session_path == folder / "later" / "session.npz"
     seen = []
     work.changed.connect(seen.append)
     with monkeypatch.context() as patched:
         patched.setattr(Session, "save", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
-        with pytest.warns(UserWarning, match="could not be kept in .*No space left"):
+        with pytest.warns(UserWarning, match="could not be saved in .*No space left"):
             work.session.select(work.session.ids[:5])
-    assert "No space left on device" in work.unkept
+    assert "No space left on device" in work.unsaved
     assert seen == [{"selected"}]
     work.session.select(work.session.ids[:4])
-    assert work.unkept == ""
-    assert session.load(work.kept, work.session.particles).selected.sum() == 4
+    assert work.unsaved == ""
+    assert session.load(work.session_path, work.session.particles).selected.sum() == 4
 
 
 def test_a_layout_of_another_embedding_is_made_anew_whatever_the_clock_says(
@@ -254,7 +254,7 @@ def test_relion_refines_what_ours_began_with_and_its_average_lands_too(folder: P
     programs = SimpleNamespace(refine_mpi="mpi", mpirun="run", reconstruct="make")
     monkeypatch.setattr(relion_job, "available", lambda: programs)
     work = inspection.open(folder)
-    # Of one kind: the average of two may warn that it is not to be believed.
+    # Of one kind: the average of two may warn that it is not reliable.
     _, second = work.split(0)
     (name,) = work.average(second, engine="RELION", quick=True, symmetry="C1").result(120)
     assert name == "cluster 1, quick, RELION"

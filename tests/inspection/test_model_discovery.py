@@ -123,7 +123,7 @@ def test_the_table_shows_resolution_and_identity_of_the_newest_average(discovere
     average = half_maps.load(run_contents.io.inside(work.folder, "averages/structure_1"))
     average.record["identity"] = {"verdict": "known", "sentence": "known: ribosome_70s (r 0.98, p 0.001)"}
     other = Inspection(work.session, diameter=200.0)
-    other.keep("named", average, cluster=3)
+    other.add_average("named", average, cluster=3)
     assert columns["identity"].values(other) == {3: "known: ribosome_70s (r 0.98, p 0.001)", 4: ""}
     assert columns["resolution"].format(columns["resolution"].values(other)[4]) == ""
 
@@ -260,7 +260,7 @@ def test_a_killed_discovery_continues_from_the_run_folder(work: Inspection, disc
     options = {"seed": 0, "symmetry": "C1", "mask_diameter": 200.0}
     search = {"iterations": 3, "min_particles": 8, "max_particles": None}
     values = (work.session, work.session.labels, boxes, features, shipped(), search, options)
-    task = DiscoveryTask(keep=lambda title, *_: title, folder=work.folder, **dict(zip(names, values, strict=True)))
+    task = DiscoveryTask(add=lambda title, *_: title, folder=work.folder, **dict(zip(names, values, strict=True)))
     with pytest.raises(KeyboardInterrupt):
         task(progress=killed, stop=lambda: False)
     assert len(list(work.folder.glob("discovery-*.safetensors"))) == 1

@@ -57,11 +57,22 @@ def test_selecting_adds_removes_and_intersects() -> None:
     assert session.chosen("one", "test").ids.tolist() == [ids[3]]
     with pytest.raises(ValueError, match=r"1 of 2 particles are unknown here, such as \[-4\]"):
         session.select([ids[0], -4])
+    # A mask is of all particles, in the order of the session or by its index.
+    for mask in (session.particles["score"] > 0, (session.particles["score"] > 0).tolist(), session.labels == 1):
+        session.select(mask)
+        assert session.selected.tolist() == list(mask)
+    session.select((session.labels == 1).sample(frac=1, random_state=1))
+    assert session.selected.tolist() == (session.labels == 1).tolist()
+    for wrong, why in (([True, False], "12 particles, got 2"), ([True, 5], "booleans among numbers"), ([0.5], "type float64")):
+        with pytest.raises(ValueError, match=why):
+            session.select(wrong)
+    with pytest.raises(ValueError, match=r"there is no cluster \[True\]"):
+        session.merge([True, 0])
     with pytest.raises(ValueError, match="how must be one of replace, add, remove, intersect, got 'xor'"):
         session.select([], how="xor")
 
 
-def test_clusters_are_gathered_merged_split_and_dissolved() -> None:
+def test_clusters_are_gathered_merged_split_and_unassigned() -> None:
     session = made()
     session.select(session.ids[:4])
     new = session.new_cluster("ribosomes")
@@ -75,7 +86,7 @@ def test_clusters_are_gathered_merged_split_and_dissolved() -> None:
     assert numbers == [3, 4, 5]
     assert session.members(3).ids.tolist() == held[1:5].tolist()
     assert session.title(3) == "ribosomes"
-    session.dissolve(3)
+    session.unassign(3)
     assert session.counts().to_dict() == {1: 2, 2: 2, 4: 1, 5: 1}
     # A number is not given again, so that what was made of cluster 3 is never taken for another one's.
     session.select(session.ids[:1])
@@ -214,7 +225,7 @@ def act(session: Session, kind: int, seed: int) -> None:
         case 6:
             session.filter("score", *sorted(rng.normal(size=2)))
         case 7 if clusters:
-            session.dissolve(int(rng.choice(clusters)))
+            session.unassign(int(rng.choice(clusters)))
         case 8 if clusters:
             session.accept(*rng.choice(clusters, rng.integers(1, 3)).tolist())
         case 9 if clusters:

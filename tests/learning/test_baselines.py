@@ -174,7 +174,7 @@ def test_the_centre_of_mass_and_the_axes_are_found() -> None:
     np.testing.assert_allclose(torch.linalg.det(axes).numpy(), 1, atol=1e-6)
     expected = (density[..., None] * places).sum((0, 1, 2)) / density.sum() + np.array([1.5, -2.0, 0.7])
     np.testing.assert_allclose(middles[0].numpy(), expected, atol=0.01)
-    # A centre that is not believed is the centre of the box.
+    # A centre that is not reliable is the centre of the box.
     assert baselines.principal_axes(weights, farthest_voxels=1.0)[0].abs().max() == 0
 
 

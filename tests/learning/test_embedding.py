@@ -31,6 +31,7 @@ def test_an_embedding_must_be_consistent() -> None:
 
 def test_take_follows_the_ids_asked_for() -> None:
     whole = some()
+    assert whole.take(whole.ids > 118).ids.tolist() == whole.ids[whole.ids > 118].tolist() != []
     part = whole.take([120, 101])
     assert part.ids.tolist() == [120, 101]
     np.testing.assert_array_equal(part.vectors, whole.vectors[[20, 1]])

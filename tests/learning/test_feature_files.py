@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -184,11 +186,20 @@ def test_features_that_are_counted_are_features(tmp_path, stem: str) -> None:
     np.testing.assert_allclose(read_features(path).vectors, VECTORS, rtol=1e-6)
 
 
-def test_lists_in_a_column_are_named(tmp_path) -> None:
-    rows = pd.DataFrame({"particle_id": IDS, "embedding": VECTORS.tolist()})
-    path = put(tmp_path / "a.parquet", rows)
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        (pa.array([[0.0] * 1_000_000] * 10), "list<element: double>"),
+        (pa.array([bytes(1_000_000)] * 100).dictionary_encode(), "dictionary<values=binary"),
+    ],
+    ids=["lists", "bytes"],
+)
+def test_lists_and_bytes_are_refused_before_they_unpack(tmp_path: Path, column: pa.Array, said: str) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"embedding": column}), path, compression="zstd")
+    assert path.stat().st_size < 2000
     for options in ({}, {"columns": ["embedding"]}):
-        with pytest.raises(ValueError, match=r"the column 'embedding' holds a list in each row, .*\['embedding'\].tolist\(\)"):
+        with pytest.raises(ValueError, match=rf"its column 'embedding' holds {said}.*\['embedding'\].tolist\(\)"):
             read_features(path, **options)
 
 
@@ -203,7 +214,7 @@ def test_utf_16_is_read(tmp_path) -> None:
 def test_what_is_kept_by_pickle_is_refused_with_the_way_out(tmp_path) -> None:
     for name in ("z.pkl", "a.temb", "a.tloc", "a.pickle", "a.joblib", "a.pt"):
         (tmp_path / name).write_bytes(b"\x80\x04N.")
-        with pytest.raises(ValueError, match=rf"{name} is kept by pickle, .*to_parquet\(.*numpy.savez"):
+        with pytest.raises(ValueError, match=rf"{name} was saved by pickle, .*to_parquet\(.*numpy.savez"):
             read_features(tmp_path / name)
     np.savez(tmp_path / "a.npz", ids=IDS, vectors=VECTORS.astype(object))
     with pytest.raises(ValueError, match="expected numbers or text"):

@@ -1,4 +1,4 @@
-"""Scores say how many are right, and how well classes that nobody trained for fall apart."""
+"""Scores say how many are right, and how well classes that nobody trained for separate into clusters."""
 
 import numpy as np
 import pytest

@@ -16,8 +16,10 @@ def test_it_says_what_was_done_with_numbers_and_references(folder: Path) -> None
     work.split(0)
     work.session.describe(1, name="ribosomes")
     members = work.session.members(1).ids
-    work.keep("ribosomes", average_of(work.session.table([1]), turn=0.0, symmetry="C2", mask=200.0), cluster=1, members=members)
-    work.keep("a look", average_of(work.session.table([0]), turn=0.0), quick=True)
+    work.add_average(
+        "ribosomes", average_of(work.session.table([1]), turn=0.0, symmetry="C2", mask=200.0), cluster=1, members=members
+    )
+    work.add_average("a look", average_of(work.session.table([0]), turn=0.0), quick=True)
     Run(folder).record("import", parameters={"diameter": 250.0, "picked": True, "network": "default"}, seed=7)
     found = methods.text(run_contents.read(folder, verify=False))
     for words in (

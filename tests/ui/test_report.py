@@ -58,10 +58,12 @@ def run(folder: Path, boxes: Subtomograms) -> Path:
     work.session.describe(0, colour="red;background:url(//elsewhere)")
     work.session.select(work.session.ids[:4], "list")
     work.session.new_cluster("few")
-    work.session.dissolve(2)
+    work.session.unassign(2)
     table = work.session.table([1])
-    work.keep(HOSTILE, average_of(table[:12], turn=40.0, seed=3, seconds=2.0))
-    work.keep("from a map", average_of(table[6:], turn=40.0, start={"map": f"ribosome {HOSTILE}", "poses": ""}, hand=HAND))
+    work.add_average(HOSTILE, average_of(table[:12], turn=40.0, seed=3, seconds=2.0))
+    work.add_average(
+        "from a map", average_of(table[6:], turn=40.0, start={"map": f"ribosome {HOSTILE}", "poses": ""}, hand=HAND)
+    )
     Selection("some", boxes.ids[:5], "lasso").save(folder / "selections" / "some.json")
     tomolab_io.write_particles(
         pd.concat([boxes.particles, boxes.particles[:3].assign(particle_id=[900, 901, 902])]),

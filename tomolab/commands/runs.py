@@ -123,7 +123,7 @@ def _wait(job: "Job[Any]", given: Namespace) -> Any:
                 shown = str(job.progress)
                 say(given, f"{job.name}: {shown}")
     except KeyboardInterrupt:
-        say(given, f"{job.name} is stopped; the best so far is kept")
+        say(given, f"{job.name} is stopped; the best so far is saved")
         job.stop()
     return job.result()
 

@@ -221,14 +221,14 @@ ACTIONS = {
         problem=lambda _, choice: "" if len(choice.clusters) > 1 else "tick two clusters or more",
         run=lambda work, choice: work.session.merge(choice.clusters),
     ),
-    "dissolve": Action(
-        "Dissolve",
+    "unassign": Action(
+        "Unassign",
         "Remove the ticked clusters; their particles are then in no cluster",
         "times",
         ("X",),
         "clusters",
         problem=none_ticked,
-        run=lambda work, choice: work.session.dissolve(*choice.clusters),
+        run=lambda work, choice: work.session.unassign(*choice.clusters),
     ),
     "discover": Action(
         "Discover",

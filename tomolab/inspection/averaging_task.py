@@ -1,6 +1,6 @@
 """Takes particle ids with boxes, computes their average or one for each class, as a background job does.
 
->>> job = jobs.start("ribosomes", AveragingTask("ribosomes", boxes, ids, keep=work.keep, options={"seed": 1}))
+>>> job = jobs.start("ribosomes", AveragingTask("ribosomes", boxes, ids, add=work.add_average, options={"seed": 1}))
 """
 
 import warnings
@@ -33,7 +33,7 @@ class AveragingTask:
         Boxes of the particles.
     ids
         Ids of the particles (n,).
-    keep
+    add
         Called with the name and the value of every average as soon as it is ready.
     classes
         Number of classes into which the particles are sorted first; 1 does not sort.
@@ -53,14 +53,14 @@ class AveragingTask:
         subtomograms: Subtomograms,
         ids: np.ndarray,
         *,
-        keep: Callable[[str, Average], Any],
+        add: Callable[[str, Average], Any],
         options: dict[str, Any],
         classes: int = 1,
         folder: Path | None = None,
         name: Callable[[Average], Average] | None = None,
         refine_in: Path | None = None,
     ) -> None:
-        self.title, self.subtomograms, self.ids, self.keep = title, subtomograms, ids, keep
+        self.title, self.subtomograms, self.ids, self.add = title, subtomograms, ids, add
         self.options, self.classes, self.folder, self.name, self.refine_in = options, classes, folder, name, refine_in
 
     def __call__(self, *, progress: Callable[[Any], Any], stop: Callable[[], bool]) -> dict[str, Average]:
@@ -69,14 +69,14 @@ class AveragingTask:
         averages: dict[str, Average] = {}
         for name, ids in self._sets(controls).items():
             averages[name] = self._average(name, ids, controls)
-            self.keep(name, averages[name])
+            self.add(name, averages[name])
             if stop():
                 break
             # The first name of a kernel takes long, and the average is shown without it meanwhile.
             named = averages[name] if self.name is None else self.name(averages[name])
             if named is not averages[name]:
                 averages[name] = named
-                self.keep(name, named)
+                self.add(name, named)
         return averages
 
     def _sets(self, controls: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -136,7 +136,7 @@ COLUMNS = (
     Column(
         "name",
         "Cluster",
-        "Type a name; tick clusters to merge, split, dissolve, average or export them",
+        "Type a name; tick clusters to merge, split, unassign, average or export them",
         "text",
         _names,
         write=lambda session, number, text: session.describe(number, name=text.strip()),

@@ -91,11 +91,11 @@ class DiscoveryTask:
         k-means of the features, or from one cluster without features.
     subtomograms, features
         Boxes and features of the particles.
-    keep
+    add
         Called with the title, the average, the number of the cluster and the ids of the particles of every structure as soon as
         it is averaged; returns the name of the average.
     catalogue
-        Known maps, which name the averages that are believable; None for the shipped ones.
+        Known maps, which name the averages that are reliable; None for the shipped ones.
     search
         Of `averaging.discover`: iterations, min_particles, max_particles.
     options
@@ -108,7 +108,7 @@ class DiscoveryTask:
     before: pd.Series
     subtomograms: Subtomograms
     features: Embedding | None
-    keep: Callable[[str, Average, int, np.ndarray], str]
+    add: Callable[[str, Average, int, np.ndarray], str]
     catalogue: Catalogue | None
     search: dict[str, Any]
     options: dict[str, Any]
@@ -137,7 +137,7 @@ class DiscoveryTask:
                 continue
             average = self._average(ids, found.volumes[found.labels[ids[0]]], {"progress": progress, "stop": stop})
             average = named(average, self.catalogue)
-            averages[self.keep(title, average, number, ids)] = average
+            averages[self.add(title, average, number, ids)] = average
         return DiscoveryResult(found, clusters, averages, stayed)
 
     def _discover(self, progress: Callable[[Any], Any], stop: Callable[[], bool]) -> Discovery:
@@ -176,7 +176,7 @@ class DiscoveryTask:
 
 
 def named(average: Average, catalogue: Catalogue | None) -> Average:
-    """The average with its name in a catalogue, by default of the shipped maps, if it is believable and enough maps fit."""
+    """The average with its name in a catalogue, by default of the shipped maps, if it is reliable and enough maps fit."""
     known = fitting(catalogue or shipped(), average.volume.shape[0] * average.volume.voxel_size)
     return identify(average, known).add_to(average) if average.believable and len(known) >= MIN_MAPS else average
 

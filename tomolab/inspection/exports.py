@@ -33,7 +33,6 @@ from tomolab.averaging.relion import programs
 from tomolab.conventions import ANGLES, POSITION
 from tomolab.inspection.history import counted
 from tomolab.inspection.model import Inspection
-from tomolab.inspection.run_contents import StoredTomograms
 from tomolab.inspection.selection import Selection
 from tomolab.io.lists import copick, formats, outdated
 from tomolab.io.volumes import em
@@ -362,11 +361,8 @@ def posed(table: pd.DataFrame, averages: Mapping[str, Average], *, reach: float)
 
 def _known(work: Inspection, path: Path, version: str | None) -> dict[str, Any]:
     """The options that `io.write_particles` takes for a list of this format."""
-    tomograms: Mapping[str, Any] = work.tomograms
-    if isinstance(work.tomograms, StoredTomograms):
-        tomograms = work.tomograms.headers
-    sizes = [one.voxel_size for one in (*tomograms.values(), work.subtomograms) if one is not None]
-    shapes = {name: one.shape for name, one in tomograms.items()}
+    sizes = [one.voxel_size for one in (*work.headers.values(), work.subtomograms) if one is not None]
+    shapes = {name: one.shape for name, one in work.headers.items()}
     known = {"voxel_size": sizes[0] if sizes else None, "tomogram_shape": shapes or None}
     return {name: value for name, value in known.items() if name in formats.options(path, version)}
 

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from psygnal import Signal
 
-from tomolab import io, jobs
+from tomolab import io, jobs, particles
 from tomolab.averaging import symmetry as symmetries
 from tomolab.averaging.classification.discovery import check_limits
 from tomolab.averaging.gold_standard import FIND
@@ -43,6 +43,7 @@ from tomolab.inspection.selection import Selection
 from tomolab.inspection.session import Session
 from tomolab.inspection.session_values import NONE
 from tomolab.io import paths
+from tomolab.io.volumes.tomogram import Tomogram
 from tomolab.jobs import Job
 from tomolab.learning import pca
 from tomolab.learning.embedding import Embedding
@@ -122,13 +123,13 @@ class Inspection:
             if len(missing):
                 raise ValueError(f"{what} lack {len(missing)} of {len(session.ids)} particles, such as {missing[:5].tolist()}")
         self.points = None if points is None else points.set_index("particle_id").loc[session.ids].reset_index()
-        self._kept = SESSION
-        self.unkept = ""
+        self._session_name = SESSION
+        self.unsaved = ""
         """Why the last change could not be written into the run folder; empty if it was written or there is no folder."""
         self._averages: dict[str, Average] = {}
         self.jobs: list[Job] = []
         self._colour_by = CLUSTER
-        session.changed.connect(self._keep_session)
+        session.changed.connect(self._save_session)
 
     def __repr__(self) -> str:
         return f"Inspection({self.session!r}, {len(self.averages)} averages)"
@@ -158,9 +159,14 @@ class Inspection:
         self.session.delete_average(name)
 
     @property
-    def kept(self) -> Path | None:
+    def session_path(self) -> Path | None:
         """File of the session; None without a run folder."""
-        return None if self.folder is None else self.folder / self._kept
+        return None if self.folder is None else self.folder / self._session_name
+
+    @property
+    def headers(self) -> Mapping[str, Volume | Tomogram]:
+        """Tomograms by name, for their shapes and voxel sizes; no voxels are read."""
+        return self.tomograms.headers if isinstance(self.tomograms, run_contents.StoredTomograms) else self.tomograms
 
     @property
     def named(self) -> list[str]:
@@ -273,7 +279,7 @@ class Inspection:
 
         Of more than 20,000 particles a random 20,000 are sorted; the others follow in the given order.
         """
-        given = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), dtype=np.int64)
+        given = particles.as_ids(ids, self.session.ids)
         if self.features is None or not len(given):
             return given
         if len(given) > MOST:
@@ -360,7 +366,9 @@ class Inspection:
             title,
             boxes,
             ids,
-            keep=partial(self.keep, cluster=cluster if isinstance(cluster, int) else None, members=chosen.ids, quick=quick),
+            add=partial(
+                self.add_average, cluster=cluster if isinstance(cluster, int) else None, members=chosen.ids, quick=quick
+            ),
             classes=1 if quick else classes,
             folder=self.folder,
             name=None if quick else partial(discovery.named, catalogue=self.catalogue),
@@ -432,7 +440,7 @@ class Inspection:
         search = {"iterations": iterations, "min_particles": min_particles, "max_particles": max_particles}
         options = {"seed": seed, "symmetry": _symmetry(symmetry), "mask_diameter": mask_diameter}
         task = DiscoveryTask(
-            self.session, before, boxes, self.features, self._keep_free, self.catalogue, search, options, self.folder
+            self.session, before, boxes, self.features, self._add_free, self.catalogue, search, options, self.folder
         )
         job: Job[DiscoveryResult] = jobs.start(self._free("discovery"), task)
         self._add_job(job)
@@ -442,21 +450,21 @@ class Inspection:
         """Write the session into the run folder, as every change does; ValueError without a run folder.
 
         If another kernel has written its session there meanwhile, that file stays: this session goes into a new file beside
-        it from then on (`kept`), with a warning.
+        it from then on (`session_path`), with a warning.
         """
         if self.folder is None:
-            raise ValueError("this inspection has no run folder to be kept in")
+            raise ValueError("this inspection has no run folder to save the session in")
         while True:
             try:
-                return self.session.save(self.folder / self._kept)
+                return self.session.save(self.folder / self._session_name)
             except FileExistsError:
                 beside = run_contents.free_session_path(self.folder)
                 self.session.take_over(beside)
-                other = f"another kernel works on {self.folder} and has kept its session as {self._kept}"
-                warnings.warn(f"{other}; this one is kept as {beside.name}", stacklevel=2)
-                self._kept = beside.name
+                other = f"another kernel works on {self.folder} and has saved its session as {self._session_name}"
+                warnings.warn(f"{other}; this one is saved as {beside.name}", stacklevel=2)
+                self._session_name = beside.name
 
-    def keep(
+    def add_average(
         self,
         name: str,
         average: Average,
@@ -493,9 +501,9 @@ class Inspection:
         self.jobs.append(job)
         self.changed.emit({"jobs"})
 
-    def _keep_free(self, title: str, average: Average, cluster: int, members: np.ndarray) -> str:
+    def _add_free(self, title: str, average: Average, cluster: int, members: np.ndarray) -> str:
         name = self._free(title)
-        self.keep(name, average, cluster=cluster, members=members)
+        self.add_average(name, average, cluster=cluster, members=members)
         return name
 
     def _free(self, title: str) -> str:
@@ -509,15 +517,15 @@ class Inspection:
             io.inside(self.folder, f"{AVERAGES}/{paths.file_name(name)}")
         return name
 
-    def _keep_session(self, changed: set[str]) -> None:
-        self.unkept = ""
+    def _save_session(self, changed: set[str]) -> None:
+        self.unsaved = ""
         try:
             if self.folder is not None:
                 self.save()
         except OSError as error:
             # The next change writes the whole session again: only a crash before it loses this one.
-            self.unkept = str(error)
-            warnings.warn(f"the session could not be kept in {self.folder}: {error}", stacklevel=2)
+            self.unsaved = str(error)
+            warnings.warn(f"the session could not be saved in {self.folder}: {error}", stacklevel=2)
         self.changed.emit(changed | ({"averages"} if "deleted" in changed else set()))
 
 

@@ -140,7 +140,9 @@ def read_session(folder: Path, fresh: Session) -> Session:
         why = str(error)
     aside = kept.rename(free_session_path(folder))
     fresh.take_over(kept)
-    warnings.warn(f"the session in {folder} cannot go on: {why}. A new one begins; it is kept as {aside.name}", stacklevel=3)
+    warnings.warn(
+        f"the session in {folder} cannot go on: {why}. A new one begins; the old one is saved as {aside.name}", stacklevel=3
+    )
     return fresh
 
 

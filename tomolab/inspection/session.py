@@ -33,6 +33,7 @@ import pandas as pd
 from psygnal import Signal
 
 from tomolab import io
+from tomolab import particles as tables
 from tomolab.inspection import session_values
 from tomolab.inspection.history import History, Step, counted
 from tomolab.inspection.selection import Selection
@@ -205,7 +206,7 @@ class Session:
         Parameters
         ----------
         ids
-            Particle ids, or a `Selection`.
+            Particle ids, a mask of all particles, or a `Selection`.
         by
             How they were chosen, such as "lasso".
         how
@@ -214,7 +215,7 @@ class Session:
         Raises
         ------
         ValueError
-            If a particle is unknown, or `how` is none of these.
+            If a particle is unknown, a mask has another length, or `how` is none of these.
         """
         mask = np.zeros(len(self._index), dtype=bool)
         mask[self.rows(ids)] = True
@@ -324,12 +325,12 @@ class Session:
         return moved
 
     @_one_at_a_time
-    def dissolve(self, *clusters: int) -> None:
+    def unassign(self, *clusters: int) -> None:
         """Remove clusters; their particles are then in no cluster."""
         title, labels = ", ".join(map(self.title, clusters)), self._values["labels"].copy()
         labels[np.isin(labels, clusters)] = NONE
         rest = {number: one for number, one in self.clusters.items() if number not in clusters}
-        self._do(f"dissolve {title}", labels=labels, clusters=rest)
+        self._do(f"unassign {title}", labels=labels, clusters=rest)
 
     @_one_at_a_time
     def send_back(self, *clusters: int) -> None:
@@ -514,9 +515,8 @@ class Session:
         return numbers.astype(np.int32)
 
     def rows(self, ids: Iterable[int]) -> np.ndarray:
-        """Rows of particles in the table, in the order of the ids; ValueError if one is unknown."""
-        given = ids.ids if isinstance(ids, Selection) else ids if isinstance(ids, np.ndarray) else list(ids)
-        wanted = np.asarray(given, dtype=np.int64)
+        """Rows of particles in the table, in the order of the ids, or of a mask; ValueError if one is unknown."""
+        wanted = tables.as_ids(ids.ids if isinstance(ids, Selection) else ids, self.ids)
         rows = self._index.get_indexer(wanted)
         unknown = wanted[rows < 0]
         if len(unknown):
@@ -530,11 +530,11 @@ class Session:
         return ids
 
     def _known(self, clusters: Iterable[int]) -> list[tuple[int, Cluster]]:
-        wanted = [int(number) for number in clusters]
-        unknown = [number for number in wanted if number not in self.clusters]
+        wanted = [number.item() if isinstance(number, np.generic) else number for number in clusters]
+        unknown = [number for number in wanted if isinstance(number, bool) or number not in self.clusters]
         if unknown:
             raise ValueError(f"there is no cluster {unknown}; there are {sorted(self.clusters)}")
-        return [(number, self.clusters[number]) for number in wanted]
+        return [(int(number), self.clusters[number]) for number in wanted]
 
     def _new(self, count: int = 1) -> list[int]:
         """Numbers that no cluster has or had."""

@@ -45,7 +45,7 @@ EDGE = 0.15
 LEVEL_SET_ROUNDS = 5
 """Rounds of the level set; ten find the same poses of simulated particles."""
 FARTHEST_CENTRE = 0.2
-"""Share of the box beyond which a centre of mass is not believed: noise or a neighbour was outlined."""
+"""Share of the box beyond which a centre of mass is not reliable: noise or a neighbour was outlined."""
 
 
 def invariants(

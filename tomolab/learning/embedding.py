@@ -95,9 +95,10 @@ class Embedding:
         return f"Embedding({len(self)} particles x {self.vectors.shape[1]} features, network {self.network[:8]})"
 
     def take(self, ids: np.ndarray) -> "Embedding":
-        """Take the vectors of these particles, in this order; KeyError if one is not in the embedding."""
-        rows = pd.Index(self.ids).get_indexer(np.asarray(ids, dtype=np.int64))
-        unknown = np.asarray(ids)[rows < 0]
+        """Take the vectors of these particles, in this order, or of a mask; KeyError if one is not in the embedding."""
+        wanted = tables.as_ids(ids, self.ids)
+        rows = pd.Index(self.ids).get_indexer(wanted)
+        unknown = wanted[rows < 0]
         if len(unknown):
             raise KeyError(f"{len(unknown)} of {len(rows)} particles are not in the embedding, such as {unknown[:5].tolist()}")
         return Embedding(self.ids[rows], np.asarray(self.vectors[rows]), self.network)

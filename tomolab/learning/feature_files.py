@@ -65,13 +65,13 @@ def read_features(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is kept by pickle or of another kind, ids are missing, repeated or no whole numbers, are not those of the
+        If the file was saved by pickle or of another kind, ids are missing, repeated or no whole numbers, are not those of the
         particle table, a feature is no finite number, or it is not clear which columns are features.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix in PICKLED:
-        raise ValueError(f"{path} is kept by pickle, which runs what it reads, and is not opened; {HOW}")
+        raise ValueError(f"{path} was saved by pickle, which runs what it reads, and is not opened; {HOW}")
     if suffix not in TABLES + ARRAYS:
         raise ValueError(f"{path} is none of {', '.join(TABLES + ARRAYS)}; {HOW}")
     with safe_load.reading(path, "features"):
@@ -149,13 +149,8 @@ def _numbered(names: list[str]) -> list[str]:
 
 
 def _check_form(values: pd.Series) -> None:
-    """Refuse lists, of which each row holds one, and decimal commas."""
+    """Refuse decimal commas."""
     first = None if pd.api.types.is_numeric_dtype(values) else next(iter(values.dropna()), None)
-    if isinstance(first, np.ndarray | list | tuple):
-        raise ValueError(
-            f"the column {values.name!r} holds a list in each row, expected a column for each feature; save it anew with "
-            f"pandas.DataFrame(table[{str(values.name)!r}].tolist(), index=table['particle_id'])"
-        )
     if isinstance(first, str) and re.fullmatch(DECIMAL_COMMA, first):
         raise ValueError(f"the column {values.name!r} has decimal commas, such as {first!r}; save the table with points")
 

@@ -57,8 +57,8 @@ def _reason(error: BaseException | None) -> str:
 
 def average_text(average: Average) -> str:
     """Number of particles and resolution of an average, in words."""
-    belief = "" if average.believable else ": do not believe it"
-    return f"{counted(len(average.particles))}, halves agree to {average.resolution:.0f} Å{belief}"
+    doubt = "" if average.believable else " (not reliable)"
+    return f"{counted(len(average.particles))}, halves agree to {average.resolution:.0f} Å{doubt}"
 
 
 def share(progress: Any) -> float:

@@ -30,7 +30,7 @@ REFERENCES = {
     "Journal of Structural Biology 180, 519-530.",
 }
 """What is cited, by what it is cited for."""
-STEPS = {"merge": "merges", "split": "splits", "dissolve": "removals", "new cluster": "selections by hand"}
+STEPS = {"merge": "merges", "split": "splits", "unassign": "removals", "new cluster": "selections by hand"}
 STEPS |= {"discover": "discoveries", "send back": "returns of particles"}
 """What the descriptions of steps begin with, and what they are counted as."""
 

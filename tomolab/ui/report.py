@@ -182,7 +182,11 @@ def _card(name: str, average: Average, *, pictures: bool) -> dict[str, Any]:
     record = average.record
     start = run_contents.average_start(record)
     badges = [f"template-based: started from {start}"] if start else []
-    badges += [] if average.believable else ["halves agree on nothing finer than how they were joined: not to be believed"]
+    badges += (
+        []
+        if average.believable
+        else ["not reliable: the halves agree on nothing finer than the detail by which they were joined"]
+    )
     badges += ["quick look"] if record.get("quick") else []
     facts = {
         "particles": f"{len(average.particles):,}",

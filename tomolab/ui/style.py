@@ -28,6 +28,8 @@ MORE += ["#88CCEE", "#DDCC77", "#1B1B1B"]
 """Colours after those, mostly Tol's muted scheme."""
 INK, QUIET, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
 """Text; secondary text; lines that should stay behind the data."""
+DARK, FAINT_ON_DARK = "#111111", "#4a4a4a"
+"""Background of a view in a dark theme; lines and points that should stay behind the data there."""
 LABEL = {"description_width": "initial"}
 """Style of a field of a notebook with a label as wide as its text."""
 QUIET_TEXT = f"var(--jp-ui-font-color2, {QUIET})"
@@ -163,10 +165,10 @@ def painted(labels: np.ndarray, palette: Mapping[int, str]) -> np.ndarray:
     return inks[np.searchsorted(numbers, labels)]
 
 
-def particle_inks(session: Session, column: str) -> np.ndarray:
+def particle_inks(session: Session, column: str, *, dark: bool = False) -> np.ndarray:
     """Colour (n, 4), 0 to 1, of every particle of a session by its cluster or by a column, in all views."""
     if column == "cluster":
-        return painted(session.labels.to_numpy(), {NONE: FAINT} | inks(session.clusters))
+        return painted(session.labels.to_numpy(), {NONE: FAINT_ON_DARK if dark else FAINT} | inks(session.clusters))
     return _column_inks(session, column)
 
 

@@ -232,7 +232,9 @@ def test_a_closed_link_leaves_nothing_behind(shown: Link, work: Inspection) -> N
 
 
 def test_an_average_lands_at_its_particles_as_they_lie(shown: Link, work: Inspection, phantom: Volume, table) -> None:
-    thread = threading.Thread(target=lambda: work.keep("first", average(phantom, table[table["score"] < 0.3]), cluster=1))
+    thread = threading.Thread(
+        target=lambda: work.add_average("first", average(phantom, table[table["score"] < 0.3]), cluster=1)
+    )
     thread.start()
     thread.join()
     layer = shown.surfaces["first"]
@@ -245,7 +247,7 @@ def test_an_average_lands_at_its_particles_as_they_lie(shown: Link, work: Inspec
     assert style.to_hex(layer.colormap.colors[0][:3]) == ink
     work.session.describe(1, colour="#ff0000")
     assert style.to_hex(layer.colormap.colors[0][:3]) == style.lighter("#ff0000", 0.2)
-    work.keep("second", average(phantom, table[2:8]), cluster=None)
+    work.add_average("second", average(phantom, table[2:8]), cluster=None)
     assert not layer.visible
     assert shown.surfaces["second"].visible
     shown.show("TS_2")
@@ -255,8 +257,8 @@ def test_an_average_lands_at_its_particles_as_they_lie(shown: Link, work: Inspec
 
 def test_an_average_is_only_at_the_visible_particles(shown: Link, work: Inspection, phantom: Volume, table) -> None:
     size = len(surfaces.mesh(phantom)[0])
-    work.keep("first", average(phantom, table[:4]), cluster=None)
-    work.keep("second", average(phantom, table[3:6]), cluster=None)
+    work.add_average("first", average(phantom, table[:4]), cluster=None)
+    work.add_average("second", average(phantom, table[3:6]), cluster=None)
     assert [layer.visible for layer in shown.surfaces.values()] == [False, True]
     work.session.describe(1, hidden=True)
     assert {name: len(layer.data[0]) // size for name, layer in shown.surfaces.items()} == {"first": 2, "second": 2}
@@ -279,7 +281,7 @@ def test_the_map_shows_averages_in_3d_and_back(shown: Link) -> None:
 def test_many_copies_are_made_of_a_coarser_map(shown, work, phantom, table, monkeypatch: pytest.MonkeyPatch) -> None:
     fine = len(surfaces.mesh(phantom)[0])
     monkeypatch.setattr(link, "VERTICES", 3 * fine)
-    work.keep("many", average(phantom, table), cluster=0)
+    work.add_average("many", average(phantom, table), cluster=0)
     vertices, faces = shown.surfaces["many"].data[:2]
     assert len(vertices) < 0.7 * 6 * fine
     assert faces.max() == len(vertices) - 1
@@ -337,7 +339,7 @@ print(work.session.ids[work.session.selected], "PySide6" in sys.modules or "qtpy
 def test_a_deleted_average_leaves_the_viewer_and_comes_back_by_undo(
     shown: Link, work: Inspection, phantom: Volume, table: pd.DataFrame
 ) -> None:
-    work.keep("first", average(phantom, table[:3]))
+    work.add_average("first", average(phantom, table[:3]))
     assert list(shown.surfaces) == ["first"]
     work.delete_average("first")
     assert list(shown.surfaces) == []

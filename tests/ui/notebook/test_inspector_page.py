@@ -164,6 +164,31 @@ def test_keys_act_only_where_the_inspector_has_the_focus(shown: Shown) -> None:
     shown.expect("^\\s*0 of 32 particles selected")
 
 
+def test_the_keyboard_alone_draws_a_box_in_the_map_and_adds_and_removes(shown: Shown) -> None:
+    page = shown.page
+
+    def press(**keys: int) -> None:
+        for key, times in keys.items():
+            for _ in range(times):
+                page.keyboard.press(key.replace("_", "+"))
+
+    shown.map.focus()
+    press(ArrowUp=40, Shift_ArrowLeft=40, Shift_ArrowDown=60)
+    photograph(page, "keyboard-box")
+    page.keyboard.press("Enter")
+    shown.expect(r"^\s*16 of 32 particles selected.*lasso in the map, replace")
+    press(ArrowRight=80, Shift_ArrowLeft=20, Shift_ArrowUp=60)
+    page.keyboard.press("Shift+Enter")
+    shown.expect(r"^\s*32 of 32 particles selected.*add")
+    press(ArrowRight=80, Shift_ArrowLeft=20, Shift_ArrowDown=60)
+    page.keyboard.press("Control+Enter")
+    shown.expect(r"^\s*16 of 32 particles selected")
+    # In the circle, where there is no particle.
+    press(ArrowUp=30)
+    page.keyboard.press("Space")
+    shown.expect(r"^\s*0 of 32 particles selected")
+
+
 def test_what_is_exported_is_said_and_no_file_is_replaced_unasked(shown: Shown) -> None:
     page, write = shown.page, shown.page.get_by_role("button", name="Write")
     drag(page, shown.map, LEFT)
@@ -257,7 +282,7 @@ import numpy as np, pandas as pd
 from tomolab.volumes import Volume
 z, y, x = np.indices((20, 20, 20)) - 10
 ball = Volume(np.exp(-(z**2 + y**2 + x**2) / 18).astype("float32"), 20.0)
-view.inspection.keep("ball", Average(ball, ball, ball, pd.DataFrame({"resolution": [40.0], "fsc": [1.0]}), table, {}))"""
+view.inspection.add_average("ball", Average(ball, ball, ball, pd.DataFrame({"resolution": [40.0], "fsc": [1.0]}), table, {}))"""
 
 
 @pytest.mark.parametrize("shown", [AVERAGED], indirect=True)
@@ -286,6 +311,15 @@ def test_histogram_click_in_the_map_keys_and_the_view_in_3d(shown: Shown) -> Non
     surface.wait_for(timeout=60_000)
     assert is_drawn(surface)
     photograph(page, "in-3d")
+    page.get_by_role("tab", name="Positions").click()
+    balls = page.locator(".tomolab-positions canvas").first
+    assert is_drawn(balls)
+    page.get_by_text("1 of 32 particles selected here").wait_for()
+    before = balls.screenshot()
+    page.get_by_label("colour by").select_option("score")
+    page.wait_for_timeout(1500)
+    photograph(page, "positions")
+    assert balls.screenshot() != before
 
 
 def drag_along(page: Page, canvas: Locator, first: float, last: float) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import divide_run
 from test_exports import average_of
 from test_inspector import circles, draw, picture, said, tell
 
 from tomolab import inspection
-from tomolab import io as tomolab_io
 from tomolab.inspection import Inspection, Session
 from tomolab.subtomograms import Subtomograms
 from tomolab.ui import view_figure
@@ -23,11 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")
 @pytest.fixture
 def view(folder: Path) -> Inspector:
     """The run folder with particles in two tomograms, in clusters of their kinds, and with a mask."""
-    table = tomolab_io.read_particles(folder / "clusters.csv")
-    table["tomogram"] = ["cell", "other"] * 16
-    tomolab_io.write_particles(table.assign(cluster=(table["label"] == "tric").astype(int)), folder / "clusters.csv")
-    (folder / "tomograms").mkdir()
-    (folder / "tomogram.mrc").rename(folder / "tomograms" / "cell.mrc")
+    divide_run(folder)
     inspection.write_mask(folder, "membrane", lambda volume: np.arange(80) < 30 * np.ones(volume.shape))
     return inspector.open(folder)
 
@@ -195,7 +191,7 @@ def test_a_dark_page_has_a_dark_map_and_legends_have_titles(view: Inspector) -> 
 def test_the_whole_view_is_written_as_a_figure_and_the_methods_as_words(view: Inspector, folder: Path) -> None:
     export, work = view.export, view.inspection
     members = work.session.members(1)
-    work.keep("rings", average_of(work.session.table([1]), turn=0.0), cluster=1, members=members.ids)
+    work.add_average("rings", average_of(work.session.table([1]), turn=0.0), cluster=1, members=members.ids)
     work.session.describe(1, name="$x^{$ rings")
     view.section.at.value = 300.0
     export.figure_button.click()

@@ -1,6 +1,7 @@
 """`tomolab inspect`: the page in Chromium with the real command, and errors before a server starts."""
 
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,11 +16,50 @@ from playwright.sync_api import Browser
 from test_jupyterlab import drag, is_drawn, opened, photograph
 
 from tomolab import __main__, inspection
+from tomolab import io as tomolab_io
+
+LAYOUT_FAULTS = """() => {
+    const root = document.querySelector(".tomolab-inspector"), text = document.createElement("canvas").getContext("2d");
+    const faults = [], seen = one => one.checkVisibility() && one.getBoundingClientRect().width;
+    const all = query => [...root.querySelectorAll(query)].filter(seen);
+    const name = one => `${one.tagName} ${one.title || one.textContent.trim().slice(0, 30) || one.className}`;
+    const words = all("button, .widget-label, .widget-readout, .lm-TabBar-tabLabel, th");
+    const controls = [...words, ...all("select, input, textarea, .noUi-target")];
+    for (const one of words) if (one.scrollWidth > one.clientWidth + 1) faults.push(`cut text: ${name(one)}`);
+    for (const one of all("select")) {
+        text.font = getComputedStyle(one).font;
+        if (text.measureText(one.selectedOptions[0].text).width > one.clientWidth - 20) faults.push(`cut choice: ${name(one)}`);
+    }
+    const sliders = [...root.querySelectorAll(".noUi-target")].filter(one => one.checkVisibility());
+    for (const one of sliders) if (one.clientWidth < 60) faults.push(`short slider: ${name(one.parentElement)}`);
+    for (const one of [...controls, ...all("canvas")]) {
+        const { left, right } = one.getBoundingClientRect();
+        if (left < 0 || right > innerWidth + 1) faults.push(`outside of the window: ${name(one)}`);
+        for (let around = one.parentElement; around !== root; around = around.parentElement) {
+            const frame = around.getBoundingClientRect(), cuts = getComputedStyle(around).overflowX === "hidden";
+            if (cuts && (left < frame.left - 1 || right > frame.right + 1)) faults.push(`cut by what is around: ${name(one)}`);
+        }
+    }
+    controls.forEach((one, i) => controls.slice(i + 1).filter(other => !one.contains(other)).forEach(other => {
+        const [a, b] = [one, other].map(each => each.getBoundingClientRect());
+        const width = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+        const height = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+        if (width > 2 && height > 2) faults.push(`${name(one)} lies over ${name(other)}`);
+    }));
+    return faults;
+}"""
+"""What is wrong with the layout: texts and choices that are cut, sliders that are too short, controls that cover each other."""
 
 
 @pytest.fixture
 def command(folder: Path) -> Iterator[subprocess.Popen]:
-    """`tomolab inspect` of a small run folder, without a browser of its own."""
+    """`tomolab inspect` of a small run folder with two tomograms, without a browser of its own."""
+    names = ["TS_026_aligned", "TS_027_aligned"]
+    table = tomolab_io.read_particles(folder / "clusters.csv").assign(tomogram=names * 16)
+    tomolab_io.write_particles(table, folder / "clusters.csv")
+    (folder / "tomograms").mkdir()
+    for name in names:
+        shutil.copy(folder / "tomogram.mrc", folder / "tomograms" / f"{name}.mrc")
     words = [sys.executable, "-m", "tomolab", "inspect", str(folder), "--no-browser"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
@@ -83,6 +123,14 @@ def test_a_run_folder_is_inspected_on_a_page_that_needs_its_token(command, brows
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 17, 17)"
     photograph(page, "inspect-command")
     assert elsewhere == []
+    # In a narrow window, and in one of 1,280 × 900 at a zoom of 150 %.
+    for width, height in ((900, 900), (853, 600)):
+        page.set_viewport_size({"width": width, "height": height})
+        for tab in page.locator(".tomolab-inspector").get_by_role("tab").all():
+            tab.click()
+            page.wait_for_timeout(300)
+            assert page.evaluate(LAYOUT_FAULTS) == [], (width, tab.inner_text())
+        photograph(page, f"inspect-command-{width}")
     # Without the token there is no page and no kernel, nor for another site by this address.
     kernel = page.evaluate("JSON.parse(document.getElementById('jupyter-config-data').text).kernelId")
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAA"}

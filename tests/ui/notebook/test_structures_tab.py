@@ -30,7 +30,7 @@ def panel(folder: Path, phantom: Volume) -> Structures:
     for name, data in (("straight", phantom.data), ("turned", turned)):
         average = average_of(table[:12], turn=0.0)
         map_ = Volume(data, phantom.voxel_size)
-        work.keep(name, Average(**{**vars(average), "volume": map_, "record": {"mask": 300.0}}))
+        work.add_average(name, Average(**{**vars(average), "volume": map_, "record": {"mask": 300.0}}))
     return Structures(work)
 
 
@@ -92,7 +92,7 @@ def test_an_average_is_deleted_and_brought_back_and_ticked_clusters_are_put_side
     for cluster in work.session.clusters:
         ids = work.session.members(cluster).ids
         average = average_of(work.session.table([cluster]), turn=0.0)
-        work.keep(f"average {cluster}", average, cluster=cluster, members=ids)
+        work.add_average(f"average {cluster}", average, cluster=cluster, members=ids)
     view.tabs.selected_index = view.tabs.children.index(panel)
     view.table.ticked = [1, 0]
     assert (panel.first.choice.value, panel.second.choice.value) == ("average 1", "average 0")
@@ -120,7 +120,7 @@ def test_a_map_without_a_surface_says_so_and_the_other_is_drawn(panel: Structure
     panel.say = heard.append
     work = panel.inspection
     flat = Volume(np.zeros((20, 20, 20), dtype=np.float32), 10.0)
-    work.keep("flat", Average(**{**vars(work.averages["turned"]), "volume": flat, "record": {}}))
+    work.add_average("flat", Average(**{**vars(work.averages["turned"]), "volume": flat, "record": {}}))
     panel.first.choice.value, panel.second.choice.value = "flat", "straight"
     panel.show()
     assert "flat cannot be drawn in 3-D: a constant volume" in heard[-1]

@@ -195,8 +195,8 @@ class InspectorPanel(QWidget):
         hidden = len(session.ids) - int(session.visible.sum())
         counts = [f"<b>{chosen:,} selected</b>", f"{inside:,} in {len(session.clusters)} clusters"]
         counts += [f"{len(session.ids) - inside:,} in none"] + ([f"{hidden:,} hidden"] if hidden else [])
-        if self.inspection.unkept:
-            counts.append(f"<b>{style.span(f'NOT KEPT: {self.inspection.unkept}', style.OKABE_ITO[1])}</b>")
+        if self.inspection.unsaved:
+            counts.append(f"<b>{style.span(f'NOT SAVED: {self.inspection.unsaved}', style.OKABE_ITO[1])}</b>")
         self.counts.setText(" · ".join(counts))
         self._enable()
 

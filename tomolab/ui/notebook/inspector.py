@@ -39,6 +39,7 @@ from tomolab.ui.notebook.export import Export
 from tomolab.ui.notebook.filters import Filters
 from tomolab.ui.notebook.gallery import Gallery
 from tomolab.ui.notebook.particle import Card
+from tomolab.ui.notebook.positions import Positions
 from tomolab.ui.notebook.slices import Section
 from tomolab.ui.notebook.structures import Structures
 
@@ -106,9 +107,10 @@ class Inspector(VBox):  # type: ignore[misc]
         self.colour.layout = Layout(width="220px", flex="0 0 auto")
         self.colour.observe(lambda _: setattr(inspection, "colour_by", self.colour.value), "value")
         self.counts = Counts(inspection, say=self.say)
-        self.structures = Structures(inspection, say=self.say)
-        self.tabs = Tab([self.gallery, self.averages, self.structures, self.filters, self.counts, self.export])
-        self.tabs.titles = "Boxes", "Averages", "3-D", "Filters", "Counts", "Export"
+        self.structures, self.positions = Structures(inspection, say=self.say), Positions(inspection)
+        pages = {"Boxes": self.gallery, "Averages": self.averages, "3-D": self.structures, "Positions": self.positions}
+        pages |= {"Filters": self.filters, "Counts": self.counts, "Export": self.export}
+        self.tabs = Tab(list(pages.values()), titles=list(pages))
         self.tabs.observe(lambda _: self._turn(), "selected_index")
         self.tabs.layout = Layout(flex="1 1 530px", min_width="0")
         super().__init__(
@@ -253,8 +255,9 @@ class Inspector(VBox):  # type: ignore[misc]
             self.lasso.choose(self.session.selected)
 
     def _turn(self) -> None:
-        if self.tabs.children[self.tabs.selected_index] is self.structures:
-            self.structures.show()
+        shown = self.tabs.children[self.tabs.selected_index]
+        if isinstance(shown, Structures | Positions):
+            shown.show()
 
     def _slice(self) -> dict[str, Any]:
         return {} if self.section is None else self.section.shown
@@ -271,10 +274,10 @@ class Inspector(VBox):  # type: ignore[misc]
         text = f"<b>{session.chosen_rows.sum():,}</b> of {counted(shown)} selected"
         text += f", {count - shown:,} hidden" if shown < count else ""
         text += f" · {html.escape(past[-1].what)}" if past else ""
-        kept, unkept = self.inspection.kept, self.inspection.unkept
-        text += "" if kept is None else " · kept" if kept.name == SESSION else f" · kept as {html.escape(kept.name)}"
-        if unkept:
-            self.say(f"NOT KEPT: {unkept}")
+        path, unsaved = self.inspection.session_path, self.inspection.unsaved
+        text += "" if path is None else " · saved" if path.name == SESSION else f" · saved as {html.escape(path.name)}"
+        if unsaved:
+            self.say(f"NOT SAVED: {unsaved}")
         else:
             self.status.value = _line(text, style.QUIET_TEXT)
         self._enable()
@@ -303,7 +306,7 @@ class Inspector(VBox):  # type: ignore[misc]
         self._dress()
 
     def _darken(self) -> None:
-        self.structures.dark = self.keyboard.dark
+        self.structures.dark = self.positions.dark = self.keyboard.dark
         self._turn()
         self._colour()
 
@@ -318,6 +321,7 @@ class Inspector(VBox):  # type: ignore[misc]
 
     def _go(self, particle: int) -> None:
         self.card.show(particle)
+        self.positions.look(particle)
         if self.section is not None:
             self.section.look(particle)
 
@@ -343,7 +347,7 @@ def _axes(inspection: Inspection) -> list[tuple[str, tuple[int, ...]]]:
 
 def _cluster_colours(session: Session, *, dark: bool) -> tuple[pd.Categorical, list[str]]:
     """Cluster of each particle, and the colour of each category; particles in no cluster are the first, in a faint colour."""
-    faint = "#4a4a4a" if dark else style.FAINT
+    faint = style.FAINT_ON_DARK if dark else style.FAINT
     inks = style.inks(session.clusters)
     numbers = np.array(sorted(inks), dtype=np.int64)
     labels = session.labels.to_numpy()

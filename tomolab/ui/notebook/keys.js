@@ -1,12 +1,85 @@
-// Sends whether the page is dark, which of shift, alt and ctrl were held at the last use of the mouse, and the keys pressed while the inspector has the focus and no text field has.
+// Lets the keyboard select in the map. Sends whether the page is dark, which of shift, alt and ctrl were held at the last use of the mouse, and the keys pressed while the inspector has the focus and no text field has.
+const HINT = "arrows move · Shift+arrows: box · Space or Enter selects what is inside · Shift adds, Ctrl removes";
+const REACH = 12, STEP = 12;
+
+// A circle that the arrows move over a map, or the box that they draw: its lasso is that of the mouse, point by point.
+function keyboardLasso(map) {
+  const [mark, hint] = ["div", "div"].map(kind => document.createElement(kind));
+  mark.style.cssText = "position:absolute; box-sizing:border-box; border:2px solid #d55e00; box-shadow:0 0 0 1px white, inset 0 0 0 1px white; pointer-events:none";
+  hint.style.cssText = "position:absolute; left:3px; bottom:3px; padding:1px 4px; font-size:11px; background:var(--jp-layout-color0, white); color:var(--jp-ui-font-color1, black); pointer-events:none";
+  hint.textContent = HINT;
+  map.tabIndex = 0;
+  map.setAttribute("role", "application");
+  map.ariaLabel = `map of the particles: ${HINT}`;
+  map.parentElement.append(mark, hint);
+  let at = null, from = null;
+
+  const box = () => {
+    const [a, b] = from ? [from, at] : [at.map(one => one - REACH), at.map(one => one + REACH)];
+    return [0, 1].map(axis => [Math.min(a[axis], b[axis]), Math.max(a[axis], b[axis])]);
+  };
+  const draw = () => {
+    mark.hidden = hint.hidden = !at || document.activeElement !== map;
+    if (mark.hidden) return;
+    const [[left, right], [top, bottom]] = box();
+    const edges = { left: map.offsetLeft + left, top: map.offsetTop + top, width: right - left, height: bottom - top };
+    for (const [name, length] of Object.entries(edges)) mark.style[name] = `${length}px`;
+    mark.style.borderRadius = from ? "0" : "50%";
+  };
+  const select = async ({ shiftKey, ctrlKey, altKey }) => {
+    const [[left, right], [top, bottom]] = box(), frame = map.getBoundingClientRect();
+    const fire = (kind, type, x, y) => map.dispatchEvent(new kind(type, {
+      bubbles: true, cancelable: true, view: window, buttons: type.endsWith("up") ? 0 : 1, clientX: frame.left + x, clientY: frame.top + y, shiftKey, ctrlKey, altKey,
+    }));
+    fire(PointerEvent, "pointerdown", left, top);
+    fire(MouseEvent, "mousedown", left, top);
+    for (const [x, y] of [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]) {
+      fire(MouseEvent, "mousemove", x, y);
+      // The scatter takes one point of a lasso at a time.
+      await new Promise(done => setTimeout(done, 40));
+    }
+    fire(PointerEvent, "pointerup", left, top);
+    fire(MouseEvent, "mouseup", left, top);
+    from = null;
+    draw();
+  };
+  const centre = () => [map.clientWidth / 2, map.clientHeight / 2];
+  map.addEventListener("focus", () => { if (map.matches(":focus-visible")) at ??= centre(); draw(); });
+  map.addEventListener("blur", draw);
+  draw();
+
+  // Whether it has taken the key.
+  return event => {
+    const by = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] }[event.key];
+    if (by) {
+      at ??= centre();
+      from = event.shiftKey ? from ?? [...at] : null;
+      const ends = [map.clientWidth, map.clientHeight];
+      at = at.map((one, axis) => Math.min(Math.max(one + by[axis], 0), ends[axis]));
+      draw();
+    } else if ([" ", "Enter"].includes(event.key) && at) {
+      select(event);
+    }
+    return Boolean(by) || [" ", "Enter"].includes(event.key);
+  };
+}
+
 export default {
   render({ model, el }) {
     el.style.display = "none";
-    // The buttons of the scatter would stay white in a dark theme.
+    // The buttons of the scatter would stay white in a dark theme, and titles of tabs would be cut in a narrow window.
     const sheet = document.createElement("style");
-    sheet.textContent = ".tomolab-map [class*='jss:w-9'] { background: transparent !important; }";
+    sheet.textContent = ".tomolab-map [class*='jss:w-9'] { background: transparent !important; }"
+      + ".tomolab-inspector .widget-tab > .lm-TabBar .lm-TabBar-tab { flex: 1 1 auto; min-width: max-content; padding: 0 6px; }";
     el.append(sheet);
-    let used = false, moved = 0, again = null;
+    let used = false, moved = 0, again = null, map = null, lasso = null;
+    // The scatter comes after this.
+    const finding = model.get("scatter") && setInterval(() => {
+      map = el.closest(".tomolab-inspector")?.querySelector(".tomolab-map canvas");
+      if (!map) return;
+      clearInterval(finding);
+      lasso = keyboardLasso(map);
+    }, 300);
     // Another inspector of the page has keys of its own.
     const own = target => Boolean(target.closest?.(".tomolab-inspector")?.contains(el));
     const drawn = target => own(target) && target.matches?.("canvas");
@@ -22,6 +95,11 @@ export default {
       // Buttons that become disabled and rows that are drawn anew leave the focus to the page, and a click in the map leaves it to
       // the cell, until a key is pressed or the mouse used elsewhere.
       used = own(event.target) || (used && event.target.contains(el));
+      if (event.target === map && lasso(event)) {
+        event.preventDefault();
+        event.stopImmediatePropagation();
+        return;
+      }
       if (!used || event.target.matches("input[type=text], input[type=number], textarea, select")) return;
       const key = (event.ctrlKey || event.metaKey ? "Ctrl+" : "") + (event.shiftKey ? "Shift+" : "") + (event.key === "Escape" ? "Esc" : event.key.length > 1 ? event.key : event.key.toUpperCase());
       if (!model.get("watched").includes(key)) return;
@@ -70,6 +148,7 @@ export default {
     // The background that the page has now, in JupyterLab and in the page of one inspector, which follows the system.
     el.style.color = "var(--jp-layout-color0, white)";
     const theme = () => {
+      if (!el.isConnected) return setTimeout(theme, 100);
       const [red, green, blue] = getComputedStyle(el).color.match(/[\d.]+/g).map(Number);
       const dark = red + green + blue < 384;
       if (dark === model.get("dark")) return;
@@ -83,6 +162,7 @@ export default {
     theme();
     return () => {
       clearTimeout(again);
+      clearInterval(finding);
       themes.disconnect();
       system.removeEventListener("change", theme);
       for (const [name, listener] of listeners) window.removeEventListener(name, listener, true);

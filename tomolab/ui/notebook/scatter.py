@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex, to_rgba
 
+from tomolab import particles as tables
 from tomolab.inspection.selection import Selection
 from tomolab.ui import require, style
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from jscatter import Scatter
 
 
-DARK, LIFTED = "#111111", "#333333"
-"""Background of the map, and of what lies over it, in a dark theme."""
+LIFTED = "#333333"
+"""Background of what lies over the map in a dark theme."""
 SHADES = 255
 """Number of colours of a range of numbers."""
 
@@ -106,7 +107,7 @@ class Lasso:
         ValueError
             If a particle is not in the scatter.
         """
-        wanted = np.fromiter(ids, dtype=np.int64)
+        wanted = tables.as_ids(ids, self._index.to_numpy())
         rows = self._index.get_indexer(wanted)
         unknown = wanted[rows < 0]
         if len(unknown):
@@ -219,7 +220,7 @@ class Lasso:
 
     def dress(self, *, dark: bool, legend: str = "") -> None:
         """Draw on a dark or a white background, with a legend of the colours under a title, or without it."""
-        ink, paper = ("white", DARK) if dark else ("black", "white")
+        ink, paper = ("white", style.DARK) if dark else ("black", "white")
         # Not by `background` of the scatter, which shows hidden axes and the legend.
         self.widget.background_color, self.widget.reticle_color = to_rgba(paper), to_rgba(ink, 0.2)
         self.widget.tooltip_color = to_rgba(LIFTED if dark else "white")

@@ -11,7 +11,7 @@ from typing import Any
 
 import anywidget
 import numpy as np
-from ipywidgets import HTML, Dropdown, FloatRangeSlider, FloatSlider, HBox, Layout, ToggleButtons, VBox
+from ipywidgets import Dropdown, FloatRangeSlider, FloatSlider, HBox, Layout, ToggleButtons, VBox
 from matplotlib.path import Path as Outline
 from traitlets import Bytes, Float, Int, List
 
@@ -65,11 +65,14 @@ class Section(VBox):  # type: ignore[misc]
         self._names = self.session.particles["tomogram"].to_numpy()
         self._greys: dict[tuple, dict[str, float]] = {}
         names = list(inspection.tomograms)
-        self.tomogram = Dropdown(options=names, description="tomogram", style=style.LABEL, layout=Layout(width="210px"))
+        self.tomogram = Dropdown(
+            options=names, description="tomogram", style=style.LABEL, layout=Layout(width="auto", max_width="320px")
+        )
         self.tomogram.layout.display = None if len(inspection.tomograms) > 1 else "none"
         self.axis = ToggleButtons(options=list(ACROSS), style={"button_width": "28px"}, layout=Layout(flex="0 0 auto"))
         self.axis.tooltips = [f"slices across {axis}" for axis in ACROSS]
-        self.at = FloatSlider(readout_format=".0f", layout=Layout(width="100%"))
+        wide = Layout(flex="1 1 230px", width="auto", min_width="0")
+        self.at = FloatSlider(readout_format=".0f", description="at (Å)", style=style.LABEL, layout=wide)
         self.thickness = FloatSlider(
             value=inspection.diameter / 4,
             min=0,
@@ -78,7 +81,7 @@ class Section(VBox):  # type: ignore[misc]
             description="thickness (Å)",
             readout_format=".0f",
             style=style.LABEL,
-            layout=Layout(flex="1 1 230px", width="auto", min_width="0"),
+            layout=wide,
             tooltip="The picture is the mean over this length, of one slice at least",
         )
         self.contrast = FloatRangeSlider(
@@ -89,7 +92,7 @@ class Section(VBox):  # type: ignore[misc]
             description="contrast (%)",
             readout_format=".1f",
             style=style.LABEL,
-            layout=Layout(flex="1 1 230px", width="auto", min_width="0"),
+            layout=wide,
             tooltip="Shares of the voxels that are darker than black and than white in the picture",
         )
         self.slice = Slice(height=height)
@@ -100,8 +103,8 @@ class Section(VBox):  # type: ignore[misc]
             control.observe(lambda _: self._move(), "value")
         self.slice.on_msg(self._receive)
         inspection.changed.connect(self._follow)
-        looks = HBox([self.thickness, self.contrast], layout=Layout(flex_flow="row wrap"))
-        super().__init__([self.slice, HBox([self.tomogram, self.axis, self.at, HTML("Å")]), looks])
+        rows = ([self.tomogram, self.axis, self.at], [self.thickness, self.contrast])
+        super().__init__([self.slice, *(HBox(row, layout=Layout(flex_flow="row wrap")) for row in rows)])
         self._turn()
 
     @property

@@ -22,7 +22,6 @@ from tomolab.inspection import cluster_columns
 from tomolab.inspection.model import Inspection
 from tomolab.jobs import Job
 from tomolab.ui import job_summary, require, style, surfaces
-from tomolab.ui.notebook.scatter import DARK
 from tomolab.ui.plots import curves
 from tomolab.volumes import Volume, apply_mask
 
@@ -86,8 +85,8 @@ class Surface(VBox):  # type: ignore[misc]
         diameter = min(average.record.get("mask") or shown.extent[0], shown.extent[0])
         if self.plot is None:
             self._make(diameter)
-        self.plot.background_color = _packed(DARK if dark else "#ffffff")
-        self._show(shown, diameter, _packed(style.lighter(_ink(self.inspection, average), 0.2)))
+        self.plot.background_color = packed(style.DARK if dark else "#ffffff")
+        self._show(shown, diameter, packed(style.lighter(_ink(self.inspection, average), 0.2)))
         self.slices.value = job_summary.picture(shown)
         self.text.value = style.span(job_summary.average_text(average), style.QUIET_TEXT)
 
@@ -250,7 +249,7 @@ def in_deviations(volume: Volume, diameter: float) -> tuple[np.ndarray, float]:
     return ((dense - mean) / deviation).astype(np.float32), float(np.clip(round(cut, 2), LIMITS["step"], LIMITS["max"]))
 
 
-def _packed(colour: str) -> int:
+def packed(colour: str) -> int:
     """A colour "#rrggbb" as one number."""
     return int(colour.removeprefix("#"), 16)
 
