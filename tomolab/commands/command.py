@@ -85,9 +85,9 @@ def add_output(parser: ArgumentParser, what: str, *, replace: bool = True) -> No
         parser.add_argument("--force", action="store_true", help="replace what is there")
 
 
-def free_output(given: Namespace) -> Path:
-    """Path of the result; FileExistsError if it exists and ``--force`` was not given."""
-    path: Path = given.output
+def free_output(given: Namespace, path: Path | None = None) -> Path:
+    """Path of the result, ``--output`` by default; FileExistsError if it exists and ``--force`` was not given."""
+    path = given.output if path is None else path
     if path.exists() and not given.force:
         raise FileExistsError(f"{path} is there already: name another place, or replace it with --force")
     return path
@@ -117,13 +117,13 @@ def positive(text: str) -> float:
     return value
 
 
-def show_progress(given: Namespace) -> bool:
-    """Whether progress goes to stderr."""
-    return not given.quiet
+def values(given: Namespace, names: str) -> dict[str, Any]:
+    """Some of the arguments by name; the names are separated by spaces."""
+    return {name: getattr(given, name) for name in names.split()}
 
 
 def say(given: Namespace, text: str) -> None:
-    """Write a line of progress to stderr."""
-    if show_progress(given):
+    """Write a line of progress to stderr, unless the user wants none."""
+    if not given.quiet:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()

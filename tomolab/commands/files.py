@@ -15,7 +15,7 @@ from tomolab.commands.command import (
     free_output,
     named,
     positive,
-    show_progress,
+    values,
 )
 
 if TYPE_CHECKING:
@@ -50,15 +50,10 @@ def _import(given: Namespace) -> Result:
         return Result(text, {"template": path, "tomograms": len(listed)})
     if given.output is None or given.diameter is None:
         raise UsageError("give --output, the run folder, and --diameter, that of a particle in Å")
-    options = {
-        name: getattr(given, name)
-        for name in (
-            *("contrast", "voxel_size", "check_contrast", "particles_voxel_size", "unit", "tomogram_list", "skip_unknown"),
-            *("features", "features_in_order", "threshold", "network", "box_voxel_size", "clusters", "seed", "diameter"),
-        )
-    }
+    names = "contrast voxel_size check_contrast particles_voxel_size unit tomogram_list skip_unknown features features_in_order"
+    options = values(given, f"{names} threshold network box_voxel_size clusters seed diameter")
     options |= {"tilts": _pair(given.tilts), "particles": None if given.particles is None else named(given.particles)}
-    work = inspection.import_data(tomograms, given.output, progress=show_progress(given), **options)
+    work = inspection.import_data(tomograms, given.output, progress=not given.quiet, **options)
     counts = {"particles": len(work.session.ids), "tomograms": len(work.named), "clusters": len(work.session.clusters)}
     text = (
         f"{given.output} has {count(counts['particles'], 'particle')} of {count(counts['tomograms'], 'tomogram')} in "
@@ -91,7 +86,7 @@ def _pick(given: Namespace) -> Result:
     inputs = _tomograms(given)
     input_tomograms.require_tilts(inputs)
     tables = []
-    for one in tqdm(inputs, desc="tomograms", disable=not show_progress(given)):
+    for one in tqdm(inputs, desc="tomograms", disable=given.quiet):
         found = importing.pick(one.bright(), one, diameter=diameter, threshold=given.threshold, keep_gold=given.keep_gold)
         tables.append(found)
     table = pd.concat(tables, ignore_index=True)
@@ -121,12 +116,12 @@ def _extract(given: Namespace) -> Result:
     rows = pd.DataFrame([one.row for one in inputs])
     size, edges = given.box_voxel_size, "flag" if given.keep_edges else "skip"
     options: dict[str, Any] = {"box": given.box, "voxel_size": size, "edges": edges, "check_contrast": False}
-    boxes = subtomograms.extract_many(rows, table, path=path, progress=show_progress(given), **options)
-    values = {"store": path, "boxes": len(boxes), "skipped": len(boxes.skipped), "box": boxes.box}
+    boxes = subtomograms.extract_many(rows, table, path=path, progress=not given.quiet, **options)
+    found = {"store": path, "boxes": len(boxes), "skipped": len(boxes.skipped), "box": boxes.box}
     text = (
         f"{path} has {len(boxes):,} boxes of {boxes.box} voxels of {boxes.voxel_size:g} Å; {len(boxes.skipped):,} were skipped"
     )
-    return Result(text, values | {"voxel_size": boxes.voxel_size})
+    return Result(text, found | {"voxel_size": boxes.voxel_size})
 
 
 def _embed_arguments(parser: ArgumentParser) -> None:
@@ -145,14 +140,14 @@ def _embed(given: Namespace) -> Result:
     path = free_output(given)
     network, boxes = learning.load_network(given.network), subtomograms.open(given.store)
     device = parallel.pick_device(given.device)
-    found = learning.embed(network, boxes, path=path, device=device, progress=show_progress(given))
+    found = learning.embed(network, boxes, path=path, device=device, progress=not given.quiet)
     if given.csv is not None:
         table = pd.DataFrame(found.vectors, columns=[f"z{n}" for n in range(found.vectors.shape[1])])
         table.insert(0, "particle_id", found.ids)
         with io.atomic(given.csv) as temporary:
             table.to_csv(temporary, index=False)
-    values = {"embedding": path, "particles": len(found), "features": found.vectors.shape[1], "network": found.network}
-    return Result(f"{path} has {found.vectors.shape[1]} features of {count(len(found), 'particle')}", values)
+    about = {"embedding": path, "particles": len(found), "features": found.vectors.shape[1], "network": found.network}
+    return Result(f"{path} has {found.vectors.shape[1]} features of {count(len(found), 'particle')}", about)
 
 
 def _convert_arguments(parser: ArgumentParser) -> None:
@@ -180,16 +175,8 @@ def _convert(given: Namespace) -> Result:
 
     path = free_output(given)
     shape = None if given.tomogram_shape is None else tuple(given.tomogram_shape)
-    table = io.read_particles(
-        given.list,
-        voxel_size=given.voxel_size,
-        tilts=_pair(given.tilts),
-        tomogram_shape=shape,
-        tomogram=given.tomogram,
-        tomogram_list=given.tomogram_list,
-        unit=given.unit,
-        renumber=given.renumber,
-    )
+    options = values(given, "voxel_size tomogram tomogram_list unit renumber")
+    table = io.read_particles(given.list, tilts=_pair(given.tilts), tomogram_shape=shape, **options)
     if given.renumber:
         table["particle_id"] += 1  # Dynamo and others have no particle 0
     elif path.suffix.lower() == ".tbl" and (table["particle_id"] < 1).any():
@@ -209,15 +196,15 @@ def _pair(values: list[float] | None) -> tuple[float, float] | None:
 def _tomograms(given: Namespace) -> list["InputTomogram"]:
     from tomolab.inspection import input_tomograms
 
-    stated: dict[str, Any] = {name: getattr(given, name) for name in ("contrast", "voxel_size", "check_contrast")}
+    stated = values(given, "contrast voxel_size check_contrast")
     return input_tomograms.read_inputs(named(given.tomograms), tilts=_pair(given.tilts), **stated)
 
 
 def _particles(given: Namespace, tomograms: list["InputTomogram"]) -> "pd.DataFrame":
     from tomolab.inspection import input_particles
 
-    stated = {name: getattr(given, name) for name in ("particles_voxel_size", "unit", "tomogram_list", "skip_unknown")}
-    return input_particles.read_inputs(named(given.particles), tomograms, input_particles.ListOptions(**stated))
+    options = input_particles.ListOptions(**values(given, "particles_voxel_size unit tomogram_list skip_unknown"))
+    return input_particles.read_inputs(named(given.particles), tomograms, options)
 
 
 COMMANDS = (

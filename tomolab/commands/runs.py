@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tomolab.commands.command import Command, Result, free_output, positive, say
+from tomolab.commands.command import Command, Result, free_output, positive, say, values
 
 if TYPE_CHECKING:
     from tomolab.averaging.half_maps import Average
@@ -37,7 +37,7 @@ def _discover(given: Namespace) -> Result:
     from tomolab import inspection
 
     work = inspection.open(given.folder)
-    options = {name: getattr(given, name) for name in ("iterations", "symmetry", "mask_diameter", "seed")}
+    options = values(given, "iterations symmetry mask_diameter seed")
     found = _wait(work.discover(given.clusters, **options), given)
     structures = [
         {"cluster": number, "name": work.session.title(number), "particles": int(work.session.counts()[number])}
@@ -70,7 +70,7 @@ def _average(given: Namespace) -> Result:
     if unknown:
         counts = ", ".join(f"{number} ({count:,})" for number, count in work.session.counts().items())
         raise ValueError(f"there is no cluster {unknown[0]} in {given.folder}; its clusters and their particles: {counts}")
-    options = {name: getattr(given, name) for name in ("quick", "symmetry", "mask_diameter", "seed")}
+    options = values(given, "quick symmetry mask_diameter seed")
     every = [inspection.Selection("all particles", work.session.ids, "all")] if given.all else []
     chosen: list[int | inspection.Selection] = [*dict.fromkeys(given.clusters), *every]
     maps: dict[str, Path] = {}
@@ -79,7 +79,7 @@ def _average(given: Namespace) -> Result:
         maps = {name: given.output / f"{io.file_name(name)}.mrc" for name in names}
         given.output.mkdir(parents=True, exist_ok=True)
         for path in maps.values():
-            free_output(Namespace(output=path, force=given.force))
+            free_output(given, path)
     jobs = [work.average(one, **options) for one in chosen]
     done: dict[str, Average] = {}
     for job in jobs:

@@ -381,6 +381,14 @@ def test_picks_are_saved_from_the_dock_and_nothing_is_written_over(make_napari_v
     assert (layer.mode, view.layers.selection.active) == ("add", layer)
     layer.add([[400.0, 500.5, 600.25], [420.0, 700.0, 800.0]])
     layer.add([440.0, 900.0, 1000.0])
+    qtbot.keyClick(view.window._qt_viewer.canvas.native, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert len(layer.data) == 2
+    qtbot.keyClick(
+        view.window._qt_viewer.canvas.native,
+        Qt.Key.Key_Z,
+        Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier,
+    )
+    assert len(layer.data) == 3
     press(picking.undo)
     assert picking.count.text() == "<b>2 picks</b>"
     press(picking.save)

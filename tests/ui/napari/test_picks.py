@@ -90,14 +90,14 @@ def test_every_change_is_undone_and_redone(tomogram: Path) -> None:
     np.testing.assert_allclose(layer.data, PLACES[:2])
     picks.undo()
     picks.undo()
-    assert not picks.can_undo
+    assert not picks.past
     assert picks.counts == {}
     for _ in range(3):
         picks.redo()
     np.testing.assert_allclose(layer.data, PLACES[1:2])
     picks.undo()
     layer.add(PLACES[2])
-    assert not picks.can_redo
+    assert not picks.future
     assert layer.features["particle_id"].tolist() == [NEW] * 3
     assert picks.table()["particle_id"].tolist() == [1, 2, 3]
 

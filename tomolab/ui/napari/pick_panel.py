@@ -29,6 +29,7 @@ ABOUT = (
     "A click in a slice adds a pick. The arrow in the layer controls selects picks: a drag moves them, Delete removes them, "
     "Ctrl+Z undoes."
 )
+FORMATS = sorted(formats.WRITERS.keys() - {".star"})
 FILTER = f"Particle lists ({' '.join(f'*{one}' for one in sorted(formats.READERS))})"
 
 
@@ -61,23 +62,24 @@ class PickPanel(QWidget):
 
     def _describe(self) -> None:
         self.diameter.setValue(self.picks.diameter)
-        self.diameter.setToolTip("Diameter of the circles, as of a particle")
         self.voxel_size.setDecimals(3)
-        for box, about in (
+        for widget, about in (
+            (self.diameter, "Diameter of the circles, as of a particle"),
             (self.voxel_size, "Voxel size of the tomogram, if its file does not say it"),
             (self.low, "Lowest tilt, if no file says it"),
             (self.high, "Highest tilt, if no file says it"),
+            (
+                self.name,
+                f"Name or path of the list; its suffix is the format: {', '.join(sorted(formats.WRITERS))} (default: .star)",
+            ),
+            (self.pick, "Add picks by a click in a slice"),
+            (self.open, "Continue a list; its particles replace the present picks, and Undo brings these back"),
+            (self.replace, "Replace a list of this name that is there already"),
         ):
+            widget.setToolTip(about)
+        for box in (self.voxel_size, self.low, self.high):
             box.setSpecialValueText("?")
             box.setValue(box.minimum())
-            box.setToolTip(about)
-        self.name.setToolTip(
-            "Name or path of the list. Its suffix is the format: "
-            f"{', '.join(sorted(formats.WRITERS))}; without a suffix .star, in the run folder or beside the tomogram"
-        )
-        self.pick.setToolTip("Add picks by a click in a slice")
-        self.open.setToolTip("Go on with the particles of a list; they replace the present picks, and Undo brings these back")
-        self.replace.setToolTip("Replace a list of this name that is there already")
 
     def _arrange(self) -> None:
         for label in (self.about, self.count):
@@ -103,7 +105,7 @@ class PickPanel(QWidget):
         self.picks.changed.connect(self._update)
         self.picks.refused.connect(self.tell)
         self.tomogram.activated.connect(lambda _: self.picks.show(self.tomogram.currentData()))
-        self.diameter.valueChanged.connect(lambda value: setattr(self.picks, "diameter", value))
+        self.diameter.valueChanged.connect(self.picks.set_diameter)
         self.voxel_size.editingFinished.connect(lambda: self._do(lambda: self.picks.state_voxel_size(self.voxel_size.value())))
         for box in (self.low, self.high):
             box.editingFinished.connect(self._state_tilts)
@@ -131,7 +133,7 @@ class PickPanel(QWidget):
         for image in images:
             self.tomogram.addItem(image.metadata[PLACE].tomogram, image)
         if event is not None and event.type == "removed" and event.value is self.picks.layer:
-            self.picks.forget_layer()
+            self.picks.layer = None
         if self.picks.image not in images or (event is not None and event.type == "inserted" and PLACE in event.value.metadata):
             self.picks.show(images[0] if images else None)
         self._update()
@@ -152,8 +154,8 @@ class PickPanel(QWidget):
         self.tomogram.setCurrentIndex(self.tomogram.findData(picks.image))
         for button in (self.pick, self.open, self.save):
             button.setEnabled(sized)
-        self.undo.setEnabled(picks.can_undo)
-        self.redo.setEnabled(picks.can_redo)
+        self.undo.setEnabled(bool(picks.past))
+        self.redo.setEnabled(bool(picks.future))
         counts = picks.counts
         text = counted(sum(counts.values()), "picks") if counts else "no picks"
         text += f": {', '.join(f'{name} {number:,}' for name, number in counts.items())}" if len(counts) > 1 else ""

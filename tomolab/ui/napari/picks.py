@@ -96,12 +96,14 @@ class Picks:
     """Sent with the reason when a pick is not taken."""
 
     def __init__(self, viewer: "ViewerModel", *, diameter: float) -> None:
-        self.viewer, self._diameter = viewer, float(diameter)
+        self.viewer, self.diameter = viewer, float(diameter)
         self.image: Image | None = None
         self.layer: Points | None = None
+        """The layer of the picks; None before `start`, and if the user has removed it."""
         self.tomograms: dict[str, InputTomogram] = {}
         self._tables: State = {}
-        self._past, self._future = list[State](), list[State]()
+        self.past, self.future = list[State](), list[State]()
+        """All picks before each change that can be undone, and before each undo that can be redone."""
         self._written: dict[Path, str] = {}
 
     @property
@@ -114,17 +116,12 @@ class Picks:
         """Number of picks by tomogram."""
         return {name: len(table) for name, table in self._tables.items() if len(table)}
 
-    @property
-    def diameter(self) -> float:
-        """Of the circles, in Å."""
-        return self._diameter
-
-    @diameter.setter
-    def diameter(self, value: float) -> None:
-        self._diameter = float(value)
+    def set_diameter(self, value: float) -> None:
+        """Draw circles of another diameter in Å."""
+        self.diameter = float(value)
         if self.layer is not None:
-            self.layer.size = self.layer.current_size = self._diameter
-            views.arrange(self.viewer, self._diameter)
+            self.layer.size = self.layer.current_size = self.diameter
+            views.arrange(self.viewer, self.diameter)
 
     # Tomogram
 
@@ -182,7 +179,7 @@ class Picks:
                 np.empty((0, 3)),
                 name="picks",
                 features=pd.DataFrame({"particle_id": np.empty(0, dtype=np.int64)}),
-                size=self._diameter,
+                size=self.diameter,
                 face_color=views.faces(ink[None])[0],
                 border_color=ink,
                 border_width=views.BORDER,
@@ -192,33 +189,19 @@ class Picks:
             self.layer.events.data.connect(self._edited)
             self.layer.bind_key("Control-Z", lambda _: self.undo())
             self.layer.bind_key("Control-Shift-Z", lambda _: self.redo())
-            views.arrange(self.viewer, self._diameter)
+            views.arrange(self.viewer, self.diameter)
             self._fill()
         self.viewer.layers.selection.active = self.layer
         self.layer.mode = "add"
         return self.layer
 
-    def forget_layer(self) -> None:
-        """Keep the picks, but not their layer, which the user has removed from the viewer."""
-        self.layer = None
-
     def undo(self) -> None:
         """Undo the last change, if there is one."""
-        self._step(self._past, self._future)
+        self._step(self.past, self.future)
 
     def redo(self) -> None:
         """Redo the change that was undone last, if there is one."""
-        self._step(self._future, self._past)
-
-    @property
-    def can_undo(self) -> bool:
-        """Whether there is a change to undo."""
-        return bool(self._past)
-
-    @property
-    def can_redo(self) -> bool:
-        """Whether there is a change to redo."""
-        return bool(self._future)
+        self._step(self.future, self.past)
 
     def _step(self, origin: list[State], other: list[State]) -> None:
         if origin:
@@ -228,8 +211,8 @@ class Picks:
             self.changed.emit()
 
     def _do(self, tables: State) -> None:
-        self._past.append(self._tables)
-        self._future.clear()
+        self.past.append(self._tables)
+        self.future.clear()
         self._tables = tables
         self.changed.emit()
 
@@ -272,7 +255,7 @@ class Picks:
             layer.selected_data = set()
             layer.data = particles.positions(table)
             layer.features = table.drop(columns=POSITION).reset_index(drop=True)
-            layer.size = layer.current_size = self._diameter
+            layer.size = layer.current_size = self.diameter
 
     # Lists
 
