@@ -428,6 +428,8 @@ def test_a_tomogram_without_a_run_folder_can_be_picked_in(make_napari_viewer, qt
     view.add_image(data, **options)
     dock.picking.pick.click()
     view.layers["picks"].add([400.0, 500.0, 600.0])
+    dock.open(folder)
+    assert "there are picks that no list has" in dock.fault.text()
     dock.picking.save.click()
     assert "between which tilts was TS_05 recorded" in dock.fault.text()
     for box, tilt in ((dock.picking.low, "-54"), (dock.picking.high, "60")):
@@ -469,7 +471,7 @@ def test_filters_and_boxes_follow_the_session_at_300_pixels(make_napari_viewer, 
 
     gallery = panel.gallery
     panel.tabs.setCurrentWidget(gallery)
-    assert gallery.text.text() == "tick clusters or select particles to see their boxes"
+    qtbot.waitUntil(lambda: gallery.text.text() == "tick clusters or select particles to see their boxes", timeout=5000)
     panel.table.clusters.tick(0)
     assert set(gallery.pages.ids) == set(session.ids)
     assert gallery.text.text().startswith(f"1–20 of {len(session.ids)}")

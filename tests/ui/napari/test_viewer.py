@@ -69,7 +69,7 @@ def test_particles_without_colour_or_table_are_refused(tomogram: Volume, table: 
 
 def test_averages_side_by_side_do_not_touch(phantom: Volume) -> None:
     view = viewer.model()
-    first, second = viewer.averages(view, {"a": phantom, "b": phantom}, thresholds={"a": 0.2})
+    first, second = viewer.averages(view, {"a": phantom, "b": phantom})
     assert [layer.name for layer in view.layers] == ["a", "b"]
     assert world(first)[:, 2].max() < world(second)[:, 2].min()
     vertices, _, _ = surfaces.mesh(phantom, detail=2)

@@ -135,6 +135,10 @@ class Inspector(QWidget):
         folder
             As in `inspection.open`.
         """
+        picking = self.picking if self.panel is None else self.panel.picking
+        if picking is not None and picking.picks.unsaved:
+            self._tell("there are picks that no list has: save them, or undo them, before you open a run folder")
+            return
         self._opening = True
         self._wait(f"opening {Path(folder).name}; the first time this computes a layout, which may take minutes")
         threads.in_background(lambda: inspections.open(folder), then=self._opened, failed=self._failed)

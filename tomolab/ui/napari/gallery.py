@@ -77,7 +77,7 @@ class Gallery(QWidget):
 
     def __init__(self, inspection: Inspection, *, ticked: Callable[[], list[int]], went: Callable[[int], Any]) -> None:
         super().__init__()
-        self.inspection, self.ticked, self.went, self._gone, self._stale = inspection, ticked, went, False, True
+        self.inspection, self.ticked, self.went, self._gone = inspection, ticked, went, False
         self.pages = BoxPages(inspection, columns=COLUMNS, rows=ROWS)
         self.boxes, self.text, self.view, self.detail = Boxes(), QLabel(), QComboBox(), QComboBox()
         self.back, self.forth = QToolButton(), QToolButton()
@@ -113,13 +113,15 @@ class Gallery(QWidget):
     def showEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
         """Draw what changed while the gallery was not seen."""
         super().showEvent(event)
-        if self._stale:
-            self.renew()
+        self._renew()
 
     def renew(self) -> None:
-        """Show the particles that are ticked or selected now; later, while the gallery is not seen."""
-        self._stale = not self.isVisible()
-        if not self._stale and (self.pages.renew(self.ticked()) or not self.text.text()):
+        """Show the particles that are ticked or selected now; later, if the gallery is not seen."""
+        if self.isVisible():
+            self._renew()
+
+    def _renew(self) -> None:
+        if self.pages.renew(self.ticked()) or not self.text.text():
             self._draw()
 
     @threads.in_window

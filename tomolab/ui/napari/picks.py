@@ -72,9 +72,8 @@ def place(
     tomogram: str, folder: Path, headers: Mapping[str, Tomogram], *, table: pd.DataFrame | None = None, sized: bool = True
 ) -> Place:
     """The `Place` of a tomogram, with the tilts of the particles of a table, if there is one."""
-    known = (
-        {} if table is None else {str(one): tuple(row) for one, row in table.groupby("tomogram")[list(WEDGE)].first().T.items()}
-    )
+    tilts = pd.DataFrame() if table is None else table.groupby("tomogram")[WEDGE].first()
+    known = {str(name): (low, high) for name, low, high in tilts.itertuples()}
     inputs = {name: InputTomogram(name, header, "bright", known.get(name), {}) for name, header in headers.items()}
     return Place(tomogram, folder, inputs, sized)
 
@@ -105,6 +104,12 @@ class Picks:
         self.past, self.future = list[State](), list[State]()
         """All picks before each change that can be undone, and before each undo that can be redone."""
         self._written: dict[Path, str] = {}
+        self._saved = self._tables
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether there are picks that no list has."""
+        return self._tables is not self._saved and bool(self.counts)
 
     @property
     def place(self) -> Place | None:
@@ -341,7 +346,7 @@ class Picks:
         known["tomogram_shape"] = dict(zip(table["tomogram"].unique(), (one.shape for one in used), strict=True))
         path.parent.mkdir(parents=True, exist_ok=True)
         io.write_particles(table, path, **{key: value for key, value in known.items() if key in formats.options(path)})
-        self._written[path] = paths.fingerprint(path)
+        self._written[path], self._saved = paths.fingerprint(path), self._tables
         return path
 
 

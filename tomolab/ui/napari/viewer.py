@@ -247,7 +247,6 @@ def averages(
     volumes: Mapping[str, Volume],
     *,
     at: Mapping[str, pd.DataFrame] | None = None,
-    thresholds: Mapping[str, float] | None = None,
     colours: Mapping[str, str] | None = None,
 ) -> list["Surface"]:
     """Add densities as surfaces, side by side or at every particle in its orientation.
@@ -261,8 +260,6 @@ def averages(
     at
         Particle table by name: a copy of the density at each particle, in its orientation. By default side by side along x,
         unrotated.
-    thresholds
-        Grey value of the isosurface by name; by default that of `surfaces.level`.
     colours
         By name; the palette of the figures, in order, by default.
 
@@ -282,7 +279,7 @@ def averages(
     inks = dict(zip(volumes, style.colours(len(volumes)), strict=True)) | dict(colours or {})
     layers, edge = [], 0.0
     for name, volume in volumes.items():
-        vertices, faces, _ = surfaces.mesh(volume, (thresholds or {}).get(name), detail=2 if at is None else 1)
+        vertices, faces, _ = surfaces.mesh(volume, detail=2 if at is None else 1)
         vertices = vertices - surfaces.middle(volume)
         if at is None:
             vertices[:, 2] += edge - vertices[:, 2].min()
