@@ -20,8 +20,8 @@ from tomolab.ui import style
 Index = QModelIndex | QPersistentModelIndex
 NONE = QModelIndex()
 Role = Qt.ItemDataRole
-NARROW = 440
-"""Width in pixels below which a table has only what clusters are called, their numbers and whether they are shown."""
+WIDTHS = {"selected": 440, "accepted": 440, "note": 440, "identity": 360}
+"""Pixels of a table below which a column would leave no room for the names."""
 
 
 class Clusters(QAbstractTableModel):
@@ -180,7 +180,7 @@ class ClusterTable(QTableView):
 
     def _hide(self) -> None:
         for place, (column, hidden) in enumerate(zip(self.clusters.columns, self.clusters.hidden, strict=True)):
-            self.setColumnHidden(place, hidden or (column.name in ("selected", "accepted", "note") and self.width() < NARROW))
+            self.setColumnHidden(place, hidden or self.width() < WIDTHS.get(column.name, 0))
 
 
 def swatch(ink: str, size: int = 12) -> QPixmap:

@@ -63,6 +63,7 @@ class Filters(QWidget):
         self.plot, self.range, self.list = Histogram(), QLabeledDoubleRangeSlider(Qt.Orientation.Horizontal), QListWidget()
         self.column.addItems(column_filter.columns(session.particles))
         self.column.setMinimumWidth(70)
+        self.list.setMinimumHeight(40)
         self.all.setToolTip("Remove the filter of this column")
         self.text.setWordWrap(True)
         self.range.setHandleLabelPosition(QLabeledDoubleRangeSlider.LabelPosition.NoLabel)

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 from qtpy.QtCore import QPoint, Qt
-from qtpy.QtGui import QKeySequence
+from qtpy.QtGui import QKeySequence, QResizeEvent
 from qtpy.QtWidgets import (  # type: ignore[attr-defined]
     QComboBox,
     QDoubleSpinBox,
     QHBoxLayout,
     QLabel,
     QPushButton,
+    QScrollArea,
     QShortcut,
     QSizePolicy,
     QSpinBox,
@@ -133,14 +134,19 @@ class InspectorPanel(QWidget):
         split.setChildrenCollapsible(False)
         line = _line(QLabel("Colour"), (self.colour, 1), *self._places())
         self.tabs.addTab(_stack(self._scatter(), self.legend), "Map")
-        for widget, title in ((self.gallery, "Boxes"), (self.filters, "Filters"), (self.picking, "Picks")):
+        # It scrolls, or its height would be the least of all tabs.
+        scroll = QScrollArea()
+        scroll.setWidget(self.picking)
+        scroll.setWidgetResizable(True)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        for widget, title in ((self.gallery, "Boxes"), (self.filters, "Filters"), (scroll, "Picks")):
             self.tabs.addTab(widget, title)
         split.addWidget(_stack(line, self.tabs))
         groups = {group: [self.buttons[name] for name in ACTIONS if ACTIONS[name].group == group] for group in GROUPS}
         edits = [*groups["history"], *groups["selection"], *groups["clusters"], self.n_clusters, *groups["export"]]
-        split.addWidget(_stack(self.table, self.counts, _flow(edits)))
+        split.addWidget(_stack(self.table, self.counts, _Flow(edits)))
         engine, other = _line((self.engine, 1), (self.symmetry, 1)), _line((self.classes, 1), (self.diameter, 1))
-        split.addWidget(_stack(_flow(groups["averages"]), engine, other, self.jobs))
+        split.addWidget(_stack(_Flow(groups["averages"]), engine, other, self.jobs))
         split.setSizes([260, 220, 170])
         for place, share in enumerate((5, 3, 4)):
             split.setStretchFactor(place, share)
@@ -327,12 +333,19 @@ def _stack(*items: Any) -> QWidget:
     return widget
 
 
-def _flow(widgets: Sequence[QWidget]) -> QWidget:
-    """Widgets in as many rows as their width needs."""
-    holder = QWidget()
-    flow = QFlowLayout(holder)
-    flow.setContentsMargins(0, 0, 0, 0)
-    flow.setSpacing(3)
-    for widget in widgets:
-        flow.addWidget(widget)
-    return holder
+class _Flow(QWidget):
+    """Widgets in as many rows as their width needs, all of which stay visible."""
+
+    def __init__(self, widgets: Sequence[QWidget]) -> None:
+        super().__init__()
+        self.flow = QFlowLayout(self)
+        self.flow.setContentsMargins(0, 0, 0, 0)
+        self.flow.setHorizontalSpacing(3)
+        self.flow.setVerticalSpacing(3)
+        for widget in widgets:
+            self.flow.addWidget(widget)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
+        """Keep the height of all rows: a splitter does not ask for it."""
+        super().resizeEvent(event)
+        self.setMinimumHeight(self.flow.heightForWidth(self.width()))

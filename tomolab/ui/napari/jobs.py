@@ -58,8 +58,8 @@ class JobRow(QWidget):
         layout.addWidget(self.button, 0, 1)
         layout.addWidget(self.bar, 1, 0, 1, 2)
         layout.addWidget(self.text, 2, 0, 1, 2)
-        layout.addWidget(self.slices, 0, 2, 3, 1)
-        layout.addWidget(self.structures, 3, 0, 1, 3)
+        layout.addWidget(self.slices, 3, 0, 1, 2)
+        layout.addWidget(self.structures, 4, 0, 1, 2)
         layout.setColumnStretch(0, 1)
         job.watch(self._follow)
 

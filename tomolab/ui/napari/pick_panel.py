@@ -53,7 +53,7 @@ class PickPanel(QWidget):
         self.diameter, self.voxel_size = _number(10, 5000, " Å"), _number(0, 1000, " Å")
         self.low, self.high = _number(-91, 90, "°"), _number(-91, 90, "°")
         self.pick, self.undo, self.redo = QPushButton("Pick"), QPushButton("Undo"), QPushButton("Redo")
-        self.open, self.save, self.replace = QPushButton("Open list…"), QPushButton("Save"), QCheckBox("replace")
+        self.open, self.save, self.replace = QPushButton("Open…"), QPushButton("Save"), QCheckBox("replace")
         self.about, self.count = QLabel(ABOUT), QLabel()
         self._describe()
         self._arrange()
@@ -84,17 +84,22 @@ class PickPanel(QWidget):
     def _arrange(self) -> None:
         for label in (self.about, self.count):
             label.setWordWrap(True)
+        self.tomogram.setMinimumWidth(60)
         layout, form = QVBoxLayout(self), QFormLayout()
         layout.setContentsMargins(2, 4, 2, 2)
-        form.addRow("Tomogram", self.tomogram)
-        form.addRow("Diameter", self.diameter)
-        form.addRow("Voxel size", self.voxel_size)
-        form.addRow("Tilts", _line(self.low, self.high))
-        form.addRow("List", self.name)
-        layout.addLayout(form)
-        for widgets in ((self.pick, self.undo, self.redo), (self.open, self.save, self.replace)):
-            layout.addWidget(_line(*widgets))
+        layout.setSpacing(4)
+        layout.addWidget(_line(self.pick, self.undo, self.redo))
         layout.addWidget(self.count)
+        for title, widget in (
+            ("List", self.name),
+            ("", _line(self.open, self.save, self.replace)),
+            ("Tomogram", self.tomogram),
+            ("Diameter", self.diameter),
+            ("Voxel size", self.voxel_size),
+            ("Tilts", _line(self.low, self.high)),
+        ):
+            form.addRow(title, widget) if title else form.addRow(widget)
+        layout.addLayout(form)
         layout.addWidget(self.about)
         layout.addStretch(1)
 
@@ -203,7 +208,7 @@ def _number(low: float, high: float, suffix: str) -> QDoubleSpinBox:
     box.setRange(low, high)
     box.setDecimals(0 if suffix == " Å" else 1)
     box.setSuffix(suffix)
-    box.setMinimumWidth(60)
+    box.setMinimumWidth(50)
     return box
 
 
