@@ -1,7 +1,7 @@
 """Takes a run folder at any stage, gives its contents (particles, boxes, session, averages) and the count of each step.
 
 Reading changes no file, with two exceptions: `read_layout` computes a missing layout, and `read_session` renames a session that
-does not fit the particles. `write_mask` adds a mask.
+does not fit the particles. `write_mask` adds a mask; its columns are saved beside it (`context`).
 
 >>> table = run_contents.read_table("runs/first")
 >>> session = run_contents.read_session("runs/first", Session(table))
@@ -297,6 +297,8 @@ def write_mask(
         place = io.inside(Path(folder), f"{MASKS}/{one}/{name}.mrc")
         place.parent.mkdir(parents=True, exist_ok=True)
         io.write_volume(Volume((found > 0.5).astype(np.float32), volume.voxel_size), place)
+        # So that the next opening need not read the mask.
+        context.add(table, shapes={one: volume}, masks={name: {one: place}})
         written.append(place)
     return written
 

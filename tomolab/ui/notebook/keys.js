@@ -1,6 +1,7 @@
 // Lets the keyboard select in the map. Sends whether the page is dark, which of shift, alt and ctrl were held at the last use of the mouse, and the keys pressed while the inspector has the focus and no text field has.
 const HINT = "arrows move · Shift+arrows: box · Space or Enter selects what is inside · Shift adds, Ctrl removes";
 const REACH = 12, STEP = 12;
+const WHITE_ARROW = `url("data:image/svg+xml,${encodeURIComponent('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 18 18"><path d="M5.2 5.9 9 9.7l3.8-3.8L14 7.1l-5 5-5-5z" fill="white"/></svg>')}")`;
 
 // A circle that the arrows move over a map, or the box that they draw: its lasso is that of the mouse, point by point.
 function keyboardLasso(map) {
@@ -151,6 +152,8 @@ export default {
       if (!el.isConnected) return setTimeout(theme, 100);
       const [red, green, blue] = getComputedStyle(el).color.match(/[\d.]+/g).map(Number);
       const dark = red + green + blue < 384;
+      // The arrows of lists are black in every theme.
+      el.closest(".tomolab-inspector")?.style.setProperty("--jp-widgets-dropdown-arrow", dark ? WHITE_ARROW : "");
       if (dark === model.get("dark")) return;
       model.set("dark", dark);
       model.save_changes();
