@@ -205,7 +205,7 @@ def test_structures_are_drawn_once_and_sent_when_they_change(gate: threading.Eve
     volume, curve = Volume(np.eye(8)[:, :, None] * np.ones(8), 10.0), pd.DataFrame({"resolution": [40.0], "fsc": [1.0]})
     labels, history = pd.Series([0, 0, 1, -1], index=range(4)), pd.DataFrame({"moved": [0.25]})
     shown = {"stage": "2 structures", "of": 6, "resolution": 40.0, "volume": volume, "fsc": curve, "seconds": 1.0, "left": 5.0}
-    first, second = (Discovery(labels, labels * 0.5, [volume] * n, history, []) for n in (2, 3))
+    first, second = (Discovery(labels, labels * 0.5, [volume] * n, history, [], labels.astype(object)) for n in (2, 3))
 
     def work(*, progress: Callable[[Any], Any], stop: Callable[[], bool]) -> None:
         gate.wait(20)

@@ -18,14 +18,11 @@ from tomolab import __version__
 from tomolab.commands import COMMANDS
 from tomolab.commands.command import Result, UsageError
 
-WORDS = {
-    "tomograms={NAME IN THE LIST: PATH}": "NAME_IN_THE_LIST=PATH instead of PATH",
-    "tomograms={NAME: PATH}": "NAME=PATH",
-    "particles={TOMOGRAM: LIST}": "--particles TOMOGRAM=LIST",
-    "open it with inspection.open": "open it as it is",
-    "such as by table.assign(particle_id=table['particle_id'] + 1)": "with --renumber",
-}
-"""What messages for Python say, and what a command says instead."""
+ARGUMENT = re.compile(
+    r"(?<![\w-])(?P<name>[a-z_]+)=(?:(?P<switch>True|False)\b|\{(?P<key>\w+): (?P<item>\w+)\}|\((?P<low>\w+), (?P<high>\w+)\)"
+    r"|(?P<quote>['\"]?)(?P<value>\w(?:[\w.]*\w)?)(?P=quote))?"
+)
+"""An argument in a message, as Python writes it: ``tilts=``, ``contrast="dark"``, ``tilts=(low, high)``, ``lists={A: B}``."""
 EXIT_CODES = "exit codes: 0 done, 1 failed with one line that says why, 2 wrong use, 130 interrupted"
 
 
@@ -99,18 +96,17 @@ def _run(given: Namespace) -> Result:
 
 
 def _as_options(message: str, given: Namespace) -> str:
-    """A message with the arguments of a function written as those of the command: ``tilts=(`` becomes ``--tilts``."""
-    for name in sorted(vars(given), key=len, reverse=True):
-        option = f"--{name.replace('_', '-')}"
-        if name == "check_contrast":
-            option = "--no-check-contrast"
-        message = re.sub(rf"(?<![\w-]){name}=\((\w+), (\w+)\)", rf"{option} \1 \2", message)
-        message = re.sub(rf"(?<![\w-]){name}=(?:True|False)\b", option, message)
-        message = re.sub(rf"(?<![\w-]){name}=(['\"]?)([\w.]+)\1", rf"{option} \2", message)
-        message = re.sub(rf"(?<![\w-]){name}=(?![{{\w])", option, message)
-    for ours, theirs in WORDS.items():
-        message = message.replace(ours, theirs)
-    return message
+    """A message of a function with its arguments as a command writes them: ``tilts=(low, high)`` is ``--tilts low high``."""
+
+    def option(found: re.Match[str]) -> str:
+        if found["name"] not in vars(given):
+            return found[0]
+        flag = f"--{'no-' * (found['switch'] == 'False')}{found['name']}".replace("_", "-")
+        pair = f"{found['key']}={found['item']}" if found["key"] else ""
+        words = ["TOMOGRAM" * (not pair) if found["name"] == "tomograms" else flag, pair, found["low"], found["high"]]
+        return " ".join(filter(None, [*words, found["value"]]))
+
+    return ARGUMENT.sub(option, message)
 
 
 def _plain(value: Any) -> Any:

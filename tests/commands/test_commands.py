@@ -59,7 +59,7 @@ def test_import_makes_a_run_folder_and_continues_it(data: Path, folder: Path, ca
     assert shown["particles"] == len(work.session.ids) > 20
     assert (shown["tomograms"], shown["clusters"]) == (1, len(work.session.clusters))
     assert __main__.main(["import", *map(str, [data / "TS_1.mrc", *words]), "--seed", "3"]) == 1
-    assert "run has an import with other seed: open it as it is" in capsys.readouterr().err
+    assert "run has an import with other seed: open that folder as it is" in capsys.readouterr().err
 
 
 def test_import_writes_a_list_of_tomograms(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,7 +133,20 @@ def test_all_particles_are_averaged_whatever_is_selected(folder: Path, capsys: p
     work = inspection.open(folder)
     assert isinstance(work.averages["all particles"], averaging.Average)
     assert shown["averages"][0]["particles"] == len(work.session.ids)
-    assert __main__.main(["average", str(folder), "--all", "--quick"]) == 2
+
+
+def test_maps_that_are_there_are_refused_before_anything_is_averaged(folder: Path, tmp_path: Path, capsys) -> None:
+    before = inspection.open(folder)
+    name = before.average_name(inspection.Selection("all particles", before.session.ids, "all"), quick=True)
+    path = tmp_path / f"{io.file_name(name)}.mrc"
+    path.write_text("of another program")
+    words = ["average", folder, "--all", "--quick", "--symmetry", "C1", "-o", tmp_path]
+    assert __main__.main([*map(str, words)]) == 1
+    assert f"{path} is there already" in capsys.readouterr().err
+    assert inspection.open(folder).averages.keys() == before.averages.keys()
+    (about,) = result(capsys, *words, "--force")["averages"]
+    assert (about["map"], about["average"]) == (str(path), name)
+    assert np.allclose(io.read_volume(path).data, inspection.open(folder).averages[name].volume.data)
 
 
 @pytest.mark.display
@@ -273,3 +286,29 @@ def test_json_is_all_that_stdout_gets(folder: Path) -> None:
     script = [sys.executable, "-m", "tomolab", "report", str(folder), "--json"]
     done = subprocess.run(script, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["command"] == "report"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ('give contrast="dark", or contrast="bright".', "give --contrast dark, or --contrast bright."),
+        ("Give tilts=(lowest, highest) in degrees", "Give --tilts lowest highest in degrees"),
+        ("state check_contrast=False; lower threshold=", "state --no-check-contrast; lower --threshold"),
+        (
+            "give particles_voxel_size=, Å, or particles={TOMOGRAM: LIST}",
+            "give --particles-voxel-size, Å, or --particles TOMOGRAM=LIST",
+        ),
+        ("name it: tomograms={NAME: PATH}", "name it: NAME=PATH"),
+        ("rot=5, alpha=(a, b)", "rot=5, alpha=(a, b)"),
+        ("voxel_size=10.", "--voxel-size 10."),
+    ],
+)
+def test_messages_name_arguments_as_the_terminal_writes_them(
+    message: str, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError(message)
+
+    monkeypatch.setattr(inspection, "import_data", fail)
+    assert __main__.main(["import", "a.mrc", "--diameter", "250", "-o", str(tmp_path / "run")]) == 1
+    assert capsys.readouterr().err == f"tomolab import: {expected}\n"

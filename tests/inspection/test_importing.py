@@ -78,7 +78,7 @@ def test_a_tomogram_becomes_a_run_folder_with_its_particles(simulated: tuple[Vol
     work.session.new_cluster("mine")
     same = inspection.import_data(tmp_path / "dark.mrc", tmp_path / "run", **OPTIONS | {"contrast": "dark"})
     assert same.session.labels.equals(work.session.labels)
-    with pytest.raises(FileExistsError, match=r"has an import with other seed: open it with inspection\.open, give the same"):
+    with pytest.raises(FileExistsError, match=r"has an import with other seed: open that folder as it is, give the same"):
         inspection.import_data(tmp_path / "dark.mrc", tmp_path / "run", **OPTIONS | {"contrast": "dark", "seed": 2})
 
 
@@ -205,7 +205,7 @@ def test_what_could_mean_two_things_is_asked_for(simulated: tuple[Volume, pd.Dat
         ),
         ({"particles": coords(place / "b.coords", truth, 40.0)}, "lie in the first 46%.*particles_voxel_size=, 20 if"),
         ({"particles": place / "TS_1.star", "particles_voxel_size": 10.0}, "but particles_voxel_size=10 was given"),
-        ({"particles": place / "TS_2.star"}, r"TS_2; the tomograms are TS_1\. Give tomograms=\{NAME IN THE LIST: PATH\}"),
+        ({"particles": place / "TS_2.star"}, r"TS_2; the tomograms are TS_1\. Give tomograms=\{NAME_IN_LIST: PATH\}"),
         ({"tomograms": [tomogram, other], "particles": put(place / "c.coords", "1 2 3\n")}, "name the list after its tomogram"),
         ({"particles": {"TS_1": place / "both.star"}}, "has particles of 2, TS_1, TS_2"),
         ({"particles": place / "data"}, "has no particle list"),
@@ -220,7 +220,7 @@ def test_what_could_mean_two_things_is_asked_for(simulated: tuple[Volume, pd.Dat
     work = place / "work"
     work.mkdir()
     put(work / "clusters.csv", "")
-    with pytest.raises(FileExistsError, match=r"has clusters\.csv already: open it with"):
+    with pytest.raises(FileExistsError, match=r"has clusters\.csv already: open that folder"):
         inspection.import_data(tomogram, work, **OPTIONS | {"contrast": "dark"})
     # Tomograms of the user that lie where the copies would go.
     (place / "data").rename(place / "tomograms")

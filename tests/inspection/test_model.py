@@ -261,7 +261,7 @@ def test_relion_refines_what_ours_began_with_and_its_average_lands_too(folder: P
     assert asked["reference"] is made[0].volume
     assert asked["diameter"] == made[0].record["mask"]
     assert asked["symmetry"] == "C1"
-    assert asked["place"] == folder / "relion" / "cluster_1_quick_RELION"
+    assert asked["place"] == folder / "relion" / "cluster_1,_quick,_RELION"
     assert len(to_relion.particles(asked["place"] / "particles.star")) == 16
     about = {"name": name, "cluster": second, "members": work.session.digest(second), "quick": True}
     assert work.averages[name].record == {"program": "RELION"} | about

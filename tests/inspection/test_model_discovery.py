@@ -239,6 +239,8 @@ def test_it_says_why_it_cannot(work: Inspection, mixed: Subtomograms) -> None:
         work.discover([99])
     with pytest.raises(ValueError, match="symmetry is C1 to"):
         work.discover(symmetry="c0")
+    with pytest.raises(ValueError, match="max_particles must be 16 or more, got 9"):
+        work.discover(max_particles=9)
     cut = Session(mixed.particles, pd.Series(np.arange(48) % 12, index=mixed.ids))
     assert Inspection(cut, subtomograms=mixed, diameter=9).discover_problem() == (
         "a discovery needs a cluster of 8 particles to start from"
@@ -253,10 +255,11 @@ def test_a_killed_discovery_continues_from_the_run_folder(work: Inspection, disc
         if isinstance(now, DiscoveryProgress):
             raise KeyboardInterrupt
 
-    names = ("session", "before", "subtomograms", "features", "catalogue", "iterations", "options")
+    names = ("session", "before", "subtomograms", "features", "catalogue", "search", "options")
     boxes, features = work.subtomograms, work.features
     options = {"seed": 0, "symmetry": "C1", "mask_diameter": 200.0}
-    values = (work.session, work.session.labels, boxes, features, shipped(), 3, options)
+    search = {"iterations": 3, "min_particles": 8, "max_particles": None}
+    values = (work.session, work.session.labels, boxes, features, shipped(), search, options)
     task = DiscoveryTask(add=lambda title, *_: title, folder=work.folder, **dict(zip(names, values, strict=True)))
     with pytest.raises(KeyboardInterrupt):
         task(progress=killed, stop=lambda: False)

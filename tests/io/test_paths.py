@@ -5,12 +5,15 @@ import fcntl
 import hashlib
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from tomolab import io
 from tomolab.io import paths
@@ -203,3 +206,17 @@ def test_a_folder_stays_where_another_cannot_take_its_place(tmp_path: Path, monk
     with pytest.raises(OSError, match="Input/output"), io.atomic(tmp_path / "store") as temporary:
         temporary.mkdir()
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=8))
+@example(
+    ["a b", "a_b", "a%20b", "a+b", "", "%", ".", "..", "-rf", ".hidden", "x.", "../../etc", "a/b", "Ölbaum", "$(rm)", "a\nb"]
+)
+def test_every_name_is_one_file_and_comes_back(names: list[str]) -> None:
+    files = {paths.file_name(name): name for name in names}
+    assert len(files) == len(set(names))
+    for text, name in files.items():
+        assert paths.name_of_file(text) == name
+        assert paths.inside("runs", text).name == text
+        assert re.fullmatch(r"[\w.,+%-]*[\w,+%-]", text)
+        assert not text.startswith((".", "-"))

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -184,11 +186,20 @@ def test_features_that_are_counted_are_features(tmp_path, stem: str) -> None:
     np.testing.assert_allclose(read_features(path).vectors, VECTORS, rtol=1e-6)
 
 
-def test_lists_in_a_column_are_named(tmp_path) -> None:
-    rows = pd.DataFrame({"particle_id": IDS, "embedding": VECTORS.tolist()})
-    path = put(tmp_path / "a.parquet", rows)
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        (pa.array([[0.0] * 1_000_000] * 10), "list<element: double>"),
+        (pa.array([bytes(1_000_000)] * 100).dictionary_encode(), "dictionary<values=binary"),
+    ],
+    ids=["lists", "bytes"],
+)
+def test_lists_and_bytes_are_refused_before_they_unpack(tmp_path: Path, column: pa.Array, said: str) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"embedding": column}), path, compression="zstd")
+    assert path.stat().st_size < 2000
     for options in ({}, {"columns": ["embedding"]}):
-        with pytest.raises(ValueError, match=r"the column 'embedding' holds a list in each row, .*\['embedding'\].tolist\(\)"):
+        with pytest.raises(ValueError, match=rf"its column 'embedding' holds {said}.*\['embedding'\].tolist\(\)"):
             read_features(path, **options)
 
 

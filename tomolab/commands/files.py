@@ -81,8 +81,8 @@ def _pick(given: Namespace) -> Result:
     import pandas as pd
     from tqdm import tqdm
 
-    from tomolab import io, picking, volumes
-    from tomolab.inspection import input_tomograms
+    from tomolab import io
+    from tomolab.inspection import importing, input_tomograms
 
     if len(given.diameter) > 2:
         raise UsageError(f"--diameter is one number of Å or the lowest and the highest, got {len(given.diameter)}")
@@ -92,12 +92,8 @@ def _pick(given: Namespace) -> Result:
     input_tomograms.require_tilts(inputs)
     tables = []
     for one in tqdm(inputs, desc="tomograms", disable=not show_progress(given)):
-        volume = one.voxels.load()
-        bright = volumes.invert(volume) if one.contrast == "dark" else volume
-        gold = None if given.keep_gold else picking.fiducial_mask(bright)
-        options: dict[str, Any] = {"tilts": one.tilts, "tomogram": one.name, "exclude": gold}
-        found = picking.candidates(bright, diameter=diameter, **options)
-        tables.append(picking.choose(found, threshold=given.threshold))
+        found = importing.pick(one.bright(), one, diameter=diameter, threshold=given.threshold, keep_gold=given.keep_gold)
+        tables.append(found)
     table = pd.concat(tables, ignore_index=True)
     table = table.assign(particle_id=np.arange(len(table)))
     io.write_particles(table, path, voxel_size=None if path.suffix == ".csv" else inputs[0].voxels.voxel_size)
@@ -196,6 +192,8 @@ def _convert(given: Namespace) -> Result:
     )
     if given.renumber:
         table["particle_id"] += 1  # Dynamo and others have no particle 0
+    elif path.suffix.lower() == ".tbl" and (table["particle_id"] < 1).any():
+        raise ValueError("Dynamo counts particles from 1, and ids of this list are lower: number them anew, with --renumber")
     known: dict[str, Any] = {"voxel_size": given.output_voxel_size or given.voxel_size}
     known |= {"tomogram_shape": shape, "tomogram_list": given.tomogram_list}
     uses = formats.options(path, given.format)

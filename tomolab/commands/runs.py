@@ -7,11 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tomolab.commands.command import Command, Result, UsageError, free_output, positive, say
+from tomolab.commands.command import Command, Result, free_output, positive, say
 
 if TYPE_CHECKING:
     from tomolab.averaging.half_maps import Average
-    from tomolab.inspection.model import Inspection
     from tomolab.jobs import Job
 
 
@@ -72,36 +71,25 @@ def _average(given: Namespace) -> Result:
         counts = ", ".join(f"{number} ({count:,})" for number, count in work.session.counts().items())
         raise ValueError(f"there is no cluster {unknown[0]} in {given.folder}; its clusters and their particles: {counts}")
     options = {name: getattr(given, name) for name in ("quick", "symmetry", "mask_diameter", "seed")}
-    done: dict[str, Average] = {}
-    for cluster in given.clusters:
-        done |= _wait(work.average(cluster, **options), given)
-    if given.all:
-        done |= _wait(_average_all(work, options), given)
-    averages = [_about(name, one) for name, one in done.items()]
+    every = [inspection.Selection("all particles", work.session.ids, "all")] if given.all else []
+    chosen: list[int | inspection.Selection] = [*dict.fromkeys(given.clusters), *every]
+    maps: dict[str, Path] = {}
     if given.output is not None:
+        names = [work.average_name(one, quick=given.quick) for one in chosen]
+        maps = {name: given.output / f"{io.file_name(name)}.mrc" for name in names}
         given.output.mkdir(parents=True, exist_ok=True)
-        for about, one in zip(averages, done.values(), strict=True):
-            about["map"] = given.output / f"{run_contents.folder_name(about['average'])}.mrc"
-            free_output(Namespace(output=about["map"], force=given.force))
-            io.write_volume(one.volume, about["map"])
+        for path in maps.values():
+            free_output(Namespace(output=path, force=given.force))
+    jobs = [work.average(one, **options) for one in chosen]
+    done: dict[str, Average] = {}
+    for job in jobs:
+        done |= _wait(job, given)
+    averages = [_about(name, one) for name, one in done.items()]
+    for about in averages if maps else []:
+        about["map"] = maps[about["average"]]
+        io.write_volume(done[about["average"]].volume, about["map"])
     lines = [f"{one['average']}: {one['particles']:,} particles{_resolution(one)}" for one in averages]
     return Result("\n".join([*lines, f"saved in {given.folder / run_contents.AVERAGES}"]), {"averages": averages})
-
-
-def _average_all(work: "Inspection", options: dict[str, Any]) -> "Job[dict[str, Average]]":
-    """Start an average of all particles, whatever is selected in the session."""
-    from tomolab import jobs
-    from tomolab.inspection.averaging_task import AveragingTask
-
-    problem = work.average_problem(list(work.session.clusters)[:1])
-    if options.pop("quick"):
-        raise UsageError("--quick is for clusters: its particles are those nearest to the mean of their cluster")
-    if work.subtomograms is None:
-        raise ValueError(problem)
-    titles = ("all particles" + (f" ({number})" if number > 1 else "") for number in range(1, len(work.averages) + 2))
-    title = next(one for one in titles if one not in work.averages)
-    task = AveragingTask(title, work.subtomograms, work.session.ids, add=work.add_average, folder=work.folder, options=options)
-    return jobs.start(title, task)
 
 
 def _about(name: str, average: "Average") -> dict[str, Any]:

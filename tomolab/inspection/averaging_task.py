@@ -15,6 +15,7 @@ from tomolab.averaging.classification.classify import classify
 from tomolab.averaging.half_maps import Average
 from tomolab.averaging.relion import job as relion_job
 from tomolab.inspection import run_contents
+from tomolab.io import paths
 from tomolab.subtomograms.dataset import Subtomograms
 
 FEWEST = 8
@@ -94,7 +95,7 @@ class AveragingTask:
             average = gold_standard.average(self.subtomograms, ids, checkpoint=path, **self.options, **controls)
         if self.refine_in is None or controls["stop"]():
             return average
-        folder = relion_job.write(self.subtomograms, self.refine_in / run_contents.folder_name(name), ids=ids, progress=False)
+        folder = relion_job.write(self.subtomograms, self.refine_in / paths.file_name(name), ids=ids, progress=False)
         diameter = self.options.get("mask_diameter") or average.record["mask"]
         options = {key: self.options[key] for key in ("seed", "symmetry") if key in self.options}
         return relion_job.refine(folder, diameter=diameter, reference=average.volume, **options, **controls)

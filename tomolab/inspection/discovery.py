@@ -96,8 +96,8 @@ class DiscoveryTask:
         it is averaged; returns the name of the average.
     catalogue
         Known maps, which name the averages that are reliable; None for the shipped ones.
-    iterations
-        Of the discovery, at most.
+    search
+        Of `averaging.discover`: iterations, min_particles, max_particles.
     options
         Of `averaging.average`: seed, symmetry, mask_diameter.
     folder
@@ -110,7 +110,7 @@ class DiscoveryTask:
     features: Embedding | None
     add: Callable[[str, Average, int, np.ndarray], str]
     catalogue: Catalogue | None
-    iterations: int
+    search: dict[str, Any]
     options: dict[str, Any]
     folder: Path | None = None
 
@@ -152,14 +152,13 @@ class DiscoveryTask:
             latest[:] = [now]
             progress(now)
 
-        options = {name: self.options[name] for name in ("seed", "mask_diameter")}
+        options = {name: self.options[name] for name in ("seed", "mask_diameter")} | self.search
         about = self.subtomograms.choose(ids).digest(), labels.tolist(), None if features is None else features.network
         with run_contents.checkpoint(self.folder, "discovery", *about, options) as path:
             return discovery.discover(
                 self.subtomograms,
                 labels,
                 features=None if features is None else features.vectors,
-                iterations=self.iterations,
                 checkpoint=path,
                 progress=report,
                 watch=lambda found: progress(DiscoveryProgress(**vars(latest[0]), found=found)),

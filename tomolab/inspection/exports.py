@@ -16,6 +16,7 @@ A particle in an average is written in the pose of that average; the message say
         template.em, mask.em
 """
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +33,6 @@ from tomolab.averaging.relion import programs
 from tomolab.conventions import ANGLES, POSITION
 from tomolab.inspection.history import counted
 from tomolab.inspection.model import Inspection
-from tomolab.inspection.run_contents import folder_name
 from tomolab.inspection.selection import Selection
 from tomolab.io.lists import copick, formats, outdated
 from tomolab.io.volumes import em
@@ -429,11 +429,11 @@ def write_class_folders(
 
 
 def folder_names(titles: Sequence[str]) -> list[str]:
-    """Folder names for titles, all different even where case is ignored."""
+    """Folder names for titles: letters, digits and ``_ . -``, as programs need; different even where case is ignored."""
     found: list[str] = []
     taken: set[str] = set()
     for title in titles:
-        name = folder_name(title)[:LONGEST].strip("._") or "class"
+        name = re.sub(r"[^\w.-]+", "_", title).strip("._")[:LONGEST].strip("._") or "class"
         tries = (name if number == 1 else f"{name}_{number}" for number in range(1, len(titles) + 2))
         found.append(next(one for one in tries if one.casefold() not in taken))
         taken.add(found[-1].casefold())

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from tomolab import io, picking, volumes
+from tomolab import io, picking
 from tomolab.clusters import clustering
 from tomolab.inspection import input_particles, input_tomograms, model
 from tomolab.inspection.input_particles import ListOptions, Particles
@@ -38,6 +38,7 @@ from tomolab.subtomograms import dataset, extraction
 from tomolab.subtomograms import tomogram_list as tomogram_lists
 from tomolab.subtomograms.cropping import Cut
 from tomolab.subtomograms.dataset import Subtomograms
+from tomolab.volumes import Volume
 
 CLUSTERS = 16
 """Clusters of the features by default: more than there are structures, because a discovery merges what is one."""
@@ -181,6 +182,20 @@ def import_data(
     return model.open(run.folder, diameter=diameter, seed=seed)
 
 
+def pick(
+    volume: Volume,
+    one: InputTomogram,
+    *,
+    diameter: float | tuple[float, float],
+    threshold: float,
+    keep_gold: bool = False,
+) -> pd.DataFrame:
+    """Picks in a tomogram with bright protein, outside of gold beads unless these are kept (`picking.candidates`, `choose`)."""
+    gold = None if keep_gold else picking.fiducial_mask(volume)
+    options: dict[str, Any] = {"tilts": one.tilts, "tomogram": one.name, "exclude": gold}
+    return picking.choose(picking.candidates(volume, diameter=diameter, **options), threshold=threshold)
+
+
 @dataclass(frozen=True)
 class _Import:
     """The steps of an import. A step that is done already is not done again."""
@@ -200,8 +215,7 @@ class _Import:
         for one in tqdm(self.inputs, desc="tomograms", unit="tomogram", disable=not self.progress):
             place = self.run.path(f"{COPIES}/{one.name}.mrc")
             if not place.exists():
-                volume = one.voxels.load()
-                io.write_volume(volumes.invert(volume) if one.contrast == "dark" else volume, place)
+                io.write_volume(one.bright(), place)
             if listed is None:
                 picks.append(self._picked(one, place, threshold))
         if listed is not None:
@@ -219,10 +233,8 @@ class _Import:
         """Picks outside of gold beads. They are those of the copy, so that an import that was cut ends the same."""
         kept = self.run.path(f"{UNFINISHED}/{one.name}.csv")
         if not kept.exists():
-            volume = io.read_volume(place)
-            options: dict[str, Any] = {"tilts": one.tilts, "tomogram": one.name, "exclude": picking.fiducial_mask(volume)}
-            found = picking.candidates(volume, diameter=self.diameter, **options)
-            io.write_particles(picking.choose(found, threshold=threshold), kept)
+            found = pick(io.read_volume(place), one, diameter=self.diameter, threshold=threshold)
+            io.write_particles(found, kept)
         return io.read_particles(kept)
 
     def cut(self, table: pd.DataFrame, *, box: int, voxel_size: float) -> Subtomograms:
@@ -320,15 +332,13 @@ def _begin(run: Run, request: dict[str, Any]) -> None:
         other = [name for name in request if begun.get(name) != request[name]]
         if other:
             raise FileExistsError(
-                f"{run.folder} has an import with other {', '.join(other)}: open it with inspection.open, give the same "
+                f"{run.folder} has an import with other {', '.join(other)}: open that folder as it is, give the same "
                 "arguments to continue, or name another folder"
             )
         return
     there = [name for name in RESULTS if (run.folder / name).exists()]
     if there:
-        raise FileExistsError(
-            f"{run.folder} has {', '.join(there)} already: open it with inspection.open, or name another folder"
-        )
+        raise FileExistsError(f"{run.folder} has {', '.join(there)} already: open that folder as it is, or name another folder")
     needed, free = 4 * sum(prod(one["shape"]) for one in request["tomograms"].values()), shutil.disk_usage(run.folder).free
     if needed > free:
         raise OSError(

@@ -200,7 +200,7 @@ def _named_as(table: pd.DataFrame, known: Mapping[str, InputTomogram], *, skip: 
         fitting = _matching(names, known)
         if not fitting or not skip:
             lost = ~table["tomogram"].isin(fitting)
-            way = "give tomograms={NAME IN THE LIST: PATH}, or a list of tomograms with these names (tomograms.csv)"
+            way = "give tomograms={NAME_IN_LIST: PATH}, or a list of tomograms with these names (tomograms.csv)"
             way += ", or skip_unknown=True to leave these particles out" if fitting else ""
             raise ValueError(
                 f"{lost.sum()} of {len(table)} particles are of {table['tomogram'][lost].nunique()} tomograms that were not "

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from tomolab import volumes
 from tomolab.conventions import WEDGE
 from tomolab.io.lists.tomogram_names import Tilts, match_names
 from tomolab.io.volumes import tomogram as tomogram_files
@@ -51,6 +52,11 @@ class InputTomogram:
     contrast: str
     tilts: tuple[float, float] | None
     row: Mapping[str, Any]
+
+    def bright(self) -> Volume:
+        """The whole tomogram, with bright protein."""
+        volume = self.voxels.load()
+        return volumes.invert(volume) if self.contrast == "dark" else volume
 
 
 def read_inputs(
@@ -111,7 +117,7 @@ def _table(given: Tomograms) -> pd.DataFrame:
                 continue
             found = tomogram_list.find(one)
             if len(found) > 1:
-                raise ValueError(f"tomograms={{{name!r}: {str(one)!r}}} names a folder with {len(found)} tomograms; name one")
+                raise ValueError(f"{one}, given as {name}, is a folder with {len(found)} tomograms; name one")
             rows.append(found.assign(tomogram=str(name)))
         return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame({"tomogram": [], "path": []})
     places: list[str | Path] = [given] if isinstance(given, str | Path) else list(given)

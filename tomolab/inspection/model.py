@@ -25,6 +25,7 @@ from psygnal import Signal
 
 from tomolab import io, jobs, particles
 from tomolab.averaging import symmetry as symmetries
+from tomolab.averaging.classification.discovery import check_limits
 from tomolab.averaging.gold_standard import FIND
 from tomolab.averaging.half_maps import Average
 from tomolab.averaging.identification.catalogue import Catalogue
@@ -37,9 +38,11 @@ from tomolab.inspection.averaging_task import FEWEST as FEWEST
 from tomolab.inspection.averaging_task import AveragingTask
 from tomolab.inspection.discovery import DiscoveryResult, DiscoveryTask
 from tomolab.inspection.history import counted
-from tomolab.inspection.run_contents import AVERAGES, SESSION, folder_name
+from tomolab.inspection.run_contents import AVERAGES, SESSION
+from tomolab.inspection.selection import Selection
 from tomolab.inspection.session import Session
 from tomolab.inspection.session_values import NONE
+from tomolab.io import paths
 from tomolab.io.volumes.tomogram import Tomogram
 from tomolab.jobs import Job
 from tomolab.learning import pca
@@ -187,12 +190,14 @@ class Inspection:
             return "there is no embedding to compare"
         return "" if self.session.chosen_rows.any() else "select a particle first"
 
-    def average_problem(self, clusters: Sequence[int], *, engine: str = "tomolab") -> str:
+    def average_problem(self, clusters: Sequence[int | Selection], *, engine: str = "tomolab") -> str:
         """Why these clusters, or the selection if none is given, cannot be averaged with an engine; empty if they can."""
         if self.subtomograms is None:
             return "there are no boxes to average"
         session, counts = self.session, self.session.counts(visible=True)
-        sets = {session.title(one): int(counts[one]) for one in clusters} or {"the selection": int(session.chosen_rows.sum())}
+        sets = {one.name: len(one) for one in clusters if isinstance(one, Selection)}
+        sets |= {session.title(one): int(counts[one]) for one in clusters if not isinstance(one, Selection)}
+        sets = sets or {"the selection": int(session.chosen_rows.sum())}
         held = "holds" if session.visible.all() else "shows"
         few = [
             f"{name} {held} {counted(count)}, and an average needs {FEWEST}" for name, count in sets.items() if count < FEWEST
@@ -314,7 +319,7 @@ class Inspection:
 
     def average(
         self,
-        cluster: int | None = None,
+        cluster: int | Selection | None = None,
         *,
         engine: str = "tomolab",
         quick: bool = False,
@@ -325,7 +330,7 @@ class Inspection:
     ) -> Job[dict[str, Average]]:
         """Average a cluster, or the selection, in a background job; add the result to `averages` and the run folder.
 
-        Particles outside of the filters and in hidden clusters do not take part.
+        Particles outside of the filters and in hidden clusters do not take part, unless they are given as a `Selection`.
 
         Parameters
         ----------
@@ -354,18 +359,16 @@ class Inspection:
         boxes = self.subtomograms
         assert boxes is not None
         _check_mask(mask_diameter, boxes)
-        session = self.session
-        chosen = session.chosen("selection", "selected") if cluster is None else session.members(cluster, visible=True)
+        chosen, title = self._chosen(cluster), self.average_name(cluster, engine=engine, quick=quick)
         ids = self.typical(chosen.ids)[:QUICK] if quick else chosen.ids
-        total = len(chosen) if cluster is None else session.counts()[cluster]
-        part = f", {len(chosen):,} of {total:,}" if len(chosen) < total else ""
-        title = self._free(chosen.name + part + (", quick" if quick else "") + (", RELION" if engine == "RELION" else ""))
         options = {"seed": seed, "symmetry": name, "mask_diameter": mask_diameter} | ({"iterations": 12} if quick else {})
         task = AveragingTask(
             title,
             boxes,
             ids,
-            add=partial(self.add_average, cluster=cluster, members=chosen.ids, quick=quick),
+            add=partial(
+                self.add_average, cluster=cluster if isinstance(cluster, int) else None, members=chosen.ids, quick=quick
+            ),
             classes=1 if quick else classes,
             folder=self.folder,
             name=None if quick else partial(discovery.named, catalogue=self.catalogue),
@@ -376,12 +379,27 @@ class Inspection:
         self._add_job(job)
         return job
 
+    def average_name(self, cluster: int | Selection | None = None, *, engine: str = "tomolab", quick: bool = False) -> str:
+        """Name that `average` would give now; those of classes add a number."""
+        chosen = self._chosen(cluster)
+        total = int(self.session.counts()[cluster]) if isinstance(cluster, int) else len(chosen)
+        part = f", {len(chosen):,} of {total:,}" if len(chosen) < total else ""
+        return self._free(chosen.name + part + (", quick" if quick else "") + (", RELION" if engine == "RELION" else ""))
+
+    def _chosen(self, cluster: int | Selection | None) -> Selection:
+        if isinstance(cluster, Selection):
+            return cluster
+        session = self.session
+        return session.chosen("selection", "selected") if cluster is None else session.members(cluster, visible=True)
+
     def discover(
         self,
         clusters: Sequence[int] = (),
         *,
         seed: int = 0,
         iterations: int = 24,
+        min_particles: int = FEWEST,
+        max_particles: int | None = None,
         mask_diameter: float | None = None,
         symmetry: str = "C1",
     ) -> Job[DiscoveryResult]:
@@ -402,6 +420,8 @@ class Inspection:
             Of the structures and the averages.
         iterations
             Of the discovery, at most; it ends when its structures no longer change.
+        min_particles, max_particles
+            As in `averaging.discover`: fewest of a structure, and most that are used to find the structures.
         mask_diameter, symmetry
             As in `averaging.average`; the symmetry is that of the averages.
 
@@ -416,9 +436,11 @@ class Inspection:
         boxes, before = self.subtomograms, self._taking_part(clusters)
         assert boxes is not None
         _check_mask(mask_diameter, boxes)
+        check_limits(iterations, min_particles=min_particles, max_particles=max_particles)
+        search = {"iterations": iterations, "min_particles": min_particles, "max_particles": max_particles}
         options = {"seed": seed, "symmetry": _symmetry(symmetry), "mask_diameter": mask_diameter}
         task = DiscoveryTask(
-            self.session, before, boxes, self.features, self._add_free, self.catalogue, iterations, options, self.folder
+            self.session, before, boxes, self.features, self._add_free, self.catalogue, search, options, self.folder
         )
         job: Job[DiscoveryResult] = jobs.start(self._free("discovery"), task)
         self._add_job(job)
@@ -460,7 +482,7 @@ class Inspection:
         about = {"name": name, "cluster": cluster, "members": sessions.digest(ids), "quick": quick}
         average = replace(average, record=average.record | about)
         if self.folder is not None:
-            average.save(io.inside(self.folder, f"{AVERAGES}/{folder_name(name)}"))
+            average.save(io.inside(self.folder, f"{AVERAGES}/{paths.file_name(name)}"))
         self._averages[name] = average
         if name in self.session.deleted:
             self.session.delete_average(name, on=False)
@@ -486,9 +508,14 @@ class Inspection:
 
     def _free(self, title: str) -> str:
         """A title that no average and no job has."""
-        taken = {folder_name(name) for name in (*self._averages, *(job.name for job in self.jobs))}
+        # Names that differ in case only are one file on some systems.
+        taken = {name.casefold() for name in (*self._averages, *(job.name for job in self.jobs))}
         tries = (title if number == 1 else f"{title} ({number})" for number in range(1, len(taken) + 2))
-        return next(name for name in tries if folder_name(name) not in taken)
+        name = next(one for one in tries if one.casefold() not in taken)
+        if self.folder is not None:
+            # Refused now rather than when the work is done.
+            io.inside(self.folder, f"{AVERAGES}/{paths.file_name(name)}")
+        return name
 
     def _save_session(self, changed: set[str]) -> None:
         self.unsaved = ""

@@ -13,7 +13,6 @@ does not fit the particles. `write_mask` adds a mask; its columns are saved besi
 import hashlib
 import itertools
 import json
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,7 +32,7 @@ from tomolab.inspection import context, selection
 from tomolab.inspection import session as sessions
 from tomolab.inspection.selection import Selection
 from tomolab.inspection.session import Session
-from tomolab.io import safe_load
+from tomolab.io import paths, safe_load
 from tomolab.io.lists import filtering
 from tomolab.io.run_folder import Run
 from tomolab.io.volumes.tomogram import Tomogram
@@ -307,11 +306,6 @@ def _stem(path: Path) -> str:
     return next(path.name.removesuffix(end) for end in ENDINGS if path.name.endswith(end))
 
 
-def folder_name(name: str) -> str:
-    """Folder name of letters, digits, underscores, dots and hyphens; an underscore replaces all else."""
-    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "average"
-
-
 def map_files(folder: Path) -> list[Path]:
     """Maps and tomograms in a folder, sorted; stores of subtomograms are left out."""
     found = {path for end in ENDINGS for path in folder.glob(f"*{end}") if not (path / "particles.parquet").exists()}
@@ -337,7 +331,9 @@ def read_averages(folder: Path) -> dict[str, Average]:
     """Read the averages, by name, oldest first."""
     places = sorted(io.inside(folder, AVERAGES).glob("*/record.json"), key=lambda one: one.lstat().st_mtime)
     found = [half_maps.load(place.parent) for place in places]
-    return {one.record.get("name", place.parent.name.replace("_", " ")): one for one, place in zip(found, places, strict=True)}
+    return {
+        one.record.get("name", paths.name_of_file(place.parent.name)): one for one, place in zip(found, places, strict=True)
+    }
 
 
 def read(folder: str | Path, *, verify: bool = True) -> RunContents:

@@ -17,6 +17,7 @@ __all__ = [
     "atomic",
     "data_folder",
     "fetch_sample",
+    "file_name",
     "filter_particles",
     "inside",
     "open_copick",
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from tomolab.io.lists.copick import write as write_copick
     from tomolab.io.lists.filtering import filter_particles
     from tomolab.io.lists.formats import read_particles, write_particles
-    from tomolab.io.paths import atomic, data_folder, inside, sha256
+    from tomolab.io.paths import atomic, data_folder, file_name, inside, sha256
     from tomolab.io.run_folder import open as open_run
     from tomolab.io.run_folder import scale as run_scale
     from tomolab.io.volumes.formats import open_volume, read_volume, write_volume
@@ -52,7 +53,7 @@ else:
             "lists.copick": ["open as open_copick", "write as write_copick"],
             "lists.filtering": ["filter_particles"],
             "lists.formats": ["read_particles", "write_particles"],
-            "paths": ["atomic", "data_folder", "inside", "sha256"],
+            "paths": ["atomic", "data_folder", "file_name", "inside", "sha256"],
             "run_folder": ["open as open_run", "scale as run_scale"],
             "tilts": [],
             "volumes.formats": ["open_volume", "read_volume", "write_volume"],

@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from filelock import FileLock, Timeout
 
@@ -81,6 +82,23 @@ def inside(root: str | Path, name: str) -> Path:
     if not target.is_relative_to(Path(root).resolve()):
         raise ValueError(f"{name!r} leads out of {root}")
     return path
+
+
+def file_name(name: str) -> str:
+    """Name of a file for any name: different for different names, and `name_of_file` gives the name back.
+
+    Letters, digits and ``. , + -`` stay, a space becomes ``_``, and all else ``%`` with two hexadecimal digits, as in web
+    addresses. So no name is hidden, leads out of its folder, or means something to a shell but ``%``.
+    """
+    marks = {"_": "%5F", " ": "_", "~": "%7E"}
+    out = "".join(marks.get(one) or (one if one.isalnum() or one in ".,+-" else quote(one, safe="")) for one in name)
+    out = re.sub(r"^\.|\.$", "%2E", out)
+    return re.sub(r"^-", "%2D", out) or "%"
+
+
+def name_of_file(text: str) -> str:
+    """The name for which `file_name` gave this one."""
+    return "" if text == "%" else unquote(text.replace("_", " "))
 
 
 def encoding(raw: bytes) -> str:

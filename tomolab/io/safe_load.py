@@ -181,7 +181,14 @@ def _parquet(source: pa.NativeFile, length: int) -> pd.DataFrame:
         # Ids are unique: no row takes less than a byte.
         if not 0 <= rows <= length or not 0 <= unpacked <= most:
             raise ValueError(f"its {length:,} bytes claim to hold {rows:,} rows of {unpacked:,} bytes")
-        texts = [one.name for one in file.schema_arrow if _is_text(one.type)]
+        schema = file.schema_arrow
+    for one in schema:
+        if not _is_number(one.type) and not _is_text(one.type):
+            raise ValueError(
+                f"its column {one.name!r} holds {one.type}, expected a number or text in each row; save lists as columns, with "
+                f"pandas.DataFrame(table[{one.name!r}].tolist(), index=table.index)"
+            )
+    texts = [one.name for one in schema if _is_text(one.type)]
     # The file holds a text that many rows share once, memory a copy for each row.
     with pq.ParquetFile(source, memory_map=False, read_dictionary=texts) as file:
         if texts and sum(map(_text_bytes, file.read(columns=texts, use_threads=False).columns)) > most:
@@ -191,10 +198,20 @@ def _parquet(source: pa.NativeFile, length: int) -> pd.DataFrame:
         return file.read(use_threads=False).to_pandas(use_threads=False)
 
 
+def _is_number(column_type: pa.DataType) -> bool:
+    """Whether each value of a column has the same few bytes; a list or a binary value can have any number."""
+    plain = _plain(column_type)
+    return pa.types.is_primitive(plain) or pa.types.is_null(plain)
+
+
 def _is_text(column_type: pa.DataType) -> bool:
-    """Whether a column holds text, directly or in a dictionary."""
-    plain = column_type.value_type if pa.types.is_dictionary(column_type) else column_type
+    plain = _plain(column_type)
     return pa.types.is_string(plain) or pa.types.is_large_string(plain)
+
+
+def _plain(column_type: pa.DataType) -> pa.DataType:
+    """Type of the values of a column, which may be in a dictionary."""
+    return column_type.value_type if pa.types.is_dictionary(column_type) else column_type
 
 
 def _text_bytes(column: pa.ChunkedArray) -> int:

@@ -149,13 +149,8 @@ def _numbered(names: list[str]) -> list[str]:
 
 
 def _check_form(values: pd.Series) -> None:
-    """Refuse lists, of which each row holds one, and decimal commas."""
+    """Refuse decimal commas."""
     first = None if pd.api.types.is_numeric_dtype(values) else next(iter(values.dropna()), None)
-    if isinstance(first, np.ndarray | list | tuple):
-        raise ValueError(
-            f"the column {values.name!r} holds a list in each row, expected a column for each feature; save it anew with "
-            f"pandas.DataFrame(table[{str(values.name)!r}].tolist(), index=table['particle_id'])"
-        )
     if isinstance(first, str) and re.fullmatch(DECIMAL_COMMA, first):
         raise ValueError(f"the column {values.name!r} has decimal commas, such as {first!r}; save the table with points")
 

@@ -121,6 +121,35 @@ def test_a_killed_discovery_goes_on_with_the_same_result(mixed: Subtomograms, tm
     assert not file.exists()
 
 
+def test_structures_of_some_particles_classify_all(mixed: Subtomograms, truth: pd.Series, rough: pd.Series) -> None:
+    found = discover(mixed, rough, max_particles=32)
+    assert found.labels.index.tolist() == truth.index.tolist()
+    assert adjusted_rand_score(truth[found.labels.index], found.labels) > 0.8
+    assert len(found.volumes) == 2
+    seen: list[Progress] = []
+    stopped = discover(mixed, rough, max_particles=32, progress=seen.append, stop=lambda: len(seen) == 5)
+    assert (stopped.reason == "was not compared with the structures, because the discovery was stopped").sum() == len(
+        truth
+    ) - 32
+    assert (stopped.labels >= 0).sum() == 32 - stopped.history["unassigned"].iloc[-1]
+
+
+def test_rare_labels_take_part_whole_where_only_some_particles_do(mixed: Subtomograms, truth: pd.Series) -> None:
+    labels = pd.Series(np.where(np.arange(len(truth)) < 9, 0, 1), index=truth.index)
+    seen: list[Progress] = []
+    found = discover(mixed, labels, max_particles=18, progress=seen.append, stop=lambda: len(seen) == 3)
+    assert not found.reason.index.isin(labels.index[labels == 0]).any()
+    assert len(found.reason) == len(truth) - 18
+
+
+def test_structures_of_too_few_particles_are_given_up(mixed: Subtomograms, truth: pd.Series) -> None:
+    few = truth.index[truth == "ruvab"][:10]
+    ids = truth.index[truth == "tric"].append(few)
+    labels = pd.Series(ids.isin(few).astype(int), index=ids)
+    two, one = (discover(mixed, labels, min_particles=fewest, iterations=8) for fewest in (8, 16))
+    assert (len(two.volumes), len(one.volumes)) == (2, 1)
+
+
 def test_a_stop_gives_what_there_is(mixed: Subtomograms, truth: pd.Series, rough: pd.Series) -> None:
     seen: list[Progress] = []
     found = discover(mixed, rough, progress=seen.append, stop=lambda: len(seen) == 2)
@@ -147,6 +176,10 @@ def test_bad_labels_and_features_are_refused(mixed: Subtomograms, truth: pd.Seri
         discover(mixed, rough.where(rough > 0))
     with pytest.raises(ValueError, match="iterations must be 0 or more, got -1"):
         discover(mixed, rough, iterations=-1)
+    with pytest.raises(ValueError, match="min_particles must be 8 or more, got 2"):
+        discover(mixed, rough, min_particles=2)
+    with pytest.raises(ValueError, match="max_particles must be 16 or more, got 9"):
+        discover(mixed, rough, max_particles=9)
     damaged = np.array(mixed.volumes)
     damaged[3, 5, 5, 5] = np.nan
     with pytest.raises(ValueError, match=rf"boxes of particles \[{mixed.ids[3]}\] hold values that are NaN"):

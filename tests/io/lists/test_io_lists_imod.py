@@ -270,3 +270,10 @@ def test_peet_knows_no_exchanged_axes(tmp_path) -> None:
     put(tmp_path, flags=1 << 16)
     with pytest.raises(ValueError, match="was last seen with y and z exchanged"):
         io.read_particles(motive(tmp_path, "1 0 0 0 0 0 0"), voxel_size=10.0, **KNOWN)
+
+
+def test_particles_without_a_label_are_written_too(tmp_path) -> None:
+    table = particles.table([[10, 20, 30], [40, 50, 60], [70, 80, 90]], label=["a", None, np.nan])
+    io.write_particles(table, tmp_path / "a.mod", voxel_size=10.0, tomogram_shape=(20, 20, 20))
+    found = io.read_particles(tmp_path / "a.mod", **KNOWN)
+    np.testing.assert_allclose(particles.positions(found), particles.positions(table), atol=0.01)

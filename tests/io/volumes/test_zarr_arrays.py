@@ -1,15 +1,19 @@
 """Archives at an address: what is asked of a server, what is believed of it, and what never reaches it."""
 
 import asyncio
+import contextlib
 import gzip
 import json
+import socket
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
 
+import google_crc32c
 import numcodecs
 import numpy as np
 import pytest
@@ -140,10 +144,12 @@ def test_redirects_stay_with_the_host(web: Web, volume: Volume) -> None:
     web.answers["/b.zarr/.zarray"] = (302, {"Location": f"{web.url}/a.zarr/.zarray"}, b"")
     assert Archive(f"{web.url}/b.zarr").fetch(".zarray") is None
     assert Archive(f"{web.url}/b.zarr").fetch("zarr.json") is None
-    for target in ("http://localhost:1/x", "file:///etc/passwd", "ftp://127.0.0.1/x"):
+    named = web.url.replace("http://", "http://me:secret@")
+    for target in ("http://localhost:1/x", "file:///etc/passwd", "ftp://127.0.0.1/x", "http://127.0.0.1:1/x", f"{named}/x"):
         web.answers["/b.zarr/zarr.json"] = (302, {"Location": target}, b"")
-        with pytest.raises(ConnectionError, match="which is not followed"):
+        with pytest.raises(ConnectionError, match="which is not followed") as caught:
             io.open_volume(f"{web.url}/b.zarr")
+        assert "secret" not in str(caught.value)
     web.answers["/b.zarr/zarr.json"] = (302, {"Location": "/b.zarr/zarr.json"}, b"")
     with pytest.raises(ConnectionError, match="redirects more than 3 times"):
         io.open_volume(f"{web.url}/b.zarr")
@@ -169,10 +175,43 @@ def test_servers_that_fail_are_told_from_what_is_not_there(web: Web, volume: Vol
     web.answers["/a.zarr/zarr.json"] = (200, {}, b"{}")
     with pytest.raises(ConnectionError, match="took more than"):
         io.open_volume(f"{web.url}/a.zarr")
+    monkeypatch.undo()
     web.close()
     with pytest.raises(ConnectionError, match="could not be fetched"):
         io.open_volume(f"{web.url}/a.zarr")
     web.close = lambda: None
+
+
+@pytest.mark.parametrize(
+    ("start", "again"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"X-More: 1\r\n"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n", b"1"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n", b"X-More: 1\r\n"),
+    ],
+    ids=["headers", "interim answers", "body", "trailers"],
+)
+def test_an_answer_that_never_ends_is_given_up(monkeypatch, start: bytes, again: bytes) -> None:
+    monkeypatch.setattr(zarr_arrays, "LONGEST", 0.5)
+    ended = threading.Event()
+
+    def serve(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(start)
+            while not ended.wait(0.05):
+                connection.sendall(again)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = threading.Thread(target=serve, args=(listening,))
+        server.start()
+        began = time.monotonic()
+        with pytest.raises(ConnectionError, match=r"took more than 0\.5 seconds"):
+            Archive(f"http://127.0.0.1:{listening.getsockname()[1]}/a.zarr").fetch("zarr.json")
+        assert time.monotonic() - began < 20
+        ended.set()
+        server.join()
 
 
 def test_a_missing_chunk_at_an_address_is_no_zeros(web: Web, volume: Volume) -> None:
@@ -200,8 +239,11 @@ def test_addresses_and_folders(tmp_path, volume: Volume) -> None:
     ("codec", "packed"),
     [
         ("gzip", lambda data: gzip.compress(data)),
+        ("gzip", lambda data: gzip.compress(data[:10]) + gzip.compress(data[10:]) + b"\0\0"),
         ("zlib", lambda data: zlib.compress(data)),
         ("zstd", lambda data: numcodecs.Zstd().encode(data)),
+        ("zstd", lambda data: numcodecs.Zstd(checksum=True).encode(data[:10]) + numcodecs.Zstd().encode(data[10:])),
+        ("zstd", lambda data: b"\x50\x2a\x4d\x18\x03\0\0\0abc" + numcodecs.Zstd().encode(data)),
         ("blosc", lambda data: numcodecs.Blosc().encode(data)),
         ("lz4", lambda data: numcodecs.LZ4().encode(data)),
     ],
@@ -235,6 +277,33 @@ def test_a_bomb_in_a_store_does_not_go_off(tmp_path) -> None:
     with pytest.raises(ValueError, match="unpacks to 50,000,000 bytes or more, where a chunk holds 1,024"):
         io.open_volume(tmp_path / "a.zarr", voxel_size=10.0).read(np.s_[4:, :, :])
     assert made.shape == (8, 8, 8)
+
+
+def test_chunks_that_are_compressed_twice_are_not_read(tmp_path) -> None:
+    zarr.create_array(tmp_path / "a.zarr", data=np.ones((8, 8, 8), dtype="f4"), chunks=(4, 8, 8), zarr_format=2)
+    stated = json.loads((tmp_path / "a.zarr" / ".zarray").read_text())
+    for filters in ([{"id": "zlib", "level": 9}], [{"id": "delta", "dtype": "<f4"}, {"id": "gzip", "level": 9}]):
+        (tmp_path / "a.zarr" / ".zarray").write_text(json.dumps(stated | {"filters": filters}))
+        with pytest.raises(ValueError, match="compressed more than once, by"):
+            io.open_volume(tmp_path / "a.zarr", voxel_size=10.0)
+    stated |= {"filters": [{"id": "gzip", "level": 9}, {"id": "delta", "dtype": "<f4"}], "compressor": None}
+    (tmp_path / "a.zarr" / ".zarray").write_text(json.dumps(stated))
+    with pytest.raises(ValueError, match="codecs delta after the compression gzip"):
+        io.open_volume(tmp_path / "a.zarr", voxel_size=10.0)
+
+
+def test_a_checksum_after_the_compression_hides_no_bomb(tmp_path) -> None:
+    data = np.random.default_rng(0).random((8, 8, 8), dtype="f4")
+    codecs = [zarr.codecs.GzipCodec(), zarr.codecs.Crc32cCodec()]
+    array = zarr.create_array(tmp_path / "a.zarr", data=data, chunks=(4, 8, 8), compressors=codecs)
+    opened = io.open_volume(tmp_path / "a.zarr", voxel_size=10.0)
+    np.testing.assert_array_equal(opened.load().data, data)
+    packed = gzip.compress(bytes(1024)) + gzip.compress(bytes(50_000_000))
+    chunk = tmp_path / "a.zarr" / "c" / "1" / "0" / "0"
+    chunk.write_bytes(packed + google_crc32c.value(packed).to_bytes(4, "little"))
+    with pytest.raises(ValueError, match=r"unpacks to 1,025 bytes or more, where a chunk holds 1,024"):
+        io.open_volume(tmp_path / "a.zarr", voxel_size=10.0).read(np.s_[4:, :, :])
+    assert array.shape == (8, 8, 8)
 
 
 def test_nothing_is_written_and_nothing_listed(tmp_path) -> None:

@@ -231,14 +231,16 @@ def test_all_columns_of_the_clusters_fit_the_dock(qtbot, folder: Path) -> None:
     work.session.accept(0)
     table = ClusterTable(work)
     qtbot.addWidget(table)
-    table.resize(380, 200)
+    table.resize(460, 200)
     table.show()
     assert [column.name for column, hidden in zip(table.clusters.columns, table.clusters.hidden, strict=True) if hidden] == [
         "resolution",
         "identity",
     ]
     assert table.horizontalScrollBar().maximum() == 0
-    assert sum(table.columnWidth(place) for place in range(len(table.clusters.columns))) <= 380
+    assert sum(table.columnWidth(place) for place in range(len(table.clusters.columns))) <= 460
+    table.resize(290, 200)
+    assert table.columnWidth(0) > 60
 
 
 def test_the_wheel_zooms_and_the_right_button_moves(make_napari_viewer, qtbot, folder: Path) -> None:
@@ -361,3 +363,114 @@ def test_a_dock_that_is_closed_follows_nothing(make_napari_viewer, qtbot, folder
     dock.deleteLater()
     qtbot.waitUntil(lambda: not len(work.changed), timeout=5000)
     work.session.select(work.session.ids[:3])
+
+
+def test_picks_are_saved_from_the_dock_and_nothing_is_written_over(make_napari_viewer, qtbot, folder: Path) -> None:
+    from qtpy.QtCore import Qt
+
+    view = make_napari_viewer()
+    dock = opened(qtbot, view, folder)
+    panel, before = dock.panel, dock.panel.inspection.session.particles
+    press = lambda button: qtbot.mouseClick(button, Qt.MouseButton.LeftButton)  # noqa: E731
+    picking = panel.picking
+    assert (picking.tomogram.currentText(), picking.voxel_size.value()) == (before["tomogram"].iloc[0], 20.0)
+    press(picking.save)
+    assert "there are no picks" in panel.message.text()
+    press(picking.pick)
+    layer = view.layers["picks"]
+    assert (layer.mode, view.layers.selection.active) == ("add", layer)
+    layer.add([[400.0, 500.5, 600.25], [420.0, 700.0, 800.0]])
+    layer.add([440.0, 900.0, 1000.0])
+    press(picking.undo)
+    assert picking.count.text() == "<b>2 picks</b>"
+    press(picking.save)
+    path = folder / "picks" / "my_picks.star"
+    assert f"saved 2 picks in {path}" in panel.message.text()
+    found = io.read_particles(path)
+    np.testing.assert_allclose(found[["z", "y", "x"]], [[400.0, 500.5, 600.25], [420.0, 700.0, 800.0]], atol=1e-4)
+    path.write_text("of another program")
+    press(picking.save)
+    assert "is there already" in panel.message.text()
+    assert path.read_text() == "of another program"
+    picking.replace.setChecked(True)
+    press(picking.save)
+    assert len(io.read_particles(path)) == 2
+    assert not picking.replace.isChecked()
+    # A list of this run, changed and saved beside it.
+    picking.load(folder / "clusters.csv")
+    assert len(view.layers["picks"].data) == len(before)
+    view.layers.remove("picks")
+    press(picking.pick)
+    assert len(view.layers["picks"].data) == len(before)
+    assert panel.inspection.session.particles is before
+
+
+def test_a_tomogram_without_a_run_folder_can_be_picked_in(make_napari_viewer, qtbot, folder: Path, tmp_path: Path) -> None:
+    from qtpy.QtCore import Qt
+
+    from tomolab.ui.napari import plugin
+    from tomolab.ui.napari.dock import Inspector
+
+    view = make_napari_viewer()
+    dock = Inspector(view)
+    view.window.add_dock_widget(dock, name="tomolab", area="right")
+    assert not dock.picking.pick.isEnabled()
+    (folder / "tomogram.mrc").rename(tmp_path / "TS_05.mrc")
+    ((data, options, _),) = plugin.read_tomogram(tmp_path / "TS_05.mrc")
+    view.add_image(data, **options)
+    dock.picking.pick.click()
+    view.layers["picks"].add([400.0, 500.0, 600.0])
+    dock.picking.save.click()
+    assert "between which tilts was TS_05 recorded" in dock.fault.text()
+    for box, tilt in ((dock.picking.low, "-54"), (dock.picking.high, "60")):
+        box.selectAll()
+        qtbot.keyClicks(box, tilt)
+        qtbot.keyClick(box, Qt.Key.Key_Return)
+    dock.picking.save.click()
+    found = io.read_particles(tmp_path / "my_picks.star")
+    assert found[["tomogram", "tilt_min", "tilt_max"]].to_numpy().tolist() == [["TS_05", -54.0, 60.0]]
+
+
+def test_filters_and_boxes_follow_the_session_at_300_pixels(make_napari_viewer, qtbot, folder: Path) -> None:
+    from qtpy.QtCore import QPoint, Qt
+
+    view = make_napari_viewer(show=True)
+    dock = opened(qtbot, view, folder)
+    panel, session = dock.panel, dock.panel.inspection.session
+    assert dock.minimumSizeHint().width() <= 300
+    filters, labels = panel.filters, session.particles["label"]
+    panel.tabs.setCurrentWidget(filters)
+    filters.column.setCurrentText("label")
+    shown = [filters.list.item(row).text() for row in range(filters.list.count())]
+    assert shown == [f"{name} ({count})" for name, count in labels.value_counts().sort_index().items()]
+    filters.list.item(0).setCheckState(Qt.CheckState.Unchecked)
+    assert session.visible.tolist() == (labels == "tric").tolist()
+    filters.list.item(1).setCheckState(Qt.CheckState.Unchecked)
+    assert "holds none" in panel.message.text() or session.visible.any()
+    filters.column.setCurrentText("z")
+    low, high = filters.filter.limits
+    filters.range.setValue((low, (low + high) / 2))
+    filters.range.sliderReleased.emit()
+    z = session.particles["z"].to_numpy()
+    assert session.visible.tolist() == ((labels == "tric").to_numpy() & (z <= (low + high) / 2)).tolist()
+    assert filters.text.text().splitlines()[0] == "label: tric"
+    filters.all.click()
+    session.undo()
+    assert filters.range.value()[1] == pytest.approx((low + high) / 2)
+    panel.do("all")
+
+    gallery = panel.gallery
+    panel.tabs.setCurrentWidget(gallery)
+    assert gallery.text.text() == "tick clusters or select particles to see their boxes"
+    panel.table.clusters.tick(0)
+    assert set(gallery.pages.ids) == set(session.ids)
+    assert gallery.text.text().startswith(f"1–20 of {len(session.ids)}")
+    gallery.forth.click()
+    assert len(gallery.boxes.frames) == len(session.ids) - 20
+    wanted = gallery.pages.shown[2]
+    qtbot.mouseClick(gallery.boxes, Qt.MouseButton.LeftButton, pos=gallery.boxes.cell(2).center() + QPoint(1, 1))
+    assert session.ids[session.selected].tolist() == [wanted]
+    assert [bool(ink) for ink in gallery.boxes.frames[:4]] == [False, False, True, False]
+    assert view.dims.point[0] == pytest.approx(session.particles["z"][session.rows([wanted])[0]], abs=10)
+    ink = gallery.boxes.grab().toImage().pixelColor(gallery.boxes.cell(2).topLeft() + QPoint(3, 20)).name()
+    assert ink == gallery.boxes.frames[2].lower()

@@ -16,7 +16,7 @@ from tomolab import particles, rotations
 from tomolab.averaging import Average
 from tomolab.inspection import Inspection, Session
 from tomolab.ui import style, surfaces
-from tomolab.ui.napari import link, multiscale, viewer
+from tomolab.ui.napari import link, viewer
 from tomolab.ui.napari.link import Link
 from tomolab.volumes import Volume
 
@@ -289,18 +289,18 @@ def test_many_copies_are_made_of_a_coarser_map(shown, work, phantom, table, monk
 
 def test_levels_of_a_large_tomogram_are_means_and_lie_on_one_another() -> None:
     data = np.random.default_rng(0).normal(size=(9, 16, 31)).astype("f4")
-    found = multiscale.levels(data, largest=300)
+    found = viewer.levels(data, largest=300)
     assert [level.shape for level in found] == [(9, 16, 31), (5, 8, 16), (3, 4, 8)]
     assert found[0] is data
     np.testing.assert_allclose(found[1][1, 2, 3], data[2:4, 4:6, 6:8].mean(), rtol=1e-5)
     np.testing.assert_allclose(found[1][4, 7, 15], data[8, 14:, 30].mean(), rtol=1e-5)
-    assert len(multiscale.levels(data)) == 1
+    assert len(viewer.levels(data)) == 1
     with pytest.raises(ValueError, match="at least one voxel, got 0"):
-        multiscale.levels(data, largest=0)
+        viewer.levels(data, largest=0)
 
 
 def test_a_large_tomogram_is_shown_in_levels_and_its_plane_lies_right(work, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(multiscale.levels, "__kwdefaults__", {"largest": 20_000})
+    monkeypatch.setattr(viewer.levels, "__kwdefaults__", {"largest": 20_000})
     shown = link.link(viewer.model(), work)
     assert shown.image.multiscale
     assert shown.image.level_shapes.tolist() == [[40, 50, 60], [20, 25, 30]]

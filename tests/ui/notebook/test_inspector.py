@@ -228,10 +228,10 @@ def test_filters_leave_out_and_are_undone(view: Inspector) -> None:
 def test_what_is_hidden_is_in_no_view_and_no_count(view: Inspector) -> None:
     session, low = view.session, np.arange(32) < 10
     view.table.ticked = [0]
-    assert len(view.gallery._ids) == 32
+    assert len(view.gallery.pages.ids) == 32
     view.filters.column.value = "score"
     view.filters.range.value = (0.0, 9.0)
-    assert set(view.gallery._ids) == set(session.ids[low])
+    assert set(view.gallery.pages.ids) == set(session.ids[low])
     assert "of 10, typical" in view.gallery.text.value
     assert "of cluster 0 (10 of 32, the others are hidden)" in view.averages.text.value
     assert "of cluster 0 (10 of 32, the others are hidden)" in view.export.subject.value
@@ -244,24 +244,24 @@ def test_boxes_are_those_of_the_particles_the_most_typical_first(view: Inspector
     went: list[int] = []
     view.gallery.went = went.append
     view.table.ticked = [0]
-    shown = view.gallery._shown
+    shown = view.gallery.pages.shown
     assert len(shown) == 24
     assert shown.tolist() == view.inspection.typical(view.session.ids)[:24].tolist()
     assert view.gallery.text.value.startswith("1–24 of 32")
     view.gallery.forth.click()
-    assert len(view.gallery._shown) == 8
+    assert len(view.gallery.pages.shown) == 8
     assert view.gallery.forth.disabled
     view.gallery.detail.value = 0.0
     sheet = picture(view.gallery.boxes.picture)
     assert sheet.shape == (20, 160)
-    volume = boxes.take([view.gallery._shown[2]]).volumes[0]
+    volume = boxes.take([view.gallery.pages.shown[2]]).volumes[0]
     seen = sheet[1:, 41:60].ravel()
     assert (
         np.corrcoef(seen, np.clip(volume[9:12].mean(0), *np.percentile(volume[9:12].mean(0), [1, 99.8]))[1:, 1:].ravel())[0, 1]
         > 0.99
     )
     tell(view.gallery.boxes, index=2, how="replace")
-    assert went == [view.gallery._shown[2]]
+    assert went == [view.gallery.pages.shown[2]]
     assert view.session.ids[view.session.selected].tolist() == went
     assert [bool(flag) for flag in view.gallery.boxes.flags] == [False, False, True, *[False] * 5]
 

@@ -31,6 +31,8 @@ from tomolab.volumes import Volume
 
 NO_AGREEMENT = "agrees with no structure better than pure noise does"
 """Why a subtomogram of no structure is in no class."""
+NOT_COMPARED = "was not compared with the structures, because the discovery was stopped"
+"""Why a subtomogram that took no part in a stopped discovery is in no class."""
 COARSEST = 3.0
 """Detail in cycles per box with which the surroundings of a structure are looked at, if less of it is resolved."""
 
@@ -69,18 +71,13 @@ class Discovery(Classification):
         relative to noise without a structure).
     contaminants
         Structures that are no particles, the largest first, each with the reason. Their subtomograms have the label -1.
+    reason
+        Why each subtomogram that is in no class is in none, by particle id.
     """
 
     history: pd.DataFrame
     contaminants: list[Contaminant]
-
-    @property
-    def reason(self) -> pd.Series:
-        """Why each subtomogram that is in no class is in none, by particle id."""
-        reason = pd.Series(NO_AGREEMENT, index=self.labels.index[self.labels < 0], name="reason", dtype=object)
-        for one in self.contaminants:
-            reason[one.ids] = one.reason
-        return reason
+    reason: pd.Series
 
 
 def discover(
@@ -90,6 +87,8 @@ def discover(
     features: np.ndarray | None = None,
     seed: int,
     iterations: int = 24,
+    min_particles: int = MIN_PARTICLES,
+    max_particles: int | None = None,
     mask_diameter: float | None = None,
     max_shift: float | None = None,
     checkpoint: str | Path | None = None,
@@ -116,6 +115,12 @@ def discover(
     iterations
         At most so many; 0 only compares all subtomograms with the structures of the labels. It ends when merging and dividing
         change nothing any more.
+    min_particles
+        Fewest subtomograms of a structure, 8 or more. A smaller one is given up after the first two rounds of changes, and its
+        subtomograms go to the structures that they agree with best.
+    max_particles
+        The structures are found from at most so many, drawn at random from all labels in equal numbers as far as they go; all
+        others are compared with the structures once, at the end. None uses all in every iteration.
     checkpoint
         File (.safetensors) for the state after every iteration. After an interruption the same call continues from there, with
         the result of an unbroken run on the same machine. A finished run removes it.
@@ -132,20 +137,27 @@ def discover(
     ------
     ValueError
         If ids are unknown or repeated, labels are not integers, no label has 8 particles, the features are of another number
-        or not finite, a box holds NaN, `iterations` or a length is out of range, or the checkpoint is of another call.
+        or not finite, a box holds NaN, a number or a length is out of range, or the checkpoint is of another call.
     BlockingIOError
         If another process uses the same checkpoint.
     """
-    if iterations < 0:
-        raise ValueError(f"iterations must be 0 or more, got {iterations}")
+    check_limits(iterations, min_particles=min_particles, max_particles=max_particles)
     features = None if features is None else np.asarray(features)
-    chosen, classes = _checked(subtomograms, labels, features)
+    chosen = _checked(subtomograms, labels, features)
+    some = _draw(labels, max_particles, seed)
+    classes = _classes(labels[some])
     lengths = {"mask_diameter": mask_diameter, "max_shift": max_shift}
     workers = Workers(parallel.active(client), device)
-    work, diameters = prepare(chosen, classes, seed=seed, features=features, workers=workers, **lengths)
+    options: dict[str, Any] = {
+        "features": features,
+        "min_particles": min_particles,
+        "rows": torch.from_numpy(np.flatnonzero(some)),
+    }
+    work, diameters = prepare(chosen, classes, seed=seed, workers=workers, **lengths, **options)
     position = pd.Series(np.arange(len(chosen)), index=chosen.ids)
     total = len(classes) + iterations
-    saved = Checkpoint(checkpoint, _about(chosen, labels, features) | {"seed": seed, **lengths})
+    about = _about(chosen, labels, features) | {"min_particles": min_particles, "max_particles": max_particles}
+    saved = Checkpoint(checkpoint, about | {"seed": seed, **lengths})
     with saved.lock(), reporting(progress, total, "discovery") as report:
         monitor = Monitor(report, stop, total, work.data.box * chosen.voxel_size)
         saved.restore([work])
@@ -156,18 +168,33 @@ def discover(
                 if monitor.stopped:
                     break
             work.score()
-        found = None
         while len(work.history) < iterations and not monitor.stopped and not work.settled:
             largest = work.iterate(change=True)
             saved.write([work])
             number = len(classes) + len(work.history)
             monitor.after(number, f"{len(work.structures)} structures", largest)
             if watch is not None:
-                found = _discovery(work, chosen)
-                watch(found)
+                watch(_discovery(work, chosen))
         if not monitor.stopped:
+            work.complete()
             saved.remove()
-    return found or _discovery(work, chosen)
+    return _discovery(work, chosen)
+
+
+def check_limits(iterations: int, *, min_particles: int, max_particles: int | None) -> None:
+    """Refuse numbers of `discover` that are out of range, with a ValueError."""
+    least = {"iterations": (iterations, 0), "min_particles": (min_particles, MIN_PARTICLES)}
+    least |= {} if max_particles is None else {"max_particles": (max_particles, 2 * min_particles)}
+    for name, (value, limit) in least.items():
+        if value < limit:
+            raise ValueError(f"{name} must be {limit} or more, got {value}")
+
+
+def _draw(labels: pd.Series, most: int | None, seed: int) -> np.ndarray:
+    """Mask of at most so many labels, from each value as many as possible up to the same number."""
+    shuffled = labels.sample(frac=1, random_state=seed)
+    rank = shuffled.groupby(shuffled).cumcount().sort_values(kind="stable")
+    return np.asarray(labels.index.isin(rank.index[:most]))
 
 
 def _about(chosen: Subtomograms, labels: pd.Series, features: np.ndarray | None) -> dict[str, Any]:
@@ -177,10 +204,8 @@ def _about(chosen: Subtomograms, labels: pd.Series, features: np.ndarray | None)
     return {"discovery": True, "particles": chosen.digest(), "labels": digests[0], "features": digests[1]}
 
 
-def _checked(
-    subtomograms: Subtomograms, labels: pd.Series, features: np.ndarray | None
-) -> tuple[Subtomograms, list[np.ndarray]]:
-    """The subtomograms that take part, and the ids of each label that is large enough, the largest first."""
+def _checked(subtomograms: Subtomograms, labels: pd.Series, features: np.ndarray | None) -> Subtomograms:
+    """The subtomograms that have labels."""
     if not pd.api.types.is_integer_dtype(labels.dtype) or labels.hasnans:
         raise ValueError(
             f"labels must be integers, none of them missing, got {labels.dtype}: number names by pandas.factorize; "
@@ -189,12 +214,17 @@ def _checked(
     chosen = subtomograms.take(labels.index.to_numpy())
     if features is not None and (features.ndim != 2 or len(features) != len(labels) or not np.isfinite(features).all()):
         raise ValueError(f"features need one finite row for each of {len(labels)} labels, got shape {features.shape}")
+    return chosen
+
+
+def _classes(labels: pd.Series) -> list[np.ndarray]:
+    """Ids of each label that is large enough to start a structure, the largest first."""
     counts = labels[labels >= 0].value_counts(sort=True)
     classes = [labels.index[labels == value].to_numpy() for value in counts.index[counts >= MIN_PARTICLES]]
     if not classes:
         largest = counts.max() if len(counts) else 0
         raise ValueError(f"a label with {MIN_PARTICLES} particles or more is needed, the largest has {largest}")
-    return chosen, classes
+    return classes
 
 
 def prepare(
@@ -202,12 +232,15 @@ def prepare(
     classes: list[np.ndarray],
     *,
     seed: int,
-    features: np.ndarray | None = None,
     mask_diameter: float | None,
     max_shift: float | None,
     workers: Workers,
+    **options: Any,
 ) -> tuple[SplitMerge, list[float]]:
-    """Read the subtomograms for split and merge EM; also gives the diameter of each class in voxels, from its ids."""
+    """Read the subtomograms for split and merge EM; also gives the diameter of each class in voxels, from its ids.
+
+    `options` are those of `SplitMerge`.
+    """
     diameters = [_settings(chosen.take(ids), mask_diameter, max_shift)[1].diameter_voxels for ids in classes]
     box, settings = _settings(chosen, max(diameters) * chosen.voxel_size if mask_diameter is None else mask_diameter, max_shift)
     generator = torch.Generator(device=parallel.pick_device(workers.device)).manual_seed(seed)
@@ -215,7 +248,7 @@ def prepare(
     radius = min(settings.radius_cycles * refinement.GROWTH[-1] * max(diameters) / min(diameters), settings.max_radius_cycles)
     data = coefficients.read(chosen, box=box, radius_cycles=radius, device=generator.device)
     settings = replace(settings, max_radius_cycles=radius)
-    return SplitMerge(data, settings, generator=generator, features=features, workers=workers), diameters
+    return SplitMerge(data, settings, generator=generator, workers=workers, **options), diameters
 
 
 def classes_of(work: SplitMerge, chosen: Subtomograms) -> Classification:
@@ -240,8 +273,12 @@ def _discovery(work: SplitMerge, chosen: Subtomograms) -> Discovery:
         data = work.data.inside(max(work.references[structure].resolved_cycles, COARSEST)).take(rows)
         shares.append(border_share(data, work.structures[structure].poses.take(rows), work.fold[rows]))
     labels, volumes, contaminants = separate(found.labels, found.volumes, shares)
+    why = np.where(work.taking_part.cpu(), NO_AGREEMENT, NOT_COMPARED)
+    reason = pd.Series(why, index=labels.index, name="reason", dtype=object)[labels < 0]
+    for one in contaminants:
+        reason[one.ids] = one.reason
     history = pd.DataFrame(work.history, columns=HISTORY).rename_axis("iteration")
-    return Discovery(labels, found.probability, volumes, history, contaminants)
+    return Discovery(labels, found.probability, volumes, history, contaminants, reason)
 
 
 def _settings(some: Subtomograms, mask_diameter: float | None, max_shift: float | None) -> tuple[int, Settings]:

@@ -72,7 +72,10 @@ class _Division:
 
 
 class SplitMerge:
-    """Structures and the log-likelihood (n, structures) of every subtomogram under each. `workers` score."""
+    """Structures and the log-likelihood (n, structures) of every subtomogram under each. `workers` score.
+
+    Only the subtomograms in `rows` (all by default) make structures and are scored, until `complete`.
+    """
 
     def __init__(
         self,
@@ -80,10 +83,12 @@ class SplitMerge:
         settings: Settings,
         *,
         generator: torch.Generator,
-        features: np.ndarray | None,
+        features: np.ndarray | None = None,
+        min_particles: int = MIN_PARTICLES,
+        rows: Tensor | None = None,
         workers: Workers,
     ) -> None:
-        self.data, self.settings, self.generator = data, settings, generator
+        self.data, self.settings, self.generator, self.min_particles = data, settings, generator, min_particles
         self.features = None if features is None else normalize(np.asarray(features, dtype=np.float64))
         count, device = len(data), data.values.device
         self.every = torch.arange(count, device=device)
@@ -95,7 +100,9 @@ class SplitMerge:
         self.structures: list[Structure] = []
         self.references: list[References] = []
         self.evidence = self.posterior = torch.zeros(count, 0, device=device)
-        self.unassigned = torch.zeros(count, dtype=torch.bool, device=device)
+        self.taking_part = torch.zeros(count, dtype=torch.bool, device=device)
+        self.taking_part[self.every if rows is None else rows] = True
+        self.unassigned = ~self.taking_part
         self.history: list[dict[str, Any]] = []
         self.pure_noise = self._draw_noise()
 
@@ -125,10 +132,30 @@ class SplitMerge:
             known = self.posterior > NOT_SCORED / 2
             # Of some subtomograms all structures were lost.
             asked = known | ~known.any(1, keepdim=True)
+        self.posterior = self.evidence = self._compare(asked & self.taking_part[:, None], near=bool(self.history))
+        self._find_unassigned()
+
+    def complete(self) -> None:
+        """Score the subtomograms that took no part yet against all structures."""
+        if self.taking_part.all():
+            return
+        weights = self._weights()
+        self.references = self._references(weights)
+        others = ~self.taking_part[:, None]
+        scored = self._compare(others.expand(-1, len(self.structures)), near=False)
+        self.evidence = scored.where(others, self.evidence)
+        self.posterior = (scored + self._feature_prior(weights)).where(others, self.posterior)
+        self.taking_part = torch.ones_like(self.taking_part)
+        self._find_unassigned()
+
+    def _compare(self, asked: Tensor, *, near: bool) -> Tensor:
         poses = [one.poses for one in self.structures]
-        self.evidence = self.comparison.score(self.boxes, self.references, poses, asked=asked, near=bool(self.history))
-        self.posterior = self.evidence
-        self.unassigned = _like_noise(self.evidence.amax(1), self._by_chance())
+        return self.comparison.score(self.boxes, self.references, poses, asked=asked, near=near)
+
+    def _find_unassigned(self) -> None:
+        some = self.taking_part
+        self.unassigned = torch.ones_like(some)
+        self.unassigned[some] = _like_noise(self.evidence[some].amax(1), self._by_chance())
 
     def _by_chance(self) -> Tensor:
         """Log-likelihood of boxes of pure noise under the structure that each agrees with most."""
@@ -139,8 +166,10 @@ class SplitMerge:
     def iterate(self, *, change: bool) -> References:
         """Make all structures again, merge and divide some if `change` allows it, score, and give that of the largest class."""
         counts = torch.bincount(self.posterior.argmax(1)[self._used()], minlength=len(self.structures))
-        self._keep((counts >= min(MIN_PARTICLES, int(counts.max()))).nonzero()[:, 0].tolist())
-        weights = torch.softmax(self.posterior, dim=1) * self._used()[:, None]
+        # Parts of a structure are merged before those that are too small go.
+        fewest = self.min_particles if len(self.history) >= 2 * CHANGE_EVERY else MIN_PARTICLES
+        self._keep((counts >= min(fewest, int(counts.max()))).nonzero()[:, 0].tolist())
+        weights = self._weights()
         merged = divided = 0
         if change and self.change_is_due:
             weights, merged = self._merge(weights)
@@ -161,7 +190,7 @@ class SplitMerge:
 
     def _make(self, weights: Tensor) -> float:
         """Make the structures by weights (n, structures) and score; the share of the subtomograms that changed class."""
-        self.references = [self._reference(self.every, s, w) for s, w in zip(self.structures, weights.T, strict=True)]
+        self.references = self._references(weights)
         self.score()
         self.posterior = self.evidence + self._feature_prior(weights)
         return float((self.posterior.argmax(1) != weights.argmax(1))[self._used()].float().mean())
@@ -214,10 +243,18 @@ class SplitMerge:
 
     def _used(self) -> Tensor:
         """Which subtomograms make the structures: all but those in no class, unless that leaves too few."""
-        return ~self.unassigned if int((~self.unassigned).sum()) >= MIN_PARTICLES else torch.ones_like(self.unassigned)
+        return ~self.unassigned if int((~self.unassigned).sum()) >= MIN_PARTICLES else self.taking_part
+
+    def _weights(self) -> Tensor:
+        """Weight (n, structures) of each subtomogram in each structure."""
+        return torch.softmax(self.posterior, dim=1) * self._used()[:, None]
+
+    def _references(self, weights: Tensor) -> list[References]:
+        return [self._reference(self.every, s, w) for s, w in zip(self.structures, weights.T, strict=True)]
 
     def _note(self, moved: float, merged: int, divided: int) -> None:
-        score, nowhere = float(self.evidence.logsumexp(1).mean()), int(self.unassigned.sum())
+        some = self.taking_part
+        score, nowhere = float(self.evidence[some].logsumexp(1).mean()), int(self.unassigned[some].sum())
         row = (len(self.structures), moved, merged, divided, nowhere, score)
         self.history.append(dict(zip(HISTORY, row, strict=True)))
 
@@ -315,7 +352,7 @@ class SplitMerge:
         added = []
         for number, members in enumerate(self._members(weights)):
             structure, rows = self.structures[number], self._some(members)
-            if len(rows) < 4 * MIN_PARTICLES or self._was_tried(structure, members):
+            if len(rows) < max(4 * MIN_PARTICLES, 2 * self.min_particles) or self._was_tried(structure, members):
                 continue
             found = self._division(self._of(structure, rows), rows)
             structure.undivided = None
@@ -346,7 +383,7 @@ class SplitMerge:
         for halves in self._starts(rows, one):
             pair, weights, two = self._fit(rows, [alone[0], alone[0]], one_hot(halves, 2).float(), iterations=SPLIT_ITERATIONS)
             fewest = int(torch.bincount(weights.argmax(1), minlength=2).min())
-            rise = _standard_errors(two - one) if fewest >= MIN_PARTICLES else -np.inf
+            rise = _standard_errors(two - one) if fewest >= self.min_particles else -np.inf
             tried.append(_Division(pair, weights, rise))
         return max(tried, key=lambda division: division.rise)
 
@@ -389,10 +426,10 @@ class SplitMerge:
         """
         if self.features is None or weights.shape[1] < 2:
             return weights.mean(0).clamp_min(1e-6).log().expand_as(weights)
-        labels, fold = weights.argmax(1).cpu().numpy(), self.fold.cpu().numpy()
+        labels, fold, used = (one.cpu().numpy() for one in (weights.argmax(1), self.fold, weights.sum(1) > 0))
         out = np.full(tuple(weights.shape), UNLIKELY)
         for number in range(FOLDS):
-            known, asked = fold != number, np.flatnonzero(fold == number)
+            known, asked = used & (fold != number), np.flatnonzero(fold == number)
             # One subtomogram of a class has no covariance.
             classes = np.flatnonzero(np.bincount(labels[known], minlength=weights.shape[1]) > 1)
             known &= np.isin(labels, classes)

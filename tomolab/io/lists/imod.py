@@ -291,7 +291,7 @@ def content(particles: pd.DataFrame, *, voxel_size: float | None, shape: Shape |
 def _groups(particles: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
     """Object and contour of each particle, counted from 1, and names of objects."""
     contours = np.ones(len(particles), dtype=int)
-    labels = particles["label"].astype(str).to_numpy() if "label" in particles else np.full(len(particles), "")
+    labels = particles["label"].fillna("").astype(str).to_numpy() if "label" in particles else np.full(len(particles), "")
     if "object" not in particles:
         place, _ = pd.factorize(labels)
         objects = place + 1

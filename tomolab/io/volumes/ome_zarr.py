@@ -34,6 +34,9 @@ READERS = 8
 """Chunks read in parallel."""
 CODECS = {"bytes", "transpose", "crc32c", "gzip", "zlib", "blosc", "zstd", "lz4", "sharding_indexed", "shuffle", "delta"}
 """Codecs that are applied to a chunk. numcodecs also has codecs that run code from the file."""
+COMPRESSIONS = {"gzip", "zlib", "blosc", "zstd", "lz4"}
+CHECKSUM = 4
+"""Bytes of a crc32c checksum."""
 NUMBERS = {f"{number}{bits}" for number in ("int", "uint", "float") for bits in (8, 16, 32, 64)} - {"float8"} | {"bool"}
 CHUNK = (64, 128, 128)
 """Voxels of the written chunks: 4 MB."""
@@ -145,6 +148,7 @@ class _ArrayMetadata:
     chunk_bytes: int
     object_bytes: int
     codec: str | None
+    trailing: int
     sharded: bool
 
 
@@ -209,6 +213,7 @@ def _tomogram(
         at,
         limit=about.object_bytes + about.object_bytes // 8 + METADATA_BYTES,
         codec=about.codec,
+        trailing=about.trailing,
         unpacked=about.chunk_bytes,
         sharded=about.sharded,
         missing=permissive,
@@ -265,11 +270,10 @@ def _metadata_v2(node: dict[str, Any]) -> _ArrayMetadata:
     """Metadata from .zarray (zarr-specs, v2)."""
     shape, chunks = _lengths(node["shape"], "shape"), _lengths(node["chunks"], "chunks")
     dtype = np.dtype(str(node["dtype"]))
-    names = [entry["id"] for entry in [node.get("compressor"), *(node.get("filters") or [])] if entry is not None]
+    names = [entry["id"] for entry in [*(node.get("filters") or []), node.get("compressor")] if entry is not None]
     _check(names, dtype.name, shape, chunks)
     size = int(np.prod([int(n) for n in chunks], dtype=object)) * dtype.itemsize
-    codec = node["compressor"]["id"] if node.get("compressor") else None
-    return _ArrayMetadata(shape, chunks, size, size, codec, sharded=False)
+    return _ArrayMetadata(shape, chunks, size, size, *_compression(names), sharded=False)
 
 
 def _metadata_v3(node: dict[str, Any]) -> _ArrayMetadata:
@@ -291,9 +295,24 @@ def _metadata_v3(node: dict[str, Any]) -> _ArrayMetadata:
     _check([], str(node["data_type"]), shape, chunks)
     each = np.dtype(str(node["data_type"])).itemsize
     size, whole = (each * int(np.prod([int(n) for n in lengths], dtype=object)) for lengths in (chunks, outer))
-    compression = [name for name in _names(codecs) if name not in ("bytes", "transpose", "crc32c", "shuffle", "delta")]
-    codec = compression[-1] if compression and _names(codecs)[-1] == compression[-1] else None
-    return _ArrayMetadata(shape, chunks, size, whole + (16 * whole // size + 4 if sharded else 0), codec, sharded)
+    if sharded and set(_names(inner["index_codecs"])) - {"bytes", "crc32c"}:
+        raise ValueError("a compressed index of shards is not read")
+    objects = whole + (16 * whole // size + 4 if sharded else 0)
+    return _ArrayMetadata(shape, chunks, size, objects, *_compression(_names(codecs)), sharded)
+
+
+def _compression(codecs: list[str]) -> tuple[str | None, int]:
+    """The compression among the codecs of a chunk, in the order of writing, and the bytes of checksums after it.
+
+    Only one is read, and only as the last one before checksums, where the size that it unpacks to can be checked.
+    """
+    found = [name for name in codecs if name in COMPRESSIONS]
+    if len(found) > 1:
+        raise ValueError(f"its chunks are compressed more than once, by {', '.join(found)}; this is not read")
+    after = codecs[codecs.index(found[0]) + 1 :] if found else []
+    if set(after) - {"crc32c"}:
+        raise ValueError(f"its chunks have the codecs {', '.join(after)} after the compression {found[0]}; this is not read")
+    return (found[0] if found else None), CHECKSUM * len(after)
 
 
 def _names(codecs: list[dict[str, Any]]) -> list[str]:

@@ -1,35 +1,34 @@
 """Takes a folder or an address, gives a read-only Zarr store that checks the size of each object and chunk.
 
 An address is http or https. No credentials are sent, neither from the address nor from the user's files; no cookies are kept.
-A redirect is followed up to `REDIRECTS` times, within the same host and never from https to http; every response has a limit
-of bytes and of time. A missing chunk is an error, since Zarr would give its fill value; so is one that decompresses to more
-than a chunk holds.
+A redirect is followed up to `REDIRECTS` times, within the same host and port, or from http to https of one host; every object
+has a limit of bytes and of time. A missing chunk is an error, since Zarr would give its fill value; so is one that decompresses
+to more than a chunk holds.
 """
 
 import asyncio
-import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable
-from http.cookiejar import DefaultCookiePolicy
+from functools import cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
-import requests
+import httpx
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+from zarr.core.sync import sync
 
 from tomolab.io.paths import inside
 
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 METADATA_BYTES = 2**24
 REDIRECTS = 3
-TIMEOUT = (10.0, 30.0)
+TIMEOUT = httpx.Timeout(30.0, connect=10.0, pool=None)
 """Seconds to connect, and to wait for bytes."""
 LONGEST = 600.0
-"""Seconds to read one object."""
-STEP = 512
-"""Bytes between two checks of the time, so that a slow server is noticed."""
+"""Seconds to read one object, from the first request to the last byte."""
+PORTS = {"http": 80, "https": 443}
 DEFLATED = ("gzip", "zlib")
 
 
@@ -44,6 +43,8 @@ class Archive(Store):
         Bytes of the largest object.
     codec
         Compression of its chunks, whose decompressed size is checked; none by default.
+    trailing
+        Bytes of checksums after the compressed bytes of a chunk.
     unpacked
         Bytes of a decompressed chunk.
     sharded
@@ -58,14 +59,14 @@ class Archive(Store):
         *,
         limit: int = METADATA_BYTES,
         codec: str | None = None,
+        trailing: int = 0,
         unpacked: int = 0,
         sharded: bool = False,
         missing: bool = False,
     ) -> None:
         super().__init__(read_only=True)
         self.place, self.limit, self.missing = place, limit, missing
-        self.codec, self.unpacked, self.sharded = codec, unpacked, sharded
-        self.session = _session() if remote(place) else None
+        self.codec, self.trailing, self.unpacked, self.sharded = codec, trailing, unpacked, sharded
 
     supports_writes = supports_deletes = supports_listing = False
 
@@ -86,16 +87,19 @@ class Archive(Store):
         ValueError
             If the name leads out of the archive or the object is larger than the limit.
         """
+        return sync(self._fetch(key, wanted))
+
+    async def _fetch(self, key: str, wanted: ByteRequest | None) -> bytes | None:
         limit = METADATA_BYTES if key.rsplit("/", 1)[-1] in METADATA else self.limit
-        if self.session is None:
-            return _from_folder(self.place, key, wanted, limit)
-        return _from_address(self.session, f"{self.place.rstrip('/')}/{quote(key)}", wanted, limit)
+        if not remote(self.place):
+            return await asyncio.to_thread(_from_folder, self.place, key, wanted, limit)
+        return await _from_address(f"{self.place.rstrip('/')}/{quote(key)}", wanted, limit)
 
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """An object, as Zarr requests it; a chunk is checked."""
-        data = await asyncio.to_thread(self.fetch, key, byte_range)
+        data = await self._fetch(key, byte_range)
         if data is None:
             if self.missing or key.rsplit("/", 1)[-1] in METADATA:
                 return None
@@ -104,7 +108,8 @@ class Archive(Store):
                 "permissive=True fills them"
             )
         if self.codec and isinstance(byte_range, RangeByteRequest) == self.sharded and not key.endswith(METADATA):
-            check_claim(self.codec, data, self.unpacked, name=f"{self.place}: chunk {key}")
+            packed = data[: len(data) - self.trailing]
+            check_claim(self.codec, packed, self.unpacked, name=f"{self.place}: chunk {key}")
         return (prototype or default_buffer_prototype()).buffer.from_bytes(data)
 
     async def get_partial_values(
@@ -115,7 +120,7 @@ class Archive(Store):
 
     async def exists(self, key: str) -> bool:
         """Whether there is such an object."""
-        return await asyncio.to_thread(self.fetch, key, RangeByteRequest(0, 1)) is not None
+        return await self._fetch(key, RangeByteRequest(0, 1)) is not None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Archive) and self.place == other.place
@@ -158,7 +163,7 @@ def locate(place: str | Path) -> str:
     url = urlsplit(text)
     if url.scheme == "file" and url.netloc in ("", "localhost"):
         return unquote(url.path)
-    if url.scheme not in ("http", "https") or not url.hostname:
+    if url.scheme not in PORTS or not url.hostname:
         raise ValueError(f"{text}: addresses are http://, https:// or file://; those of a bucket have one of https, too")
     if url.username or url.password or url.query or url.fragment:
         raise ValueError(f"an address at {url.hostname} holds a name, password or query; tomograms are read without")
@@ -181,7 +186,7 @@ def check_claim(codec: str, data: bytes, unpacked: int, *, name: str) -> None:
     """
     if codec in DEFLATED:
         try:
-            size = len(zlib.decompressobj(47).decompress(data, unpacked + 1))
+            size = _deflated(data, unpacked + 1)
         except zlib.error as error:
             raise ValueError(f"{name} cannot be unpacked: {error}") from error
     else:
@@ -190,26 +195,50 @@ def check_claim(codec: str, data: bytes, unpacked: int, *, name: str) -> None:
         raise ValueError(f"{name} unpacks to {size:,} bytes or more, where a chunk holds {unpacked:,}")
 
 
+def _deflated(data: bytes, most: int) -> int:
+    """Decompressed size of all members of a gzip file, or of a zlib stream, up to `most`."""
+    size = 0
+    while data and size < most:
+        stream = zlib.decompressobj(47)
+        size += len(stream.decompress(data, most - size))
+        # gzip allows zeros after a member.
+        data = stream.unused_data.lstrip(b"\0")
+    return size
+
+
 def _zstd(data: bytes) -> int:
-    """Decompressed size that a zstd frame states (RFC 8878, 3.1.1), else the most that its blocks can hold, less 1 MB."""
-    if data[:4] != b"\x28\xb5\x2f\xfd" or len(data) < 6:
-        return 0
-    flags = data[4]
-    size_flag, single, key = flags >> 6, flags >> 5 & 1, (0, 1, 2, 4)[flags & 3]
-    start = 5 + (not single) + key
-    width = (single, 2, 4, 8)[size_flag]
-    if width:
-        return int.from_bytes(data[start : start + width], "little") + (256 if width == 2 else 0)
-    total = 0
-    while start + 3 <= len(data):
-        head = int.from_bytes(data[start : start + 3], "little")
-        block_type, size = head >> 1 & 3, head >> 3
-        # A compressed block holds up to 128 kB, and its header does not say how much.
-        total += size if block_type in (0, 1) else 2**17
-        start += 3 + (1 if block_type == 1 else size)
-        if head & 1:
+    """Decompressed size of all zstd frames (RFC 8878, 3.1): as stated, else the most that their blocks hold, less 1 MB."""
+    total, estimated, start = 0, False, 0
+    while start + 8 <= len(data):
+        magic = int.from_bytes(data[start : start + 4], "little")
+        if magic >> 4 == 0x184D2A5:
+            # A frame to skip.
+            start += 8 + int.from_bytes(data[start + 4 : start + 8], "little")
+        elif magic == 0xFD2FB528:
+            stated, held, start = _zstd_frame(data, start)
+            estimated |= stated is None
+            total += held if stated is None else stated
+        else:
             break
-    return total - 2**20
+    return total - 2**20 * estimated
+
+
+def _zstd_frame(data: bytes, start: int) -> tuple[int | None, int, int]:
+    """Size that the zstd frame at `start` states, if it does, the most that its blocks hold, and where it ends."""
+    flags = data[start + 4]
+    size_flag, single, checksum, key = flags >> 6, flags >> 5 & 1, flags >> 2 & 1, (0, 1, 2, 4)[flags & 3]
+    start += 5 + (not single) + key
+    width = (single, 2, 4, 8)[size_flag]
+    stated = int.from_bytes(data[start : start + width], "little") + 256 * (width == 2) if width else None
+    start += width
+    held = last = 0
+    while not last and start + 3 <= len(data):
+        head = int.from_bytes(data[start : start + 3], "little")
+        last, block_type, size = head & 1, head >> 1 & 3, head >> 3
+        # A compressed block holds up to 128 kB, and its header does not say how much.
+        held += size if block_type in (0, 1) else 2**17
+        start += 3 + (1 if block_type == 1 else size)
+    return stated, held, start + 4 * checksum
 
 
 STATED_SIZE: dict[str, Callable[[bytes], int]] = {
@@ -220,20 +249,11 @@ STATED_SIZE: dict[str, Callable[[bytes], int]] = {
 """Decompressed size that the header of compressed bytes states."""
 
 
-def _session() -> requests.Session:
-    session = requests.Session()
-    session.auth = _unsigned
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    session.headers["Accept-Encoding"] = "identity"
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=16))
-    return session
-
-
-def _unsigned(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    # As the session's authentication, it keeps requests from reading the user's netrc.
-    request.headers.pop("Authorization", None)
-    return request
+@cache
+def _client() -> httpx.AsyncClient:
+    """The client of all archives, in Zarr's event loop. It reads no netrc, and keeps no cookies."""
+    cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    return httpx.AsyncClient(headers={"Accept-Encoding": "identity"}, cookies=cookies, timeout=TIMEOUT)
 
 
 def _from_folder(place: str, key: str, wanted: ByteRequest | None, limit: int) -> bytes | None:
@@ -265,57 +285,58 @@ def _range(wanted: ByteRequest) -> str:
     return f"{wanted.offset}-" if isinstance(wanted, OffsetByteRequest) else f"-{wanted.suffix}"
 
 
-def _from_address(session: requests.Session, url: str, wanted: ByteRequest | None, limit: int) -> bytes | None:
+async def _from_address(url: str, wanted: ByteRequest | None, limit: int) -> bytes | None:
     headers = {} if wanted is None else {"Range": f"bytes={_range(wanted)}"}
     try:
-        with _follow(session, url, headers) as response:
-            if response.status_code in (403, 404, 410):
-                # A bucket that may not be listed answers 403 for a missing object.
-                return None
-            if response.status_code not in (200, 206):
-                raise ConnectionError(f"{url} failed with HTTP {response.status_code}")
-            data = _body(response, limit)
-    except requests.RequestException as error:
-        raise ConnectionError(f"{url} could not be fetched: {error}") from error
-    if headers and response.status_code == 200:
+        async with asyncio.timeout(LONGEST):
+            status, data = await _answer(url, headers, limit)
+    except TimeoutError as error:
+        raise ConnectionError(f"{url} took more than {LONGEST:g} seconds") from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ConnectionError(f"{url} could not be fetched: {error or type(error).__name__}") from error
+    if status in (403, 404, 410):
+        # A bucket that may not be listed answers 403 for a missing object.
+        return None
+    if status not in (200, 206):
+        raise ConnectionError(f"{url} failed with HTTP {status}")
+    if headers and status == 200:
         start, end = _span(wanted, len(data))
         return data[start:end]
     return data
 
 
-def _follow(session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
-    at = url
+async def _answer(url: str, headers: dict[str, str], limit: int) -> tuple[int, bytes]:
+    """Status and body of the answer, after redirects."""
+    at = httpx.URL(url)
     for _ in range(REDIRECTS + 1):
-        response = session.get(at, headers=headers, timeout=TIMEOUT, stream=True, allow_redirects=False)
-        if not response.is_redirect:
-            return response
-        response.close()
-        target = urljoin(at, response.headers["location"])
-        now, then = urlsplit(at), urlsplit(target)
-        if (
-            then.scheme not in ("http", "https")
-            or then.hostname != now.hostname
-            or (now.scheme, then.scheme) == ("https", "http")
-        ):
+        async with _client().stream("GET", at, headers=headers) as response:
+            if not response.has_redirect_location:
+                return response.status_code, await _body(response, limit)
+            target = at.join(response.headers["location"])
+        if not _may_follow(at, target):
             raise ConnectionError(
-                f"{url} redirects to {then.scheme}://{then.hostname}, which is not followed; give that address if it is right"
+                f"{url} redirects to {target.scheme}://{target.netloc.decode()}, which is not followed; give that address if "
+                "it is right"
             )
         at = target
     raise ConnectionError(f"{url} redirects more than {REDIRECTS} times")
 
 
-def _body(response: requests.Response, limit: int) -> bytes:
+def _may_follow(now: httpx.URL, then: httpx.URL) -> bool:
+    """Whether a redirect stays with the host and port, or goes from http to https of a host, and holds no password."""
+    ports = [url.port or PORTS.get(url.scheme) for url in (now, then)]
+    upgraded = (now.scheme, then.scheme) == ("http", "https") and ports == list(PORTS.values())
+    same = now.scheme == then.scheme and ports[0] == ports[1]
+    return now.host == then.host and not then.userinfo and (same or upgraded)
+
+
+async def _body(response: httpx.Response, limit: int) -> bytes:
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
         raise ConnectionError(f"{response.url} came compressed ({encoding}), expected uncompressed bytes")
-    length: Any = response.headers.get("Content-Length", "")
-    data, end = bytearray(), time.monotonic() + LONGEST
-    for block in response.iter_content(STEP):
+    data = bytearray()
+    async for block in response.aiter_raw():
         data += block
         if len(data) > limit:
             raise ValueError(f"{response.url} holds more than the {limit:,} bytes expected at most")
-        if time.monotonic() > end:
-            raise ConnectionError(f"{response.url} took more than {LONGEST:g} seconds")
-    if length.isdigit() and len(data) != int(length):
-        raise ConnectionError(f"{response.url} ended after {len(data):,} of {length} bytes")
     return bytes(data)

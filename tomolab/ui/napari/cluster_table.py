@@ -10,7 +10,7 @@ The columns are those of `cluster_columns`; the first also has the tick and the 
 from typing import Any
 
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, Qt, Signal  # type: ignore[attr-defined]
-from qtpy.QtGui import QColor, QPixmap
+from qtpy.QtGui import QColor, QPixmap, QResizeEvent
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
 
 from tomolab.inspection import cluster_columns
@@ -20,6 +20,8 @@ from tomolab.ui import style
 Index = QModelIndex | QPersistentModelIndex
 NONE = QModelIndex()
 Role = Qt.ItemDataRole
+NARROW = 440
+"""Width in pixels below which a table has only what clusters are called, their numbers and whether they are shown."""
 
 
 class Clusters(QAbstractTableModel):
@@ -171,9 +173,14 @@ class ClusterTable(QTableView):
         self.clusters.refreshed.connect(self._hide)
         self._hide()
 
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
+        """Leave out columns where names would have no room beside them."""
+        super().resizeEvent(event)
+        self._hide()
+
     def _hide(self) -> None:
-        for place, hidden in enumerate(self.clusters.hidden):
-            self.setColumnHidden(place, hidden)
+        for place, (column, hidden) in enumerate(zip(self.clusters.columns, self.clusters.hidden, strict=True)):
+            self.setColumnHidden(place, hidden or (column.name in ("selected", "accepted", "note") and self.width() < NARROW))
 
 
 def swatch(ink: str, size: int = 12) -> QPixmap:

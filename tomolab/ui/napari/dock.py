@@ -13,18 +13,21 @@ from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QProgressBar, QPush
 
 from tomolab.inspection import model as inspections
 from tomolab.inspection.model import Inspection
-from tomolab.ui import style
 from tomolab.ui.napari import link as napari_link
 from tomolab.ui.napari import threads
-from tomolab.ui.napari.inspector import InspectorPanel
+from tomolab.ui.napari.inspector import InspectorPanel, message
+from tomolab.ui.napari.pick_panel import PickPanel
+from tomolab.ui.napari.picks import Picks
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 WELCOME = (
-    "Open a run folder of the notebooks 01 to 05, with <i>clusters.csv</i>, to inspect its particles, edit its clusters and "
-    "compute averages. Every change is saved in the folder at once."
+    "Open a run folder (of <i>tomolab import</i> or the notebooks 01 to 05) to inspect its particles, edit its clusters and "
+    "compute averages. Every change is saved in the folder at once. Or open a tomogram by <i>File, Open</i> and pick particles:"
 )
+DIAMETER = 250.0
+"""Å, of the circles of picks where no run folder says the diameter of a particle."""
 
 
 class Inspector(QWidget):
@@ -42,6 +45,7 @@ class Inspector(QWidget):
         super().__init__()
         self.viewer = napari_viewer
         self.panel: InspectorPanel | None = None
+        self.picking: PickPanel | None = None
         self.link: napari_link.Link | None = None
         self.folder, self.button = QLabel("tomolab"), QPushButton("Open run folder…")
         self.welcome, self.bar, self.fault = QLabel(WELCOME), QProgressBar(), QLabel()
@@ -61,6 +65,7 @@ class Inspector(QWidget):
         if inspection is not None:
             self.inspect(inspection)
         else:
+            self._offer_picking()
             self._offered()
 
     def _arrange(self) -> None:
@@ -81,7 +86,18 @@ class Inspector(QWidget):
         for widget in (self.bar, self.fault, self.welcome):
             self._layout.addWidget(widget)
         self._layout.addStretch(1)
-        self.setMinimumWidth(390)
+        self.setMinimumWidth(290)
+
+    def _offer_picking(self) -> None:
+        """Let the user pick in a tomogram that belongs to no inspection."""
+        self.welcome.show()
+        self.picking = PickPanel(Picks(self.viewer, diameter=DIAMETER), tell=self._tell)
+        self._followed.append(self.picking)
+        self._layout.insertWidget(4, self.picking)
+
+    def _tell(self, text: str, *, fault: bool = True) -> None:
+        self.fault.setText(message(text, fault=fault))
+        self.fault.setVisible(bool(text))
 
     def inspect(self, inspection: Inspection) -> None:
         """Show an inspection instead of the one before; remove the layers of run folders.
@@ -95,6 +111,12 @@ class Inspector(QWidget):
         self._opening = True
         for layer in [one for one in self.viewer.layers if napari_link.MARK in one.metadata]:
             self.viewer.layers.remove(layer)
+        if self.picking is not None:
+            self._followed.remove(self.picking)
+            self.picking.leave()
+            self._layout.removeWidget(self.picking)
+            self.picking.deleteLater()
+            self.picking = None
         self.link = napari_link.link(self.viewer, inspection)
         self.panel = InspectorPanel(inspection, self.link)
         self._followed += [self.link, self.panel]
@@ -127,8 +149,7 @@ class Inspector(QWidget):
             return
         self._opening = False
         self._wait("")
-        self.fault.setText(style.span(f"⚠ {error}", style.OKABE_ITO[1]))
-        self.fault.show()
+        self._tell(str(error))
 
     def _wait(self, what: str) -> None:
         self.bar.setVisible(bool(what))

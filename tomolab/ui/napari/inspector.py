@@ -1,8 +1,9 @@
-"""Takes an inspection, shows it as a Qt panel: a scatter with a lasso, the clusters, the buttons of all actions, the jobs.
+"""Takes an inspection, shows it as a Qt panel: tabs (map, boxes, filters, picks), clusters, buttons of all actions, jobs.
 
 >>> panel = InspectorPanel(work, link.link(view, work))
 """
 
+import html
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -13,7 +14,6 @@ from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import (  # type: ignore[attr-defined]
     QComboBox,
     QDoubleSpinBox,
-    QGridLayout,
     QHBoxLayout,
     QLabel,
     QPushButton,
@@ -21,9 +21,11 @@ from qtpy.QtWidgets import (  # type: ignore[attr-defined]
     QSizePolicy,
     QSpinBox,
     QSplitter,
+    QTabWidget,
     QVBoxLayout,
     QWidget,
 )
+from superqt import QFlowLayout
 
 from tomolab.inspection.actions import ACTIONS, GROUPS, Action, Choice
 from tomolab.inspection.model import CLUSTER, ENGINES, Inspection
@@ -31,8 +33,12 @@ from tomolab.ui import style
 from tomolab.ui.napari import scatter, threads
 from tomolab.ui.napari.cluster_table import ClusterTable
 from tomolab.ui.napari.export_menu import ExportMenu
+from tomolab.ui.napari.filters import Filters
+from tomolab.ui.napari.gallery import Gallery
 from tomolab.ui.napari.jobs import JobList
 from tomolab.ui.napari.link import Link
+from tomolab.ui.napari.pick_panel import PickPanel
+from tomolab.ui.napari.picks import Picks
 from tomolab.ui.napari.scatter import Canvas
 
 SYMMETRIES = ("C1", "C2", "C3", "C4", "C5", "C6", "C7", "C8", "D2", "D3", "D4", "D7", "T", "O", "I")
@@ -61,6 +67,9 @@ class InspectorPanel(QWidget):
         self.legend, self.counts, self.message = QLabel(), QLabel(), QLabel()
         self.n_clusters, self.classes, self.diameter = QSpinBox(), QSpinBox(), QDoubleSpinBox()
         self.engine, self.symmetry = QComboBox(), QComboBox()
+        self.gallery = Gallery(inspection, ticked=lambda: self.table.clusters.ticked, went=link.go)
+        self.filters = Filters(inspection.session, tell=self.tell)
+        self.picking = PickPanel(Picks(link.viewer, diameter=inspection.diameter), tell=self.tell)
         self.buttons = {name: self._button(name) for name in ACTIONS}
         self._fill()
         self._arrange()
@@ -97,7 +106,7 @@ class InspectorPanel(QWidget):
             box.setToolTip(about)
         self.classes.setPrefix("classes: ")
         self.n_clusters.setPrefix("into ")
-        for spin in (self.n_clusters, self.classes, self.diameter):
+        for spin in (self.classes, self.diameter):
             spin.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.diameter.setPrefix("mask: ")
         self.diameter.setRange(0, 5000)
@@ -120,15 +129,19 @@ class InspectorPanel(QWidget):
             label.setWordWrap(True)
             label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        split = QSplitter(Qt.Orientation.Vertical)
+        split, self.tabs = QSplitter(Qt.Orientation.Vertical), QTabWidget()
         split.setChildrenCollapsible(False)
-        split.addWidget(_stack(_line(QLabel("Colour"), (self.colour, 1), *self._places()), self._scatter(), self.legend))
+        line = _line(QLabel("Colour"), (self.colour, 1), *self._places())
+        self.tabs.addTab(_stack(self._scatter(), self.legend), "Map")
+        for widget, title in ((self.gallery, "Boxes"), (self.filters, "Filters"), (self.picking, "Picks")):
+            self.tabs.addTab(widget, title)
+        split.addWidget(_stack(line, self.tabs))
         groups = {group: [self.buttons[name] for name in ACTIONS if ACTIONS[name].group == group] for group in GROUPS}
-        edits = [*groups["history"], *groups["clusters"], self.n_clusters, *groups["export"]]
-        split.addWidget(_stack(self.table, self.counts, _grid(edits, columns=5)))
-        options = [self.engine, self.symmetry, self.classes, self.diameter]
-        split.addWidget(_stack(_grid([*groups["averages"], *options], columns=3), self.jobs))
-        split.setSizes([230, 190, 170])
+        edits = [*groups["history"], *groups["selection"], *groups["clusters"], self.n_clusters, *groups["export"]]
+        split.addWidget(_stack(self.table, self.counts, _flow(edits)))
+        engine, other = _line((self.engine, 1), (self.symmetry, 1)), _line((self.classes, 1), (self.diameter, 1))
+        split.addWidget(_stack(_flow(groups["averages"]), engine, other, self.jobs))
+        split.setSizes([260, 220, 170])
         for place, share in enumerate((5, 3, 4)):
             split.setStretchFactor(place, share)
         layout = QVBoxLayout(self)
@@ -136,7 +149,7 @@ class InspectorPanel(QWidget):
         layout.addWidget(split)
         layout.addWidget(self.message)
         self.message.hide()
-        self.setMinimumWidth(330)
+        self.setMinimumWidth(280)
         self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
 
     def _places(self) -> list[Any]:
@@ -156,6 +169,7 @@ class InspectorPanel(QWidget):
         if self.canvas is not None:
             self.canvas.drawn.connect(self._drawn)
         self.table.clusters.tick_changed.connect(self._enable)
+        self.table.clusters.tick_changed.connect(self.gallery.renew)
         self.table.clusters.refused.connect(self.tell)
         self.colour.currentTextChanged.connect(lambda column: setattr(self.inspection, "colour_by", column))
         self.tomogram.currentTextChanged.connect(self._go)
@@ -219,8 +233,7 @@ class InspectorPanel(QWidget):
         fault
             Whether it reports an error.
         """
-        colour = style.OKABE_ITO[1] if fault else style.OKABE_ITO[4]
-        self.message.setText(style.span(f"{'⚠ ' * fault}{text}", colour))
+        self.message.setText(message(text, fault=fault))
         self.message.setVisible(bool(text))
         self._fault = fault and bool(text)
 
@@ -279,10 +292,17 @@ class InspectorPanel(QWidget):
         self._enable()
 
     def leave(self) -> None:
-        """Disconnect from the inspection."""
+        """Disconnect from the inspection and the viewer."""
         if not self._gone:
             self._gone = True
+            for part in (self.gallery, self.filters, self.picking):
+                part.leave()
             self.inspection.changed.disconnect(self._update)
+
+
+def message(text: str, *, fault: bool) -> str:
+    """Rich text of an error or of a success, readable in light and dark themes."""
+    return style.span(f"{'⚠ ' * fault}{html.escape(text, quote=False)}", style.OKABE_ITO[5 if fault else 2])
 
 
 def _line(*widgets: Any) -> QHBoxLayout:
@@ -307,12 +327,12 @@ def _stack(*items: Any) -> QWidget:
     return widget
 
 
-def _grid(widgets: Sequence[QWidget], *, columns: int) -> QGridLayout:
-    """Widgets in rows."""
-    grid = QGridLayout()
-    grid.setSpacing(3)
-    grid.setContentsMargins(0, 0, 0, 0)
-    for place, widget in enumerate(widgets):
-        grid.addWidget(widget, place // columns, place % columns)
-        grid.setColumnStretch(place % columns, 1)
-    return grid
+def _flow(widgets: Sequence[QWidget]) -> QWidget:
+    """Widgets in as many rows as their width needs."""
+    holder = QWidget()
+    flow = QFlowLayout(holder)
+    flow.setContentsMargins(0, 0, 0, 0)
+    flow.setSpacing(3)
+    for widget in widgets:
+        flow.addWidget(widget)
+    return holder

@@ -15,6 +15,7 @@ not change positions.
 """
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,9 +23,12 @@ import pandas as pd
 
 from tomolab import particles, volumes
 from tomolab.averaging.half_maps import Average
+from tomolab.conventions import POSITION
 from tomolab.inspection.model import Inspection
+from tomolab.inspection.run_contents import StoredTomograms
+from tomolab.io.volumes.tomogram import of
 from tomolab.ui import style, surfaces
-from tomolab.ui.napari import viewer
+from tomolab.ui.napari import picks, viewer
 from tomolab.volumes import Volume
 
 if TYPE_CHECKING:
@@ -88,7 +92,7 @@ class Link:
         self._rows = np.flatnonzero(session.particles["tomogram"].to_numpy() == tomogram)
         self._table = session.particles.iloc[self._rows].reset_index(drop=True)
         volume = self.inspection.tomograms.get(tomogram)
-        self.image = None if volume is None else viewer.density(self.viewer, volume)
+        self.image = None if volume is None else viewer.density(self.viewer, volume, metadata={picks.PLACE: self._place_of()})
         self.points = viewer.spheres(self.viewer, self._features(), diameter=self.inspection.diameter, inks=self._inks())
         self.points.events.mode.connect(self._arm)
         self.points.events.data.connect(self._edited)
@@ -99,6 +103,15 @@ class Link:
         self.viewer.layers.selection.active = self.points
         if self.image is not None:
             self.viewer.dims.set_point(0, self.image.extent.world[:, 0].mean())
+
+    def go(self, particle: int) -> None:
+        """Show the slice of a particle, in its tomogram, with the particle in the middle."""
+        row = self.inspection.session.particles.iloc[self.inspection.session.rows([particle])[0]]
+        if row["tomogram"] != self.tomogram:
+            self.show(str(row["tomogram"]))
+        place = tuple(float(one) for one in row[POSITION])
+        self.viewer.dims.set_point(0, place[0])
+        self.viewer.scene.camera.center = place
 
     def map(self, on: bool) -> None:
         """Show the averages at their particles in 3-D with one slice of the tomogram (on), or the slices (off)."""
@@ -149,6 +162,14 @@ class Link:
             points.features = self._features()
         if changed & {"labels", "clusters", "filters"}:
             points.shown = self.inspection.session.visible[self._rows]
+
+    def _place_of(self) -> picks.Place:
+        """Where picks in the shown tomogram belong."""
+        work = self.inspection
+        stored = work.tomograms
+        headers = stored.headers if isinstance(stored, StoredTomograms) else {name: of(one) for name, one in stored.items()}
+        folder = Path.cwd() if work.folder is None else work.folder / picks.FOLDER
+        return picks.place(self.tomogram, folder, headers, table=work.session.particles)
 
     def _features(self) -> pd.DataFrame:
         """Table of the shown particles with their present clusters."""

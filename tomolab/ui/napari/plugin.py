@@ -18,11 +18,12 @@ from tomolab.inspection import run_contents
 from tomolab.inspection import session as sessions
 from tomolab.inspection.run_contents import SESSION
 from tomolab.inspection.session import Session
+from tomolab.io.volumes.tomogram import of
 from tomolab.simulation import densities, generator
 from tomolab.simulation.imaging import Imaging
-from tomolab.subtomograms import store
+from tomolab.subtomograms import store, tomogram_list
 from tomolab.ui import style
-from tomolab.ui.napari import link, viewer
+from tomolab.ui.napari import link, picks, viewer
 from tomolab.volumes import Volume
 
 Layer = tuple[Any, dict[str, Any], str]
@@ -84,15 +85,19 @@ def read_tomogram(path: str | Path) -> list[Layer]:
     ValueError
         If it is none.
     """
-    place = Path(path)
+    place, sized = Path(path), True
     try:
         volume = io.read_volume(place)
     except ValueError as error:
         if "voxel_size=" not in str(error):
             raise
-        volume = io.read_volume(place, voxel_size=1.0)
+        volume, sized = io.read_volume(place, voxel_size=1.0), False
         warnings.warn(f"{place.name} does not say its voxel size, and is shown with voxels of 1 Å: {error}", stacklevel=2)
-    return [density(volume, name=place.name)]
+    known = tomogram_list.check(tomogram_list.find(place).drop(columns="voxel_size"))
+    name = str(known["tomogram"][0])
+    table = known.dropna(subset=WEDGE)
+    where = picks.place(name, place.parent, {name: of(volume, name=str(place))}, table=table, sized=sized)
+    return [density(volume, name=place.name, metadata={picks.PLACE: where})]
 
 
 def read_run(path: str | Path) -> list[Layer]:
@@ -111,12 +116,19 @@ def read_run(path: str | Path) -> list[Layer]:
     """
     folder = Path(path)
     found = next((folder / name for name in LISTS if (folder / name).is_file()), None)
-    name, image = next(iter(run_contents.tomogram_files(folder).items()), ("", None))
+    files = run_contents.tomogram_files(folder)
+    name, image = next(iter(files.items()), ("", None))
     volume = None if image is None else io.read_volume(image)
-    layers = [] if volume is None else [density(volume)]
+    table, layers = None, list[Layer]()
     if found is not None:
         size = None if volume is None or found.suffix == ".csv" else volume.voxel_size
         table = io.read_particles(found, voxel_size=size)
+    if volume is not None:
+        named = name or ("tomogram" if table is None else str(table["tomogram"].iloc[0]))
+        headers = {one or named: io.open_volume(path) for one, path in files.items()}
+        where = picks.place(named, folder / picks.FOLDER, headers, table=table)
+        layers.append(density(volume, metadata={picks.PLACE: where}))
+    if found is not None and table is not None:
         session = Session(table, table.set_index("particle_id")["cluster"] if "cluster" in table else None)
         if found.name == LISTS[0] and (folder / SESSION).is_file():
             session = sessions.load(folder / SESSION, table)
@@ -124,7 +136,7 @@ def read_run(path: str | Path) -> list[Layer]:
         colours = style.lighten(style.particle_inks(session, "cluster")[inside], 0.2)
         layers.append(spheres(table.assign(cluster=session.labels.to_numpy())[inside], colours))
     for _, options, _ in layers:
-        options["metadata"] = {link.MARK: str(folder.resolve())}
+        options["metadata"] |= {link.MARK: str(folder.resolve())}
     return layers
 
 
@@ -192,17 +204,9 @@ def read_boxes(path: str | Path) -> list[Layer]:
     return [(array, options, "image")]
 
 
-def density(volume: Volume, *, name: str = viewer.TOMOGRAM) -> Layer:
-    """Layer of a tomogram.
-
-    Parameters
-    ----------
-    volume
-        Bright on dark.
-    name
-        Of the layer.
-    """
-    return _taken(viewer.density(viewer.model(), volume, name=name))
+def density(volume: Volume, **options: Any) -> Layer:
+    """Layer of a tomogram; the options are those of `viewer.density`."""
+    return _taken(viewer.density(viewer.model(), volume, **options))
 
 
 def spheres(table: pd.DataFrame, inks: np.ndarray | None, *, name: str = viewer.PARTICLES) -> Layer:

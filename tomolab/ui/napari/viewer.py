@@ -10,7 +10,7 @@ and y down, which keeps the hand; napari's default shows (z, y, x) arrays mirror
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,8 @@ from matplotlib.colors import to_rgba_array
 
 from tomolab import io, particles
 from tomolab.ui import require, style, surfaces
-from tomolab.ui.napari import multiscale
 from tomolab.ui.napari.display_check import display_problem as display_problem
-from tomolab.volumes import Volume
+from tomolab.volumes import Volume, block_mean
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -34,6 +33,12 @@ TOMOGRAM = "tomogram"
 UNITS = ("angstrom",) * 3
 BORDER = 0.05
 """Width of the outline of a particle, as a share of its diameter."""
+LARGEST = 2**26
+"""Maximum number of voxels of a single-scale image.
+
+In 3-D all of the volume lies in the memory of the graphics card, as float32: 64 million voxels are 256 MB, which also the
+graphics of a laptop holds; a whole tomogram at 10 Å (1000 x 1440 x 250) would be 1.4 GB.
+"""
 
 
 def model() -> "ViewerModel":
@@ -119,8 +124,10 @@ def _coloured(table: pd.DataFrame, colour: pd.Series | None) -> tuple[pd.DataFra
     return table.assign(**{str(colour.name or "colour"): values.to_numpy()}), inks
 
 
-def density(viewer: "ViewerModel", volume: Volume, *, name: str = TOMOGRAM) -> "Image":
-    """Add a tomogram, in several resolutions if it is large (`multiscale.levels`).
+def density(
+    viewer: "ViewerModel", volume: Volume, *, name: str = TOMOGRAM, metadata: Mapping[str, Any] | None = None
+) -> "Image":
+    """Add a tomogram, in several resolutions if it is large (`levels`).
 
     Parameters
     ----------
@@ -128,17 +135,18 @@ def density(viewer: "ViewerModel", volume: Volume, *, name: str = TOMOGRAM) -> "
         From `open` or `model`.
     volume
         Bright on dark.
-    name
+    name, metadata
         Of the layer.
     """
     # At most 64 slices: percentiles of a large tomogram would take seconds.
     sample = volume.data[:: max(1, volume.shape[0] // 64)]
     low, high = np.percentile(sample, [1, 99.8]).tolist()
-    levels = multiscale.levels(volume.data)
+    found = levels(volume.data)
     return viewer.add_image(
-        levels if len(levels) > 1 else volume.data,
-        multiscale=len(levels) > 1,
+        found if len(found) > 1 else volume.data,
+        multiscale=len(found) > 1,
         name=name,
+        metadata=dict(metadata or {}),
         scale=[volume.voxel_size] * 3,
         units=UNITS,
         colormap="gray",
@@ -146,6 +154,44 @@ def density(viewer: "ViewerModel", volume: Volume, *, name: str = TOMOGRAM) -> "
         interpolation2d="linear",
         projection_mode="none",
     )
+
+
+def levels(data: np.ndarray, *, largest: int = LARGEST) -> list[np.ndarray]:
+    """The data, and copies of half, a quarter, ... of its resolution until one has no more than `largest` voxels.
+
+    Parameters
+    ----------
+    data
+        Grey values (z, y, x).
+    largest
+        Maximum number of voxels of the coarsest level.
+
+    Returns
+    -------
+    list
+        Arrays from fine to coarse, the first one `data` itself; every voxel is the mean of eight of the level before. An odd
+        last plane is averaged with itself.
+
+    Raises
+    ------
+    ValueError
+        If `largest` is not positive.
+    """
+    if largest < 1:
+        raise ValueError(f"the coarsest level must be allowed at least one voxel, got {largest}")
+    found = [data]
+    while found[-1].size > largest:
+        found.append(_half(found[-1]))
+    return found
+
+
+def _half(data: np.ndarray) -> np.ndarray:
+    """Mean of blocks of 2 x 2 x 2, in slabs so that no copy of the whole is needed."""
+    out = np.empty(tuple(-(-n // 2) for n in data.shape), dtype=np.float32)
+    for z in range(len(out)):
+        slab = data[2 * z : 2 * z + 2]
+        out[z] = block_mean(np.pad(slab, [(0, n % 2) for n in slab.shape], mode="edge"), 2)[0]
+    return out
 
 
 def spheres(

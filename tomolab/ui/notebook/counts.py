@@ -17,7 +17,7 @@ from tomolab import io
 from tomolab.inspection import cluster_columns, context
 from tomolab.inspection.model import CLUSTER, Inspection
 from tomolab.ui import style
-from tomolab.ui.notebook.filters import is_scale, listed
+from tomolab.ui.column_filter import columns, is_scale
 
 WIDEST = 200
 """Maximum number of columns on the screen; the file has all."""
@@ -36,7 +36,7 @@ class Counts(VBox):  # type: ignore[misc]
 
     def __init__(self, inspection: Inspection, *, say: Callable[[str], Any] = lambda _: None) -> None:
         self.inspection, self.say = inspection, say
-        names = [name for name in listed(inspection.session.particles) if name != CLUSTER]
+        names = [name for name in columns(inspection.session.particles) if name != CLUSTER]
         first = ["tomogram"] if "tomogram" in inspection.session.particles else []
         self.column = Dropdown(
             options=[*first, *(name for name in names if name not in first)],
