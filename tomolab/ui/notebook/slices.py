@@ -39,23 +39,8 @@ class Section(VBox):  # type: ignore[misc]
     """A slice of a tomogram, and the particles of an inspection as the circles in which it cuts them.
 
     x points right and y down; in slices across y and x, z points down. The picture is the mean over a thickness, a quarter of a
-    particle's diameter by default. Hidden clusters and particles outside of the filters are not drawn.
-
-    Parameters
-    ----------
-    inspection
-        With at least one tomogram.
-    height
-        Of the slice, in pixels.
-    hovered
-        Called with the id of a particle when the mouse comes to it.
-    say
-        Called with error messages.
-
-    Raises
-    ------
-    ValueError
-        If there is no tomogram.
+    particle's diameter by default. Hidden clusters and particles outside of the filters are not drawn. `height` is in pixels;
+    `hovered` is called with the id of a particle when the mouse comes to it. Raises ValueError if there is no tomogram.
     """
 
     def __init__(
