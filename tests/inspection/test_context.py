@@ -100,7 +100,7 @@ def test_columns_of_a_mask_are_computed_once_and_again_when_mask_or_particles_ch
     tomogram = io.open_volume(folder / "tomogram.mrc")
 
     def distances(particles: pd.DataFrame) -> list[float]:
-        found = context.add(particles, shapes={"cell": tomogram}, masks={"membrane": {"cell": path}})
+        found = context.add(particles, shapes={"cell": tomogram}, masks={"membrane": {"cell": path}}, save=True)
         return found["distance_to_membrane"].tolist()
 
     first = distances(table)
@@ -115,7 +115,11 @@ def test_columns_of_a_mask_are_computed_once_and_again_when_mask_or_particles_ch
         assert distances(table) == first
     # The whole tomogram inside: there is no surface.
     io.write_volume(Volume(np.ones((40, 60, 80), np.float32), 20.0), path)
+    assert context.add(table, masks={"membrane": {"cell": path}}, save=True)["in_membrane"].all()
+    # Beside a file of somebody else nothing is written.
+    saved.unlink()
     assert context.add(table, masks={"membrane": {"cell": path}})["in_membrane"].all()
+    assert not saved.exists()
 
 
 def test_values_are_filters_too_and_come_back() -> None:

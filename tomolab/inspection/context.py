@@ -8,9 +8,6 @@
 | ``distance_to_NAME`` | Å to the surface of the mask; negative inside |
 | ``map_density`` | particles around it in the map, relative to the mean over all particles |
 
-The columns of a mask that is a file are saved beside it, as NAME.mrc.npz, and read from there as long as the mask and the
-particles are the same.
-
 >>> table = add(particles, shapes={"TS_01": volume}, masks={"membrane": {"TS_01": mask}})
 """
 
@@ -55,6 +52,7 @@ def add(
     shapes: Mapping[str, Volume | Tomogram] | None = None,
     masks: Mapping[str, Mapping[str, Volume | Path]] | None = None,
     points: pd.DataFrame | None = None,
+    save: bool = False,
 ) -> pd.DataFrame:
     """Particle table with the columns of this module; a column that is there already stays as it is.
 
@@ -69,6 +67,9 @@ def add(
         corner, so it may have other voxels.
     points
         Map of the particles: columns ``particle_id``, ``x``, ``y``.
+    save
+        Save the columns of a mask that is a file beside it, as NAME.mrc.npz, and read them from there as long as mask and
+        particles are the same.
 
     Raises
     ------
@@ -88,7 +89,7 @@ def add(
             some, given = rows[name], of[name]
             opened = tomograms.of(given) if isinstance(given, Volume) else io.open_volume(given)
             shift = _shift(mask, opened, name, shapes.get(name))
-            if isinstance(given, Volume):
+            if isinstance(given, Volume) or not save:
                 distance[some], inside[some] = _from_mask(places[some] + shift, opened)
             else:
                 distance[some], inside[some] = _saved(given, places[some] + shift, opened)

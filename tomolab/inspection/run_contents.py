@@ -242,7 +242,7 @@ def tomogram_files(folder: Path, particles: pd.DataFrame | None = None) -> dict[
 
 def read_context(folder: Path, table: pd.DataFrame, points: pd.DataFrame | None, *, tomograms: StoredTomograms) -> pd.DataFrame:
     """Particle table with the columns about the surroundings of each particle (`context.add`) for which there are files."""
-    return context.add(table, shapes=tomograms.headers, masks=mask_files(folder, table), points=points)
+    return context.add(table, shapes=tomograms.headers, masks=mask_files(folder, table), points=points, save=True)
 
 
 def mask_files(folder: Path, particles: pd.DataFrame) -> dict[str, dict[str, Path]]:
@@ -297,7 +297,7 @@ def write_mask(
         place.parent.mkdir(parents=True, exist_ok=True)
         io.write_volume(Volume((found > 0.5).astype(np.float32), volume.voxel_size), place)
         # So that the next opening need not read the mask.
-        context.add(table, shapes={one: volume}, masks={name: {one: place}})
+        context.add(table, shapes={one: volume}, masks={name: {one: place}}, save=True)
         written.append(place)
     return written
 

@@ -258,6 +258,7 @@ class Inspector(VBox):  # type: ignore[misc]
 
     def _turn(self) -> None:
         shown = self.tabs.children[self.tabs.selected_index]
+        self.positions.active = False
         if isinstance(shown, Structures | Positions):
             shown.show()
 

@@ -32,7 +32,7 @@ class Positions(VBox):  # type: ignore[misc]
 
     def __init__(self, inspection: Inspection) -> None:
         self.inspection, self.session = inspection, inspection.session
-        self.dark, self._seen = False, ""
+        self.dark, self.active, self._seen = False, False, ""
         self._rows = np.empty(0, dtype=np.int64)
         self._names = self.session.particles["tomogram"].to_numpy()
         self._places = particles.positions(self.session.particles)[:, ::-1].astype(np.float32)
@@ -56,8 +56,9 @@ class Positions(VBox):  # type: ignore[misc]
         super().__init__([HBox([self.tomogram, self.size, self.text], layout=row), self.view])
 
     def show(self) -> None:
-        """Draw from now on; before, no view in 3-D takes memory of the browser."""
+        """Draw from now on, until `active` is False: a million particles take time, also where nobody sees them."""
         self.view.show(dark=self.dark)
+        self.active = True
         self._draw()
 
     def look(self, particle_id: int) -> None:
@@ -69,7 +70,7 @@ class Positions(VBox):  # type: ignore[misc]
             self._draw()
 
     def _draw(self) -> None:
-        if self.view.plot is None:
+        if not self.active:
             return
         rows = np.flatnonzero((self._names == self.tomogram.value) & self.session.visible)
         if self._seen == self.tomogram.value and np.array_equal(rows, self._rows):
