@@ -224,19 +224,9 @@ class Structures(VBox):  # type: ignore[misc]
 
 
 def in_deviations(volume: Volume, diameter: float) -> tuple[np.ndarray, float]:
-    """Density in a soft mask, in standard deviations from its mean, and the threshold of `surfaces.level` for it.
+    """Density (z, y, x) in a soft spherical mask, in standard deviations from its mean, and the threshold of `surfaces.level`.
 
-    Parameters
-    ----------
-    volume
-        Cubic; the density is sampled more finely, up to about `FINEST` voxels along an edge, for a smooth surface.
-    diameter
-        Of the spherical mask, in Å.
-
-    Returns
-    -------
-    tuple
-        Density (z, y, x), float32, and the threshold.
+    The density is sampled more finely, up to about `FINEST` voxels along an edge, for a smooth surface; `diameter` is in Å.
     """
     inside = Volume(apply_mask(torch.from_numpy(volume.data), diameter / volume.voxel_size).numpy(), volume.voxel_size)
     mean, deviation = float(inside.data.mean()), float(inside.data.std()) or 1.0
