@@ -94,6 +94,34 @@ def test_a_mask_in_the_run_folder_gives_columns_filters_and_lists(folder: Path) 
         assert inspection.open(folder).session.visible.all()
 
 
+def test_columns_of_a_mask_are_computed_once_and_again_when_mask_or_particles_change(folder: Path) -> None:
+    (path,) = inspection.write_mask(folder, "membrane", lambda volume: sheet(volume.shape))
+    saved, table = path.with_name("membrane.mrc.npz"), io.read_particles(folder / "clusters.csv")
+    tomogram = io.open_volume(folder / "tomogram.mrc")
+
+    def distances(particles: pd.DataFrame) -> list[float]:
+        found = context.add(particles, shapes={"cell": tomogram}, masks={"membrane": {"cell": path}}, save=True)
+        return found["distance_to_membrane"].tolist()
+
+    first = distances(table)
+    # Another number in the file comes out: the mask is not read again.
+    with np.load(saved) as arrays:
+        np.savez(saved, **{**arrays, "distance": arrays["distance"] + 1000})
+    assert distances(table) == [one + 1000 for one in first]
+    assert 200 <= min(distances(table.assign(y=0.0))) <= max(distances(table.assign(y=0.0))) < 210
+    assert distances(table) == first
+    for damage in (b"", b"PK", saved.read_bytes()[:300]):
+        saved.write_bytes(damage)
+        assert distances(table) == first
+    # The whole tomogram inside: there is no surface.
+    io.write_volume(Volume(np.ones((40, 60, 80), np.float32), 20.0), path)
+    assert context.add(table, masks={"membrane": {"cell": path}}, save=True)["in_membrane"].all()
+    # Beside a file of somebody else nothing is written.
+    saved.unlink()
+    assert context.add(table, masks={"membrane": {"cell": path}})["in_membrane"].all()
+    assert not saved.exists()
+
+
 def test_values_are_filters_too_and_come_back() -> None:
     table = particles.table(np.arange(12.0).reshape(4, 3) * 50, tomogram=["a", "b", "b", "c"], good=[True, False, True, True])
     session = Session(table, pd.Series([0, 0, 1, -1], index=table["particle_id"]))

@@ -23,16 +23,10 @@ FEWEST = 8
 
 
 class AveragingTask:
-    """One set of particles to average, as `jobs.start` calls it.
+    """One set of particles to average under a title, as `jobs.start` calls it; the names of classes add a number.
 
     Parameters
     ----------
-    title
-        Name of the average; the names of classes add a number.
-    subtomograms
-        Boxes of the particles.
-    ids
-        Ids of the particles (n,).
     add
         Called with the name and the value of every average as soon as it is ready.
     classes

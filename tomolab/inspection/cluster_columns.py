@@ -66,26 +66,14 @@ def _visible(work: Inspection) -> Mapping[int, int | None]:
 
 
 def counts_by(session: Session, column: str) -> pd.DataFrame:
-    """Number of visible particles of every cluster (rows) by the values of a column, such as the tomogram, as text.
-
-    Raises
-    ------
-    ValueError
-        If there is no such column.
-    """
+    """Number of visible particles of every cluster (rows) by the values of a column as text; ValueError as `_clustered`."""
     labels, values = _clustered(session, column)
     counts = pd.crosstab(labels, as_text(values).to_numpy())
     return counts.reindex(index=list(session.clusters), fill_value=0).rename_axis(index="cluster", columns=column)
 
 
 def quartiles_by(session: Session, column: str) -> pd.DataFrame:
-    """Quartiles and median of a column of numbers over the visible particles of every cluster (rows); missing without any.
-
-    Raises
-    ------
-    ValueError
-        If there is no such column.
-    """
+    """Quartiles and median of a column of numbers over the visible particles of every cluster (rows); missing without any."""
     labels, values = _clustered(session, column)
     groups = pd.Series(values.to_numpy(float, na_value=math.nan)).groupby(labels)
     shares = {"quarter below": 0.25, "median": 0.5, "quarter above": 0.75}

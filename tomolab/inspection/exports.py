@@ -262,9 +262,7 @@ def export_as(
         One of `FORMATS`.
     path
         File or folder; a missing suffix is added (`place`).
-    chosen
-        As in `export`.
-    poses
+    chosen, poses
         As in `export`.
     source
         The user's own list, for the format `COPY`.

@@ -1,7 +1,7 @@
 """Takes a run folder at any stage, gives its contents (particles, boxes, session, averages) and the count of each step.
 
 Reading changes no file, with two exceptions: `read_layout` computes a missing layout, and `read_session` renames a session that
-does not fit the particles. `write_mask` adds a mask.
+does not fit the particles. `write_mask` adds a mask; its columns are saved beside it (`context`).
 
 >>> table = run_contents.read_table("runs/first")
 >>> session = run_contents.read_session("runs/first", Session(table))
@@ -242,7 +242,7 @@ def tomogram_files(folder: Path, particles: pd.DataFrame | None = None) -> dict[
 
 def read_context(folder: Path, table: pd.DataFrame, points: pd.DataFrame | None, *, tomograms: StoredTomograms) -> pd.DataFrame:
     """Particle table with the columns about the surroundings of each particle (`context.add`) for which there are files."""
-    return context.add(table, shapes=tomograms.headers, masks=mask_files(folder, table), points=points)
+    return context.add(table, shapes=tomograms.headers, masks=mask_files(folder, table), points=points, save=True)
 
 
 def mask_files(folder: Path, particles: pd.DataFrame) -> dict[str, dict[str, Path]]:
@@ -296,6 +296,8 @@ def write_mask(
         place = io.inside(Path(folder), f"{MASKS}/{one}/{name}.mrc")
         place.parent.mkdir(parents=True, exist_ok=True)
         io.write_volume(Volume((found > 0.5).astype(np.float32), volume.voxel_size), place)
+        # So that the next opening need not read the mask.
+        context.add(table, shapes={one: volume}, masks={name: {one: place}}, save=True)
         written.append(place)
     return written
 

@@ -15,6 +15,7 @@ from matplotlib.patheffects import withStroke
 
 from tomolab import fourier
 from tomolab.conventions import centre
+from tomolab.io.volumes.tomogram import Tomogram
 from tomolab.ui import style
 from tomolab.volumes import Volume
 
@@ -35,13 +36,13 @@ def central(volume: Volume) -> tuple[list[np.ndarray], dict[str, float]]:
     return cuts, limits(np.stack(cuts), 1, 99.8)
 
 
-def slab(volume: Volume, axis: int, *, at: float, thickness: float) -> np.ndarray:
+def slab(volume: Volume | Tomogram, axis: int, *, at: float, thickness: float) -> np.ndarray:
     """Mean of the slices around a position on an axis.
 
     Parameters
     ----------
     volume
-        A tomogram.
+        A tomogram, in memory or opened.
     axis
         0, 1 or 2 for z, y or x.
     at, thickness
@@ -51,7 +52,8 @@ def slab(volume: Volume, axis: int, *, at: float, thickness: float) -> np.ndarra
     first, last = max(0, middle - half), min(volume.shape[axis], middle + half + 1)
     where = [slice(None)] * 3
     where[axis] = slice(first, last)
-    return np.asarray(volume.data[tuple(where)], dtype=np.float32).mean(axis)
+    block = volume.read(tuple(where)) if isinstance(volume, Tomogram) else volume.data[tuple(where)]
+    return np.asarray(block, dtype=np.float32).mean(axis)
 
 
 def png(image: np.ndarray, *, vmin: float, vmax: float) -> bytes:

@@ -207,22 +207,7 @@ def colour_columns(table: pd.DataFrame) -> list[str]:
 
 
 def aligned(values: pd.Series, ids: np.ndarray, *, name: str) -> pd.Series:
-    """Values of these particles, in this order.
-
-    Parameters
-    ----------
-    values
-        A Series indexed by particle id.
-    ids
-        Particle ids (n,).
-    name
-        Name of the values in an error.
-
-    Raises
-    ------
-    ValueError
-        If a particle has no value or several.
-    """
+    """Values, a Series by particle id, of these particles in this order; ValueError if one has none or several."""
     if not values.index.is_unique:
         raise ValueError(f"{name} must hold each particle id once, but {values.index.duplicated().sum()} are repeated")
     rows = values.index.get_indexer(ids)

@@ -1,13 +1,17 @@
 """Takes an inspection, draws its whole view as one figure: map, slice, clusters, and the averages with their FSC.
 
+`picture` gives its map as HTML, for a notebook that has no kernel.
+
 >>> figure = draw(work, tomogram="TS_01", axis=0, at=400.0)
 >>> figure.savefig("view.pdf")
 """
 
+import base64
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
@@ -16,6 +20,7 @@ from matplotlib.lines import Line2D
 from tomolab import particles
 from tomolab.averaging.half_maps import Average
 from tomolab.inspection import cluster_columns
+from tomolab.inspection.history import counted
 from tomolab.inspection.model import CLUSTER, Inspection
 from tomolab.ui import images, style
 from tomolab.ui.plots import curves
@@ -23,8 +28,13 @@ from tomolab.ui.style import styled
 
 ACROSS = {0: (1, 2), 1: (0, 2), 2: (0, 1)}
 """Axis across a slice: the axes down and to the right in it."""
-POINTS, AVERAGES, NAMED = 200_000, 6, 24
-"""Maximum numbers of points of the map (of more, a random sample is drawn), of averages, and of names in the legend."""
+POINTS, FEW, AVERAGES, NAMED = 200_000, 20_000, 6, 24
+"""Maximum numbers of points of the map and of a picture, of averages, and of names in the legend."""
+# Of the two outputs of a cell only one is shown: the widgets, or where they are not there this picture.
+SHEET = """<style>
+.jp-OutputArea-child:has(+ .jp-OutputArea-child .tomolab-inspector) .tomolab-picture { display: none; }
+.jp-OutputArea-child:has(.tomolab-picture) + .jp-OutputArea-child:not(:has(.tomolab-inspector)) { display: none; }
+</style>"""
 
 
 @styled
@@ -70,16 +80,37 @@ def draw(
     return figure
 
 
+def picture(work: Inspection) -> str:
+    """The map, or else the tomogram from above, in the colours of the particles, with the clusters, as HTML."""
+    session, figure = work.session, Figure((6.0, 3.6), layout="constrained")
+    _points(figure.subplots(), work, session.particles if work.points is None else work.points, most=FEW)
+    content, size = style.png(figure, sharpness=1)
+    source = base64.b64encode(content).decode()
+    about = "The inspector, as it was when this cell ran. Run the cell to open it: every step is saved in the run folder."
+    counts, inks = session.counts(), style.inks(session.clusters)
+    names = [f"{style.span('■', inks[one])} {style.span(session.title(one), 'inherit')}: {counts[one]:,}" for one in inks]
+    text = " &ensp; ".join(names[:40]) + (f" and {len(names) - 40} more" if len(names) > 40 else "")
+    image = f"<img alt='Map of the particles' width='{size['width']}' src='data:image/png;base64,{source}'>"
+    return f"{SHEET}<div class='tomolab-picture'><p><i>{about}</i></p>{image}<p>{text}</p></div>"
+
+
+def _points(ax: Axes, work: Inspection, table: pd.DataFrame, *, most: int) -> None:
+    """Draw the visible particles at their x and y in a table, of more than `most` a random sample."""
+    ids = np.flatnonzero(work.session.visible)
+    rows = np.sort(np.random.default_rng(0).choice(ids, most, replace=False)) if len(ids) > most else ids
+    places = table[["x", "y"]].to_numpy(float)[rows]
+    inks = style.particle_inks(work.session, work.colour_by)[rows]
+    size = float(np.clip(4000 / max(1, len(rows)), 0.4, 22))
+    ax.scatter(places[:, 0], places[:, 1], s=size, c=inks, linewidths=0, rasterized=len(rows) > 5000)
+    ax.axis("off")
+
+
 def _map(ax: Axes, work: Inspection) -> None:
-    session, ids = work.session, np.flatnonzero(work.session.visible)
+    session = work.session
     ax.axis("off")
     if work.points is None:
         return
-    rows = np.sort(np.random.default_rng(0).choice(ids, POINTS, replace=False)) if len(ids) > POINTS else ids
-    places = work.points[["x", "y"]].to_numpy(float)[rows]
-    inks = style.particle_inks(session, work.colour_by)[rows]
-    size = float(np.clip(4000 / max(1, len(rows)), 0.4, 22))
-    ax.scatter(places[:, 0], places[:, 1], s=size, c=inks, linewidths=0, rasterized=len(rows) > 5000)
+    _points(ax, work, work.points, most=POINTS)
     counts = session.counts(visible=True)
     palette = style.inks(session.clusters) if work.colour_by == CLUSTER else {}
     names = [f"{session.title(one)} ({counts[one]:,})" for one in palette]
@@ -89,7 +120,7 @@ def _map(ax: Axes, work: Inspection) -> None:
         # A name may contain dollar signs, which are not mathematics.
         text.set_parse_math(False)
     what = "" if work.colour_by == CLUSTER else f", by {work.colour_by}"
-    ax.set_title(f"{len(ids):,} particles{what}")
+    ax.set_title(f"{counted(int(session.visible.sum()))}{what}")
 
 
 def _slice(

@@ -104,6 +104,22 @@ def test_slices_across_every_axis_keep_x_right_and_z_down(beads: Inspection) -> 
     assert picture(section.slice.picture).shape == (10, 40)
 
 
+def test_slices_across_z_are_read_alone_and_one_that_cannot_be_read_is_black_with_a_reason(folder: Path) -> None:
+    whole, told = tomolab_io.read_volume(folder / "tomogram.mrc"), []
+    np.memmap(folder / "tomogram.mrc", dtype="<f4", mode="r+", offset=1024)[-1] = np.nan
+    section = Section(inspection.open(folder), say=told.append)
+    section.thickness.value = 0
+    section.at.value = 300.0
+    seen = picture(section.slice.picture)
+    assert np.corrcoef(seen.ravel(), whole.data[15].clip(*np.percentile(whole.data[20], [1, 99.8])).ravel())[0, 1] > 0.999
+    assert told == []
+    section.at.value = section.at.max
+    assert picture(section.slice.picture).tolist() == [[0]]
+    section.axis.value = "x"
+    assert len(told) == 2
+    assert all("NaN or infinite" in one for one in told)
+
+
 def test_what_is_drawn_around_in_a_slice_is_selected(beads: Inspection) -> None:
     section, session = Section(beads), beads.session
     section.at.value = 50.0

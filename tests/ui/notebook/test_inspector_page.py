@@ -172,6 +172,8 @@ def test_the_keyboard_alone_draws_a_box_in_the_map_and_adds_and_removes(shown: S
             for _ in range(times):
                 page.keyboard.press(key.replace("_", "+"))
 
+    # Also where the mouse would move the map.
+    page.locator(".tomolab-map button").first.click()
     shown.map.focus()
     press(ArrowUp=40, Shift_ArrowLeft=40, Shift_ArrowDown=60)
     photograph(page, "keyboard-box")

@@ -36,12 +36,12 @@ def panel(folder: Path, phantom: Volume) -> Structures:
 
 def test_the_newest_average_is_drawn_in_deviations_and_only_when_it_is_looked_at(panel: Structures, phantom: Volume) -> None:
     assert panel.first.choice.value == "turned"
-    assert panel.first.plot is None
+    assert panel.first.view.plot is None
     panel.first.choice.value = "straight"
     panel.show()
-    mesh = panel.first.mesh
+    mesh = panel.first.view.objects["surface"][0]
     assert panel.first.threshold.value == mesh.level
-    assert panel.second.plot is None
+    assert panel.second.view.plot is None
     # The same density as that of the phantom, twice as fine: brightest where the bead is.
     field = np.asarray(mesh.scalar_field)
     assert field.shape == (64, 64, 64)
@@ -53,8 +53,8 @@ def test_the_newest_average_is_drawn_in_deviations_and_only_when_it_is_looked_at
     assert picture(panel.first.slices.value).std() > 1
     panel.dark = True
     panel.show()
-    assert panel.first.plot.background_color == 0x111111
-    assert len(panel.first.plot.objects) == 1
+    assert panel.first.view.plot.background_color == 0x111111
+    assert len(panel.first.view.plot.objects) == 1
 
 
 def test_two_averages_are_aligned_and_compared(panel: Structures) -> None:
@@ -66,7 +66,7 @@ def test_two_averages_are_aligned_and_compared(panel: Structures) -> None:
     assert panel.compare() is None
     assert heard == ["choose two averages to compare"]
     panel.second.choice.value = "turned"
-    before = np.asarray(panel.second.mesh.scalar_field)
+    before = np.asarray(panel.second.view.objects["surface"][0].scalar_field)
     job = panel.compare()
     assert job is not None
     job.result(100)
@@ -74,7 +74,7 @@ def test_two_averages_are_aligned_and_compared(panel: Structures) -> None:
     while "FSC of the two" not in panel.text.value:
         assert time.monotonic() < end
         time.sleep(0.05)
-    first, second = (np.asarray(one.mesh.scalar_field).ravel() for one in (panel.first, panel.second))
+    first, second = (np.asarray(one.view.objects["surface"][0].scalar_field).ravel() for one in (panel.first, panel.second))
     assert np.corrcoef(first, before.ravel())[0, 1] < 0.9
     assert np.corrcoef(first, second)[0, 1] > 0.95
     assert panel.comparison is not None
@@ -124,4 +124,4 @@ def test_a_map_without_a_surface_says_so_and_the_other_is_drawn(panel: Structure
     panel.first.choice.value, panel.second.choice.value = "flat", "straight"
     panel.show()
     assert "flat cannot be drawn in 3-D: a constant volume" in heard[-1]
-    assert panel.second.mesh is not None
+    assert "surface" in panel.second.view.objects

@@ -1,4 +1,7 @@
-"""Take inspections, points and jobs; give Jupyter widgets: the inspector, a scatter plot with a lasso, background jobs."""
+"""Take inspections, points and jobs; give Jupyter widgets: the inspector, a scatter plot with a lasso, background jobs.
+
+The panels of the inspector show an inspection. They call `say` with error messages, and `ticked` returns the ticked clusters.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -25,14 +25,7 @@ LISTED = 20
 class Averages(VBox):  # type: ignore[misc]
     """Options of averaging, the jobs, and the averages.
 
-    Parameters
-    ----------
-    inspection
-        Whose clusters.
-    buttons
-        Buttons that start an average, shown above the options.
-    changed
-        Called after a change of an option.
+    `buttons` start an average and stand above the options; `changed` is called after a change of an option.
     """
 
     def __init__(

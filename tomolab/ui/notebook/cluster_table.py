@@ -24,17 +24,7 @@ from tomolab.ui import images, style
 
 
 class ClusterTable(anywidget.AnyWidget):  # type: ignore[misc]
-    """A row for each cluster.
-
-    Parameters
-    ----------
-    inspection
-        Whose clusters.
-    height
-        In pixels; longer tables scroll.
-    say
-        Called with error messages; warns by default.
-    """
+    """A row for each cluster; a table longer than `height` pixels scrolls."""
 
     _esm = Path(__file__).with_name("cluster_table.js")
     height = Int(250).tag(sync=True)

@@ -24,15 +24,7 @@ WIDEST = 200
 
 
 class Counts(VBox):  # type: ignore[misc]
-    """Number of visible particles of every cluster by the values of a column; of numbers, median and quartiles.
-
-    Parameters
-    ----------
-    inspection
-        Whose clusters.
-    say
-        Called with error messages.
-    """
+    """Number of visible particles of every cluster by the values of a column; of numbers, median and quartiles."""
 
     def __init__(self, inspection: Inspection, *, say: Callable[[str], Any] = lambda _: None) -> None:
         self.inspection, self.say = inspection, say

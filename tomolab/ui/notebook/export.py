@@ -20,18 +20,7 @@ from tomolab.ui import methods, report, style, view_figure
 class Export(VBox):  # type: ignore[misc]
     """Form that exports the ticked clusters, or the selection, or all, into the run folder or another place.
 
-    Parameters
-    ----------
-    inspection
-        Whose clusters.
-    ticked
-        Returns the ticked clusters.
-    say
-        Called with error messages.
-    done
-        Called after a success.
-    shown
-        Returns the slice that is shown, as options of `view_figure.draw`.
+    `done` is called after a success; `shown` returns the slice that is shown, as options of `view_figure.draw`.
     """
 
     def __init__(
@@ -49,44 +38,25 @@ class Export(VBox):  # type: ignore[misc]
         formats = [(one.title, one) for one in FORMATS]
         self.format = Dropdown(options=formats, description="format", style=style.LABEL, layout=Layout(width="280px"))
         self.name = Text("chosen", description="name", style=style.LABEL, layout=Layout(width="190px"), tooltip=about)
-        self.source = Text(
-            "",
-            description="your list",
-            style=style.LABEL,
-            layout=Layout(width="95%", max_width="480px"),
-            placeholder="from which the particles were read, such as ours.star",
-        )
-        self.poses = Checkbox(
-            True,
-            description="in the poses of averages",
-            indent=False,
-            layout=Layout(width="auto"),
-            tooltip="Otherwise in the poses of the particle table",
-        )
-        self.replace = Checkbox(
-            False,
-            description="replace a file of this name",
-            indent=False,
-            layout=Layout(width="auto"),
-            tooltip="Otherwise a file that is there already stays",
-        )
-        self.button = Button(description="Write", icon="download", layout=Layout(width="90px"))
-        self.button.tooltip = "Write the particles of the ticked clusters, or else the selection, or else of all clusters"
-        self.report_button = Button(description="Report", icon="file-text", layout=Layout(width="90px"))
-        self.report_button.tooltip = f"Write {report.PAGE} into the run folder, anew: what was done, with pictures, as one page"
-        self.report_button.disabled = inspection.folder is None
-        self.figure_button = Button(description="Figure", icon="image", layout=Layout(width="90px"))
-        self.figure_button.tooltip = "Write map, slice and averages as they are shown as one figure: view.png and view.pdf"
-        self.methods_button = Button(description="Methods", icon="align-left", layout=Layout(width="100px"))
-        self.methods_button.tooltip = "What was done to get here, in words, with references, to copy"
+        self.source = Text("", description="your list", style=style.LABEL, layout=Layout(width="95%", max_width="480px"))
+        self.source.placeholder = "from which the particles were read, such as ours.star"
+        plain: dict[str, Any] = {"indent": False, "layout": {"width": "auto"}}
+        self.poses = Checkbox(True, description="in the poses of averages", **plain)
+        self.poses.tooltip = "Otherwise in the poses of the particle table"
+        self.replace = Checkbox(False, description="replace a file of this name", **plain)
+        self.replace.tooltip = "Otherwise a file that is there already stays"
+        about = "Write the particles of the ticked clusters, or else the selection, or else of all clusters"
+        self.button = self._button("Write", "download", about=about, work=self._write)
+        about = f"Write {report.PAGE} into the run folder, anew: what was done, with pictures, as one page"
+        self.report_button = self._button("Report", "file-text", about=about, work=self._report)
+        about = "Write map, slice and averages as they are shown as one figure: view.png and view.pdf"
+        self.figure_button = self._button("Figure", "image", about=about, work=self._figure)
+        about = "What was done to get here, in words, with references, to copy"
+        self.methods_button = self._button("Methods", "align-left", about=about, work=self._methods)
         self.methods = Textarea(layout=Layout(width="96%", height="150px", display="none"))
-        for button in (self.figure_button, self.methods_button):
+        for button in (self.report_button, self.figure_button, self.methods_button):
             button.disabled = inspection.folder is None
-        self.figure_button.on_click(lambda _: self._do(self._figure))
-        self.methods_button.on_click(lambda _: self._do(self._methods))
         self.text, self.subject = HTML(), HTML()
-        self.button.on_click(lambda _: self._do(self._write))
-        self.report_button.on_click(lambda _: self._do(self._report))
         self.format.observe(lambda _: self._show(), "value")
         wrap = Layout(flex_flow="row wrap")
         line = HBox([self.format, self.name, self.button], layout=wrap)
@@ -94,6 +64,11 @@ class Export(VBox):  # type: ignore[misc]
         checks = HBox([self.poses, self.replace], layout=wrap)
         super().__init__([line, self.subject, self.source, checks, whole, self.text, self.methods])
         self._show()
+
+    def _button(self, name: str, icon: str, *, about: str, work: Callable[[], str]) -> Button:
+        button = Button(description=name, icon=icon, tooltip=about, layout=Layout(width="100px"))
+        button.on_click(lambda _: self._do(work))
+        return button
 
     def tell(self, text: str) -> None:
         """Show which particles would be written, or why none can be."""

@@ -33,15 +33,7 @@ class Distribution(anywidget.AnyWidget):  # type: ignore[misc]
 
 
 class Filters(VBox):  # type: ignore[misc]
-    """Ranges and values of columns; all views, counts, averages and exports leave out particles outside of them.
-
-    Parameters
-    ----------
-    session
-        Whose particles.
-    say
-        Called with error messages.
-    """
+    """Ranges and values of columns; all views, counts, averages and exports leave out particles outside of them."""
 
     def __init__(self, session: Session, *, say: Callable[[str], Any] = lambda _: None) -> None:
         self.session, self.say = session, say

@@ -25,16 +25,9 @@ class Boxes(anywidget.AnyWidget):  # type: ignore[misc]
 
 
 class Gallery(VBox):  # type: ignore[misc]
-    """Boxes of the ticked clusters, or of the selection if none is ticked, a page at a time.
+    """Boxes of the ticked clusters, or of the selection if none is ticked, a page at a time; empty without subtomograms.
 
-    Parameters
-    ----------
-    inspection
-        The inspection; without subtomograms the gallery is empty.
-    ticked
-        Returns the ticked clusters.
-    went
-        Called with the id of a particle when its box is clicked.
+    `went` is called with the id of a particle when its box is clicked.
     """
 
     def __init__(

@@ -29,9 +29,9 @@ from tomolab.inspection.model import CLUSTER, COMPONENTS, Inspection
 from tomolab.inspection.run_contents import SESSION
 from tomolab.inspection.session import Session
 from tomolab.inspection.session_values import NONE
-from tomolab.ui import style
+from tomolab.ui import style, view_figure
 from tomolab.ui.napari import link, viewer
-from tomolab.ui.notebook import picture, scatter
+from tomolab.ui.notebook import scatter
 from tomolab.ui.notebook.averages import Averages
 from tomolab.ui.notebook.cluster_table import ClusterTable
 from tomolab.ui.notebook.counts import Counts
@@ -85,7 +85,9 @@ class Inspector(VBox):  # type: ignore[misc]
         self.filters = Filters(self.session, say=self.say)
         self.export = Export(inspection, ticked=lambda: self.table.ticked, say=self.say, done=self._tell, shown=self._slice)
         self.card = Card(inspection, found=self._find, say=self.say)
-        self.section = Section(inspection, height=height, hovered=self.card.show) if inspection.tomograms else None
+        self.section = (
+            Section(inspection, height=height, hovered=self.card.show, say=self.say) if inspection.tomograms else None
+        )
         self.lasso = None if inspection.points is None else self._map(height)
         self.keyboard.observe(lambda _: self._darken(), "dark")
         self.n_similar = BoundedIntText(
@@ -160,7 +162,7 @@ class Inspector(VBox):  # type: ignore[misc]
 
     def _ipython_display_(self) -> None:
         # The first output stays in a saved notebook, in which the second cannot be shown without the kernel.
-        display({"text/html": picture.picture(self.inspection), "text/plain": repr(self.inspection)}, raw=True)
+        display({"text/html": view_figure.picture(self.inspection), "text/plain": repr(self.inspection)}, raw=True)
         display(self._repr_mimebundle_(), raw=True)
 
     def say(self, text: str) -> None:
@@ -256,6 +258,7 @@ class Inspector(VBox):  # type: ignore[misc]
 
     def _turn(self) -> None:
         shown = self.tabs.children[self.tabs.selected_index]
+        self.positions.active = False
         if isinstance(shown, Structures | Positions):
             shown.show()
 

@@ -17,18 +17,10 @@ from tomolab.ui.job_summary import COLOURS, EVERY, SIDE
 
 
 class Panel(HBox):  # type: ignore[misc]
-    """One job until it ends: name, progress bar, state, and slices and Fourier shell correlation so far.
+    """One job until it ends: name, progress bar, state, and slices (`side` pixels) and Fourier shell correlation so far.
 
-    The thread of the job updates the panel, so it changes also while a cell of the notebook runs.
-
-    Parameters
-    ----------
-    job
-        Of `jobs.start`.
-    side
-        Of a slice, in pixels.
-    discard
-        Called with the job when it has ended and the user removes it; by default it cannot be removed.
+    The thread of the job updates the panel, so it changes also while a cell of the notebook runs. `discard` is called with the
+    job when it has ended and the user removes it; by default it cannot be removed.
     """
 
     def __init__(self, job: Job, *, side: int = SIDE, discard: Callable[[Job], Any] | None = None) -> None:

@@ -1,9 +1,10 @@
 // Lets the keyboard select in the map. Sends whether the page is dark, which of shift, alt and ctrl were held at the last use of the mouse, and the keys pressed while the inspector has the focus and no text field has.
 const HINT = "arrows move · Shift+arrows: box · Space or Enter selects what is inside · Shift adds, Ctrl removes";
 const REACH = 12, STEP = 12;
+const WHITE_ARROW = `url("data:image/svg+xml,${encodeURIComponent('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 18 18"><path d="M5.2 5.9 9 9.7l3.8-3.8L14 7.1l-5 5-5-5z" fill="white"/></svg>')}")`;
 
 // A circle that the arrows move over a map, or the box that they draw: its lasso is that of the mouse, point by point.
-function keyboardLasso(map) {
+function keyboardLasso(map, setMode) {
   const [mark, hint] = ["div", "div"].map(kind => document.createElement(kind));
   mark.style.cssText = "position:absolute; box-sizing:border-box; border:2px solid #d55e00; box-shadow:0 0 0 1px white, inset 0 0 0 1px white; pointer-events:none";
   hint.style.cssText = "position:absolute; left:3px; bottom:3px; padding:1px 4px; font-size:11px; background:var(--jp-layout-color0, white); color:var(--jp-ui-font-color1, black); pointer-events:none";
@@ -27,6 +28,7 @@ function keyboardLasso(map) {
     mark.style.borderRadius = from ? "0" : "50%";
   };
   const select = async ({ shiftKey, ctrlKey, altKey }) => {
+    await setMode();
     const [[left, right], [top, bottom]] = box(), frame = map.getBoundingClientRect();
     const fire = (kind, type, x, y) => map.dispatchEvent(new kind(type, {
       bubbles: true, cancelable: true, view: window, buttons: type.endsWith("up") ? 0 : 1, clientX: frame.left + x, clientY: frame.top + y, shiftKey, ctrlKey, altKey,
@@ -78,7 +80,13 @@ export default {
       map = el.closest(".tomolab-inspector")?.querySelector(".tomolab-map canvas");
       if (!map) return;
       clearInterval(finding);
-      lasso = keyboardLasso(map);
+      lasso = keyboardLasso(map, async () => {
+        const scatter = await model.widget_manager.get_model(model.get("scatter"));
+        if (scatter.get("mouse_mode") === "lasso") return;
+        scatter.set("mouse_mode", "lasso");
+        scatter.save_changes();
+        await new Promise(done => setTimeout(done, 100));
+      });
     }, 300);
     // Another inspector of the page has keys of its own.
     const own = target => Boolean(target.closest?.(".tomolab-inspector")?.contains(el));
@@ -151,6 +159,8 @@ export default {
       if (!el.isConnected) return setTimeout(theme, 100);
       const [red, green, blue] = getComputedStyle(el).color.match(/[\d.]+/g).map(Number);
       const dark = red + green + blue < 384;
+      // The arrows of lists are black in every theme.
+      el.closest(".tomolab-inspector")?.style.setProperty("--jp-widgets-dropdown-arrow", dark ? WHITE_ARROW : "");
       if (dark === model.get("dark")) return;
       model.set("dark", dark);
       model.save_changes();

@@ -26,14 +26,7 @@ QUIET = {"particle_id", CLUSTER, *POSITION, *ANGLES, *WEDGE, *SOURCE, *READ_POSE
 class Card(HBox):  # type: ignore[misc]
     """The particle under the mouse, or the one that was clicked last.
 
-    Parameters
-    ----------
-    inspection
-        Whose particles.
-    found
-        Called with the id that the user has typed, if there is such a particle.
-    say
-        Called with error messages.
+    `found` is called with the id that the user has typed, if there is such a particle.
     """
 
     def __init__(

@@ -8,16 +8,15 @@ The browser draws them (k3d), so the server needs no display. No tomogram is rea
 """
 
 import itertools
-from typing import Any
 
 import numpy as np
-from ipywidgets import HTML, Dropdown, FloatSlider, HBox, Layout, VBox, jslink
+from ipywidgets import HTML, Dropdown, FloatSlider, HBox, Layout, VBox
 
 from tomolab import particles
 from tomolab.inspection.history import counted
 from tomolab.inspection.model import Inspection
-from tomolab.ui import require, style
-from tomolab.ui.notebook.structures import packed
+from tomolab.ui import style
+from tomolab.ui.notebook.structures import View, packed
 
 HEIGHT = 360
 """Of the view, in pixels."""
@@ -29,21 +28,11 @@ class Positions(VBox):  # type: ignore[misc]
     """The visible particles of one tomogram as balls; while some are selected, the others are pale, as in the map.
 
     The view is that of napari: x points right, y down, z away.
-
-    Parameters
-    ----------
-    inspection
-        Whose particles.
     """
 
     def __init__(self, inspection: Inspection) -> None:
         self.inspection, self.session = inspection, inspection.session
-        self.dark, self._seen = False, ""
-        self.plot: Any = None
-        """The view of k3d, made when it is first needed."""
-        self.points: Any = None
-        self.box: Any = None
-        self._link: Any = None
+        self.dark, self.active, self._seen = False, False, ""
         self._rows = np.empty(0, dtype=np.int64)
         self._names = self.session.particles["tomogram"].to_numpy()
         self._places = particles.positions(self.session.particles)[:, ::-1].astype(np.float32)
@@ -60,21 +49,16 @@ class Positions(VBox):  # type: ignore[misc]
         }
         self.size = FloatSlider(value=diameter, description="diameter (Å)", tooltip="Diameter of the balls", **looks)
         self.size.layout = Layout(flex="1 1 230px", min_width="0", max_width="420px")
-        self.text, self.view = HTML(), VBox(layout=Layout(min_width="0"))
-        self.view.add_class("tomolab-positions")
+        self.text, self.view = HTML(), View("tomolab-positions", HEIGHT)
         self.tomogram.observe(lambda _: self._draw(), "value")
         inspection.changed.connect(self._follow)
         row = Layout(flex_flow="row wrap", align_items="center")
         super().__init__([HBox([self.tomogram, self.size, self.text], layout=row), self.view])
 
     def show(self) -> None:
-        """Draw from now on; before, no view in 3-D takes memory of the browser."""
-        if self.plot is None:
-            k3d = require("k3d", by="a view in 3-D")
-            looks = {"grid_visible": False, "menu_visibility": False, "axes_helper": 0.8, "camera_auto_fit": False}
-            self.plot = k3d.plot(height=HEIGHT, **looks)
-            self.view.children = [self.plot]
-        self.plot.background_color = packed(style.DARK if self.dark else "#ffffff")
+        """Draw from now on, until `active` is False: a million particles take time, also where nobody sees them."""
+        self.view.show(dark=self.dark)
+        self.active = True
         self._draw()
 
     def look(self, particle_id: int) -> None:
@@ -86,44 +70,31 @@ class Positions(VBox):  # type: ignore[misc]
             self._draw()
 
     def _draw(self) -> None:
-        if self.plot is None:
+        if not self.active:
             return
         rows = np.flatnonzero((self._names == self.tomogram.value) & self.session.visible)
-        if self.points is None or not np.array_equal(rows, self._rows):
-            self._replace(rows)
+        if self._seen == self.tomogram.value and np.array_equal(rows, self._rows):
+            self.view.objects["points"][0].colors = self._inks()
         else:
-            self.points.colors = self._inks()
+            self._rows = rows
+            points = self.view.k3d.points(self._places[rows], colors=self._inks(), point_size=self.size.value, shader="3d")
+            self.view.put("points", points, (self.size, "point_size"))
         if self._seen != self.tomogram.value:
             self._frame()
-        self.box.color = packed(style.FAINT_ON_DARK if self.dark else style.FAINT)
+        self.view.objects["box"][0].color = packed(style.FAINT_ON_DARK if self.dark else style.FAINT)
         chosen, count = int(self.session.selected[rows].sum()), counted(len(rows))
         size = " × ".join(f"{edge:,.0f}" for edge in np.ptp(self._bounds(), axis=0))
         self.text.value = style.span(f"{chosen:,} of {count} selected here · box {size} Å (x, y, z)", style.QUIET_TEXT)
 
-    def _replace(self, rows: np.ndarray) -> None:
-        """Draw other particles than before."""
-        k3d = require("k3d", by="a view in 3-D")
-        if self.points is not None:
-            self._link.unlink()
-            self.plot -= self.points
-        self._rows = rows
-        self.points = k3d.points(self._places[rows], colors=self._inks(), point_size=self.size.value, shader="3d")
-        self._link = jslink((self.size, "value"), (self.points, "point_size"))
-        self.plot += self.points
-
     def _frame(self) -> None:
         """Draw the edges of the tomogram, and see it whole, from low z with y down."""
-        k3d = require("k3d", by="a view in 3-D")
-        if self.box is not None:
-            self.plot -= self.box
         self._seen, bounds = self.tomogram.value, self._bounds()
         corners = np.array(list(itertools.product((0, 1), repeat=3)))
         edges = [(a, b) for a, b in itertools.combinations(range(8), 2) if np.abs(corners[a] - corners[b]).sum() == 1]
-        self.box = k3d.lines(bounds[corners, [0, 1, 2]], edges, indices_type="segment", shader="simple")
-        self.plot += self.box
+        self.view.put("box", self.view.k3d.lines(bounds[corners, [0, 1, 2]], edges, indices_type="segment", shader="simple"))
         target, size = bounds.mean(axis=0), float(np.linalg.norm(np.ptp(bounds, axis=0)))
         position = target + size * np.array([-0.25, -0.45, -0.86])
-        self.plot.camera = [*position.tolist(), *target.tolist(), 0.0, -1.0, 0.0]
+        self.view.plot.camera = [*position.tolist(), *target.tolist(), 0.0, -1.0, 0.0]
 
     def _bounds(self) -> np.ndarray:
         """Lowest and highest corner (2, 3), xyz in Å, of the tomogram; of its particles where there is no tomogram."""

@@ -49,24 +49,12 @@ class Lasso:
 
     @property
     def ids(self) -> np.ndarray:
-        """Ids of the selected particles, sorted, int64.
-
-        Raises
-        ------
-        ValueError
-            If the browser reports rows that do not exist.
-        """
+        """Ids of the selected particles, sorted, int64; ValueError as `held`."""
         return np.sort(self._index.to_numpy()[self.held])
 
     @property
     def held(self) -> np.ndarray:
-        """Whether each particle is selected, (n,) in the order of the scatter.
-
-        Raises
-        ------
-        ValueError
-            If the browser reports rows that do not exist.
-        """
+        """Whether each particle is selected, (n,) in the order of the scatter; ValueError if the browser reports other rows."""
         reported = self.widget.selection
         rows = np.asarray([] if reported is None else reported, dtype=np.int64)
         if len(rows) and rows.max() >= len(self._index):
@@ -77,36 +65,14 @@ class Lasso:
         return held
 
     def selection(self, name: str, reason: str) -> Selection:
-        """The selected particles as a `Selection`.
-
-        Parameters
-        ----------
-        name, reason
-            Of the selection.
-
-        Raises
-        ------
-        ValueError
-            If nothing is selected.
-        """
+        """The selected particles as a `Selection` of this name and reason; ValueError if nothing is selected."""
         ids = self.ids
         if len(ids) == 0:
             raise ValueError("nothing is selected: press the lasso button beside the scatter and draw around points")
         return Selection(name, ids, reason)
 
     def select(self, ids: Iterable[int]) -> None:
-        """Select particles in the scatter, unless they are the selection already.
-
-        Parameters
-        ----------
-        ids
-            Particle ids, or a `Selection`.
-
-        Raises
-        ------
-        ValueError
-            If a particle is not in the scatter.
-        """
+        """Select particles by their ids, a mask or a `Selection`; ValueError if one is not in the scatter."""
         wanted = tables.as_ids(ids, self._index.to_numpy())
         rows = self._index.get_indexer(wanted)
         unknown = wanted[rows < 0]
@@ -122,17 +88,9 @@ class Lasso:
             self.scatter.selection(np.flatnonzero(chosen))
 
     def place(self, points: pd.DataFrame) -> None:
-        """Move the particles; colours, selection and hidden particles stay.
+        """Move the particles to points (``particle_id``, ``x``, ``y``); colours, selection and hidden particles stay.
 
-        Parameters
-        ----------
-        points
-            Columns ``particle_id``, ``x`` and ``y``.
-
-        Raises
-        ------
-        ValueError
-            If a particle has no position.
+        ValueError if a particle has no position.
         """
         placed = points.set_index("particle_id").reindex(self._index)[["x", "y"]]
         if placed.isna().to_numpy().any():
@@ -144,13 +102,7 @@ class Lasso:
         self.choose(held)
 
     def show_only(self, shown: np.ndarray | None) -> None:
-        """Hide particles.
-
-        Parameters
-        ----------
-        shown
-            Whether each particle is shown, (n,) in the order of the scatter; None for all.
-        """
+        """Hide all particles but the shown ones, (n,) in the order of the scatter; None shows all."""
         self.scatter.filter(None if shown is None or shown.all() else np.flatnonzero(shown))
 
     def recolour(self, values: pd.Categorical, inks: Sequence[str], *, name: str = "category") -> None:

@@ -17,11 +17,10 @@ from traitlets import Bytes, Float, Int, List
 
 from tomolab import particles
 from tomolab.inspection.model import Inspection
+from tomolab.io.volumes.tomogram import Tomogram
 from tomolab.ui import images, style
+from tomolab.ui.view_figure import ACROSS
 from tomolab.volumes import Volume
-
-ACROSS = {"z": (1, 2), "y": (0, 2), "x": (0, 1)}
-"""Axis across a slice: the axes down and to the right in it."""
 
 
 class Slice(anywidget.AnyWidget):  # type: ignore[misc]
@@ -40,27 +39,21 @@ class Section(VBox):  # type: ignore[misc]
     """A slice of a tomogram, and the particles of an inspection as the circles in which it cuts them.
 
     x points right and y down; in slices across y and x, z points down. The picture is the mean over a thickness, a quarter of a
-    particle's diameter by default. Hidden clusters and particles outside of the filters are not drawn.
-
-    Parameters
-    ----------
-    inspection
-        With at least one tomogram.
-    height
-        Of the slice, in pixels.
-    hovered
-        Called with the id of a particle when the mouse comes to it.
-
-    Raises
-    ------
-    ValueError
-        If there is no tomogram.
+    particle's diameter by default. Hidden clusters and particles outside of the filters are not drawn. `height` is in pixels;
+    `hovered` is called with the id of a particle when the mouse comes to it. Raises ValueError if there is no tomogram.
     """
 
-    def __init__(self, inspection: Inspection, *, height: int = 430, hovered: Callable[[int], Any] = lambda _: None) -> None:
+    def __init__(
+        self,
+        inspection: Inspection,
+        *,
+        height: int = 430,
+        hovered: Callable[[int], Any] = lambda _: None,
+        say: Callable[[str], Any] = lambda _: None,
+    ) -> None:
         if not inspection.tomograms:
             raise ValueError("there is no tomogram to show")
-        self.inspection, self.session, self.hovered = inspection, inspection.session, hovered
+        self.inspection, self.session, self.hovered, self.say = inspection, inspection.session, hovered, say
         self._places = particles.positions(self.session.particles)
         self._names = self.session.particles["tomogram"].to_numpy()
         self._greys: dict[tuple, dict[str, float]] = {}
@@ -69,8 +62,8 @@ class Section(VBox):  # type: ignore[misc]
             options=names, description="tomogram", style=style.LABEL, layout=Layout(width="auto", max_width="320px")
         )
         self.tomogram.layout.display = None if len(inspection.tomograms) > 1 else "none"
-        self.axis = ToggleButtons(options=list(ACROSS), style={"button_width": "28px"}, layout=Layout(flex="0 0 auto"))
-        self.axis.tooltips = [f"slices across {axis}" for axis in ACROSS]
+        self.axis = ToggleButtons(options=list("zyx"), style={"button_width": "28px"}, layout=Layout(flex="0 0 auto"))
+        self.axis.tooltips = [f"slices across {axis}" for axis in "zyx"]
         wide = Layout(flex="1 1 230px", width="auto", min_width="0")
         self.at = FloatSlider(readout_format=".0f", description="at (Å)", style=style.LABEL, layout=wide)
         self.thickness = FloatSlider(
@@ -98,9 +91,9 @@ class Section(VBox):  # type: ignore[misc]
         self.slice = Slice(height=height)
         self.slice.add_class("tomolab-slice")
         for control in (self.tomogram, self.axis):
-            control.observe(lambda _: self._turn(), "value")
+            control.observe(lambda _: self._try(self._turn), "value")
         for control in (self.at, self.thickness, self.contrast):
-            control.observe(lambda _: self._move(), "value")
+            control.observe(lambda _: self._try(self._move), "value")
         self.slice.on_msg(self._receive)
         inspection.changed.connect(self._follow)
         rows = ([self.tomogram, self.axis, self.at], [self.thickness, self.contrast])
@@ -108,9 +101,15 @@ class Section(VBox):  # type: ignore[misc]
         self._turn()
 
     @property
-    def volume(self) -> Volume:
-        """The tomogram on the screen."""
-        return self.inspection.tomograms[self.tomogram.value]
+    def header(self) -> Volume | Tomogram:
+        """The tomogram on the screen, for its shape and voxel size."""
+        return self.inspection.headers[self.tomogram.value]
+
+    def _volume(self) -> Volume | Tomogram:
+        """The file of the tomogram where a slice is one block of it, else the whole tomogram in memory."""
+        header = self.header
+        mapped = isinstance(header, Volume) or not (max(header.chunks) > 1 or header.name.endswith((".gz", ".bz2")))
+        return header if mapped and self._number == 0 else self.inspection.tomograms[self.tomogram.value]
 
     @property
     def rows(self) -> np.ndarray:
@@ -146,26 +145,34 @@ class Section(VBox):  # type: ignore[misc]
 
     def _turn(self) -> None:
         """Show another tomogram or axis, from its middle."""
-        voxel, last = self.volume.voxel_size, self.volume.shape[self._number] - 1
+        voxel, last = self.header.voxel_size, self.header.shape[self._number] - 1
         self.at.max, self.at.step = last * voxel, voxel
         middle = (last + 1) // 2 * voxel
         if self.at.value == middle:
             self._move()
         self.at.value = middle
 
+    def _try(self, change: Callable[[], None]) -> None:
+        """Show another slice; a black one and the reason if it cannot be read."""
+        try:
+            change()
+        except (ValueError, OSError) as error:
+            self.slice.picture = images.png(np.zeros((1, 1)), vmin=0, vmax=1)
+            self.say(str(error))
+
     def _move(self) -> None:
         """Show another slice."""
-        cut = images.slab(self.volume, self._number, at=self.at.value, thickness=self.thickness.value)
+        cut = images.slab(self._volume(), self._number, at=self.at.value, thickness=self.thickness.value)
         with self.slice.hold_sync():
             self.slice.picture, self.slice.size = images.png(cut, **self._grey()), list(cut.shape)
-            self.slice.voxel_size = self.volume.voxel_size
+            self.slice.voxel_size = self.header.voxel_size
             self._mark()
 
     def _grey(self) -> dict[str, float]:
         """Contrast limits of the tomogram, from the slab in its middle, so that they are the same in all slices."""
         key = self.tomogram.value, self.thickness.value, self.contrast.value
         if key not in self._greys:
-            middle = images.slab(self.volume, 0, at=self.volume.extent[0] / 2, thickness=self.thickness.value)
+            middle = images.slab(self._volume(), 0, at=self.header.extent[0] / 2, thickness=self.thickness.value)
             self._greys = {key: images.limits(middle, *self.contrast.value)}
         return self._greys[key]
 
@@ -174,7 +181,7 @@ class Section(VBox):  # type: ignore[misc]
         rows = self.rows
         away = self._places[rows, self._number] - self.at.value
         radii = np.sqrt((self.inspection.diameter / 2) ** 2 - away**2)
-        marks = np.column_stack([self._across(rows), radii / self.volume.voxel_size]).astype(np.float32)
+        marks = np.column_stack([self._across(rows), radii / self.header.voxel_size]).astype(np.float32)
         colours = style.particle_inks(self.session, self.inspection.colour_by)[rows]
         inks = np.round(255 * style.lighten(colours, 0.2)).astype(np.uint8)
         inks[:, 3] = self.session.selected[rows]
@@ -182,9 +189,9 @@ class Section(VBox):  # type: ignore[misc]
 
     def _across(self, rows: np.ndarray) -> np.ndarray:
         """Positions of particles in the picture (n, 2), right and down, in voxels from its corner."""
-        down, right = ACROSS[self.axis.value]
+        down, right = ACROSS[self._number]
         # The centre of the first voxel lies half a voxel from the corner.
-        return self._places[rows][:, [right, down]] / self.volume.voxel_size + 0.5
+        return self._places[rows][:, [right, down]] / self.header.voxel_size + 0.5
 
     def _follow(self, changed: set[str]) -> None:
         if changed & {"labels", "selected", "clusters", "filters", "colours"}:
@@ -193,7 +200,7 @@ class Section(VBox):  # type: ignore[misc]
 
     def _receive(self, _: Any, message: dict[str, Any], __: Any) -> None:
         if message["type"] == "step":
-            self.at.value += message["by"] * self.volume.voxel_size
+            self.at.value += message["by"] * self.header.voxel_size
             return
         rows = self.rows
         if message["type"] == "hover":
@@ -206,6 +213,6 @@ class Section(VBox):  # type: ignore[misc]
             inside = Outline(drawn).contains_points(at) if len(at) and len(drawn) > 2 else np.zeros(len(at), bool)
         else:
             away = np.hypot(*(at - drawn[0]).T)
-            inside = (away == away.min(initial=np.inf)) & (away < self.inspection.diameter / 2 / self.volume.voxel_size)
+            inside = (away == away.min(initial=np.inf)) & (away < self.inspection.diameter / 2 / self.header.voxel_size)
         if inside.any() or message["type"] == "lasso":
             self.session.select(self.session.ids[rows[inside]], f"{message['type']} in the tomogram", how=message["how"])

@@ -34,29 +34,52 @@ LIMITS = {"min": 0.0, "max": 8.0, "step": 0.05}
 """Of a threshold, in standard deviations."""
 
 
-class Surface(VBox):  # type: ignore[misc]
-    """The surface of one average, with a slider for its threshold, its slices and its facts.
+class View(VBox):  # type: ignore[misc]
+    """A view in 3-D (k3d) of a height in pixels; it is made when it is shown, since it takes memory of the browser."""
 
-    Parameters
-    ----------
-    inspection
-        Whose averages.
-    label
-        Of the list of averages.
-    """
+    def __init__(self, name: str, height: int) -> None:
+        self.height = height
+        self.plot: Any = None
+        self.objects: dict[str, tuple[Any, Any]] = {}
+        """What is drawn, by name: the object of k3d, and its link to a slider or None."""
+        super().__init__(layout=Layout(min_width="0"))
+        self.add_class(name)
+
+    @property
+    def k3d(self) -> Any:
+        """The library; ModuleNotFoundError, which says how to install it, if it is missing."""
+        return require("k3d", by="a view in 3-D")
+
+    def show(self, *, dark: bool) -> Any:
+        """The view of k3d, on a dark or a white background."""
+        if self.plot is None:
+            looks = {"grid_visible": False, "menu_visibility": False, "axes_helper": 0.7, "camera_auto_fit": False}
+            self.plot = self.k3d.plot(height=self.height, **looks)
+            self.children = [self.plot]
+        self.plot.background_color = packed(style.DARK if dark else "#ffffff")
+        return self.plot
+
+    def put(self, name: str, new: Any, slider: tuple[FloatSlider, str] | None = None) -> None:
+        """Draw an object of k3d in place of that of this name; a slider changes one of its values in the browser."""
+        if name in self.objects:
+            old, link = self.objects[name]
+            if link is not None:
+                link.unlink()
+            self.plot -= old
+        self.plot += new
+        self.objects[name] = new, slider and jslink((slider[0], "value"), (new, slider[1]))
+
+
+class Surface(VBox):  # type: ignore[misc]
+    """The surface of one average, with a slider for its threshold, its slices and its facts; `label` names its list."""
 
     def __init__(self, inspection: Inspection, *, label: str) -> None:
         self.inspection = inspection
-        self.plot: Any = None
-        """The view of k3d, made when it is first needed."""
-        self.mesh: Any = None
-        self._link: Any = None
         wide = Layout(width="96%", max_width="420px")
         self.choice = Dropdown(options=[NOTHING], description=label, style=style.LABEL, layout=wide)
         self.threshold = FloatSlider(description="threshold (σ)", style=style.LABEL, layout=wide, **LIMITS)
         self.threshold.tooltip = "Density of the surface, in standard deviations above the mean of the map"
-        self.view, self.text = VBox(layout=Layout(min_width="0")), HTML()
-        self.view.add_class("tomolab-surface")
+        self.view, self.text = View("tomolab-surface", HEIGHT), HTML()
         self.slices = Image(format="png", layout=Layout(width="236px", height="77px"))
         layout = Layout(flex="1 1 250px", min_width="0", overflow="hidden")
         super().__init__([self.choice, self.view, self.threshold, self.slices, self.text], layout=layout)
@@ -67,15 +90,7 @@ class Surface(VBox):  # type: ignore[misc]
         return self.inspection.averages.get(self.choice.value)
 
     def draw(self, volume: Volume | None = None, *, dark: bool = False) -> None:
-        """Draw the chosen average, or another map in its place, such as itself after an alignment.
-
-        Parameters
-        ----------
-        volume
-            The other map.
-        dark
-            On a dark background.
-        """
+        """Draw the chosen average, or another map in its place, such as itself after an alignment."""
         average = self.average
         for one in (self.view, self.threshold, self.slices, self.text):
             one.layout.display = "none" if average is None else None
@@ -83,45 +98,26 @@ class Surface(VBox):  # type: ignore[misc]
             return
         shown = average.volume if volume is None else volume
         diameter = min(average.record.get("mask") or shown.extent[0], shown.extent[0])
-        if self.plot is None:
-            self._make(diameter)
-        self.plot.background_color = packed(style.DARK if dark else "#ffffff")
+        first = self.view.plot is None
+        plot = self.view.show(dark=dark)
+        if first:
+            # The sphere of the mask fills the view.
+            half = diameter / np.sqrt(3) / 2
+            plot.camera = plot.get_auto_camera(factor=1.1, pitch=60, bounds=np.array([-half, half] * 3))
         self._show(shown, diameter, packed(style.lighter(_ink(self.inspection, average), 0.2)))
         self.slices.value = job_summary.picture(shown)
         self.text.value = style.span(job_summary.average_text(average), style.QUIET_TEXT)
 
-    def _make(self, diameter: float) -> None:
-        k3d = require("k3d", by="a view in 3-D")
-        looks = {"grid_visible": False, "menu_visibility": False, "axes_helper": 0.6, "camera_auto_fit": False}
-        self.plot = k3d.plot(height=HEIGHT, **looks)
-        # The sphere of the mask fills the view.
-        half = diameter / np.sqrt(3) / 2
-        self.plot.camera = self.plot.get_auto_camera(factor=1.1, pitch=60, bounds=np.array([-half, half] * 3))
-        self.view.children = [self.plot]
-
     def _show(self, volume: Volume, diameter: float, colour: int) -> None:
-        k3d = require("k3d", by="a view in 3-D")
         data, cut = in_deviations(volume, diameter)
         bounds = [bound for edge in volume.extent[::-1] for bound in (-edge / 2, edge / 2)]
-        new = k3d.marching_cubes(data, level=cut, color=colour, flat_shading=False, bounds=bounds)
-        if self.mesh is not None:
-            self._link.unlink()
-            self.plot -= self.mesh
+        new = self.view.k3d.marching_cubes(data, level=cut, color=colour, flat_shading=False, bounds=bounds)
         self.threshold.value = cut
-        self.plot += new
-        self.mesh, self._link = new, jslink((self.threshold, "value"), (new, "level"))
+        self.view.put("surface", new, (self.threshold, "level"))
 
 
 class Structures(VBox):  # type: ignore[misc]
-    """Two averages side by side, in 3-D, in slices and by their Fourier shell correlations; the second may be none.
-
-    Parameters
-    ----------
-    inspection
-        Whose averages.
-    say
-        Called with error messages.
-    """
+    """Two averages side by side, in 3-D, in slices and by their Fourier shell correlations; the second may be none."""
 
     def __init__(self, inspection: Inspection, *, say: Callable[[str], Any] = lambda _: None) -> None:
         self.inspection, self.say, self.dark, self._shown = inspection, say, False, False
@@ -209,9 +205,9 @@ class Structures(VBox):  # type: ignore[misc]
                 surface.draw(volume, dark=self.dark)
             except ValueError as error:
                 self.say(f"{surface.choice.value} cannot be drawn in 3-D: {error}")
-        if self._cameras is None and self.first.plot is not None and self.second.plot is not None:
+        if self._cameras is None and self.first.view.plot is not None and self.second.view.plot is not None:
             # Turning one turns the other.
-            self._cameras = jslink((self.first.plot, "camera"), (self.second.plot, "camera"))
+            self._cameras = jslink((self.first.view.plot, "camera"), (self.second.view.plot, "camera"))
         self.second.layout.flex = "1 1 250px" if other is not None else "0 1 250px"
         shown: dict[str, Any] = {name: found for name, found in zip(names, (one, other), strict=True) if found is not None}
         self.text.value = ""
@@ -228,19 +224,9 @@ class Structures(VBox):  # type: ignore[misc]
 
 
 def in_deviations(volume: Volume, diameter: float) -> tuple[np.ndarray, float]:
-    """Density in a soft mask, in standard deviations from its mean, and the threshold of `surfaces.level` for it.
+    """Density (z, y, x) in a soft spherical mask, in standard deviations from its mean, and the threshold of `surfaces.level`.
 
-    Parameters
-    ----------
-    volume
-        Cubic; the density is sampled more finely, up to about `FINEST` voxels along an edge, for a smooth surface.
-    diameter
-        Of the spherical mask, in Å.
-
-    Returns
-    -------
-    tuple
-        Density (z, y, x), float32, and the threshold.
+    The density is sampled more finely, up to about `FINEST` voxels along an edge, for a smooth surface; `diameter` is in Å.
     """
     inside = Volume(apply_mask(torch.from_numpy(volume.data), diameter / volume.voxel_size).numpy(), volume.voxel_size)
     mean, deviation = float(inside.data.mean()), float(inside.data.std()) or 1.0
