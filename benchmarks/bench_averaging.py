@@ -113,7 +113,7 @@ def against_oracle(name: str, truth: Volume, *, snr: float, count: int, seeds: r
         wrong = alignment.align_map(mirror, average.volume, radius_cycles=BOX / 3).score
         degrees, distance = errors(average, data, fit, axes, group)
         seconds = average.record["seconds"]
-        rows.append((reached, average.resolution, fit.score, wrong, degrees, distance, seconds, average.believable))
+        rows.append((reached, average.resolution, fit.score, wrong, degrees, distance, seconds, average.reliable))
     table = pd.DataFrame(rows, columns=["reached", "halves", "fit", "mirror", "degrees", "distance", "seconds", "believable"])
     middle = table.median()
     return {
@@ -147,7 +147,7 @@ def nothing(truth: Volume, *, count: int, seed: int) -> dict[str, Any]:
         "halves (Å)": average.resolution,
         "FSC of the next three shells": float(beyond.iloc[:3].mean()),
         "largest FSC beyond": float(beyond.max()),
-        "believed": average.believable,
+        "believed": average.reliable,
         "agreement": float(average.particles["agreement"].mean()),
     }
 

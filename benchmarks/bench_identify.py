@@ -76,7 +76,7 @@ def asked(everything: Catalogue, folder: Path, options: argparse.Namespace, *, s
                 best = found.fits.iloc[0]
                 row = {"split": split, "particles": count, "name_": name, "known": name in catalogue.maps}
                 row |= {"verdict": found.verdict, "right": best["name"] == name, "sentence": str(found)}
-                row |= {"resolution": average.resolution, "believable": average.believable}
+                row |= {"resolution": average.resolution, "believable": average.reliable}
                 rows.append(row | {"r": best["correlation"], "p": best["p_value"]})
     return pd.DataFrame(rows)
 

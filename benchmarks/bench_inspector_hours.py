@@ -225,7 +225,7 @@ def undone(count: int) -> dict[str, Any]:
     session, rng = Session(table), np.random.default_rng(0)
     while not session.history.older:
         session.select(session.ids[rng.uniform(size=count) < 0.15])
-        session.dissolve(session.new_cluster())
+        session.unassign(session.new_cluster())
     return {"particles": count, "steps that can be undone": len(session.history.past), "steps MB": session.history.size / 2**20}
 
 

@@ -61,7 +61,7 @@ def recovered(name: str, known: Volume, *, count: int, snr: float, seed: int, se
     best = matching.compare(averaging.with_poses(data, *poses(data))[0], known, mask_diameter=mask).resolution
     row = {"complex": name, "seed": seed, "reached (Å)": reached, "true poses (Å)": best}
     behind = float(known.extent[0] / best - known.extent[0] / reached)
-    row |= {"behind": behind, "half maps (Å)": found.resolution, "mask (Å)": mask, "believed": int(found.believable)}
+    row |= {"behind": behind, "half maps (Å)": found.resolution, "mask (Å)": mask, "believed": int(found.reliable)}
     print(row | {"seconds": round(seconds, 1)}, flush=True)
     return row | {"seconds": seconds}
 

@@ -135,7 +135,7 @@ def average(target: str) -> Kind:
     def holds(found: Average, _: Path) -> None:
         assert len(found.particles) > 0
         assert found.resolution > 0
-        assert found.believable in (True, False)
+        assert found.reliable in (True, False)
         assert repr(found)
 
     return Kind(make, "average", averaging.load, holds, (f"average/{target}",), not target.endswith("parquet"))

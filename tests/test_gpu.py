@@ -102,7 +102,7 @@ def test_a_symmetry_is_found_on_the_gpu() -> None:
     particles = simulation.subtomograms(maps, 60, imaging=Imaging(snr=0.5, defocus=None), box=20, seed=1)
     average = averaging.average(particles, seed=1, symmetry="D8", device="cuda", progress=False)
     assert average.record["symmetry"] == "D8"
-    assert average.believable
+    assert average.reliable
 
 
 def test_strangers_are_named_on_the_gpu() -> None:

@@ -132,31 +132,31 @@ def test_stop_returns_what_there_is(data: tuple[Subtomograms, np.ndarray, np.nda
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_noise_in_a_small_mask_is_not_believed(small: Volume, seed: int) -> None:
+def test_noise_in_a_small_mask_is_not_reliable(small: Volume, seed: int) -> None:
     # So few numbers are in it that the halves can be turned until they agree.
     noise, _, _ = imaged(small, 40, snr=1e-6, seed=4 + seed)
-    with pytest.warns(UserWarning, match="do not believe"):
+    with pytest.warns(UserWarning, match="not reliable"):
         result = averaging.average(noise, seed=seed, iterations=6, starts=1, mask_diameter=150, device="cpu", progress=False)
-    assert not result.believable
+    assert not result.reliable
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_pure_noise_gives_no_structure_and_says_so(small: Volume, seed: int) -> None:
     noise, _, _ = imaged(small, 40, snr=1e-6, seed=4 + seed)
-    with pytest.warns(UserWarning, match=r"agree on nothing finer than .* Å\): do not believe"):
+    with pytest.warns(UserWarning, match=r"agree on nothing finer than .* Å\): this average is not reliable"):
         result = averaging.average(noise, seed=seed, iterations=12, device="cpu", progress=False)
-    assert not result.believable
+    assert not result.reliable
     # Nothing says how large it is.
     assert result.record["mask"] > 0.8 * noise.box * noise.voxel_size
     # The halves are turned onto each other, which makes the first shells of any two maps alike.
     assert result.resolution > 60
     assert result.fsc["fsc"].iloc[5:].mean() < 0.143
     assert abs(result.particles["agreement"].mean()) < 0.2
-    assert "not to be believed" in repr(result)
+    assert "not reliable" in repr(result)
 
 
 def test_particles_agree_with_the_half_that_they_are_not_in(result: Average, data: tuple, small: Volume) -> None:
-    assert result.believable
+    assert result.reliable
     assert result.particles["agreement"].between(0.2, 1).all()
     # Some boxes of noise among the particles stand out, since they have no part in what they are compared with.
     empty, _, _ = imaged(small, 10, snr=1e-6, seed=9)

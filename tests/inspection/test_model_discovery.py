@@ -119,7 +119,7 @@ def test_the_table_shows_resolution_and_identity_of_the_newest_average(discovere
     for number, sentence in columns["identity"].values(work).items():
         average = cluster_columns.newest(work)[number][1]
         complexes = mixed.particles.set_index("particle_id")["label"].loc[average.particles["particle_id"]]
-        assert (complexes.mode()[0] in sentence) == average.believable
+        assert (complexes.mode()[0] in sentence) == average.reliable
     average = half_maps.load(run_contents.io.inside(work.folder, "averages/structure_1"))
     average.record["identity"] = {"verdict": "known", "sentence": "known: ribosome_70s (r 0.98, p 0.001)"}
     other = Inspection(work.session, diameter=200.0)

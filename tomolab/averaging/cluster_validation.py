@@ -15,6 +15,7 @@ import pandas as pd
 from tomolab.averaging import gold_standard, initial_model, matching
 from tomolab.averaging.half_maps import Average
 from tomolab.averaging.initial_model import InitialModel
+from tomolab.particles import as_ids
 from tomolab.subtomograms.dataset import Subtomograms
 
 LOOSE = 0.9
@@ -100,7 +101,9 @@ def validate_cluster(
     ValueError
         If ids are unknown, the two sets overlap, or an argument is out of range.
     """
-    ids, apart = pd.Index(ids), pd.Index(apart)
+    ids, apart, seen = (
+        pd.Index(as_ids(given, subtomograms.ids)) for given in (ids, apart, subtomograms.ids if among is None else among)
+    )
     both = ids.intersection(apart)
     if len(both):
         raise ValueError(f"{len(both)} particles, such as {both[0]}, are in the cluster and set apart: a test needs others")
@@ -110,7 +113,7 @@ def validate_cluster(
     search = {"iterations": search_iterations} | where
     models = [initial_model.find(subtomograms, ids, seed=seed, starts=starts, **search)]
     first = gold_standard.average(subtomograms, ids, seed=seed, start=models[0], iterations=iterations, **where)
-    rest = pd.Index(subtomograms.ids if among is None else among).difference(apart)
+    rest = seen.difference(apart)
     scores = matching.score(subtomograms, first, rest, resolution=resolution, **where)
     fitting = matching.select(scores, share=LOOSE)
     again = fitting if len(fitting) >= FEWEST else ids

@@ -64,7 +64,7 @@ def average(
     The halves have their own random orientations, references, noise estimates and poses. They share the diameter of the mask
     (from the mean of all, unaligned) and, after the last iteration, the rotation and shift that align half 2 to half 1. Only
     detail coarser than their resolution is used for that; the FSC of pure noise can rise there. A warning says if the halves
-    agree on nothing beyond that detail: then do not believe the average.
+    agree on nothing beyond that detail: then the average is not reliable.
 
     Parameters
     ----------
@@ -167,10 +167,10 @@ def average(
     places = pd.Index(chosen.ids).get_indexer(result.particles["particle_id"])
     table = result.particles.iloc[np.argsort(places)].reset_index(drop=True)
     result = replace(result, particles=table, record=result.record | record | origin)
-    if not result.believable and not monitor.stopped:
+    if not result.reliable and not monitor.stopped:
         warnings.warn(
             f"the two halves agree on nothing finer than the detail with which they were aligned to each other "
-            f"({result.record['together']:.0f} Å): do not believe this average",
+            f"({result.record['together']:.0f} Å): this average is not reliable",
             stacklevel=2,
         )
     return result

@@ -30,7 +30,7 @@ from tomolab.volumes import Volume, apply_mask, fit
 LARGEST = 1e9
 """Å or seconds that a record may hold."""
 MIN_FSC = 0.2
-"""Mean FSC of three shells of a believable average: over 0.143, since the FSC of noise scatters about 0."""
+"""Mean FSC of three shells of a reliable average: over 0.143, since the FSC of noise scatters about 0."""
 DEVIATIONS = 3.0
 """Standard deviations of the FSC of noise that the mean must exceed as well: a shell in a small mask has few coefficients."""
 
@@ -61,7 +61,7 @@ class Average:
     record: dict[str, Any]
 
     def __repr__(self) -> str:
-        doubt = "" if self.believable else ", not to be believed"
+        doubt = "" if self.reliable else ", not reliable"
         return f"Average({len(self.particles)} particles, {self.volume!r}, halves agree to {self.resolution:.0f} Å{doubt})"
 
     @property
@@ -70,7 +70,7 @@ class Average:
         return resolution_at(self.fsc, THRESHOLD)
 
     @property
-    def believable(self) -> bool:
+    def reliable(self) -> bool:
         """Whether the halves agree on finer detail than they were aligned with, by more than noise does.
 
         They were aligned up to ``record["together"]`` in Å, and the mask (``record["mask"]`` in Å) spreads this a little. All

@@ -101,7 +101,7 @@ def _about(name: str, average: "Average") -> dict[str, Any]:
         "average": name,
         "particles": len(average.particles),
         "resolution": average.resolution,
-        "reliable": average.believable,
+        "reliable": average.reliable,
         "identity": average.record.get("identity", {}).get("sentence"),
     }
 

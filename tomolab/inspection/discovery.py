@@ -178,7 +178,7 @@ class DiscoveryTask:
 def named(average: Average, catalogue: Catalogue | None) -> Average:
     """The average with its name in a catalogue, by default of the shipped maps, if it is reliable and enough maps fit."""
     known = fitting(catalogue or shipped(), average.volume.shape[0] * average.volume.voxel_size)
-    return identify(average, known).add_to(average) if average.believable and len(known) >= MIN_MAPS else average
+    return identify(average, known).add_to(average) if average.reliable and len(known) >= MIN_MAPS else average
 
 
 @cache

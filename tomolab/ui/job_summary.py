@@ -57,7 +57,7 @@ def _reason(error: BaseException | None) -> str:
 
 def average_text(average: Average) -> str:
     """Number of particles and resolution of an average, in words."""
-    doubt = "" if average.believable else " (not reliable)"
+    doubt = "" if average.reliable else " (not reliable)"
     return f"{counted(len(average.particles))}, halves agree to {average.resolution:.0f} Å{doubt}"
 
 

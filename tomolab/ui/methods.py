@@ -114,7 +114,7 @@ def _averages(averages: Mapping[str, Average], cited: list[str]) -> list[str]:
         facts += [f"in a mask of {record['mask']:.0f} Å"] if "mask" in record else []
         facts += ["by RELION (Scheres 2012)"] if record.get("program") == "RELION" else []
         facts += [f"started from {start}" if start else "without a reference"]
-        reached = f"{average.resolution:.1f} Å" if average.believable else f"{average.resolution:.1f} Å, which is not reliable"
+        reached = f"{average.resolution:.1f} Å" if average.reliable else f"{average.resolution:.1f} Å, which is not reliable"
         sentences.append(f"{name}: {', '.join(facts)}; {reached}.")
     return sentences
 

@@ -184,7 +184,7 @@ def _card(name: str, average: Average, *, pictures: bool) -> dict[str, Any]:
     badges = [f"template-based: started from {start}"] if start else []
     badges += (
         []
-        if average.believable
+        if average.reliable
         else ["not reliable: the halves agree on nothing finer than the detail by which they were joined"]
     )
     badges += ["quick look"] if record.get("quick") else []

@@ -140,7 +140,7 @@ def test_maps_that_show_nothing_are_refused() -> None:
         Catalogue.from_maps({"a": small()}).choose(["c"])
 
 
-def test_an_average_joins_if_it_is_believable(phantom: Volume) -> None:
+def test_an_average_joins_if_it_is_reliable(phantom: Volume) -> None:
     noise = np.random.default_rng(1).normal(size=(3, 32, 32, 32))
     maps = [Volume(phantom.data + 0.1 * one, 10.0) for one in noise]
     table = pd.DataFrame({"particle_id": [1]})

@@ -174,19 +174,19 @@ class Catalogue:
         name
             Of the structure.
         structure
-            A believable average, whose map is masked and counts to where its FSC falls to 0.5; or any map.
+            A reliable average, whose map is masked and counts to where its FSC falls to 0.5; or any map.
         source, mass_kda
             As in the table.
 
         Raises
         ------
         ValueError
-            If the average is not believable, and as `from_maps`.
+            If the average is not reliable, and as `from_maps`.
         """
         about: dict[str, Any] = {"source": source} | ({} if mass_kda is None else {"mass_kda": mass_kda})
         volume, mask = map_and_mask(structure)
         if isinstance(structure, Average):
-            if not structure.believable:
+            if not structure.reliable:
                 raise ValueError(f"{structure} is no known structure: its halves do not agree")
             about["resolution"] = resolution_at(structure.fsc, HALF)
             if mask is not None:
