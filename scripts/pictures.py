@@ -1,7 +1,8 @@
 """Makes the pictures of the inspector in docs/ anew: `python scripts/pictures.py [FOLDER]`.
 
 A tomogram of three complexes is simulated, embedded and clustered. `tomolab inspect` shows it, and Chromium draws a lasso,
-averages the group and discovers the structures, as a person would.
+averages the group and discovers the structures, as a person would. Then napari shows the structures where they were found, and
+picks by hand. Without a display, `xvfb-run -a` makes one.
 """
 
 import argparse
@@ -10,12 +11,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 from playwright.sync_api import Page
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication
 
-from tomolab import clusters, io, learning, simulation, subtomograms
+from tomolab import clusters, inspection, io, learning, simulation, subtomograms
+from tomolab.ui import napari
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -25,6 +30,8 @@ import test_jupyterlab as browser  # noqa: E402 - of the tests
 COMPLEXES = ("ribosome_70s", "tric", "ruvab")
 PER_COMPLEX = 70
 WINDOW = {"width": 1280, "height": 960}
+NAPARI, DOCK = (1150, 800), 330
+"""Pixels: the window of napari, and the width of the dock in it."""
 
 
 def write_run(folder: Path) -> None:
@@ -95,6 +102,47 @@ def journey(page: Page, outline: list[tuple[float, float]], pictures: Path) -> N
     photograph("inspector")
 
 
+def photograph_napari(folder: Path, pictures: Path) -> None:
+    """Show the averages where their particles are, then pick by hand; photograph both."""
+    from tomolab.ui.napari.dock import Inspector
+
+    def settle() -> None:
+        for _ in range(30):
+            QApplication.instance().processEvents()
+            time.sleep(0.03)
+
+    def photograph(name: str) -> None:
+        settle()
+        viewer.window._qt_window.grab().save(str(pictures / f"{name}.jpg"), quality=88)
+
+    viewer = napari.open_viewer()
+    viewer.window._qt_window.resize(*NAPARI)
+    work = inspection.open(folder)
+    dock = Inspector(viewer, work)
+    held = viewer.window.add_dock_widget(dock, name="tomolab", area="right")
+    viewer.window._qt_window.resizeDocks([held], [DOCK], Qt.Orientation.Horizontal)
+    settle()
+    dock.panel.map.setChecked(True)
+    photograph("inspector_napari")
+    dock.panel.map.setChecked(False)
+    dock.panel.tabs.setCurrentIndex(dock.panel.tabs.count() - 1)
+    dock.panel.picking.name.setText("my_picks")
+    layer = dock.panel.picking.picks.start()
+    for other in viewer.layers[1:]:
+        other.visible = other is layer
+    particles = work.session.particles
+    height = particles["z"].median()
+    near = particles[(particles["z"] - height).abs() < 4 * work.subtomograms.voxel_size]
+    layer.add(near.assign(z=height)[["z", "y", "x"]].to_numpy())
+    layer.selected_data = set()
+    viewer.dims.set_point(0, height)
+    settle()
+    dock.panel.picking.save.click()
+    photograph("inspector_picks")
+    dock.close_inspection()
+    viewer.close()
+
+
 def main() -> None:
     """Make all pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -116,6 +164,7 @@ def main() -> None:
                 journey(page, group(run), pictures)
             finally:
                 command.send_signal(signal.SIGINT)
+        photograph_napari(run, pictures)
 
 
 if __name__ == "__main__":
