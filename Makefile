@@ -19,7 +19,7 @@ SPHINX := $(PYTHON_BIN)/python -m sphinx -M html docs docs/_build --fail-on-warn
 # Where a Python is named, the script has to see whether the environment is of that one.
 ASKED := $(if $(PYTHON),asked)
 
-.PHONY: asked help lab test test-unit test-notebooks test-browser test-oldest test-newest check docs demo bench constraints clean
+.PHONY: asked help install lab test test-unit test-notebooks test-browser test-oldest test-newest check docs demo bench constraints clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-15s %s\n' "$$name" "$$text"; done
@@ -27,8 +27,10 @@ help:  ## list the commands
 .venv/.tomolab-%: pyproject.toml constraints.txt scripts/environment.sh $(ASKED)
 	@scripts/environment.sh $*
 
-lab: .venv/.tomolab-lab  ## build the environment and open JupyterLab on the tour
+install: .venv/.tomolab-lab  ## build the environment in .venv/; then call .venv/bin/tomolab
 	@scripts/libraries.sh lab
+
+lab: install  ## build the environment and open JupyterLab on the tour
 	$(PYTHON_BIN)/jupyter-lab --ServerApp.root_dir='$(CURDIR)' --LabApp.default_url=/lab/tree/notebooks/00_tour.ipynb $(LAB_OPTIONS)
 
 test: test-unit test-notebooks test-browser  ## build what the tests need and run them all

@@ -24,6 +24,10 @@ def _discover_arguments(parser: ArgumentParser) -> None:
         "--clusters", type=int, nargs="+", default=(), metavar="N", help="whose particles take part; default: all"
     )
     parser.add_argument("--iterations", type=int, default=24, help="at most; default: 24")
+    parser.add_argument("--min-particles", type=int, default=8, metavar="N", help="of a structure; default: 8")
+    parser.add_argument(
+        "--max-particles", type=int, metavar="N", help="to find the structures; all others are then compared with them once"
+    )
     _averaging(parser)
 
 
@@ -37,7 +41,7 @@ def _discover(given: Namespace) -> Result:
     from tomolab import inspection
 
     work = inspection.open(given.folder)
-    options = values(given, "iterations symmetry mask_diameter seed")
+    options = values(given, "iterations min_particles max_particles symmetry mask_diameter seed")
     found = _wait(work.discover(given.clusters, **options), given)
     structures = [
         {"cluster": number, "name": work.session.title(number), "particles": int(work.session.counts()[number])}
