@@ -6,6 +6,7 @@ picks by hand. Without a display, `xvfb-run -a` makes one.
 """
 
 import argparse
+import os
 import re
 import signal
 import subprocess
@@ -115,9 +116,11 @@ def photograph_napari(folder: Path, pictures: Path) -> None:
         settle()
         viewer.window._qt_window.grab().save(str(pictures / f"{name}.jpg"), quality=88)
 
+    # The pictures show a path.
+    os.chdir(folder.parent)
     viewer = napari.open_viewer()
     viewer.window._qt_window.resize(*NAPARI)
-    work = inspection.open(folder)
+    work = inspection.open(folder.name)
     dock = Inspector(viewer, work)
     held = viewer.window.add_dock_widget(dock, name="tomolab", area="right")
     viewer.window._qt_window.resizeDocks([held], [DOCK], Qt.Orientation.Horizontal)
@@ -147,7 +150,7 @@ def main() -> None:
     """Make all pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "docs")
-    pictures = parser.parse_args().folder
+    pictures = parser.parse_args().folder.resolve()
     with tempfile.TemporaryDirectory() as place:
         run = Path(place, "cell")
         write_run(run)

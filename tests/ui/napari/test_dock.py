@@ -101,6 +101,16 @@ def cells(dock) -> dict[str, str]:
     return {model.data(model.index(row, 0)): model.data(model.index(row, 1)) for row in rows}
 
 
+def test_the_map_follows_the_theme(make_napari_viewer, qtbot, folder: Path) -> None:
+    dock = opened(qtbot, make_napari_viewer(), folder)
+    canvas, viewer = dock.panel.canvas, dock.viewer
+    for theme, dark in (("light", False), ("dark", True)):
+        viewer.theme = theme
+        assert canvas.dark == dark
+        shown = canvas.scene.render()
+        assert (shown[..., :3].mean() < 128) == dark
+
+
 def test_the_whole_journey_of_a_run_folder(make_napari_viewer, qtbot, folder: Path, tmp_path: Path) -> None:
     from qtpy.QtCore import Qt
 

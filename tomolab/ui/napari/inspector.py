@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from napari.utils.theme import get_theme
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QKeySequence, QResizeEvent
 from qtpy.QtWidgets import (  # type: ignore[attr-defined]
@@ -75,7 +76,7 @@ class InspectorPanel(QWidget):
         self._fill()
         self._arrange()
         self._connect()
-        self._update({"labels", "clusters", "selected", "filters"})
+        self._follow_theme()
 
     # Layout
 
@@ -172,6 +173,7 @@ class InspectorPanel(QWidget):
 
     def _connect(self) -> None:
         self.inspection.changed.connect(self._update)
+        self.link.viewer.events.theme.connect(self._follow_theme)
         if self.canvas is not None:
             self.canvas.drawn.connect(self._drawn)
         self.table.clusters.tick_changed.connect(self._enable)
@@ -183,6 +185,12 @@ class InspectorPanel(QWidget):
         self.engine.currentTextChanged.connect(self._enable)
 
     # Updates
+
+    def _follow_theme(self, _: Any = None) -> None:
+        if self.canvas is not None:
+            *colour, _ = get_theme(self.link.viewer.theme).background.as_rgb_tuple(alpha=True)
+            self.canvas.set_dark(sum(colour) < 3 * 128)
+        self._update({"labels", "clusters", "selected", "filters"})
 
     @threads.in_window
     def _update(self, changed: set[str]) -> None:
@@ -212,7 +220,7 @@ class InspectorPanel(QWidget):
         self.legend.setVisible(column != CLUSTER)
         if column != CLUSTER:
             self.legend.setText(scatter.legend(session.particles[column]))
-        return style.particle_inks(session, column)
+        return style.particle_inks(session, column, dark=self.canvas is not None and self.canvas.dark)
 
     @property
     def choice(self) -> Choice:
@@ -304,6 +312,7 @@ class InspectorPanel(QWidget):
             for part in (self.gallery, self.filters, self.picking):
                 part.leave()
             self.inspection.changed.disconnect(self._update)
+            self.link.viewer.events.theme.disconnect(self._follow_theme)
 
 
 def message(text: str, *, fault: bool) -> str:

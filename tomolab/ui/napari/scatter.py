@@ -45,7 +45,7 @@ class Canvas(QWidget):
 
     def __init__(self, points: np.ndarray, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.points = np.asarray(points, dtype=np.float32).reshape(-1, 2)
+        self.points, self.dark = np.asarray(points, dtype=np.float32).reshape(-1, 2), False
         count = len(self.points)
         self._placed = np.asarray(np.isfinite(self.points).all(axis=1))
         self._seen = np.tile(to_rgba(style.QUIET), (count, 1)), self._placed, np.zeros(count, dtype=bool)
@@ -63,13 +63,14 @@ class Canvas(QWidget):
         from qtpy import API_NAME
         from vispy.scene import SceneCanvas, visuals
 
-        self.scene = SceneCanvas(app=API_NAME.lower(), parent=self, keys=None, bgcolor="white", size=(300, 200))
+        self.scene = SceneCanvas(app=API_NAME.lower(), parent=self, keys=None, size=(300, 200))
         self.view = self.scene.central_widget.add_view(camera="panzoom")
         self.view.camera.aspect = 1
         # The camera's own bindings would pan with the button that draws.
         self.view.camera.interactive = False
         self._marks, self._chosen = (visuals.Markers(parent=self.view.scene, antialias=0.5) for _ in range(2))
-        self._line = visuals.Line(parent=self.view.scene, color=style.INK, width=2, method="gl")
+        self._line = visuals.Line(parent=self.view.scene, width=2, method="gl")
+        self._ink()
         self._marks.order, self._chosen.order, self._line.order = 0, 1, 2
         for one in (self._marks, self._chosen, self._line):
             one.set_gl_state("translucent", depth_test=False)
@@ -77,6 +78,15 @@ class Canvas(QWidget):
         for name in ("mouse_press", "mouse_move", "mouse_release", "mouse_wheel"):
             getattr(self.scene.events, name).connect(getattr(self, f"_{name}"))
         self._box.addWidget(self.scene.native)
+
+    def _ink(self) -> None:
+        self.scene.bgcolor = style.DARK if self.dark else "white"
+        self._line.set_data(color="white" if self.dark else style.INK)
+
+    def set_dark(self, dark: bool) -> None:
+        """Draw on a dark or a light background."""
+        self.dark = dark
+        self._ink()
 
     def hideEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
         """Stop drawing until shown again: a dock that is torn off loses its data on the graphics card."""
@@ -134,7 +144,8 @@ class Canvas(QWidget):
         marks.visible = bool(which.any())
         if marks.visible:
             size = self.size_of_points + 2 * edge
-            marks.set_data(self.points[which], size=size, edge_width=edge, edge_color=style.INK, face_color=inks[which])
+            ink = "white" if self.dark else style.INK
+            marks.set_data(self.points[which], size=size, edge_width=edge, edge_color=ink, face_color=inks[which])
 
     def inside(self, corners: np.ndarray) -> np.ndarray:
         """Rows of the visible particles inside a polygon of vertices (m, 2), in the units of the points."""
