@@ -74,6 +74,9 @@ def test_clusters_are_counted_by_tomogram_and_measured_by_depth(view: Inspector,
     expected = pd.crosstab(view.session.labels.to_numpy(), table["tomogram"].to_numpy())
     assert counts.found[["cell", "other"]].to_numpy().tolist() == expected.to_numpy().tolist()
     assert counts.found["all"].tolist() == [16, 16]
+    # It is not drawn where nobody sees it.
+    assert counts.table.value == ""
+    view.tabs.selected_index = view.tabs.children.index(counts)
     assert "TS" not in counts.table.value
     assert f">{expected.loc[0, 'other']}<" in counts.table.value
     counts.button.click()
@@ -218,6 +221,7 @@ def test_the_whole_view_is_written_as_a_figure_and_the_methods_as_words(view: In
 def test_all_particles_can_be_hidden(view: Inspector) -> None:
     for number in view.session.clusters:
         view.session.describe(number, hidden=True)
+    view.counts.show()
     for panel in view.counts, view.filters:
         for column in panel.column.options:
             panel.column.value = column

@@ -27,7 +27,7 @@ class Counts(VBox):  # type: ignore[misc]
     """Number of visible particles of every cluster by the values of a column; of numbers, median and quartiles."""
 
     def __init__(self, inspection: Inspection, *, say: Callable[[str], Any] = lambda _: None) -> None:
-        self.inspection, self.say = inspection, say
+        self.inspection, self.say, self.active = inspection, say, False
         names = [name for name in columns(inspection.session.particles) if name != CLUSTER]
         first = ["tomogram"] if "tomogram" in inspection.session.particles else []
         self.column = Dropdown(
@@ -45,6 +45,10 @@ class Counts(VBox):  # type: ignore[misc]
         self.button.on_click(lambda _: self._write())
         inspection.changed.connect(self._follow)
         super().__init__([HBox([self.column, self.button, self.text], layout=Layout(flex_flow="row wrap")), self.table])
+
+    def show(self) -> None:
+        """Draw from now on, until `active` is False: a million particles take half a second at every change."""
+        self.active = True
         self._draw()
 
     @property
@@ -57,6 +61,8 @@ class Counts(VBox):  # type: ignore[misc]
         return counts.assign(all=counts.sum(axis=1)) if "all" not in counts else counts
 
     def _draw(self) -> None:
+        if not self.active:
+            return
         self.text.value = style.span(context.tooltip(self.column.value), style.QUIET_TEXT)
         found, session = self.found, self.inspection.session
         inks, numbers = style.inks(session.clusters), is_scale(session.particles[self.column.value])

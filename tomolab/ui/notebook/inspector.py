@@ -258,8 +258,8 @@ class Inspector(VBox):  # type: ignore[misc]
 
     def _turn(self) -> None:
         shown = self.tabs.children[self.tabs.selected_index]
-        self.positions.active = False
-        if isinstance(shown, Structures | Positions):
+        self.positions.active = self.counts.active = False
+        if isinstance(shown, Structures | Positions | Counts):
             shown.show()
 
     def _slice(self) -> dict[str, Any]:
