@@ -168,17 +168,20 @@ def discover(
                 if monitor.stopped:
                     break
             work.score()
+        found = None
         while len(work.history) < iterations and not monitor.stopped and not work.settled:
             largest = work.iterate(change=True)
             saved.write([work])
             number = len(classes) + len(work.history)
             monitor.after(number, f"{len(work.structures)} structures", largest)
             if watch is not None:
-                watch(_discovery(work, chosen))
+                found = _discovery(work, chosen)
+                watch(found)
         if not monitor.stopped:
-            work.complete()
+            if work.complete():
+                found = None
             saved.remove()
-    return _discovery(work, chosen)
+    return found or _discovery(work, chosen)
 
 
 def check_limits(iterations: int, *, min_particles: int, max_particles: int | None) -> None:

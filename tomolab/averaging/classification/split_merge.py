@@ -135,10 +135,10 @@ class SplitMerge:
         self.posterior = self.evidence = self._compare(asked & self.taking_part[:, None], near=bool(self.history))
         self._find_unassigned()
 
-    def complete(self) -> None:
-        """Score the subtomograms that took no part yet against all structures."""
+    def complete(self) -> bool:
+        """Score the subtomograms that took no part yet against all structures; whether there were any."""
         if self.taking_part.all():
-            return
+            return False
         weights = self._weights()
         self.references = self._references(weights)
         others = ~self.taking_part[:, None]
@@ -147,6 +147,7 @@ class SplitMerge:
         self.posterior = (scored + self._feature_prior(weights)).where(others, self.posterior)
         self.taking_part = torch.ones_like(self.taking_part)
         self._find_unassigned()
+        return True
 
     def _compare(self, asked: Tensor, *, near: bool) -> Tensor:
         poses = [one.poses for one in self.structures]

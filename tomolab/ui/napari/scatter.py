@@ -70,7 +70,7 @@ class Canvas(QWidget):
         self.view.camera.interactive = False
         self._marks, self._chosen = (visuals.Markers(parent=self.view.scene, antialias=0.5) for _ in range(2))
         self._line = visuals.Line(parent=self.view.scene, width=2, method="gl")
-        self._ink()
+        self.set_dark(self.dark)
         self._marks.order, self._chosen.order, self._line.order = 0, 1, 2
         for one in (self._marks, self._chosen, self._line):
             one.set_gl_state("translucent", depth_test=False)
@@ -79,14 +79,15 @@ class Canvas(QWidget):
             getattr(self.scene.events, name).connect(getattr(self, f"_{name}"))
         self._box.addWidget(self.scene.native)
 
-    def _ink(self) -> None:
-        self.scene.bgcolor = style.DARK if self.dark else "white"
-        self._line.set_data(color="white" if self.dark else style.INK)
+    @property
+    def _ink(self) -> str:
+        return "white" if self.dark else style.INK
 
     def set_dark(self, dark: bool) -> None:
         """Draw on a dark or a light background."""
         self.dark = dark
-        self._ink()
+        self.scene.bgcolor = style.DARK if dark else "white"
+        self._line.set_data(color=self._ink)
 
     def hideEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
         """Stop drawing until shown again: a dock that is torn off loses its data on the graphics card."""
@@ -144,8 +145,7 @@ class Canvas(QWidget):
         marks.visible = bool(which.any())
         if marks.visible:
             size = self.size_of_points + 2 * edge
-            ink = "white" if self.dark else style.INK
-            marks.set_data(self.points[which], size=size, edge_width=edge, edge_color=ink, face_color=inks[which])
+            marks.set_data(self.points[which], size=size, edge_width=edge, edge_color=self._ink, face_color=inks[which])
 
     def inside(self, corners: np.ndarray) -> np.ndarray:
         """Rows of the visible particles inside a polygon of vertices (m, 2), in the units of the points."""
