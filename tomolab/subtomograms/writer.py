@@ -109,10 +109,14 @@ def _fill(place: Folder | Bucket, found: Layout, count: int, batches: Iterable[B
     """Write volumes after the first `count`, and give their tables."""
     start = count - count % found.shard
     name = store.shard_name(start // found.shard)
-    if start < count and place.size(name) is None:
-        raise FileNotFoundError(f"{place}/{name} is missing; the new volumes follow those in it")
     # An incomplete last shard is written again with the same volumes at the same positions.
-    tail = Volumes(place, found, count)[start:]
+    try:
+        tail = Volumes(place, found, count)[start:]
+    except ValueError as error:
+        # Somebody may remove the folder at any moment: that is not a damaged store.
+        if place.size(name) is None:
+            raise FileNotFoundError(f"{place}/{name} is missing; the new volumes follow those in it") from error
+        raise
     rows: list[pd.DataFrame] = []
     for block in _blocks(chain([(tail, pd.DataFrame(index=range(len(tail))))], batches), found, rows):
         place.put(store.shard_name(start // found.shard), found.encode(block))
