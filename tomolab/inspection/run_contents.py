@@ -329,7 +329,10 @@ def particle_diameter(particles: pd.DataFrame, cut: Subtomograms | None) -> floa
 
 def read_averages(folder: Path) -> dict[str, Average]:
     """Read the averages, by name, oldest first."""
-    places = sorted(io.inside(folder, AVERAGES).glob("*/record.json"), key=lambda one: one.lstat().st_mtime)
+    place = io.inside(folder, AVERAGES)
+    paths.recover_all(place)
+    # A hidden folder is one that another process is writing.
+    places = sorted(place.glob("[!.]*/record.json"), key=lambda one: one.lstat().st_mtime)
     found = [half_maps.load(place.parent) for place in places]
     return {
         one.record.get("name", paths.name_of_file(place.parent.name)): one for one, place in zip(found, places, strict=True)

@@ -6,8 +6,10 @@ replaced last, so after a kill at any time they describe a whole state.
 """
 
 import errno
+import hashlib
 import json
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +25,7 @@ import torch
 from tqdm.auto import tqdm
 
 from tomolab import particles
-from tomolab.io import paths, safe_load
+from tomolab.io import checksums, paths, safe_load
 from tomolab.io.paths import atomic, inside
 from tomolab.subtomograms import store
 from tomolab.subtomograms.store import Batch, Bucket, Folder, Layout, Volumes, layout, layout_of, read_table
@@ -163,9 +165,11 @@ def _finish(place: Folder | Bucket, found: Layout, table: pd.DataFrame, *, voxel
     }
     place.put(store.ARRAY, _text(found.metadata(len(table))))
     if len(skipped):
-        place.put(store.SKIPPED, skipped.to_parquet(index=False))
-    place.put(store.TABLE, table.to_parquet(index=False))
-    place.put(store.GROUP, _text({"zarr_format": 3, "node_type": "group", "attributes": about}))
+        place.put(store.SKIPPED, checksums.parquet_bytes(skipped))
+    place.put(store.TABLE, checksums.parquet_bytes(table))
+    # Zarr allows attributes of our own, but no other entries.
+    group = {"zarr_format": 3, "node_type": "group", "attributes": about | {checksums.KEY: checksums.EMPTY}}
+    place.put(store.GROUP, checksums.stamp(_text(group)))
     if isinstance(place, Folder):
         _tidy(place.path, shards=-(-len(table) // found.shard))
 
@@ -256,8 +260,9 @@ class Journal:
 
 
 def lock(path: str | Path) -> AbstractContextManager[bool]:
-    """Lock the unfinished store of `path`; BlockingIOError if another process writes it."""
-    return paths.lock(_unfinished(path))
+    """Lock the unfinished stores of `path`; BlockingIOError if another process writes one."""
+    place = store.folder(path)
+    return paths.lock(place.with_name(f".{place.name}.partial"))
 
 
 def begin(path: str | Path, key: str, *, box: int, voxel_size: float, total: int | None = None, resume: bool = True) -> Journal:
@@ -281,7 +286,8 @@ def begin(path: str | Path, key: str, *, box: int, voxel_size: float, total: int
     OSError
         If the disk has less room than `total` subtomograms need.
     """
-    folder = _unfinished(path)
+    folder = _unfinished(path, key)
+    _remove_others(store.folder(path), folder)
     journal = _begun(folder, key, box, voxel_size) if resume and (folder / JOURNAL).is_file() else None
     if journal is None and folder.exists():
         shutil.rmtree(folder)
@@ -295,7 +301,7 @@ def begin(path: str | Path, key: str, *, box: int, voxel_size: float, total: int
 
 
 def _begun(folder: Path, key: str, box: int, voxel_size: float) -> Journal | None:
-    """The unfinished store, or None with a warning if it belongs to other work or is damaged."""
+    """The unfinished store, or None with a warning if it is damaged."""
     try:
         links = [one.name for one in (folder, *folder.rglob("*")) if one.is_symlink()]
         if links:
@@ -304,16 +310,15 @@ def _begun(folder: Path, key: str, box: int, voxel_size: float) -> Journal | Non
         about = safe_load.read_json(inside(folder, JOURNAL), "a journal")
         safe_load.check_types(about, key=str, done=list, count=int)
         found, _ = layout_of(Folder(folder))
-        if about["key"] == key and found.box == box:
-            volumes = Volumes(Folder(folder), found, about["count"])
-            for number in range(-(-len(volumes) // found.shard)):
-                volumes.check_shard(number)
-            return Journal(folder, key, found, voxel_size, tuple(map(str, about["done"])), len(volumes))
+        if about["key"] != key or found.box != box:
+            raise ValueError("it is of other work")
+        volumes = Volumes(Folder(folder), found, about["count"])
+        for number in range(-(-len(volumes) // found.shard)):
+            volumes.check_shard(number)
+        return Journal(folder, key, found, voxel_size, tuple(map(str, about["done"])), len(volumes))
     except (ValueError, OSError) as error:
         warnings.warn(f"the unfinished store {folder} cannot be read and is begun anew: {error}", stacklevel=4)
         return None
-    warnings.warn(f"the unfinished store {folder} is of other particles, tomograms or parameters; it is dropped", stacklevel=4)
-    return None
 
 
 def add(journal: Journal, name: str, batches: Iterable[Batch], *, skipped: Sequence[pd.DataFrame]) -> Journal:
@@ -339,7 +344,7 @@ def add(journal: Journal, name: str, batches: Iterable[Batch], *, skipped: Seque
     rows = joined(_fill(place, journal.layout, journal.count, batches))
     for stem, table in (("rows", rows), ("skipped", joined(skipped))):
         if len(table):
-            place.put(f"{stem}-{len(journal.done)}.parquet", table.to_parquet(index=False))
+            place.put(f"{stem}-{len(journal.done)}.parquet", checksums.parquet_bytes(table))
     _check_present(place)
     more = replace(journal, done=(*journal.done, name), count=journal.count + len(rows))
     _note(more)
@@ -347,7 +352,8 @@ def add(journal: Journal, name: str, batches: Iterable[Batch], *, skipped: Seque
 
 
 def _note(journal: Journal) -> None:
-    Folder(journal.folder).put(JOURNAL, _text({"key": journal.key, "done": list(journal.done), "count": journal.count}))
+    about = {"key": journal.key, "done": list(journal.done), "count": journal.count}
+    Folder(journal.folder).put(JOURNAL, checksums.json_bytes(about))
 
 
 def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
@@ -400,9 +406,22 @@ def reasons(skipped: pd.DataFrame) -> str:
     return ", ".join(f"{reason} ({count})" for reason, count in counts.items())
 
 
-def _unfinished(path: str | Path) -> Path:
+def _unfinished(path: str | Path, key: str) -> Path:
+    """Folder of an unfinished store. Its name is that of the work: no two works ever write into one folder."""
     place = store.folder(path)
-    return place.with_name(f".{place.name}.partial")
+    return place.with_name(f".{place.name}.{hashlib.sha256(key.encode()).hexdigest()[:8]}.partial")
+
+
+def _remove_others(place: Path, mine: Path) -> None:
+    """Remove unfinished stores of other work from beside a store, with a warning."""
+    if not place.parent.is_dir():
+        return
+    for one in place.parent.iterdir():
+        if one != mine and re.fullmatch(rf"{re.escape(f'.{place.name}.')}[0-9a-f]{{8}}\.partial", one.name):
+            warnings.warn(
+                f"the unfinished store {one} is of other particles, tomograms or parameters; it is dropped", stacklevel=4
+            )
+            shutil.rmtree(one)
 
 
 def check_room(path: str | Path, count: int, box: int) -> None:
