@@ -259,7 +259,7 @@ class Journal:
     count: int
 
 
-def lock(path: str | Path) -> AbstractContextManager[bool]:
+def lock(path: str | Path) -> AbstractContextManager[None]:
     """Lock the unfinished stores of `path`; BlockingIOError if another process writes one."""
     place = store.folder(path)
     return paths.lock(place.with_name(f".{place.name}.partial"))
