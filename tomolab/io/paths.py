@@ -27,6 +27,8 @@ PATIENCE = 10.0
 """Seconds to wait for another process that writes the same path."""
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 """Errors of file systems that have no locks."""
+_WITHOUT_LOCKS: set[int] = set()
+"""Devices of file systems without locks of which the user was told."""
 LEASE = 30.0
 """Seconds without a sign of life after which the writer on another machine counts as dead, where there are no locks."""
 
@@ -315,12 +317,15 @@ def _named(path: Path, patience: float) -> Iterator[None]:
 
 
 def _lease(path: Path, patience: float) -> SoftFileLease:
-    """Lock a path where the file system has no locks."""
-    warnings.warn(
-        f"the file system of {path.parent} has no locks; files beside what is written say who writes it, and a writer that was "
-        f"killed on another machine is waited for {LEASE:g} s",
-        stacklevel=6,
-    )
+    """Lock a path where the file system has no locks, of which the user is told once."""
+    device = path.parent.stat().st_dev
+    if device not in _WITHOUT_LOCKS:
+        _WITHOUT_LOCKS.add(device)
+        warnings.warn(
+            f"the file system of {path.parent} has no locks; files beside what is written say who writes it, and a writer that "
+            f"was killed on another machine is waited for {LEASE:g} s",
+            stacklevel=6,
+        )
     lease = SoftFileLease(path.with_name(f".{path.name}.lease"), lease_duration=LEASE, timeout=max(patience, 1.5 * LEASE))
     lease.acquire()
     return lease
