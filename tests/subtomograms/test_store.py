@@ -232,3 +232,15 @@ def test_a_forked_process_reads_too(tmp_path: Path, shift: int) -> None:
     if child == 0:
         os._exit(0 if np.array_equal(volumes[shift : shift + 8], data[shift : shift + 8]) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_values_that_float16_would_lose_are_refused(tmp_path: Path) -> None:
+    made = some()
+    faint = made.volumes.astype(np.float32)
+    faint[3] *= 1e-7
+    with pytest.raises(ValueError, match=r"1 of 40 volumes have values up to .*too small for float16; .*stored normalised"):
+        Subtomograms(faint, made.particles, 20.0).save(tmp_path / "a.zarr")
+    assert not list(tmp_path.iterdir())
+    # Nothing but zeros, as in a box of a mask, is kept.
+    faint[3] = 0
+    assert not store.read(Subtomograms(faint, made.particles, 20.0).save(tmp_path / "a.zarr"))[0][3].any()

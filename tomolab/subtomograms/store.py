@@ -4,10 +4,10 @@ A store is a Zarr v3 group with the array ``volumes`` (n, box, box, box) in floa
 and, if there are any, the particles that could not be cut in ``skipped.parquet``. The array is sharded: a shard is one file
 of about 16 MB. Each volume in it is a chunk with its CRC-32C, which is compared at every read; an index follows.
 
-``benchmarks/bench_stores.py`` compares layouts. Noise hardly compresses: zstd saves 8 % of the disk, LZ4 nothing. So
-nothing is compressed, and rows are read in random order as fast as in sequence. float16 rounds a voxel by 0.0002 of its standard deviation; int8 would halve the disk,
-round by 0.013 and clip strong density such as gold. Larger shards write no faster, smaller ones make more files. Only this
-layout is read: the metadata of a store are compared with it before memory is allocated.
+``benchmarks/bench_stores.py`` compares layouts. Noise hardly compresses: zstd saves 8 % of the disk, LZ4 nothing. So nothing is
+compressed, and rows are read in random order as fast as in sequence. float16 rounds a voxel by 0.0002 of its standard
+deviation; int8 would halve the disk, round by 0.013 and clip strong density such as gold. Larger shards write no faster,
+smaller ones make more files. Only this layout is read: the metadata of a store are compared with it before memory is allocated.
 
 Addresses are those of s3, gs (gcs) and az (abfs, abfss), through obstore. Credentials and endpoints come from the environment:
 for S3 the variables AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, for another server, AWS_ENDPOINT_URL and

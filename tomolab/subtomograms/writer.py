@@ -33,6 +33,8 @@ from tomolab.subtomograms.store import Batch, Bucket, Folder, Layout, Volumes, l
 JOURNAL = "journal.json"
 ROW_BYTES = 128
 """Approximate bytes of a particle in the table on disk."""
+FAINT = 1e-3
+"""Largest value of a volume below which float16 rounds it by more than a ten-thousandth."""
 PATIENCE = 3600.0
 """Seconds to wait while other processes add."""
 BEFORE = "id_before_joining"
@@ -142,10 +144,17 @@ def _blocks(batches: Iterable[Batch], found: Layout, rows: list[pd.DataFrame]) -
 
 
 def _checked(volumes: Any, count: int, box: int) -> np.ndarray:
-    """Volumes in float16; ValueError if their number or box differs, or values are beyond float16."""
+    """Volumes in float16; ValueError if their number or box differs, or values are too large or too small for float16."""
     data = volumes.detach().cpu().numpy() if isinstance(volumes, torch.Tensor) else np.asarray(volumes)
     if data.shape != (count, box, box, box):
         raise ValueError(f"{count} particles need volumes ({count}, {box}, {box}, {box}), got {data.shape}")
+    if count:
+        largest = np.maximum(data.max(axis=(1, 2, 3)), -data.min(axis=(1, 2, 3)))
+        if (faint := (largest > 0) & (largest < FAINT)).any():
+            raise ValueError(
+                f"{faint.sum()} of {count} volumes have values up to {largest[faint].max():.3g}, too small for float16; "
+                "subtomograms are stored normalised, with mean 0 and standard deviation 1"
+            )
     with np.errstate(over="ignore"):
         data = data.astype(np.float16, copy=False)
     wrong = data.size - int(np.count_nonzero(np.isfinite(data)))
