@@ -41,8 +41,8 @@ READERS = 8
 """Shards read in parallel."""
 BLOCK_BYTES, SHARD_BYTES = 256 * 1024, 16 * 1024 * 1024
 """Neighbouring volumes that a training reads together, and a file of volumes."""
-LARGEST_SHARD = 2**16
-"""Most volumes in a shard."""
+LARGEST_SHARD = 2**12
+"""Most volumes in a shard, whose index takes 16 bytes for each."""
 SUM_BYTES = 4
 """Bytes of a checksum."""
 ABSENT = 2**64 - 1
