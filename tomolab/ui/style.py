@@ -6,6 +6,7 @@
 import colorsys
 import html
 import io
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -14,7 +15,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgba_array
+from matplotlib.colors import is_color_like, to_hex, to_rgba_array
 from matplotlib.figure import Figure
 
 from tomolab.conventions import BOX, READ_POSE, SOURCE
@@ -248,8 +249,21 @@ def show_in_notebook() -> None:
         shell.display_formatter.formatters["image/png"].for_type(Figure, png)
 
 
-def png(figure: Figure, *, sharpness: int = 2) -> tuple[bytes, dict[str, int]]:
-    """PNG of a figure, and its size in pixels on the screen."""
+def darken(figure: Figure) -> None:
+    """Turn a figure that was drawn on white into one for a dark theme; colours other than ink, greys and white stay."""
+    inks = {INK: FAINT, QUIET: "#a8a8a8", FAINT: FAINT_ON_DARK, "#ffffff": DARK, "#000000": FAINT}
+    # Ticks are made when they are drawn.
+    figure.draw_without_rendering()
+    for artist, name in itertools.product(figure.findobj(), ("color", "facecolor", "edgecolor")):
+        found = getattr(artist, f"get_{name}", lambda: None)()
+        if is_color_like(found) and (ink := inks.get(to_hex(found))):  # type: ignore[arg-type]
+            getattr(artist, f"set_{name}")(ink)
+
+
+def png(figure: Figure, *, sharpness: int = 2, dark: bool = False) -> tuple[bytes, dict[str, int]]:
+    """PNG of a figure, for a light or a dark theme, and its size in pixels on the screen."""
+    if dark:
+        darken(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=figure.dpi * sharpness)
     width, height = (figure.get_size_inches() * figure.dpi).astype(int).tolist()
