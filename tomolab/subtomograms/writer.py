@@ -322,8 +322,8 @@ def _begun(folder: Path, key: str, box: int, voxel_size: float) -> Journal | Non
         if about["key"] != key or found.box != box:
             raise ValueError("it is of other work")
         volumes = Volumes(Folder(folder), found, about["count"])
-        for number in range(-(-len(volumes) // found.shard)):
-            volumes.check_shard(number)
+        if len(damaged := volumes.damaged()):
+            raise ValueError(f"{len(damaged)} of its {len(volumes)} volumes are damaged or missing")
         return Journal(folder, key, found, voxel_size, tuple(map(str, about["done"])), len(volumes))
     except (ValueError, OSError) as error:
         warnings.warn(f"the unfinished store {folder} cannot be read and is begun anew: {error}", stacklevel=4)
