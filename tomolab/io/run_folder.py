@@ -13,6 +13,7 @@ for a GPU and the numbers of Xu et al. 2017.
 import json
 import os
 import platform
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
@@ -132,19 +133,21 @@ class Run:
         return path
 
     def manifest(self) -> dict[str, Any]:
-        """Read the manifest; one without stages where nothing was recorded yet."""
+        """Read the manifest, without what is not valid, with a warning; one without stages where nothing was recorded yet."""
+        found, faults = self._stored(), list[str]()
+        stages = {name: _valid(entry, f"stage {name[:40]}", faults) for name, entry in found["stages"].items()}
+        if faults:
+            warnings.warn(f"{self.folder / MANIFEST}: left out, because it is not valid: {'; '.join(faults)}", stacklevel=2)
+        return found | {"stages": stages}
+
+    def _stored(self) -> dict[str, Any]:
+        """The manifest as it is stored."""
         path = self.folder / MANIFEST
         if not path.exists():
             return {"format": 1, "run": self.folder.name, "stages": {}}
         found = safe_load.read_json(io.inside(self.folder, MANIFEST), "a manifest")
         with safe_load.reading(path, "a manifest"):
             safe_load.check_types(found, stages=dict)
-            for entry in found["stages"].values():
-                safe_load.check_types(
-                    entry, **{name: dict for name in ("parameters", "versions", "machine") if entry.get(name)}
-                )
-                safe_load.check_types({"files": {}} | entry, files=dict)
-                safe_load.check_types(entry.get("files", {}), **dict.fromkeys(entry.get("files", {}), str))
         return found
 
     def record(
@@ -175,8 +178,8 @@ class Run:
         """
         entry = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "parameters": _plain(dict(parameters or {}), "parameters"),
-            "seed": _plain(seed, "seed"),
+            "parameters": plain(dict(parameters or {}), "parameters"),
+            "seed": plain(seed, "seed"),
             "scale": scale().name,
             "files": {name: io.sha256(self.folder / name) for name in map(self._name, files)},
             "versions": {name: metadata.version(name) for name in PACKAGES},
@@ -184,10 +187,13 @@ class Run:
         }
         # Two kernels may work on one run.
         with paths.lock(self.folder / "manifest"):
-            manifest = self.manifest()
+            manifest = self._stored()
             manifest["stages"][stage] = entry
+            text = json.dumps(manifest, indent=2, allow_nan=False)
+            # Refused now what could not be read.
+            safe_load.parse_json(text)
             with io.atomic(self.folder / MANIFEST) as temporary:
-                temporary.write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n")
+                temporary.write_text(text + "\n")
         return entry
 
     def changed(self) -> list[str]:
@@ -215,17 +221,28 @@ class Run:
         return whole.resolve().relative_to(self.folder.resolve()).as_posix()
 
 
-def _plain(value: Any, where: str) -> Any:
-    """Turn dataclasses, paths and numpy values into what JSON can hold."""
+def _valid(entry: Any, where: str, faults: list[str]) -> dict[str, Any]:
+    """The valid fields of the entry of a stage; `faults` gets the others."""
+    good = dict(entry) if isinstance(entry, dict) else {}
+    wrong = [name for name in ("parameters", "versions", "machine", "files") if not isinstance(good.get(name) or {}, dict)]
+    faults += [f"{name} of {where}, which is no object" for name in wrong] + ([] if isinstance(entry, dict) else [where])
+    files = {} if "files" in wrong else good.get("files") or {}
+    texts = {name: value for name, value in files.items() if isinstance(value, str)}
+    faults += [f"the hash of {name[:40]} of {where}, which is no text" for name in files.keys() - texts.keys()]
+    return {name: value for name, value in good.items() if name not in wrong} | ({"files": texts} if "files" in good else {})
+
+
+def plain(value: Any, where: str) -> Any:
+    """Turn dataclasses, paths and numpy values into what JSON can hold; ValueError, with the place, for other values."""
     if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value), where)
+        return plain(asdict(value), where)
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
+        return {str(key): plain(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):
         items = sorted(value) if isinstance(value, (set, frozenset)) else list(value)
-        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(items)]
+        return [plain(item, f"{where}[{i}]") for i, item in enumerate(items)]
     if isinstance(value, np.generic):
-        return _plain(value.item(), where)
+        return plain(value.item(), where)
     if isinstance(value, float) and not np.isfinite(value):
         return str(value)
     if isinstance(value, Path):
