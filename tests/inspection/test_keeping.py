@@ -341,7 +341,7 @@ def test_what_cannot_be_kept_is_told_and_kept_later(error: Exception, folder: Pa
             work.save()
     assert list(work.averages) == ["a"]
     assert (str(error) or "MemoryError") in work.unsaved
-    assert heard == [{"selected"}, {"averages"}, {"saved"}]
+    assert heard == [{"selected"}, {"averages", "saved"}, {"saved"}]
     work.session.select(work.session.ids[:4])
     assert work.unsaved == ""
     found = inspection.open(folder, diameter=250)

@@ -92,7 +92,7 @@ class Inspection:
     """
 
     changed = Signal(set)
-    """Sent with the names of what changed: those of `Session.changed`, "colours", "jobs", "averages" (in the job's thread)."""
+    """Sent with the names of what changed: those of `Session.changed`, colours, jobs, averages (in a job's thread), saved."""
 
     def __init__(
         self,
@@ -494,7 +494,7 @@ class Inspection:
                     self._tell_unsaved(error, name)
         if name in self.session.deleted:
             self.session.delete_average(name, on=False)
-        self.changed.emit({"averages"})
+        self.changed.emit({"averages", "saved"} if self.unsaved else {"averages"})
         return name
 
     # Helpers

@@ -35,7 +35,13 @@ from tomolab.inspection.selection import Selection
 from tomolab.inspection.session import Session
 from tomolab.io import paths, safe_load
 from tomolab.io.lists import filtering
-from tomolab.io.run_folder import Run
+from tomolab.io.run_folder import AVERAGES as AVERAGES
+from tomolab.io.run_folder import BOXES as BOXES
+from tomolab.io.run_folder import EMBEDDING as EMBEDDING
+from tomolab.io.run_folder import LAYOUT, LAYOUT_OF, MANIFEST, MASKS, Run
+from tomolab.io.run_folder import PICKS as PICKS
+from tomolab.io.run_folder import SESSION as SESSION
+from tomolab.io.run_folder import TABLE as TABLE
 from tomolab.io.volumes.tomogram import Tomogram
 from tomolab.learning import embedding
 from tomolab.learning.embedding import Embedding
@@ -44,11 +50,7 @@ from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.subtomograms.tomogram_list import ENDINGS
 from tomolab.volumes import Volume
 
-TABLE, EMBEDDING, BOXES = "clusters.csv", "embedding", "subtomograms.zarr"
-SESSION, LAYOUT, LAYOUT_OF, AVERAGES = "session.npz", "layout.csv", "layout.json", "averages"
-PICKS, RECORD = "picks.star", "record.json"
-MASKS = "masks"
-"""Folder of masks: ``masks/TOMOGRAM/NAME.mrc``, or ``masks/NAME.mrc`` for a single tomogram."""
+RECORD = "record.json"
 NOTHING = ("", "none", "random", "reference-free")
 """Values of ``start`` in the record of an average that had no start."""
 POINTS = ("particle_id", "x", "y")
@@ -545,7 +547,7 @@ def _selections(folder: Path) -> list[Path]:
 
 def _is_selection(path: Path) -> bool:
     with path.open("rb") as file:
-        return path.name != "manifest.json" and b'"reason"' in file.read(4096)
+        return path.name != MANIFEST and b'"reason"' in file.read(4096)
 
 
 def _picked(folder: Path) -> int | None:

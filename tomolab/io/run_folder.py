@@ -10,13 +10,17 @@ for a GPU and the numbers of Xu et al. 2017.
 >>> path = run_folder.open("tour").require("subtomograms.zarr", made_by="03_subtomograms")
 """
 
+import contextlib
+import itertools
 import json
 import os
 import platform
+import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,7 +32,13 @@ import torch
 from tomolab import __version__, io
 from tomolab.io import paths, safe_load
 
-MANIFEST = "manifest.json"
+MANIFEST, PICKS, TABLE, EMBEDDING, BOXES = "manifest.json", "picks.star", "clusters.csv", "embedding", "subtomograms.zarr"
+SESSION, LAYOUT, LAYOUT_OF, AVERAGES = "session.npz", "layout.csv", "layout.json", "averages"
+MASKS = "masks"
+"""Folder of masks: ``masks/TOMOGRAM/NAME.mrc``, or ``masks/NAME.mrc`` for a single tomogram."""
+OWN = [MANIFEST, PICKS, TABLE, EMBEDDING, BOXES, SESSION, "session-*.npz", LAYOUT, LAYOUT_OF, AVERAGES, MASKS, "average"]
+OWN += ["tomogram.*", "tomograms", "selections", "import", "import.json", "*.safetensors"]
+"""What a run folder is made of: names in it, as patterns of `fnmatch`."""
 PACKAGES = ("numpy", "scipy", "pandas", "torch", "zarr", "lightning-fabric", "scikit-learn")
 """Packages whose versions a manifest keeps."""
 
@@ -230,6 +240,91 @@ def _valid(entry: Any, where: str, faults: list[str]) -> dict[str, Any]:
     texts = {name: value for name, value in files.items() if isinstance(value, str)}
     faults += [f"the hash of {name[:40]} of {where}, which is no text" for name in files.keys() - texts.keys()]
     return {name: value for name, value in good.items() if name not in wrong} | ({"files": texts} if "files" in good else {})
+
+
+def refuse_own(path: Path, folder: Path | None) -> None:
+    """Raise FileExistsError if a path is, or could become, a part of what a run folder is made of.
+
+    A run folder is the given one, and any with a table of clusters, a session or a manifest. Its parts are what `OWN` names,
+    and what its manifest has recorded.
+    """
+    whole = path.absolute().parent.resolve() / path.name
+    for place in whole.parents:
+        recorded = _recorded(place)
+        given = folder is not None and place == folder.resolve()
+        if given or recorded or (place / TABLE).is_file() or (place / SESSION).is_file():
+            # Some systems take names for one that differ in case only.
+            name = whole.relative_to(place).as_posix().casefold()
+            if any(fnmatch(name.split("/")[0], own) for own in OWN) or any(
+                f"{name}/".startswith(f"{own}/") for own in recorded
+            ):
+                raise FileExistsError(f"{path.name} is a part of the run folder {place}, which stays: choose another name")
+
+
+def _recorded(folder: Path) -> set[str]:
+    """Names of the files and folders that the manifest of a folder has recorded; none without a manifest."""
+    with contextlib.suppress(ValueError, OSError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        stages = Run(folder).manifest()["stages"].values()
+        return {name.casefold() for entry in stages for name in entry.get("files", {})}
+    return set()
+
+
+@contextlib.contextmanager
+def replacing(*files: Path, folder: Path | None, replace: bool) -> Iterator[list[Path]]:
+    """Let the block write files; what it replaces stays beside as ``NAME.~1~``, or with the next free number.
+
+    Parameters
+    ----------
+    files
+        What the block writes.
+    folder
+        The run folder, of which no part is replaced (`refuse_own`).
+    replace
+        Whether files that are there may be replaced.
+
+    Yields
+    ------
+    list
+        After the block: where the replaced files are.
+
+    Raises
+    ------
+    FileExistsError
+        If a file is there and may not be replaced, or is a part of a run folder.
+    """
+    for one in files:
+        refuse_own(one, folder)
+    there = [one for one in files if os.path.lexists(one)]
+    if there and not replace:
+        names = " and ".join(one.name for one in there[:3])
+        raise FileExistsError(f"{names} is there already; choose another name, or tick that it may be replaced")
+    copies = {one: _copied(one) for one in there if one.is_file()}
+    earlier: list[Path] = []
+    try:
+        yield earlier
+    finally:
+        for one, copy in copies.items():
+            if one.is_file() and io.sha256(one) == io.sha256(copy):
+                copy.unlink()
+            else:
+                earlier.append(copy)
+
+
+def _copied(path: Path) -> Path:
+    """A copy of a file beside it, under the first free number."""
+    for number in itertools.count(1):
+        copy = path.with_name(f"{path.name}.~{number}~")
+        with contextlib.suppress(FileExistsError):
+            copy.touch(exist_ok=False)
+            break
+    shutil.copy2(path, copy)
+    return copy
+
+
+def earlier_text(earlier: Sequence[Path]) -> str:
+    """Where replaced files are, as the end of a message; empty if none was."""
+    return f"; before: {', '.join(one.name for one in earlier)}" if earlier else ""
 
 
 def plain(value: Any, where: str) -> Any:
