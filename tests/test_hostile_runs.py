@@ -336,7 +336,7 @@ def test_a_report_of_a_hostile_folder_holds_no_markup_of_it(folder: Path) -> Non
             },
         ),
     )
-    work.session.describe(0, name=SCRIPT, note=SCRIPT, colour=SCRIPT)
+    work.session.describe(0, name=SCRIPT, note=SCRIPT)
     work.session.select(work.session.ids[:3], "list")
     work.session.chosen(SCRIPT, SCRIPT).save(folder / "a.json")
     stage = {"files": {SCRIPT: SCRIPT}, "parameters": {SCRIPT: [SCRIPT, {SCRIPT: SCRIPT}]}, "seed": SCRIPT, "time": SCRIPT}

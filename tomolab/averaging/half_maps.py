@@ -154,19 +154,19 @@ def load(folder: str | Path) -> Average:
             raise ValueError("its Fourier shell correlation has no shells of positive resolution")
         if not len(table):
             raise ValueError("it is said to be of no particles")
-        return Average(volume, half1, half2, fsc, table, _record(folder / "record.json"))
+        path = folder / "record.json"
+        return Average(volume, half1, half2, fsc, table, checked_record(safe_load.read_json(path), path))
 
 
-def _record(path: Path) -> dict[str, Any]:
-    """The record of an average; its known values are checked for their type."""
-    record = safe_load.read_json(path)
+def checked_record(record: dict[str, Any], where: str | Path) -> dict[str, Any]:
+    """The record of an average without missing values; ValueError, which says where, if a known value has a wrong type."""
     lengths = ("mask", "together", "seconds")
     types: dict[str, Any] = {"name": str, "symmetry": str, "program": str, "parameters": dict}
     types |= dict.fromkeys(lengths, (int, float))
     safe_load.check_types(record, **{key: one for key, one in types.items() if record.get(key) is not None})
     numbers = [key for key in lengths if record.get(key) is not None and not 0 < record[key] < LARGEST]
     if numbers:
-        raise ValueError(f"{path}: {', '.join(numbers)} must be positive numbers up to {LARGEST:g}")
+        raise ValueError(f"{where}: {', '.join(numbers)} must be positive numbers up to {LARGEST:g}")
     return {key: value for key, value in record.items() if key not in types or value is not None}
 
 

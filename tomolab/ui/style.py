@@ -7,9 +7,9 @@ import colorsys
 import html
 import io
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, wraps
+from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
 import numpy as np
@@ -17,11 +17,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import is_color_like, to_hex, to_rgba_array
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 
 from tomolab.conventions import BOX, READ_POSE, SOURCE
 from tomolab.inspection.session import Session
 from tomolab.inspection.session_values import NONE, Cluster
 
+Options = ParamSpec("Options")
+Result = TypeVar("Result")
 OKABE_ITO = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"]
 """Palette for colour blindness (Okabe and Ito 2008), without black."""
 MORE = ["#332288", "#882255", "#999933", "#CC6677", "#117733", "#8A6D5B", "#7F7F7F", "#AA4499", "#44AA99", "#A65628"]
@@ -62,6 +65,8 @@ RC: Any = {
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "text.color": INK,
+    # A name may contain dollar signs, which are not mathematics.
+    "text.parse_math": False,
     "xtick.color": QUIET,
     "ytick.color": QUIET,
     "xtick.labelcolor": INK,
@@ -71,8 +76,34 @@ RC: Any = {
     "image.interpolation": "nearest",
 }
 """Settings of every figure."""
-styled = matplotlib.rc_context(RC)
-"""Decorator: draw the figure with these settings and leave the user's own unchanged."""
+NAMED = "\u200b"
+"""Comes before a leading underscore while a figure is drawn: matplotlib leaves such labels out of legends."""
+
+
+def styled(draw: Callable[Options, Result]) -> Callable[Options, Result]:
+    """Decorator: draw the figure with these settings, names as they are written, and leave the user's own unchanged."""
+
+    @wraps(draw)
+    def drawn(*arguments: Options.args, **options: Options.kwargs) -> Result:
+        with matplotlib.rc_context(RC):
+            figure = draw(*arguments, **options)
+        if isinstance(figure, Figure):
+            for legend in figure.findobj(Legend):
+                for text in legend.get_texts():
+                    text.set_text(text.get_text().removeprefix(NAMED))
+            # Powers of ten are mathematics.
+            for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis) if axis.get_scale() == "log"):
+                for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+                    tick.label1.set_parse_math(True)
+                    tick.label2.set_parse_math(True)
+        return figure
+
+    return drawn
+
+
+def label(name: object) -> str:
+    """A name as the label of what is drawn."""
+    return f"{NAMED}{name}" if str(name).startswith("_") else str(name)
 
 
 def colours(count: int) -> list[str]:
