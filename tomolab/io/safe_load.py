@@ -27,6 +27,8 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from tomolab.io.parquet_pages import columns, unpacked_bytes
+
 MAX_DEPTH = 100
 """Levels of nesting in JSON; averages that start from averages need two per generation."""
 MAX_UNPACKED = 2**26
@@ -176,18 +178,23 @@ def _parquet(source: pa.NativeFile, length: int) -> pd.DataFrame:
     """A table from a pyarrow file: on a Python file, pyarrow's threads can crash after an error."""
     most = max(MAX_UNPACKED, MAX_RATIO * length)
     with pq.ParquetFile(source, memory_map=False) as file:
-        rows, groups = file.metadata.num_rows, range(file.metadata.num_row_groups)
-        unpacked = sum(file.metadata.row_group(n).total_byte_size for n in groups)
-        # Ids are unique: no row takes less than a byte.
-        if not 0 <= rows <= length or not 0 <= unpacked <= most:
-            raise ValueError(f"its {length:,} bytes claim to hold {rows:,} rows of {unpacked:,} bytes")
-        schema = file.schema_arrow
+        metadata, schema = file.metadata, file.schema_arrow
     for one in schema:
         if not _is_number(one.type) and not _is_text(one.type):
             raise ValueError(
                 f"its column {one.name!r} holds {one.type}, expected a number or text in each row; save lists as columns, with "
                 f"pandas.DataFrame(table[{one.name!r}].tolist(), index=table.index)"
             )
+    # Columns of one value, or of none, take no room in a file. Ids are unique: no row takes less than a byte.
+    rows, needed = metadata.num_rows, metadata.num_rows * sum(_row_bytes(one.type) for one in schema)
+    unpacked = unpacked_bytes(source, metadata)
+    if not 0 <= rows <= length or max(needed, unpacked) > most:
+        raise ValueError(
+            f"its {length:,} bytes claim to hold {rows:,} rows of {len(schema)} columns, which take {max(needed, unpacked):,} "
+            f"bytes of memory, expected at most {most:,}"
+        )
+    if any("DELTA_BYTE_ARRAY" in column.encodings for column in columns(metadata)):
+        raise ValueError("its texts are written by what each shares with the one before, and no size is known; save it without")
     texts = [one.name for one in schema if _is_text(one.type)]
     # The file holds a text that many rows share once, memory a copy for each row.
     with pq.ParquetFile(source, memory_map=False, read_dictionary=texts) as file:
@@ -196,6 +203,13 @@ def _parquet(source: pa.NativeFile, length: int) -> pd.DataFrame:
     # pandas would use more threads.
     with pq.ParquetFile(source, memory_map=False, pre_buffer=False) as file:
         return file.read(use_threads=False).to_pandas(use_threads=False)
+
+
+def _row_bytes(column_type: pa.DataType) -> int:
+    """Bytes of a value of a column in pandas, without those of a text."""
+    plain = _plain(column_type)
+    # Others become objects of Python.
+    return 8 if _is_text(plain) or pa.types.is_integer(plain) or pa.types.is_floating(plain) else 64
 
 
 def _is_number(column_type: pa.DataType) -> bool:
