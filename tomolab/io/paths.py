@@ -20,6 +20,14 @@ from urllib.parse import quote, unquote
 
 from filelock import FileLock, Timeout
 
+from tomolab import memory
+
+LARGEST = 2**32
+"""Bytes of a text, such as a list of twenty million particles."""
+SMALL = 2**24
+"""Bytes of a file for which the free memory is not asked."""
+TEXT_TIMES = 10
+"""Bytes of memory for each byte of a text that becomes a table."""
 LONGEST = 255
 """Largest number of bytes in the name of a file or folder on all common systems."""
 PATIENCE = 10.0
@@ -113,17 +121,42 @@ def encoding(raw: bytes) -> str:
     return "utf-8-sig"
 
 
-def text(path: str | Path, *, replace: bool = False) -> str:
-    """Text of a file in UTF-8 or UTF-16, with Unix line ends.
+def content(path: str | Path, *, most: int = LARGEST, times: int = TEXT_TIMES) -> bytes:
+    """Bytes of a file that is read whole.
 
-    With `replace`, bytes that are not UTF-8 become the replacement character.
+    Parameters
+    ----------
+    path
+        The file.
+    most
+        Bytes that it may have.
+    times
+        Bytes of memory for each of its bytes that its reader takes.
 
     Raises
     ------
     ValueError
-        If it has another encoding or holds NUL bytes, as incomplete files do; the message names the line.
+        If it has more bytes or there is not enough memory; the message does not name the file.
     """
-    raw = Path(path).read_bytes()
+    size = Path(path).stat().st_size
+    if size > most:
+        raise ValueError(f"it has {size:,} bytes, expected at most {most:,}")
+    if size > SMALL:
+        memory.check(times * size, f"it has {size:,} bytes, and reading it takes about")
+    return Path(path).read_bytes()
+
+
+def text(path: str | Path, *, replace: bool = False, most: int = LARGEST) -> str:
+    """Text of a file in UTF-8 or UTF-16, with Unix line ends.
+
+    With `replace`, bytes that are not UTF-8 become the replacement character. A file of more than `most` bytes is refused.
+
+    Raises
+    ------
+    ValueError
+        If `content` refuses it, it has another encoding or holds NUL bytes, as incomplete files do; the message names the line.
+    """
+    raw = content(path, most=most)
     code = encoding(raw)
     try:
         read = raw.decode(code, "replace" if replace and code == "utf-8-sig" else "strict")

@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -28,9 +29,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tomolab.io.parquet_pages import columns, unpacked_bytes
+from tomolab.io.paths import content
 
 MAX_DEPTH = 100
 """Levels of nesting in JSON; averages that start from averages need two per generation."""
+MAX_JSON = 2**28
+"""Bytes of a JSON file."""
+MAX_HEADER = 2**24
+"""Bytes of the header of a safetensors file."""
 MAX_UNPACKED = 2**26
 """Bytes to which any file may decompress."""
 MAX_RATIO = 100
@@ -82,7 +88,7 @@ def existing_file(path: str | Path) -> Path:
 def read_json(path: str | Path, what: str = "a record") -> dict[str, Any]:
     """Read a JSON object in UTF-8."""
     with reading(path, what):
-        return parse_json(existing_file(path).read_bytes().decode("utf-8"))
+        return parse_json(content(existing_file(path), most=MAX_JSON, times=25).decode("utf-8"))
 
 
 def parse_json(text: str | bytes) -> dict[str, Any]:
@@ -153,6 +159,10 @@ def read_npz(path: str | Path, what: str = "arrays", *, without: Sequence[str] =
         if sum(one.file_size for one in entries) > max(MAX_UNPACKED, MAX_RATIO * length):
             raise ValueError(f"its {length:,} bytes claim to unpack to more than {MAX_RATIO} times as many")
         for one in entries:
+            if one.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(
+                    f"{one.filename[:80]!r} is compressed by method {one.compress_type}, expected stored or deflated"
+                )
             name = one.filename.removesuffix(".npy")
             if name in found or name == one.filename:
                 raise ValueError(f"an entry {one.filename[:80]!r}, expected arrays of different names")
@@ -244,7 +254,7 @@ def _text_bytes(column: pa.ChunkedArray) -> int:
 def read_csv(path: str | Path, columns: Sequence[str], what: str = "a table") -> pd.DataFrame:
     """Read a CSV file in UTF-8 that has these columns of finite numbers."""
     with reading(path, what):
-        found = pd.read_csv(existing_file(path), encoding="utf-8-sig")
+        found = pd.read_csv(BytesIO(content(existing_file(path))), encoding="utf-8-sig")
         missing = [name for name in columns if name not in found]
         if missing:
             raise ValueError(f"it has no column {', '.join(missing)}")
@@ -257,5 +267,10 @@ def read_csv(path: str | Path, columns: Sequence[str], what: str = "a table") ->
 
 def read_safetensors(path: str | Path, what: str = "tensors") -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a safetensors file: tensors by name, and its metadata."""
-    with reading(path, what), safe_open(existing_file(path), framework="pt") as file:
-        return {name: file.get_tensor(name) for name in sorted(file.keys())}, file.metadata() or {}
+    with reading(path, what):
+        with existing_file(path).open("rb") as start:
+            header = int.from_bytes(start.read(8), "little")
+        if header > MAX_HEADER:
+            raise ValueError(f"its header has {header:,} bytes, expected at most {MAX_HEADER:,}")
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in sorted(file.keys())}, file.metadata() or {}

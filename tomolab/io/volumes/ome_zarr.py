@@ -18,9 +18,9 @@ from typing import Any, Literal
 from warnings import warn
 
 import numpy as np
-import psutil
 import zarr
 
+from tomolab import memory
 from tomolab.io.paths import atomic, inside
 from tomolab.io.volumes import multiscales
 from tomolab.io.volumes.multiscales import OTHER_AXES, SPACE, Level
@@ -203,9 +203,8 @@ def _tomogram(
         raise ValueError(f"{at}: its metadata are no Zarr v{version} array of numbers ({error!r})") from error
     except ValueError as error:
         raise ValueError(str(error) if str(at) in str(error) else f"{at}: {error}") from error
-    free = psutil.virtual_memory().available
-    if 3 * max(about.chunk_bytes, about.object_bytes if about.sharded else 0) > free:
-        raise ValueError(f"{at} says that a chunk has {about.chunk_bytes:,} bytes, but only {free:,} bytes of memory are free")
+    largest = max(about.chunk_bytes, about.object_bytes if about.sharded else 0)
+    memory.check(3 * largest, f"{at} says that a chunk has {largest:,} bytes, and reading it takes")
     store = Archive(at, limit=about.object_bytes + about.object_bytes // 8 + METADATA_BYTES, missing=permissive)
     try:
         # A second compression makes random numbers longer.
