@@ -69,8 +69,19 @@ def atomic(path: str | Path) -> Iterator[Path]:
     _sync(path.parent)
 
 
-def inside(root: str | Path, name: str) -> Path:
-    """Path of `name` under the folder `root`; a name taken from a file must not lead out of it.
+def inside(root: str | Path, name: str, *, tomogram: bool = False) -> Path:
+    """Path of `name` under the folder `root`; what belongs to a project or a store must not lead out of it.
+
+    This is the rule of all readers. A path that the user gives is followed wherever its links lead, and so is a tomogram,
+    which is often a link to another disk and is only read. Whatever else lies in a run folder, a store, a project of copick
+    or RELION, or is named by a file, must stay in its folder, by ``..`` as by links.
+
+    Parameters
+    ----------
+    root, name
+        The folder, and the path relative to it.
+    tomogram
+        Whether it is a tomogram, whose links are followed.
 
     Raises
     ------
@@ -83,12 +94,14 @@ def inside(root: str | Path, name: str) -> Path:
     if max(len(os.fsencode(one)) for one in names) > LONGEST:
         raise ValueError(f"{name[:80]!r} … cannot name a file under {root}: it is longer than file names can be")
     path = Path(root) / name
+    if tomogram:
+        return path
     try:
         target = path.resolve()
     except (OSError, RuntimeError) as error:
         raise ValueError(f"{name!r} cannot name a file under {root}: {error}") from error
     if not target.is_relative_to(Path(root).resolve()):
-        raise ValueError(f"{name!r} leads out of {root}")
+        raise ValueError(f"{name!r} leads out of {root}, to {target}; copy it there: only tomograms may lie elsewhere")
     return path
 
 
