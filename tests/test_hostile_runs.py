@@ -31,6 +31,7 @@ from tomolab.io.run_folder import Run
 from tomolab.learning.embedding import PartialArray
 from tomolab.subtomograms import writer
 from tomolab.ui import report
+from tomolab.volumes import Volume
 
 CORPUS = {(name, what): damage for name, kind in KINDS.items() for what, damage in kept.damages(name, kind).items()}
 SECONDS = 20
@@ -271,6 +272,22 @@ def test_what_an_inspection_finds_does_not_lead_out(name: str, folder: Path, tmp
     if name == "averages":
         with pytest.raises(ValueError, match="leads out of"):
             work.add_average("b", average_of(work))
+
+
+@pytest.mark.parametrize("name", ["tomogram.mrc", "tomograms/cell.mrc", "tomograms/cell.zarr", "tomograms"])
+def test_a_tomogram_may_be_a_link_to_another_disk(name: str, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """It is only read; all else must lie in the run folder."""
+    outside = tmp_path_factory.mktemp("disk")
+    volume = Volume(np.random.default_rng(0).normal(size=(8, 9, 10)), 10.0)
+    for one in folder.glob("tomogram*"):
+        one.unlink() if one.is_file() else shutil.rmtree(one)
+    (folder / name).parent.mkdir(exist_ok=True)
+    target = outside / Path(name).name
+    io.write_volume(volume, target if target.suffix else target / "cell.mrc")
+    (folder / name).symlink_to(target)
+    (tomogram,) = inspection.open(folder, diameter=250).named
+    found = run_contents.tomogram_files(folder, io.read_particles(folder / "clusters.csv"))
+    np.testing.assert_array_equal(io.read_volume(found[tomogram]).data, volume.data)
 
 
 def test_a_part_does_not_write_through_a_link(tmp_path: Path) -> None:

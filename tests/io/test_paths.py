@@ -74,6 +74,9 @@ def test_names_from_files_stay_inside(tmp_path) -> None:
     (tmp_path / "root" / "link").symlink_to(tmp_path)
     with pytest.raises(ValueError, match="leads out of"):
         io.inside(tmp_path / "root", "link/a")
+    assert io.inside(tmp_path / "root", "link/a.mrc", tomogram=True) == tmp_path / "root/link/a.mrc"
+    with pytest.raises(ValueError, match="cannot name a file"):
+        io.inside(tmp_path / "root", "../a.mrc", tomogram=True)
 
 
 def test_hashes(tmp_path) -> None:

@@ -349,7 +349,7 @@ def map_files(folder: Path) -> list[Path]:
 
 def _tomogram(folder: Path, name: str) -> Path | None:
     """The map of this name, if there is one."""
-    candidates = (io.inside(folder, f"{name}{end}") for end in ENDINGS)
+    candidates = (io.inside(folder, f"{name}{end}", tomogram=True) for end in ENDINGS)
     return next((path for path in candidates if path.exists()), None)
 
 

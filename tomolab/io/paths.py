@@ -21,6 +21,14 @@ from urllib.parse import quote, unquote
 
 from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
 
+from tomolab import memory
+
+LARGEST = 2**32
+"""Bytes of a text, such as a list of twenty million particles."""
+SMALL = 2**24
+"""Bytes of a file for which the free memory is not asked."""
+TEXT_TIMES = 10
+"""Bytes of memory for each byte of a text that becomes a table."""
 LONGEST = 255
 """Largest number of bytes in the name of a file or folder on all common systems."""
 PATIENCE = 10.0
@@ -82,8 +90,19 @@ def recover_all(folder: Path) -> None:
         recovered(folder / name)
 
 
-def inside(root: str | Path, name: str) -> Path:
-    """Path of `name` under the folder `root`; a name taken from a file must not lead out of it.
+def inside(root: str | Path, name: str, *, tomogram: bool = False) -> Path:
+    """Path of `name` under the folder `root`; what belongs to a project or a store must not lead out of it.
+
+    This is the rule of all readers. A path that the user gives is followed wherever its links lead, and so is a tomogram,
+    which is often a link to another disk and is only read. Whatever else lies in a run folder, a store, a project of copick
+    or RELION, or is named by a file, must stay in its folder, by ``..`` as by links.
+
+    Parameters
+    ----------
+    root, name
+        The folder, and the path relative to it.
+    tomogram
+        Whether it is a tomogram, whose links are followed.
 
     Raises
     ------
@@ -96,12 +115,14 @@ def inside(root: str | Path, name: str) -> Path:
     if max(len(os.fsencode(one)) for one in names) > LONGEST:
         raise ValueError(f"{name[:80]!r} … cannot name a file under {root}: it is longer than file names can be")
     path = Path(root) / name
+    if tomogram:
+        return path
     try:
         target = path.resolve()
     except (OSError, RuntimeError) as error:
         raise ValueError(f"{name!r} cannot name a file under {root}: {error}") from error
     if not target.is_relative_to(Path(root).resolve()):
-        raise ValueError(f"{name!r} leads out of {root}")
+        raise ValueError(f"{name!r} leads out of {root}, to {target}; copy it there: only tomograms may lie elsewhere")
     return path
 
 
@@ -134,17 +155,42 @@ def encoding(raw: bytes) -> str:
     return "utf-8-sig"
 
 
-def text(path: str | Path, *, replace: bool = False) -> str:
-    """Text of a file in UTF-8 or UTF-16, with Unix line ends.
+def content(path: str | Path, *, most: int = LARGEST, times: int = TEXT_TIMES) -> bytes:
+    """Bytes of a file that is read whole.
 
-    With `replace`, bytes that are not UTF-8 become the replacement character.
+    Parameters
+    ----------
+    path
+        The file.
+    most
+        Bytes that it may have.
+    times
+        Bytes of memory for each of its bytes that its reader takes.
 
     Raises
     ------
     ValueError
-        If it has another encoding or holds NUL bytes, as incomplete files do; the message names the line.
+        If it has more bytes or there is not enough memory; the message does not name the file.
     """
-    raw = Path(path).read_bytes()
+    size = Path(path).stat().st_size
+    if size > most:
+        raise ValueError(f"it has {size:,} bytes, expected at most {most:,}")
+    if size > SMALL:
+        memory.check(times * size, f"it has {size:,} bytes, and reading it takes about")
+    return Path(path).read_bytes()
+
+
+def text(path: str | Path, *, replace: bool = False, most: int = LARGEST) -> str:
+    """Text of a file in UTF-8 or UTF-16, with Unix line ends.
+
+    With `replace`, bytes that are not UTF-8 become the replacement character. A file of more than `most` bytes is refused.
+
+    Raises
+    ------
+    ValueError
+        If `content` refuses it, it has another encoding or holds NUL bytes, as incomplete files do; the message names the line.
+    """
+    raw = content(path, most=most)
     code = encoding(raw)
     try:
         read = raw.decode(code, "replace" if replace and code == "utf-8-sig" else "strict")

@@ -129,6 +129,14 @@ def span(text: str, ink: str) -> str:
     return f"<span style='color:{ink}'>{html.escape(text, quote=False)}</span>"
 
 
+def plain(text: str) -> str:
+    """Text that Qt shows letter by letter: where it could be taken for HTML, as HTML in which markup is escaped.
+
+    Labels and tooltips of Qt take any text that looks like HTML for HTML, and show the files that it names.
+    """
+    return f"<span style='white-space: pre-wrap'>{html.escape(text, quote=False)}</span>" if set("<&") & set(text) else text
+
+
 def lighter(colour: str, share: float = 0.35) -> str:
     """Mix a colour with white, a dark one with more, so that it stands out on a grey image."""
     return hexadecimal(lighten(to_rgba_array(colour), share)[0])

@@ -454,7 +454,7 @@ def test_a_chunk_that_is_missing_or_broken_is_no_zeros(tmp_path, version: str) -
     assert not io.open_volume(path, permissive=True).load().data[4:].any()
     for broken in (whole[:20], whole[: len(whole) // 2], b"", b"x" * 50):
         chunk.write_bytes(broken)
-        with pytest.raises(ValueError, match=r"cannot be read|unpacks to"):
+        with pytest.raises(ValueError, match="cannot be read"):
             io.open_volume(path).load()
     chunk.write_bytes(b"x" * (2**24 + 10_000))
     with pytest.raises(ValueError, match="expected at most"):
