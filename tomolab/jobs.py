@@ -15,6 +15,7 @@ A refinement reports its `Progress` to a bar, a job or a function of the user.
 search 7 of 33, 52 Å, 00:09 left
 """
 
+import signal
 import threading
 import time
 import warnings
@@ -230,3 +231,22 @@ def start(name: str, work: Callable[..., Result], *arguments: Any, **options: An
         Its other arguments.
     """
     return Job(name, lambda **controls: work(*arguments, **options, **controls))
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold back an interrupt (Ctrl-C, "interrupt the kernel") until the end of the block, for what must not be half done.
+
+    Python interrupts the main thread only; in other threads this does nothing.
+    """
+    before, came = signal.getsignal(signal.SIGINT), list[int]()
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)

@@ -54,7 +54,7 @@ def test_beyond_the_limit_the_oldest_is_forgotten_but_what_it_was(monkeypatch: p
     states = [np.zeros(4000, dtype=bool)]
     for number in range(30):
         states.append(rng.uniform(size=4000) < 0.5)
-        history.add(Step.between(f"step {number}", {"selected": states[-2]}, {"selected": states[-1]}))
+        history = history.add(Step.between(f"step {number}", {"selected": states[-2]}, {"selected": states[-1]}))
         assert history.size == sum(step.size for step in history.past) <= histories.LIMIT
     kept = len(history.past)
     assert 5 < kept < 15
@@ -64,10 +64,11 @@ def test_beyond_the_limit_the_oldest_is_forgotten_but_what_it_was(monkeypatch: p
     assert (again.older, again.size) == (history.older, history.size)
     values = {"selected": states[-1]}
     for expected in states[-2 : -2 - kept : -1]:
-        values |= again.undo().applied(values, forward=False)
+        step, again = again.undo()
+        values |= step.applied(values, forward=False)
         np.testing.assert_array_equal(values["selected"], expected)
     with pytest.raises(IndexError, match="nothing to undo"):
         again.undo()
     assert again.size == history.size
-    again.add(Step.between("another way", {"selected": states[-1]}, {"selected": states[0]}))
+    again = again.add(Step.between("another way", {"selected": states[-1]}, {"selected": states[0]}))
     assert again.size == again.past[0].size

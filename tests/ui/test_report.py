@@ -55,7 +55,6 @@ def run(folder: Path, boxes: Subtomograms) -> Path:
     work = inspection.open(folder, diameter=250)
     work.split(0)
     work.session.describe(1, name=HOSTILE, note=HOSTILE, colour="#123456")
-    work.session.describe(0, colour="red;background:url(//elsewhere)")
     work.session.select(work.session.ids[:4], "list")
     work.session.new_cluster("few")
     work.session.unassign(2)

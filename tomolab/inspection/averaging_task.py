@@ -1,25 +1,36 @@
-"""Takes particle ids with boxes, computes their average or one for each class, as a background job does.
+"""Takes particle ids with boxes, computes their average or one for each class, as a background job does; keeps averages.
 
 >>> job = jobs.start("ribosomes", AveragingTask("ribosomes", boxes, ids, add=work.add_average, options={"seed": 1}))
+>>> kept = KeptAverages()
+>>> kept.add("ribosomes", average, folder="runs/first")
 """
 
+import contextlib
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tomolab import io
 from tomolab.averaging import gold_standard
 from tomolab.averaging.classification.classify import classify
 from tomolab.averaging.half_maps import Average
 from tomolab.averaging.relion import job as relion_job
 from tomolab.inspection import run_contents
+from tomolab.inspection.run_contents import AVERAGES, RECORD
+from tomolab.inspection.session import Identity, identity
+from tomolab.inspection.session_values import checked_name
 from tomolab.io import paths
 from tomolab.subtomograms.dataset import Subtomograms
 
 FEWEST = 8
 """Minimum number of particles of an average."""
+MOST_BYTES = 240
+"""Bytes of the name of an average as that of a folder; 15 stay for that of a hidden one beside it."""
 
 
 class AveragingTask:
@@ -28,7 +39,7 @@ class AveragingTask:
     Parameters
     ----------
     add
-        Called with the name and the value of every average as soon as it is ready.
+        Called with a name and the value of every average as soon as it is ready; returns the name that the average has then.
     classes
         Number of classes into which the particles are sorted first; 1 does not sort.
     folder
@@ -47,7 +58,7 @@ class AveragingTask:
         subtomograms: Subtomograms,
         ids: np.ndarray,
         *,
-        add: Callable[[str, Average], Any],
+        add: Callable[[str, Average], str],
         options: dict[str, Any],
         classes: int = 1,
         folder: Path | None = None,
@@ -61,9 +72,10 @@ class AveragingTask:
         """Compute the averages, by name; if stopped, return those that are ready."""
         controls = {"progress": progress, "stop": stop}
         averages: dict[str, Average] = {}
-        for name, ids in self._sets(controls).items():
-            averages[name] = self._average(name, ids, controls)
-            self.add(name, averages[name])
+        for title, ids in self._sets(controls).items():
+            average = self._average(title, ids, controls)
+            name = self.add(title, average)
+            averages[name] = average
             if stop():
                 break
             # The first name of a kernel takes long, and the average is shown without it meanwhile.
@@ -89,7 +101,75 @@ class AveragingTask:
             average = gold_standard.average(self.subtomograms, ids, checkpoint=path, **self.options, **controls)
         if self.refine_in is None or controls["stop"]():
             return average
-        folder = relion_job.write(self.subtomograms, self.refine_in / paths.file_name(name), ids=ids, progress=False)
+        place = self.refine_in / paths.file_name(run_contents.claim(self.refine_in, name))
+        folder = relion_job.write(self.subtomograms, place, ids=ids, progress=False)
         diameter = self.options.get("mask_diameter") or average.record["mask"]
         options = {key: self.options[key] for key in ("seed", "symmetry") if key in self.options}
         return relion_job.refine(folder, diameter=diameter, reference=average.volume, **options, **controls)
+
+
+class KeptAverages:
+    """Averages by name, oldest first, in memory and in a run folder, where another kernel may write averages too.
+
+    An average replaces one of its name only if that was read or written here; beside one of another kernel it gets a number.
+    """
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Average] = {}
+        self._unwritten: set[str] = set()
+        self._own: dict[str, Identity | None] = {}
+        self._lock = threading.RLock()
+
+    def read(self, folder: Path) -> None:
+        """Read the averages of a run folder."""
+        for name, average in run_contents.read_averages(folder).items():
+            self.by_name[name], self._own[name] = average, identity(_place(folder, name) / RECORD)
+
+    def add(self, name: str, average: Average) -> None:
+        """Add an average in memory."""
+        with self._lock:
+            self.by_name[name] = average
+            self._unwritten.add(name)
+
+    def write(self, folder: Path) -> dict[str, str]:
+        """Write the averages that are not in the folder yet; return their names there by the names that they had."""
+        with self._lock:
+            return {name: self._write(name, folder) for name in [one for one in self.by_name if one in self._unwritten]}
+
+    def free(self, title: str, folder: Path | None, taken: Iterable[str]) -> str:
+        """A title that no average, here or in the folder, has, and that is not taken; ValueError if none can have it."""
+        there = [] if folder is None else io.inside(folder, AVERAGES).glob("*")
+        names = (*self.by_name, *taken, *(paths.name_of_file(one.name) for one in there))
+        # Names that differ in case only are one file on some systems.
+        used = {name.casefold() for name in names}
+        return checked_title(next(one for one in run_contents.titles(title) if one.casefold() not in used))
+
+    def _write(self, name: str, folder: Path) -> str:
+        average, title = self.by_name[name], name
+        known = identity(_place(folder, name) / RECORD)
+        if known is None or known != self._own.get(name):
+            title = run_contents.claim(io.inside(folder, AVERAGES), name)
+        average = replace(average, record=average.record | {"name": title})
+        try:
+            average.save(_place(folder, title))
+        except BaseException:
+            with contextlib.suppress(OSError):
+                # The name is free again where nothing was written under it.
+                _place(folder, title).rmdir()
+            raise
+        self._own[title] = identity(_place(folder, title) / RECORD)
+        self.by_name = {title if one == name else one: average if one == name else kept for one, kept in self.by_name.items()}
+        self._unwritten.discard(name)
+        return title
+
+
+def checked_title(name: str) -> str:
+    """The name of an average; ValueError if it has none, or none that a folder can have."""
+    title = checked_name(name, "an average", longest=MOST_BYTES)
+    if not title:
+        raise ValueError("an average needs a name")
+    return title
+
+
+def _place(folder: Path, name: str) -> Path:
+    return io.inside(folder, f"{AVERAGES}/{paths.file_name(name)}")

@@ -16,6 +16,7 @@ A particle in an average is written in the pose of that average; the message say
         template.em, mask.em
 """
 
+import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,6 +35,7 @@ from tomolab.conventions import ANGLES, POSITION
 from tomolab.inspection.history import counted
 from tomolab.inspection.model import Inspection
 from tomolab.inspection.selection import Selection
+from tomolab.io import run_folder
 from tomolab.io.lists import copick, formats, outdated
 from tomolab.io.volumes import em
 from tomolab.subtomograms import to_dynamo, to_relion
@@ -91,6 +93,8 @@ class Exported:
     """Number added to the particle ids, for Dynamo, which counts from 1."""
     left_out: tuple[str, ...] = ()
     """Columns that were dropped because they describe other poses or half sets."""
+    earlier: Sequence[Path] = ()
+    """Where the files are that were replaced."""
 
     def __str__(self) -> str:
         text = f"{counted(self.count)} {'is' if self.count == 1 else 'are'} in {self.path.name}"
@@ -100,9 +104,8 @@ class Exported:
         if len(self.poses.keys() - {TABLE}) > 1:
             text += "; each average has its own frame: see the column average"
         text += f"; tags are particle_id + {self.added}" if self.added else ""
-        return text + (
-            f"; without {', '.join(self.left_out)}, which describe other poses or half sets" if self.left_out else ""
-        )
+        text += f"; without {', '.join(self.left_out)}, which describe other poses or half sets" if self.left_out else ""
+        return text + run_folder.earlier_text(self.earlier)
 
 
 @dataclass(frozen=True)
@@ -151,8 +154,11 @@ def export(
     *,
     format: str | None = None,  # noqa: A002 - as in files
     poses: str = "average",
+    replace: bool = True,
 ) -> Exported:
     """Write the visible particles of some clusters, by default of all, or of a `Selection`, as a particle list.
+
+    A file that is replaced stays beside the new one as ``NAME.~1~``, or with the next free number.
 
     Parameters
     ----------
@@ -167,9 +173,13 @@ def export(
     poses
         "average": positions and angles of the averages (`posed`), with their names in the column ``average``. "table":
         positions and angles of the particle table.
+    replace
+        Whether files that are there may be replaced.
 
     Raises
     ------
+    FileExistsError
+        If a file is there and may not be replaced, or is one that a run folder is made of.
     ValueError
         If the list needs a voxel size and there is neither a tomogram nor a box, or a cluster or `poses` is unknown.
     """
@@ -180,14 +190,14 @@ def export(
     listed = work.session.table(chosen, visible=True)
     table, used = posed(listed, averages, reach=work.diameter)
     left_out = _left_out(listed, table)
-    if format == COPICK:
-        copick.write(table, path)
-        return Exported(path, len(table), used, left_out=left_out)
-    added = to_dynamo.tags_from(work.session.ids) if path.suffix == ".tbl" else 0
-    io.write_particles(
-        table.assign(particle_id=table["particle_id"] + added), path, format=format, **_known(work, path, format)
-    )
-    return Exported(path, len(table), used, added, left_out)
+    with run_folder.replacing(*_files(path, format), folder=work.folder, replace=replace) as earlier:
+        if format == COPICK:
+            copick.write(table, path)
+            return Exported(path, len(table), used, left_out=left_out, earlier=earlier)
+        added = to_dynamo.tags_from(work.session.ids) if path.suffix == ".tbl" else 0
+        table = table.assign(particle_id=table["particle_id"] + added)
+        io.write_particles(table, path, format=format, **_known(work, path, format))
+        return Exported(path, len(table), used, added, left_out, earlier)
 
 
 def folders(
@@ -212,12 +222,13 @@ def folders(
     Raises
     ------
     FileExistsError
-        If the folder exists.
+        If the folder exists, or has a name of something that a run folder is made of.
     ValueError
         If there are no boxes, or as in `write_class_folders`.
     """
     if work.subtomograms is None:
         raise ValueError("there are no boxes to write")
+    run_folder.refuse_own(Path(folder), work.folder)
     session, counts = work.session, work.session.counts(visible=True)
     wanted: list[tuple[str, Selection | list[int]]]
     if isinstance(chosen, Selection):
@@ -267,27 +278,30 @@ def export_as(
     source
         The user's own list, for the format `COPY`.
     replace
-        Whether a file that is there may be replaced.
+        Whether files that are there may be replaced; they stay beside the new ones (`export`).
 
     Raises
     ------
     FileExistsError
-        If the file is there already and may not be replaced.
+        If a file is there already and may not be replaced, or is one that a run folder is made of.
     OSError, ValueError
         If no particle is visible, or as in `export`, `io.filter_particles` and `folders`.
     """
     if wanted.format == COPY and not source:
         raise ValueError("give the list from which the particles were read")
     path = place(wanted, path, source)
-    if path.is_file() and not replace:
-        raise FileExistsError(f"{path.name} is there already; choose another name, or tick that it may be replaced")
     table = work.session.table(chosen, visible=True)
     if not len(table):
         raise ValueError("no particle is visible: filters or hidden clusters leave out all of them")
     hidden = len(work.session.table(chosen)) - len(table)
-    return _write_as(work, wanted, path, chosen, poses, source) + (
-        f"; {counted(hidden, 'hidden particles')} left out" if hidden else ""
-    )
+    text = f"; {counted(hidden, 'hidden particles')} left out" if hidden else ""
+    if wanted.format == COPY:
+        return _copy(work, Path(source).expanduser(), path, table, replace=replace) + text
+    if wanted.format in PROGRAMS:
+        found = folders(work, path, chosen, program=wanted.format)
+        many, count = counted(len(found), "folders"), sum(one.count for one in found)
+        return f"{counted(count)} are in {many} in {path.name}; see README.txt there{text}"
+    return f"{export(work, path, chosen, format=wanted.format, poses=poses, replace=replace)}{text}"
 
 
 def place(wanted: ExportFormat, path: str | Path, source: str = "") -> Path:
@@ -296,19 +310,27 @@ def place(wanted: ExportFormat, path: str | Path, source: str = "") -> Path:
     return path if path.suffix == suffix else path.with_name(path.name + suffix)
 
 
-def _write_as(
-    work: Inspection, wanted: ExportFormat, path: Path, chosen: Iterable[int] | Selection | None, poses: str, source: str
-) -> str:
-    if wanted.format == COPY:
-        own = Path(source).expanduser()
-        done = io.filter_particles(own, work.session.table(chosen, visible=True), path)
-        other = f"; {done.elsewhere:,} are of other lists" if done.elsewhere else ""
-        return f"{done.kept:,} of {counted(done.kept + done.dropped)} of {own.name} are in {path.name}{other}"
-    if wanted.format in PROGRAMS:
-        found = folders(work, path, chosen, program=wanted.format)
-        many = counted(len(found), "folders")
-        return f"{counted(sum(one.count for one in found))} are in {many} in {path.name}; see README.txt there"
-    return str(export(work, path, chosen, format=wanted.format, poses=poses))
+def there_already(wanted: ExportFormat, path: str | Path, source: str = "") -> list[Path]:
+    """Files that `export_as` would replace, for a screen to ask the user."""
+    return [one for one in _files(place(wanted, path, source), wanted.format) if os.path.lexists(one)]
+
+
+def _files(path: Path, version: str | None) -> list[Path]:
+    """Files that an export writes; of a copick project those that are there and would be replaced."""
+    if version == COPICK:
+        return [path / copick.COLUMNS, *path.glob(f"ExperimentRuns/*/Picks/{copick.USER}_0_*.json")]
+    listed = path.suffix.lower() in (".tbl", ".em") or version == "stopgap"
+    return [*([formats.companion(path)] if listed and version != COPY else []), path]
+
+
+def _copy(work: Inspection, own: Path, path: Path, table: pd.DataFrame, *, replace: bool) -> str:
+    if path.exists() and own.exists() and path.samefile(own):
+        raise FileExistsError(f"{path.name} is your own list, from which this one is copied: choose another name")
+    with run_folder.replacing(path, folder=work.folder, replace=replace) as earlier:
+        done = io.filter_particles(own, table, path)
+    other = f"; {done.elsewhere:,} are of other lists" if done.elsewhere else ""
+    text = f"{done.kept:,} of {counted(done.kept + done.dropped)} of {own.name} are in {path.name}{other}"
+    return text + run_folder.earlier_text(earlier)
 
 
 def posed(table: pd.DataFrame, averages: Mapping[str, Average], *, reach: float) -> tuple[pd.DataFrame, dict[str, int]]:

@@ -2,15 +2,15 @@
 
 All steps together take at most `LIMIT` bytes. Beyond that the oldest can no longer be undone; their descriptions stay.
 
->>> history = History()
->>> history.add(Step.between("merge 3 and 5", values, {"labels": merged}))
->>> values |= history.undo().applied(values, forward=False)
+>>> history = History().add(Step.between("merge 3 and 5", values, {"labels": merged}))
+>>> step, history = history.undo()
+>>> values |= step.applied(values, forward=False)
 """
 
 import json
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -64,7 +64,7 @@ class Step:
         """Names of the changed values."""
         return {*self.arrays, *self.entries}
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Bytes, approximately."""
         return OVERHEAD + sum(map(len, self.arrays.values()))
@@ -99,44 +99,43 @@ class Step:
         return found
 
 
-@dataclass
+@dataclass(frozen=True)
 class History:
-    """Steps in `past`, oldest first, and undone steps in `future`, the next to redo last.
+    """Steps in `past`, oldest first, and undone steps in `future`, the next to redo last; never changed, but replaced.
 
-    `older` holds what, when and names of steps that can no longer be undone.
+    `older` holds what, when and names of steps that can no longer be undone. `size` is the number of bytes of all steps.
     """
 
-    past: list[Step] = field(default_factory=list)
-    future: list[Step] = field(default_factory=list)
-    older: list[tuple[str, str, list[str]]] = field(default_factory=list)
+    past: Sequence[Step] = ()
+    future: Sequence[Step] = ()
+    older: Sequence[tuple[str, str, list[str]]] = ()
+    size: int = -1
 
     def __post_init__(self) -> None:
-        self.size = sum(step.size for step in (*self.past, *self.future))
-        """Bytes of all steps."""
+        if self.size < 0:
+            object.__setattr__(self, "size", sum(step.size for step in (*self.past, *self.future)))
 
-    def add(self, step: Step) -> None:
-        """Add a step; drop the undone steps, and the oldest steps beyond the limit."""
-        self.past.append(step)
-        self.size += step.size - sum(gone.size for gone in self.future)
-        self.future.clear()
-        while self.size > LIMIT and len(self.past) > 1:
-            first = self.past.pop(0)
-            self.size -= first.size
-            self.older.append((first.what, first.when, sorted(first.names)))
+    def add(self, step: Step) -> "History":
+        """The history with a step more, without the undone steps and without the oldest steps beyond the limit."""
+        past, older = [*self.past, step], list(self.older)
+        size, gone = self.size + step.size - sum(one.size for one in self.future), 0
+        while size > LIMIT and gone < len(past) - 1:
+            first = past[gone]
+            size, gone = size - first.size, gone + 1
+            older.append((first.what, first.when, sorted(first.names)))
+        return History(past[gone:], (), older, size)
 
-    def undo(self) -> Step:
-        """Move the last step to `future` and return it; IndexError if there is none."""
+    def undo(self) -> tuple[Step, "History"]:
+        """The last step, and the history in which it is undone; IndexError if there is none."""
         if not self.past:
             raise IndexError("there is nothing to undo")
-        self.future.append(self.past.pop())
-        return self.future[-1]
+        return self.past[-1], replace(self, past=self.past[:-1], future=[*self.future, self.past[-1]])
 
-    def redo(self) -> Step:
-        """Move the step that was undone last back to `past` and return it; IndexError if there is none."""
+    def redo(self) -> tuple[Step, "History"]:
+        """The step that was undone last, and the history in which it is done; IndexError if there is none."""
         if not self.future:
             raise IndexError("there is nothing to redo")
-        self.past.append(self.future.pop())
-        return self.past[-1]
+        return self.future[-1], replace(self, past=[*self.past, self.future[-1]], future=self.future[:-1])
 
     def packed(self) -> tuple[dict[str, Any], np.ndarray]:
         """The arguments of `unpacked`: a value for JSON, and all arrays in one, since many would take seconds to write."""

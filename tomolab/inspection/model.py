@@ -23,7 +23,8 @@ import numpy as np
 import pandas as pd
 from psygnal import Signal
 
-from tomolab import io, jobs, particles
+from tomolab import jobs, particles
+from tomolab.averaging import half_maps
 from tomolab.averaging import symmetry as symmetries
 from tomolab.averaging.classification.discovery import check_limits
 from tomolab.averaging.gold_standard import FIND
@@ -35,14 +36,14 @@ from tomolab.clusters import labels as cluster_labels
 from tomolab.inspection import discovery, run_contents
 from tomolab.inspection import session as sessions
 from tomolab.inspection.averaging_task import FEWEST as FEWEST
-from tomolab.inspection.averaging_task import AveragingTask
+from tomolab.inspection.averaging_task import AveragingTask, KeptAverages, checked_title
 from tomolab.inspection.discovery import DiscoveryResult, DiscoveryTask
 from tomolab.inspection.history import counted
-from tomolab.inspection.run_contents import AVERAGES, SESSION
+from tomolab.inspection.run_contents import SESSION
 from tomolab.inspection.selection import Selection
 from tomolab.inspection.session import Session
 from tomolab.inspection.session_values import NONE
-from tomolab.io import paths
+from tomolab.io import run_folder
 from tomolab.io.volumes.tomogram import Tomogram
 from tomolab.jobs import Job
 from tomolab.learning import pca
@@ -91,7 +92,7 @@ class Inspection:
     """
 
     changed = Signal(set)
-    """Sent with the names of what changed: those of `Session.changed`, "colours", "jobs", "averages" (in the job's thread)."""
+    """Sent with the names of what changed: those of `Session.changed`, colours, jobs, averages (in a job's thread), saved."""
 
     def __init__(
         self,
@@ -126,7 +127,7 @@ class Inspection:
         self._session_name = SESSION
         self.unsaved = ""
         """Why the last change could not be written into the run folder; empty if it was written or there is no folder."""
-        self._averages: dict[str, Average] = {}
+        self._averages = KeptAverages()
         self.jobs: list[Job] = []
         self._colour_by = CLUSTER
         session.changed.connect(self._save_session)
@@ -150,7 +151,7 @@ class Inspection:
     @property
     def averages(self) -> dict[str, Average]:
         """Averages by name, oldest first, without those that were deleted."""
-        return {name: one for name, one in self._averages.items() if name not in self.session.deleted}
+        return {name: one for name, one in self._averages.by_name.items() if name not in self.session.deleted}
 
     def delete_average(self, name: str) -> None:
         """Delete an average, which `Session.undo` brings back: its files stay. ValueError if there is none of this name."""
@@ -235,21 +236,12 @@ class Inspection:
     def split(self, cluster: int, n_clusters: int = 2, *, seed: int = 0) -> list[int]:
         """Divide a cluster by k-means of the features of its particles; return the numbers of the clusters.
 
-        Raises
-        ------
-        ValueError
-            If `split_problem` gives a reason, or there are fewer particles than clusters.
+        ValueError if `split_problem` gives a reason, or there are fewer particles than clusters.
         """
         return self.session.split(cluster, self.split_labels(cluster, n_clusters, seed=seed))
 
     def split_labels(self, cluster: int, n_clusters: int, *, seed: int = 0) -> pd.Series:
-        """Labels of the particles of a cluster for `Session.split`; changes nothing, so it may run in any thread.
-
-        Raises
-        ------
-        ValueError
-            As in `split`.
-        """
+        """Labels of the particles of a cluster for `split`, with its errors; changes nothing, so it may run in any thread."""
         _refuse(self.split_problem([cluster]), "split")
         assert self.features is not None
         inside = self.features.take(self.session.members(cluster).ids)
@@ -292,12 +284,8 @@ class Inspection:
     def similar(self, ids: Iterable[int], count: int) -> np.ndarray:
         """The visible particles whose features are nearest to the mean of some particles, nearest first, without these.
 
-        Distances are between directions of features, as in the clusters.
-
-        Raises
-        ------
-        ValueError
-            If `similar_problem` gives a reason, or no or an unknown particle is given.
+        Distances are between directions of features, as in the clusters. ValueError if `similar_problem` gives a reason, or no
+        or an unknown particle is given.
         """
         given = self.session.rows(ids)
         if not len(given) or self.features is None:
@@ -450,19 +438,28 @@ class Inspection:
         """Write the session into the run folder, as every change does; ValueError without a run folder.
 
         If another kernel has written its session there meanwhile, that file stays: this session goes into a new file beside
-        it from then on (`session_path`), with a warning.
+        it from then on (`session_path`), with a warning. Averages that could not be written before are written too.
         """
+        before = self.unsaved
+        try:
+            return self._save()
+        finally:
+            if self.unsaved != before:
+                self.changed.emit({"saved"})
+
+    def _save(self) -> Path:
         if self.folder is None:
             raise ValueError("this inspection has no run folder to save the session in")
-        while True:
-            try:
-                return self.session.save(self.folder / self._session_name)
-            except FileExistsError:
-                beside = run_contents.free_session_path(self.folder)
-                self.session.take_over(beside)
-                other = f"another kernel works on {self.folder} and has saved its session as {self._session_name}"
-                warnings.warn(f"{other}; this one is saved as {beside.name}", stacklevel=2)
-                self._session_name = beside.name
+        self.unsaved = "the last change is being written"
+        try:
+            self._session_name = run_contents.save_session(self.session, self.folder, self._session_name)
+            self._averages.write(self.folder)
+        except BaseException as error:
+            # Whatever it is, it is shown until all is written. The next change writes everything again.
+            self.unsaved = str(error) or type(error).__name__
+            raise
+        self.unsaved = ""
+        return self.folder / self._session_name
 
     def add_average(
         self,
@@ -472,21 +469,33 @@ class Inspection:
         cluster: int | None = None,
         members: np.ndarray | None = None,
         quick: bool = False,
-    ) -> None:
-        """Add an average of a cluster or of other particles, and write it into the run folder if there is one.
+    ) -> str:
+        """Add an average of a cluster or of other particles, and write it into the run folder if there is one; return its name.
+
+        It replaces an average of this name that this inspection read or wrote; beside one of another kernel it gets a number.
+        If it cannot be written, it stays in memory (`unsaved`, with a warning), and the next change or `save` writes it.
 
         `members` are the ids of all particles that were in the cluster; by default those of the average. The cluster shows the
         average as long as it has these particles.
+
+        ValueError if the name is not valid (`session_values.checked_name`), or the record could not be read again.
         """
+        name = checked_title(name)
         ids = average.particles["particle_id"].to_numpy() if members is None else members
-        about = {"name": name, "cluster": cluster, "members": sessions.digest(ids), "quick": quick}
-        average = replace(average, record=average.record | about)
-        if self.folder is not None:
-            average.save(io.inside(self.folder, f"{AVERAGES}/{paths.file_name(name)}"))
-        self._averages[name] = average
+        about = {"cluster": cluster, "members": sessions.digest(ids), "quick": quick}
+        record = run_folder.plain(average.record | about, f"the record of {name}")
+        average = replace(average, record=half_maps.checked_record(record, f"the record of {name}"))
+        with jobs.uninterrupted():
+            self._averages.add(name, average)
+            if self.folder is not None:
+                try:
+                    name = self._averages.write(self.folder).get(name, name)
+                except Exception as error:  # noqa: BLE001 - whatever it is: the average stays in memory, and it is shown
+                    self._tell_unsaved(error, name)
         if name in self.session.deleted:
             self.session.delete_average(name, on=False)
-        self.changed.emit({"averages"})
+        self.changed.emit({"averages", "saved"} if self.unsaved else {"averages"})
+        return name
 
     # Helpers
 
@@ -502,30 +511,21 @@ class Inspection:
         self.changed.emit({"jobs"})
 
     def _add_free(self, title: str, average: Average, cluster: int, members: np.ndarray) -> str:
-        name = self._free(title)
-        self.add_average(name, average, cluster=cluster, members=members)
-        return name
+        return self.add_average(self._free(title), average, cluster=cluster, members=members)
 
     def _free(self, title: str) -> str:
-        """A title that no average and no job has."""
-        # Names that differ in case only are one file on some systems.
-        taken = {name.casefold() for name in (*self._averages, *(job.name for job in self.jobs))}
-        tries = (title if number == 1 else f"{title} ({number})" for number in range(1, len(taken) + 2))
-        name = next(one for one in tries if one.casefold() not in taken)
-        if self.folder is not None:
-            # Refused now rather than when the work is done.
-            io.inside(self.folder, f"{AVERAGES}/{paths.file_name(name)}")
-        return name
+        return self._averages.free(title, self.folder, (job.name for job in self.jobs))
+
+    def _tell_unsaved(self, error: Exception, what: str) -> None:
+        self.unsaved = f"{what}: {str(error) or type(error).__name__}"
+        warnings.warn(f"{what} could not be saved in {self.folder}: {error}", stacklevel=3)
 
     def _save_session(self, changed: set[str]) -> None:
-        self.unsaved = ""
         try:
             if self.folder is not None:
-                self.save()
-        except OSError as error:
-            # The next change writes the whole session again: only a crash before it loses this one.
-            self.unsaved = str(error)
-            warnings.warn(f"the session could not be saved in {self.folder}: {error}", stacklevel=2)
+                self._save()
+        except Exception as error:  # noqa: BLE001 - whatever it is: the change stays, and it is shown
+            self._tell_unsaved(error, "the session")
         self.changed.emit(changed | ({"averages"} if "deleted" in changed else set()))
 
 
@@ -587,5 +587,5 @@ def open(folder: str | Path, *, diameter: float | None = None, seed: int = 0) ->
         tomograms=tomograms,
         folder=folder,
     )
-    work._averages |= run_contents.read_averages(folder)
+    work._averages.read(folder)
     return work

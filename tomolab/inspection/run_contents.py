@@ -10,13 +10,14 @@ does not fit the particles. `write_mask` adds a mask; its columns are saved besi
 [('picked', 412), ('cut out', 400), ('embedded', 400), ('in clusters', 391), ('averaged', 120)]
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,13 @@ from tomolab.inspection.selection import Selection
 from tomolab.inspection.session import Session
 from tomolab.io import paths, safe_load
 from tomolab.io.lists import filtering
-from tomolab.io.run_folder import Run
+from tomolab.io.run_folder import AVERAGES as AVERAGES
+from tomolab.io.run_folder import BOXES as BOXES
+from tomolab.io.run_folder import EMBEDDING as EMBEDDING
+from tomolab.io.run_folder import LAYOUT, LAYOUT_OF, MANIFEST, MASKS, Run
+from tomolab.io.run_folder import PICKS as PICKS
+from tomolab.io.run_folder import SESSION as SESSION
+from tomolab.io.run_folder import TABLE as TABLE
 from tomolab.io.volumes.tomogram import Tomogram
 from tomolab.learning import embedding
 from tomolab.learning.embedding import Embedding
@@ -43,15 +50,17 @@ from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.subtomograms.tomogram_list import ENDINGS
 from tomolab.volumes import Volume
 
-TABLE, EMBEDDING, BOXES = "clusters.csv", "embedding", "subtomograms.zarr"
-SESSION, LAYOUT, LAYOUT_OF, AVERAGES = "session.npz", "layout.csv", "layout.json", "averages"
-PICKS = "picks.star"
-MASKS = "masks"
-"""Folder of masks: ``masks/TOMOGRAM/NAME.mrc``, or ``masks/NAME.mrc`` for a single tomogram."""
+RECORD = "record.json"
 NOTHING = ("", "none", "random", "reference-free")
 """Values of ``start`` in the record of an average that had no start."""
 POINTS = ("particle_id", "x", "y")
 """Columns of a layout."""
+VALID: dict[str, Callable[[Any], bool]] = {
+    "cluster": lambda value: value is None or (isinstance(value, int) and not isinstance(value, bool)),
+    "members": lambda value: value is None or isinstance(value, str),
+    "quick": lambda value: value is None or isinstance(value, bool),
+}
+"""Whether the record of an average can have a value, by the fields that an inspection adds."""
 MEMORY = 2**31
 """Bytes of tomograms that stay in memory after they were read."""
 
@@ -125,7 +134,8 @@ def read_boxes(folder: Path) -> Subtomograms | None:
 def read_session(folder: Path, fresh: Session) -> Session:
     """Read the saved session; return `fresh` if there is none.
 
-    If the saved session has other particles or first clusters than `fresh`, rename its file, warn, and return `fresh`.
+    If the saved session has other particles or first clusters than `fresh`, rename its file, warn, and return `fresh`. Of one
+    that is not valid in part, a copy stays beside it.
     """
     kept = io.inside(folder, SESSION)
     fresh.take_over(kept)
@@ -133,12 +143,15 @@ def read_session(folder: Path, fresh: Session) -> Session:
         return fresh
     try:
         saved = sessions.load(kept, fresh.particles)
+        saved.origin = saved.origin or fresh.origin
         if saved.origin == fresh.origin:
+            if saved.faults:
+                shutil.copyfile(kept, _new_session_file(folder))
             return saved
         why = f"{TABLE} is not what it began with"
     except ValueError as error:
         why = str(error)
-    aside = kept.rename(free_session_path(folder))
+    aside = kept.rename(_new_session_file(folder))
     fresh.take_over(kept)
     warnings.warn(
         f"the session in {folder} cannot go on: {why}. A new one begins; the old one is saved as {aside.name}", stacklevel=3
@@ -146,9 +159,31 @@ def read_session(folder: Path, fresh: Session) -> Session:
     return fresh
 
 
+def save_session(session: Session, folder: Path, name: str) -> str:
+    """Save a session under a name in a run folder, or in a new file, with a warning, if another kernel did; return the name."""
+    while True:
+        try:
+            return session.save(folder / name).name
+        except FileExistsError:
+            beside = free_session_path(folder)
+            session.take_over(beside)
+            other = f"another kernel works on {folder} and has saved its session as {name}"
+            warnings.warn(f"{other}; this one is saved as {beside.name}", stacklevel=2)
+            name = beside.name
+
+
 def free_session_path(folder: Path) -> Path:
     """The first path ``session-N.npz`` that does not exist."""
     return next(place for n in itertools.count(1) if not (place := folder / f"session-{n}.npz").exists())
+
+
+def _new_session_file(folder: Path) -> Path:
+    """The first path ``session-N.npz``, as an empty file, which no other kernel takes."""
+    while True:
+        place = free_session_path(folder)
+        with contextlib.suppress(FileExistsError):
+            place.touch(exist_ok=False)
+            return place
 
 
 def read_layout(folder: Path, found: Embedding | None, *, seed: int) -> pd.DataFrame | None:
@@ -327,13 +362,41 @@ def particle_diameter(particles: pd.DataFrame, cut: Subtomograms | None) -> floa
     return cut.box * cut.voxel_size / 2
 
 
-def read_averages(folder: Path) -> dict[str, Average]:
-    """Read the averages, by name, oldest first."""
-    places = sorted(io.inside(folder, AVERAGES).glob("*/record.json"), key=lambda one: one.lstat().st_mtime)
-    found = [half_maps.load(place.parent) for place in places]
-    return {
-        one.record.get("name", paths.name_of_file(place.parent.name)): one for one, place in zip(found, places, strict=True)
-    }
+def read_averages(folder: Path, refused: Callable[[str], Any] = warnings.warn) -> dict[str, Average]:
+    """Read the averages, by name, oldest first; `refused` is called with a message for each that cannot be read."""
+    found = {}
+    folder = io.inside(folder, AVERAGES)
+    paths.recover_all(folder)
+    # A hidden folder is one that another process is writing.
+    for place in sorted(folder.glob(f"[!.]*/{RECORD}"), key=lambda one: one.lstat().st_mtime):
+        try:
+            average = half_maps.load(place.parent)
+        except (ValueError, OSError) as error:
+            refused(f"{error}; this average is left out")
+            continue
+        wrong = [field for field, valid in VALID.items() if not valid(average.record.get(field))]
+        if wrong:
+            refused(f"{place}: {', '.join(wrong)} left out, because not valid")
+        record = {field: value for field, value in average.record.items() if field not in wrong}
+        found[paths.name_of_file(place.parent.name)] = replace(average, record=record)
+    return found
+
+
+def claim(folder: Path, name: str) -> str:
+    """Create an empty folder for a name, or where that exists for the first "NAME (2)" that does not; return the name.
+
+    The system lets only one process create a folder, also where it has no locks.
+    """
+    for title in titles(name):
+        with contextlib.suppress(FileExistsError):
+            io.inside(folder, paths.file_name(title)).mkdir(parents=True)
+            return title
+    raise AssertionError("titles do not end")
+
+
+def titles(name: str) -> Iterator[str]:
+    """A name, and then the same with the numbers from 2."""
+    return (name if number == 1 else f"{name} ({number})" for number in itertools.count(1))
 
 
 def read(folder: str | Path, *, verify: bool = True) -> RunContents:
@@ -376,7 +439,9 @@ def read(folder: str | Path, *, verify: bool = True) -> RunContents:
         table = plain if wider is None else wider
     session = None if table is None else tried(lambda: _saved_session(folder, table)) or tried(lambda: _first_session(table))
     deleted = set() if session is None else set(session.deleted)
-    averages = {name: one for name, one in (tried(lambda: _averages(folder)) or {}).items() if name not in deleted}
+    averages = {
+        name: one for name, one in (tried(lambda: _averages(folder, faults.append)) or {}).items() if name not in deleted
+    }
     listed = tried(lambda: _selections(folder)) or []
     chosen = [one for one in (tried(partial(selection.load, place)) for place in listed) if one is not None]
     picked = tried(lambda: _picked(folder))
@@ -405,7 +470,7 @@ def read(folder: str | Path, *, verify: bool = True) -> RunContents:
     )
 
 
-@contextmanager
+@contextlib.contextmanager
 def checkpoint(folder: Path | None, name: str, *what: Any) -> Iterator[Path | None]:
     """A file in a run folder for the state of a job; after the block it is removed. None without a folder.
 
@@ -471,10 +536,10 @@ def _first_session(table: pd.DataFrame) -> Session | None:
     return Session(table, table.set_index("particle_id")["cluster"]) if "cluster" in table else None
 
 
-def _averages(folder: Path) -> dict[str, Average]:
+def _averages(folder: Path, refused: Callable[[str], Any]) -> dict[str, Average]:
     single = io.inside(folder, "average")
-    alone = {"average": half_maps.load(single)} if (single / "record.json").is_file() else {}
-    return alone | read_averages(folder)
+    alone = {"average": half_maps.load(single)} if (single / RECORD).is_file() else {}
+    return alone | read_averages(folder, refused)
 
 
 def _selections(folder: Path) -> list[Path]:
@@ -485,7 +550,7 @@ def _selections(folder: Path) -> list[Path]:
 
 def _is_selection(path: Path) -> bool:
     with path.open("rb") as file:
-        return path.name != "manifest.json" and b'"reason"' in file.read(4096)
+        return path.name != MANIFEST and b'"reason"' in file.read(4096)
 
 
 def _picked(folder: Path) -> int | None:

@@ -8,14 +8,18 @@ Selections combine like sets and are saved as JSON.
 """
 
 import json
+import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tomolab import io
+from tomolab.inspection.session_values import checked_name, checked_text
 from tomolab.io import safe_load
 
 
@@ -35,7 +39,8 @@ class Selection:
     Raises
     ------
     ValueError
-        If the name is empty or the ids are not a list of whole numbers.
+        If the name is empty, name or reason is not valid (`session_values.checked_name`, `checked_text`), or the ids are not a
+        list of whole numbers.
     """
 
     name: str
@@ -45,9 +50,13 @@ class Selection:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
             raise ValueError(f"a selection needs a name, got {self.name!r}")
+        object.__setattr__(self, "name", checked_name(self.name, "a selection", longest=math.inf))
+        object.__setattr__(self, "reason", checked_text(self.reason, "the reason of a selection"))
         given = np.asarray(self.ids)
         if given.ndim != 1 or (given.size and not np.issubdtype(given.dtype, np.integer)):
             raise ValueError(f"a selection needs a list of integer particle ids, got {given.dtype} of shape {given.shape}")
+        if given.size and given.max() > np.iinfo(np.int64).max:
+            raise ValueError(f"a particle id is at most {np.iinfo(np.int64).max}, got {given.max()}")
         # pd.unique, then sort: for a million ids this is 50 times as fast as np.unique.
         ids = np.sort(pd.unique(given.astype(np.int64)))
         ids.setflags(write=False)
@@ -112,7 +121,7 @@ class Selection:
 
 
 def load(path: str | Path) -> Selection:
-    """Read a selection written by `Selection.save`.
+    """Read a selection written by `Selection.save`; a name or reason that is not valid is left out, with a warning.
 
     Parameters
     ----------
@@ -131,11 +140,20 @@ def load(path: str | Path) -> Selection:
     if not expected <= set(content):
         raise ValueError(f"{path} is not a selection: expected the entries {', '.join(sorted(expected))}")
     with safe_load.reading(path, "a selection"):
-        safe_load.check_types(content, name=str, reason=str, count=int, ids=list)
-        selection = Selection(content["name"], content["ids"], content["reason"])
+        safe_load.check_types(content, count=int, ids=list)
+        selection = Selection(_valid(content, "name", path) or "selection", content["ids"], _valid(content, "reason", path))
     if len(selection) != content["count"]:
         raise ValueError(f"{path} says it holds {content['count']} particles, but lists {len(selection)}")
     return selection
+
+
+def _valid(content: dict[str, Any], field: str, path: str | Path) -> str:
+    """Name or reason of a selection; empty, with a warning, if a selection cannot have it."""
+    try:
+        return str(getattr(Selection(**{"name": "selection", "ids": [], "reason": "", field: content[field]}), field))
+    except ValueError as error:
+        warnings.warn(f"{path}: {error}; it is left out", stacklevel=3)
+        return ""
 
 
 def from_cluster(

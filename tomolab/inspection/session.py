@@ -3,8 +3,8 @@
 Screens show a session and change it by its methods. The signal `changed` sends the names of what changed; nothing is sent where
 nothing changed, so that two views that follow each other do not loop.
 
-Changes may come from any thread. Two kernels may work on one run folder. A session replaces only files that it has read or
-written itself.
+Changes may come from any thread, and no interrupt divides one. Two kernels may work on one run folder. A session replaces only
+files that it has read or written itself.
 
 >>> session = Session(particles, labels)
 >>> session.changed.connect(print)
@@ -21,23 +21,24 @@ import hashlib
 import json
 import operator
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from functools import wraps
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 import pandas as pd
 from psygnal import Signal
 
-from tomolab import io
+from tomolab import io, jobs
 from tomolab import particles as tables
 from tomolab.inspection import session_values
 from tomolab.inspection.history import History, Step, counted
 from tomolab.inspection.selection import Selection
-from tomolab.inspection.session_values import NONE, Cluster, Filter
+from tomolab.inspection.session_values import HIGHEST, NONE, Cluster, Filter
 from tomolab.io import safe_load
 
 FORMAT = 3
@@ -47,14 +48,15 @@ SEND_BACK = "send back"
 
 
 Change = TypeVar("Change", bound=Callable[..., Any])
+Identity: TypeAlias = tuple[int, ...]
 
 
 def _one_at_a_time(change: Change) -> Change:
-    """Let a change wait until the change of another thread is done."""
+    """Let a change wait until the change of another thread is done, and an interrupt until this one is done and saved."""
 
     @wraps(change)
     def locked(session: "Session", *arguments: Any, **options: Any) -> Any:
-        with session._lock:
+        with jobs.uninterrupted(), session._lock:
             return change(session, *arguments, **options)
 
     return cast(Change, locked)
@@ -73,7 +75,7 @@ class Session:
     Raises
     ------
     ValueError
-        If ids are repeated, or the labels are not of these particles.
+        If ids are repeated, or the labels are not of these particles or no numbers of clusters.
     """
 
     changed = Signal(set)
@@ -92,7 +94,9 @@ class Session:
         self.origin = hashlib.sha256(self.ids.tobytes() + given.tobytes()).hexdigest()
         """SHA-256 of the particle ids and their first labels."""
         self.history = History()
-        self._own_files: dict[Path, tuple[int, ...] | None] = {}
+        self.faults: list[str] = []
+        """What was left out of the file that the session was read from, because it was not valid."""
+        self._own_files: dict[Path, tuple[Identity | None, ...]] = {}
         # No number is used twice, so that an average of cluster 7 is never of another cluster 7.
         self._top = max(clusters, default=NONE)
         self._digests: tuple[np.ndarray, dict[int, str]] = given, {}
@@ -227,7 +231,10 @@ class Session:
 
     @_one_at_a_time
     def new_cluster(self, name: str = "") -> int:
-        """Move the selected particles that are visible to a new cluster; return its number. ValueError if there are none."""
+        """Move the selected particles that are visible to a new cluster; return its number.
+
+        ValueError if there are none, or the name is not valid or that of another cluster.
+        """
         rows, labels = self.rows(self._some()), self._values["labels"].copy()
         (number,) = self._new()
         labels[rows] = number
@@ -238,10 +245,7 @@ class Session:
     def merge(self, clusters: Iterable[int]) -> int:
         """Merge clusters into the first of them, which keeps its name but is not accepted; return its number.
 
-        Raises
-        ------
-        ValueError
-            If there are less than two, or one is unknown.
+        ValueError if there are less than two, or one is unknown.
         """
         known = dict(self._known(clusters))
         if len(known) < 2:
@@ -393,39 +397,32 @@ class Session:
         Raises
         ------
         ValueError
-            If the cluster is unknown, or another one has that name.
+            If the cluster is unknown, another one has that name, or a field is unknown or not valid (`session_values.checked`).
         """
         ((number, one),) = self._known([cluster])
-        name = fields.get("name", "")
-        if name and any(other.name == name for key, other in self.clusters.items() if key != number):
-            raise ValueError(f"another cluster is called {name!r} already")
-        words = ", ".join(f"{key} {value!r}" for key, value in fields.items())
-        self._do(f"{self.title(cluster)}: {words}", clusters=self._with({number: replace(one, **fields)}))
+        good = {key: session_values.checked(key, value) for key, value in fields.items()}
+        words = ", ".join(f"{key} {value!r}" for key, value in good.items())
+        self._do(f"{self.title(cluster)}: {words}", clusters=self._with({number: replace(one, **cast(Any, good))}))
 
     @_one_at_a_time
     def filter(self, column: str, low: float = -np.inf, high: float = np.inf) -> None:
         """Show only particles with numbers from `low` to `high` in a column of the table; without limits, remove the filter.
 
-        Raises
-        ------
-        ValueError
-            If there is no such column of numbers, or `low` is greater than `high`.
+        ValueError if there is no such column of numbers, or `low` is greater than `high`.
         """
-        session_values.check_range(self.particles, column, low=low, high=high)
-        self._filter(column, None if np.isinf(low) and np.isinf(high) else (float(low), float(high)))
+        kept = float(low), float(high)
+        session_values.check_filter(self.particles, column, kept)
+        self._filter(column, None if kept == (-np.inf, np.inf) else kept)
 
     @_one_at_a_time
     def filter_values(self, column: str, values: Iterable[Any] | None) -> None:
         """Show only particles with some values in a column of the table; with None, remove the filter.
 
-        Raises
-        ------
-        ValueError
-            If there is no such column, or it has none of these values.
+        ValueError if there is no such column, or it has none of these values.
         """
         kept = None if values is None else tuple(sorted({str(one) for one in values}))
         if kept is not None:
-            session_values.check_values(self.particles, column, kept)
+            session_values.check_filter(self.particles, column, kept)
         self._filter(column, kept)
 
     def _filter(self, column: str, kept: Filter | None) -> None:
@@ -444,18 +441,19 @@ class Session:
     @_one_at_a_time
     def delete_average(self, name: str, *, on: bool = True) -> None:
         """Mark an average as deleted, or not; its files stay, so that the step can be undone."""
+        name = session_values.checked_text(name, "the name of an average")
         names = set(self.deleted) | {name} if on else set(self.deleted) - {name}
         self._do(f"{'delete' if on else 'restore'} the average {name}", deleted=dict.fromkeys(sorted(names), True))
 
     @_one_at_a_time
     def undo(self) -> str:
         """Undo the last step; return its description. IndexError if there is none."""
-        return self._apply(self.history.undo(), forward=False)
+        return self._apply(*self.history.undo(), forward=False)
 
     @_one_at_a_time
     def redo(self) -> str:
         """Redo the step that was undone last; return its description. IndexError if there is none."""
-        return self._apply(self.history.redo(), forward=True)
+        return self._apply(*self.history.redo(), forward=True)
 
     # File
 
@@ -475,43 +473,46 @@ class Session:
         place = Path(path).absolute()
         with io.atomic(path) as temporary:
             # `io.atomic` holds the lock: no other session writes the file now.
-            there = _identity(place)
-            if there is not None and self._own_files.get(place, there) != there:
+            there = identity(place)
+            if there is not None and there not in self._own_files.get(place, (there,)):
                 why = "another program wrote this file after this session read or wrote it; save the session under another name"
                 raise FileExistsError(errno.EEXIST, why, str(path))
             with temporary.open("wb") as file:
                 np.savez(file, allow_pickle=False, about=np.frombuffer(text, dtype=np.uint8), **arrays)
-            written = _identity(temporary)
-        self._own_files[place] = written
+            # Noted before the file is replaced: whatever happens between the two, neither file is that of another program.
+            self._own_files[place] = there, identity(temporary)
         return Path(path)
 
     def take_over(self, path: str | Path) -> None:
         """Let `save` replace the file that is at a path now, if any, but not a file that another program writes there later."""
-        self._own_files[Path(path).absolute()] = _identity(Path(path))
+        self._own_files[Path(path).absolute()] = (identity(Path(path)),)
 
     # Helpers
 
     def _do(self, what: str, **after: Any) -> None:
         step = Step.between(what, self._values, after)
         if step.names:
-            self.history.add(step)
-            self._values |= {name: after[name] for name in step.names}
-            self.changed.emit(step.names)
+            self._become({name: after[name] for name in step.names}, self.history.add(step))
 
-    def _apply(self, step: Step, *, forward: bool) -> str:
-        self._values |= step.applied(self._values, forward=forward)
-        self.changed.emit(step.names)
+    def _apply(self, step: Step, history: History, *, forward: bool) -> str:
+        self._become(step.applied(self._values, forward=forward), history)
         return step.what
+
+    def _become(self, after: dict[str, Any], history: History) -> None:
+        values = self._values | after
+        # Together: whatever ends a change early, it does so at a call.
+        self._values, self.history = values, history
+        self.changed.emit(set(after))
 
     def _aligned(self, labels: pd.Series) -> np.ndarray:
         rows = pd.Index(labels.index).get_indexer(self._index)
         if len(labels) != len(self._index) or (rows < 0).any():
             missing = (rows < 0).sum()
             raise ValueError(f"{len(labels)} labels for {len(self._index)} particles, {missing} of which have none")
-        whole = np.iinfo(np.int32)
         numbers = pd.to_numeric(labels, errors="coerce").to_numpy(dtype=float, na_value=np.nan)[rows]
-        if not ((numbers == np.round(numbers)) & (numbers >= whole.min) & (numbers <= whole.max)).all():
-            raise ValueError(f"clusters are whole numbers up to {whole.max:,}, got {labels.dtype}")
+        wrong = numbers[~((numbers == np.round(numbers)) & (numbers >= NONE) & (numbers <= HIGHEST))]
+        if len(wrong):
+            raise ValueError(f"clusters are whole numbers from 0 to {HIGHEST:,}, and {NONE} for none; got {wrong[0]:g}")
         return numbers.astype(np.int32)
 
     def rows(self, ids: Iterable[int]) -> np.ndarray:
@@ -538,10 +539,16 @@ class Session:
 
     def _new(self, count: int = 1) -> list[int]:
         """Numbers that no cluster has or had."""
+        if self._top + count > HIGHEST:
+            raise ValueError(f"there is no number above {self._top:,} for a new cluster: number the clusters of the table anew")
         self._top += count
         return list(range(self._top - count + 1, self._top + 1))
 
     def _with(self, new: Mapping[int, Cluster]) -> dict[int, Cluster]:
+        """The clusters with new descriptions; ValueError if two have one name."""
+        others = {one.name for number, one in self.clusters.items() if number not in new} - {""}
+        if taken := [one.name for one in new.values() if one.name in others]:
+            raise ValueError(f"another cluster is called {taken[0]!r} already")
         return dict(self.clusters) | dict(new)
 
 
@@ -551,47 +558,38 @@ def digest(ids: np.ndarray) -> str:
 
 
 def load(path: str | Path, particles: pd.DataFrame) -> Session:
-    """Read a session written by `Session.save`.
-
-    Parameters
-    ----------
-    path
-        The file.
-    particles
-        The particle table of the session.
+    """Read a session of these particles written by `Session.save`; leave out, with a warning, what is not valid (`faults`).
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is not a session, or belongs to other particles.
+    FileNotFoundError, ValueError
+        If there is no such file, or it is not a session, or belongs to other particles.
     """
     what = f"a session of these {len(particles)} particles"
     # Identity first: if another program writes before the arrays are read, `save` will not replace its file.
-    identity = _identity(safe_load.existing_file(path))
+    there = identity(safe_load.existing_file(path))
     arrays = safe_load.read_npz(path, what)
     with safe_load.reading(path, what):
         about = safe_load.parse_json(arrays["about"].tobytes())
-        safe_load.check_types(
-            about, format=int, origin=str, top=int, steps=dict, **dict.fromkeys(session_values.DESCRIBED, dict)
-        )
+        safe_load.check_types(about, format=int)
         if about["format"] != FORMAT:
             raise ValueError(f"it has format {about['format']}, and {FORMAT} is read")
         session = Session(particles, pd.Series(arrays["labels"], index=arrays["ids"]))
         if not np.array_equal(session.ids, arrays["ids"]):
             raise ValueError("it is of the same particles in another order")
-        values = session._values
-        values |= {name: session_values.restored(name, about[name]) for name in session_values.DESCRIBED} | {
-            "selected": arrays["selected"]
-        }
-        session_values.check(values, particles, top=about["top"])
-        session.history = History.unpacked(about["steps"], arrays["steps"], values=values, restored=session_values.restored)
-    session._top, session.origin, session._own_files = about["top"], about["origin"], {Path(path).absolute(): identity}
+    found = session_values.Restored(about, particles, session._values["labels"])
+    session._values |= found.values | {"selected": found.selected(arrays.get("selected"))}
+    session.history = found.history(about.get("steps"), arrays.get("steps"), session._values)
+    session._top, session.origin = found.top, found.origin(about.get("origin"))
+    session.faults, session._own_files = found.faults, {Path(path).absolute(): (there,)}
+    if found.faults:
+        warnings.warn(
+            f"{path}: left out, because it is not valid: {'; '.join(dict.fromkeys(found.faults))[:2000]}", stacklevel=2
+        )
     return session
 
 
-def _identity(path: Path) -> tuple[int, ...] | None:
+def identity(path: Path) -> Identity | None:
     """Device, inode, size and time of a file, which a file that replaces it does not share; None if there is none."""
     try:
         about = path.stat()

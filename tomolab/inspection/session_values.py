@@ -1,22 +1,33 @@
 """The values of a session: descriptions of clusters, and filters of columns with the particles that they keep.
 
-A filter is a range of numbers, ends included, or a list of values as text. Values that come from a file are checked.
+A filter is a range of numbers, ends included, or a list of values as text. Values of a user and of a file pass the same checks.
 
 >>> keeps(table["score"], (0.2, 1.0))
 >>> keeps(table["tomogram"], ("TS_01", "TS_03"))
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import operator
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
-from tomolab.io import safe_load
+from tomolab.inspection.history import History
+from tomolab.io import paths, safe_load
 
 NONE = -1
 """Label of particles in no cluster."""
+HIGHEST = 2**31 - 1
+"""Highest number of a cluster."""
+LONGEST = 160
+"""Bytes of a name as that of a file (`paths.file_name`), which leaves room for the names of its averages and hidden files."""
 DESCRIBED = ("clusters", "filters", "deleted")
 """Values that are dictionaries: clusters by number, filters by column, and deleted averages by name."""
 Filter: TypeAlias = tuple[float, float] | tuple[str, ...]
@@ -27,7 +38,7 @@ Filter: TypeAlias = tuple[float, float] | tuple[str, ...]
 class Cluster:
     """Description of a cluster; the colour is "#rrggbb", or empty for that of the palette.
 
-    An `accepted` cluster is final: a discovery in all clusters leaves it out.
+    An `accepted` cluster is final: a discovery in all clusters leaves it out. ValueError if a field is not valid (`checked`).
     """
 
     name: str = ""
@@ -35,6 +46,52 @@ class Cluster:
     hidden: bool = False
     note: str = ""
     accepted: bool = False
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            object.__setattr__(self, one.name, checked(one.name, getattr(self, one.name)))
+
+
+def checked(field: str, value: Any) -> str | bool:
+    """The value of a field of a `Cluster` as it is kept; ValueError if there is no such field or it cannot have this value."""
+    known = {one.name: one.default for one in fields(Cluster)}
+    if field not in known:
+        raise ValueError(f"a cluster has no {str(field)[:40]!r}; it has {', '.join(known)}")
+    if isinstance(known[field], bool):
+        if not isinstance(value, bool | np.bool_):
+            raise ValueError(f"{field} of a cluster is True or False, got {value!r:.80}")
+        return bool(value)
+    if field == "name":
+        return checked_name(value, "a cluster")
+    if field == "colour" and not (isinstance(value, str) and re.fullmatch("(#[0-9a-fA-F]{6})?", value)):
+        raise ValueError(
+            f"the colour of a cluster is written like #0072B2, or empty for that of the palette; got {value!r:.80}"
+        )
+    return checked_text(value, f"the {field} of a cluster")
+
+
+def checked_name(value: Any, what: str, *, longest: float = LONGEST) -> str:
+    """A name of `what` as it is kept, with single spaces; ValueError if it cannot be shown, or is too long for a file."""
+    name = " ".join(checked_text(value, f"the name of {what}").split())
+    odd = [one for one in name if unicodedata.category(one) == "Cc"]
+    if odd:
+        raise ValueError(f"the name of {what} holds the control character {odd[0]!r}: type it anew without")
+    size = len(os.fsencode(paths.file_name(name)))
+    if size > longest:
+        raise ValueError(
+            f"the name of {what} takes {size} bytes as the name of a file, and may take {longest:g}: give a shorter one than "
+            f"{name[:40]}…"
+        )
+    return name
+
+
+def checked_text(value: Any, what: str) -> str:
+    """A text as it is kept; ValueError if it is none, or holds half a character, which no file can."""
+    if not isinstance(value, str):
+        raise ValueError(f"{what} is a text, got {value!r:.80}")
+    if any(unicodedata.category(one) == "Cs" for one in value):
+        raise ValueError(f"{what} holds half a character, which cannot be written: {value!r:.80}")
+    return str(value)
 
 
 def is_range(kept: Filter) -> bool:
@@ -55,21 +112,20 @@ def as_text(values: pd.Series) -> pd.Series:
     return pd.Series(np.array([str(one) for one in distinct], dtype=object)[codes], index=values.index)
 
 
-def check_range(particles: pd.DataFrame, column: str, *, low: float, high: float) -> None:
-    """Raise ValueError if there is no such column of numbers, or `low` is greater than `high`."""
-    if not _is_number(particles, column):
-        raise ValueError(f"there is no column of numbers called {column!r}")
-    if not low <= high:
-        raise ValueError(f"a range goes from low to high, got {low} to {high}")
+def check_filter(particles: pd.DataFrame, column: str, kept: Filter) -> None:
+    """Raise ValueError if the table has no such column, or the filter does not fit to it.
 
-
-def check_values(particles: pd.DataFrame, column: str, values: Sequence[str]) -> None:
-    """Raise ValueError if there is no such column, no value is given, or the column has none of them."""
-    if column not in particles:
-        raise ValueError(f"there is no column called {column!r}")
-    known = set(as_text(particles[column]).unique())
-    if not known & set(values):
-        raise ValueError(f"{column} holds none of {list(values)[:5]}; it holds {', '.join(sorted(known)[:10])}")
+    A range fits to a column of numbers, and goes from low to high; of a list of values, the column has at least one.
+    """
+    numbers = bool(kept) and is_range(kept)
+    known = isinstance(column, str) and column in particles
+    if not known or (numbers and not pd.api.types.is_numeric_dtype(particles[column])):
+        raise ValueError(f"there is no column {'of numbers ' * numbers}called {column!r:.80}")
+    if numbers and not operator.le(*kept):
+        raise ValueError(f"a range goes from low to high, got {kept[0]:g} to {kept[1]:g}")
+    held = set() if numbers else set(as_text(particles[column]).unique())
+    if not numbers and not held & set(kept):
+        raise ValueError(f"{column} holds none of {list(kept)[:5]}; it holds {', '.join(sorted(held)[:10])}")
 
 
 def describe(column: str, kept: Filter) -> str:
@@ -80,35 +136,98 @@ def describe(column: str, kept: Filter) -> str:
     return f"{column}: {', '.join(map(str, kept[:4]))}" + (f" and {len(kept) - 4} more" if len(kept) > 4 else "")
 
 
-def restored(name: str, value: Mapping[str, Any]) -> dict[Any, Any]:
-    """The entries of a value from JSON, in which keys are text and pairs are lists."""
-    if name == "clusters":
-        for fields in value.values():
-            safe_load.check_types(asdict(Cluster()) | fields, name=str, colour=str, hidden=bool, note=str, accepted=bool)
-        return {int(number): Cluster(**fields) for number, fields in value.items()}
-    if name == "deleted":
-        return dict.fromkeys(value, True)
-    if name != "filters":
-        raise ValueError(f"{name[:40]!r} is none of {', '.join(DESCRIBED)}")
-    return {column: _filter(kept) for column, kept in value.items()}
+class Restored:
+    """Values of a session from the JSON of a file; `faults` says what was left out because it is not valid.
+
+    Parameters
+    ----------
+    about
+        The JSON object.
+    particles
+        The particle table of the session.
+    labels
+        Cluster of each particle (n,); clusters that are not described have no name.
+    """
+
+    def __init__(self, about: Mapping[str, Any], particles: pd.DataFrame, labels: np.ndarray) -> None:
+        self.particles, self.faults = particles, list[str]()
+        self.values = {name: self.entries(name, about.get(name)) for name in DESCRIBED}
+        present = {number: Cluster() for number in np.unique(labels[labels != NONE]).tolist()}
+        self.values["clusters"] = present | self.values["clusters"]
+        self.top = max([NONE, *self.values["clusters"]])
+        """The highest number that a cluster has or had."""
+        with self._or_fault("top"):
+            safe_load.check_types(dict(about), top=int)
+            self.top = max(self.top, _number(about["top"], NONE))
+
+    def entries(self, name: str, found: Any, *, whole: bool = False) -> dict[Any, Any]:
+        """The valid entries of one of `DESCRIBED`, in which keys of JSON are text and pairs are lists.
+
+        If they must be `whole`, a cluster that is not valid is an error.
+        """
+        kept: dict[Any, Any] = {}
+        with nullcontext() if whole else self._or_fault(name):
+            if name not in DESCRIBED or not isinstance(found, Mapping):
+                raise ValueError(f"expected entries of {', '.join(DESCRIBED)}, got {found!r:.80}")
+            for key, value in found.items():
+                with nullcontext() if whole and name == "clusters" else self._or_fault(f"{name}: {key[:40]}"):
+                    kept |= self._entry(name, key, value, kept)
+        return kept
+
+    def selected(self, found: Any) -> np.ndarray:
+        """Whether each particle is selected, (n,); none if the array is not valid."""
+        size = len(self.particles)
+        if not isinstance(found, np.ndarray) or found.dtype != bool or found.shape != (size,):
+            self.faults.append(f"selected: expected {size} times True or False, got {found!r:.80}")
+            return np.zeros(size, dtype=bool)
+        return found
+
+    def origin(self, found: Any) -> str:
+        """The hash of ids and first labels; empty if it is not valid."""
+        with self._or_fault("origin"):
+            return str(checked_text(found, "the hash of the first labels"))
+        return ""
+
+    def history(self, about: Any, bits: Any, values: Mapping[str, Any]) -> History:
+        """The steps, or none if they do not fit to the values."""
+        with self._or_fault("the steps, which cannot be undone"):
+            # A label of a cluster that is left out would have no cluster.
+            return History.unpacked(about, bits, values=values, restored=partial(self.entries, whole=True))
+        return History()
+
+    def _entry(self, name: str, key: str, value: Any, kept: Mapping[Any, Any]) -> dict[Any, Any]:
+        if name == "deleted":
+            return {checked_text(key, "the name of an average"): True}
+        if name == "filters":
+            try:
+                check_filter(self.particles, key, _filter(value))
+            except ValueError as error:
+                raise ValueError(f"it filters by {key[:40]!r}, which the table does not have, or not so: {error}") from error
+            return {key: _filter(value)}
+        if not isinstance(value, Mapping):
+            raise ValueError(f"a cluster is described by its fields, got {value!r:.80}")
+        good: dict[str, Any] = {}
+        for field, one in value.items():
+            with self._or_fault(f"{name}: {key[:40]}"):
+                good[field] = checked(field, one)
+        if good.get("name") in {one.name for one in kept.values()}:
+            good["name"] = ""
+        return {_number(key, 0): Cluster(**good)}
+
+    @contextmanager
+    def _or_fault(self, what: str) -> Iterator[None]:
+        """Note an error of the block as a fault."""
+        try:
+            yield
+        except safe_load.ERRORS as error:
+            self.faults.append(f"{what}: {error}")
 
 
-def check(values: Mapping[str, Any], particles: pd.DataFrame, *, top: int) -> None:
-    """Refuse values of a file that contradict each other; `top` is the highest number that a cluster has or had."""
-    numbers = {*values["clusters"], *np.unique(values["labels"]).tolist()} - {NONE}
-    if not numbers <= set(values["clusters"]) or not all(0 <= number <= top < 2**31 for number in numbers):
-        raise ValueError(f"particles are in clusters {str(sorted(numbers))[:80]}, but not all of these are listed, up to {top}")
-    for column, kept in values["filters"].items():
-        if not (_is_number(particles, column) if is_range(kept) else column in particles):
-            raise ValueError(f"it filters by {column[:40]!r}, which the table does not have, or not as numbers")
-    selected = values["selected"]
-    if selected.dtype != bool or selected.shape != (len(particles),):
-        got = f"{selected.dtype} of shape {selected.shape}"
-        raise ValueError(f"the selection is {got}, expected {len(particles)} times yes or no")
-
-
-def _is_number(particles: pd.DataFrame, column: str) -> bool:
-    return column in particles and pd.api.types.is_numeric_dtype(particles[column])
+def _number(text: Any, lowest: int) -> int:
+    number = int(text)
+    if not lowest <= number <= HIGHEST:
+        raise ValueError(f"the number of a cluster is {lowest} to {HIGHEST:,}, got {number}")
+    return number
 
 
 def _filter(kept: Any) -> Filter:

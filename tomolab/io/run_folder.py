@@ -10,12 +10,17 @@ for a GPU and the numbers of Xu et al. 2017.
 >>> path = run_folder.open("tour").require("subtomograms.zarr", made_by="03_subtomograms")
 """
 
+import contextlib
+import itertools
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,7 +32,13 @@ import torch
 from tomolab import __version__, io
 from tomolab.io import paths, safe_load
 
-MANIFEST = "manifest.json"
+MANIFEST, PICKS, TABLE, EMBEDDING, BOXES = "manifest.json", "picks.star", "clusters.csv", "embedding", "subtomograms.zarr"
+SESSION, LAYOUT, LAYOUT_OF, AVERAGES = "session.npz", "layout.csv", "layout.json", "averages"
+MASKS = "masks"
+"""Folder of masks: ``masks/TOMOGRAM/NAME.mrc``, or ``masks/NAME.mrc`` for a single tomogram."""
+OWN = [MANIFEST, PICKS, TABLE, EMBEDDING, BOXES, SESSION, "session-*.npz", LAYOUT, LAYOUT_OF, AVERAGES, MASKS, "average"]
+OWN += ["tomogram.*", "tomograms", "selections", "import", "import.json", "*.safetensors"]
+"""What a run folder is made of: names in it, as patterns of `fnmatch`."""
 PACKAGES = ("numpy", "scipy", "pandas", "torch", "zarr", "lightning-fabric", "scikit-learn")
 """Packages whose versions a manifest keeps."""
 
@@ -132,19 +143,21 @@ class Run:
         return path
 
     def manifest(self) -> dict[str, Any]:
-        """Read the manifest; one without stages where nothing was recorded yet."""
+        """Read the manifest, without what is not valid, with a warning; one without stages where nothing was recorded yet."""
+        found, faults = self._stored(), list[str]()
+        stages = {name: _valid(entry, f"stage {name[:40]}", faults) for name, entry in found["stages"].items()}
+        if faults:
+            warnings.warn(f"{self.folder / MANIFEST}: left out, because it is not valid: {'; '.join(faults)}", stacklevel=2)
+        return found | {"stages": stages}
+
+    def _stored(self) -> dict[str, Any]:
+        """The manifest as it is stored."""
         path = self.folder / MANIFEST
         if not path.exists():
             return {"format": 1, "run": self.folder.name, "stages": {}}
         found = safe_load.read_json(io.inside(self.folder, MANIFEST), "a manifest")
         with safe_load.reading(path, "a manifest"):
             safe_load.check_types(found, stages=dict)
-            for entry in found["stages"].values():
-                safe_load.check_types(
-                    entry, **{name: dict for name in ("parameters", "versions", "machine") if entry.get(name)}
-                )
-                safe_load.check_types({"files": {}} | entry, files=dict)
-                safe_load.check_types(entry.get("files", {}), **dict.fromkeys(entry.get("files", {}), str))
         return found
 
     def record(
@@ -175,8 +188,8 @@ class Run:
         """
         entry = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "parameters": _plain(dict(parameters or {}), "parameters"),
-            "seed": _plain(seed, "seed"),
+            "parameters": plain(dict(parameters or {}), "parameters"),
+            "seed": plain(seed, "seed"),
             "scale": scale().name,
             "files": {name: io.sha256(self.folder / name) for name in map(self._name, files)},
             "versions": {name: metadata.version(name) for name in PACKAGES},
@@ -184,10 +197,13 @@ class Run:
         }
         # Two kernels may work on one run.
         with paths.lock(self.folder / "manifest"):
-            manifest = self.manifest()
+            manifest = self._stored()
             manifest["stages"][stage] = entry
+            text = json.dumps(manifest, indent=2, allow_nan=False)
+            # Refused now what could not be read.
+            safe_load.parse_json(text)
             with io.atomic(self.folder / MANIFEST) as temporary:
-                temporary.write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n")
+                temporary.write_text(text + "\n")
         return entry
 
     def changed(self) -> list[str]:
@@ -215,17 +231,113 @@ class Run:
         return whole.resolve().relative_to(self.folder.resolve()).as_posix()
 
 
-def _plain(value: Any, where: str) -> Any:
-    """Turn dataclasses, paths and numpy values into what JSON can hold."""
+def _valid(entry: Any, where: str, faults: list[str]) -> dict[str, Any]:
+    """The valid fields of the entry of a stage; `faults` gets the others."""
+    good = dict(entry) if isinstance(entry, dict) else {}
+    wrong = [name for name in ("parameters", "versions", "machine", "files") if not isinstance(good.get(name) or {}, dict)]
+    faults += [f"{name} of {where}, which is no object" for name in wrong] + ([] if isinstance(entry, dict) else [where])
+    files = {} if "files" in wrong else good.get("files") or {}
+    texts = {name: value for name, value in files.items() if isinstance(value, str)}
+    faults += [f"the hash of {name[:40]} of {where}, which is no text" for name in files.keys() - texts.keys()]
+    return {name: value for name, value in good.items() if name not in wrong} | ({"files": texts} if "files" in good else {})
+
+
+def refuse_own(path: Path, folder: Path | None) -> None:
+    """Raise FileExistsError if a path is, or could become, a part of what a run folder is made of.
+
+    A run folder is the given one, and any with a table of clusters, a session or a manifest. Its parts are what `OWN` names,
+    and what its manifest has recorded.
+    """
+    whole = path.absolute().parent.resolve() / path.name
+    for place in whole.parents:
+        recorded = _recorded(place)
+        given = folder is not None and place == folder.resolve()
+        if given or recorded or (place / TABLE).is_file() or (place / SESSION).is_file():
+            # Some systems take names for one that differ in case only.
+            name = whole.relative_to(place).as_posix().casefold()
+            if any(fnmatch(name.split("/")[0], own) for own in OWN) or any(
+                f"{name}/".startswith(f"{own}/") for own in recorded
+            ):
+                raise FileExistsError(f"{path.name} is a part of the run folder {place}, which stays: choose another name")
+
+
+def _recorded(folder: Path) -> set[str]:
+    """Names of the files and folders that the manifest of a folder has recorded; none without a manifest."""
+    with contextlib.suppress(ValueError, OSError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        stages = Run(folder).manifest()["stages"].values()
+        return {name.casefold() for entry in stages for name in entry.get("files", {})}
+    return set()
+
+
+@contextlib.contextmanager
+def replacing(*files: Path, folder: Path | None, replace: bool) -> Iterator[list[Path]]:
+    """Let the block write files; what it replaces stays beside as ``NAME.~1~``, or with the next free number.
+
+    Parameters
+    ----------
+    files
+        What the block writes.
+    folder
+        The run folder, of which no part is replaced (`refuse_own`).
+    replace
+        Whether files that are there may be replaced.
+
+    Yields
+    ------
+    list
+        After the block: where the replaced files are.
+
+    Raises
+    ------
+    FileExistsError
+        If a file is there and may not be replaced, or is a part of a run folder.
+    """
+    for one in files:
+        refuse_own(one, folder)
+    there = [one for one in files if os.path.lexists(one)]
+    if there and not replace:
+        names = " and ".join(one.name for one in there[:3])
+        raise FileExistsError(f"{names} is there already; choose another name, or tick that it may be replaced")
+    copies = {one: _copied(one) for one in there if one.is_file()}
+    earlier: list[Path] = []
+    try:
+        yield earlier
+    finally:
+        for one, copy in copies.items():
+            if one.is_file() and io.sha256(one) == io.sha256(copy):
+                copy.unlink()
+            else:
+                earlier.append(copy)
+
+
+def _copied(path: Path) -> Path:
+    """A copy of a file beside it, under the first free number."""
+    for number in itertools.count(1):
+        copy = path.with_name(f"{path.name}.~{number}~")
+        with contextlib.suppress(FileExistsError):
+            copy.touch(exist_ok=False)
+            break
+    shutil.copy2(path, copy)
+    return copy
+
+
+def earlier_text(earlier: Sequence[Path]) -> str:
+    """Where replaced files are, as the end of a message; empty if none was."""
+    return f"; before: {', '.join(one.name for one in earlier)}" if earlier else ""
+
+
+def plain(value: Any, where: str) -> Any:
+    """Turn dataclasses, paths and numpy values into what JSON can hold; ValueError, with the place, for other values."""
     if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value), where)
+        return plain(asdict(value), where)
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
+        return {str(key): plain(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):
         items = sorted(value) if isinstance(value, (set, frozenset)) else list(value)
-        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(items)]
+        return [plain(item, f"{where}[{i}]") for i, item in enumerate(items)]
     if isinstance(value, np.generic):
-        return _plain(value.item(), where)
+        return plain(value.item(), where)
     if isinstance(value, float) and not np.isfinite(value):
         return str(value)
     if isinstance(value, Path):

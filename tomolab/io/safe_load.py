@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from tomolab.io import checksums
 from tomolab.io.parquet_pages import columns, unpacked_bytes
 from tomolab.io.paths import content
 
@@ -88,15 +89,18 @@ def existing_file(path: str | Path) -> Path:
 def read_json(path: str | Path, what: str = "a record") -> dict[str, Any]:
     """Read a JSON object in UTF-8."""
     with reading(path, what):
-        return parse_json(content(existing_file(path), most=MAX_JSON, times=25).decode("utf-8"))
+        return parse_json(content(existing_file(path), most=MAX_JSON, times=25))
 
 
 def parse_json(text: str | bytes) -> dict[str, Any]:
-    """The JSON object of a text; ValueError if it is no object or nested deeper than `MAX_DEPTH`."""
-    found = json.loads(text)
+    """The JSON object of a text; ValueError if it is no object, nested deeper than `MAX_DEPTH` or lacks its checksum."""
+    data = text.encode() if isinstance(text, str) else text
+    checksums.check(data)
+    found = json.loads(data.decode("utf-8"))
     if not isinstance(found, dict):
         raise ValueError(f"it holds a {type(found).__name__}, expected an object")
     _check_depth(found, MAX_DEPTH)
+    found.pop(checksums.KEY, None)
     return found
 
 
@@ -178,9 +182,11 @@ def read_parquet(source: str | Path | bytes, what: str = "a table", *, name: str
     """Read a Parquet file, or its bytes with a `name` for the message."""
     if isinstance(source, bytes):
         with reading(name, what):
+            checksums.check(source)
             return _parquet(pa.BufferReader(source), len(source))
     # Opened once: another process may replace the file meanwhile.
     with reading(source, what), pa.OSFile(str(existing_file(source))) as file:
+        checksums.check_file(source)
         return _parquet(file, file.size())
 
 
@@ -272,5 +278,7 @@ def read_safetensors(path: str | Path, what: str = "tensors") -> tuple[dict[str,
             header = int.from_bytes(start.read(8), "little")
         if header > MAX_HEADER:
             raise ValueError(f"its header has {header:,} bytes, expected at most {MAX_HEADER:,}")
+        checksums.check_file(path)
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in sorted(file.keys())}, file.metadata() or {}
+            about = {key: value for key, value in (file.metadata() or {}).items() if key != checksums.KEY}
+            return {name: file.get_tensor(name) for name in sorted(file.keys())}, about

@@ -111,9 +111,7 @@ def scatter(points: pd.DataFrame, session: Session, palette: dict[int, str]) -> 
 def _name(ax: Axes, text: str, at: tuple[float, float]) -> None:
     """A name above a group of points."""
     around = [withStroke(linewidth=2.5, foreground="white")]
-    placed = ax.annotate(text[:24], at, (0, 4), textcoords="offset points", ha="center", va="bottom", path_effects=around)
-    # A name may contain dollar signs, which are not mathematics.
-    placed.set_parse_math(False)
+    ax.annotate(text[:24], at, (0, 4), textcoords="offset points", ha="center", va="bottom", path_effects=around)
 
 
 def boxes(subtomograms: Subtomograms, ids: np.ndarray) -> bytes:

@@ -6,21 +6,25 @@
 import colorsys
 import html
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from typing import Any
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, wraps
+from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgba_array
+from matplotlib.colors import is_color_like, to_hex, to_rgba_array
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 
 from tomolab.conventions import BOX, READ_POSE, SOURCE
 from tomolab.inspection.session import Session
 from tomolab.inspection.session_values import NONE, Cluster
 
+Options = ParamSpec("Options")
+Result = TypeVar("Result")
 OKABE_ITO = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"]
 """Palette for colour blindness (Okabe and Ito 2008), without black."""
 MORE = ["#332288", "#882255", "#999933", "#CC6677", "#117733", "#8A6D5B", "#7F7F7F", "#AA4499", "#44AA99", "#A65628"]
@@ -61,6 +65,8 @@ RC: Any = {
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "text.color": INK,
+    # A name may contain dollar signs, which are not mathematics.
+    "text.parse_math": False,
     "xtick.color": QUIET,
     "ytick.color": QUIET,
     "xtick.labelcolor": INK,
@@ -70,8 +76,34 @@ RC: Any = {
     "image.interpolation": "nearest",
 }
 """Settings of every figure."""
-styled = matplotlib.rc_context(RC)
-"""Decorator: draw the figure with these settings and leave the user's own unchanged."""
+NAMED = "\u200b"
+"""Comes before a leading underscore while a figure is drawn: matplotlib leaves such labels out of legends."""
+
+
+def styled(draw: Callable[Options, Result]) -> Callable[Options, Result]:
+    """Decorator: draw the figure with these settings, names as they are written, and leave the user's own unchanged."""
+
+    @wraps(draw)
+    def drawn(*arguments: Options.args, **options: Options.kwargs) -> Result:
+        with matplotlib.rc_context(RC):
+            figure = draw(*arguments, **options)
+        if isinstance(figure, Figure):
+            for legend in figure.findobj(Legend):
+                for text in legend.get_texts():
+                    text.set_text(text.get_text().removeprefix(NAMED))
+            # Powers of ten are mathematics.
+            for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis) if axis.get_scale() == "log"):
+                for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+                    tick.label1.set_parse_math(True)
+                    tick.label2.set_parse_math(True)
+        return figure
+
+    return drawn
+
+
+def label(name: object) -> str:
+    """A name as the label of what is drawn."""
+    return f"{NAMED}{name}" if str(name).startswith("_") else str(name)
 
 
 def colours(count: int) -> list[str]:
@@ -256,8 +288,21 @@ def show_in_notebook() -> None:
         shell.display_formatter.formatters["image/png"].for_type(Figure, png)
 
 
-def png(figure: Figure, *, sharpness: int = 2) -> tuple[bytes, dict[str, int]]:
-    """PNG of a figure, and its size in pixels on the screen."""
+def darken(figure: Figure) -> None:
+    """Turn a figure that was drawn on white into one for a dark theme; colours other than ink, greys and white stay."""
+    inks = {INK: FAINT, QUIET: "#a8a8a8", FAINT: FAINT_ON_DARK, "#ffffff": DARK, "#000000": FAINT}
+    # Ticks are made when they are drawn.
+    figure.draw_without_rendering()
+    for artist, name in itertools.product(figure.findobj(), ("color", "facecolor", "edgecolor")):
+        found = getattr(artist, f"get_{name}", lambda: None)()
+        if is_color_like(found) and (ink := inks.get(to_hex(found))):  # type: ignore[arg-type]
+            getattr(artist, f"set_{name}")(ink)
+
+
+def png(figure: Figure, *, sharpness: int = 2, dark: bool = False) -> tuple[bytes, dict[str, int]]:
+    """PNG of a figure, for a light or a dark theme, and its size in pixels on the screen."""
+    if dark:
+        darken(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=figure.dpi * sharpness)
     width, height = (figure.get_size_inches() * figure.dpi).astype(int).tolist()

@@ -115,10 +115,8 @@ def _map(ax: Axes, work: Inspection) -> None:
     palette = style.inks(session.clusters) if work.colour_by == CLUSTER else {}
     names = [f"{session.title(one)} ({counts[one]:,})" for one in palette]
     marks = [Line2D([], [], marker="o", linestyle="", color=ink, markersize=5) for ink in palette.values()]
-    legend = ax.legend(marks[:NAMED], [name[:32] for name in names[:NAMED]], loc="upper left", bbox_to_anchor=(0, 0), ncols=3)
-    for text in legend.get_texts():
-        # A name may contain dollar signs, which are not mathematics.
-        text.set_parse_math(False)
+    labels = [style.label(name[:32]) for name in names[:NAMED]]
+    ax.legend(marks[:NAMED], labels, loc="upper left", bbox_to_anchor=(0, 0), ncols=3)
     what = "" if work.colour_by == CLUSTER else f", by {work.colour_by}"
     ax.set_title(f"{counted(int(session.visible.sum()))}{what}")
 
@@ -144,7 +142,7 @@ def _slice(
     offsets = positions[inside][:, [right, down]]
     ax.add_collection(EllipseCollection(widths, widths, np.zeros_like(widths), offsets=offsets, edgecolor=inks, **options))
     images.scale_bar(ax, share=0.2)
-    ax.set_title(f"{name}, {'zyx'[axis]} = {place:.0f} Å", parse_math=False)
+    ax.set_title(f"{name}, {'zyx'[axis]} = {place:.0f} Å")
 
 
 def _averages(figure: Any, work: Inspection, averages: Mapping[int, Average]) -> None:
@@ -156,7 +154,7 @@ def _averages(figure: Any, work: Inspection, averages: Mapping[int, Average]) ->
         images.scale_bar(ax)
         ax.axis("off")
         text = f"{titles[cluster][:22]}\n{len(average.particles):,} particles, {average.resolution:.0f} Å"
-        ax.set_title(text, fontsize=8, parse_math=False, color=inks[cluster])
+        ax.set_title(text, fontsize=8, color=inks[cluster])
     named = {titles[one]: average for one, average in averages.items()}
     curves.draw_fsc(axes[-1], named, inks=[inks[one] for one in averages])
     axes[-1].legend().remove()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("qtpy.QtWidgets")
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from tomolab import inspection
 from tomolab.inspection import Inspection, exports
@@ -81,8 +81,15 @@ def test_what_is_chosen_is_written_and_told(
     answers["save"] = str(tmp_path / "out.star")
     choose(menu, "RELION 4")
     qtbot.waitUntil(lambda: len(told) > 8, timeout=10_000)
-    assert told[-1] == ("16 particles are in out.star", False)
+    assert told[-1] == ("16 particles are in out.star; before: out.star.~1~", False)
+    for answer, text in (("No", "particles.csv"), ("Yes", "16 particles are in project")):
+        monkeypatch.setattr(QMessageBox, "question", lambda *_, answer=answer: QMessageBox.StandardButton[answer])
+        count = len(told)
+        choose(menu, "copick")
+        qtbot.waitUntil(lambda count=count: len(told) > count, timeout=10_000)
+        assert text in told[-1][0]
+        assert told[-1][1] is (answer == "No")
     answers["save"] = ""
     choose(menu, "STOPGAP")
     qtbot.wait(50)
-    assert len(told) == 9
+    assert len(told) == 11

@@ -202,13 +202,17 @@ def write_particles(
         raise ValueError(f"{path}: {error}") from error
     content, listed = _of_suffix(path, WRITERS).write(particles, given)
     if listed is not None:
-        # Motive lists name theirs alike; Dynamo goes by the suffix.
-        beside = path.with_suffix(".doc") if path.suffix.lower() == ".tbl" else stopgap.companion(path)
-        with atomic(beside) as temporary:
+        with atomic(companion(path)) as temporary:
             temporary.write_text(listed, encoding="utf-8")
     with atomic(path) as temporary:
         temporary.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
     return path
+
+
+def companion(path: Path) -> Path:
+    """The list of tomograms that is written beside a particle list whose tomograms are numbered."""
+    # Motive lists name theirs alike; Dynamo goes by the suffix.
+    return path.with_suffix(".doc") if path.suffix.lower() == ".tbl" else stopgap.companion(path)
 
 
 def options(path: str | Path, format: str | None = None) -> frozenset[str]:  # noqa: A002 - as in `write_particles`

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtWidgets import QFileDialog, QMenu, QWidget
+from qtpy.QtWidgets import QFileDialog, QMenu, QMessageBox, QWidget
 
 from tomolab.inspection import exports
-from tomolab.inspection.exports import COPY, FORMATS, POSES, ExportFormat
+from tomolab.inspection.exports import COPICK, COPY, FORMATS, POSES, ExportFormat
 from tomolab.inspection.model import Inspection
 from tomolab.ui import report
 from tomolab.ui.napari import threads
@@ -73,15 +73,23 @@ class ExportMenu(QMenu):
         suffix = Path(source).suffix if source else wanted.suffix
         name = f"particles{suffix}"
         filters = f"{wanted.title} (*{suffix})" if suffix else ""
-        if wanted.format == "copick":
+        if wanted.format == COPICK:
             # An existing project.
             path = QFileDialog.getExistingDirectory(self.parentWidget(), "Overlay root of the copick project")
         else:
             path, _ = QFileDialog.getSaveFileName(self.parentWidget(), wanted.title, name, filters)
-        if path:
-            self.export(wanted, path, source=source)
+        if not path:
+            return
+        # The dialog for a file has asked whether to replace that of this name, but not one whose suffix is added.
+        replace = exports.place(wanted, path, source) == Path(path)
+        there = exports.there_already(wanted, path) if wanted.format == COPICK else []
+        if there:
+            names = ", ".join(one.name for one in there[:3]) + (f" and {len(there) - 3} more" if len(there) > 3 else "")
+            text = f"Replace {names}? What is there now stays beside, as NAME.~1~."
+            replace = QMessageBox.question(self.parentWidget(), wanted.title, text) == QMessageBox.StandardButton.Yes
+        self.export(wanted, path, source=source, replace=replace)
 
-    def export(self, wanted: ExportFormat, path: str | Path, *, source: str = "") -> None:
+    def export(self, wanted: ExportFormat, path: str | Path, *, source: str = "", replace: bool = False) -> None:
         """Export the particles of the chosen clusters, the selection or all in a background thread, and show a message.
 
         Parameters
@@ -92,11 +100,12 @@ class ExportMenu(QMenu):
             File or folder.
         source
             The user's own list, for the format `COPY`.
+        replace
+            Whether files that are there may be replaced.
         """
         poses = POSES[0] if self.poses.isChecked() else POSES[1]
         options: dict[str, Any] = {"chosen": exports.taken(self.inspection, self.chosen()), "poses": poses, "source": source}
-        # The dialog has asked whether to replace the file of that name, but not one whose suffix is added.
-        options["replace"] = exports.place(wanted, path, source) == Path(path)
+        options["replace"] = replace
         self._later(lambda: exports.export_as(self.inspection, wanted, path, **options))
 
     def report(self) -> None:

@@ -195,7 +195,7 @@ class InspectorPanel(QWidget):
     def _update(self, changed: set[str]) -> None:
         if self._gone:
             return
-        if self._fault and changed - {"jobs", "averages", "colours"}:
+        if self._fault and changed - {"jobs", "averages", "colours", "saved"}:
             self.tell("")
         session = self.inspection.session
         if changed & {"labels", "clusters", "selected", "averages", "filters"}:
@@ -209,7 +209,8 @@ class InspectorPanel(QWidget):
         counts = [f"<b>{chosen:,} selected</b>", f"{inside:,} in {len(session.clusters)} clusters"]
         counts += [f"{len(session.ids) - inside:,} in none"] + ([f"{hidden:,} hidden"] if hidden else [])
         if self.inspection.unsaved:
-            counts.append(f"<b>{style.span(f'NOT SAVED: {self.inspection.unsaved}', style.OKABE_ITO[1])}</b>")
+            unsaved = f"NOT SAVED: {self.inspection.unsaved}; the next change saves it too"
+            counts.append(f"<b>{style.span(unsaved, style.ERROR)}</b>")
         self.counts.setText(" · ".join(counts))
         self._enable()
 

@@ -13,6 +13,7 @@ Qt.
 
 import errno
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from tomolab.conventions import ANGLES, POSITION, SOURCE, WEDGE
 from tomolab.inspection import input_particles
 from tomolab.inspection.input_particles import ListOptions
 from tomolab.inspection.input_tomograms import InputTomogram
-from tomolab.io import paths
+from tomolab.io import paths, run_folder
 from tomolab.io.lists import formats
 from tomolab.io.volumes.tomogram import Tomogram
 from tomolab.ui import style
@@ -334,7 +335,7 @@ class Picks:
         Raises
         ------
         FileExistsError
-            If there is such a file already.
+            If there is such a file already, or it is a part of a run folder.
         ValueError
             If there are no picks, or the format cannot hold them.
         """
@@ -345,7 +346,11 @@ class Picks:
         known: dict[str, Any] = {"voxel_size": used[0].voxel_size}
         known["tomogram_shape"] = dict(zip(table["tomogram"].unique(), (one.shape for one in used), strict=True))
         path.parent.mkdir(parents=True, exist_ok=True)
-        io.write_particles(table, path, **{key: value for key, value in known.items() if key in formats.options(path)})
+        known = {key: value for key, value in known.items() if key in formats.options(path)}
+        # A list of these picks needs no copy; another one stays beside.
+        own = path.exists() and self._written.get(path) == paths.fingerprint(path)
+        with nullcontext() if own else run_folder.replacing(path, folder=None, replace=replace):
+            io.write_particles(table, path, **known)
         self._written[path], self._saved = paths.fingerprint(path), self._tables
         return path
 

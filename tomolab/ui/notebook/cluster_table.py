@@ -78,18 +78,19 @@ class ClusterTable(anywidget.AnyWidget):  # type: ignore[misc]
         if "select" in message:
             members = self.session.members(cluster, visible=True)
             self.session.select(members.ids, members.name, how=message["select"])
-        elif "colour" in message:
-            self.session.describe(cluster, colour=message["colour"])
-        else:
-            try:
+            return
+        try:
+            if "colour" in message:
+                self.session.describe(cluster, colour=message["colour"])
+            else:
                 write = self._columns[message["column"]].write
                 assert write is not None
                 write(self.session, cluster, message["value"])
-            except ValueError as error:
-                self.say(str(error))
-                # Sending the rows again replaces the refused text.
-                self.rows = []
-                self._fill()
+        except ValueError as error:
+            self.say(str(error))
+            # Sending the rows again replaces the refused text.
+            self.rows = []
+            self._fill()
 
 
 def _as_json(value: Any) -> Any:

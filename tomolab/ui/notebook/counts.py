@@ -7,6 +7,7 @@
 
 import html
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ import pandas as pd
 from ipywidgets import HTML, Button, Dropdown, HBox, Layout, VBox
 
 from tomolab import io
-from tomolab.inspection import cluster_columns, context
+from tomolab.inspection import cluster_columns, context, exports
 from tomolab.inspection.model import CLUSTER, Inspection
+from tomolab.io import run_folder
 from tomolab.ui import style
 from tomolab.ui.column_filter import columns, is_scale
 
@@ -27,7 +29,7 @@ class Counts(VBox):  # type: ignore[misc]
     """Number of visible particles of every cluster by the values of a column; of numbers, median and quartiles."""
 
     def __init__(self, inspection: Inspection, *, say: Callable[[str], Any] = lambda _: None) -> None:
-        self.inspection, self.say, self.active = inspection, say, False
+        self.inspection, self.say, self.active, self._asked = inspection, say, False, set[Path]()
         names = [name for name in columns(inspection.session.particles) if name != CLUSTER]
         first = ["tomogram"] if "tomogram" in inspection.session.particles else []
         self.column = Dropdown(
@@ -79,15 +81,20 @@ class Counts(VBox):  # type: ignore[misc]
 
     def _write(self) -> None:
         assert self.inspection.folder is not None
-        path = self.inspection.folder / f"clusters_by_{self.column.value}.csv"
-        found = self.found
+        folder, found = self.inspection.folder, self.found
+        path = folder / f"clusters_by_{exports.folder_names([self.column.value])[0]}.csv"
+        if path.exists() and path not in self._asked:
+            self._asked.add(path)
+            self.say(f"{path.name} is there already: click again to replace it; what is there now stays as {path.name}.~1~")
+            return
         try:
-            with io.atomic(path) as temporary:
+            with run_folder.replacing(path, folder=folder, replace=True) as earlier, io.atomic(path) as temporary:
                 found.set_axis([self.inspection.session.title(one) for one in found.index]).to_csv(temporary)
         except OSError as error:
             self.say(str(error))
         else:
-            self.text.value = style.span(f"the table is in {path.name}", style.QUIET_TEXT)
+            self._asked.discard(path)
+            self.text.value = style.span(f"the table is in {path.name}{run_folder.earlier_text(earlier)}", style.QUIET_TEXT)
 
     def _follow(self, changed: set[str]) -> None:
         if changed & {"labels", "clusters", "filters"}:

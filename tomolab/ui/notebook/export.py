@@ -12,8 +12,9 @@ from ipywidgets import HTML, Button, Checkbox, Dropdown, HBox, Layout, Text, Tex
 
 from tomolab import io
 from tomolab.inspection import exports, run_contents
-from tomolab.inspection.exports import COPICK, COPY, FORMATS, POSES, PROGRAMS
+from tomolab.inspection.exports import COPY, FORMATS, POSES, PROGRAMS
 from tomolab.inspection.model import Inspection
+from tomolab.io import run_folder
 from tomolab.ui import methods, report, style, view_figure
 
 
@@ -44,7 +45,7 @@ class Export(VBox):  # type: ignore[misc]
         self.poses = Checkbox(True, description="in the poses of averages", **plain)
         self.poses.tooltip = "Otherwise in the poses of the particle table"
         self.replace = Checkbox(False, description="replace a file of this name", **plain)
-        self.replace.tooltip = "Otherwise a file that is there already stays"
+        self.replace.tooltip = "The earlier file stays beside the new one, as NAME.~1~"
         about = "Write the particles of the ticked clusters, or else the selection, or else of all clusters"
         self.button = self._button("Write", "download", about=about, work=self._write)
         about = f"Write {report.PAGE} into the run folder, anew: what was done, with pictures, as one page"
@@ -79,7 +80,7 @@ class Export(VBox):  # type: ignore[misc]
         name = self.format.value.format
         self.source.layout.display = None if name == COPY else "none"
         self.poses.layout.display = "none" if name in (COPY, *PROGRAMS) else None
-        self.replace.layout.display = "none" if name in (COPICK, *PROGRAMS) else None
+        self.replace.layout.display = "none" if name in PROGRAMS else None
 
     def _do(self, work: Callable[[], str]) -> None:
         self.text.value = "…"
@@ -104,14 +105,13 @@ class Export(VBox):  # type: ignore[misc]
     def _figure(self) -> str:
         assert self.inspection.folder is not None
         paths = [self.inspection.folder / f"view{suffix}" for suffix in (".png", ".pdf")]
-        there = [path.name for path in paths if path.exists()]
-        if there and not self.replace.value:
-            raise FileExistsError(f"{' and '.join(there)} is there already; rename it, or tick that it may be replaced")
-        figure = view_figure.draw(self.inspection, **self.shown())
-        for path in paths:
-            with io.atomic(path) as temporary:
-                figure.savefig(temporary, format=path.suffix[1:], dpi=200)
-        return f"the figure is in {paths[0].name} and {paths[1].name} (folder: {paths[0].parent})"
+        with run_folder.replacing(*paths, folder=self.inspection.folder, replace=self.replace.value) as earlier:
+            figure = view_figure.draw(self.inspection, **self.shown())
+            for path in paths:
+                with io.atomic(path) as temporary:
+                    figure.savefig(temporary, format=path.suffix[1:], dpi=200)
+        text = f"the figure is in {paths[0].name} and {paths[1].name} (folder: {paths[0].parent})"
+        return text + run_folder.earlier_text(earlier)
 
     def _methods(self) -> str:
         assert self.inspection.folder is not None

@@ -166,8 +166,9 @@ class Inspector(VBox):  # type: ignore[misc]
         display(self._repr_mimebundle_(), raw=True)
 
     def say(self, text: str) -> None:
-        """Show an error message."""
-        self.status.value = _line(html.escape(text), style.ERROR_TEXT, role="alert")
+        """Show an error message, after why the last change is not saved, if it is not."""
+        unsaved = f"NOT SAVED: {self.inspection.unsaved}; the next change saves it too" if self.inspection.unsaved else ""
+        self.status.value = _line(html.escape(" · ".join(filter(None, (unsaved, text)))), style.ERROR_TEXT, role="alert")
 
     def napari(self) -> link.Link:
         """Open napari on the same inspection: the tomogram in 3-D, particles, and averages at their places.
@@ -242,7 +243,7 @@ class Inspector(VBox):  # type: ignore[misc]
             self._dress()
 
     def _follow(self, changed: set[str]) -> None:
-        if changed & {"labels", "clusters", "filters", "selected", "deleted"}:
+        if changed & {"labels", "clusters", "filters", "selected", "deleted", "saved"}:
             # First, since the colours of a million particles are slow in the browser.
             self._tell()
         if self.inspection.colour_by in self.colour.options:
@@ -277,10 +278,10 @@ class Inspector(VBox):  # type: ignore[misc]
         text = f"<b>{session.chosen_rows.sum():,}</b> of {counted(shown)} selected"
         text += f", {count - shown:,} hidden" if shown < count else ""
         text += f" · {html.escape(past[-1].what)}" if past else ""
-        path, unsaved = self.inspection.session_path, self.inspection.unsaved
+        path = self.inspection.session_path
         text += "" if path is None else " · saved" if path.name == SESSION else f" · saved as {html.escape(path.name)}"
-        if unsaved:
-            self.say(f"NOT SAVED: {unsaved}")
+        if self.inspection.unsaved:
+            self.say("")
         else:
             self.status.value = _line(text, style.QUIET_TEXT)
         self._enable()
@@ -310,6 +311,7 @@ class Inspector(VBox):  # type: ignore[misc]
 
     def _darken(self) -> None:
         self.structures.dark = self.positions.dark = self.keyboard.dark
+        self.averages.results.set_dark(self.keyboard.dark)
         self._turn()
         self._colour()
 

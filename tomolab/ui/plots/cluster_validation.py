@@ -174,7 +174,7 @@ def _classes(ax: Axes, clusters: list[int], labels: pd.Series, truth: pd.Series)
     for name, ink in style.categories(classes).items():
         if name in counts:
             share = (counts[name] / counts.sum(axis=1)).to_numpy()
-            ax.barh(range(len(counts)), share, left=left, color=ink, label=str(name), height=0.72)
+            ax.barh(range(len(counts)), share, left=left, color=ink, label=style.label(name), height=0.72)
             left += share
     ax.tick_params(axis="y", length=0, labelleft=False)
     ax.spines["left"].set_visible(False)

@@ -73,7 +73,7 @@ def _categories(ax: Axes, points: pd.DataFrame, values: pd.Series, dot: dict[str
     ax.scatter(points["x"].to_numpy()[order], points["y"].to_numpy()[order], color=inks[order], **dot)
     counts = np.bincount(categories.codes, minlength=len(palette))
     for count, (name, ink) in zip(counts, palette.items(), strict=True):
-        ax.scatter([], [], color=ink, s=28, label=f"{name}  ({count:,})")
+        ax.scatter([], [], color=ink, s=28, label=style.label(f"{name}  ({count:,})"))
     columns = 1 + (len(palette) - 1) // 22
     ax.legend(
         loc="upper left", bbox_to_anchor=(1.0, 1.0), title=values.name, alignment="left", ncols=columns, handletextpad=0.2
@@ -152,11 +152,11 @@ def composition(labels: pd.Series, truth: pd.Series) -> Figure:
     left = np.zeros(len(counts))
     for name, ink in palette.items():
         ax.barh(
-            counts.index.astype(str),
+            range(len(counts)),
             counts[name],
             left=left,
             color=ink,
-            label=str(name),
+            label=style.label(name),
             height=0.78,
             edgecolor="white",
             linewidth=0.4,
@@ -164,6 +164,7 @@ def composition(labels: pd.Series, truth: pd.Series) -> Figure:
         left += counts[name].to_numpy()
     for row, (total, largest) in enumerate(zip(counts.sum(axis=1), counts.max(axis=1), strict=True)):
         ax.text(total, row, f" {100 * largest / total:.0f} %", va="center", fontsize=7.5, color=style.QUIET)
+    ax.set_yticks(range(len(counts)), counts.index.astype(str))
     ax.invert_yaxis()
     # Room for the percentage beside the longest bar.
     ax.set_xlim(0, 1.12 * counts.sum(axis=1).max())

@@ -72,7 +72,7 @@ def _curves(ax: Axes, halves: Mapping[str, pd.DataFrame], both: pd.DataFrame, *,
         values, falls = curve["fsc"].to_numpy(), bool((curve["fsc"] < threshold).any())
         reached = resolution_at(curve, threshold)
         label = f"{text}: {reached:.0f} Å" if falls else f"{text}: to the end"
-        ax.plot(1 / curve["resolution"].to_numpy(), values, color=ink, linestyle=dashes, label=label)
+        ax.plot(1 / curve["resolution"].to_numpy(), values, color=ink, linestyle=dashes, label=style.label(label))
         if falls and values[0] >= threshold:
             ax.plot([1 / reached], [threshold], "o", color=ink, markersize=4.5)
     finest = float(both["resolution"].min())

@@ -54,7 +54,7 @@ def draw_fsc(ax: Axes, averages: Any, *, inks: Sequence[str] | None = None) -> N
         frequency = 1 / curve["resolution"].to_numpy()
         reached = first_crossing(frequency, curve["fsc"].to_numpy(), 0.143)
         text = f"{name}  " * bool(name) + (f"{1 / reached:.1f} Å" if np.isfinite(reached) else "above 0.143 to the end")
-        ax.plot(frequency, curve["fsc"], color=ink, label=text)
+        ax.plot(frequency, curve["fsc"], color=ink, label=style.label(text))
         if np.isfinite(reached):
             ax.plot([reached], [0.143], "o", color=ink, markersize=5)
         finest, coarsest = min(finest, float(curve["resolution"].min())), max(coarsest, float(curve["resolution"].max()))
@@ -94,7 +94,7 @@ def radial_profile(volumes: Volume | Mapping[str, Volume]) -> Figure:
     for (name, volume), ink in zip(named.items(), style.colours(len(named)), strict=True):
         radius, mean = profile(volume)
         scale = np.abs(mean).max() if len(named) > 1 else 1.0
-        ax.plot(radius, mean / (scale or 1.0), color=ink, label=name)
+        ax.plot(radius, mean / (scale or 1.0), color=ink, label=style.label(name))
     ax.axhline(0, color=style.FAINT, linewidth=0.8, zorder=0)
     ax.set(xlabel="distance from the centre (Å)", ylabel="density" if len(named) == 1 else "density (peak 1)", xlim=(0, None))
     if len(named) > 1:
@@ -120,9 +120,9 @@ def power(spectra: Mapping[str, pd.DataFrame], *, between: tuple[float, float] =
         reference = table if reference is None else reference
         inside = table[table["frequency"].between(1 / between[0], 1 / between[1])]
         scale = np.exp(np.log(inside["power"]).mean())
-        ax.plot(inside["frequency"], inside["power"] / scale, color=ink, label=name)
+        ax.plot(inside["frequency"], inside["power"] / scale, color=ink, label=style.label(name))
         bands = statistics.ratio(reference, table, between=between)
-        below.plot(1 / bands["resolution"], bands["ratio"], color=ink, marker="o", markersize=3, label=name)
+        below.plot(1 / bands["resolution"], bands["ratio"], color=ink, marker="o", markersize=3, label=style.label(name))
     ax.set(yscale="log", ylabel="power")
     below.axhspan(0.75, 1.25, color=style.FAINT, alpha=0.5, zorder=0, linewidth=0)
     below.set(ylabel="ratio to the first", ylim=(0, 2))
@@ -139,7 +139,7 @@ def histograms(tables: Mapping[str, pd.DataFrame]) -> Figure:
     figure = Figure((3.2 * len(regions), 2.5), layout="constrained")
     for ax, region in zip(figure.subplots(1, len(regions), squeeze=False, sharey=True)[0], regions, strict=True):
         for (name, table), ink in zip(tables.items(), style.colours(len(tables)), strict=True):
-            ax.plot(table["value"], table[region], color=ink, label=name)
+            ax.plot(table["value"], table[region], color=ink, label=style.label(name))
         ax.set_title(region)
         ax.set(xlabel="grey value (standard deviations)")
     figure.axes[0].set(ylabel="share per unit", ylim=(0, None))
@@ -153,7 +153,7 @@ def profiles(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     figure = Figure((5.2, 2.8), layout="constrained")
     ax = figure.subplots()
     for (name, (radii, values)), ink in zip(curves.items(), style.colours(len(curves)), strict=True):
-        ax.plot(radii, values, color=ink, label=name)
+        ax.plot(radii, values, color=ink, label=style.label(name))
     ax.axhline(0, color=style.FAINT, linewidth=0.8, zorder=0)
     ax.set(xlabel="distance from the particle (Å)", ylabel="grey value (standard deviations)", xlim=(0, None))
     ax.legend()

@@ -83,7 +83,7 @@ def picks(
         ax.add_collection(
             EllipseCollection(widths[these], widths[these], 0, facecolor="none", edgecolor=ink, linewidth=1.4, **outline)
         )
-        ax.plot([], [], "o", markerfacecolor="none", color=strong, label=f"{name}  ({these.sum()})")
+        ax.plot([], [], "o", markerfacecolor="none", color=strong, label=style.label(f"{name}  ({these.sum()})"))
     if colour is not None:
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), title=colour.name, alignment="left", handlelength=1.2)
     images.scale_bar(ax, share=0.2)
@@ -123,7 +123,9 @@ def specimen(model: Specimen, *, z: float | None = None, size: float = 4.0) -> F
     images.show(right, colours[model.labels[layer]], volume.voxel_size, interpolation="nearest")
     numbers = model.particles["label"].value_counts()
     for name in model.names:
-        right.plot([], [], "s", color=palette[name], label=f"{name}  ({numbers[name]})" if name in numbers else name)
+        right.plot(
+            [], [], "s", color=palette[name], label=style.label(f"{name}  ({numbers[name]})" if name in numbers else name)
+        )
     right.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.2)
     for ax, title in ((left, "density"), (right, "truth")):
         ax.set_title(title)

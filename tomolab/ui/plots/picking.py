@@ -106,10 +106,10 @@ def _figure(
     figure = Figure((width, 0.62 * width), layout="constrained")
     top, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     edges = np.linspace(min(0.0, float(ours.min())), float(ours.max()) * 1.001 + 1e-6, BINS + 1)
-    top.hist(ours, edges, color=style.OKABE_ITO[0], alpha=0.75, label=f"{names[0]}  ({len(ours):,})")
+    top.hist(ours, edges, color=style.OKABE_ITO[0], alpha=0.75, label=style.label(f"{names[0]}  ({len(ours):,})"))
     below.plot(np.sort(ours)[::-1], np.arange(1, len(ours) + 1), color=style.OKABE_ITO[0])
     if theirs is not None:
-        top.hist(theirs, edges, histtype="step", color=style.OKABE_ITO[5], linewidth=1.5, label=names[1])
+        top.hist(theirs, edges, histtype="step", color=style.OKABE_ITO[5], linewidth=1.5, label=style.label(names[1]))
         share = thresholds.false_discovery_rate(ours, theirs)
         right = below.twinx()
         right.plot(share["score"], share["share"], color=style.OKABE_ITO[5])
