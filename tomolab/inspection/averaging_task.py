@@ -29,8 +29,9 @@ from tomolab.subtomograms.dataset import Subtomograms
 
 FEWEST = 8
 """Minimum number of particles of an average."""
-MOST_BYTES = 240
-"""Bytes of the name of an average as that of a folder; 15 stay for that of a hidden one beside it."""
+MOST_BYTES, ROOM = 215, 25
+"""Bytes of the name of an average as that of a folder, beside which a number and the mark of a hidden folder have room; and
+those of them that are for the number of a class."""
 
 
 class AveragingTask:
@@ -142,7 +143,7 @@ class KeptAverages:
         names = (*self.by_name, *taken, *(paths.name_of_file(one.name) for one in there))
         # Names that differ in case only are one file on some systems.
         used = {name.casefold() for name in names}
-        return checked_title(next(one for one in run_contents.titles(title) if one.casefold() not in used))
+        return checked_title(next(one for one in run_contents.titles(title) if one.casefold() not in used), room=ROOM)
 
     def _write(self, name: str, folder: Path) -> str:
         average, title = self.by_name[name], name
@@ -163,9 +164,9 @@ class KeptAverages:
         return title
 
 
-def checked_title(name: str) -> str:
-    """The name of an average; ValueError if it has none, or none that a folder can have."""
-    title = checked_name(name, "an average", longest=MOST_BYTES)
+def checked_title(name: str, *, room: int = 0) -> str:
+    """The name of an average; ValueError if it has none, or none that a folder can have, with room for some bytes more."""
+    title = checked_name(name, "an average", longest=MOST_BYTES - room)
     if not title:
         raise ValueError("an average needs a name")
     return title

@@ -438,6 +438,7 @@ def read(folder: str | Path, *, verify: bool = True) -> RunContents:
         wider = tried(lambda: read_context(folder, plain, points, tomograms=read_tomograms(folder, plain)))
         table = plain if wider is None else wider
     session = None if table is None else tried(lambda: _saved_session(folder, table)) or tried(lambda: _first_session(table))
+    faults += [] if session is None else [f"{SESSION}: {one}" for one in dict.fromkeys(session.faults)]
     deleted = set() if session is None else set(session.deleted)
     averages = {
         name: one for name, one in (tried(lambda: _averages(folder, faults.append)) or {}).items() if name not in deleted

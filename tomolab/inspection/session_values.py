@@ -9,10 +9,9 @@ A filter is a range of numbers, ends included, or a list of values as text. Valu
 import operator
 import os
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -26,10 +25,12 @@ NONE = -1
 """Label of particles in no cluster."""
 HIGHEST = 2**31 - 1
 """Highest number of a cluster."""
-LONGEST = 160
+LONGEST = 140
 """Bytes of a name as that of a file (`paths.file_name`), which leaves room for the names of its averages and hidden files."""
 DESCRIBED = ("clusters", "filters", "deleted")
 """Values that are dictionaries: clusters by number, filters by column, and deleted averages by name."""
+FIELDS = {"name": str, "colour": str, "hidden": bool, "note": str, "accepted": bool}
+"""Fields of a `Cluster` with their types."""
 Filter: TypeAlias = tuple[float, float] | tuple[str, ...]
 """The lowest and the highest number, or the values that are kept, as text."""
 
@@ -48,16 +49,15 @@ class Cluster:
     accepted: bool = False
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            object.__setattr__(self, one.name, checked(one.name, getattr(self, one.name)))
+        for field in FIELDS:
+            object.__setattr__(self, field, checked(field, getattr(self, field)))
 
 
 def checked(field: str, value: Any) -> str | bool:
     """The value of a field of a `Cluster` as it is kept; ValueError if there is no such field or it cannot have this value."""
-    known = {one.name: one.default for one in fields(Cluster)}
-    if field not in known:
-        raise ValueError(f"a cluster has no {str(field)[:40]!r}; it has {', '.join(known)}")
-    if isinstance(known[field], bool):
+    if field not in FIELDS:
+        raise ValueError(f"a cluster has no {str(field)[:40]!r}; it has {', '.join(FIELDS)}")
+    if FIELDS[field] is bool:
         if not isinstance(value, bool | np.bool_):
             raise ValueError(f"{field} of a cluster is True or False, got {value!r:.80}")
         return bool(value)
@@ -73,8 +73,7 @@ def checked(field: str, value: Any) -> str | bool:
 def checked_name(value: Any, what: str, *, longest: float = LONGEST) -> str:
     """A name of `what` as it is kept, with single spaces; ValueError if it cannot be shown, or is too long for a file."""
     name = " ".join(checked_text(value, f"the name of {what}").split())
-    odd = [one for one in name if unicodedata.category(one) == "Cc"]
-    if odd:
+    if odd := re.search(r"[\x00-\x1f\x7f-\x9f]", name):
         raise ValueError(f"the name of {what} holds the control character {odd[0]!r}: type it anew without")
     size = len(os.fsencode(paths.file_name(name)))
     if size > longest:
@@ -89,8 +88,10 @@ def checked_text(value: Any, what: str) -> str:
     """A text as it is kept; ValueError if it is none, or holds half a character, which no file can."""
     if not isinstance(value, str):
         raise ValueError(f"{what} is a text, got {value!r:.80}")
-    if any(unicodedata.category(one) == "Cs" for one in value):
-        raise ValueError(f"{what} holds half a character, which cannot be written: {value!r:.80}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} holds half a character, which cannot be written: {value!r:.80}") from None
     return str(value)
 
 

@@ -3,6 +3,7 @@
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from test_inspector import circles, draw, picture, said, tell
 from tomolab import inspection, io, jobs
 from tomolab.inspection import Inspection, Session
 from tomolab.subtomograms import Subtomograms
-from tomolab.ui import view_figure
+from tomolab.ui import style, view_figure
 from tomolab.ui.notebook import inspector
 from tomolab.ui.notebook.inspector import Inspector
 
@@ -278,3 +279,31 @@ def test_names_of_files_are_shown_letter_by_letter(folder: Path) -> None:
     found = markup(view)
     assert len(found) > 12
     assert not [tag for tag, about in found if tag == "script" or "secret.png" in (about.get("src") or "")]
+
+
+def test_what_is_not_saved_is_red_until_it_is(view: Inspector, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for error in (OSError("no space"), RuntimeError("odd")):
+        with monkeypatch.context() as patched:
+            patched.setattr(np, "savez", Mock(side_effect=error))
+            with pytest.warns(UserWarning, match="could not be saved"):
+                view.session.select(view.session.ids[:3])
+            view.act("merge")
+            view.say("another error")
+        assert f"NOT SAVED: the session: {error}" in view.status.value
+        assert "another error" in view.status.value
+        assert style.ERROR_TEXT in view.status.value
+        view.inspection.save()
+        assert "NOT SAVED" not in view.status.value
+        view.session.select([])
+
+
+def test_a_table_of_counts_takes_the_place_of_another_when_it_is_asked_twice(view: Inspector, folder: Path) -> None:
+    place = folder / "clusters_by_tomogram.csv"
+    place.write_text("dear")
+    view.counts.button.click()
+    assert "click again to replace it" in view.status.value
+    assert place.read_text() == "dear"
+    view.counts.button.click()
+    assert "before: clusters_by_tomogram.csv.~1~" in view.counts.text.value
+    assert (folder / "clusters_by_tomogram.csv.~1~").read_text() == "dear"
+    assert pd.read_csv(place, index_col=0).index.tolist() == ["cluster 0", "cluster 1"]
