@@ -19,7 +19,7 @@ from tomolab.io.tilts import tables
 from tomolab.subtomograms import tomogram_list
 
 LISTS = sorted(set(formats.READERS) - {".em", ".tloc"})
-"""Lists that are read whole; the header of .em says how long it is, and .tloc is refused by its suffix."""
+"""Lists that are read whole; an .em is as long as its header says, and .tloc is refused by its suffix."""
 KNOWN: dict[str, Any] = {"voxel_size": 10.0, "tilts": (-60, 60), "tomogram": "TS_01"}
 RECORDS: dict[str, Callable[[Path], Any]] = {
     ".json": safe_load.read_json,
@@ -39,6 +39,14 @@ def test_a_list_that_is_too_large_is_not_read(tmp_path: Path, suffix: str) -> No
     path = sparse(tmp_path / f"a{suffix}", paths.LARGEST + 1)
     with pytest.raises(ValueError, match=rf"a\{suffix}: it has 4,294,967,297 bytes, expected at most 4,294,967,296"):
         io.read_particles(path, **{name: value for name, value in KNOWN.items() if suffix != ".csv" or name != "voxel_size"})
+
+
+def test_a_motive_list_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    path = sparse(tmp_path / "a.em", 512 + 80 * 2**26)
+    with path.open("r+b") as file:
+        file.write(struct.pack("<4B3i", 6, 0, 0, 5, 20, 2**26, 1))
+    with pytest.raises(ValueError, match=r"a\.em: it has 5,368,709,632 bytes, expected at most 4,294,967,296"):
+        io.read_particles(path, **KNOWN)
 
 
 @pytest.mark.parametrize("suffix", [*tables.READERS, ".tlt"])

@@ -19,12 +19,14 @@ import pyarrow.parquet as pq
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from tomolab.io.paths import inside
+from tomolab.io.paths import content, inside
 
 KEY, MARK = "checksum", b"tomolab-crc32c:"
 EMPTY = MARK.decode() + 8 * "0"
 """Value of `KEY` before `stamp`."""
 SUMS = "checksums.json"
+SUMS_BYTES = 2**26
+"""Bytes of a file of checksums, at most."""
 PIECE = 2**22
 """Bytes that are read at once."""
 
@@ -107,7 +109,7 @@ def check_folder(folder: Path) -> None:
     path = inside(folder, SUMS)
     if not path.is_file():
         return
-    data = path.read_bytes()
+    data = content(path, most=SUMS_BYTES)
     check(data)
     for name, written in json.loads(data)["files"].items():
         if inside(folder, name).is_file() and (real := file_crc32c(folder / name)) != written:

@@ -156,7 +156,13 @@ def encoding(raw: bytes) -> str:
 
 
 def content(path: str | Path, *, most: int = LARGEST, times: int = TEXT_TIMES) -> bytes:
-    """Bytes of a file that is read whole.
+    """Bytes of a file, after `check_size`."""
+    check_size(path, most=most, times=times)
+    return Path(path).read_bytes()
+
+
+def check_size(path: str | Path, *, most: int = LARGEST, times: int = TEXT_TIMES) -> None:
+    """Refuse a file that is too large to be read whole.
 
     Parameters
     ----------
@@ -177,7 +183,6 @@ def content(path: str | Path, *, most: int = LARGEST, times: int = TEXT_TIMES) -
         raise ValueError(f"it has {size:,} bytes, expected at most {most:,}")
     if size > SMALL:
         memory.check(times * size, f"it has {size:,} bytes, and reading it takes about")
-    return Path(path).read_bytes()
 
 
 def text(path: str | Path, *, replace: bool = False, most: int = LARGEST) -> str:
@@ -188,7 +193,8 @@ def text(path: str | Path, *, replace: bool = False, most: int = LARGEST) -> str
     Raises
     ------
     ValueError
-        If `content` refuses it, it has another encoding or holds NUL bytes, as incomplete files do; the message names the line.
+        If `check_size` refuses it, it has another encoding, or it holds NUL bytes, as incomplete files do. The message names
+        the line.
     """
     raw = content(path, most=most)
     code = encoding(raw)

@@ -244,7 +244,7 @@ def test_arrays_that_claim_what_cannot_be_are_refused(tmp_path, version: str) ->
     chunks, kind = ("chunks", "dtype") if version == "0.4" else ("chunk_shape", "data_type")
     strange = [{"id": "pickle"}] if version == "0.4" else [{"name": "numcodecs.pickle", "configuration": {}}]
     cases = [
-        (grid, chunks, [2**20, 2**20, 2**10], "bytes of memory are free|claims"),
+        (grid, chunks, [2**20, 2**20, 2**10], "bytes of memory, but only"),
         (grid, chunks, [0, 5, 6], "must be positive whole numbers"),
         (grid, chunks, [4, 5], "do not fit shape"),
         (good, "shape", [2, 2, 4, 5, 6], "do not fit shape"),
