@@ -315,7 +315,7 @@ def test_names_lead_nowhere_else(folder: Path) -> None:
         if name and len(name) < 200 and "\0" not in name:
             work.add_average(name, made)
     for name in ("x" * 300, "con\0x", ""):
-        with pytest.raises(ValueError, match="the name of an average|an average"):
+        with pytest.raises(ValueError, match="an average"):
             work.add_average(name, made)
     assert {path for path in folder.parent.rglob("*") if folder not in path.parents} == outside
     assert {path.parent for path in folder.rglob("record.json")} == set((folder / "averages").iterdir())
