@@ -74,6 +74,13 @@ def test_a_list_for_which_memory_does_not_suffice_is_not_read(tmp_path: Path, su
         io.read_particles(sparse(tmp_path / f"a{suffix}", 200_000_000), **KNOWN)
 
 
+@pytest.mark.parametrize("piece", [b"[]", b"{}", b"[{}]"])
+def test_json_of_millions_of_lists_is_not_parsed(tmp_path: Path, piece: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(b'{"a": [' + (piece + b",") * 10**7 + b"1]}")
+    with pytest.raises(ValueError, match=r"it holds \d0,000,002 lists and objects, expected at most 10,000,000"):
+        safe_load.read_json(tmp_path / "a.json")
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_arrays_are_compressed_as_numpy_does(tmp_path: Path, method: int) -> None:
     """Other decoders give all that a block holds at once, whatever the archive says of its size."""

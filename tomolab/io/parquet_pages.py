@@ -1,7 +1,8 @@
 """Takes an open Parquet file, gives the bytes to which its pages unpack, by the headers that Arrow allocates memory by.
 
 The footer of a file may say anything of the size of a column. Arrow unpacks page after page, each into memory of the size that
-stands before the page, and never writes more. Format: apache/parquet-format (PageHeader), in the compact protocol of Thrift.
+stands before the page, and never writes more. (A process with a limit of its own would take longer to start than a table of a
+million rows takes to be looked through.) Format: apache/parquet-format (PageHeader), in the compact protocol of Thrift.
 """
 
 from collections.abc import Iterator

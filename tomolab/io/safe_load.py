@@ -36,6 +36,8 @@ MAX_DEPTH = 100
 """Levels of nesting in JSON; averages that start from averages need two per generation."""
 MAX_JSON = 2**28
 """Bytes of a JSON file."""
+MAX_LISTS = 10**7
+"""Lists and objects in JSON, each of which takes many times the bytes that it has there."""
 MAX_HEADER = 2**24
 """Bytes of the header of a safetensors file."""
 MAX_UNPACKED = 2**26
@@ -96,6 +98,9 @@ def parse_json(text: str | bytes) -> dict[str, Any]:
     """The JSON object of a text; ValueError if it is no object, nested deeper than `MAX_DEPTH` or lacks its checksum."""
     data = text.encode() if isinstance(text, str) else text
     checksums.check(data)
+    holds = data.count(b"[") + data.count(b"{")
+    if holds > MAX_LISTS:
+        raise ValueError(f"it holds {holds:,} lists and objects, expected at most {MAX_LISTS:,}")
     found = json.loads(data.decode("utf-8"))
     if not isinstance(found, dict):
         raise ValueError(f"it holds a {type(found).__name__}, expected an object")
