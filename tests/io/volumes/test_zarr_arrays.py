@@ -258,6 +258,16 @@ def test_chunks_that_unpack_to_more_than_a_chunk_are_refused(codec: str, packed)
             decompressed(codec, bytes(packed(data))[:-3], 100_000)
 
 
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+def test_many_empty_members_are_read_in_a_time_that_grows_as_they_do(codec: str) -> None:
+    empty, spent = gzip.compress(b"") if codec == "gzip" else bytes(numcodecs.Zstd().encode(b"")), []
+    for count in (20_000, 160_000):
+        before = time.process_time()
+        assert not decompressed(codec, empty * count, 1000)
+        spent.append(time.process_time() - before)
+    assert spent[1] < 24 * spent[0] + 0.1
+
+
 def test_a_frame_that_does_not_say_how_long_it_is_is_counted() -> None:
     # Repeated bytes: 128 kB from 4, as often as one likes.
     def frame(blocks: int) -> bytes:

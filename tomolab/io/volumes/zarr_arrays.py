@@ -7,11 +7,13 @@ bytes decides how much memory it takes: it stops at the size of a chunk, which f
 """
 
 import asyncio
+import gzip
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -191,36 +193,29 @@ def decompressed(codec: str, data: bytes, most: int) -> memoryview:
     ValueError
         If they hold more, or are damaged.
     """
-    out: bytes | bytearray | pa.Buffer
+    out: bytes | pa.Buffer
     try:
         if codec in DECODERS:
             size = int.from_bytes(data[4:8] if codec == "blosc" else data[:4], "little")
             if codec == "blosc" and int.from_bytes(data[12:16], "little") > len(data):
-                raise RuntimeError("it ends too early")
+                raise EOFError("it ends too early")
             out = DECODERS[codec](data) if size <= most else bytes(most + 1)
         elif codec == "zstd":
-            with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
-                out = stream.read_buffer(most + 1)
+            with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as frames:
+                out = frames.read_buffer(most + 1)
+        elif codec == "gzip":
+            with gzip.GzipFile(fileobj=BytesIO(data)) as members:
+                out = members.read(most + 1)
         else:
-            out = _inflated(data, most + 1)
-    except (zlib.error, OSError, RuntimeError) as error:
+            stream = zlib.decompressobj()
+            out = stream.decompress(data, most + 1)
+            if not stream.eof and len(out) <= most:
+                raise EOFError("it ends too early")
+    except (zlib.error, EOFError, OSError, RuntimeError) as error:
         raise ValueError(f"its {codec} is damaged: {error}") from error
     if len(out) > most:
         raise ValueError(f"its {len(data):,} bytes of {codec} unpack to more than {most:,}, and a chunk has less")
     return memoryview(out).cast("B")
-
-
-def _inflated(data: bytes, most: int) -> bytearray:
-    """Content of all members of a gzip file, or of a zlib stream, up to `most` bytes."""
-    out = bytearray()
-    while data and len(out) < most:
-        stream = zlib.decompressobj(47)
-        out += stream.decompress(data, most - len(out))
-        if not stream.eof and len(out) < most:
-            raise zlib.error("it ends too early")
-        # gzip allows zeros after a member.
-        data = stream.unused_data.lstrip(b"\0")
-    return out
 
 
 class _LimitedV2(Codec):
