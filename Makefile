@@ -19,7 +19,7 @@ SPHINX := $(PYTHON_BIN)/python -m sphinx -M html docs docs/_build --fail-on-warn
 # Where a Python is named, the script has to see whether the environment is of that one.
 ASKED := $(if $(PYTHON),asked)
 
-.PHONY: asked help install lab test test-unit test-notebooks test-browser test-oldest test-newest check docs demo bench constraints clean
+.PHONY: asked help install lab test test-unit test-notebooks test-browser test-oldest test-newest check release-check docs demo bench constraints clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-15s %s\n' "$$name" "$$text"; done
@@ -79,7 +79,11 @@ check: .venv/.tomolab-check .venv/.tomolab-docs  ## format, lint, types, layers,
 	$(PYTHON_BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
 	DOCS_NOTEBOOKS=off $(SPHINX)
 	$(PYTHON_BIN)/python scripts/licences.py
-	$(PYTHON_BIN)/python scripts/audit.py
+	@$(PYTHON_BIN)/python scripts/audit.py $(AUDIT)
+
+# All checks come first, so the last line is that of the audit.
+release-check: AUDIT := --release
+release-check: check  ## the same before a release: it fails where known vulnerabilities cannot be asked for
 
 .venv-oldest/.tomolab-oldest: pyproject.toml scripts/environment.sh $(ASKED)
 	@scripts/environment.sh oldest

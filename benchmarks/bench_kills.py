@@ -11,7 +11,9 @@ Every piece of work runs in a process of its own on small inputs, first unbroken
 - in a folder that it may not write (as root it becomes nobody),
 - robbed of its folder at a moment drawn from its time,
 - killed, with a clock that goes back an hour and ahead a year in between, and files that bear such times,
-- done by two processes at once in the same folder.
+- done by two processes at once in the same folder, also on a file system without locks,
+- done beside other work in the same place, with and without locks,
+- done, or killed, and then a bit of what it wrote is flipped: that must be noticed, or change nothing.
 
 After each, everything is read: there may be nothing, what was there before, or the whole result. Then the same call is made
 again, and its result compared with the unbroken one, number by number. At last all works run at once in one run folder.
@@ -59,7 +61,8 @@ def table(*, moments: int, seed: int, names: list[str], faults: list[str], keep:
         made = []
         for name in names:
             trial = trials.Trial(name, given, Path(folder))
-            how = [(fault, max(1, round(share * moments))) for key in faults for fault, share in [trials.FAULTS[key]]]
+            possible = [trials.FAULTS[key] for key in trials.faults(name) if key in faults]
+            how = [(fault, max(1, round(share * moments))) for fault, share in possible]
             keep([fault(trial, times, seed=seed) for fault, times in how], trial.complaints)
             made.append(trial)
         if set(names) == set(works.WORKS):

@@ -6,8 +6,8 @@
 A store of simulated subtomograms is written in each layout, and read: in order, as embedding does; as training does, in an
 order of its own for every epoch (`learning.Labelled`); and one by one, as galleries do. Before every reading, the system is
 told to forget the files of the store (posix_fadvise, POSIX_FADV_DONTNEED, after they were brought to the disk), so that they
-come from there. Layouts take turns, so that other work on the machine meets all alike; medians. Plain float16 is written and
-read as stores are (`tomolab.subtomograms`); other numbers and what is compressed, which no store has, by Zarr.
+come from there. Layouts take turns, so that other work on the machine meets all alike; medians. Plain float16 with a checksum
+for each volume is written and read as stores are (`tomolab.subtomograms`); all else, which no store has, by Zarr.
 """
 
 import argparse
@@ -42,25 +42,23 @@ KILO = 1024
 class Layout(NamedTuple):
     """How a store lies on disk; sizes in kB."""
 
-    chunk: int = 256
+    chunk: int = 16
     shard: int = 16 * KILO
     dtype: str = "float16"
     compression: str = "none"
 
     @property
     def own(self) -> bool:
-        """Whether stores have such numbers."""
-        return self.dtype == "float16" and self.compression == "none"
+        """Whether stores are like this: a volume is a chunk with a checksum."""
+        return (self.chunk, self.dtype, self.compression) == (16, "float16", "none")
 
 
 CANDIDATES = [
     Layout(),
-    *(Layout(chunk=size) for size in (16, 64, 1 * KILO, 4 * KILO)),
     *(Layout(shard=size) for size in (2 * KILO, 64 * KILO)),
-    Layout(dtype="float32"),
-    Layout(dtype="int8"),
-    *(Layout(compression=name) for name in ("zstd", "blosc")),
-    Layout(dtype="int8", compression="zstd"),
+    *(Layout(256, dtype=dtype) for dtype in ("float16", "float32", "int8")),
+    *(Layout(256, compression=name) for name in ("zstd", "blosc")),
+    Layout(256, dtype="int8", compression="zstd"),
 ]
 COMPRESSORS: dict[str, Any] = {
     "none": None,
@@ -74,7 +72,7 @@ def write(path: Path, layout: Layout, pool: np.ndarray, count: int) -> float:
     box, each = pool.shape[-1], np.dtype(layout.dtype).itemsize * pool[0].size
     table = particles.table(np.zeros((count, 3)), label=[f"class {i % 16}" for i in range(count)])
     if layout.own:
-        store.CHUNK_BYTES, store.SHARD_BYTES = layout.chunk * KILO, layout.shard * KILO
+        store.SHARD_BYTES = layout.shard * KILO
         parts = ((pool[np.arange(i, min(i + 1024, count)) % len(pool)], table[i : i + 1024]) for i in range(0, count, 1024))
         start = time.perf_counter()
         writer.write(path, parts, box=box, voxel_size=20.0)
@@ -115,7 +113,7 @@ class ByZarr:
     """An array that Zarr reads, as `Subtomograms` ask for rows."""
 
     def __init__(self, array: Any) -> None:
-        self.array, self.shape, self.dtype, self.chunks = array, array.shape, array.dtype, array.chunks
+        self.array, self.shape, self.dtype, self.block = array, array.shape, array.dtype, array.chunks[0]
 
     def __getitem__(self, rows: Any) -> Any:
         return self.array[rows] if isinstance(rows, slice) else self.array.oindex[rows]
@@ -172,6 +170,7 @@ def measured(pool: np.ndarray, *, count: int, repeats: int) -> Iterator[dict[str
             files = [one for one in path.rglob("*") if one.is_file() and one.name != store.TABLE]
             yield {
                 "chunk (kB)": layout.chunk,
+                "checksums": layout.own,
                 "shard (MB)": layout.shard / KILO,
                 "numbers": layout.dtype,
                 "compression": layout.compression,

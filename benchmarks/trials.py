@@ -148,12 +148,18 @@ class Trial:
 
     def doubled(self, times: int, *, seed: int) -> dict[str, Any]:
         """Two processes do the same in the same folder at the same time."""
-        row = self._row("two at once", times)
-        for share in np.random.default_rng(seed).uniform(0, 1, times):
+        return self._doubled(self._row("two at once", times), seed=seed)
+
+    def unlocked(self, times: int, *, seed: int) -> dict[str, Any]:
+        """The same on a file system without locks."""
+        return self._doubled(self._row("two at once, no locks", times), seed=seed, locks=False)
+
+    def _doubled(self, row: dict[str, Any], *, seed: int, **trouble: Any) -> dict[str, Any]:
+        for share in np.random.default_rng(seed).uniform(0, 1, row["times"]):
             folder = self.fresh()
-            both = [Begun(self.name, self.given, folder, trouble={"others": 1})]
+            both = [Begun(self.name, self.given, folder, trouble={"others": 1, **trouble})]
             both[0].process.join(float(share) * self.seconds / 2)
-            both.append(Begun(self.name, self.given, folder, trouble={"others": 1}))
+            both.append(Begun(self.name, self.given, folder, trouble={"others": 1, **trouble}))
             ended = [one.end() for one in both]
             for one in ended:
                 if one.code:
@@ -164,6 +170,65 @@ class Trial:
                 self.complaints.append("two at once: one said that it was done, and it is not")
             self.judge(folder, row)
         return row
+
+    def mixed(self, times: int, *, seed: int) -> dict[str, Any]:
+        """Two processes do different work in the same place at the same time, every other time without locks."""
+        row = self._row("another at once", times)
+        other = works.WORKS[self.name].other or {}
+        folder = self.fresh()
+        Begun(self.name, self.given, folder, **other).end()
+        wanted = {self.wanted, works.look(self.name, folder)}
+        for number, share in enumerate(np.random.default_rng(seed).uniform(0, 1, times)):
+            folder = self.fresh()
+            trouble = {"others": 1, "locks": number % 2 == 0}
+            both = [Begun(self.name, self.given, folder, trouble=trouble)]
+            both[0].process.join(float(share) * self.seconds)
+            both.append(Begun(self.name, self.given, folder, trouble=trouble, **other))
+            for one in both:
+                ended = one.end()
+                if ended.code:
+                    self._refused(row, ended, folder)
+            found = works.look(self.name, folder)
+            row["whole" if found in wanted else "damaged"] += 1
+            if found not in wanted:
+                self.complaints.append(f"another at once: {found}")
+            left = sorted({path.name for path in folder.rglob("*")} - self.names)
+            row["left over"] += len(left)
+            row["as unbroken"] += found in wanted
+            shutil.rmtree(folder)
+        return row
+
+    def flipped(self, times: int, *, seed: int) -> dict[str, Any]:
+        """A bit is flipped in what it wrote, every other time in what it had written when it was killed."""
+        row, rng = self._row("bit flipped", times), np.random.default_rng(seed)
+        for number in range(times):
+            folder = self.fresh()
+            begun = Begun(self.name, self.given, folder)
+            if number % 2:
+                begun.wait_for_writing()
+                begun.end(float(rng.uniform(0, 0.9)) * (self.seconds - self.first))
+            else:
+                begun.end()
+            name = _flip(folder, rng)
+            found = works.look(self.name, folder)
+            again = Begun(self.name, self.given, folder, trouble={"damaged": 1}).end()
+            self._noticed(row, name, found, again, works.look(self.name, folder))
+            shutil.rmtree(folder)
+        return row
+
+    def _noticed(self, row: dict[str, Any], name: str, found: str, again: Ended, then: str) -> None:
+        """Count what is read in a damaged folder, and what comes of the same call there: the right result, or an error."""
+        kind = {self.before: "earlier", "nothing": "nothing", self.wanted: "whole"}.get(found, "")
+        told = found.startswith("damaged: ") and (str(self.place) in found or "checksum" in found)
+        row["clear errors"] += told or (again.code == works.REFUSED and str(self.place) in again.error)
+        if kind:
+            row[kind] += 1
+        elif not told:
+            row["damaged"] += 1
+            self.complaints.append(f"bit flipped in {name}: read as {found}")
+        row["as unbroken"] += then == self.wanted
+        if then != self.wanted and not again.code:
+            self.complaints.append(f"bit flipped in {name}: the second time ended well with {then}")
 
     def _row(self, what: str, times: int) -> dict[str, Any]:
         return {"work": self.name, "broken by": what, "times": times} | dict.fromkeys(COUNTS, 0)
@@ -182,8 +247,17 @@ FAULTS: dict[str, tuple[Callable[..., dict[str, Any]], float]] = {
     "removed": (Trial.removed, 0.2),
     "jumped": (Trial.jumped, 0.2),
     "doubled": (Trial.doubled, 0.1),
+    "unlocked": (Trial.unlocked, 0.1),
+    "mixed": (Trial.mixed, 0.2),
+    "flipped": (Trial.flipped, 0.4),
 }
 """How a work is broken, and how often for each time that it is killed."""
+
+
+def faults(work: str) -> list[str]:
+    """How this work can be broken."""
+    kind = works.WORKS[work]
+    return [name for name in FAULTS if (name != "mixed" or kind.other) and (name != "flipped" or kind.sums)]
 
 
 def together(trials: list[Trial], place: Path, *, times: int) -> tuple[dict[str, Any], list[str]]:
@@ -215,3 +289,19 @@ def _touch(folder: Path, jump: float) -> None:
     for path in folder.rglob("*"):
         told = path.stat().st_mtime + jump
         os.utime(path, (told, told))
+
+
+def _flip(folder: Path, rng: np.random.Generator) -> str:
+    """Flip a bit in a file of a folder, each as likely as the others; its name."""
+    # A history is for people, and nothing reads it.
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size and path.name != "history.csv")
+    if not files:
+        return "nothing"
+    path = files[rng.integers(len(files))]
+    place = int(rng.integers(path.stat().st_size))
+    with path.open("r+b") as file:
+        file.seek(place)
+        [old] = file.read(1)
+        file.seek(place)
+        file.write(bytes([old ^ 1 << int(rng.integers(8))]))
+    return path.name

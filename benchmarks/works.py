@@ -9,6 +9,8 @@
 'nothing'
 """
 
+import errno
+import fcntl
 import hashlib
 import multiprocessing
 import os
@@ -63,19 +65,19 @@ def places(count: int, seed: int) -> pd.DataFrame:
     return particles.table(drawn, tomogram="cell", tilts=(-60.0, 60.0))
 
 
-def simulate(_: Path, folder: Path) -> None:
+def simulate(_: Path, folder: Path, *, seed: int = 2) -> None:
     """A store of simulated subtomograms, which notes how far it is every 256 of them."""
     generator.BATCHES_PER_TABLE, store.SHARD_BYTES = 1, 256 * 2 * BOX**3
     maps = densities.load(["tric"], voxel_size=VOXEL_SIZE, box=BOX)
-    options: dict[str, Any] = {"imaging": LOOK, "box": BOX, "seed": 2, "device": "cpu", "progress": False}
+    options: dict[str, Any] = {"imaging": LOOK, "box": BOX, "seed": seed, "device": "cpu", "progress": False}
     simulation.subtomograms(maps, 1500, path=folder / "made.zarr", **options)
 
 
-def extract(given: Path, folder: Path) -> None:
+def extract(given: Path, folder: Path, *, seed: int = 3) -> None:
     """A store of boxes from a tomogram on disk, which notes how far it is every 256 boxes."""
     cropping.WINDOW_BYTES = 256 * 2 * BOX**3
     tomogram = io.open_volume(given / "tomogram.mrc")
-    subtomograms.extract(tomogram, places(2000, 3), box=BOX, path=folder / "cut.zarr", progress=False)
+    subtomograms.extract(tomogram, places(2000, seed), box=BOX, path=folder / "cut.zarr", progress=False)
 
 
 def read_store(folder: Path, name: str) -> list[Any]:
@@ -158,21 +160,29 @@ def read_session(folder: Path) -> list[Any]:
 
 
 class Work(NamedTuple):
-    """What is done from inputs into a folder, how it is read, and perhaps what was there before."""
+    """What is done from inputs into a folder, how it is read, options for other work, and whether that was there before."""
 
     perform: Callable[..., None]
     read: Callable[[Path], list[Any]]
-    before: dict[str, Any] | None = None
+    other: dict[str, Any] | None = None
+    over: bool = False
+    sums: bool = True
+    """Whether a flipped bit can be noticed; a text for other programs has no place for a checksum."""
+
+    @property
+    def before(self) -> dict[str, Any] | None:
+        """Options for what is there before."""
+        return self.other if self.over else None
 
 
 WORKS = {
-    "simulate": Work(simulate, partial(read_store, name="made.zarr")),
-    "extract": Work(extract, partial(read_store, name="cut.zarr")),
+    "simulate": Work(simulate, partial(read_store, name="made.zarr"), {"seed": 20}),
+    "extract": Work(extract, partial(read_store, name="cut.zarr"), {"seed": 30}),
     "embed": Work(embed, read_embedding),
     "train": Work(train, read_network),
     "average": Work(average, read_average),
-    "export": Work(export, read_list, {"seed": 70}),
-    "session": Work(keep, read_session, {"seed": 80}),
+    "export": Work(export, read_list, {"seed": 70}, over=True, sums=False),
+    "session": Work(keep, read_session, {"seed": 80}, over=True),
 }
 
 
@@ -194,7 +204,7 @@ def preload() -> None:
     CONTEXT.set_forkserver_preload(sorted(modules | offered))
 
 
-def _trouble(full: int | None, nobody: bool, jumps: tuple[float, float] | None) -> None:
+def _trouble(full: int | None, nobody: bool, jumps: tuple[float, float] | None, *, locks: bool) -> None:
     if full is not None:
         # Python ignores the signal that comes of it, and sees an error of the system, as on a full disk.
         resource.setrlimit(resource.RLIMIT_FSIZE, (full, full))
@@ -212,20 +222,26 @@ def _trouble(full: int | None, nobody: bool, jumps: tuple[float, float] | None) 
             return real() + (AHEAD if now > ahead else BACK if now > back else 0.0)
 
         time.time, time.time_ns = told, lambda: int(told() * 1e9)
+    if not locks:
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+        fcntl.flock = refuse  # type: ignore[assignment]
 
 
 def _perform(
     name: str, given: Path, folder: Path, tell: Connection, trouble: dict[str, Any], stage: str | None, options: dict[str, Any]
 ) -> None:
-    _trouble(trouble.get("full"), trouble.get("nobody", False), trouble.get("jumps"))
+    _trouble(trouble.get("full"), trouble.get("nobody", False), trouble.get("jumps"), locks=trouble.get("locks", True))
     tell.send("begun")
     before = time.process_time()
     try:
         WORKS[name].perform(given, folder, **options)
         if stage is not None:
             run_folder.Run(folder).record(stage, parameters={"work": name})
-    except OSError as error:
-        if not trouble:
+    except (OSError, ValueError) as error:
+        if not trouble or (isinstance(error, ValueError) and not trouble.get("damaged")):
             raise
         tell.send(str(error))
         sys.exit(REFUSED)
@@ -288,8 +304,8 @@ class Begun:
         Where it is done.
     trouble
         ``full``, bytes beyond which no file may grow; ``nobody``, as a user who may write nowhere; ``jumps``, seconds after
-        which the clock goes back an hour, and then ahead a year; ``others``, who do the same at the same time. Without any,
-        all must go well.
+        which the clock goes back an hour, and then ahead a year; ``locks``, False for a file system without; ``others``, who
+        work at the same time; ``damaged``, whether a file is. Without any, all must go well.
     stage
         Under what name it is recorded in the manifest of the folder.
     options

@@ -1,8 +1,11 @@
-"""Lists known vulnerabilities of the installed packages from the database osv.dev; skipped if it cannot be reached.
+"""Lists known vulnerabilities of the installed packages from the database osv.dev; fails if there are any.
 
-scripts/audit.py
+If the database cannot be reached, it says that nothing was audited, and fails only with --release.
+
+scripts/audit.py [--release]
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -11,7 +14,7 @@ import requests
 
 SERVICE = "https://api.osv.dev"
 PATIENCE = 3.0
-"""Seconds to wait for the service, before the audit is skipped."""
+"""Seconds to wait for the service, before the audit is left out."""
 LONGEST = 120.0
 """Seconds that the audit may take."""
 IGNORED: dict[str, str] = {}
@@ -40,23 +43,32 @@ def found(report: str) -> list[str]:
     ]
 
 
-def main() -> None:
-    reason = unreachable()
-    if reason:
-        print(f"audit skipped: {reason}")
+def leave_out(reason: str, *, release: bool) -> None:
+    said = f"NOT AUDITED for known vulnerabilities: {reason}"
+    if release:
+        sys.exit(f"{said}; a release needs the audit, so run make release-check where the service can be reached")
+    print(f"{said}; everything else is checked. make release-check fails without the audit")
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="List known vulnerabilities of what is installed.")
+    parser.add_argument("--release", action="store_true", help="fail if the service cannot be reached")
+    release = parser.parse_args(words).release
+    if reason := unreachable():
+        leave_out(reason, release=release)
         return
-    words = ["--vulnerability-service=osv", "--format=json", "--progress-spinner=off", "--skip-editable", "--timeout=5"]
+    options = ["--vulnerability-service=osv", "--format=json", "--progress-spinner=off", "--skip-editable", "--timeout=5"]
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "pip_audit", *words], capture_output=True, text=True, check=False, timeout=LONGEST
+            [sys.executable, "-m", "pip_audit", *options], capture_output=True, text=True, check=False, timeout=LONGEST
         )
     except subprocess.TimeoutExpired:
-        print(f"audit skipped: {SERVICE} took more than {LONGEST:g} s")
+        leave_out(f"{SERVICE} took more than {LONGEST:g} s", release=release)
         return
     if not done.stdout.strip():
         last = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
         if "onnect" in done.stderr or "timed out" in done.stderr:
-            print(f"audit skipped: {last}")
+            leave_out(last, release=release)
             return
         sys.exit(f"pip-audit failed: {last}")
     holes = found(done.stdout)

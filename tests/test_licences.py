@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import re
+import subprocess
 from email.message import Message
 from importlib.metadata import version
 from pathlib import Path
@@ -90,10 +92,35 @@ def test_vulnerabilities_are_named_and_known_ones_ignored(monkeypatch: pytest.Mo
     assert audit.found(json.dumps(REPORT)) == []
 
 
-def test_without_the_service_the_audit_is_skipped_with_a_word(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr(audit, "SERVICE", "http://127.0.0.1:9")
-    audit.main()
-    assert capsys.readouterr().out == "audit skipped: http://127.0.0.1:9 cannot be reached (ConnectionError)\n"
+def late(*_: object, **__: object) -> object:
+    raise subprocess.TimeoutExpired("pip-audit", 120)
+
+
+def unconnected(*_: object, **__: object) -> object:
+    return type("Done", (), {"stdout": "", "stderr": "error\nConnection refused", "returncode": 1})
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [(None, r"http://127.0.0.1:9 cannot be reached \(ConnectionError\)"), (late, "took more than"), (unconnected, "refused")],
+)
+def test_without_the_service_nothing_is_audited_and_a_release_fails(monkeypatch, capsys, run: object, said: str) -> None:
+    if run is None:
+        monkeypatch.setattr(audit, "SERVICE", "http://127.0.0.1:9")
+    else:
+        monkeypatch.setattr(audit, "unreachable", lambda: "")
+        monkeypatch.setattr(audit.subprocess, "run", run)
+    audit.main([])
+    (last,) = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(f"NOT AUDITED for known vulnerabilities: .*{said}.* make release-check fails without the audit", last)
+    with pytest.raises(SystemExit, match=f"^NOT AUDITED .*{said}.*; a release needs the audit"):
+        audit.main(["--release"])
+
+
+def test_the_audit_is_the_last_check() -> None:
+    for target, command in (("check", "scripts/audit.py"), ("release-check", "scripts/audit.py --release")):
+        done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert done.stdout.strip().splitlines()[-1].strip().endswith(command)
 
 
 def test_the_audit_fails_with_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +130,7 @@ def test_the_audit_fails_with_what_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(audit, "unreachable", lambda: "")
     monkeypatch.setattr(audit.subprocess, "run", run)
     with pytest.raises(SystemExit, match="PYSEC-1"):
-        audit.main()
+        audit.main([])
 
 
 def test_a_proxy_that_lets_nobody_through_is_no_service(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,6 @@ def test_what_more_would_need_and_where_it_ends() -> None:
 
 def test_a_stage_leaves_a_row(tmp_path: Path) -> None:
     row = bench_scale.measured("simulate", tmp_path, 40, 8)
-    # A chunk is written whole, with room for 256.
-    assert row["GB on disk"] * 1e9 == pytest.approx(256 * 2 * 8**3, rel=0.1)
+    # The index of a shard has room for 4,096 volumes.
+    assert row["GB on disk"] * 1e9 == pytest.approx(40 * 2 * 8**3 + 16 * 4096, rel=0.2)
     assert pd.isna(pd.DataFrame([row])).sum().sum() == 0

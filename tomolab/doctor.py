@@ -21,11 +21,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from tomolab import __version__
+from tomolab import __version__, memory
 
 OPENGL = """
 from PySide6 import QtGui
@@ -88,14 +87,14 @@ def look() -> Facts:
     packages, extras = _packages(metadata.requires("tomolab") or [])
     # Only napari needs Qt.
     renderer, opengl_error = opengl() if display and not extras.get("napari") else (None, None)
-    memory, memory_free = _memory()
+    limits = memory.limits()
     return Facts(
         python=platform.python_version(),
         python_range=str(metadata.metadata("tomolab")["Requires-Python"]),
         system=platform.platform(terse=True),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        memory=memory,
-        memory_free=memory_free,
+        memory=min(one.total for one in limits),
+        memory_free=min(one.free for one in limits),
         disk_free=shutil.disk_usage(Path.cwd()).free,
         **_torch(),
         gpus=gpus(),
@@ -153,15 +152,6 @@ def cards(devices: Path) -> int:
     """Count display controllers (class 03) by NVIDIA (vendor 10de) on the PCI bus."""
     classes = [path for path in devices.glob("*/class") if path.read_text().startswith("0x03")]
     return sum((path.parent / "vendor").read_text().strip() == "0x10de" for path in classes)
-
-
-def _memory() -> tuple[float, float]:
-    """Total and free memory in bytes, within the limit of the container."""
-    memory = psutil.virtual_memory()
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and (text := limit.read_text().strip()).isdigit():
-        return min(memory.total, int(text)), min(memory.available, int(text) - int(used.read_text()))
-    return memory.total, memory.available
 
 
 def opengl() -> tuple[str | None, str | None]:

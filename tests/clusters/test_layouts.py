@@ -41,3 +41,14 @@ def test_layouts_refuse_unknown_methods_and_too_few_particles(groups) -> None:
         with pytest.raises(ValueError, match=f"{method} needs at least {least} particles, got {least - 1}"):
             layouts.flat(embedding.take(embedding.ids[: least - 1]), method=method)
     assert len(layouts.flat(embedding.take(embedding.ids[:2]), method="pca")) == 2
+
+
+@pytest.mark.parametrize("method", ["pca", "umap", "tsne"])
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_features_that_are_all_the_same_have_no_layout(method: str, scale: float) -> None:
+    same = Embedding(np.arange(60), np.full((60, 8), scale, dtype=np.float32), "network")
+    with pytest.raises(ValueError, match="features of all 60 particles point the same way"):
+        layouts.flat(same, method=method, progress=False)
+    one = Embedding(np.arange(60), np.eye(60, 8, dtype=np.float32)[:1] + np.r_[np.zeros(59), 1][:, None].astype("f"), "network")
+    placed = layouts.flat(one, method=method, progress=False)
+    assert np.isfinite(placed[["x", "y"]]).all(axis=None)

@@ -1,5 +1,6 @@
 """Files and folders appear whole or not at all; locks end with their process, and two writers of one path do not meet."""
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -7,6 +8,7 @@ import multiprocessing
 import os
 import re
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -72,6 +74,9 @@ def test_names_from_files_stay_inside(tmp_path) -> None:
     (tmp_path / "root" / "link").symlink_to(tmp_path)
     with pytest.raises(ValueError, match="leads out of"):
         io.inside(tmp_path / "root", "link/a")
+    assert io.inside(tmp_path / "root", "link/a.mrc", tomogram=True) == tmp_path / "root/link/a.mrc"
+    with pytest.raises(ValueError, match="cannot name a file"):
+        io.inside(tmp_path / "root", "../a.mrc", tomogram=True)
 
 
 def test_hashes(tmp_path) -> None:
@@ -156,16 +161,64 @@ def test_threads_take_turns(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["count.txt"]
 
 
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP])
-def test_without_locks_all_is_written_and_nothing_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+@pytest.fixture(params=[errno.ENOSYS, errno.EOPNOTSUPP])
+def _no_locks(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     def refuse(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
+        raise OSError(request.param, os.strerror(request.param))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    (tmp_path / ".a.tmp-01234567.txt").write_text("of another machine, perhaps")
+    monkeypatch.setattr(paths, "_WITHOUT_LOCKS", set())
+
+
+@pytest.mark.usefixtures("_no_locks")
+@pytest.mark.filterwarnings("ignore:the file system of .* has no locks")
+def test_without_locks_writers_take_turns_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "LEASE", 0.5)
+    test_threads_take_turns(tmp_path)
+    (tmp_path / ".a.tmp-01234567.txt").write_text("of a writer that was killed")
     with io.atomic(tmp_path / "a.txt") as temporary:
         temporary.write_text("whole")
-    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", ".a.tmp-01234567.txt"}
+        with (
+            pytest.raises(BlockingIOError, match=r"another process has been writing .*a.txt"),
+            paths.lock(tmp_path / "a.txt", patience=0.1),
+        ):
+            pass
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", "count.txt"}
+
+
+@pytest.mark.usefixtures("_no_locks")
+@pytest.mark.filterwarnings("ignore:the file system of .* has no locks")
+def test_without_locks_a_writer_that_died_on_another_machine_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "LEASE", 0.5)
+    path = tmp_path / "a.txt"
+    with paths.lock(path):
+        left = (tmp_path / ".a.txt.lease").read_text()
+    # The same claim, of a process that this machine cannot look for.
+    (tmp_path / ".a.txt.lease").write_text(left.replace(socket.gethostname(), "elsewhere"))
+    began = time.monotonic()
+    with paths.lock(path):
+        assert time.monotonic() - began > 0.4
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("_no_locks")
+def test_without_locks_the_user_is_told_once(tmp_path: Path) -> None:
+    for told in (pytest.warns(UserWarning, match="has no locks"), contextlib.nullcontext()):
+        with told, io.atomic(tmp_path / "a.txt") as temporary:
+            temporary.write_text("whole")
+    assert [one.name for one in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_reader_finds_a_folder_that_a_killed_writer_had_moved_aside(tmp_path: Path) -> None:
+    for name in (".a.old-01234567", ".b.old-89abcdef.zarr", ".c.old-01234567"):
+        (tmp_path / name).mkdir()
+    assert paths.recovered(tmp_path / "a") == tmp_path / "a"
+    assert (tmp_path / "a").is_dir()
+    paths.recover_all(tmp_path)
+    assert {one.name for one in tmp_path.iterdir()} == {"a", "b.zarr", "c"}
+    assert not paths.recovered(tmp_path / "d").exists()
 
 
 def test_what_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

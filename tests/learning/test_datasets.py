@@ -35,7 +35,7 @@ def dealt(data: datasets.Labelled, number: int, **more: int) -> tuple[np.ndarray
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subtomograms:
     """300 subtomograms on disk in chunks of 4, of which 40 are read together."""
-    monkeypatch.setattr(stores, "CHUNK_BYTES", 4 * 2 * BOX**3)
+    monkeypatch.setattr(stores, "BLOCK_BYTES", 4 * (2 * BOX**3 + 4))
     monkeypatch.setattr(datasets, "WINDOW_BYTES", 40 * 2 * BOX**3)
     return subtomograms.open(numbered(300).save(tmp_path / "numbered.zarr"))
 

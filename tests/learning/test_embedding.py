@@ -49,6 +49,7 @@ def test_save_and_load(tmp_path) -> None:
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == [
         "embedding",
         "embedding/about.json",
+        "embedding/checksums.json",
         "embedding/ids.npy",
         "embedding/vectors.npy",
     ]
@@ -60,6 +61,9 @@ def test_load_refuses_other_files(tmp_path) -> None:
     some().save(tmp_path / "a")
     vectors = tmp_path / "a/vectors.npy"
     np.save(vectors, np.array([{}]))
+    with pytest.raises(ValueError, match=r"vectors\.npy was damaged, or changed by another program"):
+        embedding.load(tmp_path / "a")
+    (tmp_path / "a/checksums.json").unlink()
     with pytest.raises(ValueError, match="values of type object, expected numbers or text"):
         embedding.load(tmp_path / "a")
     np.save(vectors, np.zeros((3, 2)))

@@ -154,7 +154,6 @@ def test_extraction_that_was_interrupted_goes_on_and_ends_the_same(tmp_path, mon
 
 @pytest.mark.parametrize("limit", [1, 4096, 16 * 1024 * 1024])
 def test_a_store_gives_back_what_was_saved(tmp_path, monkeypatch, limit: int) -> None:
-    monkeypatch.setattr("tomolab.subtomograms.store.CHUNK_BYTES", min(limit, 2048))
     monkeypatch.setattr("tomolab.subtomograms.store.SHARD_BYTES", limit)
     made = some()
     made.save(tmp_path / "made.zarr")

@@ -20,7 +20,6 @@ BOX = 8
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch):
     """A server that lets in somebody."""
-    monkeypatch.setattr("tomolab.subtomograms.store.CHUNK_BYTES", 4 * 2 * BOX**3)
     monkeypatch.setattr("tomolab.subtomograms.store.SHARD_BYTES", 16 * 2 * BOX**3)
     with s3.serving() as server:
         for name, value in (

@@ -13,6 +13,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from tomolab import particles
+from tomolab.io import checksums
 from tomolab.subtomograms import Subtomograms, store, writer
 
 
@@ -79,12 +80,14 @@ def test_opening_something_else_says_so(tmp_path) -> None:
 def test_attributes_are_held_against_the_array(tmp_path, attribute: str, value: object, message: str) -> None:
     some().save(tmp_path / "made.zarr")
     zarr.open_group(tmp_path / "made.zarr").attrs[attribute] = value
+    with pytest.raises(ValueError, match="damaged, or changed by hand"):
+        store.read(tmp_path / "made.zarr")
+    del zarr.open_group(tmp_path / "made.zarr").attrs[checksums.KEY]
     with pytest.raises(ValueError, match=message):
         store.read(tmp_path / "made.zarr")
 
 
 def test_taking_keeps_the_order_across_chunks_and_shards(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("tomolab.subtomograms.store.CHUNK_BYTES", 2048)
     monkeypatch.setattr("tomolab.subtomograms.store.SHARD_BYTES", 16384)
     made = some(100)
     array = store.read(made.save(tmp_path / "made.zarr"))[0]
@@ -96,7 +99,6 @@ def test_taking_keeps_the_order_across_chunks_and_shards(tmp_path, monkeypatch) 
 
 def test_shards_are_written_once_whatever_the_parts(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("tomolab.subtomograms.store.SHARD_BYTES", 16384)
-    monkeypatch.setattr("tomolab.subtomograms.store.CHUNK_BYTES", 2048)
     made = some(40)
     cuts = [0, 1, 1, 30, 40]
     parts = [(torch.from_numpy(made.volumes[a:b]), made.particles[a:b]) for a, b in itertools.pairwise(cuts)]
@@ -109,7 +111,7 @@ def test_shards_are_written_once_whatever_the_parts(tmp_path, monkeypatch) -> No
 
 
 def sharded(folder: Path, count: int = 50) -> tuple[store.Volumes, np.ndarray]:
-    """Eight rows in a chunk, two chunks in a shard; a chunk and a shard hold nothing but zeros, which are written too."""
+    """Sixteen rows in a shard; half a shard and a whole one hold nothing but zeros, which are written too."""
     data = np.random.default_rng(0).standard_normal((count, 8, 8, 8)).astype(np.float16)
     data[8:16] = data[32:48] = 0
     Subtomograms(data, some(count).particles, 20.0).save(folder / "a.zarr")
@@ -118,7 +120,6 @@ def sharded(folder: Path, count: int = 50) -> tuple[store.Volumes, np.ndarray]:
 
 @pytest.fixture
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tomolab.subtomograms.store.CHUNK_BYTES", 8 * 2 * 8**3)
     monkeypatch.setattr("tomolab.subtomograms.store.SHARD_BYTES", 16 * 2 * 8**3)
 
 
@@ -129,7 +130,7 @@ def test_zarr_reads_the_same_rows(tmp_path: Path, count: int) -> None:
     group = zarr.open_group(tmp_path / "a.zarr", mode="r")
     assert group.attrs["count"] == count
     array = group["volumes"]
-    assert (array.shape, array.chunks, array.shards, array.dtype) == (volumes.shape, volumes.chunks, (16, 8, 8, 8), "float16")
+    assert (array.shape, array.chunks, array.shards, array.dtype) == (volumes.shape, (1, 8, 8, 8), (16, 8, 8, 8), "float16")
     np.testing.assert_array_equal(array[:], data)
     rng = np.random.default_rng(1)
     for rows in (np.arange(count), rng.permutation(count), rng.integers(0, count, 200), np.array([], dtype=int)):
@@ -150,7 +151,7 @@ def test_zarr_reads_the_same_rows(tmp_path: Path, count: int) -> None:
         ("shape", [50, 8, 8, 4]),
         ("shape", [True, 8, 8, 8]),
         ("chunk_grid", {"name": "regular", "configuration": {"chunk_shape": [2**39, 8, 8, 8]}}),
-        ("chunk_grid", {"name": "regular", "configuration": {"chunk_shape": [20, 8, 8, 8]}}),
+        ("chunk_grid", {"name": "regular", "configuration": {"chunk_shape": [16, 8, 8, 4]}}),
         ("codecs", [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "zstd", "configuration": {"level": 0}}]),
         ("storage_transformers", [{"name": "other"}]),
     ],
@@ -187,15 +188,15 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
             volumes[np.array(rows)]
     path = tmp_path / "a.zarr/volumes/c/1/0/0/0"
     whole = path.read_bytes()
-    moved = store.Layout(8, 8, 16).index(1) + whole[-36:]
+    moved = store.Layout(8, 16).index(8) + whole[-260:]
     for damaged, message in (
-        (whole[:-3] + b"abc", "its index is not that of 2 chunks"),
-        (whole[:20], "its 20 bytes are not those of 2 chunks or more"),
-        (whole[-36:], "its 36 bytes are not those of 2 chunks or more"),
-        (whole[100:], "bytes are not those of 2 chunks or more"),
-        (whole[8192:], "bytes are not those of 2 chunks or more"),
-        (whole[:-36] + moved[:36], "its index is not that of 2 chunks"),
-        (whole + whole, "bytes are not those of 2 chunks or more"),
+        (whole[:-3] + b"abc", "its index is not that of 16 volumes"),
+        (whole[:20], "its 20 bytes are not those of 16 volumes or more"),
+        (whole[-260:], "its 260 bytes are not those of 16 volumes or more"),
+        (whole[100:], "bytes are not those of 16 volumes or more"),
+        (whole[8 * 1028 :], "bytes are not those of 16 volumes or more"),
+        (whole[:-260] + moved[:260], "its index is not that of 16 volumes"),
+        (whole + whole, "bytes are not those of 16 volumes or more"),
     ):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=f"volumes/c/1/0/0/0 is damaged: .*{message}"):
@@ -231,3 +232,15 @@ def test_a_forked_process_reads_too(tmp_path: Path, shift: int) -> None:
     if child == 0:
         os._exit(0 if np.array_equal(volumes[shift : shift + 8], data[shift : shift + 8]) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_values_that_float16_would_lose_are_refused(tmp_path: Path) -> None:
+    made = some()
+    faint = made.volumes.astype(np.float32)
+    faint[3] *= 1e-7
+    with pytest.raises(ValueError, match=r"1 of 40 volumes have values up to .*too small for float16; .*stored normalised"):
+        Subtomograms(faint, made.particles, 20.0).save(tmp_path / "a.zarr")
+    assert not list(tmp_path.iterdir())
+    # Nothing but zeros, as in a box of a mask, is kept.
+    faint[3] = 0
+    assert not store.read(Subtomograms(faint, made.particles, 20.0).save(tmp_path / "a.zarr"))[0][3].any()

@@ -17,7 +17,6 @@ SIZES = {"TS_01": 10.0, "TS_02": 12.0, "TS_03": 20.0}
 @pytest.fixture
 def place(tmp_path, monkeypatch) -> Path:
     """Three tomograms of different kinds, with a list of them; shards are small, so that several are written."""
-    monkeypatch.setattr(store, "CHUNK_BYTES", 2048)
     monkeypatch.setattr(store, "SHARD_BYTES", 8192)
     rng = np.random.default_rng(0)
     for name, kind in (("TS_01", ".mrc"), ("TS_02", ".mrc.gz"), ("TS_03", ".zarr")):

@@ -20,8 +20,7 @@ BOX = 4
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four volumes in a chunk, sixteen in a shard."""
-    monkeypatch.setattr("tomolab.subtomograms.store.CHUNK_BYTES", 4 * 2 * BOX**3)
+    """Sixteen volumes in a shard."""
     monkeypatch.setattr("tomolab.subtomograms.store.SHARD_BYTES", 16 * 2 * BOX**3)
 
 
@@ -135,7 +134,7 @@ def test_a_folder_that_is_removed_meanwhile_is_no_store(tmp_path: Path) -> None:
 
 def adding(path: Path, first: int, times: int, begun: object) -> None:
     """Add three at a time."""
-    store.CHUNK_BYTES, store.SHARD_BYTES = 4 * 2 * BOX**3, 16 * 2 * BOX**3
+    store.SHARD_BYTES = 16 * 2 * BOX**3
     begun.set()
     for number in range(times):
         subtomograms.append(path, some(3, first + 3 * number))

@@ -12,11 +12,10 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from tomolab import io
-from tomolab.io import paths, safe_load
+from tomolab.io import checksums, paths, safe_load
 
 WRITE_INTERVAL = 5.0
 """Seconds between two writes."""
@@ -73,7 +72,7 @@ class Checkpoint:
             f"{number}.{name}": tensor for number, one in enumerate(refinements) for name, tensor in one.state_dict().items()
         }
         with io.atomic(self.path) as temporary:
-            temporary.write_bytes(to_bytes(tensors, metadata={"about": self.about}))
+            temporary.write_bytes(checksums.safetensors_bytes(tensors, {"about": self.about}))
         self.written = time.monotonic()
 
     def remove(self) -> None:

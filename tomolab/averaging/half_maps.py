@@ -23,7 +23,7 @@ from tomolab.averaging.alignment import Poses
 from tomolab.averaging.fsc import THRESHOLD, correlate, fsc_weights, resolution_at
 from tomolab.averaging.reconstruction import back_project, to_map
 from tomolab.conventions import ANGLES, POSITION
-from tomolab.io import safe_load
+from tomolab.io import checksums, paths, safe_load
 from tomolab.subtomograms.dataset import Subtomograms
 from tomolab.volumes import Volume, apply_mask, fit
 
@@ -98,6 +98,7 @@ class Average:
             self.fsc.to_csv(temporary / "fsc.csv", index=False)
             self.particles.to_parquet(temporary / "particles.parquet", index=False)
             (temporary / "record.json").write_text(json.dumps(self.record, indent=1))
+            checksums.write_folder(temporary)
         return Path(folder)
 
 
@@ -138,7 +139,7 @@ def load(folder: str | Path) -> Average:
     ValueError
         If a file is damaged, or the files are not of one average.
     """
-    folder = Path(folder)
+    folder = paths.recovered(folder)
     for name in ("volume.mrc", "half1.mrc", "half2.mrc", "fsc.csv", "particles.parquet", "record.json"):
         if not io.inside(folder, name).is_file():
             raise FileNotFoundError(f"{folder} is not a saved average: it has no {name}")
@@ -146,6 +147,7 @@ def load(folder: str | Path) -> Average:
     if not volume.shape == half1.shape == half2.shape or len({one.voxel_size for one in (volume, half1, half2)}) > 1:
         raise ValueError(f"{folder} is not a saved average: {volume!r} has halves {half1!r} and {half2!r}")
     with safe_load.reading(folder, "an average"):
+        checksums.check_folder(folder)
         table = particles.check(safe_load.read_parquet(folder / "particles.parquet"))
         fsc = safe_load.read_csv(folder / "fsc.csv", ["resolution", "fsc"])
         if not len(fsc) or not (fsc["resolution"] > 0).all():

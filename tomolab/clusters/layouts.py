@@ -20,6 +20,8 @@ from tomolab.learning.embedding import Embedding
 
 SAMPLE = 20_000
 """Particles to which a layout is fit, at most; the others are placed into it."""
+SAME = 1e-6
+"""Spread of features, relative to the largest, up to which they are equal but for rounding."""
 CHUNK = 20_000
 """Particles that are placed at once."""
 Fitted = tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]
@@ -51,7 +53,8 @@ def flat(
     Raises
     ------
     ValueError
-        If the method is unknown or there are too few particles for it (2; UMAP and t-SNE 5).
+        If the method is unknown or there are too few particles for it (2; UMAP and t-SNE 5), or all features are
+        the same.
     """
     n, d = embedding.vectors.shape
     methods: dict[str, Callable[..., Fitted]] = {"umap": _umap, "tsne": _tsne}
@@ -61,6 +64,9 @@ def flat(
         raise ValueError(f"{method} needs at least {2 if method == 'pca' else 5} particles, got {n}")
     whole = Embedding(embedding.ids, directions(embedding, normalise), embedding.network)
     reduced = pca.pca(whole, min(2 if method == "pca" else 50, n, d)).vectors
+    if np.ptp(reduced, axis=0).max() <= SAME * np.abs(whole.vectors).max():
+        same = "point the same way" if normalise else "are the same"
+        raise ValueError(f"the features of all {n} particles {same}, which gives no layout; check network and subtomograms")
     points = reduced if method == "pca" else _placed(reduced, methods[method], seed=seed, progress=progress)
     return pd.DataFrame({"particle_id": embedding.ids, "x": points[:, 0], "y": points[:, 1]})
 

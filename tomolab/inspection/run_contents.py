@@ -349,7 +349,7 @@ def map_files(folder: Path) -> list[Path]:
 
 def _tomogram(folder: Path, name: str) -> Path | None:
     """The map of this name, if there is one."""
-    candidates = (io.inside(folder, f"{name}{end}") for end in ENDINGS)
+    candidates = (io.inside(folder, f"{name}{end}", tomogram=True) for end in ENDINGS)
     return next((path for path in candidates if path.exists()), None)
 
 
@@ -365,7 +365,10 @@ def particle_diameter(particles: pd.DataFrame, cut: Subtomograms | None) -> floa
 def read_averages(folder: Path, refused: Callable[[str], Any] = warnings.warn) -> dict[str, Average]:
     """Read the averages, by name, oldest first; `refused` is called with a message for each that cannot be read."""
     found = {}
-    for place in sorted(io.inside(folder, AVERAGES).glob(f"*/{RECORD}"), key=lambda one: one.lstat().st_mtime):
+    folder = io.inside(folder, AVERAGES)
+    paths.recover_all(folder)
+    # A hidden folder is one that another process is writing.
+    for place in sorted(folder.glob(f"[!.]*/{RECORD}"), key=lambda one: one.lstat().st_mtime):
         try:
             average = half_maps.load(place.parent)
         except (ValueError, OSError) as error:

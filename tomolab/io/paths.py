@@ -13,19 +13,32 @@ import os
 import re
 import secrets
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
 
+from tomolab import memory
+
+LARGEST = 2**32
+"""Bytes of a text, such as a list of twenty million particles."""
+SMALL = 2**24
+"""Bytes of a file for which the free memory is not asked."""
+TEXT_TIMES = 10
+"""Bytes of memory for each byte of a text that becomes a table."""
 LONGEST = 255
 """Largest number of bytes in the name of a file or folder on all common systems."""
 PATIENCE = 10.0
 """Seconds to wait for another process that writes the same path."""
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 """Errors of file systems that have no locks."""
+_WITHOUT_LOCKS: set[int] = set()
+"""Devices of file systems without locks of which the user was told."""
+LEASE = 30.0
+"""Seconds without a sign of life after which the writer on another machine counts as dead, where there are no locks."""
 
 
 @contextmanager
@@ -49,9 +62,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = _beside(path, f"tmp-{secrets.token_hex(4)}")
-    with lock(path) as alone:
-        if alone:
-            _recover(path)
+    with lock(path):
+        _recover(path)
         try:
             yield temporary
             _sync_tree(temporary)
@@ -61,8 +73,36 @@ def atomic(path: str | Path) -> Iterator[Path]:
     _sync(path.parent)
 
 
-def inside(root: str | Path, name: str) -> Path:
-    """Path of `name` under the folder `root`; a name taken from a file must not lead out of it.
+def recovered(path: str | Path) -> Path:
+    """The path, after a folder that a killed writer had moved aside was put back; every reader of a folder begins with this."""
+    path = Path(path)
+    # A folder that only may be read needs no lock to see that nothing lies beside it.
+    if not path.exists() and path.parent.is_dir() and _left_over(path, "old"):
+        with lock(path):
+            _recover(path)
+    return path
+
+
+def recover_all(folder: Path) -> None:
+    """Put back all folders in this one that killed writers had moved aside."""
+    names = [re.fullmatch(r"\.(.+)\.old-[0-9a-f]{8}(.*)", one.name) for one in (folder.iterdir() if folder.is_dir() else ())]
+    for name in {found[1] + found[2] for found in names if found}:
+        recovered(folder / name)
+
+
+def inside(root: str | Path, name: str, *, tomogram: bool = False) -> Path:
+    """Path of `name` under the folder `root`; what belongs to a project or a store must not lead out of it.
+
+    This is the rule of all readers. A path that the user gives is followed wherever its links lead, and so is a tomogram,
+    which is often a link to another disk and is only read. Whatever else lies in a run folder, a store, a project of copick
+    or RELION, or is named by a file, must stay in its folder, by ``..`` as by links.
+
+    Parameters
+    ----------
+    root, name
+        The folder, and the path relative to it.
+    tomogram
+        Whether it is a tomogram, whose links are followed.
 
     Raises
     ------
@@ -75,12 +115,14 @@ def inside(root: str | Path, name: str) -> Path:
     if max(len(os.fsencode(one)) for one in names) > LONGEST:
         raise ValueError(f"{name[:80]!r} … cannot name a file under {root}: it is longer than file names can be")
     path = Path(root) / name
+    if tomogram:
+        return path
     try:
         target = path.resolve()
     except (OSError, RuntimeError) as error:
         raise ValueError(f"{name!r} cannot name a file under {root}: {error}") from error
     if not target.is_relative_to(Path(root).resolve()):
-        raise ValueError(f"{name!r} leads out of {root}")
+        raise ValueError(f"{name!r} leads out of {root}, to {target}; copy it there: only tomograms may lie elsewhere")
     return path
 
 
@@ -113,17 +155,48 @@ def encoding(raw: bytes) -> str:
     return "utf-8-sig"
 
 
-def text(path: str | Path, *, replace: bool = False) -> str:
-    """Text of a file in UTF-8 or UTF-16, with Unix line ends.
+def content(path: str | Path, *, most: int = LARGEST, times: int = TEXT_TIMES) -> bytes:
+    """Bytes of a file, after `check_size`."""
+    check_size(path, most=most, times=times)
+    return Path(path).read_bytes()
 
-    With `replace`, bytes that are not UTF-8 become the replacement character.
+
+def check_size(path: str | Path, *, most: int = LARGEST, times: int = TEXT_TIMES) -> None:
+    """Refuse a file that is too large to be read whole.
+
+    Parameters
+    ----------
+    path
+        The file.
+    most
+        Bytes that it may have.
+    times
+        Bytes of memory for each of its bytes that its reader takes.
 
     Raises
     ------
     ValueError
-        If it has another encoding or holds NUL bytes, as incomplete files do; the message names the line.
+        If it has more bytes or there is not enough memory; the message does not name the file.
     """
-    raw = Path(path).read_bytes()
+    size = Path(path).stat().st_size
+    if size > most:
+        raise ValueError(f"it has {size:,} bytes, expected at most {most:,}")
+    if size > SMALL:
+        memory.check(times * size, f"it has {size:,} bytes, and reading it takes about")
+
+
+def text(path: str | Path, *, replace: bool = False, most: int = LARGEST) -> str:
+    """Text of a file in UTF-8 or UTF-16, with Unix line ends.
+
+    With `replace`, bytes that are not UTF-8 become the replacement character. A file of more than `most` bytes is refused.
+
+    Raises
+    ------
+    ValueError
+        If `check_size` refuses it, it has another encoding, or it holds NUL bytes, as incomplete files do. The message names
+        the line.
+    """
+    raw = content(path, most=most)
     code = encoding(raw)
     try:
         read = raw.decode(code, "replace" if replace and code == "utf-8-sig" else "strict")
@@ -240,11 +313,12 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def lock(path: str | Path, *, patience: float | None = None) -> Iterator[bool]:
+def lock(path: str | Path, *, patience: float | None = None) -> Iterator[None]:
     """Lock a path against other threads and processes while the block runs.
 
     The operating system locks the file ``.NAME.lock`` beside the path, in a folder that is created if needed. The lock ends
-    when its process ends, in any way; the file is removed.
+    when its process ends, in any way; the file is removed. On a file system without locks, as some network file systems are,
+    the file ``.NAME.lease`` names the machine and the process instead, and shows every few seconds that it is alive.
 
     Parameters
     ----------
@@ -253,33 +327,57 @@ def lock(path: str | Path, *, patience: float | None = None) -> Iterator[bool]:
     patience
         Seconds to wait for another writer; `PATIENCE` by default.
 
-    Yields
-    ------
-    bool
-        False on a file system without locks, where nothing is locked.
-
     Raises
     ------
     BlockingIOError
-        If another writer still holds the lock after that time.
+        If another writer still holds the lock after that time, or, without locks, took it over because this process showed no
+        sign of life for `LEASE` seconds, as on a computer that slept.
     """
     path, patience = Path(path), PATIENCE if patience is None else patience
     place = path.with_name(f".{path.name}.lock")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    file_lock = FileLock(place, timeout=patience, fallback_to_soft=False)
+    held: BaseFileLock = FileLock(place, timeout=patience, fallback_to_soft=False)
+    with _named(path, patience):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            held.acquire()
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            place.unlink(missing_ok=True)
+            held = _lease(path, patience)
     try:
-        file_lock.acquire()
+        yield
+    finally:
+        if not isinstance(held, SoftFileLease):
+            # Removed before the release, so that a waiting process creates a new file.
+            place.unlink(missing_ok=True)
+        held.release()
+    if isinstance(held, SoftFileLease) and held.compromise is not None:
+        raise BlockingIOError(errno.EAGAIN, f"another process took {path} over while this one slept; do the work again")
+
+
+@contextmanager
+def _named(path: Path, patience: float) -> Iterator[None]:
+    """Errors of a lock file as errors of the path that it locks."""
+    try:
+        yield
     except Timeout:
         raise BlockingIOError(errno.EAGAIN, f"another process has been writing {path} for {patience:g} s") from None
     except OSError as error:
-        if error.errno not in NO_LOCKS:
-            # The folder is read-only, full or gone; the message names the path to write.
-            raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from None
-        place.unlink(missing_ok=True)
-    try:
-        yield file_lock.is_locked
-    finally:
-        if file_lock.is_locked:
-            # Removed before the release, so that a waiting process creates a new file.
-            place.unlink(missing_ok=True)
-            file_lock.release()
+        # The folder is read-only, full or gone.
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from None
+
+
+def _lease(path: Path, patience: float) -> SoftFileLease:
+    """Lock a path where the file system has no locks, of which the user is told once."""
+    device = path.parent.stat().st_dev
+    if device not in _WITHOUT_LOCKS:
+        _WITHOUT_LOCKS.add(device)
+        warnings.warn(
+            f"the file system of {path.parent} has no locks; files beside what is written say who writes it, and a writer that "
+            f"was killed on another machine is waited for {LEASE:g} s",
+            stacklevel=6,
+        )
+    lease = SoftFileLease(path.with_name(f".{path.name}.lease"), lease_duration=LEASE, timeout=max(patience, 1.5 * LEASE))
+    lease.acquire()
+    return lease

@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -27,8 +28,16 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from tomolab.io import checksums
+from tomolab.io.parquet_pages import columns, unpacked_bytes
+from tomolab.io.paths import content
+
 MAX_DEPTH = 100
 """Levels of nesting in JSON; averages that start from averages need two per generation."""
+MAX_JSON = 2**28
+"""Bytes of a JSON file."""
+MAX_HEADER = 2**24
+"""Bytes of the header of a safetensors file."""
 MAX_UNPACKED = 2**26
 """Bytes to which any file may decompress."""
 MAX_RATIO = 100
@@ -80,15 +89,18 @@ def existing_file(path: str | Path) -> Path:
 def read_json(path: str | Path, what: str = "a record") -> dict[str, Any]:
     """Read a JSON object in UTF-8."""
     with reading(path, what):
-        return parse_json(existing_file(path).read_bytes().decode("utf-8"))
+        return parse_json(content(existing_file(path), most=MAX_JSON, times=25))
 
 
 def parse_json(text: str | bytes) -> dict[str, Any]:
-    """The JSON object of a text; ValueError if it is no object or nested deeper than `MAX_DEPTH`."""
-    found = json.loads(text)
+    """The JSON object of a text; ValueError if it is no object, nested deeper than `MAX_DEPTH` or lacks its checksum."""
+    data = text.encode() if isinstance(text, str) else text
+    checksums.check(data)
+    found = json.loads(data.decode("utf-8"))
     if not isinstance(found, dict):
         raise ValueError(f"it holds a {type(found).__name__}, expected an object")
     _check_depth(found, MAX_DEPTH)
+    found.pop(checksums.KEY, None)
     return found
 
 
@@ -151,6 +163,10 @@ def read_npz(path: str | Path, what: str = "arrays", *, without: Sequence[str] =
         if sum(one.file_size for one in entries) > max(MAX_UNPACKED, MAX_RATIO * length):
             raise ValueError(f"its {length:,} bytes claim to unpack to more than {MAX_RATIO} times as many")
         for one in entries:
+            if one.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(
+                    f"{one.filename[:80]!r} is compressed by method {one.compress_type}, expected stored or deflated"
+                )
             name = one.filename.removesuffix(".npy")
             if name in found or name == one.filename:
                 raise ValueError(f"an entry {one.filename[:80]!r}, expected arrays of different names")
@@ -166,9 +182,11 @@ def read_parquet(source: str | Path | bytes, what: str = "a table", *, name: str
     """Read a Parquet file, or its bytes with a `name` for the message."""
     if isinstance(source, bytes):
         with reading(name, what):
+            checksums.check(source)
             return _parquet(pa.BufferReader(source), len(source))
     # Opened once: another process may replace the file meanwhile.
     with reading(source, what), pa.OSFile(str(existing_file(source))) as file:
+        checksums.check_file(source)
         return _parquet(file, file.size())
 
 
@@ -176,18 +194,23 @@ def _parquet(source: pa.NativeFile, length: int) -> pd.DataFrame:
     """A table from a pyarrow file: on a Python file, pyarrow's threads can crash after an error."""
     most = max(MAX_UNPACKED, MAX_RATIO * length)
     with pq.ParquetFile(source, memory_map=False) as file:
-        rows, groups = file.metadata.num_rows, range(file.metadata.num_row_groups)
-        unpacked = sum(file.metadata.row_group(n).total_byte_size for n in groups)
-        # Ids are unique: no row takes less than a byte.
-        if not 0 <= rows <= length or not 0 <= unpacked <= most:
-            raise ValueError(f"its {length:,} bytes claim to hold {rows:,} rows of {unpacked:,} bytes")
-        schema = file.schema_arrow
+        metadata, schema = file.metadata, file.schema_arrow
     for one in schema:
         if not _is_number(one.type) and not _is_text(one.type):
             raise ValueError(
                 f"its column {one.name!r} holds {one.type}, expected a number or text in each row; save lists as columns, with "
                 f"pandas.DataFrame(table[{one.name!r}].tolist(), index=table.index)"
             )
+    # Columns of one value, or of none, take no room in a file. Ids are unique: no row takes less than a byte.
+    rows, needed = metadata.num_rows, metadata.num_rows * sum(_row_bytes(one.type) for one in schema)
+    unpacked = unpacked_bytes(source, metadata)
+    if not 0 <= rows <= length or max(needed, unpacked) > most:
+        raise ValueError(
+            f"its {length:,} bytes claim to hold {rows:,} rows of {len(schema)} columns, which take {max(needed, unpacked):,} "
+            f"bytes of memory, expected at most {most:,}"
+        )
+    if any("DELTA_BYTE_ARRAY" in column.encodings for column in columns(metadata)):
+        raise ValueError("its texts are written by what each shares with the one before, and no size is known; save it without")
     texts = [one.name for one in schema if _is_text(one.type)]
     # The file holds a text that many rows share once, memory a copy for each row.
     with pq.ParquetFile(source, memory_map=False, read_dictionary=texts) as file:
@@ -196,6 +219,13 @@ def _parquet(source: pa.NativeFile, length: int) -> pd.DataFrame:
     # pandas would use more threads.
     with pq.ParquetFile(source, memory_map=False, pre_buffer=False) as file:
         return file.read(use_threads=False).to_pandas(use_threads=False)
+
+
+def _row_bytes(column_type: pa.DataType) -> int:
+    """Bytes of a value of a column in pandas, without those of a text."""
+    plain = _plain(column_type)
+    # Others become objects of Python.
+    return 8 if _is_text(plain) or pa.types.is_integer(plain) or pa.types.is_floating(plain) else 64
 
 
 def _is_number(column_type: pa.DataType) -> bool:
@@ -230,7 +260,7 @@ def _text_bytes(column: pa.ChunkedArray) -> int:
 def read_csv(path: str | Path, columns: Sequence[str], what: str = "a table") -> pd.DataFrame:
     """Read a CSV file in UTF-8 that has these columns of finite numbers."""
     with reading(path, what):
-        found = pd.read_csv(existing_file(path), encoding="utf-8-sig")
+        found = pd.read_csv(BytesIO(content(existing_file(path))), encoding="utf-8-sig")
         missing = [name for name in columns if name not in found]
         if missing:
             raise ValueError(f"it has no column {', '.join(missing)}")
@@ -243,5 +273,12 @@ def read_csv(path: str | Path, columns: Sequence[str], what: str = "a table") ->
 
 def read_safetensors(path: str | Path, what: str = "tensors") -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a safetensors file: tensors by name, and its metadata."""
-    with reading(path, what), safe_open(existing_file(path), framework="pt") as file:
-        return {name: file.get_tensor(name) for name in sorted(file.keys())}, file.metadata() or {}
+    with reading(path, what):
+        with existing_file(path).open("rb") as start:
+            header = int.from_bytes(start.read(8), "little")
+        if header > MAX_HEADER:
+            raise ValueError(f"its header has {header:,} bytes, expected at most {MAX_HEADER:,}")
+        checksums.check_file(path)
+        with safe_open(path, framework="pt") as file:
+            about = {key: value for key, value in (file.metadata() or {}).items() if key != checksums.KEY}
+            return {name: file.get_tensor(name) for name in sorted(file.keys())}, about

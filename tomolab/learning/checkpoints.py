@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from tomolab import io
-from tomolab.io import safe_load
+from tomolab.io import checksums, safe_load
 from tomolab.learning.networks import Network
 
 NAME = "checkpoint.safetensors"
@@ -57,9 +56,9 @@ def write(
     about = {name: getattr(progress, name) for name in ("history", "batch", "sums", "seconds")}
     with io.atomic(folder / NAME) as temporary:
         temporary.write_bytes(
-            to_bytes(
-                {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
-                metadata={"plan": json.dumps(plan), "progress": json.dumps(about)},
+            checksums.safetensors_bytes(
+                {name: tensor.detach() for name, tensor in tensors.items()},
+                {"plan": json.dumps(plan), "progress": json.dumps(about)},
             )
         )
 

@@ -120,8 +120,8 @@ class Labelled:
         return len(self.subtomograms) if self._chunk() == 1 else max(self.batch_size, WINDOW_BYTES // each)
 
     def _chunk(self) -> int:
-        """Subtomograms that a store reads at least; 1 in memory."""
-        return int(getattr(self.subtomograms.volumes, "chunks", (1,))[0])
+        """Neighbouring subtomograms that are read together from a store; 1 in memory."""
+        return int(getattr(self.subtomograms.volumes, "block", 1))
 
     def _order(self, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Rows in the order of an epoch."""

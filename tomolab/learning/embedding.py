@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 
 from tomolab import io, parallel
 from tomolab import particles as tables
-from tomolab.io import paths, safe_load
+from tomolab.io import checksums, paths, safe_load
 from tomolab.learning import networks
 from tomolab.subtomograms import store
 from tomolab.subtomograms.dataset import Subtomograms, reachable, reached
@@ -141,6 +141,7 @@ class Embedding:
             _release(self.vectors)
             np.save(folder / IDS, self.ids, allow_pickle=False)
             (folder / ABOUT).write_text(json.dumps({"network": self.network}) + "\n")
+            checksums.write_folder(folder)
 
 
 def _release(vectors: np.ndarray) -> None:
@@ -166,9 +167,11 @@ def load(path: str | Path, *, mapped: bool = False) -> Embedding:
     ValueError
         If a file is damaged, could only be read by pickle, does not fit the others, or is a link that leads out of the folder.
     """
-    folder = Path(path)
+    folder = paths.recovered(path)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no embedding {folder}: that is a folder with {VECTORS}, {IDS} and {ABOUT}")
+    with safe_load.reading(folder, "an embedding"):
+        checksums.check_folder(folder)
     about = safe_load.read_json(io.inside(folder, ABOUT), "the description of an embedding")
     vectors = safe_load.read_npy(io.inside(folder, VECTORS), mode="r" if mapped else None)
     ids = safe_load.read_npy(io.inside(folder, IDS))
@@ -204,7 +207,7 @@ class PartialArray:
         self.about = {"dtype": dtype, "count": count, **(about or {})}
         self.folder = None if folder is None else Path(folder)
         self.array: np.ndarray = np.empty((count, 0), dtype)
-        self.done = 0
+        self.done = self._sum = 0
         # A description without its array, as where the folder was deleted meanwhile, says nothing.
         if self.folder is not None and all(os.path.lexists(self.folder / name) for name in (ABOUT, VECTORS)):
             self._resume(self.folder)
@@ -213,17 +216,24 @@ class PartialArray:
         path = io.inside(folder, ABOUT)
         begun = safe_load.read_json(path, "the description of a partial embedding")
         with safe_load.reading(path, "the description of a partial embedding"):
-            safe_load.check_types(begun, done=int)
-        done = begun.pop("done")
+            safe_load.check_types(begun, done=int, crc32c=int)
+        done, written = begun.pop("done"), begun.pop("crc32c")
         other = [name for name in sorted(self.about | begun) if begun.get(name) != self.about.get(name)]
         if other:
             # Of a digest, its first figures.
             changes = [f"{name} was {str(begun.get(name))[:12]}, is {str(self.about.get(name))[:12]}" for name in other]
             raise ValueError(f"{folder} was begun otherwise: {', '.join(changes)}; delete the folder to begin anew")
-        array = safe_load.read_npy(io.inside(folder, VECTORS), mode="r+")
+        path = io.inside(folder, VECTORS)
+        array = safe_load.read_npy(path, mode="r+")
         if array.ndim != 2 or (len(array), array.dtype) != (len(self.array), self.array.dtype) or not 0 <= done <= len(array):
             raise ValueError(f"{folder} holds {done} rows of an array {array.shape} of {array.dtype}; delete it to begin anew")
         self.array, self.done = array, done
+        for start in range(0, done, BLOCK_ROWS):
+            self._sum = checksums.crc32c(array[start : min(start + BLOCK_ROWS, done)], self._sum)
+        if self._sum != written:
+            raise ValueError(
+                f"{path} is damaged: its first {done} rows do not have their checksum; delete {folder} to begin anew"
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -252,6 +262,7 @@ class PartialArray:
             raise ValueError(f"some numbers are beyond float16 (±65504), up to {np.abs(rows).max():.3g}; use float32")
         start, self.done = self.done, self.done + len(rows)
         self.array[start : self.done] = rounded
+        self._sum = checksums.crc32c(rounded, self._sum)
         if start // NOTED_ROWS < self.done // NOTED_ROWS:
             self._note()
 
@@ -269,7 +280,7 @@ class PartialArray:
             self.array.flush()
             _release(self.array)
             with io.atomic(self.folder / ABOUT) as temporary:
-                temporary.write_text(json.dumps(self.about | {"done": self.done}, indent=1) + "\n")
+                temporary.write_bytes(checksums.json_bytes(self.about | {"done": self.done, "crc32c": self._sum}))
 
 
 def _reserve(path: Path) -> None:

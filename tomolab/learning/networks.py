@@ -14,17 +14,15 @@ torch.Size([8, 64])
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as to_bytes
 from torch import nn
 
 from tomolab import io
-from tomolab.io import safe_load
+from tomolab.io import checksums, safe_load
 from tomolab.learning import architectures
 from tomolab.learning.architectures import Network as Network
 
@@ -124,9 +122,9 @@ def save(network: Network, path: str | Path, *, record: dict[str, Any] | None = 
     }
     with io.atomic(target) as temporary:
         # Written by ourselves: safetensors would make a file that only its owner can read.
-        temporary.write_bytes(to_bytes({name: tensor.contiguous() for name, tensor in network.state_dict().items()}))
+        temporary.write_bytes(checksums.safetensors_bytes(network.state_dict()))
     with io.atomic(target.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(description, indent=1) + "\n")
+        temporary.write_bytes(checksums.json_bytes(description))
 
 
 def describe(path: str | Path) -> dict[str, Any]:

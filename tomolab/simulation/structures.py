@@ -179,6 +179,8 @@ def fetch(pdb_id: str, *, server: str = SERVER, folder: str | Path | None = None
 def _text(path: Path) -> str:
     if not path.is_file():
         raise FileNotFoundError(f"no structure file {path}")
+    if (size := path.stat().st_size) > LARGEST:
+        raise ValueError(f"{path} has {size:,} bytes, expected at most {LARGEST:,}")
     raw = path.read_bytes()
     try:
         if raw[:2] == b"\x1f\x8b":

@@ -9,8 +9,9 @@ store are read on demand, so they need not fit into memory.
 
 import hashlib
 import platform
+import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +111,16 @@ class Subtomograms:
         return writer.write(path, batches, box=self.box, voxel_size=self.voxel_size, total=len(self), skipped=skipped)
 
 
-def open(path: str | Path) -> Subtomograms:  # noqa: A001 - reads subtomograms.open
+def open(path: str | Path, *, skip_damaged: bool = False) -> Subtomograms:  # noqa: A001 - reads subtomograms.open
     """Open a store in a folder or in object storage; its volumes are read on demand.
 
     Parameters
     ----------
     path
         Its folder, or an address such as ``s3://bucket/many.zarr`` (`tomolab.subtomograms.store`).
+    skip_damaged
+        Read the whole store now, and leave out, with a warning, the particles whose volumes are damaged or missing. Otherwise
+        a volume that does not have its checksum is an error when it is read.
 
     Raises
     ------
@@ -126,7 +130,16 @@ def open(path: str | Path) -> Subtomograms:  # noqa: A001 - reads subtomograms.o
         If it is not a store of subtomograms, or its table and array disagree.
     """
     volumes, particles, voxel_size = store.read(path)
-    return Subtomograms(volumes, particles, voxel_size, store.read_skipped(path))
+    found = Subtomograms(volumes, particles, voxel_size, store.read_skipped(path))
+    damaged = volumes.damaged() if skip_damaged else np.empty(0, dtype=int)
+    if not len(damaged):
+        return found
+    warnings.warn(
+        f"{len(damaged)} of {len(found)} volumes in {path} are damaged or missing, such as those of the particles "
+        f"{found.ids[damaged][:5].tolist()}; they are left out",
+        stacklevel=2,
+    )
+    return replace(found.choose(np.delete(found.ids, damaged)), skipped=found.skipped)
 
 
 def append(path: str | Path, more: Subtomograms, *, renumber: bool = False) -> Subtomograms:

@@ -2,13 +2,12 @@
 
 A store is a Zarr v3 group with the array ``volumes`` (n, box, box, box) in float16, the particle table ``particles.parquet``
 and, if there are any, the particles that could not be cut in ``skipped.parquet``. The array is sharded: a shard is one file
-of about 16 MB with chunks of 256 kB and their index.
+of about 16 MB. Each volume in it is a chunk with its CRC-32C, which is compared at every read; an index follows.
 
-``benchmarks/bench_stores.py`` compares layouts. Noise hardly compresses: zstd saves 8 % of the disk, LZ4 nothing, and with
-either training reads at a fifth of the rate, since a row needs a whole chunk. So nothing is compressed, and rows are read in
-random order as fast as in sequence. float16 rounds a voxel by 0.0002 of its standard deviation; int8 would halve the disk,
-round by 0.013 and clip strong density such as gold. Larger shards write no faster, smaller ones make more files. Only this
-layout is read: the metadata of a store are compared with it before memory is allocated.
+``benchmarks/bench_stores.py`` compares layouts. Noise hardly compresses: zstd saves 8 % of the disk, LZ4 nothing. So nothing is
+compressed, and rows are read in random order as fast as in sequence. float16 rounds a voxel by 0.0002 of its standard
+deviation; int8 would halve the disk, round by 0.013 and clip strong density such as gold. Larger shards write no faster,
+smaller ones make more files. Only this layout is read: the metadata of a store are compared with it before memory is allocated.
 
 Addresses are those of s3, gs (gcs) and az (abfs, abfss), through obstore. Credentials and endpoints come from the environment:
 for S3 the variables AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, for another server, AWS_ENDPOINT_URL and
@@ -22,28 +21,30 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-import google_crc32c
 import numpy as np
 import pandas as pd
 
 from tomolab import particles
-from tomolab.io import safe_load
-from tomolab.io.paths import atomic, inside
+from tomolab.io import checksums, safe_load
+from tomolab.io.paths import atomic, inside, recovered
 
 TABLE, SKIPPED, GROUP, ARRAY = "particles.parquet", "skipped.parquet", "zarr.json", "volumes/zarr.json"
 SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "abfss")
-FORMAT = 1
+FORMAT = 2
 """Version of the layout."""
 READERS = 8
 """Shards read in parallel."""
-CHUNK_BYTES, SHARD_BYTES = 256 * 1024, 16 * 1024 * 1024
-MOST_CHUNKS = 2**16
-"""Largest number of chunks in a shard."""
+BLOCK_BYTES, SHARD_BYTES = 256 * 1024, 16 * 1024 * 1024
+"""Neighbouring volumes that a training reads together, and a file of volumes."""
+LARGEST_SHARD = 2**12
+"""Most volumes in a shard, whose index takes 16 bytes for each."""
+SUM_BYTES = 4
+"""Bytes of a checksum."""
 ABSENT = 2**64 - 1
 """Offset and length of an absent chunk in the index of a shard (Zarr's sharding codec, version 1.0)."""
 Batch = tuple[Any, pd.DataFrame]
@@ -188,28 +189,27 @@ def folder(path: str | Path) -> Path:
 
 @dataclass(frozen=True)
 class Layout:
-    """Voxels of a volume along each axis (`box`), and the number of volumes in a `chunk` and in a `shard`."""
+    """Voxels of a volume along each axis (`box`), and the number of volumes in a `shard`."""
 
     box: int
-    chunk: int
     shard: int
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a volume."""
-        return 2 * self.box**3
+        """Bytes of a volume with its checksum."""
+        return 2 * self.box**3 + SUM_BYTES
 
     @property
     def index_bytes(self) -> int:
         """Bytes of the index of a shard."""
-        return 16 * (self.shard // self.chunk) + 4
+        return 16 * self.shard + SUM_BYTES
 
     def metadata(self, count: int) -> dict[str, Any]:
         """Content of ``zarr.json`` for an array of `count` volumes (specification of Zarr v3)."""
         cube, little = [self.box] * 3, {"name": "bytes", "configuration": {"endian": "little"}}
         sharding = {
-            "chunk_shape": [self.chunk, *cube],
-            "codecs": [little],
+            "chunk_shape": [1, *cube],
+            "codecs": [little, {"name": "crc32c"}],
             "index_codecs": [little, {"name": "crc32c"}],
             "index_location": "end",
         }
@@ -225,30 +225,36 @@ class Layout:
             "attributes": {},
         }
 
-    def index(self, chunks: int) -> bytes:
-        """Index of a shard of consecutive chunks: offset and length of each, and a checksum."""
-        entries = np.full((self.shard // self.chunk, 2), ABSENT, dtype="<u8")
-        entries[:chunks, 0] = np.arange(chunks) * self.chunk * self.row_bytes
-        entries[:chunks, 1] = self.chunk * self.row_bytes
-        return entries.tobytes() + google_crc32c.value(entries.tobytes()).to_bytes(4, "little")
+    def index(self, count: int) -> bytes:
+        """Index of a shard of `count` volumes: offset and length of each, and a checksum."""
+        entries = np.full((self.shard, 2), ABSENT, dtype="<u8")
+        entries[:count, 0] = np.arange(count) * self.row_bytes
+        entries[:count, 1] = self.row_bytes
+        return entries.tobytes() + checksums.crc32c(entries.tobytes()).to_bytes(SUM_BYTES, "little")
 
     def encode(self, block: np.ndarray) -> bytes:
-        """File of a shard: volumes in float16, zeros up to the end of the last chunk, and the index."""
-        chunks = -(-len(block) // self.chunk)
-        missing = (chunks * self.chunk - len(block)) * self.row_bytes
-        return b"".join((block.astype("<f2", copy=False).tobytes(), bytes(missing), self.index(chunks)))
+        """File of a shard: volumes in float16, each with its checksum, and the index."""
+        rows = [volume.tobytes() for volume in block.astype("<f2", copy=False)]
+        sums = [checksums.crc32c(row).to_bytes(SUM_BYTES, "little") for row in rows]
+        return b"".join((*chain.from_iterable(zip(rows, sums, strict=True)), self.index(len(block))))
+
+    def decode(self, data: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """Volumes (n, box, box, box) in the bytes of whole rows, and whether each is damaged (n,)."""
+        rows = np.frombuffer(data, np.uint8).reshape(-1, self.row_bytes)
+        sums = np.array([checksums.crc32c(row) for row in rows[:, :-SUM_BYTES]], dtype="<u4")
+        volumes = rows[:, :-SUM_BYTES].view("<f2").reshape(-1, *[self.box] * 3)
+        return volumes, (rows[:, -SUM_BYTES:] != sums[:, None].view(np.uint8)).any(axis=1)
 
 
 def layout(box: int) -> Layout:
     """The layout of a new store."""
-    chunk = max(1, CHUNK_BYTES // (2 * box**3))
-    return Layout(box, chunk, chunk * max(1, SHARD_BYTES // (2 * box**3 * chunk)))
+    return Layout(box, max(1, min(LARGEST_SHARD, SHARD_BYTES // (2 * box**3))))
 
 
 class Volumes:
     """The volumes of a store (n, box, box, box), read on demand as ``volumes[a:b]`` or ``volumes[rows]``.
 
-    Each shard is compared with the layout at its first read.
+    Each shard is compared with the layout at its first read, and each volume with its checksum at every read.
 
     Parameters
     ----------
@@ -263,7 +269,7 @@ class Volumes:
     def __init__(self, place: Folder | Bucket, layout: Layout, count: int) -> None:
         self.place, self.layout = place, layout
         self.shape = (count, *[layout.box] * 3)
-        self.chunks = (layout.chunk, *self.shape[1:])
+        self.block = max(1, BLOCK_BYTES // layout.row_bytes)
         self._checked: set[int] = set()
 
     def __len__(self) -> int:
@@ -314,12 +320,12 @@ class Volumes:
         size = self.place.size(name)
         if size is None:
             return None, f"missing; it holds some of the {len(self)} volumes"
-        chunks, rest = divmod(size - index, self.layout.chunk * self.layout.row_bytes)
-        needed = -(-min(self.layout.shard, len(self) - number * self.layout.shard) // self.layout.chunk)
-        if rest or not needed <= chunks <= self.layout.shard // self.layout.chunk:
-            return size, f"damaged: its {size:,} bytes are not those of {needed} chunks or more"
-        if bytes(self.place.ranges(name, [size - index], [index])[0]) != self.layout.index(chunks):
-            return size, f"damaged: its index is not that of {chunks} chunks"
+        found, rest = divmod(size - index, self.layout.row_bytes)
+        needed = min(self.layout.shard, len(self) - number * self.layout.shard)
+        if rest or not needed <= found <= self.layout.shard:
+            return size, f"damaged: its {size:,} bytes are not those of {needed} volumes or more"
+        if bytes(self.place.ranges(name, [size - index], [index])[0]) != self.layout.index(found):
+            return size, f"damaged: its index is not that of {found} volumes"
         return size, ""
 
     def _of_shard(self, rows: np.ndarray) -> np.ndarray:
@@ -332,7 +338,28 @@ class Volumes:
         found = b"".join(self.place.ranges(shard_name(number), (starts * each).tolist(), (lengths * each).tolist()))
         if len(found) != len(inside) * each:
             raise ValueError(f"{self.place}/{shard_name(number)} is damaged: it ended while it was read")
-        return np.frombuffer(found, "<f2").reshape(-1, *self.shape[1:])[places]
+        volumes, damaged = self.layout.decode(found)
+        if damaged.any():
+            rows = inside[damaged] + number * self.layout.shard
+            raise ValueError(
+                f"{self.place}/{shard_name(number)} is damaged: {len(rows)} volumes do not have their checksum, such as "
+                f"rows {rows[:5].tolist()}; restore the store from a copy, or open it with skip_damaged=True"
+            )
+        return volumes[places]
+
+    def damaged(self) -> np.ndarray:
+        """Rows, ascending, of all volumes that cannot be read or do not have their checksum; reads the whole store."""
+        return np.concatenate([np.empty(0, dtype=int), *map(self._damaged, range(-(-len(self) // self.layout.shard)))])
+
+    def _damaged(self, number: int) -> np.ndarray:
+        first, each = number * self.layout.shard, self.layout.row_bytes
+        rows = np.arange(first, min(first + self.layout.shard, len(self)))
+        try:
+            self.check_shard(number)
+            data = bytes(self.place.ranges(shard_name(number), [0], [len(rows) * each])[0])
+            return rows[self.layout.decode(data)[1]]
+        except (OSError, ValueError):
+            return rows
 
 
 class Rows:
@@ -345,7 +372,7 @@ class Rows:
         self.rows: np.ndarray = array.rows[rows] if inside else rows
         self.shape = (len(rows), *array.shape[1:])
         self.dtype = array.dtype
-        self.chunks = getattr(self.array, "chunks", (1,))
+        self.block = getattr(self.array, "block", 1)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -373,6 +400,8 @@ def read(path: str | Path) -> tuple[Volumes, pd.DataFrame, float]:
         If it is not a store, has another format, or its array, table and attributes disagree.
     """
     place = at(path)
+    if isinstance(place, Folder):
+        recovered(place.path)
     about = _attributes(place)
     # The table before the array: a process that appends writes volumes before the table and the count after it.
     with safe_load.reading(str(place), "a store of subtomograms"):
@@ -429,12 +458,13 @@ def layout_of(place: Folder | Bucket) -> tuple[Layout, int]:
         node = safe_load.parse_json(data)
         count, box = node["shape"][:2]
         shard = node["chunk_grid"]["configuration"]["chunk_shape"][0]
-        chunk = node["codecs"][0]["configuration"]["chunk_shape"][0]
-        if not all(type(n) is int and 0 <= n < 2**40 for n in (count, box, chunk, shard)) or 0 in (box, chunk, shard):
-            raise ValueError(f"its lengths are {str([count, box, chunk, shard])[:80]}, expected whole numbers")
-        found = Layout(box, chunk, shard)
-        if shard % chunk or shard // chunk > MOST_CHUNKS or node != found.metadata(count):
-            raise ValueError("it is not of the layout of a store: float16 in shards, not compressed")
+        if not all(type(n) is int and 0 <= n < 2**40 for n in (count, box, shard)) or 0 in (box, shard):
+            raise ValueError(f"its lengths are {str([count, box, shard])[:80]}, expected whole numbers")
+        found = Layout(box, shard)
+        if shard > LARGEST_SHARD or node != found.metadata(count):
+            raise ValueError(
+                "it is not of the layout of a store: float16 in shards, each volume with its CRC-32C, not compressed"
+            )
         return found, count
 
 

@@ -14,6 +14,7 @@ needed ``voxel_size`` (Å), ``tilt_min`` and ``tilt_max`` (degrees) or ``tilts``
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -145,7 +146,7 @@ def check(tomograms: pd.DataFrame) -> pd.DataFrame:
         )
     rows = [_row(row) for row in tomograms.to_dict("records")]
     names = [row["tomogram"] for row in rows]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise ValueError(
             f"{len(twice)} tomograms occur more than once: {', '.join(twice[:5])}; give each its own name, or leave out the "

@@ -6,8 +6,10 @@ replaced last, so after a kill at any time they describe a whole state.
 """
 
 import errno
+import hashlib
 import json
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +25,7 @@ import torch
 from tqdm.auto import tqdm
 
 from tomolab import particles
-from tomolab.io import paths, safe_load
+from tomolab.io import checksums, paths, safe_load
 from tomolab.io.paths import atomic, inside
 from tomolab.subtomograms import store
 from tomolab.subtomograms.store import Batch, Bucket, Folder, Layout, Volumes, layout, layout_of, read_table
@@ -31,6 +33,8 @@ from tomolab.subtomograms.store import Batch, Bucket, Folder, Layout, Volumes, l
 JOURNAL = "journal.json"
 ROW_BYTES = 128
 """Approximate bytes of a particle in the table on disk."""
+FAINT = 1e-3
+"""Largest value of a volume below which float16 rounds it by more than a ten-thousandth."""
 PATIENCE = 3600.0
 """Seconds to wait while other processes add."""
 BEFORE = "id_before_joining"
@@ -140,10 +144,17 @@ def _blocks(batches: Iterable[Batch], found: Layout, rows: list[pd.DataFrame]) -
 
 
 def _checked(volumes: Any, count: int, box: int) -> np.ndarray:
-    """Volumes in float16; ValueError if their number or box differs, or values are beyond float16."""
+    """Volumes in float16; ValueError if their number or box differs, or values are too large or too small for float16."""
     data = volumes.detach().cpu().numpy() if isinstance(volumes, torch.Tensor) else np.asarray(volumes)
     if data.shape != (count, box, box, box):
         raise ValueError(f"{count} particles need volumes ({count}, {box}, {box}, {box}), got {data.shape}")
+    if count:
+        largest = np.maximum(data.max(axis=(1, 2, 3)), -data.min(axis=(1, 2, 3)))
+        if (faint := (largest > 0) & (largest < FAINT)).any():
+            raise ValueError(
+                f"{faint.sum()} of {count} volumes have values up to {largest[faint].max():.3g}, too small for float16; "
+                "subtomograms are stored normalised, with mean 0 and standard deviation 1"
+            )
     with np.errstate(over="ignore"):
         data = data.astype(np.float16, copy=False)
     wrong = data.size - int(np.count_nonzero(np.isfinite(data)))
@@ -163,9 +174,11 @@ def _finish(place: Folder | Bucket, found: Layout, table: pd.DataFrame, *, voxel
     }
     place.put(store.ARRAY, _text(found.metadata(len(table))))
     if len(skipped):
-        place.put(store.SKIPPED, skipped.to_parquet(index=False))
-    place.put(store.TABLE, table.to_parquet(index=False))
-    place.put(store.GROUP, _text({"zarr_format": 3, "node_type": "group", "attributes": about}))
+        place.put(store.SKIPPED, checksums.parquet_bytes(skipped))
+    place.put(store.TABLE, checksums.parquet_bytes(table))
+    # Zarr allows attributes of our own, but no other entries.
+    group = {"zarr_format": 3, "node_type": "group", "attributes": about | {checksums.KEY: checksums.EMPTY}}
+    place.put(store.GROUP, checksums.stamp(_text(group)))
     if isinstance(place, Folder):
         _tidy(place.path, shards=-(-len(table) // found.shard))
 
@@ -255,9 +268,10 @@ class Journal:
     count: int
 
 
-def lock(path: str | Path) -> AbstractContextManager[bool]:
-    """Lock the unfinished store of `path`; BlockingIOError if another process writes it."""
-    return paths.lock(_unfinished(path))
+def lock(path: str | Path) -> AbstractContextManager[None]:
+    """Lock the unfinished stores of `path`; BlockingIOError if another process writes one."""
+    place = store.folder(path)
+    return paths.lock(place.with_name(f".{place.name}.partial"))
 
 
 def begin(path: str | Path, key: str, *, box: int, voxel_size: float, total: int | None = None, resume: bool = True) -> Journal:
@@ -281,7 +295,8 @@ def begin(path: str | Path, key: str, *, box: int, voxel_size: float, total: int
     OSError
         If the disk has less room than `total` subtomograms need.
     """
-    folder = _unfinished(path)
+    folder = _unfinished(path, key)
+    _remove_others(store.folder(path), folder)
     journal = _begun(folder, key, box, voxel_size) if resume and (folder / JOURNAL).is_file() else None
     if journal is None and folder.exists():
         shutil.rmtree(folder)
@@ -295,7 +310,7 @@ def begin(path: str | Path, key: str, *, box: int, voxel_size: float, total: int
 
 
 def _begun(folder: Path, key: str, box: int, voxel_size: float) -> Journal | None:
-    """The unfinished store, or None with a warning if it belongs to other work or is damaged."""
+    """The unfinished store, or None with a warning if it is damaged."""
     try:
         links = [one.name for one in (folder, *folder.rglob("*")) if one.is_symlink()]
         if links:
@@ -304,16 +319,15 @@ def _begun(folder: Path, key: str, box: int, voxel_size: float) -> Journal | Non
         about = safe_load.read_json(inside(folder, JOURNAL), "a journal")
         safe_load.check_types(about, key=str, done=list, count=int)
         found, _ = layout_of(Folder(folder))
-        if about["key"] == key and found.box == box:
-            volumes = Volumes(Folder(folder), found, about["count"])
-            for number in range(-(-len(volumes) // found.shard)):
-                volumes.check_shard(number)
-            return Journal(folder, key, found, voxel_size, tuple(map(str, about["done"])), len(volumes))
+        if about["key"] != key or found.box != box:
+            raise ValueError("it is of other work")
+        volumes = Volumes(Folder(folder), found, about["count"])
+        if len(damaged := volumes.damaged()):
+            raise ValueError(f"{len(damaged)} of its {len(volumes)} volumes are damaged or missing")
+        return Journal(folder, key, found, voxel_size, tuple(map(str, about["done"])), len(volumes))
     except (ValueError, OSError) as error:
         warnings.warn(f"the unfinished store {folder} cannot be read and is begun anew: {error}", stacklevel=4)
         return None
-    warnings.warn(f"the unfinished store {folder} is of other particles, tomograms or parameters; it is dropped", stacklevel=4)
-    return None
 
 
 def add(journal: Journal, name: str, batches: Iterable[Batch], *, skipped: Sequence[pd.DataFrame]) -> Journal:
@@ -339,7 +353,7 @@ def add(journal: Journal, name: str, batches: Iterable[Batch], *, skipped: Seque
     rows = joined(_fill(place, journal.layout, journal.count, batches))
     for stem, table in (("rows", rows), ("skipped", joined(skipped))):
         if len(table):
-            place.put(f"{stem}-{len(journal.done)}.parquet", table.to_parquet(index=False))
+            place.put(f"{stem}-{len(journal.done)}.parquet", checksums.parquet_bytes(table))
     _check_present(place)
     more = replace(journal, done=(*journal.done, name), count=journal.count + len(rows))
     _note(more)
@@ -347,7 +361,8 @@ def add(journal: Journal, name: str, batches: Iterable[Batch], *, skipped: Seque
 
 
 def _note(journal: Journal) -> None:
-    Folder(journal.folder).put(JOURNAL, _text({"key": journal.key, "done": list(journal.done), "count": journal.count}))
+    about = {"key": journal.key, "done": list(journal.done), "count": journal.count}
+    Folder(journal.folder).put(JOURNAL, checksums.json_bytes(about))
 
 
 def finish(journal: Journal, path: str | Path) -> pd.DataFrame:
@@ -400,9 +415,22 @@ def reasons(skipped: pd.DataFrame) -> str:
     return ", ".join(f"{reason} ({count})" for reason, count in counts.items())
 
 
-def _unfinished(path: str | Path) -> Path:
+def _unfinished(path: str | Path, key: str) -> Path:
+    """Folder of an unfinished store. Its name is that of the work: no two works ever write into one folder."""
     place = store.folder(path)
-    return place.with_name(f".{place.name}.partial")
+    return place.with_name(f".{place.name}.{hashlib.sha256(key.encode()).hexdigest()[:8]}.partial")
+
+
+def _remove_others(place: Path, mine: Path) -> None:
+    """Remove unfinished stores of other work from beside a store, with a warning."""
+    if not place.parent.is_dir():
+        return
+    for one in place.parent.iterdir():
+        if one != mine and re.fullmatch(rf"{re.escape(f'.{place.name}.')}[0-9a-f]{{8}}\.partial", one.name):
+            warnings.warn(
+                f"the unfinished store {one} is of other particles, tomograms or parameters; it is dropped", stacklevel=4
+            )
+            shutil.rmtree(one)
 
 
 def check_room(path: str | Path, count: int, box: int) -> None:

@@ -6,6 +6,7 @@
 import colorsys
 import html
 import io
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, wraps
 from typing import Any, ParamSpec, TypeVar
@@ -14,7 +15,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgba_array
+from matplotlib.colors import is_color_like, to_hex, to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
@@ -126,6 +127,14 @@ def _colour(number: int) -> str:
 def span(text: str, ink: str) -> str:
     """Text in a colour, as HTML; markup in the text is escaped."""
     return f"<span style='color:{ink}'>{html.escape(text, quote=False)}</span>"
+
+
+def plain(text: str) -> str:
+    """Text that Qt shows letter by letter: where it could be taken for HTML, as HTML in which markup is escaped.
+
+    Labels and tooltips of Qt take any text that looks like HTML for HTML, and show the files that it names.
+    """
+    return f"<span style='white-space: pre-wrap'>{html.escape(text, quote=False)}</span>" if set("<&") & set(text) else text
 
 
 def lighter(colour: str, share: float = 0.35) -> str:
@@ -279,8 +288,21 @@ def show_in_notebook() -> None:
         shell.display_formatter.formatters["image/png"].for_type(Figure, png)
 
 
-def png(figure: Figure, *, sharpness: int = 2) -> tuple[bytes, dict[str, int]]:
-    """PNG of a figure, and its size in pixels on the screen."""
+def darken(figure: Figure) -> None:
+    """Turn a figure that was drawn on white into one for a dark theme; colours other than ink, greys and white stay."""
+    inks = {INK: FAINT, QUIET: "#a8a8a8", FAINT: FAINT_ON_DARK, "#ffffff": DARK, "#000000": FAINT}
+    # Ticks are made when they are drawn.
+    figure.draw_without_rendering()
+    for artist, name in itertools.product(figure.findobj(), ("color", "facecolor", "edgecolor")):
+        found = getattr(artist, f"get_{name}", lambda: None)()
+        if is_color_like(found) and (ink := inks.get(to_hex(found))):  # type: ignore[arg-type]
+            getattr(artist, f"set_{name}")(ink)
+
+
+def png(figure: Figure, *, sharpness: int = 2, dark: bool = False) -> tuple[bytes, dict[str, int]]:
+    """PNG of a figure, for a light or a dark theme, and its size in pixels on the screen."""
+    if dark:
+        darken(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=figure.dpi * sharpness)
     width, height = (figure.get_size_inches() * figure.dpi).astype(int).tolist()

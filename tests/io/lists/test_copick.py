@@ -189,6 +189,26 @@ def test_what_are_no_picks_is_named(tmp_path: Path, content: object, message: st
         io.read_particles(tmp_path / "a.json", tilts=(-60, 60))
 
 
+def test_tomograms_may_be_links_to_another_disk_and_picks_may_not(project: Path) -> None:
+    found = copick.open(project)
+    disk = project.parent / "disk"
+    tomogram, picks = found.tomograms()["path"].iloc[0], found.picks()["path"].iloc[0]
+    for place in (tomogram, picks):
+        disk.mkdir(exist_ok=True)
+        place.rename(disk / place.name)
+        place.symlink_to(disk / place.name)
+        if place is tomogram:
+            assert tomogram in found.tomograms()["path"].tolist()
+            assert len(found.picks()) == 4
+    said = rf"{picks.name}' leads out of {project.parent}/.*, to {disk / picks.name}; copy it there: only tomograms may"
+    with pytest.raises(ValueError, match=said):
+        found.picks()
+    # Within the project links lead where they like.
+    picks.unlink()
+    picks.symlink_to(found.picks()["path"].iloc[-1])
+    assert len(found.picks()) == 4
+
+
 def test_a_project_that_cannot_be_opened_says_why(project: Path) -> None:
     found = copick.open(project)
     with pytest.raises(ValueError, match="no picks of the object virus; there are membrane-protein, my-ribosomes"):

@@ -191,7 +191,7 @@ def test_wrong_lines_are_named(tmp_path, text: str, message: str) -> None:
 
 def test_a_file_of_unlikely_size_is_not_read(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("tomolab.io.tilts.imod.LARGEST", 100)
-    with pytest.raises(ValueError, match="metadata of a tilt series have less than 100"):
+    with pytest.raises(ValueError, match="it has 101 bytes, expected at most 100"):
         read(tmp_path, "x" * 101)
     with pytest.raises(FileNotFoundError, match="no file"):
         io.tilts.read_mdoc(tmp_path / "absent.mdoc")

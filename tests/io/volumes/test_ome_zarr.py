@@ -244,7 +244,7 @@ def test_arrays_that_claim_what_cannot_be_are_refused(tmp_path, version: str) ->
     chunks, kind = ("chunks", "dtype") if version == "0.4" else ("chunk_shape", "data_type")
     strange = [{"id": "pickle"}] if version == "0.4" else [{"name": "numcodecs.pickle", "configuration": {}}]
     cases = [
-        (grid, chunks, [2**20, 2**20, 2**10], "bytes of memory are free|claims"),
+        (grid, chunks, [2**20, 2**20, 2**10], "bytes of memory, but only"),
         (grid, chunks, [0, 5, 6], "must be positive whole numbers"),
         (grid, chunks, [4, 5], "do not fit shape"),
         (good, "shape", [2, 2, 4, 5, 6], "do not fit shape"),
@@ -454,7 +454,7 @@ def test_a_chunk_that_is_missing_or_broken_is_no_zeros(tmp_path, version: str) -
     assert not io.open_volume(path, permissive=True).load().data[4:].any()
     for broken in (whole[:20], whole[: len(whole) // 2], b"", b"x" * 50):
         chunk.write_bytes(broken)
-        with pytest.raises(ValueError, match=r"cannot be read|unpacks to"):
+        with pytest.raises(ValueError, match="cannot be read"):
             io.open_volume(path).load()
     chunk.write_bytes(b"x" * (2**24 + 10_000))
     with pytest.raises(ValueError, match="expected at most"):

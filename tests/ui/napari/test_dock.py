@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from tomolab import inspection, io, simulation, subtomograms
+from tomolab import inspection, io, jobs, simulation, subtomograms
 from tomolab.inspection import Inspection, Session, exports
 from tomolab.inspection.actions import ACTIONS
 from tomolab.inspection.cluster_columns import COLUMNS
@@ -494,3 +494,68 @@ def test_filters_and_boxes_follow_the_session_at_300_pixels(make_napari_viewer, 
     assert view.dims.point[0] == pytest.approx(session.particles["z"][session.rows([wanted])[0]], abs=10)
     ink = gallery.boxes.grab().toImage().pixelColor(gallery.boxes.cell(2).topLeft() + QPoint(3, 20)).name()
     assert ink == gallery.boxes.frames[2].lower()
+
+
+HOSTILE = "<img src='secret.png'> & <b>bold</b>"
+
+
+def as_shown(text: str) -> str:
+    """The letters of a text as Qt shows it; a picture is an object replacement character."""
+    from qtpy.QtCore import Qt
+    from qtpy.QtGui import QTextDocument
+
+    document = QTextDocument()
+    document.setHtml(text) if Qt.mightBeRichText(text) else document.setPlainText(text)
+    return document.toPlainText()
+
+
+def texts(dock) -> list[str]:
+    """All that a dock and the bars of its window show in labels, tooltips and tables, as it is shown."""
+    from qtpy.QtCore import Qt
+    from qtpy.QtWidgets import QLabel, QTableView, QWidget
+
+    found = [one.toolTip() for one in dock.findChildren(QWidget)]
+    for label in dock.window().findChildren(QLabel):
+        plain = label.textFormat() == Qt.TextFormat.PlainText
+        found.append("" if plain else label.text())
+    for view in dock.findChildren(QTableView):
+        model = view.model()
+        for row in range(model.rowCount()):
+            for column in range(model.columnCount()):
+                found.append(model.data(model.index(row, column), Qt.ItemDataRole.ToolTipRole) or "")
+    return [as_shown(text) for text in found if text]
+
+
+def test_names_of_files_are_shown_letter_by_letter(make_napari_viewer, qtbot, folder: Path) -> None:
+    """Names of run folders, clusters, labels, tomograms, columns and jobs may look like HTML that shows a file of the user."""
+    from tomolab.ui.napari.jobs import JobRow
+
+    wanted = folder.with_name("run <img src='secret.png'> & a")
+    table = io.read_particles(folder / "clusters.csv")
+    table = table.assign(label=table["label"].replace("tric", HOSTILE), tomogram=f"TS {HOSTILE}")
+    io.write_particles(table.assign(**{f"column {HOSTILE}": ["a", HOSTILE] * (len(table) // 2)}), folder / "clusters.csv")
+    folder.rename(wanted)
+    view = make_napari_viewer()
+    dock = opened(qtbot, view, wanted)
+    panel, session = dock.panel, dock.panel.inspection.session
+    session.describe(0, name=f"class {HOSTILE}", note=HOSTILE)
+    panel.table.clusters.tick(0)
+    column = next((name for name in session.particles if HOSTILE in name), "label")
+    panel.filters.column.setCurrentText(column)
+    panel.filters.list.item(0).setCheckState(panel.filters.list.item(1).checkState().__class__.Unchecked)
+    panel.inspection.colour_by = "label"
+    panel.tell(f"cannot be read: {HOSTILE}")
+    dock._wait(f"opening {HOSTILE}")
+    view.status = {"layer_name": HOSTILE, "layer_base": HOSTILE, "coordinates": HOSTILE, "source_type": "", "plugin": HOSTILE}
+    done = jobs.start(f"average {HOSTILE}", lambda **_: HOSTILE)
+    failed = jobs.start("another", lambda **_: (_ for _ in ()).throw(ValueError(HOSTILE)))
+    rows = [JobRow(job, lambda _: None) for job in (done, failed)]
+    for row in rows:
+        qtbot.addWidget(row)
+        qtbot.waitUntil(lambda row=row: HOSTILE in as_shown(row.text.text()), timeout=5000)
+        row.setParent(dock)
+    shown = texts(dock)
+    assert not [text for text in shown if "\ufffc" in text]
+    assert len({text for text in shown if HOSTILE in text}) >= 8, [text for text in shown if "secret" in text]
+    assert any(wanted.name in text for text in shown)
+    assert not [layer.name for layer in view.layers if "<" in layer.name]

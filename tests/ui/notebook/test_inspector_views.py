@@ -1,5 +1,6 @@
 """What a person looks for in the inspector: filters, counts, similar particles, one by its id, and the looks of views."""
 
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -8,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import divide_run
+from ipywidgets import HTML, HTMLMath
 from test_exports import average_of
 from test_inspector import circles, draw, picture, said, tell
 
-from tomolab import inspection
+from tomolab import inspection, io, jobs
 from tomolab.inspection import Inspection, Session
 from tomolab.subtomograms import Subtomograms
 from tomolab.ui import style, view_figure
@@ -231,6 +233,52 @@ def test_all_particles_can_be_hidden(view: Inspector) -> None:
     assert "<b>0</b> of 0 particles selected, 32 hidden" in said(view)
     view.session.show_only()
     assert "of 32 particles selected" in said(view)
+
+
+HOSTILE = "<img src='secret.png'><script>1</script> & <b>bold</b>"
+
+
+def markup(view: Inspector) -> list[tuple[str, dict[str, str | None]]]:
+    """All elements in what the inspector gives the browser as HTML."""
+    found: list[tuple[str, dict[str, str | None]]] = []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attributes: found.append((tag, dict(attributes)))  # type: ignore[method-assign]
+    left, seen = [view], set()
+    while left:
+        one = left.pop()
+        seen.add(one.model_id)
+        left += [child for child in getattr(one, "children", ()) if child.model_id not in seen]
+        if isinstance(one, HTML | HTMLMath):
+            parser.feed(one.value)
+        assert not getattr(one, "description_allow_html", False)
+    return found
+
+
+def test_names_of_files_are_shown_letter_by_letter(folder: Path) -> None:
+    """Names of clusters, labels, tomograms, columns and jobs, notes and errors may look like HTML."""
+    table = io.read_particles(folder / "clusters.csv")
+    table = table.assign(tomogram=f"TS {HOSTILE}", label=[HOSTILE, "b"] * (len(table) // 2), **{f"a {HOSTILE}": "c"})
+    io.write_particles(table, folder / "clusters.csv")
+    view = inspector.open(folder)
+    session, work = view.session, view.inspection
+    session.describe(0, name=f"class {HOSTILE}", note=HOSTILE)
+    session.select(session.ids[:4], HOSTILE)
+    view.filters.column.value = "label"
+    tell(view.filters.plot, values=[HOSTILE])
+    work.colour_by = "label"
+    view.card.id.value = str(session.ids[0])
+    work.add_average(f"average {HOSTILE}", average_of(session.particles[:8], turn=10.0))
+    work.jobs.append(jobs.start(f"job {HOSTILE}", lambda **_: (_ for _ in ()).throw(ValueError(HOSTILE))))
+    work.changed.emit({"jobs"})
+    with pytest.raises(ValueError, match="secret"):
+        work.jobs[-1].result()
+    view.counts.column.value = "label"
+    view.say(f"cannot be read: {HOSTILE}")
+    for number in range(len(view.tabs.children)):
+        view.tabs.selected_index = number
+    found = markup(view)
+    assert len(found) > 12
+    assert not [tag for tag, about in found if tag == "script" or "secret.png" in (about.get("src") or "")]
 
 
 def test_what_is_not_saved_is_red_until_it_is(view: Inspector, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

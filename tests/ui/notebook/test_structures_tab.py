@@ -51,10 +51,16 @@ def test_the_newest_average_is_drawn_in_deviations_and_only_when_it_is_looked_at
     # A box of 320 Å around 0, x first.
     assert [mesh.model_matrix[axis, axis] for axis in range(3)] == pytest.approx([320.0] * 3)
     assert picture(panel.first.slices.value).std() > 1
+    light = picture(panel.curve.value)
     panel.dark = True
     panel.show()
     assert panel.first.view.plot.background_color == 0x111111
     assert len(panel.first.view.plot.objects) == 1
+    # The curve, too, and nothing of it is lost: what was ink is light.
+    dark = picture(panel.curve.value)
+    assert dark.shape == light.shape
+    assert (light[0, 0], dark[0, 0]) == (255, 0x11)
+    assert dark.max() > 200
 
 
 def test_two_averages_are_aligned_and_compared(panel: Structures) -> None:

@@ -233,6 +233,11 @@ class Project:
         A file that is not called USER_SESSION_OBJECT.json is taken for what ``user_id``, ``session_id`` and
         ``pickable_object_name`` in it say, if all three are there and no other file in the folder is the same.
 
+        Raises
+        ------
+        ValueError
+            If a file leads out of the project by a link.
+
         Warns
         -----
         UserWarning
@@ -241,7 +246,9 @@ class Project:
         rows: dict[tuple[str, ...], Path] = {}
         inside, left = [], []
         for run in self._folders():
-            places = [place for place in sorted(run.glob("Picks/*.json")) if not place.name.startswith(".")]
+            found = [place for place in sorted(run.glob("Picks/*.json")) if not place.name.startswith(".")]
+            root = run.parents[1]
+            places = [paths.inside(root, place.relative_to(root).as_posix()) for place in found]
             named = {place: tuple(place.stem.split("_")) for place in places}
             odd = [place for place in places if len(named[place]) != 3 or not all(named[place])]
             here = {(run.name, *named[place]): place for place in places if place not in odd}

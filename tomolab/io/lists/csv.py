@@ -329,13 +329,13 @@ def _foreign(rows: pd.DataFrame, options: ReadOptions) -> pd.DataFrame:
         out[POSITION] += moves[:, :3, 3][:, ::-1]
         out[ANGLES] = rotations.to_euler(rotations.nearest(moves[:, :3, :3], "transform_00 and so on")[:, ::-1, ::-1])
     used = {*places.columns, *angles, own, *([] if ids is None else [numbers])}
-    for name in rows:
-        # Angles that are left here are 0.
-        if name not in used and name not in ANGLES:
-            if name in REQUIRED and name not in WEDGE:
-                raise ValueError(f"column {name} is not what tomolab calls so; rename it")
-            out[name] = rows[name] if name in TEXTS else parsing.typed(rows[name])
-    return out
+    # Angles that are left here are 0.
+    others = [name for name in rows if name not in used and name not in ANGLES]
+    wrong = next((name for name in others if name in REQUIRED and name not in WEDGE), None)
+    if wrong is not None:
+        raise ValueError(f"column {wrong} is not what tomolab calls so; rename it")
+    columns = {name: rows[name] if name in TEXTS else parsing.typed(rows[name]) for name in others}
+    return pd.DataFrame(dict(out.items()) | columns)
 
 
 def _moves(rows: pd.DataFrame) -> np.ndarray | None:

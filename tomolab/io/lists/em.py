@@ -17,6 +17,7 @@ from tomolab.conventions import ANGLES, POSITION
 from tomolab.io.lists import dynamo, outdated, stopgap
 from tomolab.io.lists.options import ReadOptions, check_voxel_size
 from tomolab.io.lists.star import parsing
+from tomolab.io.paths import check_size
 from tomolab.io.volumes import em
 
 ROWS = 20
@@ -48,6 +49,7 @@ def read(path: Path, options: ReadOptions) -> pd.DataFrame:
     if numbers.shape[2] != ROWS or numbers.shape[0] != 1:
         shape = " x ".join(map(str, numbers.shape[::-1]))
         raise ValueError(f"a motive list holds {ROWS} numbers for each particle, this EM file {shape}")
+    check_size(path)
     rows = dict(enumerate(numbers[0].T.astype(float), 1))
     wrong = [row for row, values in rows.items() if not np.isfinite(values).all()]
     if wrong:

@@ -26,7 +26,7 @@ import pandas as pd
 from tomolab.conventions import SOURCE
 from tomolab.io.lists import dynamo, stopgap
 from tomolab.io.lists.star import coordinates, parsing
-from tomolab.io.paths import atomic, fingerprint
+from tomolab.io.paths import atomic, content, fingerprint
 
 CLASSES = ("rlnClassNumber", "class")
 """Columns that hold the class of a particle; the first that is there counts."""
@@ -148,7 +148,7 @@ def lines_of(path: Path) -> Lines:
             f"copies are made of .star and .tbl, got {suffix or 'a name without suffix'}; other lists are written anew: "
             "io.write_particles(table, ...)"
         )
-    data = path.read_bytes()
+    data = content(path)
     text = _text(data).removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     return (_star if suffix == ".star" else _dynamo)(data.splitlines(keepends=True), text)
 

@@ -102,7 +102,7 @@ def read(path: Path, options: ReadOptions) -> pd.DataFrame:
         If slicer angles are not one at each point: they are left out.
     """
     tomogram = options.name("a model")
-    model = parse(path.read_bytes())
+    model = parse(paths.content(path))
     size = _voxel_size(model, options.voxel_size)
     if not len(model.slicer):
         return _table(model, size, tomogram)
@@ -225,7 +225,7 @@ def read_motive_list(path: Path, options: ReadOptions) -> pd.DataFrame:
         names = ", ".join(f"{stem}.mod" for stem in stems)
         raise FileNotFoundError(f"the points of a motive list of PEET stand in a model; there is none of {names} beside {path}")
     tomogram = options.name("a motive list of PEET, with its model,")
-    model = parse(there[0].read_bytes())
+    model = parse(paths.content(there[0]))
     if model.flags & FLIPPED:
         raise ValueError(f"{there[0]} was last seen with y and z exchanged, which PEET does not know")
     size = _voxel_size(model, options.voxel_size)

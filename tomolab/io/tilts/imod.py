@@ -127,10 +127,8 @@ def text(path: str | Path, *, strict: bool = False) -> str:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes; metadata of a tilt series have less than {LARGEST}")
     try:
-        return paths.text(path, replace=not strict)
+        return paths.text(path, replace=not strict, most=LARGEST)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

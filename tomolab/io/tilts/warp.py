@@ -6,6 +6,7 @@ heights alone, from which the defocus across an image follows.
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -59,11 +60,11 @@ def read_warp(path: str | Path) -> pd.DataFrame:
     angles = numbers["Angles"]
     if angles is None:
         raise ValueError(f"{path} has no angles (element Angles)")
-    imod.check_tilts(angles, lambda i: _place(text, "Angles", path, row=i))
+    imod.check_tilts(angles, _place(text, "Angles", path))
     for name, values in found.items():
         if values and len(values) != len(angles):
-            raise ValueError(f"{_place(text, name, path)}: {len(values)} values of {name} for {len(angles)} angles")
-    place = _place(text, "TiltSeries", path)
+            raise ValueError(f"{_place(text, name, path)(0)}: {len(values)} values of {name} for {len(angles)} angles")
+    place, used = _place(text, "TiltSeries", path)(0), _place(text, "UseTilt", path)
     inverted = _boolean(root.get("AreAnglesInverted", "False"), place)
     columns = {"axis": "AxisAngle", "shift_x": "AxisOffsetX", "shift_y": "AxisOffsetY"}
     return imod.table(
@@ -75,7 +76,7 @@ def read_warp(path: str | Path) -> pd.DataFrame:
         level_y=_number(root.get("LevelAngleY", "0"), place),
         local=any(_moves(node.get("Value")) for grid in LOCAL for node in root.iterfind(f"{grid}/Node")),
         image=[_bare(name) for name in found["MoviePath"]] or "",
-        use=[_boolean(value, _place(text, "UseTilt", path, row=i)) for i, value in enumerate(found["UseTilt"])] or True,
+        use=[_boolean(value, used(i)) for i, value in enumerate(found["UseTilt"])] or True,
         inverted=inverted,
         defocus_hand=-HAND if inverted else HAND,
     )
@@ -137,7 +138,8 @@ def _list(root: Element, name: str) -> list[str]:
 
 def _numbers(values: list[str], name: str, *, text: str, path: str | Path) -> np.ndarray | None:
     """Lines as finite numbers; None where there are none."""
-    return np.array([_number(value, _place(text, name, path, row=i)) for i, value in enumerate(values)]) if values else None
+    place = _place(text, name, path)
+    return np.array([_number(value, place(i)) for i, value in enumerate(values)]) if values else None
 
 
 def _number(value: Any, place: str) -> float:
@@ -156,10 +158,11 @@ def _boolean(value: str, place: str) -> bool:
     return value.lower() == "true"
 
 
-def _place(text: str, name: str, path: str | Path, *, row: int = 0) -> str:
-    """File and line of a value, counted from where its element opens."""
+def _place(text: str, name: str, path: str | Path) -> Callable[[int], str]:
+    """A function that gives file and line of a value, counted from where its element opens."""
     before = text.partition(f"<{name}>")[0] if f"<{name}>" in text else text.partition(f"<{name} ")[0]
-    return f"{path}, line {before.count(chr(10)) + 1 + row} ({name})"
+    line = before.count("\n") + 1
+    return lambda row: f"{path}, line {line + row} ({name})"
 
 
 def _defocus(root: Element, images: int, *, text: str, path: str | Path) -> np.ndarray | None:
@@ -168,14 +171,12 @@ def _defocus(root: Element, images: int, *, text: str, path: str | Path) -> np.n
     if grid is None:
         return None
     nodes: dict[int, list[float]] = {}
-    for i, node in enumerate(grid.iter("Node")):
-        place = _place(text, "GridCTF", path, row=i + 1)
-        nodes.setdefault(int(_number(node.get("Z"), place)), []).append(_number(node.get("Value"), place))
+    place = _place(text, "GridCTF", path)
+    for i, node in enumerate(grid.iter("Node"), 1):
+        nodes.setdefault(int(_number(node.get("Z"), place(i))), []).append(_number(node.get("Value"), place(i)))
     values = np.array([np.mean(nodes[z]) for z in sorted(nodes)])
     if len(values) not in (1, images):
-        raise ValueError(
-            f"{_place(text, 'GridCTF', path)}: expected one defocus, or one for each of {images} images, got {len(values)}"
-        )
+        raise ValueError(f"{place(0)}: expected one defocus, or one for each of {images} images, got {len(values)}")
     return np.broadcast_to(values, images)
 
 

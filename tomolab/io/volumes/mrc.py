@@ -13,9 +13,8 @@ from typing import Any, BinaryIO
 
 import mrcfile
 import numpy as np
-import psutil
 
-from tomolab import __version__
+from tomolab import __version__, memory
 from tomolab.io.paths import atomic
 from tomolab.io.volumes import flips, mrc_headers, tomogram
 from tomolab.io.volumes.flips import Flip
@@ -134,9 +133,7 @@ def _data(path: Path, header: Any, order: Order) -> np.ndarray:
     dtype, shape, start = mrc_headers.layout(header, order)
     stated, expected = mrc_headers.check_length(path, header, order)
     voxels, opener = expected // dtype.itemsize, mrc_headers.opener(path)
-    free = psutil.virtual_memory().available
-    if expected + 4 * voxels > free:
-        raise ValueError(f"{stated} but only {free:,} bytes of memory are free")
+    memory.check(expected + 4 * voxels, f"{stated} and reading it takes")
     # Only decompression shows how much a compressed file holds, so the buffer grows with it.
     raw, done = np.empty(expected if opener is open else min(expected, STEP), dtype=np.uint8), 0
     try:

@@ -18,25 +18,24 @@ from typing import Any, Literal
 from warnings import warn
 
 import numpy as np
-import psutil
 import zarr
 
+from tomolab import memory
 from tomolab.io.paths import atomic, inside
 from tomolab.io.volumes import multiscales
 from tomolab.io.volumes.multiscales import OTHER_AXES, SPACE, Level
 from tomolab.io.volumes.tomogram import Slices, Tomogram
-from tomolab.io.volumes.zarr_arrays import METADATA_BYTES, Archive, locate, remote
+from tomolab.io.volumes.zarr_arrays import COMPRESSIONS, METADATA_BYTES, Archive, codec_name, locate, remote, with_limits
 from tomolab.volumes import Volume, block_mean
 
 CACHE_BYTES = 2**28
 """Bytes of the cache of chunks, which holds at least one."""
 READERS = 8
 """Chunks read in parallel."""
-CODECS = {"bytes", "transpose", "crc32c", "gzip", "zlib", "blosc", "zstd", "lz4", "sharding_indexed", "shuffle", "delta"}
+CODECS = {"bytes", "transpose", "crc32c", "sharding_indexed", "shuffle", "delta", *COMPRESSIONS}
 """Codecs that are applied to a chunk. numcodecs also has codecs that run code from the file."""
-COMPRESSIONS = {"gzip", "zlib", "blosc", "zstd", "lz4"}
-CHECKSUM = 4
-"""Bytes of a crc32c checksum."""
+WIDEST = 8
+"""Bytes of a number."""
 NUMBERS = {f"{number}{bits}" for number in ("int", "uint", "float") for bits in (8, 16, 32, 64)} - {"float8"} | {"bool"}
 CHUNK = (64, 128, 128)
 """Voxels of the written chunks: 4 MB."""
@@ -141,14 +140,12 @@ def write_volume(volume: Volume, path: str | Path, *, version: Literal["0.4", "0
 
 @dataclass(frozen=True)
 class _ArrayMetadata:
-    """Shape and chunks of an array, bytes of a chunk and of an object, and its compression."""
+    """Shape and chunks of an array, bytes of a chunk and of an object, and whether an object holds several chunks."""
 
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
     chunk_bytes: int
     object_bytes: int
-    codec: str | None
-    trailing: int
     sharded: bool
 
 
@@ -206,20 +203,13 @@ def _tomogram(
         raise ValueError(f"{at}: its metadata are no Zarr v{version} array of numbers ({error!r})") from error
     except ValueError as error:
         raise ValueError(str(error) if str(at) in str(error) else f"{at}: {error}") from error
-    free = psutil.virtual_memory().available
-    if 3 * max(about.chunk_bytes, about.object_bytes if about.sharded else 0) > free:
-        raise ValueError(f"{at} says that a chunk has {about.chunk_bytes:,} bytes, but only {free:,} bytes of memory are free")
-    store = Archive(
-        at,
-        limit=about.object_bytes + about.object_bytes // 8 + METADATA_BYTES,
-        codec=about.codec,
-        trailing=about.trailing,
-        unpacked=about.chunk_bytes,
-        sharded=about.sharded,
-        missing=permissive,
-    )
+    largest = max(about.chunk_bytes, about.object_bytes if about.sharded else 0)
+    memory.check(3 * largest, f"{at} says that a chunk has {largest:,} bytes, and reading it takes")
+    store = Archive(at, limit=about.object_bytes + about.object_bytes // 8 + METADATA_BYTES, missing=permissive)
     try:
-        array = zarr.open_array(store, mode="r", zarr_format=version)
+        # A second compression makes random numbers longer.
+        most = about.chunk_bytes + about.chunk_bytes // 8 + 1024
+        array = with_limits(zarr.open_array(store, mode="r", zarr_format=version), most)
     except (ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError) as error:
         raise ValueError(f"{at} cannot be opened: {error}") from error
     reader = _Chunks(array, about, chosen, name=at)
@@ -270,10 +260,10 @@ def _metadata_v2(node: dict[str, Any]) -> _ArrayMetadata:
     """Metadata from .zarray (zarr-specs, v2)."""
     shape, chunks = _lengths(node["shape"], "shape"), _lengths(node["chunks"], "chunks")
     dtype = np.dtype(str(node["dtype"]))
-    names = [entry["id"] for entry in [*(node.get("filters") or []), node.get("compressor")] if entry is not None]
-    _check(names, dtype.name, shape, chunks)
+    filters = [*(node.get("filters") or []), *([] if node.get("compressor") is None else [node["compressor"]])]
+    _check([(str(entry["id"]), entry) for entry in filters], dtype.name, shape, chunks)
     size = int(np.prod([int(n) for n in chunks], dtype=object)) * dtype.itemsize
-    return _ArrayMetadata(shape, chunks, size, size, *_compression(names), sharded=False)
+    return _ArrayMetadata(shape, chunks, size, size, sharded=False)
 
 
 def _metadata_v3(node: dict[str, Any]) -> _ArrayMetadata:
@@ -283,40 +273,26 @@ def _metadata_v3(node: dict[str, Any]) -> _ArrayMetadata:
     shape, outer = _lengths(node["shape"], "shape"), _lengths(node["chunk_grid"]["configuration"]["chunk_shape"], "chunk_shape")
     codecs, chunks = list(node["codecs"]), outer
     sharded = codecs[0]["name"] == "sharding_indexed"
-    names = _names(codecs)
+    known = _configurations(codecs)
     if sharded:
         inner = codecs[0]["configuration"]
-        if len(codecs) > 1 or "sharding_indexed" in _names(inner["codecs"]):
+        if len(codecs) > 1 or "sharding_indexed" in map(codec_name, inner["codecs"]):
             raise ValueError("shards in shards, or compressed shards, are not read")
         chunks = _lengths(inner["chunk_shape"], "chunk_shape of shards")
-        names += _names(inner["codecs"]) + _names(inner["index_codecs"])
-        codecs = list(inner["codecs"])
-    _check(names, str(node["data_type"]), shape, outer)
+        known += _configurations(inner["codecs"])
+        if set(map(codec_name, inner["index_codecs"])) - {"bytes", "crc32c"}:
+            raise ValueError("a compressed index of shards is not read")
+    _check(known, str(node["data_type"]), shape, outer)
     _check([], str(node["data_type"]), shape, chunks)
     each = np.dtype(str(node["data_type"])).itemsize
     size, whole = (each * int(np.prod([int(n) for n in lengths], dtype=object)) for lengths in (chunks, outer))
-    if sharded and set(_names(inner["index_codecs"])) - {"bytes", "crc32c"}:
-        raise ValueError("a compressed index of shards is not read")
     objects = whole + (16 * whole // size + 4 if sharded else 0)
-    return _ArrayMetadata(shape, chunks, size, objects, *_compression(_names(codecs)), sharded)
+    return _ArrayMetadata(shape, chunks, size, objects, sharded)
 
 
-def _compression(codecs: list[str]) -> tuple[str | None, int]:
-    """The compression among the codecs of a chunk, in the order of writing, and the bytes of checksums after it.
-
-    Only one is read, and only as the last one before checksums, where the size that it unpacks to can be checked.
-    """
-    found = [name for name in codecs if name in COMPRESSIONS]
-    if len(found) > 1:
-        raise ValueError(f"its chunks are compressed more than once, by {', '.join(found)}; this is not read")
-    after = codecs[codecs.index(found[0]) + 1 :] if found else []
-    if set(after) - {"crc32c"}:
-        raise ValueError(f"its chunks have the codecs {', '.join(after)} after the compression {found[0]}; this is not read")
-    return (found[0] if found else None), CHECKSUM * len(after)
-
-
-def _names(codecs: list[dict[str, Any]]) -> list[str]:
-    return [str(codec["name"]).removeprefix("numcodecs.") for codec in codecs]
+def _configurations(codecs: list[dict[str, Any]]) -> list[tuple[str, Any]]:
+    """Names of codecs of Zarr v3 and their parameters."""
+    return [(codec_name(codec), codec.get("configuration") or {}) for codec in codecs]
 
 
 def _lengths(values: Any, name: str) -> tuple[int, ...]:
@@ -325,12 +301,15 @@ def _lengths(values: Any, name: str) -> tuple[int, ...]:
     return tuple(values)
 
 
-def _check(codecs: list[str], dtype: str, shape: tuple[int, ...], chunks: tuple[int, ...]) -> None:
-    unknown = sorted(set(codecs) - CODECS)
+def _check(codecs: list[tuple[str, Any]], dtype: str, shape: tuple[int, ...], chunks: tuple[int, ...]) -> None:
+    unknown = sorted({name for name, _ in codecs} - CODECS)
     if unknown:
         raise ValueError(f"it asks for the codecs {', '.join(unknown)}; {', '.join(sorted(CODECS))} can be read")
     if dtype not in NUMBERS:
         raise ValueError(f"its values are {dtype}, expected real numbers")
+    wide = [about["dtype"] for name, about in codecs if name == "delta" and np.dtype(about["dtype"]).itemsize > WIDEST]
+    if wide:
+        raise ValueError(f"its codec delta gives values of type {wide[0]}, and its values are {dtype}")
     if len(shape) != len(chunks):
         raise ValueError(f"chunks {chunks} do not fit shape {shape}")
 

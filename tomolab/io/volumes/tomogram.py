@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 
-from tomolab import fourier
+from tomolab import fourier, memory
 from tomolab.volumes import Volume
 
 SLAB_BYTES = 2**26
@@ -126,9 +125,8 @@ class Tomogram:
         """
         voxels = prod(self.shape)
         # Beside the result: the block that is read, and where values are not finite.
-        needed, free = 5 * voxels + 3 * SLAB_BYTES, psutil.virtual_memory().available
-        if needed > free:
-            raise ValueError(f"{self!r} needs {needed:,} bytes of memory, but only {free:,} are free; read it in blocks")
+        needed = 5 * voxels + 3 * SLAB_BYTES
+        memory.check(needed, f"{self!r} needs", instead="read it in blocks")
         blocks = slabs(self)
         slab = next(blocks)
         # Only reading shows whether a compressed file holds what its header says, so memory is allocated after that.

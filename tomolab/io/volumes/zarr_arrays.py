@@ -1,22 +1,34 @@
-"""Takes a folder or an address, gives a read-only Zarr store that checks the size of each object and chunk.
+"""Takes a folder or an address, gives a read-only Zarr store with a limit of bytes; limits what a chunk decompresses to.
 
 An address is http or https. No credentials are sent, neither from the address nor from the user's files; no cookies are kept.
 A redirect is followed up to `REDIRECTS` times, within the same host and port, or from http to https of one host; every object
-has a limit of bytes and of time. A missing chunk is an error, since Zarr would give its fill value; so is one that decompresses
-to more than a chunk holds.
+has a limit of bytes and of time. A missing chunk is an error, since Zarr would give its fill value. No decoder of compressed
+bytes decides how much memory it takes: it stops at the size of a chunk, which follows from its shape and type (`with_limits`).
 """
 
 import asyncio
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import httpx
+import numcodecs
+import numpy as np
+import pyarrow as pa
+import zarr
+from numcodecs.abc import Codec
+from zarr.abc.codec import BytesBytesCodec
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from zarr.codecs import ShardingCodec
+from zarr.core.array import AsyncArray
+from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+from zarr.core.metadata import ArrayV2Metadata
 from zarr.core.sync import sync
 
 from tomolab.io.paths import inside
@@ -29,7 +41,9 @@ TIMEOUT = httpx.Timeout(30.0, connect=10.0, pool=None)
 LONGEST = 600.0
 """Seconds to read one object, from the first request to the last byte."""
 PORTS = {"http": 80, "https": 443}
-DEFLATED = ("gzip", "zlib")
+DECODERS: dict[str, Callable[[bytes], bytes]] = {"blosc": numcodecs.Blosc().decode, "lz4": numcodecs.LZ4().decode}
+"""Decoders that take as much memory as the compressed bytes say first, and write no more."""
+COMPRESSIONS = {"gzip", "zlib", "zstd", *DECODERS}
 
 
 class Archive(Store):
@@ -41,32 +55,13 @@ class Archive(Store):
         Folder, or address that begins with http:// or https://.
     limit
         Bytes of the largest object.
-    codec
-        Compression of its chunks, whose decompressed size is checked; none by default.
-    trailing
-        Bytes of checksums after the compressed bytes of a chunk.
-    unpacked
-        Bytes of a decompressed chunk.
-    sharded
-        Whether an object holds several chunks.
     missing
         Whether chunks may be missing, which then have the fill value.
     """
 
-    def __init__(
-        self,
-        place: str,
-        *,
-        limit: int = METADATA_BYTES,
-        codec: str | None = None,
-        trailing: int = 0,
-        unpacked: int = 0,
-        sharded: bool = False,
-        missing: bool = False,
-    ) -> None:
+    def __init__(self, place: str, *, limit: int = METADATA_BYTES, missing: bool = False) -> None:
         super().__init__(read_only=True)
         self.place, self.limit, self.missing = place, limit, missing
-        self.codec, self.trailing, self.unpacked, self.sharded = codec, trailing, unpacked, sharded
 
     supports_writes = supports_deletes = supports_listing = False
 
@@ -98,7 +93,7 @@ class Archive(Store):
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """An object, as Zarr requests it; a chunk is checked."""
+        """An object, as Zarr requests it."""
         data = await self._fetch(key, byte_range)
         if data is None:
             if self.missing or key.rsplit("/", 1)[-1] in METADATA:
@@ -107,9 +102,6 @@ class Archive(Store):
                 f"{self.place} lacks the chunk {key}; if chunks of one value were left out on purpose, "
                 "permissive=True fills them"
             )
-        if self.codec and isinstance(byte_range, RangeByteRequest) == self.sharded and not key.endswith(METADATA):
-            packed = data[: len(data) - self.trailing]
-            check_claim(self.codec, packed, self.unpacked, name=f"{self.place}: chunk {key}")
         return (prototype or default_buffer_prototype()).buffer.from_bytes(data)
 
     async def get_partial_values(
@@ -170,83 +162,114 @@ def locate(place: str | Path) -> str:
     return text.rstrip("/")
 
 
-def check_claim(codec: str, data: bytes, unpacked: int, *, name: str) -> None:
-    """Raise ValueError if compressed bytes decompress, or state that they decompress, to more than `unpacked` bytes.
+def with_limits(array: Any, most: int) -> Any:
+    """An opened array, with decoders that stop at `most` bytes, whatever the compressed bytes say or hold."""
+    about = array.metadata
+    if isinstance(about, ArrayV2Metadata):
+        filters = tuple(_limited_v2(one, most) for one in about.filters or ())
+        compressor = None if about.compressor is None else _limited_v2(about.compressor, most)
+        about = replace(about, filters=filters or None, compressor=compressor)
+    else:
+        about = replace(about, codecs=tuple(_limited_v3(one, most) for one in about.codecs))
+    return zarr.Array(AsyncArray(metadata=about, store_path=array.store_path))
+
+
+def decompressed(codec: str, data: bytes, most: int) -> memoryview:
+    """What compressed bytes hold; memory takes no more than `most` bytes of it.
 
     Parameters
     ----------
     codec
-        gzip, zlib, blosc, zstd or lz4; others are not checked.
+        gzip, zlib, blosc, zstd or lz4.
     data
         Compressed bytes.
-    unpacked
-        Bytes of a decompressed chunk.
-    name
-        For the message.
+    most
+        Bytes that they may hold.
+
+    Raises
+    ------
+    ValueError
+        If they hold more, or are damaged.
     """
-    if codec in DEFLATED:
-        try:
-            size = _deflated(data, unpacked + 1)
-        except zlib.error as error:
-            raise ValueError(f"{name} cannot be unpacked: {error}") from error
-    else:
-        size = STATED_SIZE[codec](data) if codec in STATED_SIZE else 0
-    if size > unpacked:
-        raise ValueError(f"{name} unpacks to {size:,} bytes or more, where a chunk holds {unpacked:,}")
+    out: bytes | bytearray | pa.Buffer
+    try:
+        if codec in DECODERS:
+            size = int.from_bytes(data[4:8] if codec == "blosc" else data[:4], "little")
+            if codec == "blosc" and int.from_bytes(data[12:16], "little") > len(data):
+                raise RuntimeError("it ends too early")
+            out = DECODERS[codec](data) if size <= most else bytes(most + 1)
+        elif codec == "zstd":
+            with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
+                out = stream.read_buffer(most + 1)
+        else:
+            out = _inflated(data, most + 1)
+    except (zlib.error, OSError, RuntimeError) as error:
+        raise ValueError(f"its {codec} is damaged: {error}") from error
+    if len(out) > most:
+        raise ValueError(f"its {len(data):,} bytes of {codec} unpack to more than {most:,}, and a chunk has less")
+    return memoryview(out).cast("B")
 
 
-def _deflated(data: bytes, most: int) -> int:
-    """Decompressed size of all members of a gzip file, or of a zlib stream, up to `most`."""
-    size = 0
-    while data and size < most:
+def _inflated(data: bytes, most: int) -> bytearray:
+    """Content of all members of a gzip file, or of a zlib stream, up to `most` bytes."""
+    out = bytearray()
+    while data and len(out) < most:
         stream = zlib.decompressobj(47)
-        size += len(stream.decompress(data, most - size))
+        out += stream.decompress(data, most - len(out))
+        if not stream.eof and len(out) < most:
+            raise zlib.error("it ends too early")
         # gzip allows zeros after a member.
         data = stream.unused_data.lstrip(b"\0")
-    return size
+    return out
 
 
-def _zstd(data: bytes) -> int:
-    """Decompressed size of all zstd frames (RFC 8878, 3.1): as stated, else the most that their blocks hold, less 1 MB."""
-    total, estimated, start = 0, False, 0
-    while start + 8 <= len(data):
-        magic = int.from_bytes(data[start : start + 4], "little")
-        if magic >> 4 == 0x184D2A5:
-            # A frame to skip.
-            start += 8 + int.from_bytes(data[start + 4 : start + 8], "little")
-        elif magic == 0xFD2FB528:
-            stated, held, start = _zstd_frame(data, start)
-            estimated |= stated is None
-            total += held if stated is None else stated
-        else:
-            break
-    return total - 2**20 * estimated
+class _LimitedV2(Codec):
+    """A compression of Zarr v2, to decode up to `most` bytes."""
+
+    codec_id = "limited"
+
+    def __init__(self, codec: str, most: int) -> None:
+        self.codec, self.most = codec, most
+
+    def decode(self, buf: Any, out: Any = None) -> memoryview:  # noqa: ARG002 - the interface of numcodecs
+        return decompressed(self.codec, bytes(buf), self.most)
+
+    def encode(self, buf: Any) -> bytes:
+        """Refuse to write."""
+        raise NotImplementedError(f"chunks are read, not written ({type(buf).__name__})")
 
 
-def _zstd_frame(data: bytes, start: int) -> tuple[int | None, int, int]:
-    """Size that the zstd frame at `start` states, if it does, the most that its blocks hold, and where it ends."""
-    flags = data[start + 4]
-    size_flag, single, checksum, key = flags >> 6, flags >> 5 & 1, flags >> 2 & 1, (0, 1, 2, 4)[flags & 3]
-    start += 5 + (not single) + key
-    width = (single, 2, 4, 8)[size_flag]
-    stated = int.from_bytes(data[start : start + width], "little") + 256 * (width == 2) if width else None
-    start += width
-    held = last = 0
-    while not last and start + 3 <= len(data):
-        head = int.from_bytes(data[start : start + 3], "little")
-        last, block_type, size = head & 1, head >> 1 & 3, head >> 3
-        # A compressed block holds up to 128 kB, and its header does not say how much.
-        held += size if block_type in (0, 1) else 2**17
-        start += 3 + (1 if block_type == 1 else size)
-    return stated, held, start + 4 * checksum
+@dataclass(frozen=True)
+class _LimitedV3(BytesBytesCodec):
+    """A compression of Zarr v3, to decode up to `most` bytes."""
+
+    codec: str
+    most: int
+    is_fixed_size = False
+
+    async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer:
+        found = await asyncio.to_thread(decompressed, self.codec, chunk_data.to_bytes(), self.most)
+        return chunk_spec.prototype.buffer.from_array_like(np.frombuffer(found, dtype="B"))
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
+        """Refuse to write."""
+        raise NotImplementedError(f"chunks are read, not written ({input_byte_length} bytes of {chunk_spec.shape})")
 
 
-STATED_SIZE: dict[str, Callable[[bytes], int]] = {
-    "blosc": lambda data: int.from_bytes(data[4:8], "little"),
-    "lz4": lambda data: int.from_bytes(data[:4], "little"),
-    "zstd": _zstd,
-}
-"""Decompressed size that the header of compressed bytes states."""
+def _limited_v2(codec: Any, most: int) -> Any:
+    return _LimitedV2(codec.codec_id, most) if codec.codec_id in COMPRESSIONS else codec
+
+
+def _limited_v3(codec: Any, most: int) -> Any:
+    if isinstance(codec, ShardingCodec):
+        return replace(codec, codecs=tuple(_limited_v3(one, most) for one in codec.codecs))
+    name = codec_name(codec.to_dict())
+    return _LimitedV3(name, most) if name in COMPRESSIONS else codec
+
+
+def codec_name(codec: dict[str, Any]) -> str:
+    """Name of a codec of Zarr v3, without the prefix of those that come from numcodecs."""
+    return str(codec["name"]).removeprefix("numcodecs.")
 
 
 @cache

@@ -79,7 +79,7 @@ class Clusters(QAbstractTableModel):
         """Titles and tooltips."""
         if orientation == Qt.Orientation.Horizontal:
             column = self.columns[section]
-            return {Role.DisplayRole: column.title, Role.ToolTipRole: column.tooltip}.get(role)  # type: ignore[call-overload]
+            return {Role.DisplayRole: column.title, Role.ToolTipRole: style.plain(column.tooltip)}.get(role)  # type: ignore[call-overload]
         return None
 
     def flags(self, index: Index) -> Qt.ItemFlag:
@@ -103,7 +103,7 @@ class Clusters(QAbstractTableModel):
         if role == Role.TextAlignmentRole and column.type == "number":
             return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
         if role == Role.ToolTipRole:
-            return f"{column.tooltip}\n{self.session.title(number)} (number {number})"
+            return style.plain(f"{column.tooltip}\n{self.session.title(number)} (number {number})")
         if role in (Role.DisplayRole, Role.EditRole) and column.type != "check":
             return column.format(value)
         return None

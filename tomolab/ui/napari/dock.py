@@ -9,10 +9,22 @@ From napari's own menu: Plugins > tomolab > Inspector.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QProgressBar, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QSizePolicy,
+    QStatusBar,
+    QVBoxLayout,
+    QWidget,
+)
 
 from tomolab.inspection import model as inspections
 from tomolab.inspection.model import Inspection
+from tomolab.ui import style
 from tomolab.ui.napari import link as napari_link
 from tomolab.ui.napari import threads
 from tomolab.ui.napari.inspector import InspectorPanel, message
@@ -117,13 +129,16 @@ class Inspector(QWidget):
             self._layout.removeWidget(self.picking)
             self.picking.deleteLater()
             self.picking = None
+        # napari shows there what the pointer is at: names and values of files.
+        for label in (one for bar in self.window().findChildren(QStatusBar) for one in bar.findChildren(QLabel)):
+            label.setTextFormat(Qt.TextFormat.PlainText)
         self.link = napari_link.link(self.viewer, inspection)
         self.panel = InspectorPanel(inspection, self.link)
         self._followed += [self.link, self.panel]
         self._layout.insertWidget(3, self.panel, 1000)
         self.welcome.hide()
-        self.folder.setText(f"<b>{'' if inspection.folder is None else inspection.folder.name}</b>")
-        self.folder.setToolTip(str(inspection.folder or "This inspection has no run folder"))
+        self.folder.setText(f"<b>{'' if inspection.folder is None else style.plain(inspection.folder.name)}</b>")
+        self.folder.setToolTip(style.plain(str(inspection.folder or "This inspection has no run folder")))
         self.button.setText("Open another…")
         self._opening = False
 
@@ -158,7 +173,7 @@ class Inspector(QWidget):
     def _wait(self, what: str) -> None:
         self.bar.setVisible(bool(what))
         self.fault.setVisible(bool(what))
-        self.fault.setText(what)
+        self.fault.setText(style.plain(what))
         self.button.setEnabled(not what)
 
     def _ask(self) -> None:

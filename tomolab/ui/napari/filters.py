@@ -98,7 +98,7 @@ class Filters(QWidget):
         if self.filter.column != self.column.currentText():
             self.filter = ColumnFilter(self.session, self.column.currentText())
         chosen = self.filter
-        self.column.setToolTip(context.tooltip(chosen.column) or "Column of the particle table")
+        self.column.setToolTip(style.plain(context.tooltip(chosen.column) or "Column of the particle table"))
         for widget in (self.plot, self.range):
             widget.setVisible(chosen.is_range)
         self.list.setVisible(not chosen.is_range)
@@ -110,7 +110,7 @@ class Filters(QWidget):
                 self.range.setValue(chosen.range)
         else:
             self._list()
-        self.text.setText("\n".join(column_filter.described(self.session)))
+        self.text.setText(style.plain("\n".join(column_filter.described(self.session))))
 
     def _list(self) -> None:
         with QSignalBlocker(self.list):

@@ -11,7 +11,7 @@ from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent, QPen, QPixmap
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from tomolab.inspection.model import Inspection
-from tomolab.ui import images
+from tomolab.ui import images, style
 from tomolab.ui.box_pages import BoxPages
 from tomolab.ui.napari import threads
 
@@ -140,7 +140,7 @@ class Gallery(QWidget):
         pages.view, pages.low_pass = self.view.currentText(), self.detail.currentData()
         self.back.setEnabled(pages.has_previous)
         self.forth.setEnabled(pages.has_next)
-        self.text.setText(pages.text)
+        self.text.setText(style.plain(pages.text))
         self.boxes.picture = QPixmap()
         self.boxes.picture.loadFromData(pages.picture())
         self.boxes.frames = pages.frames()

@@ -3,7 +3,6 @@
 >>> panel = InspectorPanel(work, link.link(view, work))
 """
 
-import html
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -236,7 +235,7 @@ class InspectorPanel(QWidget):
         for name, button in self.buttons.items():
             busy = ACTIONS[name].slow and bool(self._busy)
             button.setEnabled(not (busy or ACTIONS[name].problem(work, choice)))
-            button.setToolTip(self._busy if busy else ACTIONS[name].help(work, choice))
+            button.setToolTip(style.plain(self._busy if busy else ACTIONS[name].help(work, choice)))
 
     def tell(self, text: str, *, fault: bool = True) -> None:
         """Show a message at the bottom; an empty text hides it.
@@ -318,7 +317,7 @@ class InspectorPanel(QWidget):
 
 def message(text: str, *, fault: bool) -> str:
     """Rich text of an error or of a success, readable in light and dark themes."""
-    return style.span(f"{'⚠ ' * fault}{html.escape(text, quote=False)}", style.OKABE_ITO[5 if fault else 2])
+    return style.span(f"{'⚠ ' * fault}{text}", style.OKABE_ITO[5 if fault else 2])
 
 
 def _line(*widgets: Any) -> QHBoxLayout:

@@ -37,7 +37,7 @@ class JobRow(QWidget):
         self.job, self._drawn, self._structures = job, -job_summary.EVERY, ""
         self.title, self.text = QLabel(f"<b>{html.escape(job.name)}</b>"), QLabel()
         self.slices, self.structures = QLabel(), QLabel()
-        self.title.setToolTip(job.name)
+        self.title.setToolTip(style.plain(job.name))
         self.bar, self.button = QProgressBar(), QPushButton("Stop")
         self.bar.setRange(0, 1000)
         self.bar.setTextVisible(False)
@@ -79,7 +79,7 @@ class JobRow(QWidget):
 
     @threads.in_window
     def _show(self, text: str, share: float, state: str, over: bool, picture: bytes, structures: str) -> None:
-        self.text.setText(style.span(text, style.lighter(style.ERROR)) if state == "failed" else text)
+        self.text.setText(style.span(text, style.lighter(style.ERROR)) if state == "failed" else style.plain(text))
         self.bar.setValue(round(1000 * share))
         if over or state == "stopping":
             self.button.setEnabled(over)

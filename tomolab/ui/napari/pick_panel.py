@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (  # type: ignore[attr-defined]
 
 from tomolab.inspection.history import counted
 from tomolab.io.lists import formats
+from tomolab.ui import style
 from tomolab.ui.napari.picks import PLACE, Picks
 
 ABOUT = (
@@ -165,7 +166,9 @@ class PickPanel(QWidget):
         text = counted(sum(counts.values()), "picks") if counts else "no picks"
         text += f": {', '.join(f'{name} {number:,}' for name, number in counts.items())}" if len(counts) > 1 else ""
         self.count.setText(
-            f"<b>{text}</b>" if place else "Open a tomogram to pick in: <i>File, Open</i>, a run folder or .mrc file"
+            f"<b>{style.plain(text)}</b>"
+            if place
+            else "Open a tomogram to pick in: <i>File, Open</i>, a run folder or .mrc file"
         )
 
     def _do(self, work: Callable[[], Any]) -> None:

@@ -145,7 +145,7 @@ def density(
     return viewer.add_image(
         found if len(found) > 1 else volume.data,
         multiscale=len(found) > 1,
-        name=name,
+        name=_layer_name(name),
         metadata=dict(metadata or {}),
         scale=[volume.voxel_size] * 3,
         units=UNITS,
@@ -214,7 +214,7 @@ def spheres(
     """
     points = viewer.add_points(
         particles.positions(table),
-        name=name,
+        name=_layer_name(name),
         features=table.reset_index(drop=True),
         size=diameter,
         face_color=faces(inks),
@@ -332,12 +332,19 @@ def _placed(vertices: np.ndarray, faces: np.ndarray, table: pd.DataFrame) -> tup
     return turned.reshape(-1, 3), (faces[None] + offsets).reshape(-1, 3)
 
 
+def _layer_name(name: str) -> str:
+    """A name without the mark that lets napari's list of layers take it for HTML in its tooltips."""
+    return name.replace("<", "‹")
+
+
 def _surface(viewer: "ViewerModel", vertices: np.ndarray, faces: np.ndarray, *, name: str, ink: str) -> "Surface":
     # napari lights a scene from behind when its depth points away. Mirroring the data along z and back by the scale turns
     # the normals it computes, and so the light, without moving anything.
     mirror = np.array([-1, 1, 1])
     data = ((vertices * mirror).astype(np.float32), faces, np.ones(len(vertices), dtype=np.float32))
-    layer = viewer.add_surface(data, name=name, scale=mirror, contrast_limits=(0, 1), shading="smooth", units=UNITS)
+    layer = viewer.add_surface(
+        data, name=_layer_name(name), scale=mirror, contrast_limits=(0, 1), shading="smooth", units=UNITS
+    )
     paint(layer, ink)
     return layer
 

@@ -83,7 +83,7 @@ class Results(VBox):  # type: ignore[misc]
     """The averages of an inspection, one at a time: slices, Fourier shell correlation, and facts; the newest by default."""
 
     def __init__(self, inspection: Inspection) -> None:
-        self.inspection = inspection
+        self.inspection, self.dark = inspection, False
         self.choice = Dropdown(description="average", style=style.LABEL, layout=Layout(width="360px"))
         self.slices = Image(format="png", layout=Layout(width="236px", height="77px", flex="0 0 auto"))
         self.curve = Image(format="png", layout=Layout(flex="0 0 auto"))
@@ -101,13 +101,18 @@ class Results(VBox):  # type: ignore[misc]
             if names:
                 self.choice.options, self.choice.value = names, names[-1]
 
+    def set_dark(self, dark: bool) -> None:
+        """Draw on a dark or a light background."""
+        if dark != self.dark:
+            self.dark = dark
+            self._show()
+
     def _show(self) -> None:
         average = self.inspection.averages.get(self.choice.value)
         if average is None:
             return
         self.slices.value = job_summary.picture(average.volume)
-        figure = curves.fsc(average, width=2.6)
-        self.curve.value, size = style.png(figure)
+        self.curve.value, size = style.png(curves.fsc(average, width=2.6), dark=self.dark)
         self.curve.width, self.curve.height = str(size["width"]), str(size["height"])
         self.text.value = _facts(average)
 

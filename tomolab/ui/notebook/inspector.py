@@ -311,6 +311,7 @@ class Inspector(VBox):  # type: ignore[misc]
 
     def _darken(self) -> None:
         self.structures.dark = self.positions.dark = self.keyboard.dark
+        self.averages.results.set_dark(self.keyboard.dark)
         self._turn()
         self._colour()
 

@@ -219,7 +219,7 @@ class Structures(VBox):  # type: ignore[misc]
         self.curve.layout.display = None if shown else "none"
         if shown:
             inks = [_ink(self.inspection, one) if isinstance(one, Average) else style.INK for one in shown.values()]
-            self.curve.value, size = style.png(curves.fsc(shown, width=4.4, inks=inks))
+            self.curve.value, size = style.png(curves.fsc(shown, width=4.4, inks=inks), dark=self.dark)
             self.curve.width, self.curve.height = str(size["width"]), str(size["height"])
 
 

@@ -81,10 +81,10 @@ def read(path: Path, blocks: dict[str, pd.DataFrame], options: ReadOptions) -> p
     poses = coordinates.geometry(rows, names, options, listed=listed)
     out[POSITION] = poses.positions
     out[ANGLES] = rotations.to_euler(poses.matrices)
-    for column in rows.columns.difference([*CONSUMED, name], sort=False):
-        ours = _ours(column)
-        out[ours] = rows[column] if ours in TEXTS else parsing.typed(rows[column])
-    out = out.assign(**_as_read(rows, blocks, poses))
+    others = {column: _ours(column) for column in rows.columns.difference([*CONSUMED, name], sort=False)}
+    # At once: a table takes longer for each further column, the more it has.
+    columns = {ours: rows[column] if ours in TEXTS else parsing.typed(rows[column]) for column, ours in others.items()}
+    out = pd.DataFrame(dict(out.items()) | columns).assign(**_as_read(rows, blocks, poses))
     if "particle_id" not in out:
         out["particle_id"] = np.arange(len(out))
     if named is not None:
