@@ -56,12 +56,13 @@ def raising(*_: object) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGALRM], ids=["interrupt", "any signal that raises"])
 def test_an_interrupt_at_any_moment_neither_forks_a_session_nor_divides_a_step(number: int, tmp_path: Path) -> None:
+    """The environment variable TOMOLAB_INTERRUPTS sets how many there are."""
     before, rng = signal.signal(signal.SIGALRM, raising), random.Random(number)
     session = made(5000)
     first = state(session)
     work = Inspection(session, diameter=100.0, folder=tmp_path)
     try:
-        for _ in range(12):
+        for _ in range(int(os.environ.get("TOMOLAB_INTERRUPTS", "12"))):
             with pytest.raises(KeyboardInterrupt):
                 steps(session, threading.Timer(rng.uniform(0, 0.03), os.kill, (os.getpid(), number)))
             session.select(session.ids[: rng.randrange(100)])
