@@ -25,8 +25,7 @@ from typing import Any
 
 import record
 
-TESTS = Path(__file__).resolve().parents[1] / "tests"
-sys.path.extend(map(str, (TESTS, TESTS / "inspection", TESTS / "io/tilts")))
+sys.path.extend(str(Path(__file__).resolve().parents[1] / name) for name in ("tests", "tests/inspection", "tests/io/tilts"))
 
 import damage
 import kept
