@@ -270,9 +270,8 @@ def test_what_an_inspection_finds_does_not_lead_out(name: str, folder: Path, tmp
         assert any("leads out of" in fault for fault in run_contents.read(folder).faults)
     assert sorted(outside.rglob("*")) == before
     if name == "averages":
-        with pytest.warns(UserWarning, match="b could not be saved in .* leads out of"):
+        with pytest.raises(ValueError, match="leads out of"):
             work.add_average("b", average_of(work))
-        assert "leads out of" in work.unsaved
 
 
 @pytest.mark.parametrize("name", ["tomogram.mrc", "tomograms/cell.mrc", "tomograms/cell.zarr", "tomograms"])
@@ -312,11 +311,10 @@ def test_names_lead_nowhere_else(folder: Path) -> None:
     work = inspection.open(folder, diameter=250)
     made = average_of(work)
     for name in OUT:
-        if name and len(name) < 200 and "\0" not in name:
+        if len(name) < 200:
             work.add_average(name, made)
-    for name in ("x" * 300, "con\0x", ""):
-        with pytest.raises(ValueError, match="an average"):
-            work.add_average(name, made)
+    with pytest.raises(ValueError, match="longer than file names can be"):
+        work.add_average("x" * 300, made)
     assert {path for path in folder.parent.rglob("*") if folder not in path.parents} == outside
     assert {path.parent for path in folder.rglob("record.json")} == set((folder / "averages").iterdir())
 

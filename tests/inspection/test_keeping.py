@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import threading
+import unicodedata
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -55,12 +56,13 @@ def raising(*_: object) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGALRM], ids=["interrupt", "any signal that raises"])
 def test_an_interrupt_at_any_moment_neither_forks_a_session_nor_divides_a_step(number: int, tmp_path: Path) -> None:
+    """The environment variable TOMOLAB_INTERRUPTS sets how many there are."""
     before, rng = signal.signal(signal.SIGALRM, raising), random.Random(number)
     session = made(5000)
     first = state(session)
     work = Inspection(session, diameter=100.0, folder=tmp_path)
     try:
-        for _ in range(12):
+        for _ in range(int(os.environ.get("TOMOLAB_INTERRUPTS", "12"))):
             with pytest.raises(KeyboardInterrupt):
                 steps(session, threading.Timer(rng.uniform(0, 0.03), os.kill, (os.getpid(), number)))
             session.select(session.ids[: rng.randrange(100)])
@@ -101,7 +103,10 @@ def test_a_field_is_refused_or_there_again(tmp_path_factory: pytest.TempPathFact
         return
     found = again(session, tmp_path_factory.mktemp("a"))
     assert state(found) == state(session)
-    assert getattr(found.clusters[1], field) == (value if field != "name" else " ".join(value.split()))
+    if field != "name":
+        assert getattr(found.clusters[1], field) == value
+    else:
+        assert not any(unicodedata.category(one) == "Cc" for one in found.clusters[1].name)
 
 
 @settings(max_examples=25, deadline=None)
@@ -295,12 +300,11 @@ def test_many_threads_take_many_names(folder: Path) -> None:
     assert {name for work in works for name in work.averages} == set(run_contents.read_averages(folder))
 
 
-@pytest.mark.parametrize("name", ["x" * 300, "é" * 90, "🦠" * 20, "a\x00b", "\x1b[31m", "a\ud800", "", " \n ", None, 5])
+@pytest.mark.parametrize("name", ["x" * 300, "é" * 90, "🦠" * 20, "a\ud800", "a\x00" * 200, None, 5])
 def test_names_are_checked_when_they_are_given(name: Any, folder: Path) -> None:
     work = inspection.open(folder, diameter=250)
-    if name not in ("", " \n "):
-        with pytest.raises(ValueError, match="the name of a cluster"):
-            work.session.describe(0, name=name)
+    with pytest.raises(ValueError, match="the name of a cluster"):
+        work.session.describe(0, name=name)
     # What an average adds to the name has room.
     longer = name * 2 if isinstance(name, str) else name
     with pytest.raises(ValueError, match="average"):

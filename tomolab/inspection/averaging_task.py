@@ -143,7 +143,8 @@ class KeptAverages:
         names = (*self.by_name, *taken, *(paths.name_of_file(one.name) for one in there))
         # Names that differ in case only are one file on some systems.
         used = {name.casefold() for name in names}
-        return checked_title(next(one for one in run_contents.titles(title) if one.casefold() not in used), room=ROOM)
+        name = next(one for one in run_contents.titles(title) if one.casefold() not in used)
+        return checked_name(name, "an average", longest=MOST_BYTES - ROOM)
 
     def _write(self, name: str, folder: Path) -> str:
         average, title = self.by_name[name], name
@@ -162,14 +163,6 @@ class KeptAverages:
         self.by_name = {title if one == name else one: average if one == name else kept for one, kept in self.by_name.items()}
         self._unwritten.discard(name)
         return title
-
-
-def checked_title(name: str, *, room: int = 0) -> str:
-    """The name of an average; ValueError if it has none, or none that a folder can have, with room for some bytes more."""
-    title = checked_name(name, "an average", longest=MOST_BYTES - room)
-    if not title:
-        raise ValueError("an average needs a name")
-    return title
 
 
 def _place(folder: Path, name: str) -> Path:

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from psygnal import Signal
 
-from tomolab import jobs, particles
+from tomolab import io, jobs, particles
 from tomolab.averaging import half_maps
 from tomolab.averaging import symmetry as symmetries
 from tomolab.averaging.classification.discovery import check_limits
@@ -36,13 +36,13 @@ from tomolab.clusters import labels as cluster_labels
 from tomolab.inspection import discovery, run_contents
 from tomolab.inspection import session as sessions
 from tomolab.inspection.averaging_task import FEWEST as FEWEST
-from tomolab.inspection.averaging_task import AveragingTask, KeptAverages, checked_title
+from tomolab.inspection.averaging_task import MOST_BYTES, AveragingTask, KeptAverages
 from tomolab.inspection.discovery import DiscoveryResult, DiscoveryTask
 from tomolab.inspection.history import counted
 from tomolab.inspection.run_contents import SESSION
 from tomolab.inspection.selection import Selection
 from tomolab.inspection.session import Session
-from tomolab.inspection.session_values import NONE
+from tomolab.inspection.session_values import NONE, checked_name
 from tomolab.io import run_folder
 from tomolab.io.volumes.tomogram import Tomogram
 from tomolab.jobs import Job
@@ -480,7 +480,9 @@ class Inspection:
 
         ValueError if the name is not valid (`session_values.checked_name`), or the record could not be read again.
         """
-        name = checked_title(name)
+        name = checked_name(name, "an average", longest=MOST_BYTES)
+        if self.folder is not None:
+            io.inside(self.folder, run_contents.AVERAGES)
         ids = average.particles["particle_id"].to_numpy() if members is None else members
         about = {"cluster": cluster, "members": sessions.digest(ids), "quick": quick}
         record = run_folder.plain(average.record | about, f"the record of {name}")

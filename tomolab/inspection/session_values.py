@@ -71,15 +71,14 @@ def checked(field: str, value: Any) -> str | bool:
 
 
 def checked_name(value: Any, what: str, *, longest: float = LONGEST) -> str:
-    """A name of `what` as it is kept, with single spaces; ValueError if it cannot be shown, or is too long for a file."""
-    name = " ".join(checked_text(value, f"the name of {what}").split())
-    if odd := re.search(r"[\x00-\x1f\x7f-\x9f]", name):
-        raise ValueError(f"the name of {what} holds the control character {odd[0]!r}: type it anew without")
+    """A name as it is kept, with single spaces and without control characters; ValueError if it is too long for a file."""
+    text = checked_text(value, f"the name of {what}")
+    name = " ".join(re.sub(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]", "", text).split())
     size = len(os.fsencode(paths.file_name(name)))
     if size > longest:
         raise ValueError(
-            f"the name of {what} takes {size} bytes as the name of a file, and may take {longest:g}: give a shorter one than "
-            f"{name[:40]}…"
+            f"the name of {what} is longer than file names can be: it takes {size} bytes, and {longest:g} leave room for what "
+            f"is added; give a shorter one than {name[:40]}…"
         )
     return name
 
