@@ -120,7 +120,7 @@ def test_other_work_is_not_gone_on_with(place: Path) -> None:
     again = writer.begin(place / "cut.zarr", "one", box=6, voxel_size=20.0)
     assert again.done == journal.done == ()
     with pytest.warns(UserWarning, match="is of other particles, tomograms or parameters; it is dropped"):
-        writer.begin(place / "cut.zarr", "two", box=6, voxel_size=20.0)
+        journal = writer.begin(place / "cut.zarr", "two", box=6, voxel_size=20.0)
     (journal.folder / writer.JOURNAL).write_text('{"key": "two", "done": ["a"], "count": 9}')
     with pytest.warns(UserWarning, match="cannot be read and is begun anew"):
         writer.begin(place / "cut.zarr", "two", box=6, voxel_size=20.0)
