@@ -39,6 +39,12 @@ def test_the_tightest_group_counts(tmp_path: Path, version: int) -> None:
     found = memory.least(tmp_path)
     assert (found.total, found.free) == (2 * GB, int(0.5 * GB))
     assert found.name == f"by the control group {base / 'slurm/job_7'}"
+    # A limit counts also where nothing says what could be freed.
+    for text in ("", "odd\n"):
+        (base / "slurm/job_7/memory.stat").write_text(text)
+        assert memory.least(tmp_path).free == int(0.1 * GB)
+    (base / "slurm/job_7/memory.stat").unlink()
+    assert memory.least(tmp_path).free == int(0.1 * GB)
 
 
 @pytest.mark.parametrize("line", ["0::/", "0::/docker/1234", "0::/../../job", "4:memory:/docker/1234"])

@@ -6,6 +6,7 @@ that they lie in, and the process itself (``ulimit``). The least of them counts.
 
 import resource
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -76,10 +77,11 @@ def _groups(root: Path) -> Iterator[Limit]:
 def _group(folder: Path, version: int) -> Limit | None:
     limit, use, inactive = VERSIONS[version]
     try:
-        most, used = (folder / limit).read_text().strip(), int((folder / use).read_text())
-        stated = dict(line.split(" ", 1) for line in (folder / "memory.stat").read_text().splitlines())
-        free = int(most) - used + int(stated.get(inactive, 0))
+        most, used = int((folder / limit).read_text()), int((folder / use).read_text())
     except (OSError, ValueError):
         # No such group here, or no limit ("max").
         return None
-    return Limit(int(most), max(0, free), f"by the control group {folder}")
+    with suppress(OSError, ValueError, StopIteration):
+        lines = (folder / "memory.stat").read_text().splitlines()
+        used -= int(next(line.split()[1] for line in lines if line.startswith(f"{inactive} ")))
+    return Limit(most, max(0, most - used), f"by the control group {folder}")

@@ -398,5 +398,14 @@ def _lease(path: Path, patience: float) -> SoftFileLease:
             stacklevel=6,
         )
     lease = SoftFileLease(_lease_file(path), lease_duration=LEASE, timeout=max(patience, 1.5 * LEASE))
-    lease.acquire()
+    place = _lease_file(path)
+    empty = place.stat().st_ino if place.is_file() and not place.stat().st_size else None
+    try:
+        lease.acquire()
+    except Timeout:
+        # A writer that was killed between creating its file and writing its name says nothing.
+        if empty is None or not place.is_file() or place.stat().st_size or place.stat().st_ino != empty:
+            raise
+        place.unlink(missing_ok=True)
+        lease.acquire()
     return lease
