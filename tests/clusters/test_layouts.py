@@ -50,5 +50,10 @@ def test_features_that_are_all_the_same_have_no_layout(method: str, scale: float
     with pytest.raises(ValueError, match="features of all 60 particles point the same way"):
         layouts.flat(same, method=method, progress=False)
     one = Embedding(np.arange(60), np.eye(60, 8, dtype=np.float32)[:1] + np.r_[np.zeros(59), 1][:, None].astype("f"), "network")
+    if scale:
+        for size in (1e-30, 1e-42):
+            faint = Embedding(same.ids, size * np.random.default_rng(0).normal(size=(60, 8)), "network")
+            with pytest.raises(ValueError, match="scale the features"):
+                layouts.flat(faint, method=method, progress=False)
     placed = layouts.flat(one, method=method, progress=False)
     assert np.isfinite(placed[["x", "y"]]).all(axis=None)

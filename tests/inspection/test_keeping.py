@@ -9,6 +9,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tomolab.inspection import Inspection, Selection, Session, run_contents, sel
 from tomolab.inspection import session as sessions
 from tomolab.inspection.session_values import Cluster
 from tomolab.io.run_folder import Run
+from tomolab.ui import write_report
 
 
 def again(session: Session, folder: Path) -> Session:
@@ -229,7 +231,11 @@ def test_what_a_selection_a_manifest_and_a_record_accept_they_load(folder: Path,
             Selection(name, ids, reason)
     Selection("a $ _\n", [1, 2], "x\n\t").save(tmp_path / "a.json")
     assert selection.load(tmp_path / "a.json") == Selection("a $ _", [1, 2], "x\n\t")
-    content = json.loads((tmp_path / "a.json").read_text()) | {"reason": 5, "name": None}
+    raw = (tmp_path / "a.json").read_bytes()
+    (tmp_path / "a.json").write_bytes(raw.replace(b"reason", b"reaqon"))
+    with pytest.raises(ValueError, match="it was damaged, or changed by hand"):
+        selection.load(tmp_path / "a.json")
+    content = {key: one for key, one in json.loads(raw).items() if key != "checksum"} | {"reason": 5, "name": None}
     (tmp_path / "a.json").write_text(json.dumps(content))
     with pytest.warns(UserWarning, match="it is left out"):
         assert selection.load(tmp_path / "a.json") == Selection("selection", [1, 2], "")
@@ -240,6 +246,7 @@ def test_what_a_selection_a_manifest_and_a_record_accept_they_load(folder: Path,
         run.record("deep", parameters={"deep": deep})
     run.record("first", parameters={"n": np.int64(3)}, files=["a.json"])
     stored = json.loads((tmp_path / "manifest.json").read_text())
+    del stored["checksum"]
     stored["stages"] |= {"bad": 5, "worse": {"parameters": [1], "files": {"a.json": 5}, "seed": 1}}
     (tmp_path / "manifest.json").write_text(json.dumps(stored))
     with pytest.warns(
@@ -264,6 +271,64 @@ def test_what_a_selection_a_manifest_and_a_record_accept_they_load(folder: Path,
     record.write_text("{")
     with pytest.warns(UserWarning, match="this average is left out"):
         assert list(inspection.open(folder, diameter=250).averages) == ["b"]
+
+
+def test_folders_that_a_killed_writer_had_moved_aside_come_back(folder: Path) -> None:
+    work = inspection.open(folder, diameter=250)
+    work.add_average("70S 3.5 Å", average_of(work.session.table(), turn=0.0))
+    for name, aside in (
+        ("embedding", ".embedding.old-01234567"),
+        ("subtomograms.zarr", ".subtomograms.old-01234567.zarr"),
+        ("averages/70S_3.5_Å", "averages/.70S_3.old-01234567.5_Å"),
+    ):
+        (folder / name).rename(folder / aside)
+    found = inspection.open(folder, diameter=250)
+    assert found.features is not None
+    assert found.subtomograms is not None
+    assert list(found.averages) == ["70S 3.5 Å"]
+
+
+def test_texts_that_look_like_a_checksum_are_kept(folder: Path, tmp_path: Path) -> None:
+    text = "checksum: tomolab-crc32c:00000000"
+    session = made()
+    session.describe(0, name=text, note=f'"{text}')
+    session.select(session.ids[:2], text)
+    (tmp_path / "other").mkdir()
+    assert state(again(session, tmp_path / "other")) == state(session)
+    Selection(text, [1], text).save(tmp_path / "a.json")
+    assert selection.load(tmp_path / "a.json") == Selection(text, [1], text)
+    run = Run(tmp_path)
+    run.record(text, parameters={"a": text})
+    assert run.manifest()["stages"][text]["parameters"] == {"a": text}
+    work = inspection.open(folder, diameter=250)
+    assert work.add_average(text, average_of(work.session.table(), turn=0.0, name=text)) == text
+    assert list(inspection.open(folder, diameter=250).averages) == [text]
+
+
+def test_a_name_of_a_file_that_is_no_text_does_not_stop_the_report(folder: Path) -> None:
+    run = Run(folder)
+    run.record("caf\udce9", parameters={"tomogram": Path("caf\udce9.mrc")})
+    assert run.manifest()["stages"]["caf\\udce9"]["parameters"] == {"tomogram": "caf\\udce9.mrc"}
+    work = inspection.open(folder, diameter=250)
+    start = {"ab initio": {"particles": "many"}, "resolution": None}
+    work.add_average("a", average_of(work.session.table(), turn=0.0, start=start))
+    assert write_report(folder, verify=False).is_file()
+
+
+def test_an_average_that_could_not_be_read_again_is_refused_or_waits(folder: Path) -> None:
+    work, deep = inspection.open(folder, diameter=250), 1
+    for _ in range(120):
+        deep = [deep]  # type: ignore[assignment]
+    average = average_of(work.session.table(), turn=0.0)
+    with pytest.raises(ValueError, match="nested deeper than 100"):
+        work.add_average("a", average_of(work.session.table(), turn=0.0, deep=deep))
+    with pytest.raises(ValueError, match="cluster is '1', which is not valid"):
+        work.add_average("a", average, cluster="1")  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match="a could not be saved in .* hold"):
+        work.add_average("a", replace(average, fsc=average.fsc.assign(fsc=np.nan)))
+    assert work.unsaved
+    assert list(work.averages) == ["a"]
+    assert not run_contents.read_averages(folder)
 
 
 # Averages

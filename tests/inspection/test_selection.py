@@ -57,8 +57,7 @@ def test_save_and_load_large_selections(tmp_path) -> None:
 def test_load_refuses_other_files(tmp_path) -> None:
     path = tmp_path / "selection.json"
     Selection("a", [1, 2], "").save(path)
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps(content | {"ids": [1]}))
+    path.write_text(json.dumps({"name": "a", "reason": "", "count": 2, "ids": [1]}))
     with pytest.raises(ValueError, match="says it holds 2 particles, but lists 1"):
         selection.load(path)
     path.write_text("[1, 2]")

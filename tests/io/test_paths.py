@@ -204,6 +204,24 @@ def test_without_locks_a_writer_that_died_on_another_machine_is_waited_for(
 
 
 @pytest.mark.usefixtures("_no_locks")
+@pytest.mark.filterwarnings("ignore:the file system of .* has no locks")
+def test_without_locks_a_writer_that_slept_replaces_nothing(tmp_path: Path) -> None:
+    path, lease = tmp_path / "a.txt", tmp_path / ".a.txt.lease"
+    for sleep in (
+        lambda: lease.write_text(re.sub("token=.*", "token=of another", lease.read_text())),
+        lambda: lease.rename(tmp_path / "taken"),
+    ):
+        path.write_text("of the other")
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(pytest.raises(BlockingIOError, match=r"another process took .*a\.txt over"))
+            temporary = stack.enter_context(io.atomic(path))
+            sleep()
+            temporary.write_text("late")
+        assert path.read_text() == "of the other"
+        lease.unlink(missing_ok=True)
+
+
+@pytest.mark.usefixtures("_no_locks")
 def test_without_locks_the_user_is_told_once(tmp_path: Path) -> None:
     for told in (pytest.warns(UserWarning, match="has no locks"), contextlib.nullcontext()):
         with told, io.atomic(tmp_path / "a.txt") as temporary:
@@ -212,12 +230,12 @@ def test_without_locks_the_user_is_told_once(tmp_path: Path) -> None:
 
 
 def test_a_reader_finds_a_folder_that_a_killed_writer_had_moved_aside(tmp_path: Path) -> None:
-    for name in (".a.old-01234567", ".b.old-89abcdef.zarr", ".c.old-01234567"):
+    for name in (".a.old-01234567", ".b.old-89abcdef.zarr", ".c.old-01234567", ".e.old-01234567.old-89abcdef"):
         (tmp_path / name).mkdir()
     assert paths.recovered(tmp_path / "a") == tmp_path / "a"
     assert (tmp_path / "a").is_dir()
     paths.recover_all(tmp_path)
-    assert {one.name for one in tmp_path.iterdir()} == {"a", "b.zarr", "c"}
+    assert {one.name for one in tmp_path.iterdir()} == {"a", "b.zarr", "c", "e.old-89abcdef"}
     assert not paths.recovered(tmp_path / "d").exists()
 
 

@@ -145,6 +145,8 @@ def test_a_part_holds_rows_of_one_width_and_no_more_than_its_count(tmp_path) -> 
         part.add(np.ones((2, 4)))
     with pytest.raises(ValueError, match=r"beyond float16 .*up to 7e\+04"):
         part.add(np.full((1, 4), 7e4))
+    with pytest.raises(ValueError, match="numbers too small for float16"):
+        part.add(np.full((1, 4), 1e-9))
 
 
 def test_a_partial_array_of_something_else_is_refused(tmp_path) -> None:

@@ -99,6 +99,8 @@ class Average:
             self.particles.to_parquet(temporary / "particles.parquet", index=False)
             (temporary / "record.json").write_text(json.dumps(self.record, indent=1))
             checksums.write_folder(temporary)
+            # What could not be read again is refused now.
+            load(temporary)
         return Path(folder)
 
 

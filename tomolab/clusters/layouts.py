@@ -20,6 +20,8 @@ from tomolab.learning.embedding import Embedding
 
 SAMPLE = 20_000
 """Particles to which a layout is fit, at most; the others are placed into it."""
+FAINT = 1e-15
+"""Size of features whose squared distances leave float32, as those of the inverse size do."""
 SAME = 1e-6
 """Spread of features, relative to the largest, up to which they are equal but for rounding."""
 CHUNK = 20_000
@@ -64,7 +66,10 @@ def flat(
         raise ValueError(f"{method} needs at least {2 if method == 'pca' else 5} particles, got {n}")
     whole = Embedding(embedding.ids, directions(embedding, normalise), embedding.network)
     reduced = pca.pca(whole, min(2 if method == "pca" else 50, n, d)).vectors
-    if np.ptp(reduced, axis=0).max() <= SAME * np.abs(whole.vectors).max():
+    largest = np.abs(whole.vectors).max()
+    if largest and not FAINT < largest < 1 / FAINT:
+        raise ValueError(f"the largest feature is {largest:.3g}; distances need {FAINT:g} to {1 / FAINT:g}: scale the features")
+    if np.ptp(reduced, axis=0).max() <= SAME * largest:
         same = "point the same way" if normalise else "are the same"
         raise ValueError(f"the features of all {n} particles {same}, which gives no layout; check network and subtomograms")
     points = reduced if method == "pca" else _placed(reduced, methods[method], seed=seed, progress=progress)

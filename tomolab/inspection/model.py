@@ -13,6 +13,7 @@ The inspectors of the browser and of napari show an inspection and change it by 
 >>> inspection.export(work, "ribosomes.star", [number])
 """
 
+import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -43,7 +44,7 @@ from tomolab.inspection.run_contents import SESSION
 from tomolab.inspection.selection import Selection
 from tomolab.inspection.session import Session
 from tomolab.inspection.session_values import NONE, checked_name
-from tomolab.io import run_folder
+from tomolab.io import run_folder, safe_load
 from tomolab.io.volumes.tomogram import Tomogram
 from tomolab.jobs import Job
 from tomolab.learning import pca
@@ -441,11 +442,12 @@ class Inspection:
         it from then on (`session_path`), with a warning. Averages that could not be written before are written too.
         """
         before = self.unsaved
-        try:
-            return self._save()
-        finally:
-            if self.unsaved != before:
-                self.changed.emit({"saved"})
+        with jobs.uninterrupted():
+            try:
+                return self._save()
+            finally:
+                if self.unsaved != before:
+                    self.changed.emit({"saved"})
 
     def _save(self) -> Path:
         if self.folder is None:
@@ -485,8 +487,12 @@ class Inspection:
             io.inside(self.folder, run_contents.AVERAGES)
         ids = average.particles["particle_id"].to_numpy() if members is None else members
         about = {"cluster": cluster, "members": sessions.digest(ids), "quick": quick}
-        record = run_folder.plain(average.record | about, f"the record of {name}")
-        average = replace(average, record=half_maps.checked_record(record, f"the record of {name}"))
+        where = f"the record of {name}"
+        # As it is read again.
+        record = safe_load.parse_json(json.dumps(run_folder.plain(average.record | about, where)))
+        if wrong := [field for field, valid in run_contents.VALID.items() if not valid(record[field])]:
+            raise ValueError(f"{where}: {wrong[0]} is {record[wrong[0]]!r:.80}, which is not valid")
+        average = replace(average, record=half_maps.checked_record(record, where))
         with jobs.uninterrupted():
             self._averages.add(name, average)
             if self.folder is not None:

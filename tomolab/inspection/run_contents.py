@@ -121,13 +121,13 @@ def read_table(folder: Path) -> pd.DataFrame:
 
 def read_features(folder: Path) -> Embedding | None:
     """Read the embedding, if there is one."""
-    path = io.inside(folder, EMBEDDING)
+    path = paths.recovered(io.inside(folder, EMBEDDING))
     return embedding.load(path) if path.exists() else None
 
 
 def read_boxes(folder: Path) -> Subtomograms | None:
     """Read the subtomograms, if there are any."""
-    path = io.inside(folder, BOXES)
+    path = paths.recovered(io.inside(folder, BOXES))
     return dataset.open(path) if path.exists() else None
 
 
@@ -508,6 +508,13 @@ def average_start(record: Mapping[str, Any]) -> str:
 
 def average_lineage(record: Mapping[str, Any]) -> str:
     """The averages and the ab-initio structure from which an average without a reference started; empty without any."""
+    with contextlib.suppress(TypeError, ValueError, KeyError):
+        return _lineage(record)
+    # A record may hold anything, as that of another program.
+    return ""
+
+
+def _lineage(record: Mapping[str, Any]) -> str:
     start = record.get("start")
     if not isinstance(start, Mapping):
         return ""
@@ -515,7 +522,7 @@ def average_lineage(record: Mapping[str, Any]) -> str:
     if isinstance(start.get("ab initio"), Mapping):
         return f"a first structure of {start['ab initio']['particles']:,} particles, ab initio, {limit}"
     if isinstance(start.get("average"), Mapping) and not average_start(record):
-        before = average_lineage(start["average"])
+        before = _lineage(start["average"])
         return f"an average of {start['average']['particles']:,} particles, {limit}" + f", from {before}" * bool(before)
     return ""
 
@@ -538,7 +545,7 @@ def _first_session(table: pd.DataFrame) -> Session | None:
 
 
 def _averages(folder: Path, refused: Callable[[str], Any]) -> dict[str, Average]:
-    single = io.inside(folder, "average")
+    single = paths.recovered(io.inside(folder, "average"))
     alone = {"average": half_maps.load(single)} if (single / RECORD).is_file() else {}
     return alone | read_averages(folder, refused)
 

@@ -7,7 +7,6 @@ Selections combine like sets and are saved as JSON.
 >>> rest.check(particles).save("rest.json")
 """
 
-import json
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ import pandas as pd
 
 from tomolab import io
 from tomolab.inspection.session_values import checked_name, checked_text
-from tomolab.io import safe_load
+from tomolab.io import checksums, safe_load
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +116,7 @@ class Selection:
         """Write the selection to `path` as JSON, whole or not at all."""
         content = {"name": self.name, "reason": self.reason, "count": len(self), "ids": self.ids.tolist()}
         with io.atomic(path) as temporary:
-            temporary.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+            temporary.write_bytes(checksums.json_bytes(content))
 
 
 def load(path: str | Path) -> Selection:

@@ -457,6 +457,7 @@ class Session:
 
     # File
 
+    @_one_at_a_time
     def save(self, path: str | Path) -> Path:
         """Write the session with its history as .npz (arrays and one JSON text), whole or not at all.
 

@@ -8,6 +8,7 @@ without a checksum, as other programs write it, is not compared.
 import io
 import json
 import mmap
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from tomolab.io.paths import content, inside
 KEY, MARK = "checksum", b"tomolab-crc32c:"
 EMPTY = MARK.decode() + 8 * "0"
 """Value of `KEY` before `stamp`."""
+PLACE = re.compile(rb'checksum(?:": ?"|\x18\x17)tomolab-crc32c:')
+"""What stands before the digits in JSON and safetensors, and in Parquet; no text of a user that has `MARK`."""
 SUMS = "checksums.json"
 SUMS_BYTES = 2**26
 """Bytes of a file of checksums, at most."""
@@ -46,18 +49,19 @@ def file_crc32c(path: str | Path) -> str:
 
 
 def stamp(data: bytes) -> bytes:
-    """The content of a file with its checksum in place of the last `EMPTY`."""
-    place = data.rindex(EMPTY.encode()) + len(MARK)
+    """The content of a file with its checksum in place of that of `EMPTY`."""
+    place = _place(data)
     return data[:place] + _sum(data, place) + data[place + 8 :]
 
 
 def check(data: Any) -> None:
     """ValueError if the content of a file (bytes or mmap) does not have its checksum."""
-    place = data.rfind(MARK) + len(MARK)
-    if place >= len(MARK) and (found := data[place : place + 8]) != (real := _sum(data, place)):
+    place = _place(data)
+    if place and (found := data[place : place + 8]) != (real := _sum(data, place)):
         raise ValueError(
             f"it was damaged, or changed by hand: its CRC-32C is {real.decode()}, but it was written with "
-            f"{found.decode(errors='replace')}; restore it from a copy"
+            f"{found.decode(errors='replace')}; restore it from a copy, or delete "
+            f"the entry {KEY} of a JSON file to take it as it is"
         )
 
 
@@ -67,6 +71,11 @@ def check_file(path: str | Path) -> None:
         if Path(path).stat().st_size:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 check(data)
+
+
+def _place(data: Any) -> int:
+    """Where the digits of a checksum begin; 0 without one. It is the last in a file, after all texts of a user."""
+    return max((found.end() for found in PLACE.finditer(data)), default=0)
 
 
 def _sum(data: Any, place: int) -> bytes:

@@ -14,8 +14,9 @@ import re
 import secrets
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -62,11 +63,13 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = _beside(path, f"tmp-{secrets.token_hex(4)}")
-    with lock(path):
+    with lock(path) as check:
         _recover(path)
         try:
             yield temporary
+            check()
             _sync_tree(temporary)
+            check()
             _replace(temporary, path)
         finally:
             _remove(temporary)
@@ -85,7 +88,7 @@ def recovered(path: str | Path) -> Path:
 
 def recover_all(folder: Path) -> None:
     """Put back all folders in this one that killed writers had moved aside."""
-    names = [re.fullmatch(r"\.(.+)\.old-[0-9a-f]{8}(.*)", one.name) for one in (folder.iterdir() if folder.is_dir() else ())]
+    names = [re.fullmatch(r"\.(.+?)\.old-[0-9a-f]{8}(.*)", one.name) for one in (folder.iterdir() if folder.is_dir() else ())]
     for name in {found[1] + found[2] for found in names if found}:
         recovered(folder / name)
 
@@ -313,7 +316,7 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def lock(path: str | Path, *, patience: float | None = None) -> Iterator[None]:
+def lock(path: str | Path, *, patience: float | None = None) -> Iterator[Callable[[], None]]:
     """Lock a path against other threads and processes while the block runs.
 
     The operating system locks the file ``.NAME.lock`` beside the path, in a folder that is created if needed. The lock ends
@@ -326,6 +329,11 @@ def lock(path: str | Path, *, patience: float | None = None) -> Iterator[None]:
         What the block writes.
     patience
         Seconds to wait for another writer; `PATIENCE` by default.
+
+    Yields
+    ------
+    callable
+        To call before something is replaced; raises BlockingIOError if another writer took the path over meanwhile.
 
     Raises
     ------
@@ -345,15 +353,26 @@ def lock(path: str | Path, *, patience: float | None = None) -> Iterator[None]:
                 raise
             place.unlink(missing_ok=True)
             held = _lease(path, patience)
+    check = partial(_check_lease, path, held.token) if isinstance(held, SoftFileLease) else lambda: None
     try:
-        yield
+        yield check
+        check()
     finally:
         if not isinstance(held, SoftFileLease):
             # Removed before the release, so that a waiting process creates a new file.
             place.unlink(missing_ok=True)
         held.release()
-    if isinstance(held, SoftFileLease) and held.compromise is not None:
+
+
+def _check_lease(path: Path, token: str | None) -> None:
+    """BlockingIOError if the lease of a path is no longer that of this token."""
+    place = _lease_file(path)
+    if token is None or not place.is_file() or token.encode() not in place.read_bytes():
         raise BlockingIOError(errno.EAGAIN, f"another process took {path} over while this one slept; do the work again")
+
+
+def _lease_file(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lease")
 
 
 @contextmanager
@@ -378,6 +397,6 @@ def _lease(path: Path, patience: float) -> SoftFileLease:
             f"was killed on another machine is waited for {LEASE:g} s",
             stacklevel=6,
         )
-    lease = SoftFileLease(path.with_name(f".{path.name}.lease"), lease_duration=LEASE, timeout=max(patience, 1.5 * LEASE))
+    lease = SoftFileLease(_lease_file(path), lease_duration=LEASE, timeout=max(patience, 1.5 * LEASE))
     lease.acquire()
     return lease

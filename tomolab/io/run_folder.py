@@ -12,7 +12,6 @@ for a GPU and the numbers of Xu et al. 2017.
 
 import contextlib
 import itertools
-import json
 import os
 import platform
 import shutil
@@ -30,7 +29,7 @@ import numpy as np
 import torch
 
 from tomolab import __version__, io
-from tomolab.io import paths, safe_load
+from tomolab.io import checksums, safe_load
 
 MANIFEST, PICKS, TABLE, EMBEDDING, BOXES = "manifest.json", "picks.star", "clusters.csv", "embedding", "subtomograms.zarr"
 SESSION, LAYOUT, LAYOUT_OF, AVERAGES = "session.npz", "layout.csv", "layout.json", "averages"
@@ -195,15 +194,14 @@ class Run:
             "versions": {name: metadata.version(name) for name in PACKAGES},
             "machine": machine(),
         }
-        # Two kernels may work on one run.
-        with paths.lock(self.folder / "manifest"):
+        # Two kernels may work on one run: `io.atomic` holds the lock of the manifest.
+        with io.atomic(self.folder / MANIFEST) as temporary:
             manifest = self._stored()
-            manifest["stages"][stage] = entry
-            text = json.dumps(manifest, indent=2, allow_nan=False)
+            manifest["stages"][plain(stage, "the name of a stage")] = entry
+            data = checksums.json_bytes(manifest)
             # Refused now what could not be read.
-            safe_load.parse_json(text)
-            with io.atomic(self.folder / MANIFEST) as temporary:
-                temporary.write_text(text + "\n")
+            safe_load.parse_json(data)
+            temporary.write_bytes(data)
         return entry
 
     def changed(self) -> list[str]:
@@ -340,9 +338,10 @@ def plain(value: Any, where: str) -> Any:
         return plain(value.item(), where)
     if isinstance(value, float) and not np.isfinite(value):
         return str(value)
-    if isinstance(value, Path):
-        return str(value)
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if isinstance(value, str | Path):
+        # A name of a file can hold bytes that are no text.
+        return str(value).encode(errors="backslashreplace").decode()
+    if value is None or isinstance(value, (bool, int, float)):
         return value
     raise ValueError(f"{where} is a {type(value).__name__}, which a manifest cannot hold; give numbers, text or lists of them")
 

@@ -260,6 +260,9 @@ class PartialArray:
             rounded = rows.astype(self.array.dtype)
         if (np.isinf(rounded) & np.isfinite(rows)).any():
             raise ValueError(f"some numbers are beyond float16 (±65504), up to {np.abs(rows).max():.3g}; use float32")
+        largest = np.abs(rows).max(axis=1, initial=0.0)
+        if ((largest > 0) & (largest < np.finfo(rounded.dtype).tiny)).any():
+            raise ValueError(f"some rows hold only numbers too small for {rounded.dtype}, which would become 0; use float32")
         start, self.done = self.done, self.done + len(rows)
         self.array[start : self.done] = rounded
         self._sum = checksums.crc32c(rounded, self._sum)

@@ -231,7 +231,7 @@ def append(
         If other processes add for more than an hour.
     """
     place = store.folder(path)
-    with paths.lock(place, patience=PATIENCE):
+    with paths.lock(place, patience=PATIENCE) as check:
         volumes, table, size = store.read(place)
         found = volumes.layout
         if found.box != box or abs(size - voxel_size) > 1e-6 * size:
@@ -239,7 +239,7 @@ def append(
                 f"{place} holds boxes of {found.box}³ voxels of {size:g} Å, not of {box}³ voxels of {voxel_size:g} Å"
             )
         check_room(place, total or 0, box)
-        more = joined(_fill(Folder(place), found, len(table), batches))
+        more = joined(_fill(Folder(place), found, len(table), (one for one in batches if check() is None)))
         if len(more) and renumber:
             first = int(table["particle_id"].max()) + 1 if len(table) else 0
             more = more.assign(particle_id=np.arange(first, first + len(more)), **{BEFORE: more["particle_id"]})
@@ -247,6 +247,7 @@ def append(
         # Repeated after a killed addition, the same particles are skipped again.
         left = joined([store.read_skipped(place), *skipped]).drop_duplicates(ignore_index=True)
         _check_present(Folder(place))
+        check()
         _finish(Folder(place), found, particles.check(joined([table, more])), voxel_size=size, skipped=left)
 
 
@@ -268,7 +269,7 @@ class Journal:
     count: int
 
 
-def lock(path: str | Path) -> AbstractContextManager[None]:
+def lock(path: str | Path) -> AbstractContextManager[object]:
     """Lock the unfinished stores of `path`; BlockingIOError if another process writes one."""
     place = store.folder(path)
     return paths.lock(place.with_name(f".{place.name}.partial"))
