@@ -41,8 +41,10 @@ def test_what_is_broken_goes_on(work: str, given: Path, place: Path, monkeypatch
     monkeypatch.setenv("TQDM_DISABLE", "1")
     trial = trials.Trial(work, given, place)
     times = {"killed": 1 if work in ("train", "average", "simulate") else 2}
-    # A clock that jumps is left to the benchmark.
+    # A clock that jumps is left to the benchmark; other work at once without locks is harder than the same work.
     faults = [name for name in trials.faults(work) if name != "jumped"]
+    if "mixed" in faults:
+        faults.remove("unlocked")
     rows = {name: trials.FAULTS[name][0](trial, times.get(name, 1), seed=1) for name in faults}
     assert trial.complaints == []
     if flipped := rows.pop("flipped", None):

@@ -59,7 +59,9 @@ def raising(*_: object) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGALRM], ids=["interrupt", "any signal that raises"])
 def test_an_interrupt_at_any_moment_neither_forks_a_session_nor_divides_a_step(number: int, tmp_path: Path) -> None:
     """The environment variable TOMOLAB_INTERRUPTS sets how many there are."""
-    before, rng = signal.signal(signal.SIGALRM, raising), random.Random(number)
+    # Workers of a test runner ignore interrupts.
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGALRM: raising}
+    before, rng = {one: signal.signal(one, handler) for one, handler in handlers.items()}, random.Random(number)
     session = made(5000)
     first = state(session)
     work = Inspection(session, diameter=100.0, folder=tmp_path)
@@ -71,9 +73,10 @@ def test_an_interrupt_at_any_moment_neither_forks_a_session_nor_divides_a_step(n
             assert [one.name for one in tmp_path.iterdir()] == ["session.npz"]
             assert work.unsaved == ""
             assert state(sessions.load(tmp_path / "session.npz", session.particles)) == state(session)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
-        signal.signal(signal.SIGALRM, before)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        for one, handler in before.items():
+            signal.signal(one, handler)
     while session.history.past:
         session.undo()
     assert state(session) == first

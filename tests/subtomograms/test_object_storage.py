@@ -65,6 +65,7 @@ def test_a_store_in_a_bucket_is_the_one_in_a_folder(server: s3.Server, tmp_path:
 
 def test_large_objects_go_up_in_parts(server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tomolab.subtomograms.store.SHARD_BYTES", 2**24)
+    monkeypatch.setattr("tomolab.subtomograms.store.LARGEST_SHARD", 2**14)
     made = some(6000)
     made.save("s3://bucket/large.zarr")
     assert any(method == "POST" for method, _, _ in server.asked)

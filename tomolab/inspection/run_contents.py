@@ -365,10 +365,8 @@ def particle_diameter(particles: pd.DataFrame, cut: Subtomograms | None) -> floa
 def read_averages(folder: Path, refused: Callable[[str], Any] = warnings.warn) -> dict[str, Average]:
     """Read the averages, by name, oldest first; `refused` is called with a message for each that cannot be read."""
     found = {}
-    folder = io.inside(folder, AVERAGES)
-    paths.recover_all(folder)
-    # A hidden folder is one that another process is writing.
-    for place in sorted(folder.glob(f"[!.]*/{RECORD}"), key=lambda one: one.lstat().st_mtime):
+    paths.recover_all(io.inside(folder, AVERAGES))
+    for place in sorted(folder.glob(f"{AVERAGES}/[!.]*/{RECORD}"), key=lambda one: one.lstat().st_mtime):
         try:
             average = half_maps.load(place.parent)
         except (ValueError, OSError) as error:
@@ -507,10 +505,9 @@ def average_start(record: Mapping[str, Any]) -> str:
 
 
 def average_lineage(record: Mapping[str, Any]) -> str:
-    """The averages and the ab-initio structure from which an average without a reference started; empty without any."""
+    """The averages and the ab-initio structure from which an average without a reference started; empty without valid ones."""
     with contextlib.suppress(TypeError, ValueError, KeyError):
         return _lineage(record)
-    # A record may hold anything, as that of another program.
     return ""
 
 

@@ -25,8 +25,8 @@ from tomolab.io.paths import content, inside
 KEY, MARK = "checksum", b"tomolab-crc32c:"
 EMPTY = MARK.decode() + 8 * "0"
 """Value of `KEY` before `stamp`."""
-PLACE = re.compile(rb'checksum(?:": ?"|\x18\x17)tomolab-crc32c:')
-"""What stands before the digits in JSON and safetensors, and in Parquet; no text of a user that has `MARK`."""
+BEFORE = re.compile(rb'checksum(?:": ?"|\x18\x17)$')
+"""What stands before `MARK` in JSON and safetensors, and in Parquet; a text of a user has it only with other quotes."""
 SUMS = "checksums.json"
 SUMS_BYTES = 2**26
 """Bytes of a file of checksums, at most."""
@@ -75,7 +75,10 @@ def check_file(path: str | Path) -> None:
 
 def _place(data: Any) -> int:
     """Where the digits of a checksum begin; 0 without one. It is the last in a file, after all texts of a user."""
-    return max((found.end() for found in PLACE.finditer(data)), default=0)
+    mark = data.rfind(MARK)
+    while mark >= 0 and not BEFORE.search(data[max(0, mark - 16) : mark]):
+        mark = data.rfind(MARK, 0, mark)
+    return mark + len(MARK) if mark >= 0 else 0
 
 
 def _sum(data: Any, place: int) -> bytes:
