@@ -30,7 +30,8 @@ def panel(folder: Path, phantom: Volume) -> Structures:
     for name, data in (("straight", phantom.data), ("turned", turned)):
         average = average_of(table[:12], turn=0.0)
         map_ = Volume(data, phantom.voxel_size)
-        work.add_average(name, Average(**{**vars(average), "volume": map_, "record": {"mask": 300.0}}))
+        maps = dict.fromkeys(("volume", "half1", "half2"), map_)
+        work.add_average(name, Average(**{**vars(average), **maps, "record": {"mask": 300.0}}))
     return Structures(work)
 
 
@@ -125,7 +126,7 @@ def test_a_map_without_a_surface_says_so_and_the_other_is_drawn(panel: Structure
     heard: list[str] = []
     panel.say = heard.append
     work = panel.inspection
-    flat = Volume(np.zeros((20, 20, 20), dtype=np.float32), 10.0)
+    flat = Volume(np.zeros((32, 32, 32), dtype=np.float32), 10.0)
     work.add_average("flat", Average(**{**vars(work.averages["turned"]), "volume": flat, "record": {}}))
     panel.first.choice.value, panel.second.choice.value = "flat", "straight"
     panel.show()
