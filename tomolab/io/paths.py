@@ -13,9 +13,10 @@ import os
 import re
 import secrets
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -346,13 +347,16 @@ def lock(path: str | Path, *, patience: float | None = None) -> Iterator[Callabl
     held: BaseFileLock = FileLock(place, timeout=patience, fallback_to_soft=False)
     with _named(path, patience):
         place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            held.acquire()
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            place.unlink(missing_ok=True)
+        if place.parent.stat().st_dev in _WITHOUT_LOCKS:
             held = _lease(path, patience)
+        else:
+            try:
+                held.acquire()
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                place.unlink(missing_ok=True)
+                held = _lease(path, patience)
     check = partial(_check_lease, path, held.token) if isinstance(held, SoftFileLease) else lambda: None
     try:
         yield check
@@ -366,9 +370,21 @@ def lock(path: str | Path, *, patience: float | None = None) -> Iterator[Callabl
 
 def _check_lease(path: Path, token: str | None) -> None:
     """BlockingIOError if the lease of a path is no longer that of this token."""
-    place = _lease_file(path)
-    if token is None or not place.is_file() or token.encode() not in place.read_bytes():
-        raise BlockingIOError(errno.EAGAIN, f"another process took {path} over while this one slept; do the work again")
+    for _ in range(20):
+        # Another process that waits puts the file aside for a moment, to see whether its writer is alive.
+        with suppress(FileNotFoundError):
+            if token is not None and token.encode() in _lease_file(path).read_bytes():
+                return
+        time.sleep(0.02)
+    raise BlockingIOError(errno.EAGAIN, f"another process took {path} over while this one slept; do the work again")
+
+
+def _empty_file(path: Path) -> int | None:
+    """The number of the inode of an empty file; None if there is none."""
+    with suppress(FileNotFoundError):
+        about = path.stat()
+        return None if about.st_size else about.st_ino
+    return None
 
 
 def _lease_file(path: Path) -> Path:
@@ -398,14 +414,13 @@ def _lease(path: Path, patience: float) -> SoftFileLease:
             stacklevel=6,
         )
     lease = SoftFileLease(_lease_file(path), lease_duration=LEASE, timeout=max(patience, 1.5 * LEASE))
-    place = _lease_file(path)
-    empty = place.stat().st_ino if place.is_file() and not place.stat().st_size else None
+    empty = _empty_file(_lease_file(path))
     try:
         lease.acquire()
     except Timeout:
         # A writer that was killed between creating its file and writing its name says nothing.
-        if empty is None or not place.is_file() or place.stat().st_size or place.stat().st_ino != empty:
+        if empty is None or _empty_file(_lease_file(path)) != empty:
             raise
-        place.unlink(missing_ok=True)
+        _lease_file(path).unlink(missing_ok=True)
         lease.acquire()
     return lease
