@@ -343,20 +343,8 @@ def lock(path: str | Path, *, patience: float | None = None) -> Iterator[Callabl
         sign of life for `LEASE` seconds, as on a computer that slept.
     """
     path, patience = Path(path), PATIENCE if patience is None else patience
-    place = path.with_name(f".{path.name}.lock")
-    held: BaseFileLock = FileLock(place, timeout=patience, fallback_to_soft=False)
     with _named(path, patience):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if place.parent.stat().st_dev in _WITHOUT_LOCKS:
-            held = _lease(path, patience)
-        else:
-            try:
-                held.acquire()
-            except OSError as error:
-                if error.errno not in NO_LOCKS:
-                    raise
-                place.unlink(missing_ok=True)
-                held = _lease(path, patience)
+        held = _acquired(path, patience)
     check = partial(_check_lease, path, held.token) if isinstance(held, SoftFileLease) else lambda: None
     try:
         yield check
@@ -364,8 +352,24 @@ def lock(path: str | Path, *, patience: float | None = None) -> Iterator[Callabl
     finally:
         if not isinstance(held, SoftFileLease):
             # Removed before the release, so that a waiting process creates a new file.
-            place.unlink(missing_ok=True)
+            _lock_file(path).unlink(missing_ok=True)
         held.release()
+
+
+def _acquired(path: Path, patience: float) -> BaseFileLock:
+    """The lock of a path, or its lease where the file system has no locks."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parent.stat().st_dev in _WITHOUT_LOCKS:
+        return _lease(path, patience)
+    held = FileLock(_lock_file(path), timeout=patience, fallback_to_soft=False)
+    try:
+        held.acquire()
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        _lock_file(path).unlink(missing_ok=True)
+        return _lease(path, patience)
+    return held
 
 
 def _check_lease(path: Path, token: str | None) -> None:
@@ -385,6 +389,10 @@ def _empty_file(path: Path) -> int | None:
         about = path.stat()
         return None if about.st_size else about.st_ino
     return None
+
+
+def _lock_file(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
 
 
 def _lease_file(path: Path) -> Path:
@@ -411,7 +419,7 @@ def _lease(path: Path, patience: float) -> SoftFileLease:
         warnings.warn(
             f"the file system of {path.parent} has no locks; files beside what is written say who writes it, and a writer that "
             f"was killed on another machine is waited for {LEASE:g} s",
-            stacklevel=6,
+            stacklevel=7,
         )
     lease = SoftFileLease(_lease_file(path), lease_duration=LEASE, timeout=max(patience, 1.5 * LEASE))
     empty = _empty_file(_lease_file(path))
